@@ -1,0 +1,86 @@
+"""What travels between the driver and its workers: small, frozen, free of torch and Ray."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.recipe import Recipe
+from tasks.stats import Stats
+
+FailureKind = Literal["application", "lost", "non_finite", "out_of_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """One shard of one task to score under one recipe; `recipe_id` names the weights, fingerprints included."""
+
+    recipe: Recipe
+    recipe_id: str
+    task: str
+    split: str
+    shard: int
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What is never scored twice: (recipe id, task, split, shard)."""
+        return self.recipe_id, self.task, self.split, self.shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardScore:
+    """The answer to a request.
+
+    Attributes:
+        request: what was asked.
+        stats: sums over the shard's samples.
+        outcomes: one value a sample: bool for accuracy, float32 for rewards.
+        alpha: the recipe's alpha as a number (equation 2 resolved).
+        seconds: (rebuilding the weights, evaluating), on the worker.
+        worker: the worker's name.
+    """
+
+    request: EvalRequest
+    stats: Stats
+    outcomes: npt.NDArray[np.bool_] | npt.NDArray[np.float32]
+    alpha: float
+    seconds: tuple[float, float] = (0.0, 0.0)
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that gave no score: a record with its cause, never a zero."""
+
+    request: EvalRequest
+    kind: FailureKind
+    cause: str
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself once loaded; all workers of a run must agree on everything but name and device.
+
+    Attributes:
+        name: unique within the pool.
+        device: for people, such as "cuda:0 (NVIDIA H200)" or "cpu (AMD EPYC, 2 threads)".
+        fingerprint: of base and experts: part of every recipe id.
+        tasks: task name -> (fingerprint, number of validation samples, number of test samples).
+        block_sizes: number of edited parameters in each block, in order of depth.
+        outside_size: number of edited parameters outside the blocks.
+        checkpoints: "base" and each expert's name -> content fingerprint.
+        numerics: what else a score may depend on: dtype, device type, versions.
+    """
+
+    name: str
+    device: str
+    fingerprint: str
+    tasks: dict[str, tuple[str, int, int]]
+    block_sizes: tuple[int, ...]
+    outside_size: int
+    checkpoints: dict[str, str]
+    numerics: str

@@ -1,0 +1,91 @@
+"""A recipe: everything that says one edited or merged model, in about 100 bytes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Number: TypeAlias = float | int
+ParamValue: TypeAlias = float | int | str | tuple[float, ...]
+
+#: `alpha` of equation 2, resolved by the worker that holds the task vectors, with the norm it names.
+AUTO = {"l1": "auto", "l2": "auto_l2"}
+
+
+def canonical_number(value: Number) -> Number:
+    """Seven significant digits, integers as integers: float32 carries no more, and a grid's 0.30000000000000004 is 0.3."""
+    rounded = float(f"{float(value):.7g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """theta = theta0 + lambda(depth) * combine(task vectors), with lambda(d) = alpha + beta * f(d), alpha outside blocks.
+
+    Build it with `Recipe.make`, which puts numbers into their canonical form, so that equal recipes are equal.
+
+    Attributes:
+        method: merge method by name; "zero" is theta0 itself.
+        scaling: function of depth by name, with an optional control in front: "reversed:linear" mirrors the depth,
+            "uniform:linear" is the constant equal to the parameter-weighted mean of "linear".
+        alpha: coefficient outside the blocks and at depth 0; "auto" or "auto_l2" is equation 2.
+        beta: what is added at depth 1.
+        weights: one coefficient for each expert, in the run's order; () means 1 for each.
+        params: sorted (name, value) pairs: the parameters of the method and of the scaling function.
+    """
+
+    method: str
+    scaling: str = "constant"
+    alpha: Number | str = 1
+    beta: Number = 0
+    weights: tuple[Number, ...] = ()
+    params: tuple[tuple[str, ParamValue], ...] = ()
+
+    @classmethod
+    def make(
+        cls,
+        method: str,
+        scaling: str = "constant",
+        alpha: Number | str = 1,
+        beta: Number = 0,
+        weights: tuple[Number, ...] = (),
+        params: Mapping[str, ParamValue] | None = None,
+    ) -> "Recipe":
+        """Build a recipe with canonical numbers: a constant scaling has no beta, and a zero beta is a constant."""
+        alpha = alpha if isinstance(alpha, str) else canonical_number(alpha)
+        beta = canonical_number(beta)
+        if scaling == "constant" or (beta == 0 and not scaling.endswith("piecewise")):
+            scaling, beta = "constant", 0
+        if method == "zero" or (scaling == "constant" and alpha == 0):
+            return cls("zero", "constant", 0)
+        items = tuple(sorted((k, _canonical_param(v)) for k, v in (params or {}).items()))
+        return cls(method, scaling, alpha, beta, tuple(canonical_number(w) for w in weights), items)
+
+    def to_json(self) -> list[object]:
+        """The canonical JSON array."""
+        params = {k: list(v) if isinstance(v, tuple) else v for k, v in self.params}
+        return [self.method, self.scaling, self.alpha, self.beta, list(self.weights), params]
+
+    @classmethod
+    def from_json(cls, data: list[object]) -> "Recipe":
+        """Inverse of `to_json`."""
+        method, scaling, alpha, beta, weights, params = data
+        items = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}  # type: ignore[attr-defined]
+        return cls.make(method, scaling, alpha, beta, tuple(weights), items)  # type: ignore[arg-type]
+
+    def canonical(self) -> bytes:
+        """Canonical bytes: at most 128 for 8 experts and no parameters."""
+        return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=True).encode()
+
+    def id(self, fingerprint: str) -> str:
+        """Content id: blake2b of the bytes and of the fingerprint of base and experts; 16 hexadecimal digits."""
+        return hashlib.blake2b(self.canonical() + fingerprint.encode(), digest_size=8).hexdigest()
+
+
+def _canonical_param(value: ParamValue) -> ParamValue:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return tuple(canonical_number(v) for v in value)
+    return canonical_number(value)

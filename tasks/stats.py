@@ -1,0 +1,39 @@
+"""Mergeable sums: what travels between processes instead of ratios."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Count, sum and sum of squares of per-sample outcomes; addition merges two parts of a data set.
+
+    Division happens once, at the end, so that any split into shards gives the same value.
+    """
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: "Stats") -> "Stats":
+        """Merge the sums of two disjoint sets of samples."""
+        return Stats(self.n + other.n, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float:
+        """The mean outcome; for accuracy, a fraction in [0, 1].
+
+        Raises:
+            ValueError: there are no samples.
+        """
+        if self.n == 0:
+            raise ValueError("Stats.mean: no samples were scored, so there is no mean")
+        return self.total / self.n
+
+    @property
+    def std_err(self) -> float:
+        """Standard error of the mean (sample variance, n - 1; 0 for a single sample)."""
+        if self.n < 2:
+            return 0.0
+        variance = max(0.0, self.squares - self.total * self.mean) / (self.n - 1)
+        return math.sqrt(variance / self.n)
