@@ -14,14 +14,14 @@ AUTO = {"l1": "auto", "l2": "auto_l2"}
 
 
 def canonical_number(value: Number) -> Number:
-    """Seven significant digits, integers as integers: float32 carries no more, and a grid's 0.30000000000000004 is 0.3."""
+    """Seven significant digits, all that float32 carries: a grid's 0.30000000000000004 is 0.3, and 1.0 is 1."""
     rounded = float(f"{float(value):.7g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """theta = theta0 + lambda(depth) * combine(task vectors), with lambda(d) = alpha + beta * f(d), alpha outside blocks.
+    """theta = theta0 + lambda(depth) * combine(task vectors); lambda(d) = alpha + beta * f(d), alpha outside blocks.
 
     Build it with `Recipe.make`, which puts numbers into their canonical form, so that equal recipes are equal.
 

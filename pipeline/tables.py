@@ -29,7 +29,7 @@ CANDIDATES = pa.schema(
         pa.field("control", pa.string(), False),  # "", uniform (equal mean), constant (tuned) or reversed (tuned)
         pa.field("state", pa.string(), False),  # complete or failed
         pa.field("failure", pa.string(), False),  # the first cause, or ""
-        pa.field("objectives", pa.list_(pa.float64())),  # on validation, in the order of provenance.json; null if failed
+        pa.field("objectives", pa.list_(pa.float64())),  # on validation, in provenance.json's order; null if failed
         pa.field("on_front", pa.bool_(), False),  # not dominated within (arm, group) on validation
         pa.field("chosen", pa.bool_(), False),  # what the validation objective picked in (arm, group)
     ],
@@ -85,5 +85,5 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     table = pq.read_table(path)
     version = (table.schema.metadata or {}).get(b"lines_sweep.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
-        raise ValueError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: rebuild it by `lines report`")
+        raise ValueError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: run `lines report`")
     return table.cast(schema)

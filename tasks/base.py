@@ -4,7 +4,7 @@ Shape legend: B samples of a shard, K classes, C, H, W an image's channels, heig
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -139,15 +139,3 @@ class TaskRequest:
     source: str
     limits: Mapping[str, int | None] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
-
-
-def shards(num_samples: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut `num_samples` into (start, stop) ranges of `size`; the last may be shorter.
-
-    Raises:
-        ValueError: `size` is not positive.
-    """
-    if size < 1:
-        raise ValueError(f"shard size: must be at least 1, got {size}")
-    for start in range(0, num_samples, size):
-        yield start, min(start + size, num_samples)

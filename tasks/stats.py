@@ -1,6 +1,7 @@
 """Mergeable sums: what travels between processes instead of ratios."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -37,3 +38,15 @@ class Stats:
             return 0.0
         variance = max(0.0, self.squares - self.total * self.mean) / (self.n - 1)
         return math.sqrt(variance / self.n)
+
+
+def shards(num_samples: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut `num_samples` into (start, stop) ranges of `size`; the last may be shorter.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"shard size: must be at least 1, got {size}")
+    for start in range(0, num_samples, size):
+        yield start, min(start + size, num_samples)

@@ -1,0 +1,107 @@
+"""A file of JSON lines that survives a kill at any byte: appended, synced, a torn last line dropped."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+Record = dict[str, Any]
+
+
+class LockedError(RuntimeError):
+    """Another process is writing the file."""
+
+
+class AppendLog:
+    """One writer; what it has read or written before is kept in memory by its users, not here.
+
+    A record is durable once a synced `append` returns. A line is torn when the writer died in mid-write: it is the
+    last one and has no newline, and opening the log cuts it off, so that the next line starts cleanly.
+
+    Raises:
+        LockedError: another process holds the log.
+        OSError: it cannot be created or written (no space, no permission).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending, creating the file and its folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise LockedError(f"{path}: another process is writing it") from error
+        self._cut_torn_line()
+
+    def _cut_torn_line(self) -> None:
+        end = whole_length(self._path)
+        if end != self._path.stat().st_size:
+            self._file.truncate(end)
+
+    def append(self, records: Iterable[Record], sync: bool = True) -> None:
+        """Write records, one a line, and wait until they are on the disk.
+
+        Without `sync` they are on the disk at the latest when the next synced ones are: what follows never is without
+        what came before.
+        """
+        data = b"".join(json.dumps(r, separators=(",", ":")).encode() + b"\n" for r in records)
+        if data:
+            self._file.write(data)
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Use as a context, which closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def whole_length(path: Path) -> int:
+    """Bytes up to and including the last newline."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while size:
+            start = max(0, size - 65536)
+            file.seek(start)
+            found = file.read(size - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            size = start
+    return 0
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Every whole line, in order; without a lock, so a running log can be read.
+
+    Raises:
+        ValueError: a line that is not the last is not JSON: the file was damaged by something else.
+    """
+    if not path.exists():
+        return
+    left = whole_length(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            left -= len(line)
+            if left < 0:
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}: line {number} is damaged ({error}); restore the file or start anew"
+                ) from error

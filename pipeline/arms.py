@@ -1,0 +1,165 @@
+"""From the spec's arms to groups: each a space of points, and the recipe that each point says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.recipe import ParamValue, Recipe
+from pipeline.spec import Arm, RunSpec, Scaling, Search
+from pipeline.spec_values import Grid, Range
+from search.space import Choice, Dimension, Float, Space
+
+Kind = Literal["pre-trained", "edit", "merge"]
+Role = Literal["target", "control", "ood"]
+Point = Mapping[str, float | int | str]
+#: A constant, or the name of the searched dimension that gives the value.
+Slot = float | int | str | tuple["float | int | str", ...]
+
+PRE_TRAINED = "pre-trained"
+FINE_TUNED = "fine-tuned"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A recipe with holes: every string that is a dimension's name is filled from a point."""
+
+    method: str
+    scaling: str
+    alpha: Slot
+    beta: Slot
+    weights: tuple[Slot, ...]
+    params: Mapping[str, Slot]
+    one_minus_alpha: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Template":
+        """A template without holes."""
+        return cls(recipe.method, recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params))
+
+    def recipe(self, point: Point) -> Recipe:
+        """The recipe that `point` says."""
+        alpha = _fill(self.alpha, point)
+        beta = 1 - alpha if self.one_minus_alpha else _fill(self.beta, point)  # type: ignore[operator]
+        weights = tuple(_fill(w, point) for w in self.weights)
+        params = {name: _fill(value, point) for name, value in self.params.items()}
+        return Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
+
+
+def _fill(slot: Slot, point: Point) -> ParamValue:
+    if isinstance(slot, tuple):
+        return tuple(_fill(part, point) for part in slot)  # type: ignore[misc]
+    return point.get(slot, slot) if isinstance(slot, str) else slot
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is searched and chosen as one: an arm's edit of one expert, or an arm's merge.
+
+    Attributes:
+        arm: the row's name in tables.
+        kind: pre-trained, edit or merge.
+        name: an edit's expert; "" otherwise.
+        roles: task -> target, control or ood, in the order of the spec.
+        space: the searched dimensions; without any there is one candidate.
+        template: makes the recipe of a point.
+        search: how the space is searched.
+        objectives: expressions to maximise on validation.
+        control_of: the arm this one is a control of, or "".
+        control: "", uniform, constant or reversed.
+    """
+
+    arm: str
+    kind: Kind
+    name: str
+    roles: Mapping[str, Role]
+    space: Space
+    template: Template
+    search: Search
+    objectives: tuple[str, ...]
+    control_of: str = ""
+    control: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names the group in the journal and in the tables."""
+        return self.arm, self.name
+
+    def recipe(self, point: Point) -> Recipe:
+        """The recipe of a point of the group's space."""
+        return self.template.recipe(point)
+
+
+def make_groups(name: str, arm: Arm, spec: RunSpec, control_of: str = "", control: str = "") -> list[Group]:
+    """One group for each expert of an edit; one for a merge."""
+    experts = list(spec.experts)
+    if arm.edit is not None:
+        used = experts if "each_expert" in arm.edit else list(arm.edit)
+        one_hot = {e: tuple(int(e == other) for other in experts) for e in used}
+        return [_group(name, arm, spec, ("single", one_hot[e], e), (control_of, control)) for e in used]
+    assert arm.merge is not None
+    used = list(arm.experts or experts)
+    weights: tuple[Slot, ...] = () if len(used) == len(experts) else tuple(int(e in used) for e in experts)
+    return [_group(name, arm, spec, (arm.merge.method, weights, ""), (control_of, control))]
+
+
+def _group(
+    name: str, arm: Arm, spec: RunSpec, what: tuple[str, tuple[Slot, ...], str], control: tuple[str, str]
+) -> Group:
+    method, weights, expert = what
+    dims: list[Dimension] = []
+    if arm.merge is not None and arm.merge.weights:
+        weights = tuple(_slot(f"weights.{e}", arm.merge.weights.get(e, 0.0), dims) for e in spec.experts)
+    scaling = arm.scaling
+    alpha = scaling.alpha if isinstance(scaling.alpha, str) else _slot("alpha", scaling.alpha, dims)
+    beta = 0.0 if isinstance(scaling.beta, str) else _slot("beta", scaling.beta, dims)
+    given = {**(arm.merge.params if arm.merge else {}), **scaling.params}
+    params = {key: _slot(key, value, dims) for key, value in given.items()}
+    one_minus_alpha = isinstance(scaling.beta, str)
+    targets = [spec.target(expert)] if expert else [spec.target(e) for e in arm.experts or spec.experts]
+    return Group(
+        arm=name,
+        kind="edit" if expert else "merge",
+        name=expert,
+        roles=roles(spec, targets),
+        space=Space(tuple(dims)),
+        template=Template(method, scaling.function, alpha, beta, weights, params, one_minus_alpha),
+        search=arm.search,
+        objectives=(arm.select or spec.select).maximise,
+        control_of=control[0],
+        control=control[1],
+    )
+
+
+def roles(spec: RunSpec, targets: list[str]) -> dict[str, Role]:
+    """Each task's role for a group whose experts were fine-tuned on `targets`."""
+    known: dict[str, Role] = {task: "target" if task in targets else "control" for task in spec.tasks}
+    return known | dict.fromkeys(spec.ood, "ood")
+
+
+def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
+    """A constant, or the name of a dimension that is added to `dims`."""
+    if isinstance(value, tuple):
+        return tuple(_slot(f"{name}.{i}", part, dims) for i, part in enumerate(value))  # type: ignore[misc]
+    if isinstance(value, Grid):
+        if len(value.grid) == 1:
+            return value.grid[0]
+        dims.append(Choice(name, value.grid))
+        return name
+    if isinstance(value, Range):
+        dims.append(Float(name, *value.range, step=value.step, log=value.log))
+        return name
+    assert isinstance(value, str | float | int)
+    return value
+
+
+def pre_trained(spec: RunSpec) -> Group:
+    """The pre-trained model: the reference of control tasks, and a row of every table."""
+    arm = Arm(edit=(next(iter(spec.experts)),), scaling=Scaling(alpha=0.0))
+    targets = [spec.target(e) for e in spec.experts]
+    template = Template("zero", "constant", 0, 0, (), {})
+    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, arm.search, ("accuracy",))
+
+
+def is_fine_tuned(group: Group) -> bool:
+    """Whether the group is an expert as it is: the reference of its target task."""
+    return group.kind == "edit" and not group.space.dims and group.recipe({}).to_json()[1:4] == ["constant", 1, 0]

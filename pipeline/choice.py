@@ -1,0 +1,119 @@
+"""From values on validation to what is chosen: objectives, references, the best candidate."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline.arms import Group
+from pipeline.ledger import Ledger
+from pipeline.plan import Plan, flattened
+from pipeline.recipe import Recipe
+from search.objectives import Objective, role_metrics
+from search.proposer import Proposal
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One proposal of a group and what became of it.
+
+    Attributes:
+        values: its objectives on validation, to be maximised; None when it failed.
+        failure: the first cause, or "".
+    """
+
+    group: Group
+    proposal: Proposal
+    recipe: Recipe
+    recipe_id: str
+    values: tuple[float, ...] | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class References:
+    """What accuracies are normalised by, on one split: raw accuracies of experts on their own task, and of theta0.
+
+    Attributes:
+        target: task -> accuracy of the expert that was fine-tuned on it.
+        control: task -> accuracy of the pre-trained model.
+    """
+
+    target: Mapping[str, float]
+    control: Mapping[str, float]
+
+    def of(self, task: str, role: str) -> float | None:
+        """The reference of a task in a role."""
+        return (self.target if role == "target" else self.control).get(task)
+
+
+def validation_tasks(group: Group) -> list[str]:
+    """The tasks that are scored while searching."""
+    return [task for task, role in group.roles.items() if role != "ood"]
+
+
+def references(plan: Plan, ledger: Ledger, split: str) -> References:
+    """Read the references off the ledger; what failed or is missing is left out."""
+    target: dict[str, float] = {}
+    control: dict[str, float] = {}
+    for group in plan.references:
+        recipe_id = ledger.recipe_id(group.recipe({}))
+        wanted = list(group.roles) if not group.name else [plan.spec.target(group.name)]
+        for task in wanted:
+            stats = ledger.stats(recipe_id, task, split)
+            if stats is not None:
+                (target if group.name else control)[task] = stats.mean
+    return References(target, control)
+
+
+def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> Candidate:
+    """The candidate's objectives on validation, or why it has none."""
+    recipe = group.recipe(proposal.point)
+    recipe_id = ledger.recipe_id(recipe)
+    tasks = validation_tasks(group)
+    failure = ledger.failure(recipe_id, tasks, "val")
+    if failure is not None:
+        where = f"{failure.request.task} ({failure.request.split}, shard {failure.request.shard})"
+        return Candidate(group, proposal, recipe, recipe_id, None, f"{failure.kind} on {where}: {failure.cause}")
+    means = ledger.means(recipe_id, tasks, "val")
+    assert means is not None, "judged before every shard was answered"
+    if missing := [t for t in tasks if refs.of(t, group.roles[t]) is None]:
+        cause = f"no reference to normalise by: it failed on {', '.join(missing)}"
+        return Candidate(group, proposal, recipe, recipe_id, None, cause)
+    metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target, refs.control)
+    values = tuple(Objective.parse(o, tasks)(metrics) for o in group.objectives)
+    return Candidate(group, proposal, recipe, recipe_id, values)
+
+
+def choose(candidates: Iterable[Candidate]) -> Candidate | None:
+    """The largest sum of objectives; the first of equals, as the authors' strict > does. None when all failed."""
+    best: Candidate | None = None
+    for candidate in candidates:
+        if candidate.values is None:
+            continue
+        if best is None or best.values is None or sum(candidate.values) > sum(best.values):
+            best = candidate
+    return best
+
+
+def candidates(group: Group, proposals: Iterable[Proposal], ledger: Ledger, refs: References) -> list[Candidate]:
+    """Every proposal of a group whose shards are all answered, judged."""
+    return [judge(group, p, ledger, refs) for p in proposals if _answered(group, p, ledger)]
+
+
+def _answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
+    requests = ledger.requests(group.recipe(proposal.point), validation_tasks(group), "val")
+    return all(r.key in ledger.answers for r in requests)
+
+
+def judge_all(
+    plan: Plan, ledger: Ledger, proposals: Mapping[tuple[str, str], list[Proposal]]
+) -> dict[tuple[str, str], list[Candidate]]:
+    """Every answered candidate of every group but the references, in the order of the tables."""
+    refs = references(plan, ledger, "val")
+    judged = {g.key: candidates(g, proposals.get(g.key, []), ledger, refs) for g in plan.searched}
+    for control, parent in plan.equal_mean:
+        chosen = choose(judged[parent.key])
+        if chosen is not None:
+            judged[control.key] = candidates(
+                flattened(control, chosen.recipe), proposals.get(control.key, []), ledger, refs
+            )
+    return judged

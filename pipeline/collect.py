@@ -1,0 +1,192 @@
+"""From the journal's facts to the rows of the tables: pure, so that any process can rebuild them at any time."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import tables
+from pipeline.arms import Group
+from pipeline.choice import Candidate, References, choose, judge_all, references
+from pipeline.journal import GroupKey
+from pipeline.ledger import Ledger
+from pipeline.messages import Failure
+from pipeline.plan import Plan
+from pipeline.recipe import Recipe
+from search.pareto import non_dominated
+from search.proposer import Proposal
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A candidate as it stands in the tables."""
+
+    group: Group
+    proposal: Proposal
+    recipe: Recipe
+    recipe_id: str
+    values: tuple[float, ...] | None
+    failure: str
+    chosen: bool
+    on_front: bool
+
+
+def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> None:
+    """Write candidates.parquet, scores.parquet and samples/ for what is known by now.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    entries = list(_entries(plan, ledger, proposals))
+    refs = {split: references(plan, ledger, split) for split in ("val", "test")}
+    tables.write(folder / "candidates.parquet", [_candidate_row(e, ledger) for e in entries], tables.CANDIDATES)
+    scores = [row for e in entries for row in _score_rows(e, ledger, refs)]
+    tables.write(folder / "scores.parquet", scores, tables.SCORES)
+    for task in ledger.identity.tasks:
+        rows = _sample_rows(task, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        tables.write(folder / "samples" / f"{task}.parquet", rows, tables.SAMPLES)
+
+
+def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:
+    for group in plan.references:
+        yield _reference(group, ledger)
+    for found in judge_all(plan, ledger, proposals).values():
+        chosen = choose(found)
+        for candidate, on_front in zip(found, _front(found), strict=True):
+            yield _Entry(
+                candidate.group,
+                candidate.proposal,
+                candidate.recipe,
+                candidate.recipe_id,
+                candidate.values,
+                candidate.failure,
+                candidate is chosen,
+                on_front,
+            )
+
+
+def _reference(group: Group, ledger: Ledger) -> _Entry:
+    recipe = group.recipe({})
+    recipe_id = ledger.recipe_id(recipe)
+    failed = ledger.failure(recipe_id, [t for t, role in group.roles.items() if role != "ood"], "val")
+    failure = "" if failed is None else f"{failed.kind} on {failed.request.task}: {failed.cause}"
+    return _Entry(group, Proposal(0, {}), recipe, recipe_id, None, failure, not failure, not failure)
+
+
+def _front(found: list[Candidate]) -> list[bool]:
+    scored = [c.values for c in found if c.values is not None]
+    mask = iter(non_dominated(np.asarray(scored)) if scored else ())
+    return [c.values is not None and bool(next(mask)) for c in found]
+
+
+def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
+    group, recipe = entry.group, entry.recipe
+    return {
+        "arm": group.arm,
+        "kind": group.kind,
+        "group": group.name,
+        "number": entry.proposal.number,
+        "recipe_id": entry.recipe_id,
+        "method": recipe.method,
+        "scaling": recipe.scaling,
+        "alpha": ledger.alpha(entry.recipe_id, group.roles),
+        "alpha_auto": isinstance(recipe.alpha, str),
+        "beta": recipe.beta,
+        "weights": list(recipe.weights),
+        "params": json.dumps(dict(recipe.params)),
+        "point": json.dumps(entry.proposal.point),
+        "control_of": group.control_of,
+        "control": group.control,
+        "state": "failed" if entry.failure else "complete",
+        "failure": entry.failure,
+        "objectives": None if entry.values is None else list(entry.values),
+        "on_front": entry.on_front,
+        "chosen": entry.chosen,
+    }
+
+
+def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -> Iterator[Row]:
+    for split in ("val", "test"):
+        for task, role in entry.group.roles.items():
+            stats = ledger.stats(entry.recipe_id, task, split)
+            if stats is None or (split == "test" and not entry.chosen):
+                continue
+            reference = refs[split].of(task, role)
+            yield {
+                "arm": entry.group.arm,
+                "group": entry.group.name,
+                "number": entry.proposal.number,
+                "recipe_id": entry.recipe_id,
+                "task": task,
+                "split": split,
+                "role": role,
+                "metric": ledger.identity.metrics[task],
+                "value": stats.mean,
+                "std_err": stats.std_err,
+                "n": stats.n,
+                "normalised": stats.mean / reference if reference else None,
+            }
+
+
+def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
+    rows: list[Row] = []
+    for recipe_id in recipe_ids:
+        for split in ("val", "test"):
+            outcomes = ledger.outcomes(recipe_id, task, split)
+            if outcomes is not None:
+                rows.append({"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)})
+    return rows
+
+
+def provenance(plan: Plan, ledger: Ledger, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of provenance.json: what every number of the report can be traced to.
+
+    Args:
+        plan: the run's plan.
+        ledger: what is known.
+        known: what only the run itself knew: versions, workers, seconds, counts, whether it is complete.
+    """
+    identity, spec = ledger.identity, plan.spec
+    return {
+        "schema_version": tables.SCHEMA_VERSION,
+        "name": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "objectives": {g.arm: list(g.objectives) for g in plan.groups},
+        "tasks": [
+            {
+                "name": name,
+                "fingerprint": fingerprint,
+                "role_hint": "ood" if name in spec.ood else "task",
+                "n": {"val": val, "test": test},
+            }
+            for name, (fingerprint, val, test) in identity.tasks.items()
+        ],
+        "experts": list(spec.experts),
+        "targets": {expert: spec.target(expert) for expert in spec.experts},
+        "layers": {"block_sizes": list(identity.block_sizes), "outside_size": identity.outside_size},
+        "checkpoints": dict(identity.checkpoints),
+        "fingerprint": identity.fingerprint,
+        "numerics": identity.numerics,
+        "failures": _failures(plan, ledger),
+        **known,
+    }
+
+
+def _failures(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+    return [
+        {
+            "recipe_id": a.request.recipe_id,
+            "task": a.request.task,
+            "split": a.request.split,
+            "shard": a.request.shard,
+            "kind": a.kind,
+            "cause": a.cause,
+        }
+        for a in ledger.answers.values()
+        if isinstance(a, Failure)
+    ]

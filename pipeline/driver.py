@@ -1,0 +1,156 @@
+"""The loop of a run: propose, hand out, journal, tell; references first, then the search, then the test."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pipeline.arms import Group
+from pipeline.choice import Candidate, References, candidates, choose, judge_all, references
+from pipeline.group_search import GroupSearch, Ticket
+from pipeline.journal import GroupKey, Journal, Key
+from pipeline.ledger import Ledger
+from pipeline.messages import Failure, ShardScore
+from pipeline.plan import Plan, flattened, proposer
+from pipeline.pool import Pool
+from pipeline.recipe import Recipe
+from pipeline.score_cache import ScoreCache
+from search.proposer import FixedProposer, Proposal
+
+
+@dataclass
+class Progress:
+    """What a person watching the run wants to know; the driver keeps it up to date."""
+
+    phase: str = "references"
+    candidates_done: int = 0
+    shards_done: int = 0
+    shards_asked: int = 0
+    from_cache: int = 0
+    failures: int = 0
+    best: dict[GroupKey, float] = field(default_factory=dict)
+
+
+class Driver:
+    """One run, worked from wherever its journal stands to its end."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        journal: Journal,
+        pool: Pool,
+        cache: ScoreCache | None = None,
+        watch: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Take over the parts, all of them open.
+
+        Args:
+            plan: what to do.
+            ledger: what is known already; grows.
+            journal: where every proposal and answer is written before it counts.
+            pool: who evaluates.
+            cache: scores of other runs.
+            watch: called after every step.
+        """
+        self.plan = plan
+        self.ledger = ledger
+        self._journal = journal
+        self._pool = pool
+        self._cache = cache
+        self._watch = watch
+        self._tickets: dict[Key, list[Ticket]] = {}
+        self.progress = Progress()
+        self.proposals: dict[GroupKey, list[Proposal]] = {}
+
+    def run(self, recorded: dict[GroupKey, list[Proposal]]) -> None:
+        """Work the run to its end.
+
+        Args:
+            recorded: the proposals that the journal holds already.
+        """
+        self.proposals = {key: list(value) for key, value in recorded.items()}
+        self._drive([self._search(g, References({}, {})) for g in self.plan.references])
+        refs = references(self.plan, self.ledger, "val")
+        self._enter("search")
+        self._drive([self._search(g, refs) for g in self.plan.searched])
+        self._enter("controls")
+        self._drive([s for pair in self.plan.equal_mean if (s := self._equal_mean(*pair, refs)) is not None])
+        self._enter("test")
+        self._confirm()
+
+    def _enter(self, phase: str) -> None:
+        self.progress.phase = phase
+        self._watch(self.progress)
+
+    def _search(self, group: Group, refs: References) -> GroupSearch:
+        recorded = self.proposals.setdefault(group.key, [])
+        return GroupSearch(self, group, refs, recorded, proposer(group, self.plan.spec))
+
+    def _equal_mean(self, control: Group, parent: Group, refs: References) -> GroupSearch | None:
+        """The constant of equal mean of what `parent` chose; nothing to do where everything failed."""
+        chosen = choose(candidates(parent, self.proposals[parent.key], self.ledger, refs))
+        if chosen is None:
+            return None
+        recorded = self.proposals.setdefault(control.key, [])
+        return GroupSearch(self, flattened(control, chosen.recipe), refs, recorded, FixedProposer([{}]))
+
+    def _confirm(self) -> None:
+        """Score on test, once, what was chosen on validation."""
+        judged = judge_all(self.plan, self.ledger, self.proposals)
+        recipes = [c.recipe for found in judged.values() if (c := choose(found)) is not None]
+        recipes += [g.recipe({}) for g in self.plan.references]
+        tasks = [*self.plan.spec.tasks, *self.plan.spec.ood]
+        tickets = [self.request(recipe, tasks, "test") for recipe in dict.fromkeys(recipes)]
+        while not all(t.done for t in tickets):
+            self._absorb()
+
+    def _drive(self, searches: list[GroupSearch]) -> None:
+        active = searches
+        while active:
+            for search in active:
+                search.advance()
+            active = [s for s in active if not s.done]
+            if active:
+                self._absorb()
+
+    def propose(self, group: Group, proposal: Proposal) -> None:
+        """Journal a proposal before anything is evaluated for it."""
+        self._journal.proposal(group.key, proposal)
+
+    def judged(self, group: GroupKey, candidate: Candidate) -> None:
+        """Take note of a candidate that is complete."""
+        self.progress.candidates_done += 1
+        if candidate.values is not None:
+            self.progress.best[group] = max(self.progress.best.get(group, float("-inf")), sum(candidate.values))
+
+    def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
+        """Ask for what is not known yet, and not asked for yet, of a recipe's shards."""
+        wanted = [r for r in self.ledger.requests(recipe, tasks, split) if r.key not in self.ledger.answers]
+        cached = [s for r in wanted if self._cache is not None and (s := self._cache.get(r.key)) is not None]
+        self._keep(cached)
+        self.progress.from_cache += len(cached)
+        wanted = [r for r in wanted if r.key not in self.ledger.answers]
+        ticket = Ticket({r.key for r in wanted})
+        new = [r for r in wanted if r.key not in self._tickets]
+        for request in wanted:
+            self._tickets.setdefault(request.key, []).append(ticket)
+        self.progress.shards_asked += len(new)
+        self._pool.submit(new)
+        return ticket
+
+    def _keep(self, answers: list[ShardScore] | list[ShardScore | Failure]) -> None:
+        """Journal answers, then count them as known."""
+        self._journal.answers(answers)
+        self.ledger.answers.update((a.request.key, a) for a in answers)
+
+    def _absorb(self) -> None:
+        """Wait for answers and pass them on."""
+        answers = self._pool.wait(timeout=1.0)
+        self._keep(answers)
+        if self._cache is not None:
+            self._cache.add(a for a in answers if isinstance(a, ShardScore))
+        for answer in answers:
+            for ticket in self._tickets.pop(answer.request.key, []):
+                ticket.missing.discard(answer.request.key)
+            self.progress.shards_done += 1
+            self.progress.failures += isinstance(answer, Failure)
+        self._watch(self.progress)

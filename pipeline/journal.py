@@ -1,0 +1,156 @@
+"""The journal of a run: what was proposed and what was scored, in the order it happened. The only truth."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.append_log import AppendLog, LockedError, Record, read_records
+from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.recipe import Recipe
+from search.proposer import Proposal
+from tasks.stats import Stats
+
+#: Raised by one whenever a record changes its form.
+JOURNAL_VERSION = 1
+FILE_NAME = "journal.jsonl"
+
+Key = tuple[str, str, str, int]
+GroupKey = tuple[str, str]
+
+
+@dataclass
+class History:
+    """What a journal holds, read back.
+
+    Attributes:
+        header: the run's identity, as written first; None in an empty journal.
+        proposals: group -> its proposals in order.
+        answers: request key -> the score, or the last failure.
+        finished: whether the run was worked to its end.
+    """
+
+    header: Record | None = None
+    proposals: dict[GroupKey, list[Proposal]] = field(default_factory=dict)
+    answers: dict[Key, ShardScore | Failure] = field(default_factory=dict)
+    provenance: Record = field(default_factory=dict)
+    finished: bool = False
+
+
+class Journal:
+    """The append side.
+
+    Raises:
+        LockedError: another run is writing in this folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the journal of a run's folder."""
+        try:
+            self._log = AppendLog(folder / FILE_NAME)
+        except LockedError:
+            raise LockedError(
+                f"{folder}: another run is writing in this folder: wait for it, stop it, or give another --out"
+            ) from None
+
+    def header(self, identity: Record) -> None:
+        """The first record: spec and fingerprints."""
+        self._log.append([{"record": "run", "version": JOURNAL_VERSION, **identity}])
+
+    def proposal(self, group: GroupKey, proposal: Proposal) -> None:
+        """A point that was asked of a group's proposer; losing the last ones is harmless, they are asked again."""
+        self._log.append([_proposal_record(group, proposal)], sync=False)
+
+    def answers(self, answers: Iterable[ShardScore | Failure]) -> None:
+        """Scores and failures, together in one write."""
+        self._log.append([answer_record(a) for a in answers])
+
+    def finish(self, provenance: Record) -> None:
+        """The last record of a run that was worked to its end, with what only the run itself knew (times, workers)."""
+        self._log.append([{"record": "end", **provenance}])
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._log.close()
+
+
+def _proposal_record(group: GroupKey, proposal: Proposal) -> Record:
+    return {
+        "record": "proposal",
+        "group": list(group),
+        "number": proposal.number,
+        "point": proposal.point,
+        "state": proposal.state,
+    }
+
+
+def read_history(folder: Path) -> History:
+    """Read a run's journal; a torn last line is left out.
+
+    Raises:
+        ValueError: damaged, or of another version.
+    """
+    history = History()
+    for record in read_records(folder / FILE_NAME):
+        kind = record.pop("record")
+        if kind == "run":
+            if record["version"] != JOURNAL_VERSION:
+                raise ValueError(f"{folder / FILE_NAME}: version {record['version']}, expected {JOURNAL_VERSION}")
+            history.header = record
+        elif kind == "proposal":
+            proposal = Proposal(record["number"], record["point"], record["state"])
+            history.proposals.setdefault((record["group"][0], record["group"][1]), []).append(proposal)
+        elif kind == "end":
+            history.finished, history.provenance = True, record
+        else:
+            answer = parse_answer(kind, record)
+            history.answers[answer.request.key] = answer
+    return history
+
+
+def answer_record(answer: ShardScore | Failure) -> Record:
+    """One line of JSON for a score or a failure."""
+    request = answer.request
+    what = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
+    record: Record = {"request": [*what, request.shard, request.start, request.stop], "worker": answer.worker}
+    if isinstance(answer, Failure):
+        return {"record": "failure", **record, "kind": answer.kind, "cause": answer.cause}
+    stats = answer.stats
+    return {
+        "record": "score",
+        **record,
+        "stats": [stats.n, stats.total, stats.squares],
+        "outcomes": _pack(answer.outcomes),
+        "alpha": answer.alpha,
+        "seconds": [round(s, 4) for s in answer.seconds],
+    }
+
+
+def parse_answer(kind: str, record: Record) -> ShardScore | Failure:
+    """Inverse of `answer_record`."""
+    recipe, *rest = record["request"]
+    request = EvalRequest(Recipe.from_json(recipe), *rest)
+    if kind == "failure":
+        return Failure(request, record["kind"], record["cause"], record["worker"])
+    stats = Stats(*record["stats"])
+    outcomes = _unpack(record["outcomes"], stats.n)
+    rebuild, evaluate = record["seconds"]
+    return ShardScore(request, stats, outcomes, record["alpha"], (rebuild, evaluate), record["worker"])
+
+
+def _pack(outcomes: npt.NDArray[Any]) -> list[str]:
+    if outcomes.dtype == np.bool_:
+        return ["bits", base64.b64encode(np.packbits(outcomes).tobytes()).decode()]
+    return ["f4", base64.b64encode(outcomes.astype("<f4").tobytes()).decode()]
+
+
+def _unpack(packed: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
+    kind, text = packed
+    data = base64.b64decode(text)
+    if kind == "bits":
+        return np.unpackbits(np.frombuffer(data, np.uint8), count=n).astype(np.bool_)
+    return np.frombuffer(data, "<f4").astype(np.float32)

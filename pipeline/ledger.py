@@ -1,0 +1,136 @@
+"""What is known of every candidate: shard answers, reduced in shard order to one value a task."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.journal import Key
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.recipe import Recipe
+from tasks.stats import Stats, shards
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run's scores stand on; every worker must agree with it.
+
+    Attributes:
+        fingerprint: of base, experts and architecture; part of every recipe id.
+        tasks: task -> (fingerprint, validation samples, test samples).
+        metrics: task -> metric.
+        block_sizes: edited parameters of each block, in order of depth.
+        outside_size: edited parameters outside the blocks.
+        checkpoints: "base" and each expert -> content fingerprint.
+        numerics: what else a score depends on: dtype, device type, versions.
+    """
+
+    fingerprint: str
+    tasks: Mapping[str, tuple[str, int, int]]
+    metrics: Mapping[str, str]
+    block_sizes: tuple[int, ...]
+    outside_size: int
+    checkpoints: Mapping[str, str]
+    numerics: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As the journal's header keeps it."""
+        return {
+            **asdict(self),
+            "tasks": {k: list(v) for k, v in self.tasks.items()},
+            "block_sizes": list(self.block_sizes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Identity":
+        """Inverse of `to_json`."""
+        tasks = {k: (v[0], v[1], v[2]) for k, v in data["tasks"].items()}
+        return cls(**{**data, "tasks": tasks, "block_sizes": tuple(data["block_sizes"])})
+
+    def check(self, worker: WorkerInfo) -> None:
+        """Refuse a worker that loaded something else.
+
+        Raises:
+            ValueError: naming the worker and what differs.
+        """
+        for what, mine, its in (
+            ("checkpoints", self.fingerprint, worker.fingerprint),
+            ("data", dict(self.tasks), worker.tasks),
+            ("numerics", self.numerics, worker.numerics),
+        ):
+            if mine != its:
+                raise ValueError(
+                    f"{worker.name} ({worker.device}): its {what} differ from the run's: {its}, not {mine}"
+                )
+
+
+class Ledger:
+    """Answers by request key."""
+
+    def __init__(self, identity: Identity, shard_size: int, answers: Mapping[Key, ShardScore | Failure]) -> None:
+        """Start from the answers of a journal."""
+        self.identity = identity
+        self._size = shard_size
+        self.answers = dict(answers)
+
+    def recipe_id(self, recipe: Recipe) -> str:
+        """The recipe's content id under the run's checkpoints."""
+        return recipe.id(self.identity.fingerprint)
+
+    def requests(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
+        """One request for each shard of each task."""
+        recipe_id = self.recipe_id(recipe)
+        return [
+            EvalRequest(recipe, recipe_id, task, split, i, start, stop)
+            for task in tasks
+            for i, (start, stop) in enumerate(shards(self._samples(task, split), self._size))
+        ]
+
+    def _samples(self, task: str, split: str) -> int:
+        _, val, test = self.identity.tasks[task]
+        return val if split == "val" else test
+
+    def _answers(self, recipe_id: str, task: str, split: str) -> list[ShardScore | Failure | None]:
+        count = len(list(shards(self._samples(task, split), self._size)))
+        return [self.answers.get((recipe_id, task, split, i)) for i in range(count)]
+
+    def scores(self, recipe_id: str, task: str, split: str) -> list[ShardScore] | None:
+        """All shards of a task in order; None unless every one of them is scored."""
+        answers = self._answers(recipe_id, task, split)
+        scored = [a for a in answers if isinstance(a, ShardScore)]
+        return scored if scored and len(scored) == len(answers) else None
+
+    def stats(self, recipe_id: str, task: str, split: str) -> Stats | None:
+        """The task's sums, added in shard order; None unless every shard is scored."""
+        scored = self.scores(recipe_id, task, split)
+        return None if scored is None else sum((s.stats for s in scored), Stats())
+
+    def outcomes(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
+        """One outcome a sample, in the data set's order; None unless every shard is scored."""
+        scored = self.scores(recipe_id, task, split)
+        return None if scored is None else np.concatenate([s.outcomes for s in scored])
+
+    def means(self, recipe_id: str, tasks: Iterable[str], split: str) -> dict[str, float] | None:
+        """Task -> mean outcome; None unless every task is scored in full."""
+        stats = {task: self.stats(recipe_id, task, split) for task in tasks}
+        if any(s is None for s in stats.values()):
+            return None
+        return {task: s.mean for task, s in stats.items() if s is not None}
+
+    def failure(self, recipe_id: str, tasks: Iterable[str], split: str) -> Failure | None:
+        """The first failure among the shards of `tasks`."""
+        for task in tasks:
+            for answer in self._answers(recipe_id, task, split):
+                if isinstance(answer, Failure):
+                    return answer
+        return None
+
+    def alpha(self, recipe_id: str, tasks: Iterable[str]) -> float | None:
+        """The candidate's alpha as a number, from any of its scores."""
+        for task in tasks:
+            for answer in self._answers(recipe_id, task, "val"):
+                if isinstance(answer, ShardScore):
+                    return answer.alpha
+        return None

@@ -1,0 +1,127 @@
+"""The command `lines merge`: one merged model from files, without a study."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.merging.checkpoints import Checkpoint, read_checkpoint
+from pipeline.merging.layouts import by_pattern, detect
+from pipeline.merging.methods import METHODS
+from pipeline.merging.parameters import look_up, near
+from pipeline.merging.scaling import SCALINGS, split_control
+from pipeline.merging.states import Merged, edited_names, merge_states
+from pipeline.merging.writing import write_safetensors
+from pipeline.recipe import AUTO, ParamValue, Recipe
+from tasks.base import LayerMap
+
+
+def merge(
+    base: Annotated[str, typer.Option(help="The pre-trained model: a file, a folder, hf:OWNER/REPO or embedded/NAME.")],
+    expert: Annotated[list[str], typer.Option(help="A fine-tuned model; repeat for more.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The merged model, a .safetensors file.")],
+    method: Annotated[str, typer.Option(help=f"How to combine: {', '.join(METHODS)}.")] = "sum",
+    param: Annotated[list[str] | None, typer.Option(help="key=value of the method or the scaling; repeatable.")] = None,
+    scaling: Annotated[
+        str, typer.Option(help=f"{', '.join(SCALINGS)}; 'reversed:' or 'uniform:' in front makes its control.")
+    ] = "linear",
+    alpha: Annotated[str, typer.Option(help="A number, or auto (equation 2; auto_l2 for its L2 norm).")] = "auto",
+    beta: Annotated[float, typer.Option(help="What is added at the last block.")] = 0.0,
+    weight: Annotated[list[float] | None, typer.Option(help="One for each expert, in their order.")] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="Regular expression at the start of names; its group is the block's number.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+) -> None:
+    """Merge or edit fine-tuned models: base + lambda(depth) * combine(experts - base).
+
+    Works on any state dict. Each tensor keeps the base's type; tensors of integers are the base's.
+    """
+    console = Console()
+    try:
+        _check_output(output, overwrite)
+        recipe = _recipe(method, scaling, alpha, beta, weight or [], param or [])
+        checkpoint = read_checkpoint(base)
+        layer_map, layout = _layer_map(checkpoint, blocks)
+        experts = [read_checkpoint(e) for e in expert]
+        merged = merge_states(checkpoint, experts, recipe, layer_map)
+        write_safetensors(output, merged.state, _metadata(recipe, merged, checkpoint, experts))
+    except ValueError as error:
+        _fail(error)
+    console.print(f"{layout}: {layer_map.num_blocks} blocks")
+    console.print(_table(merged))
+    how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
+    console.print(f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}")
+    console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}")
+    console.print(f"wrote {output}", soft_wrap=True)
+
+
+def _fail(error: ValueError) -> NoReturn:
+    typer.echo(f"lines merge: {error}", err=True)
+    raise typer.Exit(1) from error
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.suffix != ".safetensors":
+        raise ValueError(f"--output: must end in .safetensors, got {output}")
+    if output.exists() and not overwrite:
+        raise ValueError(f"--output: {output} exists; choose another name, or give --overwrite")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {output.parent}; create it")
+
+
+def _recipe(
+    method: str, scaling: str, alpha: str, beta: float, weights: Sequence[float], params: Sequence[str]
+) -> Recipe:
+    return Recipe.make(method, scaling, _alpha(alpha), beta, tuple(weights), _params(method, scaling, params))
+
+
+def _alpha(text: str) -> float | str:
+    if text in AUTO.values():
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        words = ", ".join(AUTO.values())
+        raise ValueError(
+            f"--alpha: must be a number or one of {words}, got {text!r}{near(text, AUTO.values())}"
+        ) from None
+
+
+def _params(method: str, scaling: str, given: Sequence[str]) -> dict[str, ParamValue]:
+    declared = (*look_up(METHODS, method, "--method").parameters, *split_control(scaling)[1].parameters)
+    by_name = {p.name: p for p in declared}
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param: must be key=value, got {text!r}")
+        values[name] = look_up(by_name, name, f"--param of {method} and {scaling}").parse(value)
+    return values
+
+
+def _layer_map(base: Checkpoint, blocks: str | None) -> tuple[LayerMap, str]:
+    names = edited_names(base.state)
+    return (by_pattern(names, blocks), f"blocks by {blocks!r}") if blocks else detect(names)
+
+
+def _metadata(recipe: Recipe, merged: Merged, base: Checkpoint, experts: Sequence[Checkpoint]) -> dict[str, str]:
+    """What the file says of itself: content only, no path of this machine."""
+    return {
+        "lines_sweep.recipe": recipe.canonical().decode(),
+        "lines_sweep.alpha": repr(merged.alpha),
+        "lines_sweep.base": base.fingerprint,
+        "lines_sweep.experts": json.dumps([e.fingerprint for e in experts]),
+    }
+
+
+def _table(merged: Merged) -> Table:
+    table = Table("block", "parameters", "lambda")
+    table.add_row("outside", f"{merged.sizes.outside:,}", f"{merged.lambdas.outside:.6g}")
+    for block, (size, value) in enumerate(zip(merged.sizes.blocks, merged.lambdas.blocks, strict=True)):
+        table.add_row(str(block), f"{size:,}", f"{value:.6g}")
+    return table

@@ -1,0 +1,144 @@
+"""The whole of a run as groups: references first, then the arms, then the matched controls of LiNeS arms."""
+
+import zlib
+from dataclasses import dataclass, replace
+
+from pipeline.arms import FINE_TUNED, PRE_TRAINED, Group, Template, is_fine_tuned, make_groups, pre_trained
+from pipeline.merging.methods import METHODS
+from pipeline.merging.parameters import look_up, near
+from pipeline.merging.scaling import split_control
+from pipeline.recipe import Recipe
+from pipeline.spec import Arm, RunSpec, Scaling, Search
+from pipeline.spec_values import Grid, Range
+from search.objectives import Objective
+from search.proposer import Proposer
+from search.sampling import SearchConfig, make_proposer
+from search.space import Space
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Groups in the order in which they are worked on.
+
+    Attributes:
+        references: the pre-trained model and each expert unscaled: what accuracies are normalised by.
+        searched: every other group that has a search of its own.
+        equal_mean: the uniform controls: (group without a space, the group whose chosen recipe it flattens).
+    """
+
+    spec: RunSpec
+    references: tuple[Group, ...]
+    searched: tuple[Group, ...]
+    equal_mean: tuple[tuple[Group, Group], ...]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every group, in the order of the tables."""
+        return self.references + self.searched + tuple(control for control, _ in self.equal_mean)
+
+
+def make_plan(spec: RunSpec) -> Plan:
+    """Lay out the run, checking all that needs no checkpoint.
+
+    Raises:
+        ValueError: an unknown function, sampler or metric, an empty grid, a sampler that cannot do what is asked,
+            a name that is taken; the message names the arm and the field.
+    """
+    references, searched, equal_mean = [pre_trained(spec)], [], []
+    for name, arm in spec.arms.items():
+        _check_name(name, spec)
+        groups = [_checked(group, spec) for group in make_groups(name, arm, spec)]
+        references += [g for g in groups if is_fine_tuned(g)]
+        searched += [g for g in groups if not is_fine_tuned(g)]
+        if spec.controls.kinds and groups[0].template.scaling != "constant":
+            searched += _tuned_controls(name, arm, spec)
+            if "uniform" in spec.controls.kinds:
+                equal_mean += [(_equal_mean_control(g), g) for g in groups]
+    missing = [e for e in spec.experts if not any(g.name == e for g in references)]
+    if missing and FINE_TUNED in spec.arms:
+        raise ValueError(f"arms.{FINE_TUNED}: this name is kept for the experts as they are; use another one")
+    if missing:
+        references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
+    return Plan(spec, tuple(references), tuple(searched), tuple(equal_mean))
+
+
+def _check_name(name: str, spec: RunSpec) -> None:
+    if name == PRE_TRAINED:
+        raise ValueError(f"arms.{name}: this name is taken by the pre-trained model, which every run evaluates")
+    for other, arm in spec.arms.items():
+        lines = arm.scaling.function != "constant" and spec.controls.kinds
+        if lines and name in {f"{other}, {control}" for control in ("uniform", "constant", "reversed")}:
+            raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}")
+
+
+def _checked(group: Group, spec: RunSpec) -> Group:
+    """Check what a group's search needs, so that it cannot fail once workers run."""
+    try:
+        _check_params(group)
+        for expression in group.objectives:
+            Objective.parse(expression, [task for task, role in group.roles.items() if role != "ood"])
+        proposer(group, spec)
+    except ValueError as error:
+        raise ValueError(f"arms.{group.arm}: {error}") from error
+    return group
+
+
+def _check_params(group: Group) -> None:
+    """Every parameter is one that the method or the function of depth declares, and constants are in range."""
+    method = look_up(METHODS, group.template.method, "merge method")
+    _, scaling = split_control(group.template.scaling)
+    declared = {p.name: p for p in (*method.parameters, *scaling.parameters)}
+    for name, value in group.template.params.items():
+        if name not in declared:
+            raise ValueError(f"params: unknown parameter {name!r}{near(name, declared)}")
+        if value != name and not isinstance(value, tuple):
+            declared[name].check(value)
+
+
+def proposer(group: Group, spec: RunSpec) -> Proposer:
+    """A fresh proposer of the group's space; the run's seed is mixed with the group's place so that groups differ.
+
+    Raises:
+        ValueError: the sampler is unknown or cannot do what is asked.
+    """
+    seed = zlib.crc32(f"{spec.seed}/{group.arm}/{group.name}".encode())
+    search = group.search if group.space.dims else Search()
+    return make_proposer(
+        group.space, SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
+    )
+
+
+def _tuned_controls(name: str, arm: Arm, spec: RunSpec) -> list[Group]:
+    """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is."""
+    groups = []
+    if "uniform" in spec.controls.kinds:
+        top = max(1.0, _highest(arm.scaling.alpha), _highest(arm.scaling.beta))
+        last = spec.controls.constants - 1
+        grid = Grid(grid=tuple(round(top * i / last, 6) for i in range(last + 1)))
+        constant = arm.model_copy(update={"scaling": Scaling(alpha=grid), "search": Search()})
+        groups += make_groups(f"{name}, constant", constant, spec, name, "constant")
+    if "reversed" in spec.controls.kinds:
+        scaling = arm.scaling.model_copy(update={"function": f"reversed:{arm.scaling.function}"})
+        mirrored = arm.model_copy(update={"scaling": scaling})
+        groups += make_groups(f"{name}, reversed", mirrored, spec, name, "reversed")
+    return groups
+
+
+def _highest(value: object) -> float:
+    if isinstance(value, Grid):
+        return max(value.grid)
+    if isinstance(value, Range):
+        return value.range[1]
+    return value if isinstance(value, float | int) else 0.0
+
+
+def _equal_mean_control(group: Group) -> Group:
+    """Its recipe is known only once `group` has chosen: see `flattened`."""
+    name = f"{group.arm}, uniform"
+    return replace(group, arm=name, space=Space(()), control_of=group.arm, control="uniform")
+
+
+def flattened(control: Group, chosen: Recipe) -> Group:
+    """The equal-mean control of a chosen recipe: the constant equal to the mean of its lambda."""
+    flat = chosen if chosen.scaling == "constant" else replace(chosen, scaling=f"uniform:{chosen.scaling}")
+    return replace(control, template=Template.of(flat))

@@ -1,0 +1,89 @@
+"""A pool of workers: the protocol, and the pool of one worker in this process."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pipeline.messages import EvalRequest, Failure, FailureKind, ShardScore, WorkerInfo
+from pipeline.request_queue import RequestQueue
+
+
+class Evaluator(Protocol):
+    """What answers requests: holds models and data, one request at a time."""
+
+    def info(self) -> WorkerInfo:
+        """What it has loaded."""
+        ...
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        """Score one shard; whatever it raises becomes a Failure."""
+        ...
+
+
+class Pool(Protocol):
+    """Workers behind a queue. Every request that is submitted is answered exactly once, in any order."""
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that have loaded so far."""
+        ...
+
+    def submit(self, requests: Iterable[EvalRequest]) -> None:
+        """Queue requests."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+        """Answers that have arrived, at least one unless nothing is outstanding or `timeout` seconds have passed."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers; unanswered requests are dropped."""
+        ...
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """What kind of failure an evaluator's error is; by name, so that torch need not be imported here."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"}:
+        return "out_of_memory"
+    if names & {"NonFiniteError", "NonFiniteOutput", "NonFiniteOutputError"}:
+        return "non_finite"
+    return "application"
+
+
+def describe(error: BaseException) -> str:
+    """The error's type and first line, for people."""
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0][:500]}"
+
+
+class LocalPool:
+    """One evaluator in this process: no Ray, the same answers."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        """Take over an evaluator that has loaded."""
+        self._evaluator = evaluator
+        self._info = evaluator.info()
+        self._queue = RequestQueue()
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """The one worker."""
+        return [self._info]
+
+    def submit(self, requests: Iterable[EvalRequest]) -> None:
+        """Queue requests."""
+        self._queue.put(requests)
+
+    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+        """Evaluate the next request here and now; `timeout` cannot interrupt it."""
+        request = self._queue.take(self._info.name)
+        if request is None:
+            return []
+        try:
+            return [self._evaluator.evaluate(request)]
+        except Exception as error:
+            return [Failure(request, failure_kind(error), describe(error), self._info.name)]
+
+    def close(self) -> None:
+        """Drop what is queued."""
+        self._queue = RequestQueue()

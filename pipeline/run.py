@@ -1,0 +1,164 @@
+"""One run in its folder: open or take up the journal, work to the end, write tables and provenance."""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.collect import provenance, write_tables
+from pipeline.driver import Driver, Progress
+from pipeline.journal import History, Journal, read_history
+from pipeline.ledger import Identity, Ledger
+from pipeline.messages import Failure, ShardScore
+from pipeline.plan import Plan, make_plan
+from pipeline.pool import Pool
+from pipeline.score_cache import ScoreCache
+from pipeline.spec import RunSpec
+from pipeline.spec_load import parse_spec
+
+_PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "ray", "optuna", "pyarrow", "moocore", "numpy", "safetensors")
+
+
+class RunFolderError(ValueError):
+    """The folder holds something that this run cannot go on with."""
+
+
+def run(
+    plan: Plan,
+    identity: Identity,
+    folder: Path,
+    open_pool: Callable[[], Pool],
+    cache: ScoreCache | None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Work a run to its end, or what a stopped one left of it.
+
+    Args:
+        plan: what to do.
+        identity: what is evaluated, as preparation found it.
+        folder: the run's folder; made if need be.
+        open_pool: makes the workers; called only once the folder is known to be usable.
+        cache: scores of other runs, None to evaluate everything anew.
+        watch: called after every step.
+
+    Raises:
+        LockedError: another run is writing in the folder.
+        RunFolderError: the folder holds another run.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder)
+    try:
+        history = read_history(folder)
+        _check_header(plan.spec, identity, folder, history, journal)
+        ledger = Ledger(identity, plan.spec.shard_size, _kept(history))
+        pool = open_pool()
+        try:
+            _work(Driver(plan, ledger, journal, pool, cache, watch), history, journal, pool, folder)
+        finally:
+            pool.close()
+    finally:
+        journal.close()
+
+
+def _kept(history: History) -> dict[Any, ShardScore | Failure]:
+    """Scores, and failures of the application; a shard whose worker was lost or out of memory gets another chance."""
+    retried = ("lost", "out_of_memory")
+    return {k: a for k, a in history.answers.items() if not (isinstance(a, Failure) and a.kind in retried)}
+
+
+def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder: Path) -> None:
+    started = time.monotonic()
+    driver.run(history.proposals)
+    for worker in pool.workers:
+        driver.ledger.identity.check(worker)
+    earlier = history.provenance.get("seconds", {}).get("total", 0.0)
+    known = {
+        "complete": True,
+        "versions": _versions(),
+        "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
+        "seconds": {"total": round(time.monotonic() - started + earlier, 1)},
+        "counts": _counts(driver.progress, driver.ledger),
+    }
+    journal.finish(known)
+    write_results(folder, driver.plan, driver.ledger, driver.proposals, known)
+
+
+def _counts(progress: Progress, ledger: Ledger) -> dict[str, int]:
+    scored = sum(isinstance(a, ShardScore) for a in ledger.answers.values())
+    return {
+        "candidates": progress.candidates_done,
+        "shards_scored": scored,
+        "shards_from_cache": progress.from_cache,
+        "failures": len(ledger.answers) - scored,
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
+    """Write the header of a new run; of an old one, require that it is the same run."""
+    mine = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
+    if history.header is None:
+        journal.header(mine)
+        return
+    # Where and how wide a run is executed is no part of its result, so it may change when the run is taken up again.
+    theirs, ours = dict(history.header["spec"]), dict(mine["spec"])
+    theirs.pop("resources"), ours.pop("resources")
+    differing = [f"spec.{k}" for k in ours if theirs.get(k) != json.loads(json.dumps(ours[k]))]
+    differing += [k for k, v in identity.to_json().items() if history.header["identity"].get(k) != v]
+    if differing:
+        raise RunFolderError(
+            f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
+        )
+
+
+def reopen(folder: Path) -> tuple[Plan, Ledger, History]:
+    """Read a run back from its journal alone.
+
+    Raises:
+        RunFolderError: there is no run in the folder.
+        ValueError: the journal is damaged or of another version.
+    """
+    history = read_history(folder)
+    if history.header is None:
+        raise RunFolderError(f"{folder}: no run here: there is no journal.jsonl with a first record")
+    plan = make_plan(parse_spec(history.header["spec"], str(folder)))
+    identity = Identity.from_json(history.header["identity"])
+    return plan, Ledger(identity, plan.spec.shard_size, history.answers), history
+
+
+def rebuild(folder: Path) -> None:
+    """Write the tables and provenance of a run, finished or not, from its journal.
+
+    Raises:
+        RunFolderError: there is no run in the folder.
+    """
+    plan, ledger, history = reopen(folder)
+    known = history.provenance or {
+        "complete": False,
+        "versions": _versions(),
+        "workers": [],
+        "seconds": {},
+        "counts": {},
+    }
+    write_results(folder, plan, ledger, history.proposals, known)
+
+
+def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
+    """Write tables and provenance.json; the latter last, and whole or not at all."""
+    write_tables(folder, plan, ledger, proposals)
+    partial = folder / "provenance.json.partial"
+    partial.write_text(json.dumps(provenance(plan, ledger, known), indent=2, sort_keys=False) + "\n", encoding="utf-8")
+    partial.replace(folder / "provenance.json")

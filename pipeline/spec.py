@@ -1,0 +1,230 @@
+"""The spec of a run: the pydantic models that say what may stand in it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from pipeline.merging.parameters import near
+from pipeline.spec_values import Alpha, Beta, Dimension, Model, ParamDimension
+
+_NAME = r"^[\w][\w .,+()=-]*$"
+
+
+class Scaling(Model):
+    """lambda(depth) = alpha + beta * f(depth); alpha outside the residual blocks (equation 1, appendix A)."""
+
+    function: str = "constant"
+    """f: constant, linear, sqrt, quadratic, power, cosine or piecewise."""
+    alpha: Alpha = 1.0
+    """A number, a grid, a range, or "auto": equation 2 with the L1 norm (auto_l2: with L2)."""
+    beta: Beta = 0.0
+    """A number, a grid, a range, or "1 - alpha"."""
+    params: dict[str, ParamDimension] = {}
+    """Parameters of the function: `p` of power, `knots` of piecewise."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scaling":
+        if isinstance(self.beta, str) and isinstance(self.alpha, str):
+            raise ValueError(f"beta: {self.beta!r} needs a numeric alpha, got alpha: {self.alpha}")
+        if self.function == "constant" and self.beta != 0.0:
+            raise ValueError("beta: a constant scaling has none; set alpha, or choose another function such as linear")
+        return self
+
+
+class Merge(Model):
+    """How task vectors are combined, before any scaling."""
+
+    method: str
+    """Merge method by name: sum, average, weighted."""
+    params: dict[str, ParamDimension] = {}
+    """Parameters of the method."""
+    weights: dict[str, Dimension] = {}
+    """Coefficient of each expert, for `weighted`."""
+
+
+class Search(Model):
+    """Which candidates of an arm's space are tried."""
+
+    sampler: str = "grid"
+    """grid, random, qmc, tpe, gp, cmaes, nsga2 or nsga3."""
+    trials: int | None = Field(None, ge=1)
+    """Candidates to try (each expert of an edit has its own search); a grid needs none."""
+    in_flight: int = Field(4, ge=1)
+    """Candidates proposed before the first of them is scored; part of the result, not of the machine's size."""
+    options: dict[str, Any] = {}
+    """Options of the sampler."""
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class Select(Model):
+    """What decides, on validation, which candidate is chosen."""
+
+    maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
+    """Expressions over target, control, mean, worst, accuracy and task["name"]: one, or several for a Pareto search."""
+
+
+class Arm(Model):
+    """One row of the paper's tables: a way to edit each expert, or to merge them all."""
+
+    edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    """`each_expert`, or the names of experts: each is edited, searched and chosen by itself."""
+    merge: Annotated[Merge, BeforeValidator(lambda v: {"method": v} if isinstance(v, str) else v)] | None = None
+    """A merge of all experts (or of `experts`): a method's name, or a mapping with its parameters."""
+    experts: tuple[str, ...] | None = None
+    """The experts that a merge uses; all where left out."""
+    scaling: Scaling = Scaling()
+    """How the combined task vector is scaled over depth."""
+    search: Search = Search()
+    """How the space is searched."""
+    select: Select | None = None
+    """Overrides the run's `select`."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Arm":
+        if (self.edit is None) == (self.merge is None):
+            raise ValueError("exactly one of edit and merge must be given")
+        return self
+
+
+class Backbone(Model):
+    """The model family and architecture."""
+
+    family: str
+    """open_clip."""
+    model: str
+    """Architecture: an open_clip name such as ViT-B-32-quickgelu, embedded/tiny-vit, or a model config's path."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the evaluated weights; combining is always done in float32."""
+
+
+class TaskSpec(Model):
+    """A task with options of its own."""
+
+    source: str
+    """embedded/NAME, a folder with one folder a class, or a registered task's name."""
+    limits: dict[Literal["val", "test"], int] = {}
+    """Samples to use of each split; all where left out."""
+    options: dict[str, Any] = {}
+    """What the task's loader understands: classes, templates, val_fraction, ..."""
+
+
+def _tasks(value: object) -> object:
+    """Accept [fashion, data/cars, ...] and {cars: data/cars, ...} beside the full form."""
+    if isinstance(value, list):
+        if bad := [v for v in value if not isinstance(v, str)]:
+            raise ValueError(f"a list of tasks holds names or folders; for options write a mapping, got {bad[0]!r}")
+        names = [Path(v).name for v in value]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"task names must differ, got {sorted(twice)} twice: use a mapping of name to source")
+        value = dict(zip(names, value, strict=True))
+    if isinstance(value, dict):
+        return {k: {"source": _task_source(v)} if isinstance(v, str) else v for k, v in value.items()}
+    return value
+
+
+def _task_source(value: str) -> str:
+    """A bare name is one of the embedded tasks."""
+    return value if "/" in value else f"embedded/{value}"
+
+
+Tasks = Annotated[dict[Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")], TaskSpec], BeforeValidator(_tasks)]
+
+
+class Controls(Model):
+    """The matched controls beside every LiNeS arm."""
+
+    kinds: tuple[Literal["uniform", "reversed"], ...] = ()
+    """uniform: the constant of equal mean, and a dense curve of constants tuned alike; reversed: mirrored depth."""
+    constants: int = Field(21, ge=2)
+    """Points of the dense curve of constants, from 0 to the largest coefficient that the arm can reach (at least 1)."""
+
+
+class PerWorker(Model):
+    """What each worker asks of Ray."""
+
+    num_gpus: float | Literal["auto"] = "auto"
+    """GPUs, fractions too; auto: 1 where the cluster has any, else 0."""
+    num_cpus: float = Field(1, gt=0)
+    """CPUs, which are also the threads that torch may use (at least 1)."""
+
+
+class Resources(Model):
+    """Where and how wide a run is executed; never part of its result."""
+
+    pool: Literal["ray", "local"] = "ray"
+    """ray, or local: one worker in this process."""
+    workers: int | Literal["auto"] = "auto"
+    """Number of workers; auto: as many as the cluster has room for."""
+    per_worker: PerWorker = PerWorker()
+    """What each worker asks of Ray."""
+    retries: int = Field(3, ge=0)
+    """How often a shard whose worker was lost is tried again elsewhere."""
+
+
+class RunSpec(Model):
+    """A run: arms over the same backbone, experts and tasks."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    """Names the run and its folder."""
+    backbone: Backbone
+    """The model family and architecture."""
+    base: str
+    """The pre-trained checkpoint: embedded/base, a file or folder, hf:OWNER/REPO, or pretrained:TAG of open_clip."""
+    experts: dict[Annotated[str, Field(pattern=_NAME)], str] = Field(min_length=1)
+    """Fine-tuned checkpoints by name."""
+    tasks: Tasks = Field(min_length=1)
+    """What is scored, on validation while searching, on test for what is chosen."""
+    ood: Tasks = {}
+    """Shifted sets: scored on test only, for what is chosen."""
+    targets: dict[str, str] = {}
+    """Expert -> its task, where the names differ."""
+    arms: dict[Annotated[str, Field(pattern=_NAME)], Arm] = Field(min_length=1)
+    """What is compared."""
+    controls: Annotated[Controls, BeforeValidator(lambda v: {"kinds": v} if isinstance(v, list) else v)] = Controls()
+    """[uniform, reversed], or a mapping."""
+    select: Select = Select()
+    """What decides, on validation, which candidate is chosen."""
+    limits: dict[Literal["val", "test"], int] = {}
+    """Samples to use of each split, for every task that does not say otherwise."""
+    shard_size: int = Field(512, ge=1)
+    """Samples a shard: the unit that is sent to a worker, retried and cached; about a second of work."""
+    seed: int = 0
+    """Of the samplers."""
+    plugins: tuple[str, ...] = ()
+    """Python modules or files that register tasks and backbones of your own; imported by driver and workers."""
+    resources: Resources = Resources()
+    """Where and how wide it is executed."""
+
+    @model_validator(mode="after")
+    def _references(self) -> "RunSpec":
+        if both := set(self.tasks) & set(self.ood):
+            raise ValueError(f"ood: names must differ from those of tasks, got {sorted(both)} in both")
+        for expert, task in self.targets.items():
+            _known(f"targets.{expert}", expert, self.experts, "expert")
+            _known(f"targets.{expert}", task, self.tasks, "task")
+        for expert in self.experts:
+            _known(f"experts.{expert}: its task (or name it in `targets`)", self.target(expert), self.tasks, "task")
+        for name, arm in self.arms.items():
+            used = [*(arm.experts or ()), *(arm.merge.weights if arm.merge else ())]
+            used += [e for e in arm.edit or () if e != "each_expert"]
+            for expert in used:
+                _known(f"arms.{name}", expert, self.experts, "expert")
+        return self
+
+    def target(self, expert: str) -> str:
+        """The task that `expert` was fine-tuned on."""
+        return self.targets.get(expert, expert)
+
+
+def _known(where: str, name: str, names: dict[str, Any], what: str) -> None:
+    if name not in names:
+        raise ValueError(f"{where}: unknown {what} {name!r}{near(name, names)}")
+
+
+def models() -> list[type[BaseModel]]:
+    """Every model that a spec is made of."""
+    return list(Model.__subclasses__())

@@ -1,0 +1,86 @@
+"""What a field of the spec may hold: a number, a grid, a range; and the base of every model of the spec."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class Model(BaseModel):
+    """Frozen; unknown keys are refused; the docstring under a field is its description in the JSON schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _expand(values: object) -> object:
+    """Fill an arithmetic "...": [0.0, 0.1, ..., 1.0] as a person writes it."""
+    if not isinstance(values, list) or "..." not in values:
+        return values
+    i = values.index("...")
+    if i < 2 or i != len(values) - 2:
+        raise ValueError("'...': must stand between the second-last two of at least two numbers and one last number")
+    first, second, last = float(values[i - 2]), float(values[i - 1]), float(values[-1])
+    step = second - first
+    count = (last - second) / step if step else -1.0
+    if count < 0 or abs(count - round(count)) > 1e-6:
+        raise ValueError(f"'...': {last:g} cannot be reached from {second:g} in steps of {step:g}")
+    return [*values[:i], *(round(second + step * (k + 1), 10) for k in range(round(count)))]
+
+
+class Grid(Model):
+    """An explicit list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
+
+    grid: Annotated[tuple[float, ...], BeforeValidator(_expand), Field(min_length=1)]
+    """The values, at least one."""
+
+
+class Range(Model):
+    """An interval for a sampler to search."""
+
+    range: tuple[float, float]
+    """Lowest and highest value."""
+    step: float | None = Field(None, gt=0)
+    """Only multiples of this above the lowest value; needed by the grid sampler."""
+    log: bool = False
+    """Search on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"range: the lowest value must be below the highest, got {list(self.range)}")
+        if self.log and (self.range[0] <= 0 or self.step is not None):
+            raise ValueError("log: needs a lowest value above 0 and no step")
+        return self
+
+
+def _kind(value: object) -> str:
+    """Which form a value has, so that an error speaks of that form alone and not of every member of the union."""
+    if isinstance(value, dict):
+        return "<range>" if "range" in value else "<grid>"
+    if isinstance(value, Grid | Range):
+        return f"<{type(value).__name__.lower()}>"
+    if isinstance(value, list | tuple):
+        return "<list>"
+    return "<word>" if isinstance(value, str) else "<number>"
+
+
+_Forms = Annotated[float, Tag("<number>")] | Annotated[Grid, Tag("<grid>")] | Annotated[Range, Tag("<range>")]
+_discriminator = Discriminator(
+    _kind,
+    custom_error_type="dimension",
+    custom_error_message="must be a number, {grid: [...]} or {range: [lowest, highest]}",
+)
+Dimension = Annotated[_Forms, _discriminator]
+Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]
+
+
+def _one_minus_alpha(value: str) -> str:
+    if value.replace(" ", "") != "1-alpha":
+        raise ValueError(f"must be a number, a grid, a range or '1 - alpha', got {value!r}")
+    return "1 - alpha"
+
+
+OneMinusAlpha = Annotated[str, AfterValidator(_one_minus_alpha)]
+Beta = Annotated[_Forms | Annotated[OneMinusAlpha, Tag("<word>")], _discriminator]
+ParamDimension = Annotated[
+    _Forms | Annotated[str, Tag("<word>")] | Annotated[tuple[Dimension, ...], Tag("<list>")], _discriminator
+]

@@ -1,0 +1,143 @@
+"""How sure a difference is: bootstrap intervals over the samples, paired by sample.
+
+Shape legend: N samples of a task, R resamples, V distinct values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Per-sample outcomes on one task, in the data set's order.
+
+    Attributes:
+        task: cells of the same task hold the same samples.
+        a: (N,) outcomes of one model: 0 or 1 for accuracy, any number for rewards.
+        b: (N,) outcomes of the model it is compared with; None where there is no comparison.
+    """
+
+    task: str
+    a: npt.ArrayLike
+    b: npt.ArrayLike | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence interval.
+
+    Attributes:
+        value: the estimate from the samples themselves.
+        low, high: the interval.
+        n: number of distinct samples behind it, summed over tasks.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "tie"]:
+        """For a difference a - b: whether a is better, worse, or a tie because 0 is inside."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "tie"
+
+
+def paired_difference(cells: Sequence[Cell], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile bootstrap of the mean over cells of mean(a - b).
+
+    Samples are resampled within each task, the same for all cells of the task and for a and b: their errors go
+    together. Tasks are independent of each other and are not resampled: the claim is about these tasks.
+
+    Args:
+        cells: pairs of outcomes; several cells may share a task, such as one for each expert.
+        resamples: number of bootstrap resamples.
+        seed: of the random generator; the same seed gives the same interval.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: there are no cells; a and b, or two cells of a task, differ in length; a value is not finite.
+    """
+    differences = []
+    for cell in cells:
+        if cell.b is None:
+            raise ValueError(f"paired_difference: task {cell.task!r}: the cell has no b to compare with")
+        a, b = _vector(cell.task, cell.a), _vector(cell.task, cell.b)
+        if a.shape != b.shape:
+            raise ValueError(f"paired_difference: task {cell.task!r}: a has {len(a)} samples and b has {len(b)}")
+        differences.append((cell.task, a - b))
+    return _bootstrap(differences, resamples, seed, level)
+
+
+def mean_interval(cells: Sequence[Cell], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile bootstrap of the mean over cells of mean(a), resampled as in `paired_difference`.
+
+    Args:
+        cells: outcomes; b must be None.
+        resamples: number of bootstrap resamples.
+        seed: of the random generator.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: there are no cells; one has a b; two cells of a task differ in length; a value is not finite.
+    """
+    for cell in cells:
+        if cell.b is not None:
+            raise ValueError(f"mean_interval: task {cell.task!r}: the cell has a b: use paired_difference")
+    return _bootstrap([(cell.task, _vector(cell.task, cell.a)) for cell in cells], resamples, seed, level)
+
+
+def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level: float) -> Interval:
+    """Mean over cells of their means, with its percentile interval."""
+    if not cells:
+        raise ValueError("interval: needs at least one cell, got none")
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"interval: needs resamples >= 1 and level in (0, 1), got {resamples} and {level}")
+    totals = _totals(cells)
+    rng = np.random.default_rng(seed)
+    value, means_R = 0.0, np.zeros(resamples)
+    for total_N in totals.values():
+        value += float(total_N.mean()) / len(cells)
+        means_R += _resampled_means(total_N, resamples, rng) / len(cells)
+    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), sum(map(len, totals.values())))
+
+
+def _totals(cells: list[tuple[str, Array]]) -> dict[str, Array]:
+    """Per task, the sum over its cells: cells share resampled indices, so resampling the sum is the same."""
+    totals: dict[str, Array] = {}
+    for task, values_N in cells:
+        if task in totals and totals[task].shape != values_N.shape:
+            raise ValueError(
+                f"interval: task {task!r}: its cells must hold the same samples, "
+                f"got {len(totals[task])} and {len(values_N)}"
+            )
+        totals[task] = totals[task] + values_N if task in totals else values_N
+    return totals
+
+
+def _resampled_means(total_N: Array, resamples: int, rng: np.random.Generator) -> Array:
+    """(R,) means of resamples of N with replacement.
+
+    Only how often each distinct value is drawn matters, and that is multinomial. Accuracies have a handful of distinct
+    values, so a task costs R * V draws rather than R * N: 64 tasks of 1,500 samples take 0.03 s, by indices 3.6 s.
+    """
+    values_V, counts_V = np.unique(total_N, return_counts=True)
+    draws_RV = rng.multinomial(len(total_N), counts_V / len(total_N), size=resamples)
+    means: Array = draws_RV @ values_V / len(total_N)
+    return means
+
+
+def _vector(task: str, values: npt.ArrayLike) -> Array:
+    values_N = np.asarray(values, dtype=np.float64)
+    if values_N.ndim != 1 or not len(values_N) or not np.isfinite(values_N).all():
+        raise ValueError(f"interval: task {task!r}: outcomes must be finite and of shape (N,), got {values_N.shape}")
+    return values_N

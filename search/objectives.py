@@ -1,0 +1,189 @@
+"""What is maximised: normalised accuracies of a group, and arithmetic over them."""
+
+import ast
+import json
+import math
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from search.names import unknown
+
+Role: TypeAlias = Literal["target", "control", "ood"]
+
+#: The metrics of `role_metrics` besides task["name"].
+METRICS = ("target", "control", "mean", "worst", "accuracy")
+
+_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+_FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max}
+
+
+def task_metric(task: str) -> str:
+    """The name of a task's own accuracy, as it is written in an objective: task["name"]."""
+    return f"task[{json.dumps(task, ensure_ascii=False)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """An arithmetic expression over metrics, to be maximised.
+
+    Attributes:
+        text: as the user wrote it.
+        metrics: the names of the metrics it uses, in order of appearance.
+    """
+
+    text: str
+    metrics: tuple[str, ...]
+    _tree: ast.expr = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str, tasks: Collection[str] | None = None) -> "Objective":
+        """Read + - * / over numbers, metric names, task["name"], min(...) and max(...).
+
+        Args:
+            text: such as "2 * target + control" (section 3, with w_target = 2).
+            tasks: the run's tasks; task["name"] must be one of them. None: not checked here.
+
+        Raises:
+            ValueError: anything else is in it; a metric or task is unknown; it uses no metric.
+        """
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
+        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
+        if not metrics:
+            raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(METRICS)} and task["name"]')
+        return cls(text, metrics, tree)
+
+    def __call__(self, values: Mapping[str, float]) -> float:
+        """The objective's value.
+
+        Args:
+            values: metric name -> value, as from `role_metrics`.
+
+        Raises:
+            ValueError: a metric is not among the values, or the result is not finite.
+        """
+        try:
+            result = _evaluate(self._tree, values)
+        except KeyError as error:
+            raise unknown(f"objective {self.text!r}: metric", error.args[0], values) from None
+        except ZeroDivisionError:
+            result = math.nan
+        if not math.isfinite(result):
+            used = {name: values[name] for name in self.metrics}
+            raise ValueError(f"objective {self.text!r}: must be finite, got {result} for {used}")
+        return result
+
+
+def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None) -> list[str]:
+    """The metrics under `node`, having checked that it holds only what is allowed."""
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
+            return []
+        case ast.Name(id=name):
+            if name not in METRICS:
+                raise unknown(f"objective {text!r}: metric", name, (*METRICS, 'task["name"]'))
+            return [name]
+        case ast.Subscript(value=ast.Name(id="task"), slice=ast.Constant(value=str() as task)):
+            if tasks is not None and task not in tasks:
+                raise unknown(f"objective {text!r}: task", task, tasks)
+            return [task_metric(task)]
+        case ast.BinOp() if type(node.op) in _BINARY:
+            children = [node.left, node.right]
+        case ast.UnaryOp() if type(node.op) in _UNARY:
+            children = [node.operand]
+        case ast.Call(func=ast.Name(id=name), args=[_, _, *_], keywords=[]) if name in _FUNCTIONS:
+            children = node.args
+        case _:
+            raise ValueError(
+                f"objective {text!r}: {ast.unparse(node)!r} is not allowed: use + - * /, finite numbers, parentheses, "
+                f'min(a, b), max(a, b), {", ".join(METRICS)} and task["name"]'
+            )
+    return [name for child in children for name in _metrics(child, text, tasks)]
+
+
+def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
+    """The value of an expression that `_metrics` has checked."""
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return float(number)
+        case ast.Name(id=name):
+            return values[name]
+        case ast.Subscript(slice=ast.Constant(value=str() as task)):
+            return values[task_metric(task)]
+        case ast.BinOp():
+            return _BINARY[type(node.op)](_evaluate(node.left, values), _evaluate(node.right, values))
+        case ast.UnaryOp():
+            return _UNARY[type(node.op)](_evaluate(node.operand, values))
+        case ast.Call(func=ast.Name(id=name)):
+            return _FUNCTIONS[name](*(_evaluate(a, values) for a in node.args))
+    raise AssertionError(f"unchecked expression {ast.dump(node)}")
+
+
+def role_metrics(
+    values: Mapping[str, float],
+    roles: Mapping[str, Role],
+    target_reference: Mapping[str, float],
+    control_reference: Mapping[str, float],
+) -> dict[str, float]:
+    """The metrics of one candidate in one group, from the accuracy of each task.
+
+    - target: mean over target tasks of accuracy / accuracy of the task's fine-tuned model (section 3, B.2);
+    - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 where there is no control task,
+      a constant, so that one objective serves edits and merges alike;
+    - mean, worst: mean and minimum over target and control tasks of these normalised accuracies;
+    - accuracy: mean over target tasks of the accuracy itself;
+    - task["name"]: the task's accuracy itself.
+
+    Out-of-distribution tasks enter only the last.
+
+    Args:
+        values: task -> accuracy, a fraction.
+        roles: task -> role, for the same tasks.
+        target_reference: target task -> accuracy of its fine-tuned model.
+        control_reference: control task -> accuracy of the pre-trained model.
+
+    Raises:
+        ValueError: there is no target task, a task has no value, role or reference, or a reference is not positive.
+    """
+    if values.keys() != roles.keys():
+        raise ValueError(f"roles: values and roles must name the same tasks, differ in {sorted(values.keys() ^ roles)}")
+    targets = [t for t, role in roles.items() if role == "target"]
+    controls = [t for t, role in roles.items() if role == "control"]
+    if not targets:
+        raise ValueError(f"roles: at least one task must be a target, got {dict(roles)}")
+    target = [values[t] / _reference(t, "target", target_reference) for t in targets]
+    control = [values[t] / _reference(t, "control", control_reference) for t in controls]
+    metrics = {
+        "target": _mean(target),
+        "control": _mean(control) if control else 1.0,
+        "mean": _mean(target + control),
+        "worst": min(target + control),
+        "accuracy": _mean([values[t] for t in targets]),
+    }
+    return metrics | {task_metric(t): value for t, value in values.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _reference(task: str, role: Role, references: Mapping[str, float]) -> float:
+    if task not in references:
+        raise unknown(f"{role} reference", task, references)
+    if not references[task] > 0:
+        model = "fine-tuned" if role == "target" else "pre-trained"
+        raise ValueError(
+            f"{role} reference of task {task!r}: the {model} model's accuracy must be positive to divide by, "
+            f"got {references[task]}: check its class names and checkpoint, or leave the task out"
+        )
+    return references[task]

@@ -1,0 +1,247 @@
+"""Search by Optuna's samplers, with several candidates in flight, repeatable and exactly resumable.
+
+Three decisions make a resumed search continue as if it had never stopped.
+
+1. Every ask has a new sampler, seeded by (seed, number). Whatever else a sampler knows it must read from the study, so
+   nothing lives in a random generator or a warm start that a crash would lose.
+2. Each proposal records which earlier ones were still in flight when it was asked (`state`), so the order of asks and
+   tells can be repeated without knowing how many workers there were.
+3. A replay repeats that order on a new study and pins every trial to its recorded point: the journal wins over what
+   would be computed now. CMA-ES, NSGA and QMC leave notes in the study when asked (a distribution, a generation, an
+   index), so they are asked again, in a millisecond each; for the others the recorded point is all there is to know,
+   and no model is fitted again (a GP takes some 100 ms a point). The notes themselves are not journaled, since those
+   of CMA-ES are a pickle, and reading one from a file would run whatever code somebody put into it.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.names import unknown
+from search.proposer import FixedProposer, Outcome, Proposal, Proposer, check_number
+from search.samplers import SAMPLERS, OptionValue, Sampler, Seeds
+from search.space import Choice, Point, Space
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """How to search a space.
+
+    Attributes:
+        sampler: one of `SAMPLERS`.
+        trials: how many points to propose; None for a grid, which proposes each point once.
+        num_objectives: how many values each outcome has.
+        seed: any whole number from 0; the same seed and outcomes give the same points.
+        options: the sampler's own, where they differ from the defaults.
+    """
+
+    sampler: str = "grid"
+    trials: int | None = None
+    num_objectives: int = 1
+    seed: int = 0
+    options: Mapping[str, OptionValue] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def make_proposer(space: Space, config: SearchConfig) -> Proposer:
+    """The proposer that `config` asks for.
+
+    Raises:
+        ValueError: the sampler is unknown, cannot do what is asked, or its options are wrong; a grid is continuous.
+    """
+    sampler = _checked(space, config)
+    return FixedProposer(space.grid()) if sampler.build is None else OptunaProposer(space, config)
+
+
+class OptunaProposer:
+    """Ask and tell on an in-memory Optuna study in which every objective is maximised.
+
+    A point may be proposed twice, most of all on stepped or categorical dimensions: it is a trial of its own each
+    time, as the samplers expect, and its score is known already. It counts as one of `trials`.
+    """
+
+    def __init__(self, space: Space, config: SearchConfig) -> None:
+        """Check the configuration and start an empty study.
+
+        Raises:
+            ValueError: the sampler is unknown, is the grid, cannot do what is asked, or its options are wrong.
+        """
+        self._sampler = _checked(space, config)
+        if self._sampler.build is None or config.trials is None:
+            raise ValueError(f"sampler: must be one of Optuna's, got {config.sampler!r}: use `make_proposer`")
+        self._build = self._sampler.build
+        self._options = self._sampler.resolve(config.sampler, config.options)
+        self._space, self._trials, self._seed = space, config.trials, config.seed
+        self._num_objectives = config.num_objectives
+        self._distributions = space.optuna()
+        self._asked = 0
+        self._told: set[int] = set()
+        with _quiet():
+            self._study = optuna.create_study(directions=["maximize"] * config.num_objectives)
+
+    def ask(self) -> Proposal | None:
+        """The next point; None after `trials` of them."""
+        if self._asked == self._trials:
+            return None
+        pending = [n for n in range(self._asked) if n not in self._told]
+        point = self._ask(self._new_sampler())
+        return Proposal(self._asked - 1, point, {"pending": list(pending)})
+
+    def tell(self, outcome: Outcome) -> None:
+        """Report values, or None for a candidate that failed: samplers then leave its point out of account.
+
+        Raises:
+            ValueError: the number is not in flight; there are too many or too few values; one is not finite.
+        """
+        check_number(outcome.number, self._asked, self._told)
+        values = outcome.values
+        if values is not None and (len(values) != self._num_objectives or not all(map(math.isfinite, values))):
+            raise ValueError(
+                f"tell: proposal {outcome.number} must have {self._num_objectives} finite values, or None if it "
+                f"failed, got {values}"
+            )
+        with _quiet():
+            if values is None:
+                self._study.tell(outcome.number, state=TrialState.FAIL)
+            else:
+                self._study.tell(outcome.number, list(values))
+        self._told.add(outcome.number)
+
+    def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
+        """Repeat the recorded asks and tells in the recorded order.
+
+        Raises:
+            ValueError: this proposer was used before; numbers leave a gap; a point is not of this space; an outcome
+                that preceded an ask is missing.
+        """
+        if self._asked:
+            raise ValueError(f"replay: needs a new proposer, this one was asked {self._asked} times")
+        untold = {o.number: o for o in outcomes}
+        if len(untold) < len(outcomes):
+            raise ValueError("replay: a proposal has two outcomes")
+        for proposal in proposals:
+            for number in self._told_before(proposal):
+                if number not in untold:
+                    raise ValueError(
+                        f"replay: proposal {proposal.number} came after outcome {number}, which is missing"
+                    )
+                self.tell(untold.pop(number))
+            self._space.check(proposal.point)
+            self._ask(
+                _Pinned(proposal.point, self._distributions, self._new_sampler() if self._sampler.remembers else None)
+            )
+        for number in sorted(untold):
+            self.tell(untold[number])
+
+    def _told_before(self, proposal: Proposal) -> list[int]:
+        """Which outcomes were told between the ask before `proposal` and its own, in order."""
+        pending = proposal.state.get("pending")
+        if proposal.number != self._asked or not isinstance(pending, list) or self._asked >= self._trials:
+            raise ValueError(
+                f"replay: expected proposal {self._asked} of {self._trials} with its state, got {proposal}"
+            )
+        return [n for n in range(self._asked) if n not in self._told and n not in pending]
+
+    def _new_sampler(self) -> BaseSampler:
+        seed = int(np.random.SeedSequence((self._seed, self._asked)).generate_state(1)[0])
+        with _quiet():
+            return self._build(Seeds(self._seed, seed), self._options)
+
+    def _ask(self, sampler: BaseSampler) -> Point:
+        self._study.sampler = sampler
+        with _quiet():
+            params = self._study.ask(self._distributions).params
+        self._asked += 1
+        return {name: params[name] for name in self._distributions}
+
+
+class _Pinned(BaseSampler):
+    """Gives a recorded point, after letting the sampler that once chose it leave its notes in the study again.
+
+    Optuna's own `enqueue_trial` does not do: since version 5 it does not ask the sampler at all.
+    """
+
+    def __init__(self, point: Point, space: dict[str, BaseDistribution], sampler: BaseSampler | None) -> None:
+        self._point, self._space, self._sampler = point, space, sampler
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if self._sampler is not None:
+            space = self._sampler.infer_relative_search_space(study, trial)
+            self._sampler.sample_relative(study, trial, space)
+        return self._space
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: object) -> dict[str, Any]:
+        return dict(self._point)
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, distribution: object) -> Any:
+        raise AssertionError(f"{param_name}: every dimension is pinned and within its range")
+
+
+def _checked(space: Space, config: SearchConfig) -> Sampler:
+    """The sampler by name, once it is known to be able to do what is asked."""
+    name = config.sampler
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, SAMPLERS)
+    sampler = SAMPLERS[name]
+    if config.num_objectives < 1:
+        raise ValueError(f"objectives: there must be at least 1, got {config.num_objectives}")
+    if config.num_objectives > 1 and not sampler.several_objectives:
+        able = ", ".join(n for n, s in SAMPLERS.items() if s.several_objectives)
+        raise ValueError(f"sampler {name}: one objective only, got {config.num_objectives}: for several use {able}")
+    categorical = [d.name for d in space.dims if isinstance(d, Choice)]
+    if categorical and not sampler.categorical:
+        able = ", ".join(n for n, s in SAMPLERS.items() if s.categorical)
+        raise ValueError(
+            f"sampler {name}: numeric ranges only, but {categorical} list their values: "
+            f"give low and high, or use {able}"
+        )
+    _check_trials(space, config, sampler)
+    return sampler
+
+
+def _check_trials(space: Space, config: SearchConfig, sampler: Sampler) -> None:
+    """Require a number of trials that makes sense for the sampler, and a seed from 0."""
+    if config.seed < 0:
+        raise ValueError(f"seed: must be at least 0, got {config.seed}")
+    options = sampler.resolve(config.sampler, config.options)
+    if sampler.build is None:
+        if config.trials is not None:
+            raise ValueError(f"trials: a grid proposes every point once, got {config.trials}: leave it out")
+        return
+    if not space.dims:
+        raise ValueError(f"sampler {config.sampler}: the space has no dimensions, so there is nothing to search")
+    if config.trials is None or config.trials < 1:
+        raise ValueError(f"trials: sampler {config.sampler} needs a number of at least 1, got {config.trials}")
+    for key, option in sampler.options.items():
+        value = options[key]
+        if option.warm_up and isinstance(value, int) and value >= config.trials:
+            # Such a search would be a random one under another name.
+            raise ValueError(
+                f"sampler {config.sampler}: option {key} must be below trials = {config.trials}, got {value}: "
+                f"the first {value} points are random; raise trials, lower {key}, or use random"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's notices of new studies and experimental classes out of the log, inside the block only."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        logger.setLevel(level)

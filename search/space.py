@@ -1,0 +1,189 @@
+"""What may be searched: named dimensions, and the space that they span."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Value: TypeAlias = float | int | str
+Point: TypeAlias = dict[str, Value]
+
+#: A grid is held in memory and every point of it is evaluated: more than this is a slip of the pen.
+MAX_GRID = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real number in [low, high]; with `step`, one of low, low + step, ..., high; with `log`, sampled on a log scale.
+
+    Raises:
+        ValueError: a bound is not finite, low exceeds high, the step does not divide the range, or log has low <= 0.
+    """
+
+    name: str
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the bounds and the step."""
+        _check_bounds(self.name, self.low, self.high)
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError(
+                f"{self.name}: a log scale needs low > 0 and no step, got low {self.low} and step {self.step}"
+            )
+        if self.step is not None:
+            _check_step(self.name, self.high - self.low, self.step)
+
+    def values(self) -> list[Value]:
+        """The grid: low, low + step, ..., high, rounded to 12 digits so that 3 steps of 0.1 are 0.3.
+
+        Raises:
+            ValueError: there is no step.
+        """
+        if self.step is None:
+            raise ValueError(
+                f"{self.name}: a grid needs a step: [{self.low}, {self.high}] is continuous; "
+                "give `step`, list the values, or choose another sampler"
+            )
+        count = round((self.high - self.low) / self.step) + 1
+        return [float(f"{self.low + i * self.step:.12g}") for i in range(count)]
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` is a number within the bounds."""
+        return isinstance(value, float | int) and self.low <= value <= self.high
+
+    def distribution(self) -> BaseDistribution:
+        """The same range as Optuna says it."""
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole number: low, low + step, ..., high.
+
+    Raises:
+        ValueError: low exceeds high, or the step is not positive or does not divide the range.
+    """
+
+    name: str
+    low: int
+    high: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the bounds and the step."""
+        _check_bounds(self.name, self.low, self.high)
+        _check_step(self.name, self.high - self.low, self.step)
+
+    def values(self) -> list[Value]:
+        """The grid: low, low + step, ..., high."""
+        return list(range(self.low, self.high + 1, self.step))
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` is one of the whole numbers."""
+        return isinstance(value, int) and value in range(self.low, self.high + 1, self.step)
+
+    def distribution(self) -> BaseDistribution:
+        """The same range as Optuna says it."""
+        return IntDistribution(self.low, self.high, step=self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the listed values, without an order as far as samplers are concerned.
+
+    Raises:
+        ValueError: no value is listed, one is listed twice, or one is not finite.
+    """
+
+    name: str
+    choices: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.choices:
+            raise ValueError(f"{self.name} grid empty: give at least one value")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"{self.name}: each value may be listed once, got {list(self.choices)}")
+        if not all(math.isfinite(v) for v in self.choices if isinstance(v, float)):
+            raise ValueError(f"{self.name}: numbers must be finite, got {list(self.choices)}")
+
+    def values(self) -> list[Value]:
+        """The grid: the values as listed."""
+        return list(self.choices)
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` is one of the listed ones."""
+        return value in self.choices
+
+    def distribution(self) -> BaseDistribution:
+        """The same choice as Optuna says it."""
+        return CategoricalDistribution(self.choices)
+
+
+Dimension: TypeAlias = Float | Int | Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The product of its dimensions; without any it has the one point {}.
+
+    Raises:
+        ValueError: two dimensions share a name.
+    """
+
+    dims: tuple[Dimension, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        names = [d.name for d in self.dims]
+        repeated = sorted({n for n in names if names.count(n) > 1})
+        if repeated:
+            raise ValueError(f"space: each dimension needs a name of its own, got {repeated} more than once")
+
+    def grid(self) -> list[Point]:
+        """Every point, in declared order: the first dimension varies slowest.
+
+        Raises:
+            ValueError: a dimension is continuous, or there are more than `MAX_GRID` points.
+        """
+        axes = [d.values() for d in self.dims]
+        if (size := math.prod(map(len, axes))) > MAX_GRID:
+            raise ValueError(f"grid: at most {MAX_GRID:,} points, got {size:,}: list fewer values or use a sampler")
+        names = [d.name for d in self.dims]
+        return [dict(zip(names, point, strict=True)) for point in itertools.product(*axes)]
+
+    def optuna(self) -> dict[str, BaseDistribution]:
+        """Optuna's distributions, by name, in declared order."""
+        return {d.name: d.distribution() for d in self.dims}
+
+    def check(self, point: Mapping[str, Value]) -> None:
+        """Require that `point` is one of this space.
+
+        Raises:
+            ValueError: a dimension is missing, unknown or out of its range.
+        """
+        if point.keys() != (names := {d.name for d in self.dims}):
+            raise ValueError(f"point: its dimensions must be {sorted(names)}, got {sorted(point)}")
+        for dim in self.dims:
+            if not dim.contains(point[dim.name]):
+                raise ValueError(f"point: {dim.name} must be in {dim}, got {point[dim.name]!r}")
+
+
+def _check_bounds(name: str, low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{name}: low and high must be finite with low <= high, got {low} and {high}")
+
+
+def _check_step(name: str, width: float, step: float) -> None:
+    if not (math.isfinite(step) and step > 0):
+        raise ValueError(f"{name}: step must be positive, got {step}")
+    steps = width / step
+    # Optuna would lower `high` with a mere warning; the user would never see the value that was asked for.
+    if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
+        raise ValueError(f"{name}: step must divide high - low = {width}, got {step}")

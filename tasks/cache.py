@@ -1,0 +1,78 @@
+"""The on-disk cache of decoded images and text heads: keyed by content, written atomically, locked across processes."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_root() -> Path:
+    """`$LINES_SWEEP_CACHE`, or else ~/.cache/lines-sweep."""
+    return Path(os.environ.get("LINES_SWEEP_CACHE") or Path.home() / ".cache" / "lines-sweep")
+
+
+def digest(parts: Iterable[bytes | str]) -> str:
+    """blake2b of the parts, 32 hexadecimal digits; each part's length is hashed too, so that no two lists collide."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def cached(path: Path, create: Callable[[Path], None]) -> Path:
+    """Return `path` (a file or a folder), made by `create(partial)` where it is not there yet.
+
+    `create` writes to a temporary place beside `path`, which is then renamed: a reader sees all of it or nothing. One
+    process at a time creates (a lock file), the others wait and then find it; a killed one leaves nothing in the way.
+
+    Raises:
+        ValueError: there is no space left (or no permission) for it; the partial result is removed.
+    """
+    if path.exists():
+        return path
+    with _reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(path.name + ".lock")):
+            if path.exists():
+                return path
+            for stale in path.parent.glob(path.name + ".partial-*"):  # of a killed process: the lock says that it is gone
+                shutil.rmtree(stale, ignore_errors=True)
+            scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
+            try:
+                create(scratch / path.name)
+                (scratch / path.name).rename(path)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            rule = "no space left"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            rule = "not writable"
+        else:
+            raise
+        raise ValueError(
+            f"cache {path.parent}: {rule} ({error.strerror}); free some, or set LINES_SWEEP_CACHE to another folder"
+        ) from error

@@ -1,0 +1,82 @@
+"""Labelled images before they are decoded: records, where they come from, and how they are split and ordered."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image of a data set.
+
+    Attributes:
+        name: where it came from, for errors (a file name, or "pack:row").
+        label: index into the source's class names.
+        digest: content hash, 16 bytes: of the file's bytes, or of the pixels.
+        image: a file, or pixels as uint8 of shape (H, W, 3).
+    """
+
+    name: str
+    label: int
+    digest: bytes
+    image: Path | npt.NDArray[np.uint8]
+
+    @classmethod
+    def from_array(cls, name: str, label: int, pixels_HWC: npt.NDArray[np.uint8]) -> "ImageRecord":
+        """A record of pixels in memory, uint8 of shape (H, W, 3)."""
+        return cls(name, label, content_hash(np.ascontiguousarray(pixels_HWC).tobytes()), pixels_HWC)
+
+
+class ImageSource(Protocol):
+    """Where a task's images come from: implement this to score a data set of your own by zero-shot classification."""
+
+    name: str
+    class_names: Sequence[str]
+    """What the labels mean, as prompts name them."""
+    templates: Sequence[str]
+    """Prompts with one {} for the class name."""
+    fingerprint: str
+    """Changes whenever `records` would give anything else; cheap, for it is asked at every start."""
+
+    def records(self) -> Mapping[str, Sequence[ImageRecord]]:
+        """All images by split, "val" and "test"; read once, when the data are prepared."""
+        ...
+
+
+def content_hash(data: bytes, salt: str = "") -> bytes:
+    """16 bytes of blake2b of `data`, different for each `salt`."""
+    return hashlib.blake2b(data, digest_size=16, salt=salt.encode()).digest()
+
+
+def in_validation(digest: bytes, fraction: float) -> bool:
+    """Whether the image with this content belongs to validation: a fixed fraction, by its hash and nothing else.
+
+    Copies of one image fall on the same side, and more images later move none of the present ones. The salt makes this
+    independent of the order within a split, so that the first N of a split are no special ones.
+    """
+    return int.from_bytes(content_hash(digest, "split")[:8], "big") < fraction * 2**64
+
+
+def ordered(records: Iterable[ImageRecord]) -> list[ImageRecord]:
+    """The deterministic order of a split, by content hash: the first N are a class-mixed sample, the same everywhere."""
+    return sorted(records, key=lambda r: (content_hash(r.digest, "order"), r.name))
+
+
+def without_leaks(splits: Mapping[str, Sequence[ImageRecord]], where: str) -> dict[str, list[ImageRecord]]:
+    """Drop from "val" whatever is in "test" too, byte for byte: what is chosen must not have seen the test.
+
+    The test split stays whole, so that its numbers compare with published ones.
+    """
+    test = {r.digest for r in splits.get("test", ())}
+    clean = {s: [r for r in records if s == "test" or r.digest not in test] for s, records in splits.items()}
+    if dropped := sum(map(len, splits.values())) - sum(map(len, clean.values())):
+        logger.warning("%s: left %d images out of val, for exact copies of them are in test", where, dropped)
+    return clean

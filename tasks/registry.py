@@ -1,0 +1,136 @@
+"""Tasks and backbones by name, and the user's modules that add their own. Imports neither torch nor open_clip."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+
+if TYPE_CHECKING:
+    from tasks.base import Backbone, Task
+
+T = TypeVar("T")
+
+#: `load(request, backbone, progress) -> Task`; `progress(done, total)` is called while images are decoded.
+TaskFactory: TypeAlias = "Callable[..., Task]"
+#: `build(model, state, device, dtype, options) -> Backbone`.
+BackboneFactory: TypeAlias = "Callable[..., Backbone]"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the near names, or else all known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"known: {', '.join(names) or 'none'}"
+
+
+def check_options(where: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse unknown option names.
+
+    Raises:
+        ValueError: an option is not in `known`; near names are suggested.
+    """
+    for name in options:
+        if name not in (names := list(known)):
+            raise ValueError(f"{where}.{name}: unknown option; {near(name, names)}")
+
+
+class Registry(Generic[T]):
+    """A dictionary with helpful errors, whose values may be given as "module:attribute", imported at the first look-up."""
+
+    def __init__(self, kind: str) -> None:
+        """Make an empty registry of `kind` ("task"), the word that its errors use."""
+        self.kind = kind
+        self._entries: dict[str, T | str] = {}
+
+    def register(self, name: str, entry: T | str) -> None:
+        """Add `entry` under `name`; the same name again is refused, unless it brings the same entry.
+
+        A module that is loaded twice (from a path, in driver and worker of one process) defines its functions anew, so
+        "the same" means the same module file and qualified name.
+
+        Raises:
+            ValueError: the name is taken by another entry.
+        """
+        before = self._entries.get(name)
+        if before is not None and _identity(before) != _identity(entry):
+            raise ValueError(f"{self.kind} {name!r}: already registered by {_identity(before)}; choose another name")
+        self._entries[name] = entry
+
+    def __contains__(self, name: str) -> bool:
+        """Whether `name` is registered."""
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in sorted order."""
+        return iter(sorted(self._entries))
+
+    def __getitem__(self, name: str) -> T:
+        """Look up `name`.
+
+        Raises:
+            ValueError: no such name; near names are suggested.
+        """
+        if name not in self._entries:
+            raise ValueError(f"unknown {self.kind} {name!r}: {near(name, self._entries)}")
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, attribute = entry.split(":")
+            entry = cast(T, getattr(importlib.import_module(module), attribute))
+            self._entries[name] = entry
+        return entry
+
+
+def _identity(entry: object) -> str:
+    if isinstance(entry, str):
+        return entry
+    code = getattr(entry, "__code__", None)
+    where = code.co_filename if code else getattr(entry, "__module__", "")
+    return f"{where}:{getattr(entry, '__qualname__', repr(entry))}"
+
+
+TASKS: Registry[TaskFactory] = Registry("task")
+BACKBONES: Registry[BackboneFactory] = Registry("backbone")
+BACKBONES.register("open_clip", "tasks.clip:build")
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import the user's modules, which register their own tasks and backbones; call it in driver and workers alike.
+
+    Args:
+        modules: dotted names ("my_package.tasks") or paths to .py files. One already imported is not run again.
+
+    Raises:
+        ValueError: a module is not found, or fails while it is imported (the cause is chained).
+    """
+    for name in modules:
+        try:
+            _import(name)
+        except Exception as error:
+            raise ValueError(f"plugins: cannot import {name!r}: {type(error).__name__}: {error}") from error
+
+
+def _import(name: str) -> ModuleType:
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    # The full path is in the module's name: two files of one name in two folders are two modules.
+    qualified = "lines_plugin_" + "".join(c if c.isalnum() else "_" for c in str(path))
+    if qualified in sys.modules:
+        return sys.modules[qualified]
+    spec: Any = importlib.util.spec_from_file_location(qualified, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[qualified] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[qualified]
+        raise
+    return module

@@ -1,0 +1,152 @@
+"""A run gives the same tables however it is cut, resumed or cached; failures are records; test is touched once."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
+
+from pipeline.append_log import LockedError
+from pipeline.journal import Journal, read_history
+from pipeline.messages import Failure
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool
+from pipeline.run import RunFolderError, rebuild, run
+from pipeline.score_cache import ScoreCache
+from pipeline.spec import RunSpec
+
+TABLES = ("candidates.parquet", "scores.parquet", *(f"samples/{t}.parquet" for t in (*TASKS, "cats_ood")))
+
+
+def finish(folder: Path, spec: RunSpec | None = None, cache: ScoreCache | None = None, **toy: object) -> ToyEvaluator:
+    evaluator = ToyEvaluator(**toy)  # type: ignore[arg-type]
+    run(make_plan(spec or toy_spec()), IDENTITY, folder, lambda: LocalPool(evaluator), cache)
+    return evaluator
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in TABLES]
+
+
+def test_every_arm_group_and_control_is_in_the_tables(run_folder: Path) -> None:
+    finish(run_folder)
+    rows = pq.read_table(run_folder / "candidates.parquet").to_pylist()
+    arms = {r["arm"] for r in rows}
+    assert arms == {
+        "pre-trained",
+        "fine-tuned",
+        "LiNeS",
+        "LiNeS, constant",
+        "LiNeS, reversed",
+        "LiNeS, uniform",
+        "merge",
+    }
+    assert {r["group"] for r in rows if r["arm"] == "LiNeS"} == set(TASKS)
+    assert sum(r["chosen"] for r in rows) == 1 + 5 * len(TASKS) + 1
+    assert sum(r["arm"] == "merge" for r in rows) == 12
+
+
+def test_the_chosen_one_has_the_largest_objective_and_it_is_what_the_paper_defines(run_folder: Path) -> None:
+    finish(run_folder)
+    rows = [r for r in pq.read_table(run_folder / "candidates.parquet").to_pylist() if r["arm"] == "LiNeS"]
+    scores = pq.read_table(run_folder / "scores.parquet").to_pylist()
+    for group in TASKS:
+        mine = [r for r in rows if r["group"] == group]
+        best = max(mine, key=lambda r: r["objectives"][0])
+        assert next(r for r in mine if r["chosen"])["objectives"] == best["objectives"]
+        val = [s for s in scores if (s["arm"], s["group"], s["number"]) == ("LiNeS", group, best["number"])]
+        val = [s for s in val if s["split"] == "val"]
+        target = [s["normalised"] for s in val if s["role"] == "target"]
+        control = [s["normalised"] for s in val if s["role"] == "control"]
+        assert len(target) == 1 and len(control) == 2
+        assert best["objectives"][0] == pytest.approx(2 * target[0] + sum(control) / 2)
+
+
+def test_test_is_scored_once_and_only_for_what_was_chosen(run_folder: Path) -> None:
+    evaluator = finish(run_folder)
+    asked = [r.key for r in evaluator.evaluated]
+    assert len(asked) == len(set(asked))
+    rows = pq.read_table(run_folder / "candidates.parquet").to_pylist()
+    chosen = {r["recipe_id"] for r in rows if r["chosen"]}
+    tested = [r for r in evaluator.evaluated if r.split == "test"]
+    assert {r.recipe_id for r in tested} == chosen
+    last_val = max(i for i, r in enumerate(evaluator.evaluated) if r.split == "val")
+    assert all(r.split == "val" for r in evaluator.evaluated[:last_val])
+    assert not [r for r in evaluator.evaluated if r.task == "cats_ood" and r.split == "val"]
+
+
+def stop_after(count: int) -> Callable[[object], None]:
+    def watch(progress: object) -> None:
+        nonlocal count
+        count -= 1
+        if count < 0:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+@pytest.mark.parametrize("steps", [1, 17, 60, 120, 200])
+def test_an_interrupted_run_taken_up_again_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> None:
+    finish(tmp_path / "whole")
+    first = ToyEvaluator()
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan(toy_spec()), IDENTITY, tmp_path / "cut", lambda: LocalPool(first), None, stop_after(steps))
+    second = finish(tmp_path / "cut")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert not {r.key for r in first.evaluated} & {r.key for r in second.evaluated}, "a shard was scored twice"
+
+
+def test_a_second_run_takes_every_score_from_the_cache(tmp_path: Path) -> None:
+    first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", "context"))
+    second = finish(tmp_path / "b", cache=ScoreCache(tmp_path / "cache", "context"))
+    other = finish(tmp_path / "c", cache=ScoreCache(tmp_path / "cache", "another context"))
+    assert len(first.evaluated) == len(other.evaluated) > 0 and not second.evaluated
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_task_that_raises_is_a_record_with_its_cause_and_the_run_goes_on(run_folder: Path) -> None:
+    finish(run_folder, broken=("dogs", "test"))
+    failures = [a for a in read_history(run_folder).answers.values() if isinstance(a, Failure)]
+    assert failures and all(f.kind == "application" and "cannot be scored" in f.cause for f in failures)
+    scores = pq.read_table(run_folder / "scores.parquet").to_pylist()
+    tested = {(s["task"], s["split"]) for s in scores}
+    assert ("dogs", "test") not in tested and {("cats", "test"), ("dogs", "val")} <= tested
+
+
+def test_candidates_that_fail_on_validation_are_failed_and_not_chosen(run_folder: Path) -> None:
+    finish(run_folder, broken=("dogs", "val"))
+    rows = pq.read_table(run_folder / "candidates.parquet").to_pylist()
+    searched = [r for r in rows if r["kind"] == "merge"]
+    assert searched and all(r["state"] == "failed" and "dogs" in r["failure"] for r in searched)
+    assert not any(r["chosen"] for r in searched) and all(r["objectives"] is None for r in searched)
+
+
+def test_tables_can_be_rebuilt_from_the_journal_alone(run_folder: Path) -> None:
+    finish(run_folder)
+    before = contents(run_folder)
+    for name in TABLES:
+        (run_folder / name).unlink()
+    rebuild(run_folder)
+    assert contents(run_folder) == before
+
+
+def test_another_spec_in_the_same_folder_is_refused_and_nothing_is_lost(run_folder: Path) -> None:
+    finish(run_folder)
+    before = contents(run_folder)
+    with pytest.raises(RunFolderError, match=r"differs in spec\.seed"):
+        finish(run_folder, toy_spec(seed=3))
+    assert contents(run_folder) == before
+    finish(run_folder, toy_spec(resources={"workers": 3}))
+
+
+def test_two_runs_in_one_folder_at_once_are_refused(run_folder: Path) -> None:
+    run_folder.mkdir()
+    journal = Journal(run_folder)
+    with pytest.raises(LockedError, match="another run is writing"):
+        finish(run_folder)
+    journal.close()
+    finish(run_folder)
