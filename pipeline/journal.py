@@ -62,8 +62,8 @@ class Journal:
         self._log.append([{"record": "run", "version": JOURNAL_VERSION, **identity}])
 
     def proposal(self, group: GroupKey, proposal: Proposal) -> None:
-        """A point that was asked of a group's proposer; losing the last ones is harmless, they are asked again."""
-        self._log.append([_proposal_record(group, proposal)], sync=False)
+        """A point that was asked of a group's proposer."""
+        self._log.append([_proposal_record(group, proposal)])
 
     def answers(self, answers: Iterable[ShardScore | Failure]) -> None:
         """Scores and failures, together in one write."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.pool import Evaluator, describe, failure_kind
@@ -126,19 +126,20 @@ class RayPool:
     def _receive(self, actor: _Actor, ref: Any) -> None:
         if ref not in actor.outstanding:  # the actor was found to be lost by another of its refs
             return
-        request = actor.outstanding.pop(ref)
+        request = actor.outstanding[ref]
         try:
             answer = ray.get(ref)
         # An application's error is a RayTaskError that is also of the original type; so it must be looked for first.
         except RayTaskError as error:
+            del actor.outstanding[ref]
             cause = error.cause if isinstance(error.cause, BaseException) else error
             if request is None:
                 raise ValueError(f"{actor.name} could not load: {describe(cause)}") from error
             self._ready.append(Failure(request, failure_kind(cause), describe(cause), actor.name))
-        except (RayActorError, TaskCancelledError, RayError) as error:
-            actor.outstanding[ref] = request
+        except RayError as error:
             self._replace(actor, error)
         else:
+            del actor.outstanding[ref]
             self._lost_in_a_row = 0
             if request is None:
                 self._welcome(actor, answer)
@@ -165,6 +166,7 @@ class RayPool:
                 f"{describe(error)}: is there enough memory for one worker? What was scored is kept"
             )
         requests = [r for r in actor.outstanding.values() if r is not None]
+        actor.outstanding = {}
         self._queue.forget(actor.name)
         self._actors[self._actors.index(actor)] = self._start()
         ray.kill(actor.handle)

@@ -1,6 +1,6 @@
 """A toy problem without torch: accuracies are a smooth function of the recipe, outcomes are fixed by hashing.
 
-It is an `Evaluator` like any other, only that its model is a formula: so driver, journal and tables are tested for real.
+It is an `Evaluator` like any other, only that its model is a formula; driver, journal and tables are the real ones.
 """
 
 import hashlib

@@ -1,13 +1,10 @@
 """A run gives the same tables however it is cut, resumed or cached; failures are records; test is touched once."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
 from pipeline.append_log import LockedError

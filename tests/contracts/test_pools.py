@@ -1,0 +1,180 @@
+"""LocalPool and RayPool keep one contract: every request is answered once, errors are records, a lost worker's too."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from toy import IDENTITY, ToyEvaluator, toy_spec
+
+from pipeline.ledger import Ledger
+from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool, Pool
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.recipe import Recipe
+from pipeline.run import run
+
+MakePool = Callable[..., Pool]
+
+
+def make_toy(name: str, **toy: Any) -> ToyEvaluator:
+    return ToyEvaluator(name, **toy)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    tests = str(Path(__file__).parents[1])
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
+    pools: list[Pool] = []
+
+    def make(**toy: Any) -> Pool:
+        if request.param == "local":
+            pools.append(LocalPool(ToyEvaluator(**toy)))
+        else:
+            request.getfixturevalue("cluster")
+            pools.append(RayPool(functools.partial(make_toy, **toy), ActorShape(workers=2)))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def requests(count: int = 3) -> list[EvalRequest]:
+    ledger = Ledger(IDENTITY, 40, {})
+    recipes = [Recipe.make("sum", "linear", 0.1 * i, 0.5) for i in range(count)]
+    return [r for recipe in recipes for r in ledger.requests(recipe, ["cats", "dogs"], "val")]
+
+
+def drain(pool: Pool, count: int) -> list[ShardScore | Failure]:
+    answers: list[ShardScore | Failure] = []
+    deadline = time.monotonic() + 60
+    while len(answers) < count and time.monotonic() < deadline:
+        answers += pool.wait(timeout=5.0)
+    return answers
+
+
+def test_every_request_is_answered_once(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.submit(requests())
+    answers = drain(pool, len(requests()))
+    assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
+    assert all(isinstance(a, ShardScore) for a in answers)
+
+
+def test_wait_with_nothing_outstanding_returns_at_once(make_pool: MakePool) -> None:
+    pool = make_pool()
+    assert pool.wait(timeout=0.0) == [] and pool.wait() == []
+
+
+def test_requests_may_come_in_several_batches(make_pool: MakePool) -> None:
+    pool = make_pool()
+    wanted = requests()
+    pool.submit(wanted[:2])
+    first = drain(pool, 2)
+    pool.submit(wanted[2:])
+    assert len(first) + len(drain(pool, len(wanted) - 2)) == len(wanted)
+
+
+def test_an_application_error_is_a_failure_with_its_cause_and_the_others_go_on(make_pool: MakePool) -> None:
+    pool = make_pool(broken=("dogs", "val"))
+    pool.submit(requests())
+    answers = drain(pool, len(requests()))
+    failed = [a for a in answers if isinstance(a, Failure)]
+    assert {a.request.task for a in failed} == {"dogs"} and len(failed) == len(answers) / 2
+    assert all(a.kind == "application" and a.cause.startswith("RuntimeError: sample") for a in failed)
+
+
+def test_workers_say_what_they_hold(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.submit(requests(1))
+    drain(pool, len(requests(1)))
+    assert pool.workers
+    for worker in pool.workers:
+        IDENTITY.check(worker)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_killed_in_mid_shard_is_replaced_and_no_answer_is_lost(tmp_path: Path) -> None:
+    die = tmp_path / "die"
+    die.touch()
+    pool = RayPool(functools.partial(make_toy, die_at=str(die), delay=0.05), ActorShape(workers=2))
+    pool.submit(requests())
+    answers = drain(pool, len(requests()))
+    pool.close()
+    assert not die.exists(), "no actor died"
+    assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
+    assert all(isinstance(a, ShardScore) for a in answers)
+
+
+class AlwaysDies(ToyEvaluator):
+    """Dies on every request of one task."""
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if request.task == "dogs" and request.shard == 1:
+            os._exit(1)
+        return super().evaluate(request)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_kills_every_worker_becomes_a_failure_and_the_rest_is_scored() -> None:
+    pool = RayPool(AlwaysDies, ActorShape(workers=2, retries=1))
+    pool.submit(requests(2))
+    answers = drain(pool, len(requests(2)))
+    pool.close()
+    failed = [a for a in answers if isinstance(a, Failure)]
+    assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests(2))
+    assert {(a.request.task, a.request.shard, a.kind) for a in failed} == {("dogs", 1, "lost")}
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_with_other_checkpoints_is_refused() -> None:
+    pool = RayPool(OtherCheckpoints, ActorShape(workers=2))
+    pool.submit(requests())
+    with pytest.raises(ValueError, match="same files"):
+        drain(pool, 10_000)
+    pool.close()
+
+
+class OtherCheckpoints(ToyEvaluator):
+    """Each worker says that it loaded something else."""
+
+    def info(self) -> Any:
+        from dataclasses import replace
+
+        return replace(super().info(), fingerprint=self.name)
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        time.sleep(1)
+        return super().evaluate(request)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_one_and_three_ray_workers_with_one_killed_give_the_tables_of_the_local_pool(tmp_path: Path) -> None:
+    plan = make_plan(toy_spec())
+    run(plan, IDENTITY, tmp_path / "local", lambda: LocalPool(ToyEvaluator()), None)
+    die = tmp_path / "die"
+    die.touch()
+    for workers, toy in ((1, {}), (3, {"die_at": str(die), "delay": 0.002})):
+        make = functools.partial(make_toy, **toy)
+        shape = ActorShape(workers=workers)
+        run(plan, IDENTITY, tmp_path / str(workers), functools.partial(RayPool, make, shape), None)
+        for table in ("candidates.parquet", "scores.parquet", "samples/dogs.parquet"):
+            assert (tmp_path / str(workers) / table).read_bytes() == (tmp_path / "local" / table).read_bytes(), table
+    assert not die.exists()
