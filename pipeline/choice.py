@@ -117,3 +117,18 @@ def judge_all(
                 flattened(control, chosen.recipe), proposals.get(control.key, []), ledger, refs
             )
     return judged
+
+
+def expected_shards(plan: Plan, ledger: Ledger) -> int:
+    """How many shards the whole run takes, as far as can be told beforehand: what equals something else counts once."""
+    recipes: set[Recipe] = {g.recipe({}) for g in plan.references}
+    adaptive = 0
+    for group in plan.searched:
+        if group.search.sampler == "grid" or not group.space.dims:
+            recipes |= {group.recipe(point) for point in group.space.grid()}
+        else:
+            adaptive += group.search.trials or 0
+    any_recipe = plan.references[0].recipe({})
+    val = len(ledger.requests(any_recipe, plan.spec.tasks, "val"))
+    test = len(ledger.requests(any_recipe, [*plan.spec.tasks, *plan.spec.ood], "test"))
+    return (len(recipes) + adaptive + len(plan.equal_mean)) * val + len(plan.groups) * test

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.arms import Group
-from pipeline.choice import Candidate, References, candidates, choose, judge_all, references
+from pipeline.choice import Candidate, References, candidates, choose, expected_shards, judge_all, references
 from pipeline.group_search import GroupSearch, Ticket
 from pipeline.journal import GroupKey, Journal, Key
 from pipeline.ledger import Ledger
@@ -24,6 +24,7 @@ class Progress:
     candidates_done: int = 0
     shards_done: int = 0
     shards_asked: int = 0
+    shards_expected: int = 0
     from_cache: int = 0
     failures: int = 0
     best: dict[GroupKey, float] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class Driver:
             recorded: the proposals that the journal holds already.
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
+        self.progress.shards_expected = expected_shards(self.plan, self.ledger)
         self._drive([self._search(g, References({}, {})) for g in self.plan.references])
         refs = references(self.plan, self.ledger, "val")
         self._enter("search")

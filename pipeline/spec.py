@@ -99,6 +99,8 @@ class Backbone(Model):
     """Architecture: an open_clip name such as ViT-B-32-quickgelu, embedded/tiny-vit, or a model config's path."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the evaluated weights; combining is always done in float32."""
+    options: dict[str, Any] = {}
+    """What the family's loader understands: for open_clip, activation and preprocess."""
 
 
 class TaskSpec(Model):

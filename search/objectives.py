@@ -55,10 +55,10 @@ class Objective:
             ValueError: anything else is in it; a metric or task is unknown; it uses no metric.
         """
         try:
-            tree = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
-        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
+            tree = _parse(text)
+            metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
+        except RecursionError:
+            raise ValueError(f"objective {text[:50]!r}...: nested too deeply: use `mean` or `worst`") from None
         if not metrics:
             raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(METRICS)} and task["name"]')
         return cls(text, metrics, tree)
@@ -82,6 +82,13 @@ class Objective:
             used = {name: values[name] for name in self.metrics}
             raise ValueError(f"objective {self.text!r}: must be finite, got {result} for {used}")
         return result
+
+
+def _parse(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12
+        raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
 
 
 def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None) -> list[str]:

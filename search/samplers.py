@@ -102,7 +102,7 @@ class Sampler:
 
 
 def _qmc(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    # One scrambled sequence a search, hence the study's seed; only the first point, before the sequence, is random.
+    # One scrambled sequence a search, hence the study's seed. The first point comes before the sequence and is random.
     return QMCSampler(
         qmc_type=str(o["sequence"]),
         scramble=True,

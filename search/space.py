@@ -54,8 +54,11 @@ class Float:
         return [float(f"{self.low + i * self.step:.12g}") for i in range(count)]
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` is a number within the bounds."""
-        return isinstance(value, float | int) and self.low <= value <= self.high
+        """Whether `value` is a number within the bounds and, to 8 digits, on a step."""
+        if not isinstance(value, float | int) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
 
     def distribution(self) -> BaseDistribution:
         """The same range as Optuna says it."""

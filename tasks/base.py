@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from tasks.stats import Stats
 
 
+class NonFiniteOutput(ValueError):
+    """The model gave NaN or infinity: a failure with a cause of its own, never a score."""
+
+
 @dataclass(frozen=True)
 class LayerMap:
     """Where in the residual stack each parameter sits.
 
     Attributes:
-        blocks: parameter name -> index of its block, 0 to `num_blocks` - 1; names outside the residual blocks are absent.
+        blocks: parameter name -> index of its block, 0 to `num_blocks` - 1; names outside the blocks are absent.
         num_blocks: number of residual blocks, in order of depth.
     """
 
@@ -77,7 +81,7 @@ class ShardResult:
 
     Attributes:
         stats: sums over the shard's samples.
-        outcomes: one value a sample, in the data set's order: bool of shape (B,) for accuracy, float32 (B,) for rewards.
+        outcomes: one value a sample, in the data set's order: bool (B,) for accuracy, float32 (B,) for rewards.
     """
 
     stats: Stats
@@ -113,7 +117,7 @@ class Task(Protocol):
     name: str
     metric: str
     fingerprint: str
-    """Content hash of the data, the class names and the templates (hence of the frozen head): part of a score's identity."""
+    """Content hash of the data, class names and templates (hence of the frozen head): part of a score's identity."""
 
     def num_samples(self, split: str) -> int:
         """Samples of `split` ("val" or "test")."""

@@ -44,7 +44,9 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
         with _locked(path.with_name(path.name + ".lock")):
             if path.exists():
                 return path
-            for stale in path.parent.glob(path.name + ".partial-*"):  # of a killed process: the lock says that it is gone
+            for stale in path.parent.glob(
+                path.name + ".partial-*"
+            ):  # of a killed process: the lock says that it is gone
                 shutil.rmtree(stale, ignore_errors=True)
             scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
             try:

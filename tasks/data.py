@@ -106,8 +106,8 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"cache {cache_root()}: no space left: the decoded images need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-            "free; free some, or set LINES_SWEEP_CACHE to another folder"
+            f"cache {cache_root()}: no space left: the decoded images need {needed / 1e9:.2f} GB, and {free / 1e9:.2f} "
+            "GB are free; free some, or set LINES_SWEEP_CACHE to another folder"
         )
 
 
@@ -178,7 +178,9 @@ def _read(path: Path) -> ImageSet:
 
 
 def _pixels(batch: Any, shape: Sequence[int]) -> Tensor:
-    array = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8, count=batch.num_rows * int(np.prod(shape)))
+    array = np.frombuffer(
+        batch.column("image").buffers()[1], dtype=np.uint8, count=batch.num_rows * int(np.prod(shape))
+    )
     with warnings.catch_warnings():
         # The mapping is read-only, and nothing here writes to it; torch warns about any such array.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

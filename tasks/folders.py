@@ -19,11 +19,16 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
 class FolderSource:
-    """One folder a class. Where the splits come from:
+    """One folder a class.
+
+    Where the splits come from:
 
     - `val` and `test` are there: these.
     - one of them is missing: `val` is cut from `train`, or both from `val`, by content hash;
-    - no split folders: both are cut from all images. `val_fraction` says how much of the pool val gets.
+    - no split folders: both are cut from all images;
+    - `test` alone: there is no val, as for a shifted set.
+
+    `val_fraction` says how much of the pool val gets.
 
     Images of `train` that are not cut for val are never scored.
     """
@@ -79,13 +84,15 @@ class FolderSource:
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
         """Hash and split all images of val and test."""
         read = {split: self._read(split) for split in self._files if split != "train" or "val" not in self._files}
-        if "val" in read and "test" in read:
+        pools = [split for split in ("train", "val", "all") if split in read]
+        if not pools or {"val", "test"} <= set(read):
             return read
-        pool = read.get("train") or read.get("val") or read["all"]
+        val, rest = self._cut(read[pools[0]])
+        return {"val": val, "test": read.get("test", rest)}
+
+    def _cut(self, pool: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
         val = [r for r in pool if in_validation(r.digest, self._val_fraction)]
-        if "test" in read:
-            return {"val": val, "test": read["test"]}
-        return {"val": val, "test": [r for r in pool if not in_validation(r.digest, self._val_fraction)]}
+        return val, [r for r in pool if not in_validation(r.digest, self._val_fraction)]
 
     def _read(self, split: str) -> list[ImageRecord]:
         labels = {c: i for i, c in enumerate(self._classes)}
@@ -110,7 +117,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not found:
         return {"all": root}
     if strangers := sorted(set(folders) - set(found)):
-        raise ValueError(f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders or class folders")
+        raise ValueError(
+            f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders or class folders"
+        )
     if list(found) == ["train"]:
         raise ValueError(f"{root}: holds train only, and a model fine-tuned on it is not scored on it: add val or test")
     return found
@@ -119,7 +128,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _images(folder: Path) -> list[Path]:
     files = sorted(p for part in _folders(folder) for p in part.rglob("*") if p.is_file())
     if others := Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES):
-        logger.warning("%s: left out %d files that are no %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others))
+        logger.warning(
+            "%s: left out %d files that are no %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others)
+        )
     return [p for p in files if p.suffix.lower() in SUFFIXES]
 
 

@@ -82,6 +82,6 @@ def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[s
 @torch.inference_mode()
 def _compute(text: TextTower, tokens_NL: Tensor, num_classes: int) -> Tensor:
     """Mean of the templates' normalised embeddings, normalised again, times the logit scale: (K, D) in float32."""
-    embeddings_ND = torch.cat([text.encode(part) for part in tokens_NL.split(_BATCH)])
+    embeddings_ND = torch.cat([text.encode(part) for part in torch.split(tokens_NL, _BATCH)])
     mean_KD = embeddings_ND.view(num_classes, -1, embeddings_ND.shape[-1]).mean(dim=1)
     return (F.normalize(mean_KD, dim=-1) * text.logit_scale).contiguous()

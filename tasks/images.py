@@ -38,13 +38,25 @@ class ImageRecord:
 class ImageSource(Protocol):
     """Where a task's images come from: implement this to score a data set of your own by zero-shot classification."""
 
-    name: str
-    class_names: Sequence[str]
-    """What the labels mean, as prompts name them."""
-    templates: Sequence[str]
-    """Prompts with one {} for the class name."""
-    fingerprint: str
-    """Changes whenever `records` would give anything else; cheap, for it is asked at every start."""
+    @property
+    def name(self) -> str:
+        """For errors and progress."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """What the labels mean, as prompts name them."""
+        ...
+
+    @property
+    def templates(self) -> Sequence[str]:
+        """Prompts with one {} for the class name."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever `records` would give anything else; cheap, for it is asked at every start."""
+        ...
 
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
         """All images by split, "val" and "test"; read once, when the data are prepared."""
@@ -66,7 +78,7 @@ def in_validation(digest: bytes, fraction: float) -> bool:
 
 
 def ordered(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """The deterministic order of a split, by content hash: the first N are a class-mixed sample, the same everywhere."""
+    """The deterministic order of a split, by content hash: the first N are class-mixed, and the same everywhere."""
     return sorted(records, key=lambda r: (content_hash(r.digest, "order"), r.name))
 
 

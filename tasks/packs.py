@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.images import ImageRecord
@@ -35,19 +36,21 @@ class PackSource:
         self.name: str = own["name"]
         self.role: str = own["role"]
         self.shifted_from: str | None = own["shifted_from"]
-        self.class_names: Sequence[str] = parent["classes"]
-        self.templates: Sequence[str] = parent["templates"]
+        self.class_names: list[str] = parent["classes"]
+        self.templates: list[str] = parent["templates"]
         self._size: int = own["size"]
         self._labels = [self._parent_label(name) for name in own["classes"]]
         # The parent's class order decides the labels, so it is part of what `records` gives.
-        content = path.read_bytes() + json.dumps(list(self.class_names)).encode()
+        content = path.read_bytes() + json.dumps(self.class_names).encode()
         self.fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def _parent_label(self, class_name: str) -> int:
         if class_name not in self.class_names:
-            raise ValueError(f"{self._path}: class {class_name!r} is not in {self.shifted_from!r}; "
-                             f"{near(class_name, self.class_names)}")
-        return list(self.class_names).index(class_name)
+            raise ValueError(
+                f"{self._path}: class {class_name!r} is not in {self.shifted_from!r}; "
+                f"{near(class_name, self.class_names)}"
+            )
+        return self.class_names.index(class_name)
 
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
         """Images of val and test, as the pack splits them."""
@@ -65,7 +68,10 @@ class PackSource:
 def _metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such pack; {near(path.stem, (p.stem for p in path.parent.glob('*.parquet')))}")
-    metadata = (pq.read_schema(path).metadata or {}).get(b"lines_sweep")
+    try:
+        metadata = (pq.read_schema(path).metadata or {}).get(b"lines_sweep")
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: cannot be read as Parquet: {error}") from error
     if metadata is None:
         raise ValueError(f"{path}: not a task pack: its schema has no lines_sweep metadata")
     values: dict[str, Any] = json.loads(metadata)

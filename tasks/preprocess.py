@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +36,13 @@ class Preprocess:
     fill_color: int = 0
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> "Preprocess":
+    def from_config(cls, config: Mapping[str, Any]) -> "Preprocess":
         """Read open_clip's dictionary, whose size may be one number."""
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         size = values.pop("size")
-        pair = (size, size) if isinstance(size, int) else tuple(size)  # type: ignore[arg-type]
-        mean, std = (tuple(values.pop(name)) for name in ("mean", "std"))  # type: ignore[arg-type]
-        return cls(size=pair, mean=mean, std=std, **values)  # type: ignore[arg-type]
+        height, width = (size, size) if isinstance(size, int) else size
+        mean, std = tuple(values.pop("mean")), tuple(values.pop("std"))
+        return cls(size=(height, width), mean=mean, std=std, **values)
 
     @property
     def resize_key(self) -> str:

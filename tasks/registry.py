@@ -41,7 +41,7 @@ def check_options(where: str, options: Iterable[str], known: Iterable[str]) -> N
 
 
 class Registry(Generic[T]):
-    """A dictionary with helpful errors, whose values may be given as "module:attribute", imported at the first look-up."""
+    """A dictionary with helpful errors; a value may be given as "module:attribute", imported at the first look-up."""
 
     def __init__(self, kind: str) -> None:
         """Make an empty registry of `kind` ("task"), the word that its errors use."""

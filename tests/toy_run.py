@@ -45,8 +45,9 @@ class RunBuilder:
         row |= {"state": "failed", "failure": cause, "objectives": None, "on_front": False}
         keys = ("arm", "group", "number")
         self.scores = [s for s in self.scores if any(s[k] != row[k] for k in keys)]
-        where = {"arm": row["arm"], "group": row["group"], "recipe_id": row["recipe_id"]}
-        self.failures.append(where | {"task": "digits", "split": "val", "kind": kind, "cause": cause})
+        self.failures.append(
+            {"recipe_id": row["recipe_id"], "task": "digits", "split": "val", "kind": kind, "cause": cause}
+        )
 
     def write(self, folder: Path) -> Path:
         """Write the whole run folder."""

@@ -1,11 +1,14 @@
 """Proves that every proposer repeats itself exactly, also when replayed after a crash at any point, in any process."""
 
+import functools
 import json
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +17,16 @@ from search.samplers import SAMPLERS
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float, Int, Point, Space
 
-#: Small warm-ups and populations, so that 16 trials reach the part of each sampler that has something to forget.
+#: Small warm-ups and populations, so that few trials reach the part of each sampler that has something to forget.
 OPTIONS = {
     "tpe": {"startup_trials": 4},
-    "gp": {"startup_trials": 4},
+    "gp": {"startup_trials": 3},
     "cmaes": {"population_size": 4},
     "nsga2": {"population_size": 4},
     "nsga3": {"population_size": 4},
 }
-TRIALS = 16
+#: A GP over two objectives takes a second or more an ask on a busy machine.
+TRIALS = {name: 8 if name == "gp" else 16 for name in SAMPLERS}
 NUMERIC = (Float("beta", 0.0, 1.0), Float("gamma", 0.1, 10.0, log=True), Float("alpha", 0.0, 1.0, step=0.1))
 STEPPED = Space((Float("alpha", 0.0, 1.0, step=0.25), Int("k", 1, 5, step=2), Choice("f", ("linear", "sqrt"))))
 
@@ -37,7 +41,7 @@ class Case:
         return f"{self.sampler}-{self.num_objectives}-objectives-{self.in_flight}-in-flight"
 
     def fresh(self, seed: int = 3) -> Proposer:
-        trials = None if self.sampler == "grid" else TRIALS
+        trials = None if self.sampler == "grid" else TRIALS[self.sampler]
         options = OPTIONS.get(self.sampler, {})
         return make_proposer(
             space(self.sampler), SearchConfig(self.sampler, trials, self.num_objectives, seed, options)
@@ -47,7 +51,8 @@ class Case:
 def space(sampler: str) -> Space:
     if sampler == "grid":
         return STEPPED
-    return Space(NUMERIC + ((Choice("f", ("linear", "sqrt")),) if SAMPLERS[sampler].categorical else ()))
+    numeric = NUMERIC[:1] if sampler == "gp" else NUMERIC
+    return Space(numeric + ((Choice("f", ("linear", "sqrt")),) if SAMPLERS[sampler].categorical else ()))
 
 
 CASES = [
@@ -87,10 +92,14 @@ def drive(proposer: Proposer, record: Record, case: Case) -> Iterator[Record]:
         yield record
 
 
-def points(case: Case, seed: int = 3) -> list[Point]:
+@functools.cache
+def undisturbed(case: Case, seed: int = 3) -> list[Record]:
+    """The record after every step of a run that nothing disturbs."""
     record = Record([], [])
-    for _ in drive(case.fresh(seed), record, case):
-        pass
+    return [Record(list(r.proposals), list(r.outcomes)) for r in drive(case.fresh(seed), record, case)]
+
+
+def points(record: Record) -> list[Point]:
     return [p.point for p in record.proposals]
 
 
@@ -101,42 +110,37 @@ def journaled(record: Record) -> Record:
     return Record([Proposal(*p) for p in proposals], [Outcome(n, None if v is None else tuple(v)) for n, v in outcomes])
 
 
-def crashes(case: Case) -> list[int]:
-    """After how many steps to crash: each of them where sampling is quick, some where a model is fitted."""
-    return [1, 9, 14, 25] if case.sampler == "gp" else list(range(2 * TRIALS - case.in_flight))
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_replay_continues_as_if_nothing_had_happened(case: Case) -> None:
-    expected = points(case)
-    for steps in crashes(case):
-        before = Record([], [])
-        for _, _ in zip(range(steps), drive(case.fresh(), before, case), strict=False):
+    *crashes, end = undisturbed(case)
+    for crash in crashes[-5:-4] if case.sampler == "gp" else crashes:
+        record, proposer = journaled(crash), case.fresh()
+        proposer.replay(record.proposals, record.outcomes)
+        for _ in drive(proposer, record, case):
             pass
-        after = journaled(before)
-        proposer = case.fresh()
-        proposer.replay(after.proposals, after.outcomes)
-        for _ in drive(proposer, after, case):
-            pass
-        assert [p.point for p in after.proposals] == expected, f"crash after {steps} steps"
+        assert points(record) == points(end), f"crash after {len(crash.proposals)} asks, {len(crash.outcomes)} tells"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_points_lie_in_the_space_and_proposals_end_for_good(case: Case) -> None:
-    proposer, record = case.fresh(), Record([], [])
-    for _ in drive(proposer, record, case):
-        pass
-    for number, proposal in enumerate(record.proposals):
-        assert proposal.number == number
-        assert list(proposal.point) == [d.name for d in space(case.sampler).dims]
-        space(case.sampler).check(proposal.point)
-    assert len(record.proposals) == (len(STEPPED.grid()) if case.sampler == "grid" else TRIALS)
+def test_points_lie_in_the_space(case: Case) -> None:
+    end = undisturbed(case)[-1]
+    assert [p.number for p in end.proposals] == list(range(len(end.proposals)))
+    assert len(end.proposals) == (len(STEPPED.grid()) if case.sampler == "grid" else TRIALS[case.sampler])
+    for point in points(end):
+        assert list(point) == [d.name for d in space(case.sampler).dims]
+        space(case.sampler).check(point)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.num_objectives == 1], ids=str)
+def test_proposals_end_for_good_also_after_a_replay(case: Case) -> None:
+    end, proposer = undisturbed(case)[-1], case.fresh()
+    proposer.replay(end.proposals, end.outcomes)
     assert proposer.ask() is None and proposer.ask() is None
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.sampler not in ("grid", "gp")], ids=str)
 def test_another_seed_gives_other_points(case: Case) -> None:
-    assert points(case, seed=4) != points(case, seed=3)
+    assert points(undisturbed(case, seed=4)[-1]) != points(undisturbed(case, seed=3)[-1])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -159,23 +163,21 @@ def test_replay_refuses_points_of_another_space(case: Case) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2", "nsga3"])
 def test_later_points_are_better_so_objectives_are_maximised(sampler: str) -> None:
-    config = SearchConfig(sampler, 36 if sampler != "gp" else 16, 1, 0, OPTIONS[sampler])
+    config = SearchConfig(sampler, 36 if sampler != "gp" else 10, 1, 0, OPTIONS[sampler])
     proposer = make_proposer(Space((Float("x", 0.0, 1.0), Float("y", 0.0, 1.0))), config)
     values = []
     while (proposal := proposer.ask()) is not None:
         values.append(-math.dist((float(proposal.point["x"]), float(proposal.point["y"])), (0.7, 0.2)))
         proposer.tell(Outcome(proposal.number, (values[-1],)))
     third = len(values) // 3
-    assert sum(values[-third:]) > sum(values[:third])
+    assert statistics.median(values[-third:]) > statistics.median(values[:third])
 
 
 def test_another_process_proposes_the_same_points() -> None:
     # String hashes differ between processes, and samplers hold parameters in sets and dicts.
-    chosen = [Case(name, 1, 4) for name in SAMPLERS]
-    expected = [points(case) for case in chosen]
     script = (
-        f"import json, sys; sys.path.insert(0, {str(__file__).rsplit('/', 1)[0]!r}); import test_proposers as t; "
-        f"print(json.dumps([t.points(t.Case(n, 1, 4)) for n in t.SAMPLERS]))"
+        f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_proposers as t; "
+        "print(json.dumps([t.points(t.undisturbed(t.Case(n, 1, 4))[-1]) for n in t.SAMPLERS]))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert json.loads(run.stdout) == expected
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, check=True)
+    assert json.loads(run.stdout) == [points(undisturbed(Case(name, 1, 4))[-1]) for name in SAMPLERS]

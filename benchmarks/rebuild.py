@@ -1,0 +1,131 @@
+"""Seconds of a rebuild of a ViT-B/32 image tower against one memcpy of the bytes that it must read and write.
+
+A rebuild reads theta0 and the combined vector and writes theta: three times the model; the copy moves as many bytes.
+`torch._foreach_*` over lists of tensors does the same work for comparison. Run: python -m benchmarks.rebuild
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from pipeline.merging.resident import ResidentModel
+from pipeline.recipe import Recipe
+from tasks.base import LayerMap
+
+WIDTH, LAYERS = 768, 12
+PATTERN = r"resblocks_(\d+)_"
+
+
+class Tower(nn.Module):
+    """The parameters of CLIP's ViT-B/32 image tower (87.8 million), with open_clip's shapes; it computes nothing."""
+
+    def __init__(self) -> None:
+        """Make random parameters."""
+        super().__init__()
+        w = WIDTH
+        outside = {"class_embedding": (w,), "positional_embedding": (50, w), "proj": (w, 512), "conv1": (w, 3, 32, 32)}
+        norms = {f"ln_{which}_{kind}": (w,) for which in ("pre", "post") for kind in ("weight", "bias")}
+        weights = {"ln_1": (w,), "ln_2": (w,), "in_proj": (3 * w, w), "out_proj": (w, w)}
+        weights |= {"c_fc": (4 * w, w), "c_proj": (w, 4 * w)}
+        biases = {f"{name}_bias": shape[:1] for name, shape in weights.items()}
+        for name, shape in (outside | norms).items():
+            self._add(name, shape)
+        for block in range(LAYERS):
+            for name, shape in (weights | biases).items():
+                self._add(f"resblocks_{block}_{name}", shape)
+
+    def _add(self, name: str, shape: tuple[int, ...]) -> None:
+        self.register_parameter(name, nn.Parameter(torch.randn(shape) * 0.02))
+
+
+def median_seconds(device: torch.device, repeats: int, *actions: Callable[[], object]) -> list[tuple[float, float]]:
+    """Median (wall, CPU) seconds of each action; they take turns, so that a busy machine slows all alike."""
+    seconds: list[list[tuple[float, float]]] = [[] for _ in actions]
+    for _ in range(repeats + 1):
+        for action, times in zip(actions, seconds, strict=True):
+            _synchronise(device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            action()
+            _synchronise(device)
+            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    # The first turn warms caches and pages.
+    medians = [[statistics.median(kind) for kind in zip(*times[1:], strict=True)] for times in seconds]
+    return [(wall, cpu) for wall, cpu in medians]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_resident(device: torch.device, dtype: torch.dtype, repeats: int) -> list[tuple[float, float]]:
+    """(Wall, CPU) seconds of a rebuild and of a memcpy."""
+    tower = Tower()
+    base = {name: p.detach() for name, p in tower.named_parameters()}
+    delta = {name: torch.randn_like(t) * 0.001 for name, t in base.items()}
+    layer_map = LayerMap.from_pattern(base, PATTERN)
+    model = ResidentModel(tower, layer_map, base, {"expert": delta}, device, dtype)
+    size = sum(t.numel() for t in base.values())
+    del base, delta
+    # Two recipes in turn, as in a sweep.
+    recipes = itertools.cycle([Recipe.make("single", "linear", alpha, 0.7) for alpha in (0.3, 0.4)])
+    copy = make_memcpy(device, size * (4 + 4 + dtype.itemsize))
+    return median_seconds(device, repeats, lambda: model.materialise(next(recipes)), copy)
+
+
+def time_foreach(device: torch.device, repeats: int) -> list[tuple[float, float]]:
+    """Likewise for the same result in float32 by `torch._foreach_*` over the tensors."""
+    base = {name: p.detach().to(device) for name, p in Tower().named_parameters()}
+    delta = [torch.randn_like(t) * 0.001 for t in base.values()]
+    weights = [torch.empty_like(t) for t in base.values()]
+    layer_map = LayerMap.from_pattern(base, PATTERN)
+    lambdas = [0.3 + 0.7 * (layer_map.depth(name) or 0.0) for name in base]
+
+    def rebuild() -> None:
+        torch._foreach_copy_(weights, delta)
+        torch._foreach_mul_(weights, lambdas)
+        torch._foreach_add_(weights, list(base.values()))
+
+    copy = make_memcpy(device, sum(t.numel() for t in weights) * 12)
+    return median_seconds(device, repeats, rebuild, copy)
+
+
+def make_memcpy(device: torch.device, moved: int) -> Callable[[], object]:
+    """A copy that reads and writes `moved` bytes in all."""
+    source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def main() -> None:
+    """Print one JSON line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=9)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    about = {"device": str(device), "threads": torch.get_num_threads()}
+    ways = {
+        f"resident, {args.dtype}": lambda: time_resident(device, dtype, args.repeats),
+        "foreach, float32": lambda: time_foreach(device, args.repeats),
+    }
+    for way, measure in ways.items():
+        (wall, cpu), (copy_wall, copy_cpu) = measure()
+        times = {"rebuild_s": round(wall, 4), "memcpy_s": round(copy_wall, 4), "ratio": round(wall / copy_wall, 2)}
+        if device.type == "cpu":  # on a busy machine wall time is mostly waiting for a turn
+            times |= {"cpu_s": round(cpu, 4), "cpu_ratio": round(cpu / copy_cpu, 2)}
+        print(json.dumps({"way": way} | about | times), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The command `lines`."""
+
+import errno
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.merge_command import merge
+from pipeline.plan import Plan, make_plan
+from pipeline.spec import RunSpec
+from pipeline.spec_load import load_spec
+
+app = typer.Typer(
+    name="lines",
+    help="Choose how to edit or merge fine-tuned models: LiNeS sweeps, evaluated and compared with their controls.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("merge")(merge)
+console = Console()
+
+SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("\n[yellow]stopped[/]: everything scored so far is kept; the same command goes on from here")
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, RuntimeError) as error:
+        if not _ours(error):
+            raise
+        console.print("[bold red]error[/]:", escape(_told(error)), highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _ours(error: Exception) -> bool:
+    from pipeline.append_log import LockedError
+    from pipeline.ray_pool import WorkersLostError
+
+    return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "while writing"
+        return f"no space left on the device ({where}): what was scored is kept; free some and run the command again"
+    return str(error)
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME where left out.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT. Without it Ray starts here.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="ray or local, instead of the spec's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers, instead of the spec's.")] = None,
+    cache: Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep these for later ones.")] = True,
+) -> None:
+    """Work a spec to its end: tables, report.html and report.md; the same command goes on where a stopped run ended."""
+    from pipeline.execute import Where, execute
+
+    with _errors_for_people():
+        plan = _plan(spec, pool, workers)
+        folder = out or Path("runs") / plan.spec.name
+        execute(plan, Where(folder, address, cache), console)
+        raise typer.Exit(_finish(folder))
+
+
+@app.command()
+def report(folder: RunPath) -> None:
+    """Write a run's tables and report anew, from its journal; for a run in progress, from what it has scored by now."""
+    from pipeline.run import rebuild
+
+    with _errors_for_people():
+        rebuild(folder)
+        _finish(folder)
+
+
+@app.command()
+def validate(spec: SpecPath) -> None:
+    """Check a spec with its checkpoints and data, without evaluating anything."""
+    from pipeline.execute import prepare_shown
+
+    with _errors_for_people():
+        plan = _plan(spec)
+        identity = prepare_shown(plan.spec, "cpu", console)
+        console.print(_plan_table(plan))
+        val, test = (sum(task[i] for task in identity.tasks.values()) for i in (1, 2))
+        console.print(
+            f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {val} validation and {test} test samples"
+        )
+        console.print(f"[green]valid[/]: {spec}", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of specs, for editors."""
+    typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
+
+
+@app.command()
+def export(
+    folder: RunPath,
+    arm: Annotated[str, typer.Option(help="The arm whose choice is exported.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+    expert: Annotated[str, typer.Option(help="Of an edit: which expert.")] = "",
+) -> None:
+    """Write the weights that an arm chose: safetensors that open_clip loads, the recipe, a model card."""
+    from pipeline.export import Wanted
+    from pipeline.export import export as write
+
+    with _errors_for_people():
+        path = write(folder, Wanted(arm, expert), output)
+        console.print(
+            f"wrote {path}: open_clip.create_model('local-dir:{path}') loads it", soft_wrap=True, highlight=False
+        )
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, which devices there are, whether Ray starts and a hub is in reach."""
+    from pipeline.doctor import doctor as check
+
+    raise typer.Exit(0 if check(console) else 1)
+
+
+def _plan(path: Path, pool: str | None = None, workers: int | None = None) -> Plan:
+    spec = load_spec(path)
+    changes: dict[str, object] = {"pool": pool} if pool else {}
+    changes |= {"workers": workers} if workers else {}
+    if changes:
+        resources = type(spec.resources).model_validate({**spec.resources.model_dump(), **changes})
+        spec = spec.model_copy(update={"resources": resources})
+    return make_plan(spec)
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("arm", "kind", "searches", "candidates each", "objective")
+    arms: dict[str, list[int]] = {}
+    for group in plan.groups:
+        count = group.search.trials or len(group.space.grid()) if group.space.dims else 1
+        arms.setdefault(group.arm, []).append(count)
+    kinds = {g.arm: (g.kind, "; ".join(g.objectives)) for g in plan.groups}
+    for arm, counts in arms.items():
+        table.add_row(arm, kinds[arm][0], str(len(counts)), str(counts[0]), kinds[arm][1])
+    return table
+
+
+def _finish(folder: Path) -> int:
+    """Write the report, print its main part; status 1 where something failed."""
+    from pipeline.report import build, summary
+    from pipeline.terminal import rendered
+
+    html, markdown = build(folder)
+    found = summary(folder)
+    for table in found.tables:
+        console.print(rendered(table))
+    for sentence in found.sentences:
+        console.print(f"- {sentence}", markup=False)
+    failures = json.loads((folder / "provenance.json").read_text())["failures"]
+    if failures:
+        first = failures[0]
+        console.print(
+            f"[red]{len(failures)} shards failed[/]; the first: {first['kind']} on {first['task']}: {first['cause']}"
+        )
+    console.print(f"report: {html}\n        {markdown}", soft_wrap=True, highlight=False)
+    return 1 if failures else 0
+
+
+def main() -> None:
+    """Run the command with warnings shown once."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    app()

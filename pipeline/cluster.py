@@ -1,0 +1,73 @@
+"""Ray, started on this machine or joined elsewhere; listening on loopback unless asked otherwise."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+
+from pipeline.ray_pool import ActorShape
+from pipeline.spec import Resources
+
+#: Bytes of the object store: requests and scores are small, weights never travel.
+_OBJECT_STORE = 100 * 2**20
+
+
+@contextmanager
+def local_ray(num_cpus: int | None = None, address: str | None = None) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at `address`, and leave it at the end.
+
+    Raises:
+        ConnectionError: no Ray answers at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, ValueError) as error:
+            raise ConnectionError(
+                f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`, or "
+                "leave --address out to run on this machine"
+            ) from error
+    else:
+        _stay_on_loopback()
+        ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE, **common)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _stay_on_loopback() -> None:
+    """Have Ray take the loopback address for the node's own, and so bind to loopback only.
+
+    `_node_ip_address="127.0.0.1"` is replaced by an address that others can reach, and Ray's servers then listen on
+    every interface. This switch, made for the firewalls of other systems, is what keeps them on loopback on Linux too;
+    a test looks at the open sockets. It is read when Ray is imported, here and in every process that Ray starts.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def actor_shape(resources: Resources) -> ActorShape:
+    """How many workers, and what each asks for, on the Ray that is joined.
+
+    Raises:
+        ValueError: the cluster has no room for one worker.
+    """
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    each = resources.per_worker
+    num_gpus = (1.0 if gpus else 0.0) if each.num_gpus == "auto" else each.num_gpus
+    if num_gpus > gpus or each.num_cpus > cpus:
+        raise ValueError(
+            f"resources.per_worker: asks for {num_gpus:g} GPUs and {each.num_cpus:g} CPUs, but the cluster has "
+            f"{gpus:g} GPUs and {cpus:g} CPUs in all: ask for less, or set num_gpus to 0 to run on CPUs"
+        )
+    room = int(min(cpus // each.num_cpus, gpus // num_gpus if num_gpus else cpus))
+    workers = max(1, room) if resources.workers == "auto" else resources.workers
+    return ActorShape(workers, each.num_cpus, num_gpus, resources.retries)

@@ -1,0 +1,85 @@
+"""`lines run`: prepare, start workers, work the run, report; on this machine or on a Ray cluster."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bars
+
+from pipeline.cluster import actor_shape, local_ray
+from pipeline.ledger import Identity
+from pipeline.loading import prepare
+from pipeline.plan import Plan
+from pipeline.pool import LocalPool, Pool
+from pipeline.progress import Display
+from pipeline.ray_pool import RayPool
+from pipeline.run import run
+from pipeline.score_cache import ScoreCache
+from pipeline.spec import RunSpec
+from pipeline.worker import Worker, make_worker
+from tasks.cache import cache_root
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run is executed.
+
+    Attributes:
+        folder: the run's folder.
+        address: of a Ray cluster; None starts Ray on this machine.
+        use_cache: whether scores of other runs count, and are left for them.
+    """
+
+    folder: Path
+    address: str | None = None
+    use_cache: bool = True
+
+
+def execute(plan: Plan, where: Where, console: Console) -> None:
+    """Work a run to its end.
+
+    Raises:
+        ValueError: a checkpoint or task is not what the spec says, or the folder holds another run.
+        ConnectionError: no Ray at the address.
+        LockedError: another run is writing in the folder.
+    """
+    spec = plan.spec
+    with ExitStack() as stack:
+        if spec.resources.pool == "ray":
+            stack.enter_context(local_ray(address=where.address))
+        identity = prepare_shown(spec, _device_type(spec), console)
+        cache = ScoreCache(cache_root(), _context(spec, identity)) if where.use_cache else None
+        display = stack.enter_context(Display(console).shown())
+        run(plan, identity, where.folder, partial(_open_pool, spec), cache, display)
+
+
+def prepare_shown(spec: RunSpec, device_type: str, console: Console) -> Identity:
+    """Prepare with a progress bar."""
+    with Bars(console=console, transient=True) as bars:
+        bar = bars.add_task("preparing", total=None)
+        return prepare(
+            spec, device_type, lambda what, done, total: bars.update(bar, description=what, completed=done, total=total)
+        )
+
+
+def _device_type(spec: RunSpec) -> str:
+    """Where workers will evaluate: on GPUs where each gets a part of one."""
+    if spec.resources.pool == "ray":
+        return "cuda" if actor_shape(spec.resources).num_gpus else "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _open_pool(spec: RunSpec) -> Pool:
+    if spec.resources.pool == "local":
+        return LocalPool(Worker(spec))
+    return RayPool(partial(make_worker, spec=spec), actor_shape(spec.resources))
+
+
+def _context(spec: RunSpec, identity: Identity) -> str:
+    """All that a score depends on beside recipe, task and shard."""
+    tasks = {name: task[0] for name, task in identity.tasks.items()}
+    return f"{identity.fingerprint} {sorted(tasks.items())} {spec.shard_size} {identity.numerics}"

@@ -1,0 +1,170 @@
+"""From a spec to what is in memory: backbone, checked experts, tasks; the same code in preparation and in workers."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.ledger import Identity
+from pipeline.merging.checkpoints import fingerprint, read_checkpoint
+from pipeline.merging.deltas import Named, layer_sizes, task_vector
+from pipeline.merging.scaling import LayerSizes
+from pipeline.merging.sources import locate
+from pipeline.spec import RunSpec
+from tasks.base import Backbone, Task, TaskRequest
+from tasks.classification import load_task
+from tasks.clip_models import pretrained_source
+from tasks.registry import BACKBONES, load_plugins
+
+#: (what is being done, steps done, steps in all)
+Report = Callable[[str, int, int], None]
+_PRETRAINED = "pretrained:"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone that holds theta0, and theta0 itself.
+
+    Attributes:
+        backbone: the model family, on its device.
+        base: theta0 by the names of `backbone.module.named_parameters()`.
+        fingerprint: of the base's checkpoint.
+    """
+
+    backbone: Backbone
+    base: Named
+    fingerprint: str
+
+    @property
+    def sizes(self) -> LayerSizes:
+        """Edited parameters outside the blocks and in each block."""
+        return layer_sizes(self.backbone.layer_map, dict(self.backbone.module.named_parameters()))
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A fine-tuned checkpoint, checked against the base.
+
+    Attributes:
+        name: as the spec has it.
+        delta: its task vector, float32.
+        fingerprint: of the tensors that are used.
+    """
+
+    name: str
+    delta: dict[str, Tensor]
+    fingerprint: str
+
+
+def load_model(spec: RunSpec, device: torch.device) -> Model:
+    """Build the backbone with the base's weights.
+
+    Raises:
+        ValueError: the family is unknown, or the base is not a checkpoint of the architecture; the file is named.
+    """
+    load_plugins(spec.plugins)
+    source, options = spec.base, dict(spec.backbone.options)
+    if source.startswith(_PRETRAINED):
+        options["pretrained"] = source.removeprefix(_PRETRAINED)
+        source = pretrained_source(spec.backbone.model, options["pretrained"])
+    checkpoint = read_checkpoint(source)
+    build = BACKBONES[spec.backbone.family]
+    backbone = build(spec.backbone.model, checkpoint.state, device, dtype_of(spec), options)
+    base = backbone.select(checkpoint.state, _file(source))
+    return Model(backbone, Named(spec.base, base), checkpoint.fingerprint)
+
+
+def dtype_of(spec: RunSpec) -> torch.dtype:
+    """The precision of the evaluated weights."""
+    dtype = getattr(torch, spec.backbone.precision)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
+    """Read and check one expert after the other, so that no more than one is in memory beside what the caller keeps.
+
+    Raises:
+        ValueError: not a checkpoint of the same architecture; the expert, the file and the first names are given.
+    """
+    for name, source in spec.experts.items():
+        try:
+            tensors = model.backbone.select(read_checkpoint(source).state, _file(source))
+            delta = task_vector(model.base, Named(source, tensors))
+        except ValueError as error:
+            raise ValueError(f"experts.{name}: {error}") from error
+        yield Expert(name, delta, fingerprint(tensors))
+
+
+def _file(source: str) -> str:
+    """The file itself where the source is a name for one: a config.json may lie beside it."""
+    return str(locate(source)[0]) if source.startswith("hf:") else source
+
+
+def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
+    """Load every task; what the caches lack is decoded and encoded first.
+
+    Raises:
+        ValueError: an unknown source or option, an image that cannot be decoded, no samples in a split.
+    """
+    tasks: dict[str, Task] = {}
+    for name, task in {**spec.tasks, **spec.ood}.items():
+        limits: Mapping[str, int | None] = {**spec.limits, **task.limits}  # type: ignore[dict-item]
+        request = TaskRequest(name, task.source, limits, task.options)
+
+        def progress(done: int, total: int, name: str = name) -> None:
+            report(f"decoding {name}", done, total)
+
+        tasks[name] = load_task(request, model.backbone, progress)
+        for split in ("test",) if name in spec.ood else ("val", "test"):
+            if tasks[name].num_samples(split) == 0:
+                raise ValueError(f"tasks.{name}: {task.source}: has no {split} samples")
+    return tasks
+
+
+def identify(
+    spec: RunSpec, model: Model, experts: Mapping[str, str], tasks: Mapping[str, Task], device: torch.device
+) -> Identity:
+    """What scores stand on.
+
+    Args:
+        spec: the run.
+        model: the base.
+        experts: name -> fingerprint, in the order of the spec.
+        tasks: every task of the run.
+        device: what kind of device evaluates.
+    """
+    checkpoints = {"base": model.fingerprint, **experts}
+    text = "\0".join([spec.backbone.family, spec.backbone.model, *checkpoints.values()])
+    return Identity(
+        fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
+        tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},
+        metrics={n: t.metric for n, t in tasks.items()},
+        block_sizes=model.sizes.blocks,
+        outside_size=model.sizes.outside,
+        checkpoints=checkpoints,
+        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}",
+    )
+
+
+def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
+    """Check every checkpoint and prepare every task before any worker starts.
+
+    Args:
+        spec: the run.
+        device_type: "cpu" or "cuda": where workers will evaluate.
+        report: told what is being done.
+
+    Raises:
+        ValueError: whatever is wrong with a checkpoint or a task.
+    """
+    report("reading base", 0, 1)
+    model = load_model(spec, torch.device("cpu"))
+    experts = {}
+    for expert in load_experts(spec, model):
+        experts[expert.name] = expert.fingerprint
+        report(f"checked {expert.name}", len(experts), len(spec.experts))
+    tasks = load_tasks(spec, model, report)
+    return identify(spec, model, experts, tasks, torch.device(device_type))

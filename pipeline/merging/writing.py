@@ -1,0 +1,28 @@
+"""Write a state dict so that a reader never sees half of one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write beside `path`, flush to the device, then rename; on failure nothing is left behind.
+
+    Raises:
+        ValueError: the file cannot be written, as where there is no space on the device; `path` is as it was.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        save_file({name: t.contiguous() for name, t in state.items()}, partial, {"format": "pt", **metadata})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        size = sum(t.numel() * t.element_size() for t in state.values())
+        raise ValueError(f"{path}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
+    finally:
+        partial.unlink(missing_ok=True)

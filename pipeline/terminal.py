@@ -1,0 +1,22 @@
+"""The report's tables on a terminal."""
+
+from rich.markup import escape
+from rich.table import Table as Shown
+
+from pipeline.report.table import Table
+
+_STYLES = {"better": "green", "worse": "red", "tie": "yellow", "trade-off": "yellow", "lead": "bold", "code": "dim"}
+
+
+def rendered(table: Table) -> Shown:
+    """A table of the report for rich: names in it are not markup."""
+    shown = Shown(title=escape(table.title), title_justify="left", caption=escape(table.note), caption_justify="left")
+    for i, column in enumerate(table.columns):
+        shown.add_column(escape(column), justify="left" if i == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*(_cell(entry.plain, _STYLES.get(entry.tone)) for entry in row))
+    return shown
+
+
+def _cell(text: str, style: str | None) -> str:
+    return f"[{style}]{escape(text)}[/]" if style else escape(text)

@@ -1,0 +1,82 @@
+"""The worker: base, task vectors and data resident on one device; a recipe and a shard in, sums and outcomes out."""
+
+import platform
+import time
+
+import torch
+
+from pipeline.loading import identify, load_experts, load_model, load_tasks
+from pipeline.merging.resident import Applied, ResidentModel
+from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
+from pipeline.recipe import Recipe
+from pipeline.spec import RunSpec
+
+
+class Worker:
+    """A plain class: the local pool calls it, Ray's actors wrap it."""
+
+    def __init__(self, spec: RunSpec, name: str = "local") -> None:
+        """Load everything once, on the first GPU that this process may use, else on the CPU.
+
+        Raises:
+            ValueError: a checkpoint or a task is not what the spec says.
+        """
+        torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
+        self.name = name
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_model(spec, self.device)
+        fingerprints, deltas = {}, {}
+        for expert in load_experts(spec, model):
+            fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
+        self.backbone = model.backbone
+        self._tasks = load_tasks(spec, model, lambda what, done, total: None)
+        self._identity = identify(spec, model, fingerprints, self._tasks, self.device)
+        self.resident = ResidentModel(
+            self.backbone.module, self.backbone.layer_map, model.base.tensors, deltas, self.device, self.backbone.dtype
+        )
+        self._holds: tuple[Recipe, Applied] | None = None
+
+    def info(self) -> WorkerInfo:
+        """What it has loaded."""
+        identity = self._identity
+        return WorkerInfo(
+            name=self.name,
+            device=_describe(self.device),
+            fingerprint=identity.fingerprint,
+            tasks=dict(identity.tasks),
+            block_sizes=identity.block_sizes,
+            outside_size=identity.outside_size,
+            checkpoints=dict(identity.checkpoints),
+            numerics=identity.numerics,
+        )
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        """Rebuild the weights unless they are there already, and score one shard.
+
+        Raises:
+            ValueError: the recipe cannot be built, or gives NaN or infinite weights or logits.
+        """
+        started = time.perf_counter()
+        alpha = self._hold(request.recipe).alpha
+        rebuilt = time.perf_counter()
+        task = self._tasks[request.task]
+        result = task.evaluate(self.backbone, request.split, request.start, request.stop)
+        seconds = (rebuilt - started, time.perf_counter() - rebuilt)
+        return ShardScore(request, result.stats, result.outcomes, alpha, seconds, self.name)
+
+    def _hold(self, recipe: Recipe) -> Applied:
+        if self._holds is None or self._holds[0] != recipe:
+            self._holds = None  # a rebuild that fails leaves the weights of no recipe
+            self._holds = recipe, self.resident.materialise(recipe)
+        return self._holds[1]
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def make_worker(name: str, spec: RunSpec) -> Worker:
+    """What a Ray actor calls to make its worker."""
+    return Worker(spec, name)

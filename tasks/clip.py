@@ -1,0 +1,246 @@
+"""The open_clip family: the image tower is edited, the text tower makes frozen heads.
+
+Shape legend: B images, C, H, W channels, height and width, D embedding dimension, L tokens of a prompt.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.base import LayerMap
+from tasks.cache import digest
+from tasks.clip_layouts import OPTIONAL, ClipState, to_open_clip
+from tasks.clip_models import Architecture, activation, check_activation, create, tag_activation, tag_config
+from tasks.preprocess import Preprocess
+from tasks.registry import check_options
+
+logger = logging.getLogger(__name__)
+
+#: Blocks of the image tower, in order of depth: open_clip's ViT, timm's ConvNeXt (stage, block), timm's ViT.
+BLOCK_PATTERNS = (
+    r"transformer\.resblocks\.(\d+)\.",
+    r"trunk\.stages\.(\d+)\.blocks\.(\d+)\.",
+    r"trunk\.blocks\.(\d+)\.",
+)
+_OPTIONS = ("activation", "preprocess", "pretrained")
+_PREPROCESS_OPTIONS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+_ACTIVATIONS = ("gelu", "quick_gelu")
+
+
+class ClipText:
+    """The text tower and logit scale of the base, float32 on the CPU."""
+
+    def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
+        """Keep the tower that `architecture.model` holds; `weights` are its tensors as the base's file has them."""
+        self._model = architecture.model
+        self._tokenizer = architecture.tokenizer
+        self.weights = weights
+        self.logit_scale = float(self._model.logit_scale.detach().exp())
+        state = {k: v for k, v in self._model.state_dict().items() if not k.startswith("visual.")}
+        shape = [f"{n} {list(t.shape)}" for n, t in state.items()]
+        content = [t.contiguous().numpy().tobytes() for t in state.values()]
+        self.fingerprint = digest([activation(_text_module(self._model)), *shape, *content])
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids of shape (len(prompts), L)."""
+        return self._tokenizer(list(prompts))
+
+    @torch.inference_mode()
+    def encode(self, tokens_BL: Tensor) -> Tensor:
+        """L2-normalised embeddings of shape (B, D)."""
+        features: Tensor = self._model.encode_text(tokens_BL, normalize=True)
+        return features
+
+
+class OpenClipBackbone:
+    """An image tower on a device, its preprocessing, and the base's text tower."""
+
+    family = "open_clip"
+
+    def __init__(self, architecture: Architecture, base: ClipState, device: torch.device, dtype: torch.dtype) -> None:
+        """Take the loaded `architecture`; `build` is the way to make one."""
+        self.model_name = architecture.name
+        self.preprocess: Preprocess = architecture.preprocess
+        self.dtype = dtype
+        self.text = ClipText(architecture, base.text)
+        # Moved by itself: the rest of the model, the text tower, stays on the CPU in float32.
+        self.module: nn.Module = architecture.model.visual.to(device, dtype).eval().requires_grad_(False)
+        self.device = next(self.module.parameters()).device  # "cuda" has become "cuda:0", as tensors say it
+        self.layer_map = layer_map(n for n, _ in self.module.named_parameters())
+        self._shapes = {n: p.shape for n, p in self.module.named_parameters()}
+        self._optional = {n: base.visual[n] for n in OPTIONAL & base.visual.keys()}
+
+    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Pick the image tower's tensors from a checkpoint of any known layout (tasks/clip_layouts.py), checking all.
+
+        Where Hugging Face's CLIPVisionModel ends before the projection, the base's projection is returned and a warning
+        logged: the projection's task vector is then zero.
+
+        Raises:
+            ValueError: missing, unexpected or mis-shaped tensors, a text tower or logit scale other than the base's, or
+                weights that need another activation.
+        """
+        found = to_open_clip(state, source)
+        if found.hugging_face:
+            needed = _hugging_face_activation(source)
+            check_activation(activation(self.module), needed, self.model_name, f"Hugging Face weights ({source})")
+            for name in self._optional.keys() - found.visual.keys():
+                logger.warning("%s: has no %s, as CLIPVisionModel has none; the base's is kept", source, name)
+            found = ClipState({**self._optional, **found.visual}, found.text, True)
+        _check_tensors(found.visual, self._shapes, source)
+        _check_text(found.text, self.text.weights, source)
+        return {name: found.visual[name] for name in self._shapes}
+
+    @torch.inference_mode()
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Image features of uint8 images: float32 of shape (B, D), L2-normalised, on the backbone's device."""
+        pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
+        with _exact(self.device):
+            features: Tensor = self.module(pixels)
+        return F.normalize(features.float(), dim=-1)
+
+
+def build(
+    model: str,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: Mapping[str, Any] | None = None,
+) -> OpenClipBackbone:
+    """Build the backbone with the base's weights.
+
+    Args:
+        model: see `tasks.clip_models.create`.
+        state: the base, with its text tower, in any layout of tasks/clip_layouts.py.
+        device: of the image tower.
+        dtype: of the image tower's weights and activations; normalisation and logits are float32.
+        options: `pretrained`, the open_clip tag that the base is (its preprocessing and activation are then known);
+            `activation`, what the base needs, gelu or quick_gelu, where nothing else says it; `preprocess`, fields of
+            open_clip's preprocess_cfg to override.
+
+    Raises:
+        ValueError: unknown model or option, weights that do not fit it, or that need another activation.
+    """
+    options = options or {}
+    check_options("backbone.options", options, _OPTIONS)
+    check_options("backbone.options.preprocess", options.get("preprocess", {}), _PREPROCESS_OPTIONS)
+    tag = tag_config(model, options["pretrained"]) if "pretrained" in options else {}
+    overrides = {k: tag[k] for k in _PREPROCESS_OPTIONS if k in tag} | dict(options.get("preprocess", {}))
+    architecture = create(model, overrides)
+    base = to_open_clip(state, "base")
+    if needed := _base_activation(base, tag, options):
+        found = activation(architecture.model.visual)
+        check_activation(found, needed[0], model, needed[1])
+    _load(architecture, base)
+    return OpenClipBackbone(architecture, base, device, dtype)
+
+
+def layer_map(names: Iterable[str]) -> LayerMap:
+    """Depth of the image tower's parameters, by the first known pattern that matches.
+
+    Raises:
+        ValueError: no pattern matches, or the numbers leave a gap; parameters are named.
+    """
+    names = list(names)
+    errors = []
+    for pattern in BLOCK_PATTERNS:
+        try:
+            return LayerMap.from_pattern(names, pattern)
+        except ValueError as error:
+            if "matches none" not in str(error):
+                raise
+            errors.append(pattern)
+    raise ValueError(
+        f"backbone.model: no residual blocks like {errors} among {len(names)} parameters such as {names[:3]}"
+    )
+
+
+def _load(architecture: Architecture, base: ClipState) -> None:
+    """Load the base's tensors into the model, all of them."""
+    state = {f"visual.{n}": t for n, t in base.visual.items()} | base.text
+    if isinstance(architecture.model, CustomTextCLIP):
+        state = convert_to_custom_text_state_dict(state)
+    shapes = {n: t.shape for n, t in architecture.model.state_dict().items()}
+    if not base.text:
+        raise ValueError("base: holds an image tower only; the text tower is needed too, for the zero-shot heads")
+    _check_tensors(state, shapes, "base")
+    architecture.model.load_state_dict(state)
+    architecture.model.eval().requires_grad_(False)
+
+
+def _base_activation(base: ClipState, tag: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The activation that the base's weights need, and how that is known; None where nothing says it."""
+    if "activation" in options:
+        if options["activation"] not in _ACTIVATIONS:
+            raise ValueError(f"backbone.options.activation: must be in {_ACTIVATIONS}, got {options['activation']!r}")
+        return options["activation"], "by backbone.options.activation the weights"
+    if tag:
+        return tag_activation(tag), f"the weights of tag {options['pretrained']!r}"
+    if base.hugging_face:
+        return "quick_gelu", "Hugging Face CLIP weights (unless backbone.options.activation says gelu)"
+    return None
+
+
+def _hugging_face_activation(source: str) -> str:
+    """`hidden_act` of the config.json beside the file; without one, quick_gelu, the default of Hugging Face's CLIP."""
+    path = Path(source)
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    if not config.is_file():
+        return "quick_gelu"
+    values = json.loads(config.read_text())
+    return str({**values, **values.get("vision_config", {})}.get("hidden_act", "quick_gelu"))
+
+
+def _check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
+    missing, extra = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    wrong = [
+        f"{n} {list(state[n].shape)}, expected {list(s)}"
+        for n, s in shapes.items()
+        if n in state and state[n].shape != s
+    ]
+    problems = [
+        f"{len(names)} {what} tensors ({'; '.join(names[:3])})"
+        for what, names in (("missing", missing), ("unexpected", extra), ("mis-shaped", wrong))
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}")
+
+
+def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: str) -> None:
+    """Heads are frozen: a text side that was trained too would be left out of the model without a word."""
+    if unknown := sorted(text.keys() - base.keys()):
+        raise ValueError(
+            f"{source}: {len(unknown)} unexpected tensors outside the image tower ({'; '.join(unknown[:3])})"
+        )
+    if changed := sorted(n for n, t in text.items() if not _same(t, base[n])):
+        raise ValueError(
+            f"{source}: {len(changed)} tensors of the text tower differ from the base's ({'; '.join(changed[:3])}): "
+            "heads are made by the base's text tower, so only models with a frozen one can be compared"
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal in the less precise of the two dtypes: a float16 copy of a float32 tower is the same tower."""
+    coarse = a.dtype if a.element_size() < b.element_size() else b.dtype
+    return a.shape == b.shape and torch.equal(a.to(coarse), b.to(coarse))
+
+
+def _text_module(model: Any) -> nn.Module:
+    module: nn.Module = model.text if isinstance(model, CustomTextCLIP) else model.transformer
+    return module
+
+
+def _exact(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """On GPUs, convolutions use TF32 and whichever algorithm is fastest today, unless told not to."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

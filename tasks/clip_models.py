@@ -1,0 +1,184 @@
+"""open_clip architectures and tokenizers by name or configuration file, their activation, and pretrained tags.
+
+OpenAI's weights were trained with QuickGELU. open_clip 3 builds plain GELU for "ViT-B-32" and only warns, so the
+activation is checked here against what the weights need.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import open_clip
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from tasks import embedded
+from tasks.preprocess import Preprocess
+from tasks.registry import near
+
+Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
+_SCHEMAS = ("local-dir:", "hf-hub:")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model with random weights, and what belongs to it."""
+
+    name: str
+    model: Any
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+
+
+def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
+    """Build an architecture without weights.
+
+    Args:
+        name: an open_clip architecture ("ViT-B-32-quickgelu"), "embedded/NAME", a path to a configuration in JSON, or
+            one of open_clip's own "local-dir:" and "hf-hub:" names.
+        preprocess: fields of preprocess_cfg that differ from the architecture's own.
+
+    A configuration file holds open_clip's model_cfg, at the top or under that key, and preprocess_cfg. Its tokenizer is
+    CLIP's, with the vocabulary `bpe_VOCABSIZE.txt.gz` beside it if there is one (or tokenizer_kwargs.bpe_path).
+
+    Raises:
+        ValueError: no such architecture or file (near names are suggested).
+    """
+    if name.startswith("embedded/"):
+        return _from_file(name, embedded.model_config_path(name.removeprefix("embedded/")), preprocess)
+    if name.endswith(".json"):
+        return _from_file(name, Path(name), preprocess)
+    if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
+        raise ValueError(f"backbone.model: no open_clip architecture {name!r}; {_near_models(name, known)}")
+    return _create(name, name, preprocess)
+
+
+def _near_models(name: str, known: list[str]) -> str:
+    return f"{near(name, known)} (or embedded/tiny-vit, or a .json file)" if name else "give one"
+
+
+def _from_file(name: str, path: Path, preprocess: Mapping[str, object]) -> Architecture:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"backbone.model: {path}: cannot be read as a model configuration: {error}") from error
+    model_cfg = config.get("model_cfg") or {k: v for k, v in config.items() if k != "preprocess_cfg"}
+    if missing := [k for k in ("embed_dim", "vision_cfg", "text_cfg") if k not in model_cfg]:
+        raise ValueError(f"backbone.model: {path}: not an open_clip configuration: it has no {missing[0]}")
+    vocabulary = path.with_name(f"bpe_{model_cfg['text_cfg'].get('vocab_size')}.txt.gz")
+    kwargs = dict(model_cfg["text_cfg"].get("tokenizer_kwargs") or {})
+    if "bpe_path" in kwargs:
+        kwargs["bpe_path"] = str(path.parent / kwargs["bpe_path"])
+    elif vocabulary.is_file():
+        kwargs["bpe_path"] = str(vocabulary)
+    if kwargs:
+        model_cfg["text_cfg"]["tokenizer_kwargs"] = kwargs
+    with tempfile.TemporaryDirectory() as folder:
+        # open_clip reads configurations of its own kind of folder; this keeps its choice of classes and defaults.
+        whole = {"model_cfg": model_cfg, "preprocess_cfg": config.get("preprocess_cfg", {})}
+        (Path(folder) / "open_clip_config.json").write_text(json.dumps(whole))
+        return _create(name, f"local-dir:{folder}", preprocess)
+
+
+def _create(name: str, identifier: str, preprocess: Mapping[str, object]) -> Architecture:
+    with _quiet():
+        model = open_clip.create_model(
+            identifier, load_weights=False, pretrained_text=False, force_preprocess_cfg=dict(preprocess)
+        )
+        tokenizer = open_clip.get_tokenizer(identifier)
+    rows, words = model.state_dict().get("token_embedding.weight"), getattr(tokenizer, "vocab_size", 0)
+    if rows is not None and words > len(rows):
+        raise ValueError(
+            f"backbone.model: {name}: the tokenizer has {words} tokens and the text tower {len(rows)}: put the "
+            f"vocabulary bpe_{len(rows)}.txt.gz beside the configuration"
+        )
+    return Architecture(name, model, tokenizer, Preprocess.from_config(open_clip.get_model_preprocess_cfg(model)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back open_clip's warning that the weights are random: they are loaded next."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "weights" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+
+
+def activation(module: nn.Module) -> str:
+    """The activation of the blocks: "quick_gelu", "gelu", or "none" where the module has neither.
+
+    Raises:
+        ValueError: it has both.
+    """
+    kinds = {"quick_gelu" if isinstance(m, QuickGELU) else "gelu" for m in module.modules() if _is_gelu(m)}
+    if len(kinds) > 1:
+        raise ValueError("activation: the module has both gelu and quick_gelu blocks")
+    return kinds.pop() if kinds else "none"
+
+
+def _is_gelu(module: nn.Module) -> bool:
+    return isinstance(module, QuickGELU | nn.GELU) or type(module).__name__ == "GELU"
+
+
+def check_activation(found: str, needed: str, model: str, why: str) -> None:
+    """Refuse weights that need another activation than the architecture has.
+
+    Raises:
+        ValueError: they differ; it names the architecture to use.
+    """
+    if found == needed:
+        return
+    other = model.removesuffix("-quickgelu") if model.endswith("-quickgelu") else f"{model}-quickgelu"
+    quick = json.dumps(needed == "quick_gelu")
+    use = (
+        f"backbone.model: {other}"
+        if other in open_clip.list_models()
+        else f'"quick_gelu": {quick} in its configuration'
+    )
+    raise ValueError(f"backbone.model: {model} computes {found}, but {why} need {needed}; use {use}")
+
+
+def tag_config(model: str, tag: str) -> Mapping[str, Any]:
+    """open_clip's entry for pretrained weights: preprocessing, quick_gelu, and where they are.
+
+    Raises:
+        ValueError: `model` has no such tag; near names are suggested.
+    """
+    config: Mapping[str, Any] = open_clip.get_pretrained_cfg(model, tag)
+    if not config:
+        known = open_clip.list_pretrained_tags_by_model(model)
+        raise ValueError(f"backbone.options.pretrained: {model} has no tag {tag!r}; {near(tag, known)}")
+    return config
+
+
+def tag_activation(config: Mapping[str, Any]) -> str:
+    """The activation of an entry of open_clip's: what a tag's weights need, or what a configuration builds."""
+    return "quick_gelu" if config.get("quick_gelu") else "gelu"
+
+
+def pretrained_source(model: str, tag: str) -> str:
+    """Local file with the weights of a pretrained tag ("openai", "laion2b_s34b_b79k"), downloaded once by open_clip.
+
+    Raises:
+        ValueError: unknown tag, weights that need another activation than `model`'s, or a failed download.
+    """
+    config = tag_config(model, tag)
+    found = tag_activation(open_clip.get_model_config(model) or {})
+    check_activation(found, tag_activation(config), model, f"the weights of tag {tag!r}")
+    try:
+        return str(open_clip.download_pretrained(config))
+    except Exception as error:
+        raise ValueError(
+            f"{model}/{tag}: the weights cannot be downloaded: {error}; give a local file as `base`"
+        ) from error

@@ -1,0 +1,177 @@
+"""Proves that `lines merge` writes the oracle's files from its checkpoints, and refuses bad input without a trace."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from pipeline.merge_command import merge
+from pipeline.merging.checkpoints import fingerprint
+from pipeline.recipe import Recipe
+
+ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+EXPERTS = [str(ORACLE / f"finetuned_{i}.safetensors") for i in range(3)]
+BASE = str(ORACLE / "base.safetensors")
+
+app = typer.Typer()
+app.command()(merge)
+
+
+def arguments(out: Path, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> list[str]:
+    named = [part for expert in experts for part in ("--expert", expert)]
+    return ["--base", base, *named, "-o", str(out), *options]
+
+
+def run(out: Path, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> str:
+    result = CliRunner().invoke(app, arguments(out, *options, base=base, experts=experts))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refuses(out: Path, message: str, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> None:
+    before = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
+    result = CliRunner().invoke(app, arguments(out, *options, base=base, experts=experts))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert before == (sorted(out.parent.iterdir()) if out.parent.is_dir() else [])
+
+
+@pytest.mark.parametrize(
+    ("file", "method", "alpha", "beta", "experts"),
+    [
+        ("lines_sum_a0.25_b0.3", "sum", 0.25, 0.3, EXPERTS),
+        ("lines_sum_a0.0_b1.0", "sum", 0.0, 1.0, EXPERTS),
+        ("lines_sum_a1.0_b-0.5", "sum", 1.0, -0.5, EXPERTS),
+        ("lines_single0_gamma0.0", "single", 0.0, 1.0, EXPERTS[:1]),
+        ("lines_single0_gamma0.3", "single", 0.3, 0.7, EXPERTS[:1]),
+    ],
+)
+@pytest.mark.parametrize("blocks", [(), ("--blocks", r"visual\.transformer\.resblocks\.(\d+)\.")])
+def test_writes_the_oracle_bit_for_bit(
+    tmp_path: Path, file: str, method: str, alpha: float, beta: float, experts: list[str], blocks: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out.safetensors"
+    run(out, f"--method={method}", f"--alpha={alpha}", f"--beta={beta}", *blocks, experts=experts)
+    expected, merged = load_file(ORACLE / f"{file}.safetensors"), load_file(out)
+    assert merged.keys() == expected.keys()
+    assert all(torch.equal(merged[name], expected[name]) for name in expected)
+
+
+def test_sum_file_is_the_change_of_a_constant_one(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    run(out, "--scaling=constant", "--alpha=1")
+    base, total, merged = load_file(BASE), load_file(ORACLE / "sum.safetensors"), load_file(out)
+    assert all(torch.equal(merged[name], base[name] + total[name]) for name in base)
+
+
+def test_prints_alpha_and_lambdas_and_records_the_recipe(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    output = run(out, "--beta=0.6")
+    assert "open_clip ViT, image tower: 4 blocks" in output
+    assert "alpha 0.3333333 (auto: equation 2), beta 0.6" in output
+    assert [line.split("│")[3].strip() for line in output.splitlines() if line.startswith("│")] == [
+        "0.333333", "0.333333", "0.533333", "0.733333", "0.933333",
+    ]  # fmt: skip
+    assert "norm of the change" in output
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["lines_sweep.recipe"]) == Recipe.make("sum", "linear", "auto", 0.6).to_json()
+    assert metadata["lines_sweep.alpha"] == "0.3333333"
+    assert metadata["lines_sweep.base"] == fingerprint(load_file(BASE))
+    assert json.loads(metadata["lines_sweep.experts"]) == [fingerprint(load_file(e)) for e in EXPERTS]
+    assert str(tmp_path) not in str(metadata) and str(ORACLE) not in str(metadata)
+
+
+def test_weights_parameters_and_controls(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    weights = ["--method=weighted", "--weight=0.5", "--weight=0", "--weight=0.25"]
+    output = run(out, *weights, "--scaling=reversed:power", "--param=p=2", "--alpha=0", "--beta=1")
+    assert [line.split("│")[3].strip() for line in output.splitlines() if line.startswith("│")] == [
+        "0", "1", "0.444444", "0.111111", "0",
+    ]  # fmt: skip
+
+
+def test_keeps_types_and_copies_integers(tmp_path: Path) -> None:
+    base = {
+        "h.0.w": torch.ones(2, dtype=torch.bfloat16),
+        "h.1.w": torch.ones(2).half(),
+        "position_ids": torch.arange(3),
+    }
+    expert = {
+        "h.0.w": torch.tensor([2.0, 3.0]),
+        "h.1.w": torch.tensor([1.5, 1.0]),
+        "position_ids": torch.zeros(3).long(),
+    }
+    save_file(base, tmp_path / "base.safetensors")
+    torch.save({"state_dict": expert}, tmp_path / "expert.pt")
+    out = tmp_path / "out.safetensors"
+    files = {"base": str(tmp_path / "base.safetensors"), "experts": [str(tmp_path / "expert.pt")]}
+    run(out, "--method=single", "--alpha=0.5", "--beta=0.5", **files)
+    merged = load_file(out)
+    assert {name: t.dtype for name, t in merged.items()} == {name: t.dtype for name, t in base.items()}
+    assert {name: t.tolist() for name, t in merged.items()} == {
+        "h.0.w": [1.5, 2.0], "h.1.w": [1.5, 1.0], "position_ids": [0, 1, 2],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method=summ"], "--method: unknown name 'summ'; did you mean 'sum'"),
+        (["--scaling=liner"], "scaling: unknown name 'liner'; did you mean 'linear'"),
+        (["--alpha=auot"], "--alpha: must be a number or one of auto, auto_l2, got 'auot'; did you mean 'auto'"),
+        (["--param=p=2"], "--param of sum and linear: unknown name 'p'"),
+        (["--param=p"], "--param: must be key=value, got 'p'"),
+        (["--scaling=power", "--param=p=-1"], "p: must be in (0, inf), got -1"),
+        (["--method=weighted", "--weight=1"], "weights: must be one for each of 3 experts, got 1"),
+        (["--blocks=nothing(\\d)"], "matches none of"),
+        (["--alpha=1e39"], "NaN or infinite after the merge"),
+        (["--alpha=0", "--beta=1e-30"], "does nothing"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    refuses(tmp_path / "out.safetensors", message, *options)
+
+
+def test_experts_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    other = load_file(EXPERTS[0])
+    del other["model.visual.proj"]
+    save_file(other, tmp_path / "other.safetensors")
+    message = "other.safetensors: does not match"
+    refuses(tmp_path / "out.safetensors", message, experts=[EXPERTS[1], str(tmp_path / "other.safetensors")])
+
+
+def test_output_is_never_replaced_by_accident(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    run(out, "--beta=0.5")
+    first = out.read_bytes()
+    refuses(out, "exists; choose another name, or give --overwrite")
+    refuses(tmp_path / "out.pt", "--output: must end in .safetensors")
+    refuses(tmp_path / "no" / "out.safetensors", "--output: there is no folder")
+    run(out, "--beta=0.6", "--overwrite")
+    assert out.read_bytes() != first
+
+
+def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The system refuses to write beyond a limit, in a process of its own, as a full device would."""
+    out = tmp_path / "out.safetensors"
+    code = "import typer; from pipeline.merge_command import merge; typer.run(merge)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments(out)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"{out}: cannot write 23,236 bytes" in result.stderr
+    assert "File too large" in result.stderr
+    assert list(tmp_path.iterdir()) == []

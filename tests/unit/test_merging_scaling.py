@@ -1,0 +1,110 @@
+"""Proves that lambda over depth equals equation 1, its published variants and their controls, by closed forms."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.merging.scaling import SCALINGS, Coefficients, LayerSizes, check_scaling, coefficients
+from pipeline.recipe import Recipe
+
+NUMBERS = st.floats(-3, 3).map(lambda x: round(x, 3))
+SIZES = st.builds(LayerSizes, st.integers(0, 1000), st.lists(st.integers(1, 1000), min_size=1, max_size=12).map(tuple))
+
+
+def lambdas(scaling: str, alpha: float, beta: float, sizes: LayerSizes, **params: object) -> Coefficients:
+    return coefficients(Recipe("sum", scaling, alpha, beta, (), tuple(params.items())), sizes, alpha)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "params", "f"),
+    [
+        ("constant", {}, lambda d: 0.0),
+        ("linear", {}, lambda d: d),
+        ("sqrt", {}, lambda d: d**0.5),
+        ("quadratic", {}, lambda d: d**2),
+        ("power", {"p": 3.0}, lambda d: d**3),
+        ("cosine", {}, lambda d: math.sin(math.pi * d / 2) ** 2),
+        ("piecewise", {"knots": (0.0, 1.0, 0.0)}, lambda d: 1 - abs(2 * d - 1)),
+    ],
+)
+@given(alpha=NUMBERS, beta=NUMBERS, sizes=SIZES)
+def test_closed_forms(scaling: str, params: dict, f, alpha: float, beta: float, sizes: LayerSizes) -> None:
+    last = max(1, len(sizes.blocks) - 1)
+    expected = [alpha + beta * f(block / last) for block in range(len(sizes.blocks))]
+    result = lambdas(scaling, alpha, beta, sizes, **params)
+    assert result.outside == alpha
+    assert result.blocks == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@given(alpha=NUMBERS, beta=NUMBERS, sizes=SIZES)
+def test_uniform_is_one_constant_of_equal_mean(scaling: str, alpha: float, beta: float, sizes: LayerSizes) -> None:
+    plain, uniform = (lambdas(prefix + scaling, alpha, beta, sizes) for prefix in ("", "uniform:"))
+    counts = (sizes.outside, *sizes.blocks)
+    assert len(set(uniform.all)) == 1
+    mean = sum(n * x for n, x in zip(counts, plain.all, strict=True)) / sum(counts)
+    assert uniform.outside == pytest.approx(mean, abs=1e-9)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@given(alpha=NUMBERS, beta=NUMBERS, blocks=st.integers(2, 12))
+def test_reversed_mirrors_the_blocks_and_leaves_the_outside(
+    scaling: str, alpha: float, beta: float, blocks: int
+) -> None:
+    sizes = LayerSizes(5, (1,) * blocks)
+    plain, mirrored = (lambdas(prefix + scaling, alpha, beta, sizes) for prefix in ("", "reversed:"))
+    assert mirrored.outside == plain.outside == alpha
+    assert mirrored.blocks == pytest.approx(plain.blocks[::-1])
+
+
+def test_two_knots_are_linear_and_default_parameters_are_used() -> None:
+    sizes = LayerSizes(1, (1, 1, 1))
+    assert lambdas("piecewise", 0, 1, sizes) == lambdas("linear", 0, 1, sizes)
+    assert lambdas("power", 0, 1, sizes) == lambdas("quadratic", 0, 1, sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("liner", [], "unknown name 'liner'; did you mean 'linear'"),
+        ("reverse:linear", [], "unknown control 'reverse' in 'reverse:linear'; did you mean 'reversed'"),
+        ("power", ["knots"], "scaling power: unknown parameter 'knots'; known: p"),
+        ("linear", ["p"], "scaling linear: unknown parameter 'p'; there are none"),
+    ],
+)
+def test_unknown_names_are_refused_with_near_ones(name: str, params: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_scaling(name, params)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "params", "message"),
+    [
+        ("power", {"p": 0.0}, r"p: must be in \(0, inf\), got 0"),
+        ("power", {"p": math.nan}, "p: must be in"),
+        ("power", {"p": (1.0, 2.0)}, "p: must be a number"),
+        ("piecewise", {"knots": (1.0,)}, "knots: must have at least 2 numbers, got 1"),
+        ("piecewise", {"knots": 1.0}, "knots: must be a sequence of numbers"),
+    ],
+)
+def test_parameters_outside_their_range_are_refused(scaling: str, params: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lambdas(scaling, 1, 1, LayerSizes(1, (1, 1)), **params)
+
+
+def test_command_line_values() -> None:
+    power, knots = SCALINGS["power"].parameters[0], SCALINGS["piecewise"].parameters[0]
+    assert power.parse("0.5") == 0.5
+    assert knots.parse("0,0.25,1") == (0.0, 0.25, 1.0)
+    for parameter, text in ((power, "two"), (power, "1,2"), (power, "-1"), (knots, "1"), (knots, "0,x")):
+        with pytest.raises(ValueError, match=f"^{parameter.name}: must"):
+            parameter.parse(text)
+
+
+def test_specs_and_reports_need_no_torch() -> None:
+    code = "import sys, pipeline.merging.scaling, pipeline.merging.methods; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

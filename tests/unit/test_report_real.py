@@ -1,0 +1,41 @@
+"""Proves that the report reads what a run writes: the real driver and tables, over a toy evaluator."""
+
+from pathlib import Path
+
+import pytest
+from toy import IDENTITY, ToyEvaluator, toy_spec
+
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool
+from pipeline.report import build, summary
+from pipeline.run import run
+
+
+class Failing(ToyEvaluator):
+    """Fails on one candidate of the merge arm."""
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if request.recipe.method == "sum" and float(request.recipe.alpha) > 0.9:
+            raise ValueError("no accuracy above 0.9")
+        return super().evaluate(request)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "run"
+    run(make_plan(toy_spec()), IDENTITY, folder, lambda: LocalPool(Failing()), None)
+    return folder
+
+
+def test_every_arm_has_a_row_and_every_failure_is_told(folder: Path) -> None:
+    markdown = build(folder)[1].read_text(encoding="utf-8")
+    for name in ("pre-trained", "fine-tuned", "LiNeS", "LiNeS, constant", "LiNeS, reversed", "LiNeS, uniform", "merge"):
+        assert f"| {name} |" in markdown
+    assert "no accuracy above 0.9" in markdown
+
+
+def test_summary_compares_with_the_plain_arm_and_each_control(folder: Path) -> None:
+    said = summary(folder)
+    assert said.sentences[0].startswith("LiNeS: Against fine-tuned, LiNeS is ")
+    assert len(said.tables) == 2

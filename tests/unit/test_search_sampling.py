@@ -1,0 +1,135 @@
+"""Proves that a search is refused, with the way out, where it cannot do what is asked, and that it leaves no traces."""
+
+import logging
+import warnings
+
+import pytest
+
+from search.proposer import FixedProposer, Outcome, Proposal
+from search.samplers import SAMPLERS, OptionValue
+from search.sampling import OptunaProposer, SearchConfig, make_proposer
+from search.space import Choice, Float, Space
+
+RANGE = Space((Float("beta", 0.0, 1.0),))
+LIST = Space((Choice("beta", (0.0, 0.5, 1.0)),))
+
+
+def refused(space: Space, message: str, config: SearchConfig) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_proposer(space, config)
+
+
+def test_an_unknown_sampler_gets_near_names() -> None:
+    refused(RANGE, "unknown name 'nsga': did you mean 'nsga", SearchConfig("nsga", 10))
+
+
+def test_cmaes_refuses_several_objectives_and_lists_and_names_those_which_can() -> None:
+    able = "grid, random, qmc, tpe, gp, nsga2, nsga3"
+    refused(RANGE, f"cmaes: one objective only, got 2: for several use {able}", SearchConfig("cmaes", 10, 2))
+    refused(LIST, rf"cmaes: numeric ranges only, but \['beta'\] list their values.*{able}", SearchConfig("cmaes", 10))
+
+
+def test_only_a_grid_may_leave_the_number_of_trials_out() -> None:
+    assert isinstance(make_proposer(LIST, SearchConfig()), FixedProposer)
+    refused(LIST, "a grid proposes every point once, got 5", SearchConfig("grid", 5))
+    refused(RANGE, "trials: sampler tpe needs a number", SearchConfig("tpe"))
+    refused(RANGE, "beta: a grid needs a step", SearchConfig("grid"))
+
+
+def test_a_model_that_would_never_be_used_is_refused() -> None:
+    refused(RANGE, "startup_trials must be below trials = 10, got 10", SearchConfig("tpe", 10))
+    refused(RANGE, "population_size must be below trials = 40, got 50", SearchConfig("nsga2", 40, 2))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options", "message"),
+    [
+        ("tpe", {"startup_trails": 3}, "tpe: option: unknown name 'startup_trails': did you mean 'startup_trials'"),
+        ("tpe", {"candidates": 0}, r"tpe: option candidates: must be a whole number in \[1, inf\], got 0"),
+        ("tpe", {"candidates": 2.5}, "must be a whole number in .*got 2.5"),
+        ("tpe", {"candidates": None}, "must be a whole number in .*got None"),
+        ("nsga2", {"crossover_prob": 1.5}, r"must be a number in \[0, 1\], got 1.5"),
+        ("qmc", {"sequence": "sobool"}, "did you mean 'sobol'"),
+    ],
+)
+def test_bad_options_are_refused(sampler: str, options: dict[str, OptionValue], message: str) -> None:
+    refused(RANGE, message, SearchConfig(sampler, 100, 1, 0, options))
+
+
+def test_senseless_searches_are_refused() -> None:
+    refused(Space(), "no dimensions", SearchConfig("random", 5))
+    refused(RANGE, "objectives: there must be at least 1", SearchConfig("random", 5, 0))
+    refused(RANGE, "seed: must be at least 0, got -1", SearchConfig("random", 5, 1, -1))
+    with pytest.raises(ValueError, match="use `make_proposer`"):
+        OptunaProposer(LIST, SearchConfig("grid"))
+    with pytest.raises(ValueError, match="grid empty"):
+        FixedProposer([])
+
+
+@pytest.mark.parametrize("values", [(), (1.0, 2.0), (float("nan"),), (float("inf"),)])
+def test_values_that_a_model_cannot_use_are_refused(values: tuple[float, ...]) -> None:
+    proposer = make_proposer(RANGE, SearchConfig("random", 5))
+    proposer.ask()
+    with pytest.raises(ValueError, match="proposal 0 must have 1 finite values, or None if it failed"):
+        proposer.tell(Outcome(0, values))
+
+
+def recorded(sampler: str, count: int) -> tuple[list[Proposal], list[Outcome]]:
+    proposer, proposals, outcomes = make_proposer(RANGE, SearchConfig(sampler, 20)), [], []
+    for number in range(count):
+        proposal = proposer.ask()
+        assert proposal is not None
+        proposals.append(proposal)
+        outcomes.append(Outcome(number, (float(proposal.point["beta"]),)))
+        proposer.tell(outcomes[-1])
+    return proposals, outcomes
+
+
+def test_a_record_that_is_not_complete_is_refused() -> None:
+    proposals, outcomes = recorded("random", 4)
+
+    def replay(proposals: list[Proposal], outcomes: list[Outcome], trials: int = 20) -> None:
+        make_proposer(RANGE, SearchConfig("random", trials)).replay(proposals, outcomes)
+
+    with pytest.raises(ValueError, match="proposal 2 came after outcome 1, which is missing"):
+        replay(proposals, [outcomes[0], *outcomes[2:]])
+    with pytest.raises(ValueError, match="expected proposal 1 of 20"):
+        replay([proposals[0], *proposals[2:]], outcomes)
+    with pytest.raises(ValueError, match="expected proposal 3 of 3"):
+        replay(proposals, outcomes, trials=3)
+    with pytest.raises(ValueError, match="expected proposal 0 of 20 with its state"):
+        replay([Proposal(0, proposals[0].point)], [])
+    with pytest.raises(ValueError, match="a proposal has two outcomes"):
+        replay(proposals, [*outcomes, outcomes[0]])
+    with pytest.raises(ValueError, match="needs a new proposer"):
+        proposer = make_proposer(RANGE, SearchConfig("random", 20))
+        proposer.ask()
+        proposer.replay(proposals, outcomes)
+
+
+def test_the_journal_wins_over_what_would_be_computed_now() -> None:
+    # The sequence of a QMC search goes on where it was, although the recorded points are not its own.
+    proposals, outcomes = recorded("qmc", 6)
+    elsewhere = [Proposal(p.number, {"beta": 0.125}, p.state) for p in proposals[:5]]
+    proposer = make_proposer(RANGE, SearchConfig("qmc", 20))
+    proposer.replay(elsewhere, outcomes[:5])
+    assert proposer.ask() == proposals[5]
+
+
+def test_scrambled_sequences_fill_the_range_evenly() -> None:
+    proposals, _ = recorded("qmc", 17)
+    cells = sorted(int(float(p.point["beta"]) * 16) for p in proposals[1:])
+    assert cells == list(range(16))
+
+
+def test_logging_and_warnings_are_left_as_they_were(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("optuna")
+    level, filters = logger.level, list(warnings.filters)
+    for name, sampler in SAMPLERS.items():
+        if sampler.build is not None and name != "gp":
+            recorded_config = SearchConfig(name, 60)
+            proposer = make_proposer(RANGE, recorded_config)
+            proposer.ask()
+            proposer.tell(Outcome(0, (1.0,)))
+    assert (logger.level, list(warnings.filters)) == (level, filters)
+    assert capfd.readouterr() == ("", "")

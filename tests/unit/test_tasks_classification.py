@@ -1,0 +1,151 @@
+"""Proves that accuracy is that of a plain loop, that heads are the paper's and cached, and that NaN is no score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from tasks.base import NonFiniteOutput, TaskRequest
+from tasks.cache import cache_root
+from tasks.classification import ZeroShotClassification, image_source, load_task
+from tasks.clip import OpenClipBackbone, build
+from tasks.clip_models import create
+from tasks.heads import text_head
+
+
+def tiny(seed: int = 0) -> OpenClipBackbone:
+    torch.manual_seed(seed)
+    state = create("embedded/tiny-vit", {}).model.state_dict()
+    return build("embedded/tiny-vit", state, torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("red_thing", "green_thing", "blue_thing"):
+        folder = tmp_path / "images/test" / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+def load(
+    backbone: OpenClipBackbone, source: Path | str, limit: int | None = None, **options: object
+) -> ZeroShotClassification:
+    task = load_task(TaskRequest("things", str(source), {"test": limit}, options), backbone)
+    assert isinstance(task, ZeroShotClassification)
+    return task
+
+
+def test_outcomes_are_those_of_a_plain_loop(images: Path) -> None:
+    backbone = tiny()
+    templates = ["a {} here", "some {}"]
+    task = load(backbone, images, templates=templates, batch_size=7)
+    weights = []
+    for name in ("blue thing", "green thing", "red thing"):
+        tokens = backbone.text.tokenize([t.format(name) for t in templates])
+        mean = backbone.text.encode(tokens).mean(dim=0)
+        weights.append(mean / mean.norm())
+    head = torch.stack(weights) * backbone.text.logit_scale
+    split = task._splits["test"]
+    expected = (backbone.encode(split.slice(0, 30)) @ head.T).argmax(dim=1) == split.labels_N
+    result = task.evaluate(backbone, "test", 0, 30)
+    assert result.outcomes.dtype == np.bool_ and np.array_equal(result.outcomes, expected.numpy())
+    assert (result.stats.n, result.stats.total) == (30, expected.sum().item())
+
+
+def test_the_head_is_computed_once_and_read_again() -> None:
+    backbone = tiny()
+    first = text_head(backbone.text, ["cat", "dog {}"], ["a {}", "the {}"])
+    files = sorted((cache_root() / "heads").glob("*.safetensors"))
+    before = files[0].stat().st_mtime_ns
+    again = text_head(backbone.text, ["cat", "dog {}"], ["a {}", "the {}"])
+    assert torch.equal(first.weights_KD, again.weights_KD) and first.key == again.key
+    assert len(files) == 1 and files[0].stat().st_mtime_ns == before
+    scale = torch.full((2,), backbone.text.logit_scale)
+    torch.testing.assert_close(first.weights_KD.norm(dim=1), scale)
+    others = [
+        text_head(backbone.text, ["cat", "dog"], ["a {}", "the {}"]),
+        text_head(backbone.text, ["cat", "dog {}"], ["a {}"]),
+        text_head(tiny(1).text, ["cat", "dog {}"], ["a {}", "the {}"]),
+    ]
+    assert len({first.key, *(h.key for h in others)}) == 4
+
+
+def test_identity_covers_data_and_prompts_but_not_how_it_is_read(images: Path) -> None:
+    backbone = tiny()
+    task = load(backbone, images)
+    assert load(backbone, images, limit=5, batch_size=3).fingerprint == task.fingerprint
+    others = [
+        load(backbone, images, templates=["an {}"]),
+        load(backbone, images, class_names={"red_thing": "crimson"}),
+        load(tiny(1), images),
+    ]
+    Image.new("RGB", (32, 32)).save(images / "test/red_thing/new.png")
+    others.append(load(backbone, images))
+    assert len({task.fingerprint, *(t.fingerprint for t in others)}) == 5
+
+
+def test_limits_take_the_first_of_the_same_order(images: Path) -> None:
+    backbone = tiny()
+    whole, part = load(backbone, images), load(backbone, images, limit=12)
+    assert part.num_samples("test") == 12 and part.keys("test") == whole.keys("test")[:12]
+    assert len(set(whole._splits["test"].labels_N[:12].tolist())) == 3
+    assert part.num_samples("val") == 0
+    with pytest.raises(ValueError, match=r"things: test\[0:13\] is not within its 12 samples"):
+        part.evaluate(backbone, "test", 0, 13)
+
+
+def test_weights_that_are_not_finite_are_a_failure(images: Path) -> None:
+    backbone = tiny()
+    task = load(backbone, images)
+    with torch.no_grad():
+        next(backbone.module.parameters())[0] = float("nan")
+    with pytest.raises(NonFiniteOutput, match="non-finite logits"):
+        task.evaluate(backbone, "test", 0, 30)
+
+
+def test_edited_weights_change_the_score_and_theta0_gives_it_back(images: Path) -> None:
+    backbone = tiny()
+    task = load(backbone, images)
+    before = F.normalize(backbone.encode(task._splits["test"].slice(0, 30)), dim=-1)
+    base = {n: p.detach().clone() for n, p in backbone.module.named_parameters()}
+    with torch.no_grad():
+        for parameter in backbone.module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    assert not torch.equal(backbone.encode(task._splits["test"].slice(0, 30)), before)
+    with torch.no_grad():
+        for name, parameter in backbone.module.named_parameters():
+            parameter.copy_(base[name])
+    assert torch.equal(F.normalize(backbone.encode(task._splits["test"].slice(0, 30)), dim=-1), before)
+
+
+def test_bad_requests_are_explained(images: Path) -> None:
+    backbone = tiny()
+    with pytest.raises(ValueError, match=r"tasks\.things: 'imagez' is no folder, embedded pack or registered task"):
+        load(backbone, "imagez")
+    with pytest.raises(ValueError, match="embedded/mnst: no such embedded pack; did you mean 'mnist'"):
+        load(backbone, "embedded/mnst")
+    with pytest.raises(ValueError, match=r"tasks\.things\.template: unknown option; did you mean 'templates'"):
+        load(backbone, images, template=["a {}"])
+    with pytest.raises(ValueError, match=r"tasks\.things\.val_fraction: unknown option"):
+        load(backbone, "embedded/mnist", val_fraction=0.5)
+    with pytest.raises(ValueError, match="each must hold {} exactly once, got 'a photo'"):
+        load(backbone, images, templates=["a photo"])
+    with pytest.raises(ValueError, match=r"templates: must be a list of strings, got 'a \{\}'"):
+        load(backbone, images, templates="a {}")
+    with pytest.raises(ValueError, match=r"batch_size: must be a whole number, at least 1, got 0"):
+        load(backbone, images, batch_size=0)
+    with pytest.raises(ValueError, match=r"tasks\.things\.limits\.test: must be a whole number, at least 1, got 0"):
+        load(backbone, images, limit=0)
+    with pytest.raises(ValueError, match="str encodes no images and text"):
+        load_task(TaskRequest("things", str(images)), "backbone")  # type: ignore[arg-type]
+
+
+def test_shifted_packs_use_their_parents_head() -> None:
+    parent, shifted = (image_source(TaskRequest("x", f"embedded/{name}")) for name in ("mnist", "digits8"))
+    assert list(parent.class_names) == list(shifted.class_names) and parent.templates == shifted.templates
