@@ -115,7 +115,7 @@ def main() -> None:
     torch.manual_seed(0)
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     about = {"device": str(device), "threads": torch.get_num_threads()}
-    ways = {
+    ways: dict[str, Callable[[], list[tuple[float, float]]]] = {
         f"resident, {args.dtype}": lambda: time_resident(device, dtype, args.repeats),
         "foreach, float32": lambda: time_foreach(device, args.repeats),
     }

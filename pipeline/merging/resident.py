@@ -66,7 +66,7 @@ class ResidentModel:
         """Put everything on `device`; the module then holds theta0.
 
         Args:
-            module: what is edited; its buffers stay as they are. Tied parameters count once.
+            module: what is edited, without gradients from then on; its buffers stay. Tied parameters count once.
             layer_map: over the names of `module.named_parameters()`.
             base: theta0 by the same names.
             deltas: expert name -> task vector (see `deltas.task_vector`), in the order of a recipe's weights.
