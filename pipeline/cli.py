@@ -101,10 +101,9 @@ def validate(spec: SpecPath) -> None:
         plan = _plan(spec)
         identity = prepare_shown(plan.spec, "cpu", console)
         console.print(_plan_table(plan))
-        val, test = (sum(task[i] for task in identity.tasks.values()) for i in (1, 2))
-        console.print(
-            f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {val} validation and {test} test samples"
-        )
+        val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
+        samples = f"{val} validation and {test} test samples"
+        console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
         console.print(f"[green]valid[/]: {spec}", highlight=False)
 
 

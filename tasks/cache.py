@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMEDY = "set LINES_SWEEP_CACHE to another folder"
 
 
 def cache_root() -> Path:
     """`$LINES_SWEEP_CACHE`, or else ~/.cache/lines-sweep."""
-    return Path(os.environ.get("LINES_SWEEP_CACHE") or Path.home() / ".cache" / "lines-sweep")
+    return Path(os.environ.get("LINES_SWEEP_CACHE") or "~/.cache/lines-sweep").expanduser()
 
 
 def digest(parts: Iterable[bytes | str]) -> str:
@@ -35,25 +36,26 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     process at a time creates (a lock file), the others wait and then find it; a killed one leaves nothing in the way.
 
     Raises:
-        ValueError: there is no space left (or no permission) for it; the partial result is removed.
+        ValueError: the cache folder cannot be made, or there is no space left; the partial result is removed.
     """
     if path.exists():
         return path
-    with _reported(path):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(path.name + ".lock")):
-            if path.exists():
-                return path
-            for stale in path.parent.glob(
-                path.name + ".partial-*"
-            ):  # of a killed process: the lock says that it is gone
-                shutil.rmtree(stale, ignore_errors=True)
-            scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
-            try:
-                create(scratch / path.name)
-                (scratch / path.name).rename(path)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"cache {path.parent}: cannot be made ({error.strerror}); {_REMEDY}") from error
+    with _full_disk_reported(path.parent), _locked(path.with_name(path.name + ".lock")):
+        if path.exists():
+            return path
+        # What is left of a killed process: that the lock is free says that it is gone.
+        for stale in path.parent.glob(path.name + ".partial-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
+        try:
+            create(scratch / path.name)
+            (scratch / path.name).rename(path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return path
 
 
@@ -65,16 +67,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def _full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            rule = "no space left"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            rule = "not writable"
-        else:
+        if error.errno not in _FULL:
             raise
-        raise ValueError(
-            f"cache {path.parent}: {rule} ({error.strerror}); free some, or set LINES_SWEEP_CACHE to another folder"
-        ) from error
+        raise ValueError(f"cache {folder}: no space left ({error.strerror}); free some, or {_REMEDY}") from error

@@ -100,7 +100,7 @@ class ZeroShotClassification:
 
     def _resident(self, split: str, device: torch.device) -> tuple[ImageSet, Tensor]:
         if self._splits[split].labels_N.device != device:
-            self._splits[split] = self._splits[split].to(device)
+            self._splits[split] = self._splits[split].to(device, self.num_samples(split))
             self._head_KD = self._head_KD.to(device)
         return self._splits[split], self._head_KD
 
@@ -131,10 +131,10 @@ def zero_shot(
     options = request.options
     default = _CPU_BATCH if encoder.device.type == "cpu" else _ACCELERATOR_BATCH
     how = Evaluation(
-        _limits(request), _positive(f"tasks.{request.name}.batch_size", options.get("batch_size", default))
+        _limits(request), _positive(f"tasks.{request.name}.options.batch_size", options.get("batch_size", default))
     )
     templates = _strings(request, "templates", source.templates)
-    check_templates(f"tasks.{request.name}", templates)
+    check_templates(f"tasks.{request.name}.options", templates)
     head = text_head(encoder.text, source.class_names, templates)
     splits = prepare(source, encoder.preprocess, progress)
     return ZeroShotClassification(request.name, splits, head, source.class_names, how)
@@ -146,15 +146,14 @@ def image_source(request: TaskRequest) -> ImageSource:
     Raises:
         ValueError: it is neither (near names of packs and registered tasks are suggested), or an option is unknown.
     """
-    where, options = f"tasks.{request.name}", request.options
+    where, options = f"tasks.{request.name}.options", request.options
     if request.source.startswith("embedded/"):
         check_options(where, options, _COMMON_OPTIONS)
         return PackSource(embedded.pack_path(request.source.removeprefix("embedded/")))
     if not Path(request.source).is_dir():
         known = [f"embedded/{name}" for name in embedded.pack_names()] + list(TASKS)
-        raise ValueError(
-            f"{where}: {request.source!r} is no folder, embedded pack or registered task; {near(request.source, known)}"
-        )
+        rule = f"{request.source!r} is no folder, embedded pack or registered task"
+        raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
     check_options(where, options, _COMMON_OPTIONS + _FOLDER_OPTIONS)
     chosen: dict[str, Any] = {k: options[k] for k in _FOLDER_OPTIONS if k in options}
     return FolderSource(Path(request.source), **chosen)
@@ -200,5 +199,5 @@ def _positive(where: str, value: object) -> int:
 def _strings(request: TaskRequest, name: str, default: Sequence[str]) -> Sequence[str]:
     value: Any = request.options.get(name, default)
     if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"tasks.{request.name}.{name}: must be a list of strings, got {value!r}")
+        raise ValueError(f"tasks.{request.name}.options.{name}: must be a list of strings, got {value!r}")
     return list(value)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,8 @@ class ClipText:
         self.weights = weights
         self.logit_scale = float(self._model.logit_scale.detach().exp())
         state = {k: v for k, v in self._model.state_dict().items() if not k.startswith("visual.")}
-        shape = [f"{n} {list(t.shape)}" for n, t in state.items()]
-        content = [t.contiguous().numpy().tobytes() for t in state.values()]
-        self.fingerprint = digest([activation(_text_module(self._model)), *shape, *content])
+        names = [activation(_text_module(self._model)), *(f"{n} {list(t.shape)}" for n, t in state.items())]
+        self.fingerprint = digest(chain(names, (t.numpy().tobytes() for t in state.values())))
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids of shape (len(prompts), L)."""

@@ -54,12 +54,8 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     if name.endswith(".json"):
         return _from_file(name, Path(name), preprocess)
     if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
-        raise ValueError(f"backbone.model: no open_clip architecture {name!r}; {_near_models(name, known)}")
+        raise ValueError(f"backbone.model: no open_clip architecture or .json file {name!r}; {near(name, known)}")
     return _create(name, name, preprocess)
-
-
-def _near_models(name: str, known: list[str]) -> str:
-    return f"{near(name, known)} (or embedded/tiny-vit, or a .json file)" if name else "give one"
 
 
 def _from_file(name: str, path: Path, preprocess: Mapping[str, object]) -> Architecture:

@@ -5,7 +5,6 @@ Shape legend: N images of a split, C, H, W channels, height and width. Pixels ar
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,15 +64,17 @@ class ImageSet:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def to(self, device: torch.device) -> "ImageSet":
-        """Copy pixels and labels to an accelerator; on the CPU the memory-mapped files are used as they are.
+    def to(self, device: torch.device, count: int) -> "ImageSet":
+        """Copy the first `count` images and labels to an accelerator; on the CPU the mapped files are used as they are.
 
         The mapped pages are the kernel's cache: workers of one machine share them.
         """
         if device.type == "cpu":
             return self
-        chunks = tuple(chunk.to(device) for chunk in self.chunks)
-        return ImageSet(chunks, self.chunk_size, self.labels_N.to(device), self.keys, self.fingerprint)
+        starts = range(0, count, self.chunk_size)
+        chunks = tuple(self.slice(i, min(i + self.chunk_size, count)).to(device) for i in starts)
+        labels_N = self.labels_N[:count].to(device)
+        return ImageSet(chunks, self.chunk_size, labels_N, self.keys[:count], self.fingerprint)
 
 
 def prepare(source: ImageSource, preprocess: Preprocess, progress: Progress | None = None) -> dict[str, ImageSet]:
@@ -127,7 +128,7 @@ def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preproc
     )
     content, resize = hashlib.blake2b(digest_size=16), preprocess.resizer()
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor() as pool,
         path.open("wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):

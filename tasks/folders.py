@@ -1,7 +1,6 @@
 """Folders of images as an image source: ROOT/CLASS/* or ROOT/{train,val,test}/CLASS/*."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +52,8 @@ class FolderSource:
         """
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder; {near(root.name, (p.name for p in root.parent.glob('*')))}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"{root}: val_fraction: must be in (0, 1), got {val_fraction}")
+        if not (isinstance(val_fraction, float | int) and 0 < val_fraction < 1):
+            raise ValueError(f"{root}: val_fraction: must be in (0, 1), got {val_fraction!r}")
         self.name = str(root)
         self.templates = templates
         self._val_fraction = val_fraction
@@ -102,7 +101,7 @@ class FolderSource:
             label = labels[path.relative_to(part).parts[0]]
             return ImageRecord(str(path), label, content_hash(path.read_bytes()), path)
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor() as pool:
             return list(pool.map(record, self._files[split]))
 
 
@@ -135,6 +134,8 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _checked_names(root: Path, names: Mapping[str, str], classes: Sequence[str]) -> Mapping[str, str]:
+    if not isinstance(names, Mapping):
+        raise ValueError(f"{root}: class_names: must be a mapping of class folder to name, got {names!r}")
     for name in names:
         if name not in classes:
             raise ValueError(f"{root}: class_names: no class folder {name!r}; {near(name, classes)}")

@@ -55,10 +55,10 @@ def check_templates(where: str, templates: Sequence[str]) -> None:
         ValueError: there is none, or one does not hold {} exactly once.
     """
     if not templates:
-        raise ValueError(f"{where}: templates: must hold at least one, such as 'a photo of a {{}}.'")
+        raise ValueError(f"{where}.templates: must hold at least one, such as 'a photo of a {{}}.'")
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(f"{where}: templates: each must hold {{}} exactly once, got {template!r}")
+            raise ValueError(f"{where}.templates: each must hold {{}} exactly once, got {template!r}")
 
 
 def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[str]) -> Head:

@@ -35,8 +35,9 @@ def check_options(where: str, options: Iterable[str], known: Iterable[str]) -> N
     Raises:
         ValueError: an option is not in `known`; near names are suggested.
     """
+    names = set(known)
     for name in options:
-        if name not in (names := list(known)):
+        if name not in names:
             raise ValueError(f"{where}.{name}: unknown option; {near(name, names)}")
 
 

@@ -20,9 +20,17 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
         save_file({name: t.contiguous() for name, t in state.items()}, partial, {"format": "pt", **metadata})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         size = sum(t.numel() * t.element_size() for t in state.values())
         raise ValueError(f"{path}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

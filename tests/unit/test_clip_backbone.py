@@ -264,7 +264,7 @@ def test_openai_tags_need_quick_gelu_before_anything_is_downloaded() -> None:
 
 
 def test_unknown_models_and_options_suggest_near_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no open_clip architecture 'ViT-B-33'; did you mean 'ViT-B-32'"):
+    with pytest.raises(ValueError, match="no open_clip architecture or .json file 'ViT-B-33'; did you mean 'ViT-B-32'"):
         create("ViT-B-33", {})
     with pytest.raises(ValueError, match="embedded/tiny-vitt: .*did you mean 'tiny-vit'"):
         create("embedded/tiny-vitt", {})

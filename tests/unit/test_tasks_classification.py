@@ -130,9 +130,9 @@ def test_bad_requests_are_explained(images: Path) -> None:
         load(backbone, "imagez")
     with pytest.raises(ValueError, match="embedded/mnst: no such embedded pack; did you mean 'mnist'"):
         load(backbone, "embedded/mnst")
-    with pytest.raises(ValueError, match=r"tasks\.things\.template: unknown option; did you mean 'templates'"):
+    with pytest.raises(ValueError, match=r"tasks\.things\.options\.template: unknown option; did you mean 'templates'"):
         load(backbone, images, template=["a {}"])
-    with pytest.raises(ValueError, match=r"tasks\.things\.val_fraction: unknown option"):
+    with pytest.raises(ValueError, match=r"tasks\.things\.options\.val_fraction: unknown option"):
         load(backbone, "embedded/mnist", val_fraction=0.5)
     with pytest.raises(ValueError, match="each must hold {} exactly once, got 'a photo'"):
         load(backbone, images, templates=["a photo"])

@@ -95,6 +95,8 @@ def test_names_of_classes_come_from_folders_or_from_the_options(tmp_path: Path) 
     assert FolderSource(root, class_names={"dog": "hound"}).class_names == ["big cat", "hound"]
     with pytest.raises(ValueError, match="class_names: no class folder 'dogs'; did you mean 'dog'"):
         FolderSource(root, class_names={"dogs": "hound"})
+    with pytest.raises(ValueError, match="class_names: must be a mapping of class folder to name"):
+        FolderSource(root, class_names=["cat", "dog"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,9 @@ def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for start in range(11):
         for stop in range(start + 1, 12):
             assert torch.equal(images.slice(start, stop), whole[start:stop])
+    assert images.to(torch.device("cpu"), 6) is images
+    moved = images.to(torch.device("meta"), 6)
+    assert [len(c) for c in moved.chunks] == [4, 2] and len(moved) == len(moved.keys) == 6
 
 
 @pytest.fixture
@@ -248,6 +253,12 @@ def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path: Path, small_disk:
     with pytest.raises(ValueError, match="no space left.*LINES_SWEEP_CACHE"):
         prepare(FolderSource(tmp_path / "set"), PLAIN)
     assert not [p for p in (cache_root() / "images").iterdir() if p.suffix != ".lock"]
+
+
+def test_a_cache_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be made .*set LINES_SWEEP_CACHE"):
+        cached(tmp_path / "file" / "x" / "entry", lambda path: path.mkdir())
 
 
 def test_one_creates_while_the_others_wait(tmp_path: Path) -> None:

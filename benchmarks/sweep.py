@@ -1,0 +1,159 @@
+"""A sweep over the embedded tasks: the pipeline's wall time against a bare PyTorch loop, and two workers against one.
+
+The bare loop makes the same forward passes over the same tensors, which lie in memory, with the weights set by a plain
+loop over parameters. Both sides use one thread a worker. What is timed begins once workers have loaded and ends with
+the tables on disk. Sides alternate, so that a machine that changes its speed hurts all of them. Run:
+python -m benchmarks.sweep
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.cluster import local_ray
+from pipeline.ledger import Identity
+from pipeline.loading import load_experts, load_model
+from pipeline.loading import prepare as prepare_run
+from pipeline.plan import Plan, make_plan
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.run import run
+from pipeline.spec_load import parse_spec
+from pipeline.worker import make_worker
+from tasks.base import Backbone, TaskRequest
+from tasks.classification import image_source, image_text
+from tasks.data import prepare
+from tasks.heads import text_head
+
+BATCH = 128
+TASKS = ["mnist", "fashion", "letters", "kana", "greek", "emoji", "icons", "clipart"]
+
+
+def spec_of(candidates: int, samples: int) -> dict[str, object]:
+    """One arm of `candidates` constants over a merge, so that bare loop and pipeline do the same passes."""
+    grid = [round(0.01 * (i + 1), 6) for i in range(candidates)]
+    return {
+        "name": "benchmark",
+        "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+        "base": "embedded/base",
+        "experts": {t: f"embedded/{t}" for t in TASKS},
+        "tasks": TASKS,
+        "limits": {"val": samples, "test": 1},
+        "arms": {"merge": {"merge": "sum", "scaling": {"alpha": {"grid": grid}}, "select": {"maximise": "mean"}}},
+    }
+
+
+def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
+    """Split -> (uint8 images, labels, head) of each task, in memory."""
+    encoder = image_text(backbone)
+    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"val": [], "test": []}
+    for name, task in plan.spec.tasks.items():
+        source = image_source(TaskRequest(name, task.source))
+        head = text_head(encoder.text, source.class_names, source.templates).weights_KD
+        for split, images in prepare(source, encoder.preprocess).items():
+            n = plan.spec.limits[split] if split in found else 0
+            if n:
+                found[split].append((images.slice(0, n).clone(), images.labels_N[:n], head))
+    return found
+
+
+def bare_loop(plan: Plan) -> Callable[[], float]:
+    """The same passes without the pipeline; returns what times one sweep in seconds."""
+    model = load_model(plan.spec, torch.device("cpu"))
+    base = {name: tensor.float() for name, tensor in model.base.tensors.items()}
+    singles = [expert.delta for expert in load_experts(plan.spec, model)]
+    total = {name: torch.stack([delta[name] for delta in singles]).sum(0) for name in base}
+    grid = [float(point["alpha"]) for group in plan.searched for point in group.space.grid()]
+    edits = [(total, 0.0), *((delta, 1.0) for delta in singles), *((total, alpha) for alpha in grid)]
+    parameters = dict(model.backbone.module.named_parameters())
+    encoder, data = image_text(model.backbone), tensors(plan, model.backbone)
+
+    def evaluate(split: str) -> None:
+        for images, labels, head in data[split]:
+            for i in range(0, len(labels), BATCH):
+                (encoder.encode(images[i : i + BATCH]) @ head.T).argmax(1).eq(labels[i : i + BATCH]).sum().item()
+
+    @torch.inference_mode()
+    def sweep() -> float:
+        started = time.perf_counter()
+        for i, (delta, coefficient) in enumerate(edits):
+            for name, parameter in parameters.items():
+                parameter.copy_(base[name] + coefficient * delta[name])
+            evaluate("val")
+            if i <= len(singles) + 1:  # the references, and the one that is chosen, see the test too
+                evaluate("test")
+        return time.perf_counter() - started
+
+    return sweep
+
+
+def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[], float]:
+    """Workers that have loaded and are warm; returns what times one whole run in seconds, tables included."""
+    pool = RayPool(partial(make_worker, spec=plan.spec), ActorShape(workers))
+    shared = Shared(pool)
+    with tempfile.TemporaryDirectory() as folder:
+        run(plan, identity, Path(folder) / "warm-up", lambda: shared, None)
+
+    def sweep() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            run(plan, identity, Path(folder) / "run", lambda: shared, None)
+            return time.perf_counter() - started
+
+    return sweep
+
+
+class Shared:
+    """A pool that outlives the run that it is lent to."""
+
+    def __init__(self, pool: RayPool) -> None:
+        """Lend `pool`."""
+        self.workers, self.submit, self.wait = pool.workers, pool.submit, pool.wait
+
+    def close(self) -> None:
+        """Leave the workers as they are."""
+
+
+def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median seconds of each side, run in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, sweep in sides.items():
+            seconds[name].append(sweep())
+    for name, values in seconds.items():
+        print(f"{name:24} " + " ".join(f"{v:7.2f}" for v in values) + "  s")
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Print seconds and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=128, help="validation images of each task")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    plan = make_plan(parse_spec(spec_of(options.candidates, options.samples)))
+    identity = prepare_run(plan.spec, "cpu", lambda what, done, total: None)
+    with local_ray(num_cpus=4):
+        sides = {
+            "bare loop": bare_loop(plan),
+            "pipeline, 1 worker": pipeline_sweep(plan, identity, 1),
+            "pipeline, 2 workers": pipeline_sweep(plan, identity, 2),
+        }
+        medians = alternate(sides, options.rounds)
+    one, two = medians["pipeline, 1 worker"], medians["pipeline, 2 workers"]
+    images = (options.candidates + len(TASKS) + 1) * len(TASKS) * options.samples
+    print(f"images a sweep: {images}; bare loop: {images / medians['bare loop']:.0f} images/s on one thread")
+    print(f"overhead: one worker takes {one / medians['bare loop']:.3f} times the bare loop (aim 1.05, at most 1.15)")
+    print(f"speed-up: two workers are {one / two:.2f} times as fast as one (aim 1.8)")
+
+
+if __name__ == "__main__":
+    main()

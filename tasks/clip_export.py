@@ -1,0 +1,49 @@
+"""An edited image tower with its base's text tower as one open_clip model: state dict and configuration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from tasks import embedded
+from tasks.clip import OpenClipBackbone
+
+
+def open_clip_state(backbone: OpenClipBackbone) -> dict[str, Tensor]:
+    """The whole model as it stands: `visual.*` of the edited tower, and the base's text tower as its file has it."""
+    visual = {f"visual.{name}": tensor.detach().cpu() for name, tensor in backbone.module.state_dict().items()}
+    return visual | dict(backbone.text.weights)
+
+
+def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
+    """The content of open_clip_config.json.
+
+    Raises:
+        ValueError: open_clip does not know the architecture's configuration.
+    """
+    name = backbone.model_name
+    path = embedded.model_config_path(name.removeprefix("embedded/")) if name.startswith("embedded/") else Path(name)
+    config = json.loads(path.read_text()) if path.suffix == ".json" else open_clip.get_model_config(name)
+    if not config:
+        raise ValueError(f"backbone.model: {name}: open_clip has no configuration of that name to export")
+    model = dict(config.get("model_cfg") or config)
+    model.pop("preprocess_cfg", None)
+    how = backbone.preprocess
+    preprocess = {
+        "size": list(how.size),
+        "mean": list(how.mean),
+        "std": list(how.std),
+        "interpolation": how.interpolation,
+        "resize_mode": how.resize_mode,
+    }
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def vocabulary(backbone: OpenClipBackbone) -> Path | None:
+    """The tokenizer's vocabulary where it is not open_clip's own."""
+    if not backbone.model_name.startswith("embedded/"):
+        return None
+    folder = embedded.model_config_path(backbone.model_name.removeprefix("embedded/")).parent
+    return next(iter(folder.glob("bpe_*.txt.gz")), None)
