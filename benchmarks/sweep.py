@@ -51,14 +51,14 @@ def spec_of(candidates: int, samples: int) -> dict[str, object]:
 
 def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
     """Split -> (uint8 images, labels, head) of each task, in memory."""
-    encoder = image_text(backbone)
+    encoder, limits = image_text(backbone), {str(split): n for split, n in plan.spec.limits.items()}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"val": [], "test": []}
     for name, task in plan.spec.tasks.items():
         source = image_source(TaskRequest(name, task.source))
         head = text_head(encoder.text, source.class_names, source.templates).weights_KD
         for split, images in prepare(source, encoder.preprocess).items():
-            n = plan.spec.limits[split] if split in found else 0
-            if n:
+            if split in found:
+                n = limits[split]
                 found[split].append((images.slice(0, n).clone(), images.labels_N[:n], head))
     return found
 

@@ -36,7 +36,7 @@ class AppendLog:
         self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.close()
             raise LockedError(f"{path}: another process is writing it") from error
         self._synced = time.monotonic()
@@ -66,9 +66,11 @@ class AppendLog:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Force everything to the disk and release the lock."""
-        self._sync()
-        self._file.close()
+        """Force everything to the disk and release the lock, also where the disk is full."""
+        try:
+            self._sync()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> Self:
         """Use as a context, which closes it."""
@@ -109,9 +111,14 @@ def read_records(path: Path) -> Iterator[Record]:
             left -= len(line)
             if left < 0:
                 return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}: line {number} is damaged ({error}); restore the file or start anew"
-                ) from error
+            yield _record(path, number, line)
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path}: line {number} is damaged ({error}); restore the file or start anew") from error
+    if not isinstance(record, dict) or "record" not in record:
+        raise ValueError(f"{path}: line {number} is damaged (not a record); restore the file or start anew")
+    return record

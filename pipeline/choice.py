@@ -96,10 +96,11 @@ def choose(candidates: Iterable[Candidate]) -> Candidate | None:
 
 def candidates(group: Group, proposals: Iterable[Proposal], ledger: Ledger, refs: References) -> list[Candidate]:
     """Every proposal of a group whose shards are all answered, judged."""
-    return [judge(group, p, ledger, refs) for p in proposals if _answered(group, p, ledger)]
+    return [judge(group, p, ledger, refs) for p in proposals if answered(group, p, ledger)]
 
 
-def _answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
+def answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
+    """Whether every validation shard of a proposal has a score or a failure."""
     requests = ledger.requests(group.recipe(proposal.point), validation_tasks(group), "val")
     return all(r.key in ledger.answers for r in requests)
 

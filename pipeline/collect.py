@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.arms import Group
-from pipeline.choice import Candidate, References, choose, judge_all, references
+from pipeline.choice import Candidate, References, answered, choose, judge_all, references
 from pipeline.journal import GroupKey
 from pipeline.ledger import Ledger
 from pipeline.messages import Failure
@@ -54,7 +54,8 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
 
 def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:
     for group in plan.references:
-        yield _reference(group, ledger)
+        if answered(group, Proposal(0, {}), ledger):
+            yield _reference(group, ledger)
     for found in judge_all(plan, ledger, proposals).values():
         chosen = choose(found)
         for candidate, on_front in zip(found, _front(found), strict=True):

@@ -59,6 +59,7 @@ class Driver:
         self._cache = cache
         self._watch = watch
         self._tickets: dict[Key, list[Ticket]] = {}
+        self._checked: set[str] = set()
         self.progress = Progress()
         self.proposals: dict[GroupKey, list[Proposal]] = {}
 
@@ -67,6 +68,9 @@ class Driver:
 
         Args:
             recorded: the proposals that the journal holds already.
+
+        Raises:
+            ValueError: a worker holds other checkpoints, data or versions than the run; a reference scored 0.
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
         self.progress.shards_expected = expected_shards(self.plan, self.ledger)
@@ -127,7 +131,7 @@ class Driver:
     def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
         """Ask for what is not known yet, and not asked for yet, of a recipe's shards."""
         wanted = [r for r in self.ledger.requests(recipe, tasks, split) if r.key not in self.ledger.answers]
-        cached = [s for r in wanted if self._cache is not None and (s := self._cache.get(r.key)) is not None]
+        cached = [s for r in wanted if self._cache is not None and (s := self._cache.get(r)) is not None]
         self._keep(cached)
         self.progress.from_cache += len(cached)
         wanted = [r for r in wanted if r.key not in self.ledger.answers]
@@ -144,9 +148,17 @@ class Driver:
         self._journal.answers(answers)
         self.ledger.answers.update((a.request.key, a) for a in answers)
 
+    def _check_workers(self) -> None:
+        """Refuse a worker that holds something else before any answer of it is journaled or cached."""
+        for worker in self._pool.workers:
+            if worker.name not in self._checked:
+                self.ledger.identity.check(worker)
+                self._checked.add(worker.name)
+
     def _absorb(self) -> None:
         """Wait for answers and pass them on."""
         answers = self._pool.wait(timeout=1.0)
+        self._check_workers()
         self._keep(answers)
         if self._cache is not None:
             self._cache.add(a for a in answers if isinstance(a, ShardScore))

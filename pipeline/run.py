@@ -73,8 +73,6 @@ def _kept(history: History) -> dict[Any, ShardScore | Failure]:
 def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder: Path) -> None:
     started = time.monotonic()
     driver.run(history.proposals)
-    for worker in pool.workers:
-        driver.ledger.identity.check(worker)
     earlier = history.provenance.get("seconds", {}).get("total", 0.0)
     known = {
         "complete": True,

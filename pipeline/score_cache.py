@@ -1,13 +1,20 @@
 """Scores that any run may use again: the same weights, data and numerics give the same score."""
 
 import hashlib
-import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.append_log import AppendLog, LockedError, read_records
-from pipeline.journal import Key, answer_record, parse_answer
-from pipeline.messages import ShardScore
+from pipeline.journal import answer_record, parse_answer
+from pipeline.messages import EvalRequest, ShardScore
+
+#: Recipe id, task, split, first sample, end: shard 3 of another limit or shard size is another set of samples.
+_Samples = tuple[str, str, str, int, int]
+
+
+def _samples(request: EvalRequest) -> _Samples:
+    return request.recipe_id, request.task, request.split, request.start, request.stop
 
 
 class ScoreCache:
@@ -26,19 +33,20 @@ class ScoreCache:
             context: the whole context as text.
         """
         self._path = folder / "scores" / f"{hashlib.blake2b(context.encode(), digest_size=12).hexdigest()}.jsonl"
-        self._scores: dict[Key, ShardScore] = {}
+        self._scores: dict[_Samples, ShardScore] = {}
         for record in read_records(self._path):
             answer = parse_answer(record.pop("record"), record)
             assert isinstance(answer, ShardScore)
-            self._scores[answer.request.key] = answer
+            self._scores[_samples(answer.request)] = answer
 
-    def get(self, key: Key) -> ShardScore | None:
-        """The score of (recipe id, task, split, shard), if one is known."""
-        return self._scores.get(key)
+    def get(self, request: EvalRequest) -> ShardScore | None:
+        """The score of the very samples that `request` asks for, if it is known."""
+        score = self._scores.get(_samples(request))
+        return None if score is None else replace(score, request=request)
 
     def add(self, scores: Iterable[ShardScore]) -> None:
         """Keep new scores; where another run is writing just now they are left out, which costs time, never truth."""
-        new = [s for s in scores if s.request.key not in self._scores]
+        new = [s for s in scores if _samples(s.request) not in self._scores]
         if not new:
             return
         try:
@@ -46,9 +54,4 @@ class ScoreCache:
                 log.append([answer_record(s) for s in new])
         except LockedError:
             return
-        self._scores.update((s.request.key, s) for s in new)
-
-
-def default_folder() -> Path:
-    """`$LINES_SWEEP_CACHE`, or `~/.cache/lines-sweep`."""
-    return Path(os.environ.get("LINES_SWEEP_CACHE") or Path.home() / ".cache" / "lines-sweep")
+        self._scores.update((_samples(s.request), s) for s in new)

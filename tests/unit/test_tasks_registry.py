@@ -46,7 +46,8 @@ def test_a_plugin_file_is_run_once_and_registers(tmp_path: Path) -> None:
         "TASKS.register('plugin-of-a-test', load)\n"
     )
     load_plugins([str(file), str(file)])
-    assert TASKS["plugin-of-a-test"](None, None, None) == "loaded"
+    loaded: object = TASKS["plugin-of-a-test"](None, None, None)
+    assert loaded == "loaded"
 
 
 def test_a_plugin_that_fails_is_named(tmp_path: Path) -> None:
