@@ -40,9 +40,13 @@ class Template:
         """The recipe that `point` says."""
         alpha = _fill(self.alpha, point)
         beta = 1 - alpha if self.one_minus_alpha else _fill(self.beta, point)  # type: ignore[operator]
-        weights = tuple(_fill(w, point) for w in self.weights)
-        params = {name: _fill(value, point) for name, value in self.params.items()}
+        weights, params = self.filled(point)
         return Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
+
+    def filled(self, point: Point) -> tuple[tuple[float, ...], dict[str, ParamValue]]:
+        """The weights of the experts, and the parameters of method and scaling function, that `point` says."""
+        weights = tuple(_fill(w, point) for w in self.weights)
+        return weights, {name: _fill(value, point) for name, value in self.params.items()}  # type: ignore[return-value]
 
 
 def _fill(slot: Slot, point: Point) -> ParamValue:
@@ -87,6 +91,11 @@ class Group:
     def recipe(self, point: Point) -> Recipe:
         """The recipe of a point of the group's space."""
         return self.template.recipe(point)
+
+
+def validation_tasks(group: Group) -> list[str]:
+    """The tasks that are scored while searching."""
+    return [task for task, role in group.roles.items() if role != "ood"]
 
 
 def make_groups(name: str, arm: Arm, spec: RunSpec, control_of: str = "", control: str = "") -> list[Group]:

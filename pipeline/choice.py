@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.arms import Group
+from pipeline.arms import Group, validation_tasks
 from pipeline.ledger import Ledger
 from pipeline.plan import Plan, flattened
 from pipeline.recipe import Recipe
@@ -43,11 +43,6 @@ class References:
     def of(self, task: str, role: str) -> float | None:
         """The reference of a task in a role."""
         return (self.target if role == "target" else self.control).get(task)
-
-
-def validation_tasks(group: Group) -> list[str]:
-    """The tasks that are scored while searching."""
-    return [task for task, role in group.roles.items() if role != "ood"]
 
 
 def references(plan: Plan, ledger: Ledger, split: str) -> References:

@@ -50,7 +50,7 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
         if spec.resources.pool == "ray":
             stack.enter_context(local_ray(address=where.address))
         identity = prepare_shown(spec, _device_type(spec), console)
-        cache = ScoreCache(cache_root(), _context(spec, identity)) if where.use_cache else None
+        cache = ScoreCache(cache_root(), identity) if where.use_cache else None
         display = stack.enter_context(Display(console).shown())
         run(plan, identity, where.folder, partial(_open_pool, spec), cache, display)
 
@@ -77,9 +77,3 @@ def _open_pool(spec: RunSpec) -> Pool:
     if spec.resources.pool == "local":
         return LocalPool(Worker(spec))
     return RayPool(partial(make_worker, spec=spec), actor_shape(spec.resources))
-
-
-def _context(spec: RunSpec, identity: Identity) -> str:
-    """All that a score depends on beside recipe, task and shard."""
-    tasks = {name: task[0] for name, task in identity.tasks.items()}
-    return f"{identity.fingerprint} {sorted(tasks.items())} {spec.shard_size} {identity.numerics}"

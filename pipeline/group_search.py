@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.arms import Group
-from pipeline.choice import Candidate, References, judge, validation_tasks
+from pipeline.arms import Group, validation_tasks
+from pipeline.choice import Candidate, References, judge
 from pipeline.journal import GroupKey, Key
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe

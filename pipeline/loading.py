@@ -14,7 +14,7 @@ from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.sources import locate
 from pipeline.spec import RunSpec
 from tasks.base import Backbone, Task, TaskRequest
-from tasks.classification import load_task
+from tasks.classification import ImageTextBackbone, load_task
 from tasks.clip_models import pretrained_source
 from tasks.registry import BACKBONES, load_plugins
 
@@ -69,8 +69,11 @@ def load_model(spec: RunSpec, device: torch.device) -> Model:
     if source.startswith(_PRETRAINED):
         options["pretrained"] = source.removeprefix(_PRETRAINED)
         source = pretrained_source(spec.backbone.model, options["pretrained"])
+    try:
+        build = BACKBONES[spec.backbone.family]
+    except ValueError as error:
+        raise ValueError(f"backbone.family: {error}") from None
     checkpoint = read_checkpoint(source)
-    build = BACKBONES[spec.backbone.family]
     backbone = build(spec.backbone.model, checkpoint.state, device, dtype_of(spec), options)
     base = backbone.select(checkpoint.state, _file(source))
     return Model(backbone, Named(spec.base, base), checkpoint.fingerprint)
@@ -117,10 +120,15 @@ def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
         def progress(done: int, total: int, name: str = name) -> None:
             report(f"decoding {name}", done, total)
 
-        tasks[name] = load_task(request, model.backbone, progress)
+        where = f"ood.{name}" if name in spec.ood else f"tasks.{name}"
+        try:
+            tasks[name] = load_task(request, model.backbone, progress)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
-                raise ValueError(f"tasks.{name}: {task.source}: has no {split} samples")
+                raise ValueError(f"{where}: {task.source}: has no {split} samples")
     return tasks
 
 
@@ -137,7 +145,9 @@ def identify(
         device: what kind of device evaluates.
     """
     checkpoints = {"base": model.fingerprint, **experts}
-    text = "\0".join([spec.backbone.family, spec.backbone.model, *checkpoints.values()])
+    # Mean and standard deviation are applied on the device, so they are in no data set's fingerprint.
+    inputs = repr(model.backbone.preprocess) if isinstance(model.backbone, ImageTextBackbone) else ""
+    text = "\0".join([spec.backbone.family, spec.backbone.model, inputs, *checkpoints.values()])
     return Identity(
         fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
         tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},

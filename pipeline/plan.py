@@ -1,19 +1,30 @@
 """The whole of a run as groups: references first, then the arms, then the matched controls of LiNeS arms."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline.arms import FINE_TUNED, PRE_TRAINED, Group, Template, is_fine_tuned, make_groups, pre_trained
-from pipeline.merging.methods import METHODS
+from pipeline.arms import (
+    FINE_TUNED,
+    PRE_TRAINED,
+    Group,
+    Template,
+    is_fine_tuned,
+    make_groups,
+    pre_trained,
+    validation_tasks,
+)
+from pipeline.merging.methods import METHODS, resolve_weights
 from pipeline.merging.parameters import look_up, near
-from pipeline.merging.scaling import split_control
+from pipeline.merging.scaling import SCALINGS
 from pipeline.recipe import Recipe
 from pipeline.spec import Arm, RunSpec, Scaling, Search
 from pipeline.spec_values import Grid, Range
 from search.objectives import Objective
 from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
-from search.space import Space
+from search.space import Choice, Space
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,12 @@ def make_plan(spec: RunSpec) -> Plan:
     references, searched, equal_mean = [pre_trained(spec)], [], []
     for name, arm in spec.arms.items():
         _check_name(name, spec)
-        groups = [_checked(group, spec) for group in make_groups(name, arm, spec)]
+        groups = _checked_groups(name, arm, spec)
         references += [g for g in groups if is_fine_tuned(g)]
         searched += [g for g in groups if not is_fine_tuned(g)]
         if spec.controls.kinds and groups[0].template.scaling != "constant":
-            searched += _tuned_controls(name, arm, spec)
+            for control, tuned in _tuned_controls(arm, spec).items():
+                searched += make_groups(f"{name}, {control}", tuned, spec, name, control)
             if "uniform" in spec.controls.kinds:
                 equal_mean += [(_equal_mean_control(g), g) for g in groups]
     missing = [e for e in spec.experts if not any(g.name == e for g in references)]
@@ -71,28 +83,55 @@ def _check_name(name: str, spec: RunSpec) -> None:
             raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}")
 
 
-def _checked(group: Group, spec: RunSpec) -> Group:
-    """Check what a group's search needs, so that it cannot fail once workers run."""
-    try:
-        _check_params(group)
+def _checked_groups(name: str, arm: Arm, spec: RunSpec) -> list[Group]:
+    """An arm's groups, once it is known that their searches cannot fail when workers run."""
+    with _at(f"arms.{name}: "):
+        groups = make_groups(name, arm, spec)
+    for group in groups:
+        with _at(f"arms.{name}."):
+            _check_recipes(group, len(spec.experts))
         for expression in group.objectives:
-            Objective.parse(expression, [task for task, role in group.roles.items() if role != "ood"])
-        proposer(group, spec)
+            with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
+                Objective.parse(expression, validation_tasks(group))
+        with _at(f"arms.{name}.search: "):
+            proposer(group, spec)
+    return groups
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Say where in the spec an error is."""
+    try:
+        yield
     except ValueError as error:
-        raise ValueError(f"arms.{group.arm}: {error}") from error
-    return group
+        raise ValueError(f"{path}{error}") from error
 
 
-def _check_params(group: Group) -> None:
-    """Every parameter is one that the method or the function of depth declares, and constants are in range."""
-    method = look_up(METHODS, group.template.method, "merge method")
-    _, scaling = split_control(group.template.scaling)
+def _check_recipes(group: Group, num_experts: int) -> None:
+    """Method and function are known, and take every parameter and weight that a point can give them."""
+    template = group.template
+    if template.scaling not in SCALINGS:
+        raise ValueError(f"scaling.function: unknown name {template.scaling!r}{near(template.scaling, SCALINGS)}")
+    method, scaling = look_up(METHODS, template.method, "merge.method"), SCALINGS[template.scaling]
     declared = {p.name: p for p in (*method.parameters, *scaling.parameters)}
-    for name, value in group.template.params.items():
-        if name not in declared:
-            raise ValueError(f"params: unknown parameter {name!r}{near(name, declared)}")
-        if value != name and not isinstance(value, tuple):
-            declared[name].check(value)
+    for point in _corners(group.space):
+        weights, params = template.filled(point)
+        for name, value in params.items():
+            if name not in declared:
+                raise ValueError(f"params: unknown parameter {name!r}{near(name, declared)}")
+            with _at("params."):
+                declared[name].check(value)
+        with _at("merge.weights: "):  # tried on empty task vectors: the method itself says which weights it can use
+            method.combine([{}] * num_experts, resolve_weights(weights, num_experts), {})
+
+
+def _corners(space: Space) -> list[dict[str, float | int | str]]:
+    """Points with every dimension at its lowest, its highest and between them: what is allowed are intervals."""
+    ends = {
+        d.name: sorted(d.choices) if isinstance(d, Choice) else [d.low, (d.low + d.high) / 2, d.high]
+        for d in space.dims
+    }
+    return [{name: values[i * (len(values) - 1) // 2] for name, values in ends.items()} for i in range(3)]
 
 
 def proposer(group: Group, spec: RunSpec) -> Proposer:
@@ -102,26 +141,23 @@ def proposer(group: Group, spec: RunSpec) -> Proposer:
         ValueError: the sampler is unknown or cannot do what is asked.
     """
     seed = zlib.crc32(f"{spec.seed}/{group.arm}/{group.name}".encode())
-    search = group.search if group.space.dims else Search()
-    return make_proposer(
-        group.space, SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
-    )
+    search = group.search
+    config = SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
+    return make_proposer(group.space, config)
 
 
-def _tuned_controls(name: str, arm: Arm, spec: RunSpec) -> list[Group]:
+def _tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is."""
-    groups = []
+    controls = {}
     if "uniform" in spec.controls.kinds:
-        top = max(1.0, _highest(arm.scaling.alpha), _highest(arm.scaling.beta))
+        top = max(1.0, _highest(arm.scaling.alpha) + _highest(arm.scaling.beta))
         last = spec.controls.constants - 1
         grid = Grid(grid=tuple(round(top * i / last, 6) for i in range(last + 1)))
-        constant = arm.model_copy(update={"scaling": Scaling(alpha=grid), "search": Search()})
-        groups += make_groups(f"{name}, constant", constant, spec, name, "constant")
+        controls["constant"] = arm.model_copy(update={"scaling": Scaling(alpha=grid), "search": Search()})
     if "reversed" in spec.controls.kinds:
         scaling = arm.scaling.model_copy(update={"function": f"reversed:{arm.scaling.function}"})
-        mirrored = arm.model_copy(update={"scaling": scaling})
-        groups += make_groups(f"{name}, reversed", mirrored, spec, name, "reversed")
-    return groups
+        controls["reversed"] = arm.model_copy(update={"scaling": scaling})
+    return controls
 
 
 def _highest(value: object) -> float:

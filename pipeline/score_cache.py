@@ -7,51 +7,53 @@ from pathlib import Path
 
 from pipeline.append_log import AppendLog, LockedError, read_records
 from pipeline.journal import answer_record, parse_answer
+from pipeline.ledger import Identity
 from pipeline.messages import EvalRequest, ShardScore
 
-#: Recipe id, task, split, first sample, end: shard 3 of another limit or shard size is another set of samples.
-_Samples = tuple[str, str, str, int, int]
-
-
-def _samples(request: EvalRequest) -> _Samples:
-    return request.recipe_id, request.task, request.split, request.start, request.stop
+#: Recipe id, the task's fingerprint, split, start, stop: neither a task's name nor the cut into shards is part of it.
+_Key = tuple[str, str, str, int, int]
 
 
 class ScoreCache:
-    """Scores of one context, in one file of the cache's folder.
+    """Scores under one set of checkpoints and numerics (precision, device type, version of torch), in one file.
 
-    The context is all that a score depends on beside its recipe, task and shard: the fingerprints of base, experts and
-    tasks, the shard size, and the numerics (dtype, device type, versions). It names the file, so that a lookup
-    can never cross contexts.
+    Checkpoints and numerics name the file, so that a look-up can never cross them.
     """
 
-    def __init__(self, folder: Path, context: str) -> None:
+    def __init__(self, folder: Path, identity: Identity) -> None:
         """Read what earlier runs have left.
 
         Args:
             folder: the cache's folder, shared by runs.
-            context: the whole context as text.
+            identity: what this run's scores stand on.
         """
-        self._path = folder / "scores" / f"{hashlib.blake2b(context.encode(), digest_size=12).hexdigest()}.jsonl"
-        self._scores: dict[_Samples, ShardScore] = {}
+        context = f"{identity.fingerprint} {identity.numerics}".encode()
+        self._path = folder / "scores" / f"{hashlib.blake2b(context, digest_size=12).hexdigest()}.jsonl"
+        self._data = {name: task[0] for name, task in identity.tasks.items()}
+        self._scores: dict[_Key, ShardScore] = {}
         for record in read_records(self._path):
-            answer = parse_answer(record.pop("record"), record)
+            data, answer = record.pop("data"), parse_answer(record.pop("record"), record)
             assert isinstance(answer, ShardScore)
-            self._scores[_samples(answer.request)] = answer
+            self._scores[_key(answer.request, data)] = answer
 
     def get(self, request: EvalRequest) -> ShardScore | None:
-        """The score of the very samples that `request` asks for, if it is known."""
-        score = self._scores.get(_samples(request))
+        """The answer to `request`, if it is known."""
+        score = self._scores.get(_key(request, self._data[request.task]))
         return None if score is None else replace(score, request=request)
 
     def add(self, scores: Iterable[ShardScore]) -> None:
         """Keep new scores; where another run is writing just now they are left out, which costs time, never truth."""
-        new = [s for s in scores if _samples(s.request) not in self._scores]
+        keyed = {_key(s.request, self._data[s.request.task]): s for s in scores}
+        new = {key: score for key, score in keyed.items() if key not in self._scores}
         if not new:
             return
         try:
             with AppendLog(self._path) as log:
-                log.append([answer_record(s) for s in new])
+                log.append({**answer_record(score), "data": key[1]} for key, score in new.items())
         except LockedError:
             return
-        self._scores.update((_samples(s.request), s) for s in new)
+        self._scores |= new
+
+
+def _key(request: EvalRequest, data: str) -> _Key:
+    return request.recipe_id, data, request.split, request.start, request.stop

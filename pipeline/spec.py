@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from pipeline.merging.parameters import near
-from pipeline.spec_values import Alpha, Beta, Dimension, Model, ParamDimension
+from pipeline.spec_values import Alpha, AmountOrAuto, Beta, CountOrAuto, Dimension, Model, ParamDimension
 
 _NAME = r"^[\w][\w .,+()=-]*$"
 
@@ -70,11 +70,11 @@ class Select(Model):
 class Arm(Model):
     """One row of the paper's tables: a way to edit each expert, or to merge them all."""
 
-    edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
     """`each_expert`, or the names of experts: each is edited, searched and chosen by itself."""
     merge: Annotated[Merge, BeforeValidator(lambda v: {"method": v} if isinstance(v, str) else v)] | None = None
     """A merge of all experts (or of `experts`): a method's name, or a mapping with its parameters."""
-    experts: tuple[str, ...] | None = None
+    experts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The experts that a merge uses; all where left out."""
     scaling: Scaling = Scaling()
     """How the combined task vector is scaled over depth."""
@@ -87,6 +87,16 @@ class Arm(Model):
     def _one_kind(self) -> "Arm":
         if (self.edit is None) == (self.merge is None):
             raise ValueError("exactly one of edit and merge must be given")
+        if self.edit is not None and self.experts is not None:
+            raise ValueError("experts: is for a merge; an edit names its experts itself, as in edit: [a, b]")
+        if self.edit is not None and "each_expert" in self.edit and len(self.edit) > 1:
+            raise ValueError(f"edit: each_expert stands alone, got {list(self.edit)}")
+        for key, names in (("edit", self.edit or ()), ("experts", self.experts or ())):
+            if twice := sorted({n for n in names if names.count(n) > 1}):
+                raise ValueError(f"{key}: each expert may be named once, got {twice} more than once")
+        if self.merge is not None and self.experts is not None:
+            for name in self.merge.weights:
+                _known("merge.weights", name, dict.fromkeys(self.experts), "expert of this arm")
         return self
 
 
@@ -103,15 +113,18 @@ class Backbone(Model):
     """What the family's loader understands: for open_clip, activation and preprocess."""
 
 
+Limits = dict[Literal["val", "test"], Annotated[int, Field(ge=1)]]
+
+
 class TaskSpec(Model):
     """A task with options of its own."""
 
     source: str
     """embedded/NAME, a folder with one folder a class, or a registered task's name."""
-    limits: dict[Literal["val", "test"], int] = {}
+    limits: Limits = {}
     """Samples to use of each split; all where left out."""
     options: dict[str, Any] = {}
-    """What the task's loader understands: classes, templates, val_fraction, ..."""
+    """What the task's loader understands: templates, batch_size; for folders class_names and val_fraction too."""
 
 
 def _tasks(value: object) -> object:
@@ -142,13 +155,13 @@ class Controls(Model):
     kinds: tuple[Literal["uniform", "reversed"], ...] = ()
     """uniform: the constant of equal mean, and a dense curve of constants tuned alike; reversed: mirrored depth."""
     constants: int = Field(21, ge=2)
-    """Points of the dense curve of constants, from 0 to the largest coefficient that the arm can reach (at least 1)."""
+    """Points of the dense curve of constants, from 0 to the arm's highest alpha + beta (at least 1; auto is 0 here)."""
 
 
 class PerWorker(Model):
     """What each worker asks of Ray."""
 
-    num_gpus: float | Literal["auto"] = "auto"
+    num_gpus: AmountOrAuto = "auto"
     """GPUs, fractions too; auto: 1 where the cluster has any, else 0."""
     num_cpus: float = Field(1, gt=0)
     """CPUs, which are also the threads that torch may use (at least 1)."""
@@ -159,7 +172,7 @@ class Resources(Model):
 
     pool: Literal["ray", "local"] = "ray"
     """ray, or local: one worker in this process."""
-    workers: int | Literal["auto"] = "auto"
+    workers: CountOrAuto = "auto"
     """Number of workers; auto: as many as the cluster has room for."""
     per_worker: PerWorker = PerWorker()
     """What each worker asks of Ray."""
@@ -190,7 +203,7 @@ class RunSpec(Model):
     """[uniform, reversed], or a mapping."""
     select: Select = Select()
     """What decides, on validation, which candidate is chosen."""
-    limits: dict[Literal["val", "test"], int] = {}
+    limits: Limits = {}
     """Samples to use of each split, for every task that does not say otherwise."""
     shard_size: int = Field(512, ge=1)
     """Samples a shard: the unit that is sent to a worker, retried and cached; about a second of work."""
@@ -203,6 +216,8 @@ class RunSpec(Model):
 
     @model_validator(mode="after")
     def _references(self) -> "RunSpec":
+        if "base" in self.experts:
+            raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):
             raise ValueError(f"ood: names must differ from those of tasks, got {sorted(both)} in both")
         for expert, task in self.targets.items():
@@ -211,10 +226,14 @@ class RunSpec(Model):
         for expert in self.experts:
             _known(f"experts.{expert}: its task (or name it in `targets`)", self.target(expert), self.tasks, "task")
         for name, arm in self.arms.items():
-            used = [*(arm.experts or ()), *(arm.merge.weights if arm.merge else ())]
-            used += [e for e in arm.edit or () if e != "each_expert"]
-            for expert in used:
-                _known(f"arms.{name}", expert, self.experts, "expert")
+            named = {
+                "edit": [e for e in arm.edit or () if e != "each_expert"],
+                "experts": arm.experts or (),
+                "merge.weights": arm.merge.weights if arm.merge else (),
+            }
+            for field, experts in named.items():
+                for expert in experts:
+                    _known(f"arms.{name}.{field}", expert, self.experts, "expert")
         return self
 
     def target(self, expert: str) -> str:

@@ -1,6 +1,7 @@
 """From a YAML file to a checked `RunSpec`, with errors that name the field, the rule and the value got."""
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ class SpecError(ValueError):
     """The spec is not valid; the message has one line for each error."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice: PyYAML would keep the last one without a word, and an arm would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_spec(path: Path) -> RunSpec:
     """Read and check a spec; relative paths in it are resolved against its folder.
 
@@ -22,9 +38,11 @@ def load_spec(path: Path) -> RunSpec:
         SpecError: not there, not YAML, or against the schema: each error with the field's path and the value got.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: must be text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):

@@ -1,14 +1,18 @@
 """What a field of the spec may hold: a number, a grid, a range; and the base of every model of the spec."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+#: A grid of one dimension that is longer is a slip of the pen.
+_MAX_CONTINUED = 10_000
 
 
 class Model(BaseModel):
     """Frozen; unknown keys are refused; the docstring under a field is its description in the JSON schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _expand(values: object) -> object:
@@ -18,9 +22,14 @@ def _expand(values: object) -> object:
     i = values.index("...")
     if i < 2 or i != len(values) - 2:
         raise ValueError("'...': must stand between the second-last two of at least two numbers and one last number")
-    first, second, last = float(values[i - 2]), float(values[i - 1]), float(values[-1])
+    neighbours = [values[i - 2], values[i - 1], values[-1]]
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in neighbours):
+        raise ValueError(f"'...': must stand between numbers, got {values}")
+    first, second, last = map(float, neighbours)
     step = second - first
     count = (last - second) / step if step else -1.0
+    if count > _MAX_CONTINUED:
+        raise ValueError(f"'...': at most {_MAX_CONTINUED:,} values, got steps of {step:g} up to {last:g}")
     if count < 0 or abs(count - round(count)) > 1e-6:
         raise ValueError(f"'...': {last:g} cannot be reached from {second:g} in steps of {step:g}")
     return [*values[:i], *(round(second + step * (k + 1), 10) for k in range(round(count)))]
@@ -71,6 +80,15 @@ _discriminator = Discriminator(
 )
 Dimension = Annotated[_Forms, _discriminator]
 Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]
+
+
+def _word_or_number(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<number>"
+
+
+_Auto = Annotated[Literal["auto"], Tag("<word>")]
+CountOrAuto = Annotated[Annotated[int, Field(ge=1), Tag("<number>")] | _Auto, Discriminator(_word_or_number)]
+AmountOrAuto = Annotated[Annotated[float, Field(ge=0), Tag("<number>")] | _Auto, Discriminator(_word_or_number)]
 
 
 def _one_minus_alpha(value: str) -> str:

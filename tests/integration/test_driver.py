@@ -1,6 +1,7 @@
 """A run gives the same tables however it is cut, resumed or cached; failures are records; test is touched once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -98,11 +99,27 @@ def test_an_interrupted_run_taken_up_again_equals_an_undisturbed_one(tmp_path: P
 
 
 def test_a_second_run_takes_every_score_from_the_cache(tmp_path: Path) -> None:
-    first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", "context"))
-    second = finish(tmp_path / "b", cache=ScoreCache(tmp_path / "cache", "context"))
-    other = finish(tmp_path / "c", cache=ScoreCache(tmp_path / "cache", "another context"))
-    assert len(first.evaluated) == len(other.evaluated) > 0 and not second.evaluated
+    first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", IDENTITY))
+    second = finish(tmp_path / "b", cache=ScoreCache(tmp_path / "cache", IDENTITY))
+    assert first.evaluated and not second.evaluated
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("change", [{"numerics": "another device"}, {"fingerprint": "other experts"}])
+def test_a_score_never_answers_for_other_checkpoints_or_numerics(tmp_path: Path, change: dict[str, str]) -> None:
+    first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", IDENTITY))
+    cache = ScoreCache(tmp_path / "cache", replace(IDENTITY, **change))  # type: ignore[arg-type]
+    assert all(cache.get(request) is None for request in first.evaluated)
+
+
+def test_a_score_answers_for_the_same_samples_only(tmp_path: Path) -> None:
+    """Another limit makes another last shard; renamed tasks and other data are told apart by content."""
+    first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", IDENTITY))
+    cache = ScoreCache(tmp_path / "cache", IDENTITY)
+    last = next(r for r in first.evaluated if r.stop == 90)
+    assert cache.get(last) is not None and cache.get(replace(last, stop=89)) is None
+    data = {**IDENTITY.tasks, last.task: ("other data", 90, 130)}
+    assert ScoreCache(tmp_path / "cache", replace(IDENTITY, tasks=data)).get(last) is None
 
 
 def test_a_task_that_raises_is_a_record_with_its_cause_and_the_run_goes_on(run_folder: Path) -> None:
