@@ -1,19 +1,15 @@
 """The command `lines`."""
 
-import errno
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.merge_command import merge
+from pipeline.people import console, errors_for_people
 from pipeline.plan import Plan, make_plan
 from pipeline.spec import RunSpec
 from pipeline.spec_load import load_spec
@@ -26,39 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("merge")(merge)
-console = Console()
 
 SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
-
-
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("\n[yellow]stopped[/]: everything scored so far is kept; the same command goes on from here")
-        raise typer.Exit(130) from None
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _ours(error):
-            raise
-        console.print("[bold red]error[/]:", escape(_told(error)), highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-def _ours(error: Exception) -> bool:
-    from pipeline.append_log import LockedError
-    from pipeline.ray_pool import WorkersLostError
-
-    return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = error.filename or "while writing"
-        return f"no space left on the device ({where}): what was scored is kept; free some and run the command again"
-    return str(error)
 
 
 @app.command()
@@ -75,7 +41,7 @@ def run(
     """Work a spec to its end: tables, report.html and report.md; the same command goes on where a stopped run ended."""
     from pipeline.execute import Where, execute
 
-    with _errors_for_people():
+    with errors_for_people():
         plan = _plan(spec, pool, workers)
         folder = out or Path("runs") / plan.spec.name
         execute(plan, Where(folder, address, cache), console)
@@ -87,7 +53,7 @@ def report(folder: RunPath) -> None:
     """Write a run's tables and report anew, from its journal; for a run in progress, from what it has scored by now."""
     from pipeline.run import rebuild
 
-    with _errors_for_people():
+    with errors_for_people():
         rebuild(folder)
         _finish(folder)
 
@@ -97,7 +63,7 @@ def validate(spec: SpecPath) -> None:
     """Check a spec with its checkpoints and data, without evaluating anything."""
     from pipeline.execute import prepare_shown
 
-    with _errors_for_people():
+    with errors_for_people():
         plan = _plan(spec)
         identity = prepare_shown(plan.spec, "cpu", console)
         console.print(_plan_table(plan))
@@ -124,7 +90,7 @@ def export(
     from pipeline.export import Wanted
     from pipeline.export import export as write
 
-    with _errors_for_people():
+    with errors_for_people():
         path = write(folder, Wanted(arm, expert), output)
         console.print(
             f"wrote {path}: open_clip.create_model('local-dir:{path}') loads it", soft_wrap=True, highlight=False

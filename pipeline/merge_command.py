@@ -3,21 +3,21 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.merging.checkpoints import Checkpoint, read_checkpoint
-from pipeline.merging.layouts import by_pattern, detect
 from pipeline.merging.methods import METHODS
 from pipeline.merging.parameters import look_up, near
 from pipeline.merging.scaling import SCALINGS, split_control
-from pipeline.merging.states import Merged, edited_names, merge_states
-from pipeline.merging.writing import write_safetensors
+from pipeline.people import console, errors_for_people
 from pipeline.recipe import AUTO, ParamValue, Recipe
-from tasks.base import LayerMap
+
+if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
+    from pipeline.merging.checkpoints import Checkpoint
+    from pipeline.merging.states import Merged
+    from tasks.base import LayerMap
 
 
 def merge(
@@ -41,28 +41,29 @@ def merge(
 
     Works on any state dict. Each tensor keeps the base's type; tensors of integers are the base's.
     """
-    console = Console()
-    try:
+    with errors_for_people():
         _check_output(output, overwrite)
         recipe = _recipe(method, scaling, alpha, beta, weight or [], param or [])
-        checkpoint = read_checkpoint(base)
-        layer_map, layout = _layer_map(checkpoint, blocks)
-        experts = [read_checkpoint(e) for e in expert]
-        merged = merge_states(checkpoint, experts, recipe, layer_map)
-        write_safetensors(output, merged.state, _metadata(recipe, merged, checkpoint, experts))
-    except ValueError as error:
-        _fail(error)
-    console.print(f"{layout}: {layer_map.num_blocks} blocks")
+        _merge(recipe, (base, expert), blocks, output)
+        console.print(f"wrote {output}", soft_wrap=True, highlight=False)
+
+
+def _merge(recipe: Recipe, sources: tuple[str, list[str]], blocks: str | None, output: Path) -> None:
+    """Read, merge, write and say what was done."""
+    from pipeline.merging.checkpoints import read_checkpoint
+    from pipeline.merging.states import merge_states
+    from pipeline.merging.writing import write_safetensors
+
+    base = read_checkpoint(sources[0])
+    layer_map, layout = _layer_map(base, blocks)
+    experts = [read_checkpoint(e) for e in sources[1]]
+    merged = merge_states(base, experts, recipe, layer_map)
+    write_safetensors(output, merged.state, _metadata(recipe, merged, base, experts))
+    console.print(f"{layout}: {layer_map.num_blocks} blocks", highlight=False)
     console.print(_table(merged))
     how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
-    console.print(f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}")
-    console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}")
-    console.print(f"wrote {output}", soft_wrap=True)
-
-
-def _fail(error: ValueError) -> NoReturn:
-    typer.echo(f"lines merge: {error}", err=True)
-    raise typer.Exit(1) from error
+    console.print(f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}", highlight=False)
+    console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -104,12 +105,15 @@ def _params(method: str, scaling: str, given: Sequence[str]) -> dict[str, ParamV
     return values
 
 
-def _layer_map(base: Checkpoint, blocks: str | None) -> tuple[LayerMap, str]:
+def _layer_map(base: "Checkpoint", blocks: str | None) -> "tuple[LayerMap, str]":
+    from pipeline.merging.layouts import by_pattern, detect
+    from pipeline.merging.states import edited_names
+
     names = edited_names(base.state)
     return (by_pattern(names, blocks), f"blocks by {blocks!r}") if blocks else detect(names)
 
 
-def _metadata(recipe: Recipe, merged: Merged, base: Checkpoint, experts: Sequence[Checkpoint]) -> dict[str, str]:
+def _metadata(recipe: Recipe, merged: "Merged", base: "Checkpoint", experts: "Sequence[Checkpoint]") -> dict[str, str]:
     """What the file says of itself: content only, no path of this machine."""
     return {
         "lines_sweep.recipe": recipe.canonical().decode(),
@@ -119,7 +123,7 @@ def _metadata(recipe: Recipe, merged: Merged, base: Checkpoint, experts: Sequenc
     }
 
 
-def _table(merged: Merged) -> Table:
+def _table(merged: "Merged") -> Table:
     table = Table("block", "parameters", "lambda")
     table.add_row("outside", f"{merged.sizes.outside:,}", f"{merged.lambdas.outside:.6g}")
     for block, (size, value) in enumerate(zip(merged.sizes.blocks, merged.lambdas.blocks, strict=True)):

@@ -41,6 +41,7 @@ def pack(name: str) -> tuple[dict[str, Any], pa.Table]:
     return json.loads(table.schema.metadata[b"lines_sweep"]), table
 
 
+@cache
 def rows(name: str, split: str) -> pa.Table:
     """Rows of one split."""
     _, table = pack(name)
@@ -73,6 +74,12 @@ def model() -> CLIP:
     """The model that ``tiny-vit.json`` describes."""
     config = json.loads((CHECKPOINTS / "tiny-vit.json").read_text())
     return CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+
+
+@cache
+def checkpoint(name: str) -> dict[str, torch.Tensor]:
+    """Tensors of one checkpoint."""
+    return load_file(CHECKPOINTS / f"{name}.safetensors")
 
 
 def test_enough_tasks_domains_and_shifted_sets() -> None:
@@ -150,7 +157,7 @@ def test_shifted_sets_do_not_repeat_the_training_images(name: str) -> None:
 
 
 def test_base_checkpoint_fits_the_model() -> None:
-    state = load_file(CHECKPOINTS / "base.safetensors")
+    state = checkpoint("base")
     expected = {k: v.shape for k, v in model().state_dict().items() if k != "attn_mask"}
     assert {k: v.shape for k, v in state.items()} == expected
     assert all(torch.isfinite(v).all() and v.dtype == torch.float16 for v in state.values())
@@ -158,7 +165,7 @@ def test_base_checkpoint_fits_the_model() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_expert_checkpoint_fits_the_image_tower(name: str) -> None:
-    base, expert = (load_file(CHECKPOINTS / f"{stem}.safetensors") for stem in ("base", name))
+    base, expert = checkpoint("base"), checkpoint(name)
     expected = {f"visual.{k}": v.shape for k, v in model().visual.state_dict().items()}
     assert {k: v.shape for k, v in expert.items()} == expected
     assert all(torch.isfinite(v).all() and v.dtype == torch.float16 for v in expert.values())

@@ -39,7 +39,7 @@ def run(out: Path, *options: str, base: str = BASE, experts: list[str] = EXPERTS
 def refuses(out: Path, message: str, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> None:
     before = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
     result = CliRunner().invoke(app, arguments(out, *options, base=base, experts=experts))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.output
     assert before == (sorted(out.parent.iterdir()) if out.parent.is_dir() else [])
 

@@ -1,0 +1,41 @@
+"""What the command says to people: one console, and errors without tracebacks."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+console = Console()
+_errors = Console(stderr=True)
+
+
+@contextmanager
+def errors_for_people() -> Iterator[None]:
+    """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _errors.print("\n[yellow]stopped[/]: everything scored so far is kept; the same command goes on from here")
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, RuntimeError) as error:
+        if not _ours(error):
+            raise
+        _errors.print("[bold red]error[/]:", escape(_told(error)), highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _ours(error: Exception) -> bool:
+    from pipeline.append_log import LockedError
+    from pipeline.ray_pool import WorkersLostError
+
+    return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "while writing"
+        return f"no space left on the device ({where}): what was scored is kept; free some and run the command again"
+    return str(error)
