@@ -1,6 +1,7 @@
 """From a spec to what is in memory: backbone, checked experts, tasks; the same code in preparation and in workers."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pipeline.ledger import Identity
 from pipeline.merging.checkpoints import fingerprint, read_checkpoint
-from pipeline.merging.deltas import Named, layer_sizes, task_vector
+from pipeline.merging.deltas import Named, layer_sizes, norm, task_vector
 from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.sources import locate
 from pipeline.spec import RunSpec
@@ -21,6 +22,11 @@ from tasks.registry import BACKBONES, load_plugins
 #: (what is being done, steps done, steps in all)
 Report = Callable[[str, int, int], None]
 _PRETRAINED = "pretrained:"
+#: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP lie at a few
+#: hundredths (the embedded ones at 0.02 to 0.04), models trained apart at about 1.4.
+_FAR = 0.7
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,20 @@ def load_model(spec: RunSpec, device: torch.device) -> Model:
         build = BACKBONES[spec.backbone.family]
     except ValueError as error:
         raise ValueError(f"backbone.family: {error}") from None
-    checkpoint = read_checkpoint(source)
-    backbone = build(spec.backbone.model, checkpoint.state, device, dtype_of(spec), options)
-    base = backbone.select(checkpoint.state, _file(source))
+    try:
+        checkpoint = read_checkpoint(source)
+        backbone = build(spec.backbone.model, checkpoint.state, device, dtype_of(spec), options)
+        base = backbone.select(checkpoint.state, _file(source))
+    except ValueError as error:
+        raise ValueError(_about_base(spec.base, str(error))) from error
     return Model(backbone, Named(spec.base, base), checkpoint.fingerprint)
+
+
+def _about_base(source: str, text: str) -> str:
+    """A family's loader is given tensors, and calls them "base"; readers name the file; options have names of their own."""
+    if text.startswith("base: "):
+        return f"base: {source}: {text.removeprefix('base: ')}"
+    return text if text.startswith("backbone.") else f"base: {text}"
 
 
 def dtype_of(spec: RunSpec) -> torch.dtype:
@@ -92,13 +108,35 @@ def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
     Raises:
         ValueError: not a checkpoint of the same architecture; the expert, the file and the first names are given.
     """
+    size = norm(model.base.tensors.values())
     for name, source in spec.experts.items():
         try:
             tensors = model.backbone.select(read_checkpoint(source).state, _file(source))
             delta = task_vector(model.base, Named(source, tensors))
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
+        _check_distance(Named(f"experts.{name}: {source}", delta), size)
         yield Expert(name, delta, fingerprint(tensors))
+
+
+def _check_distance(delta: Named, base_norm: float) -> None:
+    """An expert is near its base, and not the base itself.
+
+    Raises:
+        ValueError: its task vector is zero.
+    """
+    distance = norm(delta.tensors.values()) / base_norm
+    if distance == 0:
+        raise ValueError(
+            f"{delta.source}: has the weights of the base, so there is nothing to edit: is it the fine-tuned file?"
+        )
+    if distance > _FAR:
+        logger.warning(
+            "%s: differs from the base by %.2f of the base's norm, as models do that were trained apart (fine-tuning "
+            "gives about 0.03): is this the base that it was fine-tuned from?",
+            delta.source,
+            distance,
+        )
 
 
 def _file(source: str) -> str:
@@ -128,7 +166,8 @@ def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
             raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
-                raise ValueError(f"{where}: {task.source}: has no {split} samples")
+                help_ = "a shifted set with test alone belongs under `ood`" if split == "val" else "add images"
+                raise ValueError(f"{where}: {task.source}: has no {split} samples; {help_}")
     return tasks
 
 

@@ -150,22 +150,31 @@ def _tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is."""
     controls = {}
     if "uniform" in spec.controls.kinds:
-        top = max(1.0, _highest(arm.scaling.alpha) + _highest(arm.scaling.beta))
-        last = spec.controls.constants - 1
-        grid = Grid(grid=tuple(round(top * i / last, 6) for i in range(last + 1)))
-        controls["constant"] = arm.model_copy(update={"scaling": Scaling(alpha=grid), "search": Search()})
+        constants = Scaling(alpha=_dense(arm, spec.controls.constants))
+        controls["constant"] = arm.model_copy(update={"scaling": constants, "search": Search()})
     if "reversed" in spec.controls.kinds:
         scaling = arm.scaling.model_copy(update={"function": f"reversed:{arm.scaling.function}"})
         controls["reversed"] = arm.model_copy(update={"scaling": scaling})
     return controls
 
 
-def _highest(value: object) -> float:
-    if isinstance(value, Grid):
-        return max(value.grid)
-    if isinstance(value, Range):
-        return value.range[1]
-    return value if isinstance(value, float | int) else 0.0
+def _dense(arm: Arm, count: int) -> Grid:
+    """Constants from 0 to the largest coefficient, and the arm's own values: never a coarser grid than the arm's.
+
+    A coarse curve of constants loses by its gaps and so makes LiNeS win: that was seen, and undone by a finer one.
+    """
+    alphas, betas = _values(arm.scaling.alpha), _values(arm.scaling.beta)
+    top = max(1.0, max(alphas, default=0.0) + max(betas, default=0.0))
+    evenly = {round(top * i / (count - 1), 6) for i in range(count)}
+    return Grid(grid=tuple(sorted(evenly | {v for v in (*alphas, *betas) if v >= 0})))
+
+
+def _values(dimension: object) -> tuple[float, ...]:
+    if isinstance(dimension, Grid):
+        return dimension.grid
+    if isinstance(dimension, Range):
+        return dimension.range
+    return (dimension,) if isinstance(dimension, float | int) else ()
 
 
 def _equal_mean_control(group: Group) -> Group:

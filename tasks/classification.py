@@ -129,6 +129,11 @@ def zero_shot(
     """
     encoder = image_text(backbone)
     options = request.options
+    if len(source.class_names) < 2:
+        raise ValueError(
+            f"tasks.{request.name}: {source.name}: has one class only ({', '.join(source.class_names)}), and so every "
+            "answer would be right; of a folder of images, name the one whose subfolders are the classes"
+        )
     default = _CPU_BATCH if encoder.device.type == "cpu" else _ACCELERATOR_BATCH
     how = Evaluation(
         _limits(request), _positive(f"tasks.{request.name}.options.batch_size", options.get("batch_size", default))

@@ -4,11 +4,9 @@ Shape legend: B images, C, H, W channels, height and width, D embedding dimensio
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch.nn import functional as F
 
 from tasks.base import LayerMap
 from tasks.cache import digest
+from tasks.clip_activation import needed_activation, warn_of_unknown
 from tasks.clip_layouts import OPTIONAL, ClipState, to_open_clip
 from tasks.clip_models import Architecture, activation, check_activation, create, tag_activation, tag_config
 from tasks.preprocess import Preprocess
@@ -65,9 +64,19 @@ class OpenClipBackbone:
 
     family = "open_clip"
 
-    def __init__(self, architecture: Architecture, base: ClipState, device: torch.device, dtype: torch.dtype) -> None:
-        """Take the loaded `architecture`; `build` is the way to make one."""
+    def __init__(
+        self,
+        architecture: Architecture,
+        base: ClipState,
+        device: torch.device,
+        dtype: torch.dtype,
+        said_activation: str | None = None,
+    ) -> None:
+        """Take the loaded `architecture`; `build` is the way to make one, and checks `said_activation`."""
         self.model_name = architecture.name
+        self._said_activation = said_activation
+        self._activation = activation(architecture.model.visual)
+        self._activation_known = said_activation is not None
         self.preprocess: Preprocess = architecture.preprocess
         self.dtype = dtype
         self.text = ClipText(architecture, base.text)
@@ -89,15 +98,23 @@ class OpenClipBackbone:
                 weights that need another activation.
         """
         found = to_open_clip(state, source)
+        self._check_activation(source, found.hugging_face)
         if found.hugging_face:
-            needed = _hugging_face_activation(source)
-            check_activation(activation(self.module), needed, self.model_name, f"Hugging Face weights ({source})")
             for name in self._optional.keys() - found.visual.keys():
                 logger.warning("%s: has no %s, as CLIPVisionModel has none; the base's is kept", source, name)
             found = ClipState({**self._optional, **found.visual}, found.text, True)
         _check_tensors(found.visual, self._shapes, source)
         _check_text(found.text, self.text.weights, source)
         return {name: found.visual[name] for name in self._shapes}
+
+    def _check_activation(self, source: str, hugging_face: bool) -> None:
+        """Weights of a known activation must fit; for others one warning is enough, of the base, selected first."""
+        needed = needed_activation(source, hugging_face, self._said_activation)
+        if needed and self._activation != "none":
+            check_activation(self._activation, needed[0], self.model_name, needed[1])
+        if not needed and not self._activation_known:
+            warn_of_unknown(self.model_name, self._activation, source)
+        self._activation_known = True
 
     @torch.inference_mode()
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -136,11 +153,11 @@ def build(
     overrides = {k: tag[k] for k in _PREPROCESS_OPTIONS if k in tag} | dict(options.get("preprocess", {}))
     architecture = create(model, overrides)
     base = to_open_clip(state, "base")
-    if needed := _base_activation(base, tag, options):
-        found = activation(architecture.model.visual)
-        check_activation(found, needed[0], model, needed[1])
+    said = _said_activation(tag, options)
+    if said:
+        check_activation(activation(architecture.model.visual), said[0], model, said[1])
     _load(architecture, base)
-    return OpenClipBackbone(architecture, base, device, dtype)
+    return OpenClipBackbone(architecture, base, device, dtype, said[0] if said else None)
 
 
 def layer_map(names: Iterable[str]) -> LayerMap:
@@ -176,27 +193,15 @@ def _load(architecture: Architecture, base: ClipState) -> None:
     architecture.model.eval().requires_grad_(False)
 
 
-def _base_activation(base: ClipState, tag: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The activation that the base's weights need, and how that is known; None where nothing says it."""
+def _said_activation(tag: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The activation that the spec says the base's weights need, and where; None where it does not."""
     if "activation" in options:
         if options["activation"] not in _ACTIVATIONS:
             raise ValueError(f"backbone.options.activation: must be in {_ACTIVATIONS}, got {options['activation']!r}")
         return options["activation"], "by backbone.options.activation the weights"
     if tag:
         return tag_activation(tag), f"the weights of tag {options['pretrained']!r}"
-    if base.hugging_face:
-        return "quick_gelu", "Hugging Face CLIP weights (unless backbone.options.activation says gelu)"
     return None
-
-
-def _hugging_face_activation(source: str) -> str:
-    """`hidden_act` of the config.json beside the file; without one, quick_gelu, the default of Hugging Face's CLIP."""
-    path = Path(source)
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    if not config.is_file():
-        return "quick_gelu"
-    values = json.loads(config.read_text())
-    return str({**values, **values.get("vision_config", {})}.get("hidden_act", "quick_gelu"))
 
 
 def _check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:

@@ -61,11 +61,43 @@ class FolderSource:
         parts = self._split_folders.values()
         self._classes = sorted({p.name for part in parts for p in _folders(part)})
         if not self._classes:
-            raise ValueError(f"{root}: holds no class folders: put images into ROOT/CLASS/ or ROOT/test/CLASS/")
+            lying = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
+            got = f", but {lying} images directly: is it one of the class folders?" if lying else ""
+            raise ValueError(f"{root}: holds no class folders{got}: put images into ROOT/CLASS/ or ROOT/test/CLASS/")
         names = _checked_names(root, class_names or {}, self._classes)
         self.class_names = [names.get(c, c.replace("_", " ")) for c in self._classes]
         self._files = {split: _images(part) for split, part in self._split_folders.items()}
+        self._check_depth(root)
+        self._warn_of_classes()
         self.fingerprint = digest(self._listing(root.resolve()))
+
+    def _check_depth(self, root: Path) -> None:
+        """Images in folders within class folders are fine, but if all are, the folder is of another level."""
+        paths = [p.relative_to(self._split_folders[split]).parts for split, files in self._files.items() for p in files]
+        if paths and all(len(parts) > 2 for parts in paths):
+            raise ValueError(
+                f"{root}: every image lies a level deeper than ROOT/CLASS/IMAGE, as {'/'.join(paths[0])} does: name "
+                f"the folder whose subfolders are the classes (split folders must be called {', '.join(_SPLITS)})"
+            )
+
+    def _warn_of_classes(self) -> None:
+        """Classes without images stay in the prompts: right for a sample of a larger set, wrong for a misspelt name."""
+        have = {
+            split: {p.relative_to(self._split_folders[split]).parts[0] for p in files}
+            for split, files in self._files.items()
+            if split != "train" or "val" not in self._files
+        }
+        for split, classes in have.items():
+            if lack := [c for c in self._classes if c not in classes]:
+                where = "" if split == "all" else f" in {split}"
+                logger.warning(
+                    "%s: %d of %d classes have no images%s, and stay in the prompts: %s",
+                    self.name,
+                    len(lack),
+                    len(self._classes),
+                    where,
+                    ", ".join(lack[:5]),
+                )
 
     def _listing(self, root: Path) -> list[str]:
         """All that `records` depends on, without reading the files: paths, sizes and times stand for their bytes.
@@ -117,7 +149,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {"all": root}
     if strangers := sorted(set(folders) - set(found)):
         raise ValueError(
-            f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders or class folders"
+            f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders, called "
+            f"{', '.join(_SPLITS)}, or class folders"
         )
     if list(found) == ["train"]:
         raise ValueError(f"{root}: holds train only, and a model fine-tuned on it is not scored on it: add val or test")

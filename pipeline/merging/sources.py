@@ -1,6 +1,7 @@
 """Where a checkpoint is: from what a user writes to files on this machine."""
 
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -21,6 +22,14 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin.index.json",
+)
+#: Beside the weights in a repository: they say which activation the weights need.
+_COMPANIONS = ("config.json", "open_clip_config.json")
+#: Beside what peft writes: low-rank factors of a task vector, without the model.
+_ADAPTER = "adapter_config.json"
+_ADAPTER_HELP = (
+    "a LoRA adapter, not a whole model: load it with peft, call merge_and_unload() and save_pretrained(FOLDER), "
+    "and give that folder"
 )
 
 
@@ -48,7 +57,11 @@ def locate(source: str) -> list[Path]:
     for name in _WEIGHTS:
         if (path / name).is_file():
             return _with_shards(path / name, source, lambda shard: _existing(path / shard))
-    raise ValueError(f"{source}: a folder without weights; expected one of {', '.join(_WEIGHTS)}")
+    if (path / _ADAPTER).is_file():
+        raise ValueError(f"{source}: {_ADAPTER_HELP}")
+    others = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".bin"))
+    hint = f"; or name one of its files, such as {', '.join(others[:3])}" if others else ""
+    raise ValueError(f"{source}: a folder without weights; expected one of {', '.join(_WEIGHTS)}{hint}")
 
 
 def _existing(path: Path) -> Path:
@@ -83,11 +96,24 @@ def _from_hub(source: str) -> list[Path]:
     try:
         for name in [file] if file else _WEIGHTS:
             try:
-                return _with_shards(fetch(name), source, fetch)
+                files = _with_shards(fetch(name), source, fetch)
+                for companion in _COMPANIONS:
+                    _found(posixpath.join(posixpath.dirname(name), companion), fetch)
+                return files
             except EntryNotFoundError as error:
                 # Also where the hub is out of reach and this name is not in the cache, though another may be.
                 offline |= isinstance(error, LocalEntryNotFoundError)
+        if not file and _found(_ADAPTER, fetch):
+            raise ValueError(f"{source}: {_ADAPTER_HELP}")
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(f"{source}: the hub refuses it: {str(error).strip()}") from error
     where = "in the local cache, and the hub is out of reach" if offline else "in the repository"
     raise ValueError(f"{source}: found none of {file or ', '.join(_WEIGHTS)} {where}")
+
+
+def _found(name: str, fetch: Callable[[str], Path]) -> bool:
+    """Fetch a file that not every repository has."""
+    try:
+        return fetch(name).is_file()
+    except EntryNotFoundError:
+        return False

@@ -82,6 +82,12 @@ def checkpoint(name: str) -> dict[str, torch.Tensor]:
     return load_file(CHECKPOINTS / f"{name}.safetensors")
 
 
+def assert_finite_halves(state: dict[str, torch.Tensor]) -> None:
+    """Every tensor is float16 and finite."""
+    assert {v.dtype for v in state.values()} == {torch.float16}
+    assert torch.cat([v.flatten() for v in state.values()]).isfinite().all()
+
+
 def test_enough_tasks_domains_and_shifted_sets() -> None:
     assert len(TASKS) >= 8
     assert len({pack(name)[0]["domain"] for name in TASKS}) >= 4
@@ -160,7 +166,7 @@ def test_base_checkpoint_fits_the_model() -> None:
     state = checkpoint("base")
     expected = {k: v.shape for k, v in model().state_dict().items() if k != "attn_mask"}
     assert {k: v.shape for k, v in state.items()} == expected
-    assert all(torch.isfinite(v).all() and v.dtype == torch.float16 for v in state.values())
+    assert_finite_halves(state)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -168,7 +174,7 @@ def test_expert_checkpoint_fits_the_image_tower(name: str) -> None:
     base, expert = checkpoint("base"), checkpoint(name)
     expected = {f"visual.{k}": v.shape for k, v in model().visual.state_dict().items()}
     assert {k: v.shape for k, v in expert.items()} == expected
-    assert all(torch.isfinite(v).all() and v.dtype == torch.float16 for v in expert.values())
+    assert_finite_halves(expert)
     assert any(not torch.equal(v, base[k]) for k, v in expert.items())
 
 

@@ -171,7 +171,7 @@ def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"{out}: cannot write 23,236 bytes" in result.stderr
     assert "File too large" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,68 @@
+"""Proves that a log cut at any byte gives back its whole lines and goes on after them; one writer at a time."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.append_log import AppendLog, LockedError, Record, read_records, whole_length
+
+TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=8)
+
+
+def records(texts: list[str]) -> list[Record]:
+    return [{"record": "note", "text": t} for t in texts]
+
+
+@settings(max_examples=40)  # each syncs to the disk twice
+@given(TEXTS, st.data())
+def test_cut_at_any_byte_the_whole_lines_are_there_and_the_log_goes_on(texts: list[str], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.jsonl"
+        with AppendLog(path) as log:
+            log.append(records(texts))
+        content = path.read_bytes()
+        cut = data.draw(st.integers(0, len(content)))
+        path.write_bytes(content[:cut])
+        whole = records(texts)[: content[:cut].count(b"\n")]
+        assert list(read_records(path)) == whole
+        with AppendLog(path) as log:
+            log.append(records(["after"]))
+        assert list(read_records(path)) == [*whole, *records(["after"])]
+
+
+def test_a_torn_line_longer_than_a_block_is_cut_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"record":"a"}\n' + b"x" * 200_000)
+    assert whole_length(path) == 15
+    path.write_bytes(b"x" * 70_000)
+    assert whole_length(path) == 0 and list(read_records(path)) == []
+
+
+def test_what_was_appended_is_readable_at_once_and_while_locked(tmp_path: Path) -> None:
+    with AppendLog(tmp_path / "log.jsonl") as log:
+        log.append(records(["a"]))
+        log.append([])
+        assert list(read_records(tmp_path / "log.jsonl")) == records(["a"])
+
+
+def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path) -> None:
+    first = AppendLog(tmp_path / "log.jsonl")
+    with pytest.raises(LockedError, match="another process is writing"):
+        AppendLog(tmp_path / "log.jsonl")
+    first.close()
+    AppendLog(tmp_path / "log.jsonl").close()
+
+
+def test_no_file_is_an_empty_log(tmp_path: Path) -> None:
+    assert list(read_records(tmp_path / "nothing.jsonl")) == []
+
+
+@pytest.mark.parametrize("line", [b"{broken", b"[1]", b"5", b"{}", b"\x00\xff"])
+def test_damage_in_the_middle_is_an_error_with_file_and_line(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"record":"a"}\n' + line + b'\n{"record":"b"}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is damaged"):
+        list(read_records(path))

@@ -1,0 +1,79 @@
+"""Proves that a recipe is small, is its bytes, and that equal recipes have equal ids."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.recipe import Recipe, canonical_number
+
+NUMBERS = st.floats(-10, 10, allow_subnormal=False) | st.integers(-10, 10)
+SCALINGS = st.sampled_from(
+    ["constant", "linear", "sqrt", "quadratic", "reversed:quadratic", "uniform:power", "piecewise"]
+)
+PARAMS = st.dictionaries(st.sampled_from(["p", "keep"]), NUMBERS | st.tuples(NUMBERS, NUMBERS), max_size=2)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    alpha = draw(NUMBERS | st.sampled_from(["auto", "auto_l2"]))
+    weights = tuple(draw(st.lists(NUMBERS, max_size=8)))
+    return Recipe.make(
+        draw(st.sampled_from(["sum", "weighted"])), draw(SCALINGS), alpha, draw(NUMBERS), weights, draw(PARAMS)
+    )
+
+
+@given(recipes())
+def test_the_bytes_say_the_whole_recipe(recipe: Recipe) -> None:
+    assert Recipe.from_json(json.loads(recipe.canonical())) == recipe
+
+
+@given(recipes(), recipes())
+def test_ids_are_equal_where_recipes_and_checkpoints_are(a: Recipe, b: Recipe) -> None:
+    assert (a.id("f") == b.id("f")) == (a == b)
+    assert a.id("f") != a.id("g")
+    assert len(a.id("f")) == 16 and hash(a) == hash(Recipe.from_json(a.to_json()))
+
+
+SHORT = st.integers(-9999, 9999).map(lambda n: n / 10_000)
+DIGITS = st.floats(0.001, 9.9)
+
+
+@given(SCALINGS, DIGITS, DIGITS, st.lists(SHORT, min_size=8, max_size=8))
+def test_eight_experts_take_at_most_128_bytes(scaling: str, alpha: float, beta: float, weights: list[float]) -> None:
+    assert len(Recipe.make("weighted", scaling, alpha, beta, tuple(weights)).canonical()) <= 128
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_in_canonical_form_stays_as_it_is(x: float) -> None:
+    once = canonical_number(x)
+    assert canonical_number(once) == once
+    assert once == pytest.approx(x, rel=1e-6)
+
+
+def test_numbers_that_print_alike_are_one() -> None:
+    assert Recipe.make("sum", "linear", 0.1 + 0.2, 1.0) == Recipe.make("sum", "linear", 0.3, 1)
+    assert Recipe.make("sum", alpha=-0.0, beta=0.0).canonical() == Recipe.make("sum", alpha=0).canonical()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "same"),
+    [
+        (Recipe.make("sum", "linear", 0.5, 0.0), Recipe.make("sum", "constant", 0.5)),
+        (Recipe.make("sum", "constant", 0.5, 0.7), Recipe.make("sum", "constant", 0.5)),
+        (Recipe.make("sum", "reversed:linear", 0.5, 0), Recipe.make("sum", "constant", 0.5)),
+        (Recipe.make("sum", "linear", 0, 0), Recipe.make("zero")),
+        (Recipe.make("average", "constant", 0, 0, (1, 0)), Recipe.make("zero")),
+        (Recipe.make("sum", params={"b": 1.0, "a": (0.0, 1)}), Recipe.make("sum", params={"a": (0, 1), "b": 1})),
+    ],
+)
+def test_what_is_the_same_model_is_the_same_recipe(recipe: Recipe, same: Recipe) -> None:
+    assert recipe == same and recipe.canonical() == same.canonical()
+
+
+def test_golden_bytes_and_id() -> None:
+    """Ids name scores in journals and caches of earlier versions: they must not change."""
+    recipe = Recipe.make("single", "linear", 0.3, 0.7, (0, 1, 0))
+    assert recipe.canonical() == b'["single","linear",0.3,0.7,[0,1,0],{}]'
+    assert recipe.id("fingerprint") == "58a4ebe35ea82c5c"

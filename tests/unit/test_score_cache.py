@@ -1,0 +1,86 @@
+"""Proves that a cached score answers for the very same samples under the same weights, and for nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import IDENTITY
+
+from pipeline.append_log import AppendLog
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.recipe import Recipe
+from pipeline.score_cache import ScoreCache
+from tasks.stats import Stats
+
+RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
+REQUEST = EvalRequest(RECIPE, RECIPE.id("f"), "cats", "val", 1, 4, 8)
+SCORE = ShardScore(REQUEST, Stats(4, 2.0, 2.0), np.array([True, False, True, False]), 0.2)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ScoreCache:
+    return ScoreCache(tmp_path, IDENTITY)
+
+
+def test_scores_are_there_for_the_next_run(cache: ScoreCache, tmp_path: Path) -> None:
+    assert cache.get(REQUEST) is None
+    cache.add([SCORE])
+    for again in (cache, ScoreCache(tmp_path, IDENTITY)):
+        found = again.get(REQUEST)
+        assert found is not None and found.stats == SCORE.stats and found.outcomes.tolist() == SCORE.outcomes.tolist()
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "other"}, {"numerics": "bfloat16"}])
+def test_other_checkpoints_or_numerics_know_nothing_of_it(
+    cache: ScoreCache, tmp_path: Path, change: dict[str, str]
+) -> None:
+    cache.add([SCORE])
+    assert ScoreCache(tmp_path, replace(IDENTITY, **change)).get(REQUEST) is None
+
+
+def test_other_data_under_the_same_name_is_another_task_and_a_new_name_is_not(
+    cache: ScoreCache, tmp_path: Path
+) -> None:
+    cache.add([SCORE])
+    changed = {**IDENTITY.tasks, "cats": ("new pictures", 90, 130)}
+    assert ScoreCache(tmp_path, replace(IDENTITY, tasks=changed)).get(REQUEST) is None
+    renamed = {"felines": IDENTITY.tasks["cats"]}
+    asked = replace(REQUEST, task="felines")
+    found = ScoreCache(tmp_path, replace(IDENTITY, tasks=renamed)).get(asked)
+    assert found is not None and found.request == asked
+
+
+def test_a_shard_of_the_same_number_with_other_samples_is_another_one(cache: ScoreCache) -> None:
+    """A limit makes the last shard shorter, and another shard size moves them all."""
+    cache.add([SCORE])
+    for other in ({"stop": 7}, {"start": 3}, {"split": "test"}, {"task": "dogs"}, {"recipe_id": "0"}):
+        assert cache.get(replace(REQUEST, **other)) is None, other
+    shorter = replace(SCORE, request=replace(REQUEST, stop=6), stats=Stats(2, 1.0, 1.0), outcomes=SCORE.outcomes[:2])
+    cache.add([shorter])
+    assert [len(s.outcomes) for r in (REQUEST, shorter.request) if (s := cache.get(r))] == [4, 2]
+
+
+def test_the_same_samples_under_another_shard_number_are_found(cache: ScoreCache) -> None:
+    cache.add([SCORE])
+    asked = replace(REQUEST, shard=5)
+    found = cache.get(asked)
+    assert found is not None and found.request == asked
+
+
+def test_a_score_is_written_once(cache: ScoreCache, tmp_path: Path) -> None:
+    cache.add([SCORE, SCORE])
+    cache.add([SCORE])
+    (file,) = (tmp_path / "scores").iterdir()
+    assert file.read_bytes().count(b"\n") == 1
+
+
+def test_while_another_run_is_writing_nothing_is_kept_and_nothing_fails(cache: ScoreCache, tmp_path: Path) -> None:
+    cache.add([SCORE])
+    (file,) = (tmp_path / "scores").iterdir()
+    other = replace(SCORE, request=replace(REQUEST, split="test"))
+    with AppendLog(file):
+        cache.add([other])
+    assert cache.get(other.request) is None
+    cache.add([other])
+    assert cache.get(other.request) is not None

@@ -1,0 +1,313 @@
+"""Proves that a spec means what it says, and that every wrong one is refused with its field, the rule and the value."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import TASKS, toy_spec
+
+from pipeline.plan import make_plan
+from pipeline.spec import RunSpec, models
+from pipeline.spec_load import SpecError, load_spec, parse_spec
+
+GOOD = toy_spec().model_dump(mode="json")
+CONTINUOUS = {"alpha": {"range": [0, 1]}}
+LISTED = {"alpha": {"grid": [0, 1]}}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    data = copy.deepcopy(GOOD)
+    *parents, key = path.split("/")
+    at = data
+    for parent in parents:
+        at = at[parent]
+    at[key] = value
+    return data
+
+
+def merge(**arm: Any) -> dict[str, Any]:
+    return {"merge": "sum", **arm}
+
+
+def power(p: object) -> dict[str, Any]:
+    return {"edit": "each_expert", "scaling": {"function": "power", "beta": 1, "params": {"p": p}}}
+
+
+ALPHA, EDIT, SCALING = "arms/LiNeS/scaling/alpha", "arms/LiNeS/edit", "arms/LiNeS/scaling"
+BAD = [
+    # keys
+    ("limit", 1, "limit: unknown key; did you mean 'limits'?"),
+    ("arms/LiNeS/scalling", {}, "arms.LiNeS.scalling: unknown key; did you mean 'scaling'?"),
+    ("resources/per_worker/num_gpu", 1, "resources.per_worker.num_gpu: unknown key; did you mean 'num_gpus'"),
+    (ALPHA, {"gird": [1]}, "arms.LiNeS.scaling.alpha.gird: unknown key; did you mean 'grid'?"),
+    (ALPHA, {}, "arms.LiNeS.scaling.alpha.grid: is required"),
+    # names
+    ("tasks", ["a/cats", "b/cats"], "tasks: task names must differ, got ['cats'] twice"),
+    ("tasks", [{"cats": "x"}], "tasks: a list of tasks holds names or folders; for options write a mapping"),
+    ("ood", {"cats": "x"}, "ood: names must differ from those of tasks, got ['cats'] in both"),
+    (
+        "experts",
+        {"catz": "x"},
+        "experts.catz: its task (or name it in `targets`): unknown task 'catz'; did you mean 'cats'",
+    ),
+    ("experts/base", "x", "experts.base: this name is taken by the pre-trained checkpoint"),
+    ("targets", {"cats": "dog"}, "targets.cats: unknown task 'dog'; did you mean 'dogs'?"),
+    ("targets", {"cat": "dogs"}, "targets.cat: unknown expert 'cat'; did you mean 'cats'"),
+    (EDIT, "catz", "arms.LiNeS.edit: unknown expert 'catz'; did you mean 'cats'"),
+    ("arms/x", merge(experts=["dog"]), "arms.x.experts: unknown expert 'dog'; did you mean 'dogs'?"),
+    ("arms/pre-trained", merge(), "arms.pre-trained: this name is taken by the pre-trained model"),
+    ("arms/LiNeS, reversed", merge(), "arms.LiNeS, reversed: this name is taken by a control of the arm 'LiNeS'"),
+    ("arms/fine-tuned", merge(), "arms.fine-tuned: this name is kept for the experts as they are"),
+    ("name", "a/b", "name: string should match pattern"),
+    ("controls", ["uniforms"], "controls.kinds.0: input should be 'uniform' or 'reversed', got 'uniforms'"),
+    (
+        "backbone/precision",
+        "int8",
+        "backbone.precision: input should be 'float32', 'bfloat16' or 'float16', got 'int8'",
+    ),
+    (f"{SCALING}/function", "liner", "arms.LiNeS.scaling.function: unknown name 'liner'; did you mean 'linear'?"),
+    (f"{SCALING}/function", "reversed:linear", "arms.LiNeS.scaling.function: unknown name 'reversed:linear'"),
+    ("arms/x", merge(merge="summ"), "arms.x.merge.method: unknown name 'summ'; did you mean 'sum'?"),
+    ("arms/x", merge(search={"sampler": "tpee"}), "arms.x.search: sampler: unknown name 'tpee': did you mean 'tpe'?"),
+    (
+        "select/maximise",
+        "targett",
+        "select.maximise: objective 'targett': metric: unknown name 'targett': did you mean 'target'",
+    ),
+    (
+        "arms/merge/select",
+        {"maximise": ["task['dog']"]},
+        "arms.merge.select.maximise: objective \"task['dog']\": task: unknown",
+    ),
+    # values
+    (
+        ALPHA,
+        {"grid": []},
+        "arms.LiNeS.scaling.alpha.grid: value should have at least 1 item after validation, not 0, got []",
+    ),
+    (ALPHA, "auto", "arms.LiNeS.scaling: beta: '1 - alpha' needs a numeric alpha, got alpha: auto"),
+    (ALPHA, "automatic", "arms.LiNeS.scaling.alpha: input should be 'auto' or 'auto_l2', got 'automatic'"),
+    (
+        ALPHA,
+        [0, 1],
+        "arms.LiNeS.scaling.alpha: must be a number, {grid: [...]} or {range: [lowest, highest]}, got [0, 1]",
+    ),
+    (ALPHA, {"grid": [0.5, 0.5]}, "arms.LiNeS: alpha: each value may be listed once, got [0.5, 0.5]"),
+    (ALPHA, float("inf"), "arms.LiNeS.scaling.alpha: input should be a finite number, got inf"),
+    (ALPHA, {"grid": [0, float("nan")]}, "arms.LiNeS.scaling.alpha.grid.1: input should be a finite number, got nan"),
+    (
+        ALPHA,
+        {"range": [1, 0]},
+        "arms.LiNeS.scaling.alpha: range: the lowest value must be below the highest, got [1.0, 0.0]",
+    ),
+    (ALPHA, {"range": [0, 1], "log": True}, "arms.LiNeS.scaling.alpha: log: needs a lowest value above 0"),
+    (
+        f"{SCALING}/beta",
+        "1 + alpha",
+        "arms.LiNeS.scaling.beta: must be a number, a grid, a range or '1 - alpha', got '1 + alpha'",
+    ),
+    (f"{SCALING}/function", "constant", "arms.LiNeS.scaling: beta: a constant scaling has none"),
+    ("arms/x", power({"grid": [-1, 2]}), "arms.x.params.p: must be in (0, inf), got -1.0"),
+    ("arms/x", power("two"), "arms.x.params.p: must be a number, got 'two'"),
+    ("arms/x", power([1, 2]), "arms.x.params.p: must be a number, got (1.0, 2.0)"),
+    ("arms/x", merge(merge={"method": "sum", "params": {"q": 1}}), "arms.x.params: unknown parameter 'q'"),
+    (
+        "arms/x",
+        merge(merge={"method": "sum", "weights": {"cats": 0.5}}),
+        "arms.x.merge.weights: method sum: weights select",
+    ),
+    (
+        "arms/x",
+        merge(merge={"method": "sum", "weights": {"cats": LISTED["alpha"]}}),
+        "arms.x.merge.weights: method sum",
+    ),
+    ("arms/x", merge(merge="single"), "arms.x.merge.weights: method single: weights must be 1 for one expert"),
+    (
+        "arms/x",
+        merge(merge={"method": "weighted", "weights": {"cats": 1}}, experts=["dogs"]),
+        "arms.x: merge.weights: unknown",
+    ),
+    ("arms/x", {}, "arms.x: exactly one of edit and merge must be given"),
+    ("arms/x", merge(edit="cats"), "arms.x: exactly one of edit and merge must be given"),
+    (EDIT, [], "arms.LiNeS.edit: value should have at least 1 item"),
+    (EDIT, ["cats", "cats"], "arms.LiNeS: edit: each expert may be named once, got ['cats'] more than once"),
+    (EDIT, ["each_expert", "cats"], "arms.LiNeS: edit: each_expert stands alone"),
+    ("arms/LiNeS/experts", ["cats"], "arms.LiNeS: experts: is for a merge"),
+    ("arms", {}, "arms: dictionary should have at least 1 item"),
+    ("arms", ["LiNeS"], "arms: input should be a valid dictionary, got ['LiNeS']"),
+    ("shard_size", 0, "shard_size: input should be greater than or equal to 1, got 0"),
+    ("limits", {"val": 0}, "limits.val: input should be greater than or equal to 1, got 0"),
+    ("limits", {"train": 5}, "limits.train: input should be 'val' or 'test', got 'train'"),
+    ("resources/workers", "many", "resources.workers: input should be 'auto', got 'many'"),
+    ("resources/workers", 0, "resources.workers: input should be greater than or equal to 1, got 0"),
+    (
+        "resources/per_worker/num_gpus",
+        -1,
+        "resources.per_worker.num_gpus: input should be greater than or equal to 0, got -1",
+    ),
+    # searches that cannot be
+    ("arms/x", merge(scaling=CONTINUOUS), "arms.x.search: alpha: a grid needs a step: [0.0, 1.0] is continuous"),
+    (
+        "arms/x",
+        merge(scaling=LISTED, search={"trials": 3}),
+        "arms.x.search: trials: a grid proposes every point once, got 3",
+    ),
+    (
+        "arms/x",
+        merge(scaling=CONTINUOUS, search={"sampler": "tpe"}),
+        "arms.x.search: trials: sampler tpe needs a number",
+    ),
+    (
+        "arms/x",
+        merge(search={"sampler": "tpe", "trials": 20}),
+        "arms.x.search: sampler tpe: the space has no dimensions",
+    ),
+    (
+        "arms/x",
+        merge(scaling=LISTED, search={"sampler": "cmaes", "trials": 9}),
+        "arms.x.search: sampler cmaes: numeric ranges only, but ['alpha'] list their values",
+    ),
+    (
+        "arms/x",
+        merge(scaling=CONTINUOUS, search={"sampler": "cmaes", "trials": 9}, select={"maximise": ["target", "control"]}),
+        "arms.x.search: sampler cmaes: one objective only, got 2: for several use grid, random",
+    ),
+    (
+        "arms/merge/search/options",
+        {"startup_trial": 2},
+        "arms.merge.search: sampler tpe: option: unknown name 'startup_trial': did you mean 'startup_trials'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD, ids=[f"{p}={v}"[:60] for p, v, _ in BAD])
+def test_a_wrong_spec_is_refused_with_field_rule_and_value(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_plan(parse_spec(changed(path, value)))
+
+
+def test_every_error_is_told_at_once_each_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "shard_size": 0, "limit": 3, "base": None}))
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert [line.removeprefix(f"{path}: ").split(":")[0] for line in lines] == ["base", "shard_size", "limit"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "must be a mapping with name, backbone, base"),
+        (b"", "must be a mapping"),
+        (b"name: [\n", "not valid YAML"),
+        (b"name: a\nname: b\n", "the key 'name' stands twice"),
+        (b"arms: {x: 1, x: 2}\n", "the key 'x' stands twice"),
+        (b"name: \xff\xfe\n", "must be text in UTF-8"),
+        (b"name: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=rf"bad\.yaml: .*{message}"):
+        load_spec(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nothing\.yaml: cannot be read: No such file"):
+        load_spec(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        ([0.0, 0.1, "...", 0.5], (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
+        ([1, 2, 4, 6, "...", 10], (1, 2, 4, 6, 8, 10)),
+        ([1.0, 0.5, "...", -0.5], (1.0, 0.5, 0.0, -0.5)),
+        ([0, 1, "...", 1], (0, 1)),
+    ],
+)
+def test_dots_continue_a_sequence(written: list[Any], values: tuple[float, ...]) -> None:
+    alpha = parse_spec(changed(ALPHA, {"grid": written})).arms["LiNeS"].scaling.alpha
+    assert alpha.grid == values  # type: ignore[union-attr]
+
+
+@given(st.integers(-20, 20), st.integers(1, 50), st.integers(2, 60))
+def test_dots_give_the_numbers_that_one_would_write(start: int, step: int, count: int) -> None:
+    grid = [round((start + i * step) / 100, 2) for i in range(count + 1)]
+    alpha = parse_spec(changed(ALPHA, {"grid": [*grid[:2], "...", grid[-1]]})).arms["LiNeS"].scaling.alpha
+    assert list(alpha.grid) == grid  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ([0, "...", 1], "must stand between the second-last two"),
+        ([0, 0.5, "..."], "must stand between the second-last two"),
+        ([0, 1, "...", 2, 3], "must stand between the second-last two"),
+        ([0, 1, "...", 3, "...", 5], "must stand between the second-last two"),
+        ([0, 0.3, "...", 1], "1 cannot be reached from 0.3 in steps of 0.3"),
+        ([0, 0.1, "...", -1], "cannot be reached"),
+        ([0.1, 0.1, "...", 1], "cannot be reached"),
+        ([None, 0.1, "...", 1], "must stand between numbers"),
+        (["a", 0.1, "...", 1], "must stand between numbers"),
+        ([0, 1e-9, "...", 1], "at most 10,000 values"),
+    ],
+)
+def test_dots_that_mean_nothing_are_refused(written: list[Any], message: str) -> None:
+    with pytest.raises(SpecError, match=rf"arms\.LiNeS\.scaling\.alpha\.grid: '\.\.\.': .*{message}"):
+        parse_spec(changed(ALPHA, {"grid": written}))
+
+
+def test_a_spec_comes_back_from_its_own_json() -> None:
+    """The journal's header holds it, and a run is read back from there."""
+    knots = {
+        "function": "piecewise",
+        "beta": 1,
+        "params": {"knots": [0, {"grid": [0.5, 1]}, {"range": [0, 1], "step": 0.5}]},
+    }
+    spec = toy_spec(controls=["uniform"], arms={"x": merge(scaling=knots), "y": {"edit": "cats"}}, limits={"val": 9})
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+def test_short_forms_mean_the_long_ones() -> None:
+    spec = parse_spec({**GOOD, "tasks": ["cats", "embedded/dogs", "some/cars"], "ood": {}, "controls": ["reversed"]})
+    assert {n: t.source for n, t in spec.tasks.items()} == {
+        "cats": "embedded/cats", "dogs": "embedded/dogs", "cars": "some/cars"
+    }  # fmt: skip
+    assert spec.controls.kinds == ("reversed",) and spec.controls.constants == 21
+    assert parse_spec(changed("arms/merge/merge", {"method": "sum"})).arms["merge"] == toy_spec().arms["merge"]
+    assert parse_spec(changed("select", {"maximise": "worst"})).select.maximise == ("worst",)
+
+
+def test_paths_are_beside_the_spec_where_they_exist_there(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "cats.safetensors").touch()
+    (tmp_path / "more.py").touch()
+    experts = {**dict.fromkeys(TASKS, "hf:owner/model"), "cats": "models/cats.safetensors", "dogs": "nowhere.pt"}
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "experts": experts, "plugins": ["more.py", "package.module"]}))
+    spec = load_spec(path)
+    assert spec.experts["cats"] == str(tmp_path / "models" / "cats.safetensors")
+    assert (spec.experts["dogs"], spec.experts["cars"]) == ("nowhere.pt", "hf:owner/model")
+    assert spec.plugins == (str(tmp_path / "more.py"), "package.module")
+
+
+def test_the_schema_describes_every_field() -> None:
+    definitions = RunSpec.model_json_schema()
+    for model in models():
+        found = definitions if model is RunSpec else definitions["$defs"][model.__name__]
+        assert set(found["properties"]) == set(model.model_fields)
+        assert all(field.description for field in model.model_fields.values()), model
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        toy_spec().seed = 3  # type: ignore[misc]
