@@ -89,7 +89,7 @@ def load_model(spec: RunSpec, device: torch.device) -> Model:
 
 
 def _about_base(source: str, text: str) -> str:
-    """A family's loader is given tensors, and calls them "base"; readers name the file; options have names of their own."""
+    """A family's loader is given tensors, and calls them "base"; readers name the file; options name themselves."""
     if text.startswith("base: "):
         return f"base: {source}: {text.removeprefix('base: ')}"
     return text if text.startswith("backbone.") else f"base: {text}"

@@ -1,0 +1,107 @@
+"""The command line on real models: validate, run, resume, report, export; errors for people with status 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from small_run import TASKS, tables
+
+RESULTS = ("candidates.parquet", "scores.parquet", "provenance.json", "report.html", "report.md", "journal.jsonl")
+
+
+def test_a_run_leaves_tables_provenance_and_report(undisturbed: Path) -> None:
+    assert all((undisturbed / name).stat().st_size for name in RESULTS)
+    rows = pq.read_table(undisturbed / "candidates.parquet").to_pylist()
+    assert {r["state"] for r in rows} == {"complete"}
+    assert {r["arm"] for r in rows if r["control"]} == {f"LiNeS, {c}" for c in ("uniform", "constant", "reversed")}
+    scores = pq.read_table(undisturbed / "scores.parquet").to_pylist()
+    assert {(s["task"], s["split"], s["n"]) for s in scores} == {(t, s, 30) for t in TASKS for s in ("val", "test")}
+    provenance = json.loads((undisturbed / "provenance.json").read_text())
+    assert provenance["complete"] and not provenance["failures"] and len(provenance["checkpoints"]) == 1 + len(TASKS)
+
+
+def test_validate_says_what_would_be_run_and_evaluates_nothing(lines: Any, tmp_path: Path) -> None:
+    status, output = lines("validate", lines.spec())
+    assert status == 0, output
+    assert "8 blocks, 2 tasks, 60 validation and 60 test samples" in output and "LiNeS, reversed" in output
+    assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: Any, undisturbed: Path) -> None:
+    journal, before = undisturbed / "journal.jsonl", tables(undisturbed)
+    scored = journal.read_text().count('"record":"score"')
+    status, output = lines.run(lines.spec(), undisturbed)
+    assert status == 0, output
+    assert journal.read_text().count('"record":"score"') == scored and tables(undisturbed) == before
+
+
+def test_a_report_is_made_anew_from_the_journal(lines: Any, undisturbed: Path) -> None:
+    before = tables(undisturbed)
+    for name in (*before, "provenance.json", "report.html", "report.md"):
+        (undisturbed / name).unlink()
+    status, output = lines("report", undisturbed)
+    assert status == 0, output
+    assert tables(undisturbed) == before and all((undisturbed / name).stat().st_size for name in RESULTS)
+
+
+def test_what_an_arm_chose_is_exported(lines: Any, undisturbed: Path, tmp_path: Path) -> None:
+    status, output = lines("export", undisturbed, "--arm", "LiNeS", "--expert", "mnist", "-o", tmp_path / "model")
+    assert status == 0, output
+    names = {p.name for p in (tmp_path / "model").iterdir()}
+    assert {"open_clip_model.safetensors", "open_clip_config.json", "recipe.json", "README.md"} <= names
+    status, output = lines("export", undisturbed, "--arm", "LiNes", "--expert", "mnist", "-o", tmp_path / "other")
+    assert status == 2 and "LiNeS" in output and not (tmp_path / "other").exists()
+
+
+def test_the_schema_is_json(lines: Any) -> None:
+    status, output = lines("schema")
+    assert status == 0 and "shard_size" in json.loads(output)["properties"]
+
+
+def test_another_run_in_the_same_folder_is_refused_and_the_first_is_kept(lines: Any, undisturbed: Path) -> None:
+    before = tables(undisturbed)
+    status, output = lines.run(lines.spec(seed=7), undisturbed)
+    assert status == 2 and "differs in spec.seed" in output and "give another --out" in output
+    assert tables(undisturbed) == before
+
+
+SCALING = {"function": "liner", "alpha": 0.5}
+BAD_SPECS = [
+    ({"limit": 5}, "spec.yaml: limit: unknown key; did you mean 'limits'?"),
+    ({"arms": {"x": {"edit": "each_expert", "scaling": SCALING}}}, "arms.x.scaling.function: unknown name 'liner'"),
+    ({"arms": {"x": {"merge": "sum", "scaling": {"alpha": {"grid": []}}}}}, "arms.x.scaling.alpha.grid: value should"),
+    ({"tasks": ["clipart", "mnistt"], "targets": {"mnist": "mnistt"}}, "embedded/mnistt: no such embedded pack"),
+    ({"ood": ["digits9"]}, "ood.digits9: embedded/digits9: no such embedded pack; did you mean 'digits8'?"),
+    ({"base": "embedded/bass"}, "embedded/bass: no such embedded checkpoint; did you mean 'base'?"),
+    (
+        {"backbone": {"family": "openclip", "model": "embedded/tiny-vit"}},
+        "backbone.family: unknown backbone 'openclip'",
+    ),
+    ({"plugins": ["nothing.py"]}, "plugins: cannot import 'nothing.py'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_SPECS, ids=[m[:30] for _, m in BAD_SPECS])
+def test_a_wrong_spec_is_status_2_and_starts_nothing(
+    lines: Any, run_folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    spec = lines.spec(**changes)
+    for status, output in (lines("validate", spec), lines.run(spec, run_folder)):
+        assert status == 2 and message in output and "Traceback" not in output, output
+    assert not run_folder.exists()
+
+
+def test_a_folder_without_a_run_is_status_2(lines: Any, tmp_path: Path) -> None:
+    status, output = lines("report", tmp_path)
+    assert status == 2 and "no run here" in output
+
+
+def test_a_process_prints_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(tmp_path / "nothing.yaml")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = " ".join((found.stdout + found.stderr).split())
+    assert found.returncode == 2 and "nothing.yaml: cannot be read" in output and "Traceback" not in output

@@ -1,0 +1,57 @@
+"""A real run that takes seconds: the embedded base, experts made by moving its weights a little, few samples."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tasks.embedded import checkpoint_path
+
+TASKS = ("clipart", "mnist")
+
+
+def write_experts(folder: Path) -> dict[str, Path]:
+    """One file for each task: the base with noise on its image tower, as a short fine-tuning would leave it."""
+    base = load_file(checkpoint_path("base"))
+    paths = {}
+    for seed, name in enumerate(TASKS):
+        noise = torch.Generator().manual_seed(seed)
+        state = {
+            k: v + 0.2 * v.std(correction=0) * torch.randn(v.shape, generator=noise) if k.startswith("visual.") else v
+            for k, v in base.items()
+        }
+        paths[name] = folder / f"{name}.safetensors"
+        save_file({k: v.contiguous() for k, v in state.items()}, paths[name])
+    return paths
+
+
+def small_spec(experts: dict[str, Path], **changes: Any) -> dict[str, Any]:
+    """Two experts, edits with controls and a merge: about 200 shards of 15 samples."""
+    scaling = {"function": "linear", "alpha": {"grid": [0.0, 0.5, 1.0]}, "beta": "1 - alpha"}
+    return {
+        "name": "small",
+        "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+        "base": "embedded/base",
+        "experts": {name: str(path) for name, path in experts.items()},
+        "tasks": list(TASKS),
+        "arms": {"LiNeS": {"edit": "each_expert", "scaling": scaling}, "sum": {"merge": "sum"}},
+        "controls": {"kinds": ["uniform", "reversed"], "constants": 3},
+        "limits": {"val": 30, "test": 30},
+        "shard_size": 15,
+        "resources": {"pool": "local"},
+        **changes,
+    }
+
+
+def write_spec(folder: Path, spec: dict[str, Any]) -> Path:
+    """The spec as a file of `folder`."""
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+def tables(run: Path) -> dict[str, bytes]:
+    """Every table of a run, byte by byte."""
+    return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.parquet"))}
