@@ -95,7 +95,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
 
 def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[], float]:
     """Workers that have loaded and are warm; returns what times one whole run in seconds, tables included."""
-    pool = RayPool(partial(make_worker, spec=plan.spec), ActorShape(workers))
+    pool = RayPool(partial(make_worker, spec=plan.spec, device_type="cpu"), ActorShape(workers))
     shared = Shared(pool)
     with tempfile.TemporaryDirectory() as folder:
         run(plan, identity, Path(folder) / "warm-up", lambda: shared, None)

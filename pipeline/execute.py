@@ -49,10 +49,11 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
     with ExitStack() as stack:
         if spec.resources.pool == "ray":
             stack.enter_context(local_ray(address=where.address))
-        identity = prepare_shown(spec, _device_type(spec), console)
+        device_type = _device_type(spec)
+        identity = prepare_shown(spec, device_type, console)
         cache = ScoreCache(cache_root(), identity) if where.use_cache else None
         display = stack.enter_context(Display(console).shown())
-        run(plan, identity, where.folder, partial(_open_pool, spec), cache, display)
+        run(plan, identity, where.folder, partial(_open_pool, spec, device_type), cache, display)
 
 
 def prepare_shown(spec: RunSpec, device_type: str, console: Console) -> Identity:
@@ -73,7 +74,7 @@ def _device_type(spec: RunSpec) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _open_pool(spec: RunSpec) -> Pool:
+def _open_pool(spec: RunSpec, device_type: str) -> Pool:
     if spec.resources.pool == "local":
-        return LocalPool(Worker(spec))
-    return RayPool(partial(make_worker, spec=spec), actor_shape(spec.resources))
+        return LocalPool(Worker(spec, device_type=device_type))
+    return RayPool(partial(make_worker, spec=spec, device_type=device_type), actor_shape(spec.resources))

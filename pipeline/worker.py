@@ -15,15 +15,20 @@ from pipeline.spec import RunSpec
 class Worker:
     """A plain class: the local pool calls it, Ray's actors wrap it."""
 
-    def __init__(self, spec: RunSpec, name: str = "local") -> None:
-        """Load everything once, on the first GPU that this process may use, else on the CPU.
+    def __init__(self, spec: RunSpec, name: str = "local", device_type: str = "cpu") -> None:
+        """Load everything once.
+
+        Args:
+            spec: the run.
+            name: unique within the pool.
+            device_type: "cuda", the first GPU that this process may use, or "cpu".
 
         Raises:
             ValueError: a checkpoint or a task is not what the spec says.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name = name
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device_type)
         model = load_model(spec, self.device)
         fingerprints, deltas = {}, {}
         for expert in load_experts(spec, model):
@@ -77,6 +82,6 @@ def _describe(device: torch.device) -> str:
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def make_worker(name: str, spec: RunSpec) -> Worker:
+def make_worker(name: str, spec: RunSpec, device_type: str = "cpu") -> Worker:
     """What a Ray actor calls to make its worker."""
-    return Worker(spec, name)
+    return Worker(spec, name, device_type)

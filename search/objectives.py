@@ -191,6 +191,6 @@ def _reference(task: str, role: Role, references: Mapping[str, float]) -> float:
         model = "fine-tuned" if role == "target" else "pre-trained"
         raise ValueError(
             f"{role} reference of task {task!r}: the {model} model's accuracy must be positive to divide by, "
-            f"got {references[task]}: check its class names and checkpoint, or leave the task out"
+            f"got {references[task]}: check its class names and checkpoint, score more samples, or leave the task out"
         )
     return references[task]
