@@ -71,7 +71,9 @@ class Display:
         left = (total - progress.shards_done) / rate if rate else 0.0
         self._console.print(
             f"{progress.phase}: {progress.candidates_done} candidates, {progress.shards_done}/{total} shards, "
-            f"{rate:.1f}/s, about {left:.0f} s left, {progress.from_cache} from cache, {progress.failures} failures"
+            f"{rate:.1f}/s, about {left:.0f} s left, {progress.from_cache} from cache, {progress.failures} failures",
+            soft_wrap=True,
+            highlight=False,
         )
 
 

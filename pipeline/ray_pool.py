@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.pool import Evaluator, describe, failure_kind
@@ -36,12 +36,16 @@ class WorkersLostError(RuntimeError):
 
 
 class _Host:
-    """The actor: makes its evaluator and answers requests one by one."""
+    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
+
+    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
+    """
 
     def __init__(self, make: Callable[[str], Evaluator], name: str) -> None:
-        self._evaluator = make(name)
+        self._make, self._name = make, name
 
     def info(self) -> WorkerInfo:
+        self._evaluator = self._make(self._name)
         return self._evaluator.info()
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
@@ -137,6 +141,8 @@ class RayPool:
                 raise ValueError(f"{actor.name} could not load: {describe(cause)}") from error
             self._ready.append(Failure(request, failure_kind(cause), describe(cause), actor.name))
         except RayError as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:  # what was shipped cannot be read there
+                raise ValueError(f"{actor.name} could not start: {str(error).strip().splitlines()[-1]}") from error
             self._replace(actor, error)
         else:
             del actor.outstanding[ref]
