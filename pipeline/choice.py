@@ -33,7 +33,7 @@ class References:
     """What accuracies are normalised by, on one split: raw accuracies of experts on their own task, and of theta0.
 
     Attributes:
-        target: task -> accuracy of the expert that was fine-tuned on it.
+        target: task -> accuracy of the expert that was fine-tuned on it, the best one where there are several.
         control: task -> accuracy of the pre-trained model.
     """
 
@@ -55,7 +55,8 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
         for task in wanted:
             stats = ledger.stats(recipe_id, task, split)
             if stats is not None:
-                (target if group.name else control)[task] = stats.mean
+                found = target if group.name else control
+                found[task] = max(stats.mean, found.get(task, 0.0))
     return References(target, control)
 
 
@@ -70,8 +71,8 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
         return Candidate(group, proposal, recipe, recipe_id, None, f"{failure.kind} on {where}: {failure.cause}")
     means = ledger.means(recipe_id, tasks, "val")
     assert means is not None, "judged before every shard was answered"
-    if missing := [t for t in tasks if refs.of(t, group.roles[t]) is None]:
-        cause = f"no reference to normalise by: it failed on {', '.join(missing)}"
+    if missing := [t for t in tasks if not refs.of(t, group.roles[t])]:
+        cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
         return Candidate(group, proposal, recipe, recipe_id, None, cause)
     metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target, refs.control)
     values = tuple(Objective.parse(o, tasks)(metrics) for o in group.objectives)

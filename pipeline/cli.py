@@ -39,10 +39,10 @@ def run(
     cache: Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep these for later ones.")] = True,
 ) -> None:
     """Work a spec to its end: tables, report.html and report.md; the same command goes on where a stopped run ended."""
-    from pipeline.execute import Where, execute
-
     with errors_for_people():
         plan = _plan(spec, pool, workers)
+        from pipeline.execute import Where, execute  # torch and Ray: not before the spec is known to be good
+
         folder = out or Path("runs") / plan.spec.name
         execute(plan, Where(folder, address, cache), console)
         raise typer.Exit(_finish(folder))
@@ -61,10 +61,10 @@ def report(folder: RunPath) -> None:
 @app.command()
 def validate(spec: SpecPath) -> None:
     """Check a spec with its checkpoints and data, without evaluating anything."""
-    from pipeline.execute import prepare_shown
-
     with errors_for_people():
         plan = _plan(spec)
+        from pipeline.execute import prepare_shown
+
         identity = prepare_shown(plan.spec, "cpu", console)
         console.print(_plan_table(plan))
         val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
@@ -112,7 +112,10 @@ def _plan(path: Path, pool: str | None = None, workers: int | None = None) -> Pl
     if changes:
         resources = type(spec.resources).model_validate({**spec.resources.model_dump(), **changes})
         spec = spec.model_copy(update={"resources": resources})
-    return make_plan(spec)
+    try:
+        return make_plan(spec)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _plan_table(plan: Plan) -> Table:

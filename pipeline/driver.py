@@ -23,6 +23,7 @@ class Progress:
     phase: str = "references"
     candidates_done: int = 0
     shards_done: int = 0
+    shards_evaluated: int = 0
     shards_asked: int = 0
     shards_expected: int = 0
     from_cache: int = 0
@@ -74,6 +75,7 @@ class Driver:
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
         self.progress.shards_expected = expected_shards(self.plan, self.ledger)
+        self.progress.shards_done = self.progress.shards_asked = len(self.ledger.answers)
         self._drive([self._search(g, References({}, {})) for g in self.plan.references])
         refs = references(self.plan, self.ledger, "val")
         self._enter("search")
@@ -134,6 +136,8 @@ class Driver:
         cached = [s for r in wanted if self._cache is not None and (s := self._cache.get(r)) is not None]
         self._keep(cached)
         self.progress.from_cache += len(cached)
+        self.progress.shards_done += len(cached)
+        self.progress.shards_asked += len(cached)
         wanted = [r for r in wanted if r.key not in self.ledger.answers]
         ticket = Ticket({r.key for r in wanted})
         new = [r for r in wanted if r.key not in self._tickets]
@@ -166,5 +170,6 @@ class Driver:
             for ticket in self._tickets.pop(answer.request.key, []):
                 ticket.missing.discard(answer.request.key)
             self.progress.shards_done += 1
+            self.progress.shards_evaluated += 1
             self.progress.failures += isinstance(answer, Failure)
         self._watch(self.progress)

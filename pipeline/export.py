@@ -51,13 +51,16 @@ def export(run: Path, wanted: Wanted, output: Path) -> Path:
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    config, words = open_clip_config(backbone), vocabulary(backbone)
     facts = _facts(run, plan, ledger, candidate)
     metadata = {"recipe": candidate.recipe.canonical().decode(), "recipe_id": candidate.recipe_id}
     write_safetensors(partial / "open_clip_model.safetensors", open_clip_state(backbone), metadata)
-    _write_json(partial / "open_clip_config.json", open_clip_config(backbone))
+    _write_json(partial / "open_clip_config.json", config)
     _write_json(partial / "recipe.json", facts)
-    (partial / "README.md").write_text(_card(facts), encoding="utf-8")
-    if (words := vocabulary(backbone)) is not None:
+    context_length = config["model_cfg"]["text_cfg"].get("context_length", 77)
+    tokenizer = {"vocabulary": words.name if words else "", "context_length": context_length}
+    (partial / "README.md").write_text(_card(facts | tokenizer), encoding="utf-8")
+    if words:
         shutil.copy(words, partial / words.name)
     partial.rename(output)
     return output

@@ -166,7 +166,11 @@ def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
             raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
-                help_ = "a shifted set with test alone belongs under `ood`" if split == "val" else "add images"
+                help_ = (
+                    "a set with test images alone belongs under `ood`; else add images"
+                    if split == "val"
+                    else "add images"
+                )
                 raise ValueError(f"{where}: {task.source}: has no {split} samples; {help_}")
     return tasks
 

@@ -35,7 +35,7 @@ def _ours(error: Exception) -> bool:
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = error.filename or "while writing"
         return f"no space left on the device ({where}): what was scored is kept; free some and run the command again"
     return str(error)

@@ -48,7 +48,7 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a step of the driver."""
-        rate = progress.shards_done / max(1e-9, time.monotonic() - self._started)
+        rate = progress.shards_evaluated / max(1e-9, time.monotonic() - self._started)
         if self._live is None:
             self._say(progress, rate)
             return

@@ -75,7 +75,10 @@ class Recipe:
         return cls.make(method, scaling, alpha, beta, tuple(weights), items)  # type: ignore[arg-type]
 
     def canonical(self) -> bytes:
-        """Canonical bytes: at most 128 for 8 experts and no parameters."""
+        """Canonical bytes: at most 128 for 8 experts, no parameters and weights of up to 4 decimals.
+
+        A sampler's weights of 7 digits take up to 40 bytes more.
+        """
         return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=True).encode()
 
     def id(self, fingerprint: str) -> str:

@@ -60,6 +60,8 @@ def run(
             _work(Driver(plan, ledger, journal, pool, cache, watch), history, journal, pool, folder)
         finally:
             pool.close()
+            if cache is not None:
+                cache.flush()
     finally:
         journal.close()
 

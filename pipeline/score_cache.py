@@ -13,6 +13,9 @@ from pipeline.messages import EvalRequest, ShardScore
 #: Recipe id, the task's fingerprint, split, start, stop: neither a task's name nor the cut into shards is part of it.
 _Key = tuple[str, str, str, int, int]
 
+#: Scores written together: each write opens, locks and syncs the file.
+_BATCH = 64
+
 
 class ScoreCache:
     """Scores under one set of checkpoints and numerics (precision, device type, version of torch), in one file.
@@ -31,6 +34,7 @@ class ScoreCache:
         self._path = folder / "scores" / f"{hashlib.blake2b(context, digest_size=12).hexdigest()}.jsonl"
         self._data = {name: task[0] for name, task in identity.tasks.items()}
         self._scores: dict[_Key, ShardScore] = {}
+        self._unwritten: dict[_Key, ShardScore] = {}
         for record in read_records(self._path):
             data, answer = record.pop("data"), parse_answer(record.pop("record"), record)
             assert isinstance(answer, ShardScore)
@@ -42,17 +46,24 @@ class ScoreCache:
         return None if score is None else replace(score, request=request)
 
     def add(self, scores: Iterable[ShardScore]) -> None:
-        """Keep new scores; where another run is writing just now they are left out, which costs time, never truth."""
+        """Keep new scores, for later runs once there are enough of them, or at the next `flush`."""
         keyed = {_key(s.request, self._data[s.request.task]): s for s in scores}
         new = {key: score for key, score in keyed.items() if key not in self._scores}
-        if not new:
+        self._scores |= new
+        self._unwritten |= new
+        if len(self._unwritten) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
+        if not self._unwritten:
             return
         try:
             with AppendLog(self._path) as log:
-                log.append({**answer_record(score), "data": key[1]} for key, score in new.items())
+                log.append({**answer_record(score), "data": key[1]} for key, score in self._unwritten.items())
         except LockedError:
             return
-        self._scores |= new
+        self._unwritten = {}
 
 
 def _key(request: EvalRequest, data: str) -> _Key:

@@ -31,6 +31,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# YAML 1.1 reads 1e-3 as text, 1.0e-3 as a number; people write both.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def load_spec(path: Path) -> RunSpec:
     """Read and check a spec; relative paths in it are resolved against its folder.
 

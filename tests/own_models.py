@@ -1,10 +1,11 @@
 """Models and image folders as a user might bring them: a small CLIP, drawn pictures, honest fine-tuning.
 
-Nothing embedded is used. Three tasks over the same kind of picture, of which each asks something else: a picture of two
-filled shapes has a colour, a shape and a size, so an expert of one task unlearns to look for the others.
+Nothing embedded is used. Three tasks ask something else each of the same kind of picture, a disc in a frame: the
+disc's colour, the ground's, the frame's. So an expert of one task unlearns to look for the others.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,39 +18,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from tasks.folders import DEFAULT_TEMPLATES
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "your-own-models.yaml"
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "yellow": (225, 205, 40)}
-SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = {"small": 7, "medium": 13, "large": 20}
-TASKS: Mapping[str, tuple[str, ...]] = {"colours": tuple(COLOURS), "shapes": SHAPES, "sizes": tuple(SIZES)}
-TEMPLATES = {"colours": "a {} shape", "shapes": "a {}", "sizes": "a {} thing"}
+GROUNDS = {"black": 30, "grey": 125, "white": 225}
+FRAMES = {"purple": (140, 30, 160), "orange": (240, 140, 20), "cyan": (30, 200, 210)}
+TASKS: Mapping[str, tuple[str, ...]] = {"colours": tuple(COLOURS), "grounds": tuple(GROUNDS), "frames": tuple(FRAMES)}
 PIXELS = 64
 CONFIG: dict[str, Any] = {
     "embed_dim": 48,
     "quick_gelu": True,
-    "vision_cfg": {"image_size": PIXELS, "layers": 4, "width": 64, "head_width": 16, "patch_size": 16},
+    "vision_cfg": {"image_size": PIXELS, "layers": 3, "width": 64, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 1},
     "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
 }
 
 
 def draw(rng: np.random.Generator, kinds: Mapping[str, str]) -> Image.Image:
-    """A noisy picture of one shape; what `kinds` does not say is drawn by lot."""
-    colour, shape, size = (kinds.get(task, rng.choice(TASKS[task])) for task in ("colours", "shapes", "sizes"))
-    noise = rng.normal(rng.integers(60, 180, 3), 25, (PIXELS, PIXELS, 3)).clip(0, 255).astype(np.uint8)
+    """A noisy picture of a disc in a frame; what `kinds` does not say is drawn by lot."""
+    colour, ground, frame = (kinds.get(task) or str(rng.choice(names)) for task, names in TASKS.items())
+    noise = rng.normal(GROUNDS[ground] + rng.normal(0, 20), 25, (PIXELS, PIXELS, 3)).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(noise)
-    pen, r = ImageDraw.Draw(image), SIZES[size] + int(rng.integers(-2, 3))
-    x, y = rng.integers(r, PIXELS - r, 2).tolist()
-    ink = tuple(int(c) for c in np.clip(rng.normal(COLOURS[colour], 25), 0, 255))
-    if shape == "circle":
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=ink)
-    elif shape == "square":
-        pen.rectangle((x - r, y - r, x + r, y + r), fill=ink)
-    elif shape == "triangle":
-        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=ink)
-    else:
-        pen.rectangle((x - r, y - r // 3, x + r, y + r // 3), fill=ink)
-        pen.rectangle((x - r // 3, y - r, x + r // 3, y + r), fill=ink)
+    pen, (x, y), r = ImageDraw.Draw(image), rng.integers(22, 42, 2).tolist(), int(rng.integers(6, 14))
+    pen.rectangle((0, 0, PIXELS - 1, PIXELS - 1), outline=_ink(rng, FRAMES[frame]), width=int(rng.integers(3, 7)))
+    pen.ellipse((x - r, y - r, x + r, y + r), fill=_ink(rng, COLOURS[colour]))
     return image
+
+
+def _ink(rng: np.random.Generator, colour: tuple[int, int, int]) -> tuple[int, ...]:
+    return tuple(int(c) for c in rng.normal(colour, 35).clip(0, 255))
 
 
 def write_images(root: Path, task: str, per_class: int, seed: int, suffix: str = ".png") -> Path:
@@ -72,9 +70,9 @@ class Trainer:
         self.config = folder / "open_clip_config.json"
         self.config.write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}))
         torch.manual_seed(seed)
-        self.model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        self.model = open_clip.create_model(f"local-dir:{folder}", load_weights=False).eval()
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self._tokens = {t: tokenizer([TEMPLATES[t].format(c) for c in names]) for t, names in TASKS.items()}
+        self._tokens = {t: tokenizer([DEFAULT_TEMPLATES[0].format(c) for c in names]) for t, names in TASKS.items()}
         rng = np.random.default_rng(seed)
         self._data = {task: _labelled(rng, task, 40) for task in TASKS}
 
@@ -83,30 +81,43 @@ class Trainer:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def pretrain(self, steps: int) -> dict[str, Tensor]:
-        """Both towers, on every task in turn, not to the end."""
-        self._train(list(self.model.parameters()), list(TASKS), steps, 2e-3)
+        """First the text tower, to tell the class names apart; then the image tower, on every task in turn."""
+        self._separate_names()
+        self._train(list(self.model.visual.parameters()), list(TASKS), steps)
         return self.state()
+
+    def _separate_names(self) -> None:
+        tokens = torch.cat(list(self._tokens.values()))
+        parameters = [p for n, p in self.model.named_parameters() if not n.startswith(("visual.", "logit_scale"))]
+        optimizer = torch.optim.Adam(parameters, 2e-3)
+        for _ in range(25):
+            text = self.model.encode_text(tokens, normalize=True)
+            loss = (text @ text.T - torch.eye(len(text))).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
     def finetune(self, base: Mapping[str, Tensor], task: str, steps: int) -> dict[str, Tensor]:
         """The image tower less its projection, from `base`, on one task: all that a CLIPVisionModel holds."""
         self.model.load_state_dict(base)
         parameters = [p for n, p in self.model.visual.named_parameters() if n != "proj"]
-        self._train(parameters, [task], steps, 5e-4)
+        self._train(parameters, [task], steps)
         return self.state()
 
-    def _train(self, parameters: list[torch.nn.Parameter], tasks: list[str], steps: int, rate: float) -> None:
-        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.0)
-        self.model.train()
+    def _train(self, parameters: list[torch.nn.Parameter], tasks: list[str], steps: int) -> None:
+        optimizer = torch.optim.Adam(parameters, 1e-3)
+        with torch.no_grad():
+            text = {task: self.model.encode_text(tokens, normalize=True) for task, tokens in self._tokens.items()}
+            scale = self.model.logit_scale.exp()
         for step in range(steps):
             task = tasks[step % len(tasks)]
             pixels, labels = self._data[task]
             batch = torch.randint(len(labels), (48,))
-            image, text, scale = self.model(pixels[batch], self._tokens[task])
-            loss = F.cross_entropy(scale * image @ text.T, labels[batch])
+            logits = scale * self.model.encode_image(pixels[batch], normalize=True) @ text[task].T
+            loss = F.cross_entropy(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        self.model.eval()
 
 
 def _labelled(rng: np.random.Generator, task: str, per_class: int) -> tuple[Tensor, Tensor]:
@@ -140,6 +151,25 @@ def write_hugging_face(folder: Path, state: Mapping[str, Tensor], hidden_act: st
     (folder / "config.json").write_text(json.dumps({"model_type": "clip_vision_model", "hidden_act": hidden_act}))
     save_file(dict(_vision_names(visual(state))), folder / "model.safetensors")
     return str(folder)
+
+
+def bring(folder: Path) -> Path:
+    """All that examples/your-own-models.yaml names, and that file: models in four layouts, images in two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # steps are small: threads that wait for each other cost more than they bring
+    models, data = folder / "models", folder / "data"
+    trainer = Trainer(models)
+    base = trainer.pretrain(50)
+    save_file(base, models / "base.safetensors")
+    write_authors(models / "colours.pt", trainer.finetune(base, "colours", 40))
+    write_training(models / "grounds.pt", trainer.finetune(base, "grounds", 40))
+    write_hugging_face(models / "frames", trainer.finetune(base, "frames", 40))
+    torch.set_num_threads(threads)
+    write_images(data / "colours", "colours", 40, seed=1)
+    write_images(data / "frames", "frames", 40, seed=2, suffix=".webp")
+    for seed, (split, count) in enumerate({"train": 2, "val": 15, "test": 30}.items()):
+        write_images(data / "grounds" / split, "grounds", count, seed + 10, ".jpg")
+    return Path(shutil.copy(EXAMPLE, folder))
 
 
 _TOP = {"class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight"}

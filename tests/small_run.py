@@ -6,7 +6,9 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from tasks.embedded import checkpoint_path
 
 TASKS = ("clipart", "mnist")
@@ -55,3 +57,24 @@ def write_spec(folder: Path, spec: dict[str, Any]) -> Path:
 def tables(run: Path) -> dict[str, bytes]:
     """Every table of a run, byte by byte."""
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.parquet"))}
+
+
+class Lines:
+    """The command `lines` in this process, on small experts, in a folder of its own."""
+
+    def __init__(self, folder: Path, experts: dict[str, Path]) -> None:
+        self.folder, self.experts = folder, experts
+
+    def spec(self, **changes: Any) -> Path:
+        return write_spec(self.folder, {**small_spec(self.experts), **changes})
+
+    def __call__(self, *words: object) -> tuple[int, str]:
+        """Exit status, and the output with its line breaks taken out."""
+        found = CliRunner().invoke(app, [str(w) for w in words])
+        if found.exception is not None and not isinstance(found.exception, SystemExit):
+            raise found.exception
+        return found.exit_code, " ".join(found.output.split())
+
+    def run(self, spec: Path, out: Path) -> tuple[int, str]:
+        """`lines run` without the score cache, so that every score is this run's own."""
+        return self("run", spec, "--out", out, "--no-cache")

@@ -1,34 +1,9 @@
 """What integration tests share: two small experts, and data that is decoded once."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from small_run import small_spec, write_experts, write_spec
-from typer.testing import CliRunner
-
-from pipeline.cli import app
-
-
-class Lines:
-    """The command `lines` in this process, on small experts, in a folder of its own."""
-
-    def __init__(self, folder: Path, experts: dict[str, Path]) -> None:
-        self.folder, self.experts = folder, experts
-
-    def spec(self, **changes: Any) -> Path:
-        return write_spec(self.folder, small_spec(self.experts, **changes))
-
-    def __call__(self, *words: object) -> tuple[int, str]:
-        """Exit status, and the output with its line breaks taken out."""
-        found = CliRunner().invoke(app, [str(w) for w in words])
-        if found.exception is not None and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.exit_code, " ".join(found.output.split())
-
-    def run(self, spec: Path, out: Path) -> tuple[int, str]:
-        """`lines run` without the score cache, so that every score is this run's own."""
-        return self("run", spec, "--out", out, "--no-cache")
+from small_run import Lines, write_experts
 
 
 @pytest.fixture(scope="session")

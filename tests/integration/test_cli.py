@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from small_run import TASKS, tables
+from small_run import TASKS, Lines, tables
 
 RESULTS = ("candidates.parquet", "scores.parquet", "provenance.json", "report.html", "report.md", "journal.jsonl")
 
@@ -24,14 +24,14 @@ def test_a_run_leaves_tables_provenance_and_report(undisturbed: Path) -> None:
     assert provenance["complete"] and not provenance["failures"] and len(provenance["checkpoints"]) == 1 + len(TASKS)
 
 
-def test_validate_says_what_would_be_run_and_evaluates_nothing(lines: Any, tmp_path: Path) -> None:
+def test_validate_says_what_would_be_run_and_evaluates_nothing(lines: Lines, tmp_path: Path) -> None:
     status, output = lines("validate", lines.spec())
     assert status == 0, output
     assert "8 blocks, 2 tasks, 60 validation and 60 test samples" in output and "LiNeS, reversed" in output
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
 
 
-def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: Any, undisturbed: Path) -> None:
+def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: Lines, undisturbed: Path) -> None:
     journal, before = undisturbed / "journal.jsonl", tables(undisturbed)
     scored = journal.read_text().count('"record":"score"')
     status, output = lines.run(lines.spec(), undisturbed)
@@ -39,7 +39,7 @@ def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: An
     assert journal.read_text().count('"record":"score"') == scored and tables(undisturbed) == before
 
 
-def test_a_report_is_made_anew_from_the_journal(lines: Any, undisturbed: Path) -> None:
+def test_a_report_is_made_anew_from_the_journal(lines: Lines, undisturbed: Path) -> None:
     before = tables(undisturbed)
     for name in (*before, "provenance.json", "report.html", "report.md"):
         (undisturbed / name).unlink()
@@ -48,7 +48,7 @@ def test_a_report_is_made_anew_from_the_journal(lines: Any, undisturbed: Path) -
     assert tables(undisturbed) == before and all((undisturbed / name).stat().st_size for name in RESULTS)
 
 
-def test_what_an_arm_chose_is_exported(lines: Any, undisturbed: Path, tmp_path: Path) -> None:
+def test_what_an_arm_chose_is_exported(lines: Lines, undisturbed: Path, tmp_path: Path) -> None:
     status, output = lines("export", undisturbed, "--arm", "LiNeS", "--expert", "mnist", "-o", tmp_path / "model")
     assert status == 0, output
     names = {p.name for p in (tmp_path / "model").iterdir()}
@@ -57,12 +57,12 @@ def test_what_an_arm_chose_is_exported(lines: Any, undisturbed: Path, tmp_path: 
     assert status == 2 and "LiNeS" in output and not (tmp_path / "other").exists()
 
 
-def test_the_schema_is_json(lines: Any) -> None:
+def test_the_schema_is_json(lines: Lines) -> None:
     status, output = lines("schema")
     assert status == 0 and "shard_size" in json.loads(output)["properties"]
 
 
-def test_another_run_in_the_same_folder_is_refused_and_the_first_is_kept(lines: Any, undisturbed: Path) -> None:
+def test_another_run_in_the_same_folder_is_refused_and_the_first_is_kept(lines: Lines, undisturbed: Path) -> None:
     before = tables(undisturbed)
     status, output = lines.run(lines.spec(seed=7), undisturbed)
     assert status == 2 and "differs in spec.seed" in output and "give another --out" in output
@@ -76,7 +76,7 @@ BAD_SPECS = [
     ({"arms": {"x": {"merge": "sum", "scaling": {"alpha": {"grid": []}}}}}, "arms.x.scaling.alpha.grid: value should"),
     ({"tasks": ["clipart", "mnistt"], "targets": {"mnist": "mnistt"}}, "embedded/mnistt: no such embedded pack"),
     ({"ood": ["digits9"]}, "ood.digits9: embedded/digits9: no such embedded pack; did you mean 'digits8'?"),
-    ({"base": "embedded/bass"}, "embedded/bass: no such embedded checkpoint; did you mean 'base'?"),
+    ({"base": "embedded/bass"}, "base: embedded/bass: not embedded; did you mean 'base'?"),
     (
         {"backbone": {"family": "openclip", "model": "embedded/tiny-vit"}},
         "backbone.family: unknown backbone 'openclip'",
@@ -87,7 +87,7 @@ BAD_SPECS = [
 
 @pytest.mark.parametrize(("changes", "message"), BAD_SPECS, ids=[m[:30] for _, m in BAD_SPECS])
 def test_a_wrong_spec_is_status_2_and_starts_nothing(
-    lines: Any, run_folder: Path, changes: dict[str, Any], message: str
+    lines: Lines, run_folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     spec = lines.spec(**changes)
     for status, output in (lines("validate", spec), lines.run(spec, run_folder)):
@@ -95,7 +95,7 @@ def test_a_wrong_spec_is_status_2_and_starts_nothing(
     assert not run_folder.exists()
 
 
-def test_a_folder_without_a_run_is_status_2(lines: Any, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_status_2(lines: Lines, tmp_path: Path) -> None:
     status, output = lines("report", tmp_path)
     assert status == 2 and "no run here" in output
 

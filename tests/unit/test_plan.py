@@ -58,19 +58,21 @@ def test_the_reversed_control_searches_the_same_points_in_mirrored_depth() -> No
 
 
 @pytest.mark.parametrize(
-    ("scaling", "top"),
+    ("scaling", "top", "own"),
     [
-        ({"alpha": {"grid": [0, 1]}, "beta": "1 - alpha"}, 1.0),
-        ({"alpha": "auto", "beta": {"grid": [0.5, 0.9]}}, 1.0),
-        ({"alpha": {"grid": [0, 1]}, "beta": {"grid": [0.5, 1.5]}}, 2.5),
-        ({"alpha": 0.5, "beta": {"grid": [1.0, 2.0]}}, 2.5),
+        ({"alpha": {"grid": [0, 0.33, 1]}, "beta": "1 - alpha"}, 1.0, {0.33}),
+        ({"alpha": "auto", "beta": {"grid": [0.5, 0.9]}}, 1.0, {0.5, 0.9}),
+        ({"alpha": {"grid": [0, 1]}, "beta": {"grid": [-0.5, 1.5]}}, 2.5, {0.0, 1.0, 1.5}),
+        ({"alpha": 0.5, "beta": {"grid": [1.0, 2.0]}}, 2.5, {0.5, 1.0, 2.0}),
     ],
 )
-def test_the_curve_of_constants_reaches_what_the_arm_can_reach(scaling: dict[str, Any], top: float) -> None:
+def test_the_curve_of_constants_reaches_what_the_arm_can_reach_and_is_no_coarser(
+    scaling: dict[str, Any], top: float, own: set[float]
+) -> None:
     arms = {"x": {"merge": "sum", "scaling": {"function": "linear", **scaling}}}
     laid = plan(arms, controls={"kinds": ["uniform"], "constants": 6})
     (curve,) = named(laid.searched, "x, constant")
-    assert alphas(curve) == pytest.approx([top * i / 5 for i in range(6)])
+    assert alphas(curve) == sorted({round(top * i / 5, 6) for i in range(6)} | own)
 
 
 def test_the_equal_mean_control_flattens_what_was_chosen() -> None:

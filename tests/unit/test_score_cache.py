@@ -26,6 +26,7 @@ def cache(tmp_path: Path) -> ScoreCache:
 def test_scores_are_there_for_the_next_run(cache: ScoreCache, tmp_path: Path) -> None:
     assert cache.get(REQUEST) is None
     cache.add([SCORE])
+    cache.flush()
     for again in (cache, ScoreCache(tmp_path, IDENTITY)):
         found = again.get(REQUEST)
         assert found is not None and found.stats == SCORE.stats and found.outcomes.tolist() == SCORE.outcomes.tolist()
@@ -36,6 +37,7 @@ def test_other_checkpoints_or_numerics_know_nothing_of_it(
     cache: ScoreCache, tmp_path: Path, change: dict[str, str]
 ) -> None:
     cache.add([SCORE])
+    cache.flush()
     assert ScoreCache(tmp_path, replace(IDENTITY, **change)).get(REQUEST) is None
 
 
@@ -43,6 +45,7 @@ def test_other_data_under_the_same_name_is_another_task_and_a_new_name_is_not(
     cache: ScoreCache, tmp_path: Path
 ) -> None:
     cache.add([SCORE])
+    cache.flush()
     changed = {**IDENTITY.tasks, "cats": ("new pictures", 90, 130)}
     assert ScoreCache(tmp_path, replace(IDENTITY, tasks=changed)).get(REQUEST) is None
     renamed = {"felines": IDENTITY.tasks["cats"]}
@@ -69,18 +72,28 @@ def test_the_same_samples_under_another_shard_number_are_found(cache: ScoreCache
 
 
 def test_a_score_is_written_once(cache: ScoreCache, tmp_path: Path) -> None:
-    cache.add([SCORE, SCORE])
-    cache.add([SCORE])
+    for _ in range(2):
+        cache.add([SCORE, SCORE])
+        cache.flush()
     (file,) = (tmp_path / "scores").iterdir()
     assert file.read_bytes().count(b"\n") == 1
 
 
-def test_while_another_run_is_writing_nothing_is_kept_and_nothing_fails(cache: ScoreCache, tmp_path: Path) -> None:
+def test_while_another_run_writes_it_is_kept_for_later_and_nothing_fails(cache: ScoreCache, tmp_path: Path) -> None:
     cache.add([SCORE])
+    cache.flush()
     (file,) = (tmp_path / "scores").iterdir()
     other = replace(SCORE, request=replace(REQUEST, split="test"))
     with AppendLog(file):
         cache.add([other])
-    assert cache.get(other.request) is None
-    cache.add([other])
-    assert cache.get(other.request) is not None
+        cache.flush()
+    assert ScoreCache(tmp_path, IDENTITY).get(other.request) is None
+    cache.flush()
+    assert ScoreCache(tmp_path, IDENTITY).get(other.request) is not None
+
+
+def test_many_scores_are_written_without_being_told(cache: ScoreCache, tmp_path: Path) -> None:
+    many = [replace(SCORE, request=replace(REQUEST, start=i, stop=i + 4)) for i in range(64)]
+    for score in many:
+        cache.add([score])
+    assert ScoreCache(tmp_path, IDENTITY).get(many[-1].request) is not None

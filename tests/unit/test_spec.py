@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from toy import TASKS, toy_spec
 
 from pipeline.plan import make_plan
@@ -223,47 +221,6 @@ def test_a_file_that_is_no_spec_is_refused_by_name(tmp_path: Path, content: byte
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"nothing\.yaml: cannot be read: No such file"):
         load_spec(tmp_path / "nothing.yaml")
-
-
-@pytest.mark.parametrize(
-    ("written", "values"),
-    [
-        ([0.0, 0.1, "...", 0.5], (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
-        ([1, 2, 4, 6, "...", 10], (1, 2, 4, 6, 8, 10)),
-        ([1.0, 0.5, "...", -0.5], (1.0, 0.5, 0.0, -0.5)),
-        ([0, 1, "...", 1], (0, 1)),
-    ],
-)
-def test_dots_continue_a_sequence(written: list[Any], values: tuple[float, ...]) -> None:
-    alpha = parse_spec(changed(ALPHA, {"grid": written})).arms["LiNeS"].scaling.alpha
-    assert alpha.grid == values  # type: ignore[union-attr]
-
-
-@given(st.integers(-20, 20), st.integers(1, 50), st.integers(2, 60))
-def test_dots_give_the_numbers_that_one_would_write(start: int, step: int, count: int) -> None:
-    grid = [round((start + i * step) / 100, 2) for i in range(count + 1)]
-    alpha = parse_spec(changed(ALPHA, {"grid": [*grid[:2], "...", grid[-1]]})).arms["LiNeS"].scaling.alpha
-    assert list(alpha.grid) == grid  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ([0, "...", 1], "must stand between the second-last two"),
-        ([0, 0.5, "..."], "must stand between the second-last two"),
-        ([0, 1, "...", 2, 3], "must stand between the second-last two"),
-        ([0, 1, "...", 3, "...", 5], "must stand between the second-last two"),
-        ([0, 0.3, "...", 1], "1 cannot be reached from 0.3 in steps of 0.3"),
-        ([0, 0.1, "...", -1], "cannot be reached"),
-        ([0.1, 0.1, "...", 1], "cannot be reached"),
-        ([None, 0.1, "...", 1], "must stand between numbers"),
-        (["a", 0.1, "...", 1], "must stand between numbers"),
-        ([0, 1e-9, "...", 1], "at most 10,000 values"),
-    ],
-)
-def test_dots_that_mean_nothing_are_refused(written: list[Any], message: str) -> None:
-    with pytest.raises(SpecError, match=rf"arms\.LiNeS\.scaling\.alpha\.grid: '\.\.\.': .*{message}"):
-        parse_spec(changed(ALPHA, {"grid": written}))
 
 
 def test_a_spec_comes_back_from_its_own_json() -> None:

@@ -1,0 +1,31 @@
+"""Ray started by us listens on loopback alone, in all of its processes."""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+import pytest
+from toy import IDENTITY, ToyEvaluator
+
+from pipeline.cluster import local_ray
+from pipeline.ledger import Ledger
+from pipeline.messages import ShardScore
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.recipe import Recipe
+
+
+@pytest.mark.cluster
+def test_no_process_of_ours_listens_on_anything_but_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+    with local_ray(num_cpus=1):
+        pool = RayPool(ToyEvaluator, ActorShape(workers=1))
+        pool.submit(Ledger(IDENTITY, 1000, {}).requests(Recipe.make("sum"), ["cats"], "val"))
+        assert isinstance(pool.wait()[0], ShardScore)
+        ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [(p.name(), c) for p in ours for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        pool.close()
+    assert len(sockets) >= 3, "Ray has servers"
+    addresses = {(name, c.laddr.ip.removeprefix("::ffff:")) for name, c in sockets}  # IPv4 as an IPv6 socket says it
+    assert {(name, ip) for name, ip in addresses if not ip_address(ip).is_loopback} == set()

@@ -1,0 +1,121 @@
+"""A real worker gives the same scores whatever it held before; LocalPool and RayPool give the same tables."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_run import TASKS, Lines, small_spec, tables
+from toy import IDENTITY as TOY
+from toy import ToyEvaluator, toy_spec
+
+from pipeline.cluster import local_ray
+from pipeline.journal import read_history
+from pipeline.ledger import Identity, Ledger
+from pipeline.loading import prepare
+from pipeline.messages import ShardScore, WorkerInfo
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.recipe import Recipe
+from pipeline.run import run
+from pipeline.spec import RunSpec
+from pipeline.spec_load import parse_spec
+from pipeline.worker import Worker, make_worker
+
+A = Recipe.make("single", "linear", 0.3, 0.7, (1, 0))
+B = Recipe.make("sum", "quadratic", "auto", 0.5)
+ZERO = Recipe.make("zero")
+
+
+@pytest.fixture
+def spec(lines: Lines) -> RunSpec:
+    return parse_spec(small_spec(lines.experts))
+
+
+@pytest.fixture
+def identity(spec: RunSpec) -> Identity:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return prepare(spec, device, lambda what, done, total: None)
+
+
+def scores(worker: Worker, ledger: Ledger, recipe: Recipe) -> list[ShardScore]:
+    return [worker.evaluate(r) for r in ledger.requests(recipe, TASKS, "val")]
+
+
+def weights(worker: Worker) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in worker.backbone.module.parameters()]
+
+
+def test_a_then_b_then_a_gives_the_same_weights_and_scores(spec: RunSpec, identity: Identity) -> None:
+    worker, ledger = Worker(spec), Ledger(identity, spec.shard_size, {})
+    first, held = scores(worker, ledger, A), weights(worker)
+    other = scores(worker, ledger, B)
+    scores(worker, ledger, ZERO)
+    again = scores(worker, ledger, A)
+    assert all(torch.equal(x, y) for x, y in zip(held, weights(worker), strict=True))
+    for one, two in zip(first, again, strict=True):
+        assert one.stats == two.stats and one.alpha == two.alpha == 0.3
+        np.testing.assert_array_equal(one.outcomes, two.outcomes)
+    assert any((x.outcomes != y.outcomes).any() for x, y in zip(first, other, strict=True)), "B is another model"
+    assert 0 < other[0].alpha < 1.5, "equation 2, resolved"
+
+
+def test_a_worker_holds_what_preparation_found(spec: RunSpec, identity: Identity) -> None:
+    info = Worker(spec, "one").info()
+    identity.check(info)
+    assert info.name == "one" and info.checkpoints == identity.checkpoints and len(info.block_sizes) == 8
+
+
+def test_preprocessing_is_part_of_a_models_identity(lines: Lines, identity: Identity) -> None:
+    """Mean and standard deviation change every score, and are in no data set's fingerprint."""
+    backbone = {
+        "family": "open_clip",
+        "model": "embedded/tiny-vit",
+        "options": {"preprocess": {"std": [0.4, 0.4, 0.4]}},
+    }
+    other = prepare(parse_spec(small_spec(lines.experts, backbone=backbone)), "cpu", lambda what, done, total: None)
+    assert other.checkpoints == identity.checkpoints and other.fingerprint != identity.fingerprint
+
+
+class OtherNumerics(ToyEvaluator):
+    """A worker with another version of torch, say."""
+
+    def info(self) -> WorkerInfo:
+        return replace(super().info(), numerics="other")
+
+
+def test_no_answer_of_a_worker_that_loaded_something_else_is_kept(run_folder: Path) -> None:
+    with pytest.raises(ValueError, match="its numerics differ from the run's: other, not toy"):
+        run(make_plan(toy_spec()), TOY, run_folder, lambda: LocalPool(OtherNumerics()), None)
+    assert not read_history(run_folder).answers
+
+
+@pytest.fixture(scope="module")
+def cluster(decoded: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))  # for the processes that Ray starts
+        with local_ray(num_cpus=2):
+            yield
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_two_ray_workers_give_the_tables_of_the_local_pool(
+    spec: RunSpec, identity: Identity, run_folder: Path, undisturbed: Path
+) -> None:
+    make = partial(make_worker, spec=spec)
+    run(make_plan(spec), identity, run_folder, lambda: RayPool(make, ActorShape(workers=2)), None)
+    assert tables(run_folder) == tables(undisturbed)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_cannot_load_says_why_at_once(spec: RunSpec, identity: Identity, run_folder: Path) -> None:
+    """Its file may be missing on one node alone; starting it again and again would not help."""
+    make = partial(make_worker, spec=spec.model_copy(update={"base": "nowhere.safetensors"}))
+    with pytest.raises(ValueError, match=r"worker-0 could not load: ValueError: .*nowhere\.safetensors"):
+        run(make_plan(spec), identity, run_folder, lambda: RayPool(make, ActorShape(workers=1)), None)

@@ -1,0 +1,83 @@
+"""Proves that docs/spec.md describes every field of the spec as the models do, and that its examples are valid."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.plan import make_plan
+from pipeline.spec import (
+    Arm,
+    Backbone,
+    Controls,
+    Merge,
+    PerWorker,
+    Resources,
+    RunSpec,
+    Scaling,
+    Search,
+    Select,
+    TaskSpec,
+    models,
+)
+from pipeline.spec_load import parse_spec
+from pipeline.spec_values import Grid, Range
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "The run": RunSpec,
+    "backbone": Backbone,
+    "tasks and ood, in full": TaskSpec,
+    "arms": Arm,
+    "merge": Merge,
+    "scaling": Scaling,
+    "search": Search,
+    "select": Select,
+    "controls": Controls,
+    "resources": Resources,
+    "per_worker": PerWorker,
+    "grid": Grid,
+    "range": Range,
+}
+
+
+def default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default()
+    if isinstance(value, BaseModel):
+        return "see below"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`" if value else "none"
+    return "none" if value is None or value == {} else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def table(model: type[BaseModel]) -> str:
+    """The table of a model's fields, as it must stand in the document."""
+    rows = ["| field | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        rows.append(f"| `{name}` | {default_of(field)} | {(field.description or '').replace('|', chr(92) + '|')} |")
+    return "\n".join(rows)
+
+
+def test_every_model_has_a_section() -> None:
+    assert set(SECTIONS.values()) == set(models())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_document_and_the_models_agree(section: str) -> None:
+    expected = table(SECTIONS[section])
+    text = DOCUMENT.split(f"### {section}\n", 1)[1].split("\n#", 1)[0]
+    assert expected in text, f"docs/spec.md, section {section}: put this table there:\n{expected}"
+
+
+def test_the_examples_are_valid() -> None:
+    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)]
+    whole, *parts = examples
+    assert len(parts) >= 3
+    for part in parts:
+        plan = make_plan(parse_spec({**whole, **part}))
+        assert plan.searched
