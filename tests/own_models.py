@@ -147,7 +147,7 @@ def write_training(path: Path, state: Mapping[str, Tensor]) -> str:
 
 def write_hugging_face(folder: Path, state: Mapping[str, Tensor], hidden_act: str = "quick_gelu") -> str:
     """A folder of transformers' CLIPVisionModel: config.json and model.safetensors, without the projection."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "clip_vision_model", "hidden_act": hidden_act}))
     save_file(dict(_vision_names(visual(state))), folder / "model.safetensors")
     return str(folder)

@@ -53,6 +53,8 @@ def locate(source: str) -> list[Path]:
         return [path]
     path = Path(source).expanduser()
     if not path.is_dir():
+        if not path.is_file() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.is_dir():
+            raise ValueError(f"{source}: no such file, nor its folder; a repository of the hub is written hf:{source}")
         return [_existing(path)]
     for name in _WEIGHTS:
         if (path / name).is_file():

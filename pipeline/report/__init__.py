@@ -15,9 +15,11 @@ from pipeline.report.bars import bars
 from pipeline.report.data import Run
 from pipeline.report.depths import depths
 from pipeline.report.figure import Figure
+from pipeline.report.hypervolumes import front_tables
 from pipeline.report.measure import Measure
 from pipeline.report.origin import READERS, origin_tables, spec_text
 from pipeline.report.results import chosen_table, edit_table, failure_table, merge_table, result_tables
+from pipeline.report.searched import searched
 from pipeline.report.sweeps import sweeps
 from pipeline.report.table import Table
 from pipeline.report.tradeoff import tradeoff
@@ -30,8 +32,9 @@ class Summary:
 
     Attributes:
         title: the run's name.
-        sentences: the verdicts in words, one an entry.
-        tables: the paper-like tables on test (on validation where an interrupted run has no test scores yet).
+        sentences: the verdicts in words, one a LiNeS arm.
+        tables: the paper-like tables on test (on validation where an interrupted run has no test scores yet), then the
+            numbers behind the sentences.
     """
 
     title: str
@@ -47,6 +50,8 @@ class Page:
     verdicts: Sequence[Verdict]
     test: Sequence[Table]
     val: Sequence[Table]
+    tradeoff: Sequence[Figure]
+    fronts: Sequence[Table]
     figures: Sequence[Figure]
     chosen: Table
     failures: Table
@@ -75,8 +80,9 @@ def summary(run: Path) -> Summary:
     measure = _measure(Run.read(run))
     tables = {split: [edit_table(measure, split), merge_table(measure, split)] for split in ("test", "val")}
     rows = {split: tuple(table for table in found if table.rows) for split, found in tables.items()}
-    sentences = tuple(f"{v.arm.name}: {sentence}" for v in verdicts(measure) for sentence in v.sentences)
-    return Summary(measure.run.name, sentences, rows["test"] or rows["val"])
+    said = verdicts(measure)
+    sentences = tuple(f"{v.arm.name}: {' '.join(v.sentences)}" for v in said)
+    return Summary(measure.run.name, sentences, (*(rows["test"] or rows["val"]), *(v.table for v in said)))
 
 
 def _measure(run: Run) -> Measure:
@@ -90,7 +96,9 @@ def _page(run: Run) -> Page:
         verdicts=verdicts(measure),
         test=result_tables(measure, "test"),
         val=result_tables(measure, "val"),
-        figures=[*tradeoff(measure), *sweeps(measure), *depths(measure), *bars(measure)],
+        tradeoff=tradeoff(measure),
+        fronts=front_tables(measure),
+        figures=[*sweeps(measure), *searched(measure), *depths(measure), *bars(measure)],
         chosen=chosen_table(measure),
         failures=failure_table(measure),
         origin=origin_tables(run),

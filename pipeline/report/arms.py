@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 
 from pipeline.report.data import PRE_TRAINED, Candidate, Run
 
-#: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which vanish on a light or dark page.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+#: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which vanish on a light or dark page;
+#: then three more, for runs of several LiNeS arms with all their controls.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7E57C2", "#A0522D", "#7CB342")
 #: The first arm of each role has its own place in the palette, in edits and merges alike.
 PLACES = {"lines": 0, "plain": 1, "constant": 2, "uniform": 3, "reversed": 4}
 GREY = "#8A8F98"
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star-triangle-down")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star-triangle-down", "pentagon", "hourglass")
 #: A second sign beside the colour, for grey prints: what an arm is decides how its line is drawn.
 DASHES = {"lines": "solid", "plain": "longdash", "uniform": "dot", "constant": "dash", "reversed": "dashdot"}
 #: A control in words.
-CONTROL_WORDS = {"uniform": "constant of equal mean", "constant": "tuned constant", "reversed": "depth reversed"}
+CONTROL_WORDS = {"uniform": "constant of equal mean", "constant": "tuned constant", "reversed": "reversed depth"}
 
 
 @dataclass(frozen=True, slots=True)

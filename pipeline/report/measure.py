@@ -33,8 +33,10 @@ class Measure:
         """(kind, role) -> the places where a task has that role, in the order of the spec's tasks, then of groups."""
         order = {task: i for i, task in enumerate(self.run.task_names)}
         found: dict[tuple[str, str], dict[Place, None]] = {}
+        # The plain experts are always all there, as references: a mean runs over those that were edited, if any were.
+        edited = {group for arm in self.arms if arm.kind == "edit" and arm.role != "plain" for group in arm.groups}
         for arm in self.arms:
-            for candidate in arm.candidates:
+            for candidate in (c for c in arm.candidates if not edited or arm.kind != "edit" or c.group in edited):
                 for (task, _), score in self.run.scored(candidate).items():
                     found.setdefault((arm.kind, score.role), {})[Place(candidate.group, task)] = None
         return {key: tuple(sorted(places, key=lambda p: order[p.task])) for key, places in found.items()}

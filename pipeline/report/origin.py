@@ -32,8 +32,17 @@ def origin_tables(run: Run) -> list[Table]:
 
 
 def spec_text(run: Run) -> str:
-    """The spec as given, as YAML."""
-    return str(yaml.safe_dump(run.provenance["spec"], sort_keys=False, allow_unicode=True, width=100))
+    """The spec with its defaults filled in, as YAML, without what is empty."""
+    spec = _filled(run.provenance["spec"])
+    return str(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+
+
+def _filled(value: object) -> object:
+    """Without empty entries, at any depth."""
+    if isinstance(value, dict):
+        kept = {key: _filled(entry) for key, entry in value.items()}
+        return {key: entry for key, entry in kept.items() if entry is not None and entry not in ({}, [], "")}
+    return [_filled(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _counts(run: Run) -> dict[str, object]:

@@ -39,16 +39,18 @@ class Point:
 
 
 def shared_points(arm: Arm) -> list[Point]:
-    """The points of an arm that gave a score in every one of its groups, in the order they were proposed."""
+    """The points of an arm that gave a score in every one of its groups, in the order they were proposed.
+
+    None where most are an expert's own: samplers that learn share their first points only, which would misjudge them.
+    """
     found: dict[str, dict[str, Candidate]] = {}
     for candidate in arm.candidates:
         if not candidate.failure:
             found.setdefault(json.dumps(candidate.point, sort_keys=True), {})[candidate.group] = candidate
-    return [
-        Point(next(iter(by_group.values())).point, by_group)
-        for by_group in found.values()
-        if set(by_group) == set(arm.groups)
-    ]
+    shared = [by_group for by_group in found.values() if set(by_group) == set(arm.groups)]
+    if 2 * len(shared) * len(arm.groups) < sum(map(len, found.values())):
+        return []
+    return [Point(next(iter(by_group.values())).point, by_group) for by_group in shared]
 
 
 def describe(values: Mapping[str, object]) -> str:

@@ -46,8 +46,9 @@ def edit_table(measure: Measure, split: str) -> Table:
         columns += [word] + [f"{word}, normalised"] * (role != "ood")
     experts = len({place.group for place in measure.places.get(("edit", "target"), ())})
     note = (
-        f"{split_word(split)}, mean over {experts} experts. Target: the expert's own task; control: the other tasks. "
-        f"Normalised: divided by the fine-tuned expert (target) or by the pre-trained model (control). {INTERVALS}."
+        f"{split_word(split)}, mean over {counted(experts, 'expert')}. Target: the expert's own task; control: the "
+        "other tasks. Normalised: divided by the fine-tuned expert (target) or by the pre-trained model (control). "
+        f"{INTERVALS}."
     )
     return Table("One expert edited at a time: target and control accuracy", note, *_scored(tuple(columns), rows))
 
@@ -58,14 +59,16 @@ def merge_table(measure: Measure, split: str) -> Table:
     plain_edit = next((a for a in measure.arms if a.kind == "edit" and a.role == "plain"), None)
     rows = []
     if plain_edit is not None and targets:
-        places = [place for place in measure.places["edit", "target"] if Place("", place.task) in targets]
+        own = measure.run.provenance["targets"].items()
+        places = [Place(expert, task) for expert, task in own if Place("", task) in targets]
         lead = Entry(f"{plain_edit.name} (one model a task)", tone="lead")
         rows.append((lead, *_accuracy(measure, plain_edit, places, split), Entry(NONE)))
     for arm in _rows(measure, "merge"):
         rows.append((_lead(arm), *_accuracy(measure, arm, targets, split), _gain(measure, arm, targets, split)))
     note = (
-        f"{split_word(split)}, mean over {len(targets)} tasks. Normalised: divided by each task's fine-tuned expert. "
-        f"The difference is paired, to the same merge without LiNeS{units.points and ', in points'}. {INTERVALS}."
+        f"{split_word(split)}, mean over {counted(len(targets), 'task')}. Normalised: divided by each task's "
+        "fine-tuned expert. The difference is paired, to the same merge without LiNeS"
+        f"{units.points and ', in points'}. {INTERVALS}."
     )
     columns = ("model", "mean accuracy", "normalised", "difference to the plain merge")
     return Table("All experts in one model: mean accuracy over tasks", note, *_scored(columns, rows))
@@ -118,6 +121,11 @@ def failure_table(measure: Measure) -> Table:
 def split_word(split: str) -> str:
     """How a split is named in a note."""
     return {"test": "Test split", "val": "Validation split, on which the choice was made"}[split]
+
+
+def counted(number: int, what: str) -> str:
+    """1 expert, 8 experts."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _rows(measure: Measure, kind: str) -> list[Arm]:

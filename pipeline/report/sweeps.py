@@ -58,8 +58,9 @@ def _figure(title: str, lines: Sequence[Line], units: Units) -> Figure:
     for line in lines:
         panels.setdefault((line.dimension, line.role), []).append(line)
     note = (
-        "Validation split; shades are 95% intervals, rings mark what was chosen (by at least one expert). "
-        "Alpha is λ at the first block of a LiNeS arm, and λ everywhere in a constant one."
+        "Validation split; rings mark what was chosen (by at least one expert). The shade is a 95% interval, drawn "
+        "for LiNeS arms where there are any; the others' are as wide, and in the numbers. Alpha is λ at the first "
+        "block of a LiNeS arm, and λ everywhere in a constant one."
     )
     table = _table(title, lines, units)
     arms = {line.arm.name: line.arm for line in lines}
@@ -69,7 +70,8 @@ def _figure(title: str, lines: Sequence[Line], units: Units) -> Figure:
 def _panel(lines: Sequence[Line], units: Units) -> Panel:
     word = lines[0].word
     what = word if "accuracy" in word else f"{word} accuracy"
-    traces: list[object] = [_ribbon(line, units) for line in lines]
+    shaded = [line for line in lines if line.arm.role == "lines"] or lines
+    traces: list[object] = [_ribbon(line, units) for line in shaded]
     traces += [_trace(line, units) for line in lines]
     return panel(f"{what} over {lines[0].dimension}", traces, lines[0].dimension, f"{what}{units.suffix}")
 

@@ -43,6 +43,16 @@ class Table:
     rows: tuple[tuple[Entry, ...], ...]
 
 
+def decimal(value: float, digits: int, sign: bool = False) -> str:
+    """A number with a true minus sign.
+
+    With `sign`, a plus too, also where it rounds to 0: an interval of [+0.0, +0.6] does not hold 0.
+    """
+    value = 0.0 if abs(value) < 1e-9 else value  # what floating point leaves of a difference of equals
+    shown = f"{value:{'+' if sign and value else ''}.{digits}f}".replace("-", "−")
+    return shown if sign or float(shown.replace("−", "-")) else shown.removeprefix("−")
+
+
 @dataclass(frozen=True, slots=True)
 class Units:
     """How values read: per cent for accuracies, the metric's own unit with three decimals otherwise."""
@@ -56,9 +66,7 @@ class Units:
 
     def number(self, value: float, sign: bool = False) -> str:
         """One value, with a true minus sign."""
-        shown = round(100 * value, 1) if self.percent else round(value, 3)
-        plus = "+" if sign and shown else ""
-        return f"{shown + 0.0:{plus}.{1 if self.percent else 3}f}".replace("-", "−")
+        return decimal(100 * value, 1, sign) if self.percent else decimal(value, 3, sign)
 
     def axis(self, value: float) -> float:
         """One value in the unit of the figures' axes, at the precision that a figure can show."""

@@ -11,6 +11,7 @@ from pipeline.report.figure import HOVER, Figure, Panel, panel, safe, translucen
 from pipeline.report.fronts import Front, read_front
 from pipeline.report.measure import Measure
 from pipeline.report.points import describe, shared_points
+from pipeline.report.results import counted
 from pipeline.report.table import NONE, Entry, Table, Units
 from search.pareto import Array
 
@@ -19,25 +20,29 @@ def tradeoff(measure: Measure) -> list[Figure]:
     """The figure averaged over experts and, folded, one panel for each expert; none where nothing is a control."""
     if not (measure.places.get(("edit", "target")) and measure.places.get(("edit", "control"))):
         return []
-    return [_averaged(measure), _by_expert(measure)]
+    groups = list(dict.fromkeys(place.group for place in measure.places["edit", "target"]))
+    # One expert's own panel would be the average again.
+    return [_averaged(measure, len(groups)), *([_by_expert(measure, groups)] if len(groups) > 1 else [])]
 
 
-def _averaged(measure: Measure) -> Figure:
+def _averaged(measure: Measure, experts: int) -> Figure:
     units = Units(measure.run.percent)
     arms = [a for a in measure.arms if a.kind in (PRE_TRAINED, "edit")]
     found = [(arm, front) for arm in arms if (front := read_front(measure, shared_points(arm))) is not None]
-    # Bands first, so that no band covers another arm's points.
-    traces: list[object] = [_confidence(arm, f.outline_Q2, units) for arm, f in found if f.outline_Q2 is not None]
+    # Shades first, so that none covers another arm's points; of LiNeS arms only, since those of all arms are one grey.
+    shaded = [(a, f) for a, f in found if a.role == "lines" and len(f.points) > 1]
+    traces: list[object] = [_confidence(arm, front.outline(), units) for arm, front in shaded]
     for arm, front in found:
         traces += _arm_traces(arm, front, units)
     traces += [_chosen(arm, measure, units) for arm, front in found if len(front.points) > 1]
     note = (
-        "Validation split, mean over experts; each mark is a point of an arm's space that was scored for every expert. "
-        "The line is the non-dominated front, the shade where the front runs in 95% of the resamples of the images, "
-        "the ring the mean of what was chosen for each expert."
+        f"Validation split, mean over {counted(experts, 'expert')}; each mark is a point of an arm's space that was "
+        "scored for every expert. The line is the non-dominated front, the ring the mean of what was chosen. The shade "
+        "is where a LiNeS front runs in 95% of the resamples of the images; the other fronts move with it, so that "
+        "differences are surer than the shade looks."
     )
     rows = tuple(row for arm, front in found for row in _front_rows(arm, front, units))
-    table = Table("Fronts on validation", "The points of the lines.", ("arm", "point", "control", "target"), rows)
+    table = Table("Target against control", "The points of the lines.", ("arm", "point", "control", "target"), rows)
     return Figure("Target against control", note, [_plot(traces, "", units, 460)], [arm for arm, _ in found], table)
 
 
@@ -93,10 +98,9 @@ def _chosen(arm: Arm, measure: Measure, units: Units) -> go.Scatter:
     )
 
 
-def _by_expert(measure: Measure) -> Figure:
+def _by_expert(measure: Measure, groups: Sequence[str]) -> Figure:
     """Every candidate as it was scored, also where each expert was searched at points of its own."""
     units = Units(measure.run.percent)
-    groups = list(dict.fromkeys(place.group for place in measure.places["edit", "target"]))
     arms = [a for a in measure.arms if a.kind == "edit"]
     panels = []
     for group in groups:

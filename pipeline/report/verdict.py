@@ -17,12 +17,11 @@ ROLE_WORDS = {
     ("merge", "control"): "control",
     ("merge", "ood"): "OOD",
 }
-#: What follows from how a LiNeS arm stands against a constant that was tuned in the same way.
-DEPTH_WORDS = {
-    "better": "It beats a constant tuned in the same way.",
-    "worse": "A constant tuned in the same way does better: here the profile over depth does not help.",
-    "tie": "It ties with a constant tuned in the same way: here the profile over depth is not shown to matter.",
-    "trade-off": "Against a constant tuned in the same way it gains on one side and loses on the other.",
+#: What is said of one or several controls that were not beaten, after: depth is not shown to matter.
+UNBEATEN = {
+    "tie": ("ties with it", "tie with it"),
+    "worse": ("beats it", "beat it"),
+    "trade-off": ("beats it on one side", "beat it on one side"),
 }
 
 
@@ -60,10 +59,9 @@ def _verdict(arm: Arm, measure: Measure) -> Verdict | None:
     if not comparisons:
         return None
     plain = [c for c in comparisons if c.other.role == "plain"]
-    words = [f"Against {c.other.name}, {arm.name} {_clauses(c, units)}." for c in plain]
     controls = [c for c in comparisons if c.other.control_of]
-    sentences = (*words, *_control_sentences(controls, units))
-    return Verdict(arm, sentences, _table(arm, comparisons, units))
+    against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
+    return Verdict(arm, (_conclusion(controls), *against, *_standing(controls)), _table(arm, comparisons, units))
 
 
 def _compare(arm: Arm, other: Arm, measure: Measure) -> Comparison:
@@ -75,35 +73,30 @@ def _compare(arm: Arm, other: Arm, measure: Measure) -> Comparison:
     return Comparison(other, tuple(found))
 
 
-def _clauses(comparison: Comparison, units: Units) -> str:
-    """For people: is better on control (+7.1 points, [6.3, 7.9]), tied on target (...)."""
-    parts = []
+def _outcome(comparison: Comparison) -> str:
+    """For people: better on control, tied on target. The numbers are in the table."""
+    said = []
     for verdict in ("better", "worse", "tie"):
-        said = [
-            f"{role} ({units.number(i.value, True)}{units.points}, {units.range(i, True)})"
-            for role, i in comparison.differences
-            if i.verdict == verdict
-        ]
-        parts += [f"{'tied' if verdict == 'tie' else verdict} on {_list(said)}"] if said else []
-    return f"is {', '.join(parts)}"
+        roles = [role for role, interval in comparison.differences if interval.verdict == verdict]
+        said += [f"{'tied' if verdict == 'tie' else verdict} on {_list(roles)}"] if roles else []
+    return ", ".join(said)
 
 
-def _control_sentences(controls: Sequence[Comparison], units: Units) -> list[str]:
+def _conclusion(controls: Sequence[Comparison]) -> str:
+    """Whether depth matters: only where every matched control is beaten."""
     if not controls:
-        return ["It was run without matched controls, so nothing here tells depth from mere shrinking."]
+        return "It was run without matched controls, so nothing here tells depth from mere shrinking."
+    unbeaten = {word: [CONTROL_WORDS[c.other.role] for c in controls if c.word == word] for word in UNBEATEN}
+    said = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
+    if not said:
+        return "Here the profile over depth matters: it beats every matched control."
+    return f"Here the profile over depth is not shown to matter: {'; '.join(said)}."
+
+
+def _standing(controls: Sequence[Comparison]) -> list[str]:
     beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
-    rest = [f"{CONTROL_WORDS[c.other.role]} ({c.word})" for c in controls if c.word != "better"]
-    if not rest:
-        said = [f"It beats every matched control: {_list(beaten)}."]
-    elif beaten:
-        said = [f"It beats {len(beaten)} of its {len(controls)} matched controls ({_list(beaten)}), not {_list(rest)}."]
-    else:
-        said = [f"It beats none of its {len(controls)} matched controls: {_list(rest)}."]
-    tuned = next((c for c in controls if c.other.role == "constant"), None)
-    if tuned is not None:
-        matters = " As it beats all controls, the profile over depth matters here." * (not rest)
-        said.append(f"{DEPTH_WORDS[tuned.word]} Against that constant it {_clauses(tuned, units)}.{matters}")
-    return said
+    some = beaten and len(beaten) < len(controls)
+    return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
 
 
 def _table(arm: Arm, comparisons: Sequence[Comparison], units: Units) -> Table:
@@ -114,10 +107,12 @@ def _table(arm: Arm, comparisons: Sequence[Comparison], units: Units) -> Table:
         cells = [units.difference(by_role.get(role)) for role in roles]
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
         lead = Entry(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
-        rows.append((lead, Entry(c.word, tone=c.word), *cells))
+        rows.append((lead, *([Entry(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
     unit = units.points and " in points"
     note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals."
-    return Table(f"{arm.name} against …", note, ("against", "in all", *roles), tuple(rows))
+    return Table(
+        f"{arm.name} against …", note, ("against", *(["in all"] if len(roles) > 1 else []), *roles), tuple(rows)
+    )
 
 
 def _list(parts: Sequence[str]) -> str:

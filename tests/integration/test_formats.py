@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 from own_models import CONFIG, Trainer, visual, write_authors, write_hugging_face, write_training
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.loading import load_experts, load_model
@@ -47,8 +47,6 @@ def spec(base: Path | str, expert: str, config: Path, **options: str) -> RunSpec
 
 
 def base_state(models: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(models / "open_clip_model.safetensors")
 
 
@@ -123,7 +121,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     template = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     yield root
@@ -135,10 +133,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_repository_is_fetched_with_its_configuration(
     hub: Path, models: Path, caplog: pytest.LogCaptureFixture, inside: str
 ) -> None:
-    write_hugging_face(hub / inside if inside else hub / "x", tuned(models))
-    if not inside:
-        for path in (hub / "x").iterdir():
-            path.rename(hub / path.name)
+    write_hugging_face(hub / inside, tuned(models))
     source = f"hf:owner/clip/{inside}model.safetensors" if inside else "hf:owner/clip"
     assert (locate(source)[0].parent / "config.json").is_file()
     assert delta(spec(models, source, models / "open_clip_config.json"))
@@ -149,11 +144,11 @@ def test_the_activation_of_a_repository_is_checked_and_a_missing_one_is_told(
     hub: Path, models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = spec(models, "hf:owner/clip", models / "open_clip_config.json")
-    write_hugging_face(hub / "x", tuned(models))
-    (hub / "x" / "model.safetensors").rename(hub / "model.safetensors")
+    write_hugging_face(hub, tuned(models), "gelu")
+    config = (hub / "config.json").rename(hub / "elsewhere.json")
     delta(run)
     assert "has no config.json beside it; quick_gelu is taken" in caplog.text
-    (hub / "config.json").write_text(json.dumps({"hidden_act": "gelu"}))
+    config.rename(hub / "config.json")
     with pytest.raises(ValueError, match="experts.cats: .*computes quick_gelu, but the weights beside .* need gelu"):
         delta(run)
 
