@@ -154,9 +154,14 @@ def image_source(request: TaskRequest) -> ImageSource:
     where, options = f"tasks.{request.name}.options", request.options
     if request.source.startswith("embedded/"):
         check_options(where, options, _COMMON_OPTIONS)
-        return PackSource(embedded.pack_path(request.source.removeprefix("embedded/")))
-    if not Path(request.source).is_dir():
+        name = request.source.removeprefix("embedded/")
+        try:
+            return PackSource(embedded.pack_path(name))
+        except ValueError as error:
+            raise ValueError(f"{error}; a folder of that name is written ./{name}") from error
+    if not (folder := Path(request.source)).is_dir():
         known = [f"embedded/{name}" for name in embedded.pack_names()] + list(TASKS)
+        known += [str(p) for p in folder.parent.glob("*/") if "/" in request.source]
         rule = f"{request.source!r} is no folder, embedded pack or registered task"
         raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
     check_options(where, options, _COMMON_OPTIONS + _FOLDER_OPTIONS)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tasks.base import LayerMap
 from tasks.cache import digest
 from tasks.clip_activation import needed_activation, warn_of_unknown
-from tasks.clip_layouts import OPTIONAL, ClipState, to_open_clip
+from tasks.clip_layouts import OPTIONAL, WRAPPERS, ClipState, to_open_clip
 from tasks.clip_models import Architecture, activation, check_activation, create, tag_activation, tag_config
 from tasks.preprocess import Preprocess
 from tasks.registry import check_options
@@ -186,8 +186,11 @@ def _load(architecture: Architecture, base: ClipState) -> None:
     if isinstance(architecture.model, CustomTextCLIP):
         state = convert_to_custom_text_state_dict(state)
     shapes = {n: t.shape for n, t in architecture.model.state_dict().items()}
-    if not base.text:
-        raise ValueError("base: holds an image tower only; the text tower is needed too, for the zero-shot heads")
+    if not any(name.startswith(("transformer.", "text.")) for name in base.text):
+        raise ValueError(
+            "base: holds an image tower only, or a text tower without its transformer, as the authors' .pt files do; "
+            "the text tower is needed too, for the zero-shot heads: give the whole model, such as pretrained:openai"
+        )
     _check_tensors(state, shapes, "base")
     architecture.model.load_state_dict(state)
     architecture.model.eval().requires_grad_(False)
@@ -217,7 +220,9 @@ def _check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
         if names
     ]
     if problems:
-        raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}")
+        strange = f"; none of its names is known: prefixes that are taken off are {', '.join(WRAPPERS)}"
+        hint = "" if shapes.keys() & state.keys() else strange
+        raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}{hint}")
 
 
 def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: str) -> None:

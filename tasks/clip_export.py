@@ -24,8 +24,8 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
         ValueError: open_clip does not know the architecture's configuration.
     """
     name = backbone.model_name
-    path = embedded.model_config_path(name.removeprefix("embedded/")) if name.startswith("embedded/") else Path(name)
-    config = json.loads(path.read_text()) if path.suffix == ".json" else open_clip.get_model_config(name)
+    path = _config_file(name)
+    config = json.loads(path.read_text()) if path else open_clip.get_model_config(name)
     if not config:
         raise ValueError(f"backbone.model: {name}: open_clip has no configuration of that name to export")
     model = dict(config.get("model_cfg") or config)
@@ -42,8 +42,19 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
 
 
 def vocabulary(backbone: OpenClipBackbone) -> Path | None:
-    """The tokenizer's vocabulary where it is not open_clip's own."""
-    if not backbone.model_name.startswith("embedded/"):
+    """The tokenizer's vocabulary where it is not open_clip's own: as `tasks.clip_models.create` finds it."""
+    path = _config_file(backbone.model_name)
+    if path is None:
         return None
-    folder = embedded.model_config_path(backbone.model_name.removeprefix("embedded/")).parent
-    return next(iter(folder.glob("bpe_*.txt.gz")), None)
+    config = json.loads(path.read_text())
+    text = (config.get("model_cfg") or config)["text_cfg"]
+    given = (text.get("tokenizer_kwargs") or {}).get("bpe_path")
+    words = path.parent / (given or f"bpe_{text.get('vocab_size')}.txt.gz")
+    return words if words.is_file() else None
+
+
+def _config_file(name: str) -> Path | None:
+    """The configuration of a model that open_clip does not know by name."""
+    if name.startswith("embedded/"):
+        return embedded.model_config_path(name.removeprefix("embedded/"))
+    return Path(name) if name.endswith(".json") else None

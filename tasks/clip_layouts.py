@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_WRAPPERS = ("module.", "model.", "_orig_mod.")
+WRAPPERS = ("module.", "model.", "_orig_mod.")
 #: Not weights: masks, position numbers, and what OpenAI's archives say of themselves.
 _IGNORED = re.compile(r"(.*\.)?(attn_mask|position_ids|input_resolution|context_length|vocab_size)")
 _HF_MARK = re.compile(r"(vision_model|text_model)\.|embeddings\.class_embedding|encoder\.layers\.\d+\.self_attn\.")
@@ -57,8 +57,13 @@ def to_open_clip(state: Mapping[str, Tensor], source: str) -> ClipState:
     """Recognise the layout of `state` and rename it; names that belong to no layout are kept, for the caller to refuse.
 
     Raises:
-        ValueError: an attention block has some of its q, k and v projections, but not all.
+        ValueError: an attention block has some of its q, k and v projections, but not all; or it is a LoRA adapter.
     """
+    if factor := next((name for name in state if ".lora_A." in name), None):
+        raise ValueError(
+            f"{source}: holds the factors of a LoRA adapter ({factor}), not a whole model: load it with peft, call "
+            "merge_and_unload() and save_pretrained(FOLDER), and give that folder"
+        )
     state = {k: v for k, v in _unwrapped(state).items() if not _IGNORED.fullmatch(k)}
     if hugging_face := any(_HF_MARK.match(name) for name in state):
         state = _from_hugging_face(state, source)
@@ -71,7 +76,7 @@ def to_open_clip(state: Mapping[str, Tensor], source: str) -> ClipState:
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take off prefixes that all names share."""
     names = list(state)
-    while names and (prefix := next((w for w in _WRAPPERS if all(n.startswith(w) for n in names)), None)):
+    while names and (prefix := next((w for w in WRAPPERS if all(n.startswith(w) for n in names)), None)):
         names = [n.removeprefix(prefix) for n in names]
     return dict(zip(names, state.values(), strict=True))
 

@@ -54,7 +54,9 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     if name.endswith(".json"):
         return _from_file(name, Path(name), preprocess)
     if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
-        raise ValueError(f"backbone.model: no open_clip architecture or .json file {name!r}; {near(name, known)}")
+        close = near(name, known)
+        hint = close if close.startswith("did") else "open_clip.list_models() has all; OpenAI's is ViT-B-32-quickgelu"
+        raise ValueError(f"backbone.model: no open_clip architecture or .json file {name!r}; {hint}")
     return _create(name, name, preprocess)
 
 

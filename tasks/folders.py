@@ -62,10 +62,11 @@ class FolderSource:
         self._classes = sorted({p.name for part in parts for p in _folders(part)})
         if not self._classes:
             lying = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
-            got = f", but {lying} images directly: is it one of the class folders?" if lying else ""
-            raise ValueError(f"{root}: holds no class folders{got}: put images into ROOT/CLASS/ or ROOT/test/CLASS/")
+            got = f" but {lying} images, as a class folder does; name the folder above it" if lying else ""
+            raise ValueError(f"{root}: holds no class folders{got}: images belong into ROOT/CLASS/ or ROOT/test/CLASS/")
         names = _checked_names(root, class_names or {}, self._classes)
         self.class_names = [names.get(c, c.replace("_", " ")) for c in self._classes]
+        _check_distinct(root, dict(zip(self._classes, self.class_names, strict=True)))
         self._files = {split: _images(part) for split, part in self._split_folders.items()}
         self._check_depth(root)
         self._warn_of_classes()
@@ -173,3 +174,14 @@ def _checked_names(root: Path, names: Mapping[str, str], classes: Sequence[str])
         if name not in classes:
             raise ValueError(f"{root}: class_names: no class folder {name!r}; {near(name, classes)}")
     return names
+
+
+def _check_distinct(root: Path, names: Mapping[str, str]) -> None:
+    """Tokenizers lower the case, so that names which differ in it give one prompt, and two classes for one answer."""
+    seen: dict[str, str] = {}
+    for folder, name in names.items():
+        if (other := seen.setdefault(name.casefold(), folder)) != folder:
+            raise ValueError(
+                f"{root}: the class folders {other!r} and {folder!r} have one name in prompts ({name!r}): call the "
+                "folder the same in every split, or tell the classes apart by class_names"
+            )

@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ValueError, match=r"1 unexpected tensors outside the image tower \(classification_head.weight\)"
     ):
         backbone.select(base | {"classification_head.weight": torch.zeros(1)}, "expert.pt")
-    with pytest.raises(ValueError, match="image tower only; the text tower is needed"):
+    with pytest.raises(ValueError, match="image tower only, .* the text tower is needed"):
         built(model, visual(base))
     with pytest.raises(ValueError, match=r"base: .*1 missing tensors \(logit_scale\)"):
         built(model, {k: v for k, v in base.items() if k != "logit_scale"})
