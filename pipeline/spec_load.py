@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.merging.parameters import near
 from pipeline.spec import RunSpec, TaskSpec, models
+from tasks.embedded import pack_names
 
 
 class SpecError(ValueError):
@@ -97,12 +98,20 @@ def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
     """Make relative paths that exist beside the spec absolute, so that workers elsewhere find them."""
 
     def fix(source: str) -> str:
+        if source.startswith("local-dir:"):
+            return f"local-dir:{(folder / source.removeprefix('local-dir:')).resolve()}"
         if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
             return source
         return str((folder / source).resolve()) if (folder / source).exists() else source
 
+    def fix_task(source: str) -> str:
+        """A bare name was taken for an embedded task; where there is none, it is the folder beside the spec."""
+        name = source.removeprefix("embedded/")
+        bare = name != source and name not in pack_names() and (folder / name).is_dir()
+        return fix(name if bare else source)
+
     def fix_tasks(tasks: dict[str, TaskSpec]) -> dict[str, TaskSpec]:
-        return {k: t.model_copy(update={"source": fix(t.source)}) for k, t in tasks.items()}
+        return {k: t.model_copy(update={"source": fix_task(t.source)}) for k, t in tasks.items()}
 
     return spec.model_copy(
         update={

@@ -15,6 +15,9 @@ Role: TypeAlias = Literal["target", "control", "ood"]
 #: The metrics of `role_metrics` besides task["name"].
 METRICS = ("target", "control", "mean", "worst", "accuracy")
 
+#: Beyond what a person writes. Longer ones could be nested too deeply, and how deep that is differs between Pythons.
+_MAX_LENGTH = 1000
+
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -54,11 +57,8 @@ class Objective:
         Raises:
             ValueError: anything else is in it; a metric or task is unknown; it uses no metric.
         """
-        try:
-            tree = _parse(text)
-            metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
-        except RecursionError:
-            raise ValueError(f"objective {text[:50]!r}...: nested too deeply: use `mean` or `worst`") from None
+        tree = _parse(text)
+        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
         if not metrics:
             raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(METRICS)} and task["name"]')
         return cls(text, metrics, tree)
@@ -85,6 +85,8 @@ class Objective:
 
 
 def _parse(text: str) -> ast.expr:
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"objective {text[:50]!r}...: at most {_MAX_LENGTH} characters: use `mean` or `worst`")
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12

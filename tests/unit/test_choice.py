@@ -87,7 +87,8 @@ def test_a_candidate_without_a_reference_to_normalise_by_fails_and_says_so() -> 
     ledger = scored()
     refs = references(PLAN, ledger, "val")
     judged = judge(GROUP, PROPOSALS[0], ledger, replace(refs, target={}))
-    assert judged.values is None and "no reference to normalise by" in judged.failure and judged.failure.endswith("on cats")
+    assert judged.values is None
+    assert "no reference to normalise by" in judged.failure and judged.failure.endswith("on cats")
 
 
 def test_what_is_not_answered_yet_is_no_candidate() -> None:

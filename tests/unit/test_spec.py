@@ -268,3 +268,13 @@ def test_the_schema_describes_every_field() -> None:
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         toy_spec().seed = 3  # type: ignore[misc]
+
+
+def test_a_bare_name_is_a_folder_beside_the_spec_where_no_embedded_task_has_it(tmp_path: Path) -> None:
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "mnist").mkdir()
+    data = {**GOOD, "tasks": [*TASKS, "mnist"], "ood": {}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(data))
+    spec = load_spec(tmp_path / "spec.yaml")
+    assert spec.tasks["cars"].source == str(tmp_path / "cars")
+    assert spec.tasks["mnist"].source == "embedded/mnist"
