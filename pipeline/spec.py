@@ -106,7 +106,7 @@ class Backbone(Model):
     family: str
     """open_clip."""
     model: str
-    """Architecture of open_clip, such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER."""
+    """open_clip architecture such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the evaluated weights; combining is always done in float32."""
     options: dict[str, Any] = {}
