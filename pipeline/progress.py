@@ -34,8 +34,8 @@ class Display:
         )
         self._task: TaskID | None = None
         self._live: Live | None = None
-        self._started = time.monotonic()
-        self._spoken = self._started
+        self._first: tuple[float, int] | None = None  # when the first answer came, and how many had by then
+        self._spoken = time.monotonic()
 
     @contextmanager
     def shown(self) -> Iterator["Display"]:
@@ -48,7 +48,7 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a step of the driver."""
-        rate = progress.shards_evaluated / max(1e-9, time.monotonic() - self._started)
+        rate = self._rate(progress)
         if self._live is None:
             self._say(progress, rate)
             return
@@ -62,6 +62,14 @@ class Display:
             rate=f"{rate:.1f}/s",
         )
         self._live.update(Group(self._bars, _details(progress)))
+
+    def _rate(self, progress: Progress) -> float:
+        """Shards a second since the first answer: before it, workers were loading."""
+        if self._first is None and progress.shards_evaluated:
+            self._first = time.monotonic(), progress.shards_evaluated
+        if self._first is None:
+            return 0.0
+        return (progress.shards_evaluated - self._first[1]) / max(1e-9, time.monotonic() - self._first[0])
 
     def _say(self, progress: Progress, rate: float) -> None:
         if time.monotonic() - self._spoken < _LINE_SECONDS:
