@@ -32,7 +32,7 @@ from tasks.data import prepare
 from tasks.heads import text_head
 
 BATCH = 128
-TASKS = ["mnist", "fashion", "letters", "kana", "greek", "emoji", "icons", "clipart"]
+TASKS = ["mnist", "fashion", "kana", "katakana", "greek", "cyrillic", "emoji", "icons"]
 
 
 def spec_of(candidates: int, samples: int) -> dict[str, object]:

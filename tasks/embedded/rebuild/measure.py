@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .catalogue import BY_NAME, SHIFTED, TASKS
+from .catalogue import BY_NAME, SEEN, SHIFTED, TASKS
 from .finetune import load_base
 from .records import PACKS, load_split
 from .towers import BLOCKS, OUT, build_tokenizer, class_embeddings, correct, normalise, visual_parameters
@@ -50,6 +50,14 @@ def mean_of(parts: list[Tensor]) -> Mean:
     values = [100 * p.float() for p in parts]
     variance = sum(v.var().item() / len(v) for v in values)
     return Mean(sum(v.mean().item() for v in values) / len(values), math.sqrt(variance) / len(values))
+
+
+def mean_over_experts(pairs: list[tuple[str, Tensor]]) -> Mean:
+    """Mean over (test task, per-image values) pairs; experts that share test images are averaged by image first."""
+    by_task: dict[str, list[Tensor]] = {}
+    for name, values in pairs:
+        by_task.setdefault(name, []).append(values.float())
+    return mean_of([torch.stack(values).mean(0) for values in by_task.values()])
 
 
 class Bench:
@@ -99,8 +107,7 @@ def accuracy_table(bench: Bench, zero: Hits, tuned: dict[str, Hits]) -> str:
         )
         lines.append(f"| {name} | " + " | ".join(map(str, cells)) + " |")
     zero_mean, tuned_mean = mean_of([zero[n] for n in names]), mean_of([tuned[n][n] for n in names])
-    controls = [tuned[t][n] for t in names for n in names if n != t]
-    control = mean_of(controls)
+    control = mean_over_experts([(n, tuned[t][n]) for t in names for n in names if n != t])
     lines.append(f"| mean | {zero_mean} | {tuned_mean} | {zero_mean} | {control} |")
     return "\n".join(lines)
 
@@ -121,22 +128,32 @@ def shifted_table(base: Path, bench: Bench) -> str:
 
 def gate_table(bench: Bench, tuned: dict[str, Hits]) -> tuple[str, dict[str, dict[str, list[float]]]]:
     """Change of target and control when one group of blocks is left out of the task vector, paired by image."""
-    lines = ["| left out of tau | norm share | target | control |", "|---|---|---|---|"]
+    seen = {spec.name for spec in SEEN}
+    lines = [
+        "| left out of tau | norm share | target, seen | control, seen | target, unseen | control, unseen |",
+        "|---|---|---|---|---|---|",
+    ]
     detail: dict[str, dict[str, list[float]]] = {}
     for group in GROUPS:
-        target, control, shares = [], [], []
+        target: dict[bool, list[Tensor]] = {True: [], False: []}
+        control: dict[bool, list[tuple[str, Tensor]]] = {True: [], False: []}
+        shares = []
         for task, full in tuned.items():
             expert = bench.expert(task)
             params = {k: bench.base[k] if group_of(k) == group else v for k, v in expert.items()}
             squares = {k: (v - bench.base[k]).square().sum().item() for k, v in expert.items()}
             shares.append(sum(s for k, s in squares.items() if group_of(k) == group) / sum(squares.values()))
             change = {n: h.float() - full[n].float() for n, h in bench.hits(params).items()}
-            target.append(change[task])
-            control += [c for n, c in change.items() if n != task]
-            others = [c.mean().item() for n, c in change.items() if n != task]
-            detail.setdefault(group, {})[task] = [100 * change[task].mean().item(), 100 * sum(others) / len(others)]
+            others = [(n, c) for n, c in change.items() if n != task]
+            target[task in seen].append(change[task])
+            control[task in seen] += others
+            mean_control = 100 * sum(c.mean().item() for _, c in others) / len(others)
+            detail.setdefault(group, {})[task] = [100 * change[task].mean().item(), mean_control]
+        cells = [
+            cell for known in target for cell in (str(mean_of(target[known])), str(mean_over_experts(control[known])))
+        ]
         share = 100 * sum(shares) / len(shares)
-        lines.append(f"| {group} | {share:.0f} % | {mean_of(target)} | {mean_of(control)} |")
+        lines.append(f"| {group} | {share:.0f} % | " + " | ".join(cells) + " |")
     return "\n".join(lines), detail
 
 
