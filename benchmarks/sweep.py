@@ -21,6 +21,7 @@ from pipeline.cluster import local_ray
 from pipeline.ledger import Identity
 from pipeline.loading import load_experts, load_model
 from pipeline.loading import prepare as prepare_run
+from pipeline.messages import WorkerInfo
 from pipeline.plan import Plan, make_plan
 from pipeline.ray_pool import ActorShape, RayPool
 from pipeline.run import run
@@ -114,7 +115,12 @@ class Shared:
 
     def __init__(self, pool: RayPool) -> None:
         """Lend `pool`."""
-        self.workers, self.submit, self.wait = pool.workers, pool.submit, pool.wait
+        self._pool, self.submit, self.wait = pool, pool.submit, pool.wait
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """Those of the pool."""
+        return self._pool.workers
 
     def close(self) -> None:
         """Leave the workers as they are."""

@@ -74,8 +74,11 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
     if missing := [t for t in tasks if not refs.of(t, group.roles[t])]:
         cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
         return Candidate(group, proposal, recipe, recipe_id, None, cause)
-    metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target, refs.control)
-    values = tuple(Objective.parse(o, tasks)(metrics) for o in group.objectives)
+    try:
+        metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target, refs.control)
+        values = tuple(Objective.parse(o, tasks)(metrics) for o in group.objectives)
+    except ValueError as error:  # a division by a candidate's 0, or a reference below 0
+        return Candidate(group, proposal, recipe, recipe_id, None, str(error))
     return Candidate(group, proposal, recipe, recipe_id, values)
 
 

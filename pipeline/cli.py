@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.merge_command import merge
@@ -70,7 +71,7 @@ def validate(spec: SpecPath) -> None:
         val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
         samples = f"{val} validation and {test} test samples"
         console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
-        console.print(f"[green]valid[/]: {spec}", highlight=False)
+        console.print(f"[green]valid[/]: {escape(str(spec))}", highlight=False)
 
 
 @app.command()
@@ -93,7 +94,10 @@ def export(
     with errors_for_people():
         path = write(folder, Wanted(arm, expert), output)
         console.print(
-            f"wrote {path}: open_clip.create_model('local-dir:{path}') loads it", soft_wrap=True, highlight=False
+            f"wrote {path}: open_clip.create_model('local-dir:{path}') loads it",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
         )
 
 
@@ -145,9 +149,10 @@ def _finish(folder: Path) -> int:
     if failures:
         first = failures[0]
         console.print(
-            f"[red]{len(failures)} shards failed[/]; the first: {first['kind']} on {first['task']}: {first['cause']}"
+            f"[red]{len(failures)} shards failed[/]; the first: {first['kind']} on {first['task']}: "
+            f"{escape(first['cause'])}"
         )
-    console.print(f"report: {html}\n        {markdown}", soft_wrap=True, highlight=False)
+    console.print(f"report: {html}\n        {markdown}", soft_wrap=True, highlight=False, markup=False)
     return 1 if failures else 0
 
 

@@ -34,7 +34,7 @@ def local_ray(num_cpus: int | None = None, address: str | None = None) -> Iterat
                 "leave --address out to run on this machine"
             ) from error
     else:
-        _stay_on_loopback()
+        stay_on_loopback()
         ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE, **common)
     try:
         yield
@@ -42,7 +42,7 @@ def local_ray(num_cpus: int | None = None, address: str | None = None) -> Iterat
         ray.shutdown()
 
 
-def _stay_on_loopback() -> None:
+def stay_on_loopback() -> None:
     """Have Ray take the loopback address for the node's own, and so bind to loopback only.
 
     `_node_ip_address="127.0.0.1"` is replaced by an address that others can reach, and Ray's servers then listen on
@@ -68,6 +68,11 @@ def actor_shape(resources: Resources) -> ActorShape:
             f"resources.per_worker: asks for {num_gpus:g} GPUs and {each.num_cpus:g} CPUs, but the cluster has "
             f"{gpus:g} GPUs and {cpus:g} CPUs in all: ask for less, or set num_gpus to 0 to run on CPUs"
         )
-    room = int(min(cpus // each.num_cpus, gpus // num_gpus if num_gpus else cpus))
+    room = min(_room(cpus, each.num_cpus), _room(gpus, num_gpus)) if num_gpus else _room(cpus, each.num_cpus)
     workers = max(1, room) if resources.workers == "auto" else resources.workers
     return ActorShape(workers, each.num_cpus, num_gpus, resources.retries)
+
+
+def _room(have: float, asked: float) -> int:
+    """How many times `asked` goes into `have`, to Ray's own four decimals: 1 // 0.2 would be 4."""
+    return round(have * 10_000) // max(1, round(asked * 10_000))

@@ -71,7 +71,7 @@ class Driver:
             recorded: the proposals that the journal holds already.
 
         Raises:
-            ValueError: a worker holds other checkpoints, data or versions than the run; a reference scored 0.
+            ValueError: a worker holds other checkpoints, data or versions than the run.
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
         self.progress.shards_expected = expected_shards(self.plan, self.ledger)

@@ -41,11 +41,14 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
     """Work a run to its end.
 
     Raises:
-        ValueError: a checkpoint or task is not what the spec says, or the folder holds another run.
+        ValueError: a checkpoint or task is not what the spec says, the folder holds another run, or an address is given
+            for the local pool.
         ConnectionError: no Ray at the address.
         LockedError: another run is writing in the folder.
     """
     spec = plan.spec
+    if where.address is not None and spec.resources.pool == "local":
+        raise ValueError(f"--address {where.address}: the local pool joins no cluster: leave one of the two out")
     with ExitStack() as stack:
         if spec.resources.pool == "ray":
             stack.enter_context(local_ray(address=where.address))

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 from torch import Tensor
@@ -198,7 +199,8 @@ def identify(
         block_sizes=model.sizes.blocks,
         outside_size=model.sizes.outside,
         checkpoints=checkpoints,
-        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}",
+        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, "
+        f"open_clip {metadata.version('open_clip_torch')}",
     )
 
 

@@ -45,7 +45,7 @@ def merge(
         _check_output(output, overwrite)
         recipe = _recipe(method, scaling, alpha, beta, weight or [], param or [])
         _merge(recipe, (base, expert), blocks, output)
-        console.print(f"wrote {output}", soft_wrap=True, highlight=False)
+        console.print(f"wrote {output}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _merge(recipe: Recipe, sources: tuple[str, list[str]], blocks: str | None, output: Path) -> None:
@@ -59,7 +59,7 @@ def _merge(recipe: Recipe, sources: tuple[str, list[str]], blocks: str | None, o
     experts = [read_checkpoint(e) for e in sources[1]]
     merged = merge_states(base, experts, recipe, layer_map)
     write_safetensors(output, merged.state, _metadata(recipe, merged, base, experts))
-    console.print(f"{layout}: {layer_map.num_blocks} blocks", highlight=False)
+    console.print(f"{layout}: {layer_map.num_blocks} blocks", highlight=False, markup=False)
     console.print(_table(merged))
     how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
     console.print(f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}", highlight=False)

@@ -18,7 +18,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _errors.print("\n[yellow]stopped[/]: everything scored so far is kept; the same command goes on from here")
+        _errors.print("\n[yellow]stopped[/]: what a run has scored so far is kept; the same command goes on from here")
         raise typer.Exit(130) from None
     except (ValueError, OSError, RuntimeError) as error:
         if not _ours(error):

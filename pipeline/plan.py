@@ -150,7 +150,7 @@ def _tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is."""
     controls = {}
     if "uniform" in spec.controls.kinds:
-        constants = Scaling(alpha=_dense(arm, spec.controls.constants))
+        constants = Scaling(alpha=_dense(arm, spec))
         controls["constant"] = arm.model_copy(update={"scaling": constants, "search": Search()})
     if "reversed" in spec.controls.kinds:
         scaling = arm.scaling.model_copy(update={"function": f"reversed:{arm.scaling.function}"})
@@ -158,15 +158,26 @@ def _tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     return controls
 
 
-def _dense(arm: Arm, count: int) -> Grid:
+def _dense(arm: Arm, spec: RunSpec) -> Grid:
     """Constants from 0 to the largest coefficient, and the arm's own values: never a coarser grid than the arm's.
 
     A coarse curve of constants loses by its gaps and so makes LiNeS win: that was seen, and undone by a finer one.
     """
-    alphas, betas = _values(arm.scaling.alpha), _values(arm.scaling.beta)
-    top = max(1.0, max(alphas, default=0.0) + max(betas, default=0.0))
+    own, count = {*_values(arm.scaling.alpha), *_values(arm.scaling.beta)}, spec.controls.constants
+    top = max(1.0, _highest(arm, spec))
     evenly = {round(top * i / (count - 1), 6) for i in range(count)}
-    return Grid(grid=tuple(sorted(evenly | {v for v in (*alphas, *betas) if v >= 0})))
+    return Grid(grid=tuple(sorted(evenly | {v for v in own if v >= 0})))
+
+
+def _highest(arm: Arm, spec: RunSpec) -> float:
+    """The largest lambda that a point of the arm can give; by equation 2 a sum has alpha 1/N, an average or edit 1."""
+    summed = arm.merge is not None and arm.merge.method == "sum"
+    auto = 1 / len(arm.experts or spec.experts) if summed else 1.0
+    alphas = (auto,) if isinstance(arm.scaling.alpha, str) else _values(arm.scaling.alpha)
+    knots = arm.scaling.params.get("knots", (1.0,))
+    assert isinstance(knots, tuple), "checked with the arm itself"
+    shapes = (0.0, *(value for knot in knots for value in _values(knot)))
+    return max(a + b * f for a in alphas for b in _values(arm.scaling.beta) or (1 - a,) for f in shapes)
 
 
 def _values(dimension: object) -> tuple[float, ...]:

@@ -43,9 +43,10 @@ class Pool(Protocol):
 def failure_kind(error: BaseException) -> FailureKind:
     """What kind of failure an evaluator's error is; by name, so that torch need not be imported here."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"}:
+    # On the CPU torch has no type of its own for it.
+    if names & {"OutOfMemoryError", "MemoryError"} or "DefaultCPUAllocator: " in str(error):
         return "out_of_memory"
-    if names & {"NonFiniteError", "NonFiniteOutput", "NonFiniteOutputError"}:
+    if names & {"NonFiniteError", "NonFiniteOutput"}:
         return "non_finite"
     return "application"
 

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 #: Requests in flight for each actor: the second is there when the first is done, so no actor waits for the driver.
 _IN_FLIGHT = 2
-#: Actors lost in a row, without one answer in between, after which the pool gives up: the fault is not the shard's.
-_MAX_LOST_IN_A_ROW = 8
+#: Losses for each actor, without one answer in between, after which the pool gives up: the fault is not the shard's. A
+#: node that is taken away loses all of its actors at once, which is no such fault.
+_MAX_LOST_IN_A_ROW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class RayPool:
         """The actor is lost: its requests go first in the queue, those lost too often become failures."""
         log.warning("%s was lost (%s); starting another one", actor.name, describe(error))
         self._lost_in_a_row += 1
-        if self._lost_in_a_row > _MAX_LOST_IN_A_ROW:
+        if self._lost_in_a_row > _MAX_LOST_IN_A_ROW * max(2, self._shape.workers):
             raise WorkersLostError(
                 f"{self._lost_in_a_row} workers were lost one after the other without an answer; the last: "
                 f"{describe(error)}: is there enough memory for one worker? What was scored is kept"

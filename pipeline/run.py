@@ -81,20 +81,16 @@ def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder
         "versions": _versions(),
         "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
         "seconds": {"total": round(time.monotonic() - started + earlier, 1)},
-        "counts": _counts(driver.progress, driver.ledger),
+        "counts": _counts(driver.progress.candidates_done, driver.ledger)
+        | {"shards_from_cache": driver.progress.from_cache},
     }
     journal.finish(known)
     write_results(folder, driver.plan, driver.ledger, driver.proposals, known)
 
 
-def _counts(progress: Progress, ledger: Ledger) -> dict[str, int]:
+def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
     scored = sum(isinstance(a, ShardScore) for a in ledger.answers.values())
-    return {
-        "candidates": progress.candidates_done,
-        "shards_scored": scored,
-        "shards_from_cache": progress.from_cache,
-        "failures": len(ledger.answers) - scored,
-    }
+    return {"candidates": candidates, "shards_scored": scored, "failures": len(ledger.answers) - scored}
 
 
 def _versions() -> dict[str, str]:
@@ -151,7 +147,7 @@ def rebuild(folder: Path) -> None:
         "versions": _versions(),
         "workers": [],
         "seconds": {},
-        "counts": {},
+        "counts": _counts(sum(map(len, history.proposals.values())), ledger),
     }
     write_results(folder, plan, ledger, history.proposals, known)
 

@@ -155,7 +155,7 @@ class Controls(Model):
     kinds: tuple[Literal["uniform", "reversed"], ...] = ()
     """uniform: the constant of equal mean, and a dense curve of constants tuned alike; reversed: mirrored depth."""
     constants: int = Field(21, ge=2)
-    """Constants tried, from 0 to the arm's highest alpha + beta (at least 1; auto is 0 here), beside its own values."""
+    """Constants tried, from 0 to the arm's highest coefficient (at least 1), beside its own values."""
 
 
 class PerWorker(Model):

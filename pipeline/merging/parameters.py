@@ -1,12 +1,12 @@
 """Declared parameters of merge methods and scaling functions, and look-ups by name. Free of torch."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pipeline.recipe import ParamValue
+from tasks.registry import near as near_names
 
 _T = TypeVar("_T")
 
@@ -100,8 +100,4 @@ def look_up(registry: Mapping[str, _T], name: str, what: str) -> _T:
 
 def near(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: near names, or else all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known)
-    if close:
-        return f"; did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"; known: {', '.join(sorted(known))}" if known else "; there are none"
+    return f"; {near_names(name, known)}"

@@ -4,7 +4,7 @@ Free of torch, so that specs, reports and head nodes can use it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,20 +88,6 @@ def split_control(name: str) -> tuple[str, Scaling]:
     if colon and control not in CONTROLS:
         raise ValueError(f"scaling: unknown control {control!r} in {name!r}{near(control, CONTROLS)}")
     return control, look_up(SCALINGS, function, "scaling")
-
-
-def check_scaling(name: str, params: Sequence[str] = ()) -> Scaling:
-    """The function called `name`, whose control is known too and which declares each of `params`.
-
-    Raises:
-        ValueError: an unknown control, function or parameter; near names are suggested.
-    """
-    _, scaling = split_control(name)
-    declared = [p.name for p in scaling.parameters]
-    for param in params:
-        if param not in declared:
-            raise ValueError(f"scaling {name}: unknown parameter {param!r}{near(param, declared)}")
-    return scaling
 
 
 def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficients:

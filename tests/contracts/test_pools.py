@@ -11,6 +11,7 @@ import pytest
 import ray
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
+from pipeline.cluster import stay_on_loopback
 from pipeline.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan import make_plan
@@ -30,6 +31,7 @@ def make_toy(name: str, **toy: Any) -> ToyEvaluator:
 def cluster() -> Iterator[None]:
     tests = str(Path(__file__).parents[1])
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
+    stay_on_loopback()
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()

@@ -13,6 +13,7 @@ from pipeline.journal import Journal, read_history
 from pipeline.messages import Failure
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
+from pipeline.report import build
 from pipeline.run import RunFolderError, rebuild, run
 from pipeline.score_cache import ScoreCache
 from pipeline.spec import RunSpec
@@ -85,6 +86,14 @@ def stop_after(count: int) -> Callable[[object], None]:
             raise KeyboardInterrupt
 
     return watch
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+def test_an_interrupted_run_has_a_report_of_what_it_scored(run_folder: Path, steps: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan(toy_spec()), IDENTITY, run_folder, lambda: LocalPool(ToyEvaluator()), None, stop_after(steps))
+    rebuild(run_folder)
+    assert all("This run is not complete" in page.read_text() for page in build(run_folder))
 
 
 @pytest.mark.parametrize("steps", [1, 17, 60, 120, 200])

@@ -91,6 +91,13 @@ def test_a_candidate_without_a_reference_to_normalise_by_fails_and_says_so() -> 
     assert "no reference to normalise by" in judged.failure and judged.failure.endswith("on cats")
 
 
+def test_an_objective_without_a_value_fails_its_candidate_and_not_the_run() -> None:
+    ledger = scored()
+    group = replace(GROUP, objectives=("target / (worst - worst)",))
+    judged = judge(group, PROPOSALS[0], ledger, references(PLAN, ledger, "val"))
+    assert judged.values is None and "must be finite" in judged.failure
+
+
 def test_what_is_not_answered_yet_is_no_candidate() -> None:
     ledger = scored()
     last = ledger.requests(GROUP.recipe(PROPOSALS[2].point), ["cars"], "val")[-1]

@@ -61,7 +61,14 @@ def test_the_reversed_control_searches_the_same_points_in_mirrored_depth() -> No
     ("scaling", "top", "own"),
     [
         ({"alpha": {"grid": [0, 0.33, 1]}, "beta": "1 - alpha"}, 1.0, {0.33}),
-        ({"alpha": "auto", "beta": {"grid": [0.5, 0.9]}}, 1.0, {0.5, 0.9}),
+        ({"alpha": "auto", "beta": {"grid": [0.3, 0.5]}}, 1.0, {0.3, 0.5}),
+        ({"alpha": "auto", "beta": {"grid": [0.5, 1.0]}}, 4 / 3, {0.5, 1.0}),  # 1/3 by equation 2
+        ({"alpha": 2, "beta": {"grid": [-1, 0]}}, 2.0, {0.0, 2.0}),
+        (
+            {"function": "piecewise", "alpha": 0, "beta": 1, "params": {"knots": [0.5, {"grid": [0, 1.5]}]}},
+            1.5,
+            {0.0, 1.0},
+        ),
         ({"alpha": {"grid": [0, 1]}, "beta": {"grid": [-0.5, 1.5]}}, 2.5, {0.0, 1.0, 1.5}),
         ({"alpha": 0.5, "beta": {"grid": [1.0, 2.0]}}, 2.5, {0.5, 1.0, 2.0}),
     ],

@@ -1,0 +1,28 @@
+"""Proves which kind of failure an evaluator's error is: those for lack of memory are tried again on resuming."""
+
+import pytest
+import torch
+
+from pipeline.merging.resident import NonFiniteError
+from pipeline.pool import failure_kind
+from tasks.base import NonFiniteOutput
+
+
+def test_torch_without_memory_on_the_cpu_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**14)
+    assert failure_kind(raised.value) == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (NonFiniteError("weights"), "non_finite"),
+        (NonFiniteOutput("logits"), "non_finite"),
+        (RuntimeError("shapes"), "application"),
+    ],
+)
+def test_kinds_go_by_the_type(error: BaseException, kind: str) -> None:
+    assert failure_kind(error) == kind
