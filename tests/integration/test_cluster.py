@@ -3,12 +3,13 @@
 import pytest
 import ray
 
-from pipeline.cluster import actor_shape
+from pipeline.cluster import actor_shape, stay_on_loopback
 from pipeline.spec import PerWorker, Resources
 
 
 @pytest.mark.cluster
 def test_workers_fill_the_cluster() -> None:
+    stay_on_loopback()
     ray.init(num_cpus=16, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         found = {
