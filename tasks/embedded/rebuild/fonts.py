@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fontTools.ttLib import TTFont, TTLibError
 
-from .catalogue import CYRILLIC, DIGITS, GREEK, KANA, KATAKANA, LATIN
+from .classes import CYRILLIC, DIGITS, GREEK, KANA, KATAKANA, LATIN
 
 COVERAGE = {
     "latin": [ord(c) for c in [*LATIN, *(c.lower() for c in LATIN), *DIGITS]],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .catalogue import CYRILLIC, DIGITS, GREEK, KANA, KATAKANA, LATIN
+from .classes import CYRILLIC, DIGITS, GREEK, KANA, KATAKANA, LATIN
 from .records import SIZE, Item, Pixels, posterise, save_items
 
 MIN_OPACITY, MIN_INK = 0.8, 0.02

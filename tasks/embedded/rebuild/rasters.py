@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .catalogue import CLIPART_FOLDERS, FASHION
+from .classes import CLIPART_FOLDERS, FASHION
 from .records import SIZE, Item, Pixels, grey_to_rgb, posterise, save_items
 
 FASHION_TRAIN, FASHION_TEST = 12_000, 2_000

@@ -15,7 +15,8 @@ from typing import Any
 import resvg_py
 from PIL import Image
 
-from .catalogue import EMOJI_GROUPS, EMOJI_SETS, EMOJI_SHIFTED, ICON_SETS, ICON_SHIFTED, ICON_WORDS, words
+from .catalogue import EMOJI_SETS, EMOJI_SHIFTED, ICON_SETS, ICON_SHIFTED
+from .classes import EMOJI_GROUPS, ICON_WORDS, words
 from .rasters import fit
 from .records import SIZE, Item, Pixels, save_items
 
