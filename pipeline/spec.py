@@ -64,7 +64,7 @@ class Select(Model):
     """What decides, on validation, which candidate is chosen."""
 
     maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
-    """Expressions over target, control, mean, worst, accuracy and task["name"]: one, or several for a Pareto search."""
+    """Expressions over target, control, retained, mean, worst, accuracy, task["name"]: one, or several for a search."""
 
 
 class Arm(Model):

@@ -13,7 +13,7 @@ from search.names import unknown
 Role: TypeAlias = Literal["target", "control", "ood"]
 
 #: The metrics of `role_metrics` besides task["name"].
-METRICS = ("target", "control", "mean", "worst", "accuracy")
+METRICS = ("target", "control", "retained", "mean", "worst", "accuracy")
 
 #: Beyond what a person writes. Longer ones could be nested too deeply, and how deep that is differs between Pythons.
 _MAX_LENGTH = 1000
@@ -149,6 +149,8 @@ def role_metrics(
     - target: mean over target tasks of accuracy / accuracy of the task's fine-tuned model (section 3, B.2);
     - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 where there is no control task,
       a constant, so that one objective serves edits and merges alike;
+    - retained: mean accuracy over control tasks / mean zero-shot accuracy over them: the ratio of means, for control tasks
+      on which the pre-trained model is near chance, whose own ratios are mostly noise; 1.0 likewise;
     - mean, worst: mean and minimum over target and control tasks of these normalised accuracies;
     - accuracy: mean over target tasks of the accuracy itself;
     - task["name"]: the task's accuracy itself.
@@ -171,10 +173,12 @@ def role_metrics(
     if not targets:
         raise ValueError(f"roles: at least one task must be a target, got {dict(roles)}")
     target = [values[t] / _reference(t, "target", target_reference) for t in targets]
-    control = [values[t] / _reference(t, "control", control_reference) for t in controls]
+    zero_shot = [_reference(t, "control", control_reference) for t in controls]
+    control = [values[t] / reference for t, reference in zip(controls, zero_shot, strict=True)]
     metrics = {
         "target": _mean(target),
         "control": _mean(control) if control else 1.0,
+        "retained": _mean([values[t] for t in controls]) / _mean(zero_shot) if controls else 1.0,
         "mean": _mean(target + control),
         "worst": min(target + control),
         "accuracy": _mean([values[t] for t in targets]),

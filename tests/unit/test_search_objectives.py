@@ -101,6 +101,7 @@ def test_roles_give_normalised_accuracies() -> None:
         {
             "target": 0.9,
             "control": (0.5 + 1.2) / 2,
+            "retained": (0.3 + 0.6) / (0.6 + 0.5),
             "mean": (0.9 + 0.5 + 1.2) / 3,
             "worst": 0.5,
             "accuracy": 0.81,
