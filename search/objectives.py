@@ -149,8 +149,8 @@ def role_metrics(
     - target: mean over target tasks of accuracy / accuracy of the task's fine-tuned model (section 3, B.2);
     - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 where there is no control task,
       a constant, so that one objective serves edits and merges alike;
-    - retained: mean accuracy over control tasks / mean zero-shot accuracy over them: the ratio of means, for control tasks
-      on which the pre-trained model is near chance, whose own ratios are mostly noise; 1.0 likewise;
+    - retained: mean accuracy over control tasks / mean zero-shot accuracy over them: a ratio of means, for control
+      tasks on which the pre-trained model is near chance, so that their own ratios are noise; 1.0 likewise;
     - mean, worst: mean and minimum over target and control tasks of these normalised accuracies;
     - accuracy: mean over target tasks of the accuracy itself;
     - task["name"]: the task's accuracy itself.
