@@ -6,6 +6,7 @@ import logging
 import resource
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -235,22 +236,25 @@ def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [len(c) for c in moved.chunks] == [4, 2] and len(moved) == len(moved.keys) == 6
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
+    """No longer than need be: the test runner's own output may go to a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path: Path, small_disk: None) -> None:
+def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     data = io.BytesIO()
     picture(0, 8, 8).save(data, "PNG")
     root = tmp_path / "set/test/a"
     root.mkdir(parents=True)
     for i in range(20):
         (root / f"{i}.png").write_bytes(data.getvalue())
-    with pytest.raises(ValueError, match="no space left.*LINES_SWEEP_CACHE"):
+    with small_disk(), pytest.raises(ValueError, match="no space left.*LINES_SWEEP_CACHE"):
         prepare(FolderSource(tmp_path / "set"), PLAIN)
     assert not [p for p in (cache_root() / "images").iterdir() if p.suffix != ".lock"]
 
