@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from pipeline.people import console, errors_for_people
 from pipeline.recipe import AUTO, ParamValue, Recipe
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
+    from torch import Tensor
+
     from pipeline.merging.checkpoints import Checkpoint
     from pipeline.merging.states import Merged
     from tasks.base import LayerMap
@@ -57,13 +60,27 @@ def _merge(recipe: Recipe, sources: tuple[str, list[str]], blocks: str | None, o
     base = read_checkpoint(sources[0])
     layer_map, layout = _layer_map(base, blocks)
     experts = [read_checkpoint(e) for e in sources[1]]
-    merged = merge_states(base, experts, recipe, layer_map)
-    write_safetensors(output, merged.state, _metadata(recipe, merged, base, experts))
+    untouched = _in_no_expert(base, experts, layer_map)
+    edited = replace(base, state={name: t for name, t in base.state.items() if name not in untouched})
+    merged = merge_states(edited, experts, recipe, layer_map)
+    write_safetensors(output, {**untouched, **merged.state}, _metadata(recipe, merged, base, experts))
+    if untouched:
+        names = ", ".join(list(untouched)[:3])
+        console.print(f"{len(untouched)} tensors are in no expert and stay the base's: {names}, ...", highlight=False)
     console.print(f"{layout}: {layer_map.num_blocks} blocks", highlight=False, markup=False)
     console.print(_table(merged))
     how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
     console.print(f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}", highlight=False)
     console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
+
+
+def _in_no_expert(base: "Checkpoint", experts: "Sequence[Checkpoint]", layer_map: "LayerMap") -> "dict[str, Tensor]":
+    """Tensors outside the blocks that no expert has: fine-tuned image towers are often saved without the text tower.
+
+    What some experts have and others lack, or what belongs to a block, is not among them: that is an error.
+    """
+    found = {name for expert in experts for name in expert.state}
+    return {n: t for n, t in base.state.items() if n not in found and n not in layer_map.blocks}
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pipeline.merge_command import merge
-from pipeline.merging.checkpoints import fingerprint
+from pipeline.merging.checkpoints import fingerprint, read_checkpoint
 from pipeline.recipe import Recipe
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
@@ -175,3 +175,15 @@ def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
     assert f"{out}: cannot write 23,236 bytes" in result.stderr
     assert "File too large" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_experts_without_a_text_tower_are_merged_and_the_base_keeps_its_own(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    sources = ["--base=embedded/base", "--expert=embedded/emoji", "--expert=embedded/icons"]
+    result = CliRunner().invoke(app, [*sources, "--alpha=auto", "--beta=0.4", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "tensors are in no expert and stay the base's" in result.output
+    base, merged = read_checkpoint("embedded/base").state, load_file(out)
+    assert merged.keys() == base.keys()
+    assert torch.equal(merged["token_embedding.weight"], base["token_embedding.weight"])
+    assert not torch.equal(merged["visual.proj"], base["visual.proj"])
