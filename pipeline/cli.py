@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,9 @@ def run(
     """Work a spec to its end: tables, report.html and report.md; the same command goes on where a stopped run ended."""
     with errors_for_people():
         plan = _plan(spec, pool, workers)
+        if address is not None and (Path.home() / ".ray" / "auth_token").exists():
+            # Ray reads this when it is imported; without it, it shows its token to "auto" only, not to HOST:PORT.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         from pipeline.execute import Where, execute  # torch and Ray: not before the spec is known to be good
 
         folder = out or Path("runs") / plan.spec.name

@@ -30,8 +30,8 @@ def local_ray(num_cpus: int | None = None, address: str | None = None) -> Iterat
             ray.init(address=address, **common)
         except (ConnectionError, ValueError) as error:
             raise ConnectionError(
-                f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`, or "
-                "leave --address out to run on this machine"
+                f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`; if it "
+                "asks for a token, put that in ~/.ray/auth_token; or leave --address out to run on this machine"
             ) from error
     else:
         stay_on_loopback()
