@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.recipe import ParamValue, Recipe
+from pipeline.soup import lambda_dimensions, soup_weights
 from pipeline.spec import Arm, RunSpec, Scaling, Search
 from pipeline.spec_values import Grid, Range
 from search.space import Choice, Dimension, Float, Space
@@ -22,7 +23,11 @@ GREEDY = "greedy"
 
 @dataclass(frozen=True)
 class Template:
-    """A recipe with holes: every string that is a dimension's name is filled from a point."""
+    """A recipe with holes: every string that is a dimension's name is filled from a point.
+
+    Attributes:
+        soup: places of the experts whose weights a rewarded soup's point says, in the place of those of `weights`.
+    """
 
     method: str
     scaling: str
@@ -32,6 +37,7 @@ class Template:
     params: Mapping[str, Slot]
     one_minus_alpha: bool = False
     scale: Slot = 1
+    soup: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Template":
@@ -51,6 +57,9 @@ class Template:
     def filled(self, point: Point) -> tuple[tuple[float, ...], dict[str, ParamValue]]:
         """The weights of the experts, and the parameters of method and scaling function, that `point` says."""
         weights = tuple(_fill(w, point) for w in self.weights)
+        if self.soup:
+            of_place = dict(zip(self.soup, soup_weights(point, len(self.soup)), strict=True))
+            weights = tuple(of_place.get(place, 0) for place in range(len(weights)))
         return weights, {name: _fill(value, point) for name, value in self.params.items()}  # type: ignore[return-value]
 
 
@@ -160,6 +169,11 @@ def _group(
     dims: list[Dimension] = []
     if arm.search.sampler == GREEDY:
         dims += [Choice(w, (0, 1)) for w in weights if isinstance(w, str)]
+    soup: tuple[int, ...] = ()
+    if arm.merge is not None and arm.merge.lambdas is not None:
+        weights = (0,) * len(spec.experts)
+        soup = tuple(i for i, e in enumerate(spec.experts) if e in (arm.experts or spec.experts))
+        dims += lambda_dimensions(arm.merge.lambdas, len(soup))
     if arm.merge is not None and arm.merge.weights:
         weights = tuple(_slot(f"weights.{e}", arm.merge.weights.get(e, 0.0), dims) for e in spec.experts)
     scaling = arm.scaling
@@ -177,7 +191,7 @@ def _group(
         name=expert,
         roles=known if arm.score == "all" else {t: role for t, role in known.items() if role != "control"},
         space=Space(tuple(dims)),
-        template=Template(method, scaling.function, alpha, beta, weights, params, one_minus_alpha, scale),
+        template=Template(method, scaling.function, alpha, beta, weights, params, one_minus_alpha, scale, soup),
         search=arm.search,
         objectives=(arm.select or spec.select).maximise,
         control_of=control[0],

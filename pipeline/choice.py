@@ -1,14 +1,19 @@
 """From values on validation to what is chosen: objectives, references, the best candidate."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.arms import Chosen, Group, validation_tasks
-from pipeline.ledger import Ledger
+from pipeline.ledger import Identity, Ledger
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from search.objectives import Objective, role_metrics
+from search.objectives import METRICS, REWARD_METRICS, Objective, reward_metrics, role_metrics
 from search.proposer import Proposal
+
+#: The metric of tasks that are rewards.
+REWARD = "reward"
+#: Rewards whose standard deviation is below this part of their mean are all the same, but for rounding.
+_SAME = 1e-7
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class References:
 
     Attributes:
         experts: expert -> (its task, its accuracy there).
-        control: task -> accuracy of the pre-trained model.
+        control: task -> accuracy of the pre-trained model; its mean reward, where tasks are rewards.
+        spread: task -> standard deviation of the pre-trained model's outcomes.
     """
 
     experts: Mapping[str, tuple[str, float]]
     control: Mapping[str, float]
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     def target(self, group: Group) -> dict[str, float]:
         """Task -> accuracy of the expert that was fine-tuned on it: of an edit its own, else the best of several."""
@@ -47,6 +54,10 @@ class References:
             if group.kind != "edit" or group.name == expert:
                 found[task] = max(accuracy, found.get(task, 0.0))
         return found
+
+    def own(self, task: str) -> float | None:
+        """The best value on the task among the experts that were trained on it."""
+        return max((value for mine, value in self.experts.values() if mine == task), default=None)
 
     def of(self, task: str, group: Group) -> float | None:
         """The reference of a task in a group."""
@@ -57,6 +68,7 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
     """Read the references off the ledger; what failed or is missing is left out."""
     experts: dict[str, tuple[str, float]] = {}
     control: dict[str, float] = {}
+    spread: dict[str, float] = {}
     for group in plan.references:
         recipe_id = ledger.recipe_id(group.recipe({}))
         wanted = list(group.roles) if not group.name else [plan.spec.target(group.name)]
@@ -65,8 +77,23 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
             if stats is not None and group.name:
                 experts[group.name] = task, stats.mean
             elif stats is not None:
-                control[task] = stats.mean
-    return References(experts, control)
+                control[task], spread[task] = stats.mean, stats.std
+    return References(experts, control, spread)
+
+
+def check_rewards_vary(identity: Identity, known: References) -> None:
+    """A reward that gives the same to all completions compares nothing.
+
+    Raises:
+        ValueError: one does, of the model that all policies start from.
+    """
+    for task, value in known.control.items():
+        count = identity.tasks[task][1]
+        if identity.metrics[task] == REWARD and count > 1 and known.spread[task] <= _SAME * max(1.0, abs(value)):
+            raise ValueError(
+                f"tasks.{task}: gives {value:.6g} to all {count} completions of the base, so it compares nothing: "
+                "check its model, label and inputs, and that completions are not all alike or empty"
+            )
 
 
 def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> Candidate:
@@ -80,12 +107,18 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
         return Candidate(group, proposal, recipe, recipe_id, None, f"{failure.kind} on {where}: {failure.cause}")
     means = ledger.means(recipe_id, tasks, "val")
     assert means is not None, "judged before every shard was answered"
-    if missing := [t for t in tasks if not refs.of(t, group)]:
+    rewards = all(ledger.identity.metrics[t] == REWARD for t in tasks)
+    known = refs.control if rewards else {t: value for t in tasks if (value := refs.of(t, group))}
+    if missing := [t for t in tasks if t not in known]:
         cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
         return Candidate(group, proposal, recipe, recipe_id, None, cause)
     try:
-        metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target(group), refs.control)
-        values = tuple(Objective.parse(o, tasks)(metrics) for o in group.objectives)
+        if rewards:
+            metrics = reward_metrics(means, refs.control, refs.spread)
+        else:
+            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target(group), refs.control)
+        names = REWARD_METRICS if rewards else METRICS
+        values = tuple(Objective.parse(o, tasks, names)(metrics) for o in group.objectives)
     except ValueError as error:  # a division by a candidate's 0, or a reference below 0
         return Candidate(group, proposal, recipe, recipe_id, None, str(error))
     return Candidate(group, proposal, recipe, recipe_id, values)

@@ -78,3 +78,33 @@ def actor_shape(resources: Resources) -> ActorShape:
 def _room(have: float, asked: float) -> int:
     """How many times `asked` goes into `have`, to Ray's own four decimals: 1 // 0.2 would be 4."""
     return round(have * 10_000) // max(1, round(asked * 10_000))
+
+
+#: The part of a GPU that a reward's actor takes where the spec leaves it to us.
+_REWARD_GPU = 0.1
+
+
+def staged_shapes(resources: Resources, rewards: int) -> tuple[ActorShape, ActorShape]:
+    """The shape of the workers that complete prompts, and of each reward's actor; room is kept for the latter.
+
+    Raises:
+        ValueError: the cluster has no room for one worker beside the rewards.
+    """
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    asked, each = resources.per_reward, resources.per_worker
+    of_reward = (_REWARD_GPU if gpus else 0.0) if asked.num_gpus == "auto" else asked.num_gpus
+    left_cpus, left_gpus = cpus - rewards * asked.num_cpus, gpus - rewards * of_reward
+    # On one GPU, a worker that asks for nothing in particular takes what the rewards leave.
+    whole = max(0.0, 1.0 - rewards * of_reward) if gpus == 1 else 1.0
+    num_gpus = (whole if gpus else 0.0) if each.num_gpus == "auto" else each.num_gpus
+    if num_gpus > left_gpus or each.num_cpus > left_cpus:
+        raise ValueError(
+            f"resources.per_reward: {rewards} rewards leave {left_gpus:g} GPUs and {left_cpus:g} CPUs, but a worker "
+            f"asks for {num_gpus:g} and {each.num_cpus:g}: ask for less in per_reward or per_worker"
+        )
+    room = _room(left_cpus, each.num_cpus)
+    room = min(room, _room(left_gpus, num_gpus)) if num_gpus else room
+    workers = max(1, room) if resources.workers == "auto" else resources.workers
+    shape = ActorShape(workers, each.num_cpus, num_gpus, resources.retries)
+    return shape, ActorShape(1, asked.num_cpus, of_reward, resources.retries)

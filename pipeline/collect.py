@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.arms import Group
-from pipeline.choice import Candidate, References, answered, choose, judge_all, references
+from pipeline.choice import REWARD, Candidate, References, answered, choose, judge_all, references
 from pipeline.journal import GroupKey
 from pipeline.ledger import Ledger
 from pipeline.messages import Failure
@@ -50,6 +50,27 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     for task in ledger.identity.tasks:
         rows = _sample_rows(task, dict.fromkeys(e.recipe_id for e in entries), ledger)
         tables.write(folder / "samples" / f"{task}.parquet", rows, tables.SAMPLES)
+    if plan.spec.generation is not None:
+        rows = _completion_rows(folder, plan, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        tables.write(folder / "completions.parquet", rows, tables.COMPLETIONS)
+
+
+def _completion_rows(folder: Path, plan: Plan, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
+    """Every completion that was scored in full, beside its prompt; the first reward's scores carry them."""
+    assert plan.spec.generation is not None
+    samples, first = plan.spec.generation.samples, next(iter(plan.spec.tasks))
+    prompts: dict[str, list[Row]] = {"val": [], "test": []}
+    for row in tables.read(folder / "prompts.parquet", tables.PROMPTS).to_pylist():
+        prompts[row["split"]].append(row)
+    rows: list[Row] = []
+    for recipe_id in recipe_ids:
+        for split, asked in prompts.items():
+            texts = [text for score in ledger.scores(recipe_id, first, split) or [] for text in score.texts]
+            for index, text in enumerate(texts):
+                of = asked[index // samples]
+                line: Row = {"recipe_id": recipe_id, "split": split, "index": index, "completion": text}
+                rows.append(line | {"prompt": of["prompt"], "reference": of["reference"]})
+    return rows
 
 
 def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:
@@ -119,7 +140,6 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
             stats = ledger.stats(entry.recipe_id, task, split)
             if stats is None or (split == "test" and not (entry.chosen or entry.group.test_all)):
                 continue
-            reference = refs[split].of(task, entry.group)
             yield {
                 "arm": entry.group.arm,
                 "group": entry.group.name,
@@ -132,8 +152,17 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
                 "value": stats.mean,
                 "std_err": stats.std_err,
                 "n": stats.n,
-                "normalised": stats.mean / reference if reference else None,
+                "normalised": _normalised(stats.mean, task, entry.group, refs[split], ledger),
             }
+
+
+def _normalised(value: float, task: str, group: Group, refs: References, ledger: Ledger) -> float | None:
+    """An accuracy over its reference; a reward on the way from the base (0) to the task's own policy (1)."""
+    if ledger.identity.metrics[task] != REWARD:
+        reference = refs.of(task, group)
+        return value / reference if reference else None
+    start, own = refs.control.get(task), refs.own(task)
+    return (value - start) / (own - start) if start is not None and own is not None and own > start else None
 
 
 def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:

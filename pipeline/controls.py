@@ -15,14 +15,23 @@ _FOLLOWING = {"uniform": "uniform", "equal_norm": "equal norm"}
 
 
 def tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
-    """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is."""
+    """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is.
+
+    Of a rewarded soup nothing is chosen, so its controls run along all of lambda: at each, the constant of equal mean.
+    """
+    if arm.merge is not None and arm.merge.lambdas is not None:
+        return {kind: _prefixed(arm, kind) for kind in ("uniform", "reversed") if kind in spec.controls.kinds}
     controls = {}
     if "uniform" in spec.controls.kinds:
         controls["constant"] = arm.model_copy(update=_constants(arm, spec))
     if "reversed" in spec.controls.kinds:
-        scaling = arm.scaling.model_copy(update={"function": f"reversed:{arm.scaling.function}"})
-        controls["reversed"] = arm.model_copy(update={"scaling": scaling})
+        controls["reversed"] = _prefixed(arm, "reversed")
     return controls
+
+
+def _prefixed(arm: Arm, control: str) -> Arm:
+    scaling = arm.scaling.model_copy(update={"function": f"{control}:{arm.scaling.function}"})
+    return arm.model_copy(update={"scaling": scaling})
 
 
 def _constants(arm: Arm, spec: RunSpec) -> dict[str, Scaling | Search]:
@@ -45,7 +54,7 @@ def _is_searched(value: object) -> bool:
 
 def following_controls(group: Group, spec: RunSpec) -> list[Group]:
     """The constants of equal mean and of equal norm of what `group` chooses, known only then."""
-    if "uniform" not in spec.controls.kinds:
+    if "uniform" not in spec.controls.kinds or group.template.soup:
         return []
     return [
         replace(

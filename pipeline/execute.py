@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from pipeline.cluster import actor_shape, local_ray
+from pipeline.cluster import actor_shape, local_ray, staged_shapes
+from pipeline.completion_cache import CompletionCache
 from pipeline.ledger import Identity
 from pipeline.loading import prepare
 from pipeline.plan import Plan
@@ -19,6 +20,7 @@ from pipeline.ray_pool import RayPool
 from pipeline.run import run
 from pipeline.score_cache import ScoreCache
 from pipeline.spec import RunSpec
+from pipeline.staged_pool import StagedPool
 from pipeline.worker import Worker, make_worker
 from tasks.cache import cache_root
 
@@ -66,7 +68,9 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
     identity = prepare_shown(spec, device_type, console)
     cache = ScoreCache(cache_root(), identity) if where.use_cache else None
     with Display(console).shown() as display:
-        run(plan, identity, where.folder, partial(_open_pool, spec, device_type), cache, display)
+        staged = partial(_open_stages, spec, identity, device_type, where)
+        open_pool = partial(_open_pool, spec, device_type) if spec.generation is None else staged
+        run(plan, identity, where.folder, open_pool, cache, display)
 
 
 def prepare_shown(spec: RunSpec, device_type: str, console: Console) -> Identity:
@@ -91,3 +95,23 @@ def _open_pool(spec: RunSpec, device_type: str) -> Pool:
     if spec.resources.pool == "local":
         return LocalPool(Worker(spec, device_type=device_type))
     return RayPool(partial(make_worker, spec=spec, device_type=device_type), actor_shape(spec.resources))
+
+
+def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where) -> StagedPool:
+    """Workers that complete prompts, and one for each reward; what the report needs of their inputs is kept first."""
+    from pipeline.policy_worker import PolicyWorker, make_policy_worker  # transformers: not for other runs
+    from pipeline.rewards import completions_context, keep_inputs
+    from pipeline.scorer import Scorer, make_scorer
+
+    prompts = keep_inputs(spec, where.folder)
+    cache = CompletionCache(cache_root(), completions_context(spec, identity, prompts)) if where.use_cache else None
+    if spec.resources.pool == "local":
+        scorers = {task: LocalPool(Scorer(spec, task, device_type=device_type)) for task in spec.tasks}
+        return StagedPool(LocalPool(PolicyWorker(spec, device_type=device_type)), scorers, cache)
+    shape, of_reward = staged_shapes(spec.resources, len(spec.tasks))
+    reward_device = "cuda" if of_reward.num_gpus else "cpu"
+    actors = {
+        task: RayPool(partial(make_scorer, spec=spec, task=task, device_type=reward_device), of_reward)
+        for task in spec.tasks
+    }
+    return StagedPool(RayPool(partial(make_policy_worker, spec=spec, device_type=device_type), shape), actors, cache)

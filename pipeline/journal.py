@@ -131,6 +131,7 @@ def answer_record(answer: ShardScore | Failure) -> Record:
         "alpha": answer.alpha,
         "seconds": [round(s, 4) for s in answer.seconds],
         **note,
+        **({"texts": list(answer.texts)} if answer.texts else {}),
     }
 
 
@@ -143,9 +144,8 @@ def parse_answer(kind: str, record: Record) -> ShardScore | Failure:
     stats = Stats(*record["stats"])
     outcomes = _unpack(record["outcomes"], stats.n)
     rebuild, evaluate = record["seconds"]
-    return ShardScore(
-        request, stats, outcomes, record["alpha"], (rebuild, evaluate), record["worker"], record.get("note", {})
-    )
+    note, texts = record.get("note", {}), tuple(record.get("texts", ()))
+    return ShardScore(request, stats, outcomes, record["alpha"], (rebuild, evaluate), record["worker"], note, texts)
 
 
 def _pack(outcomes: npt.NDArray[Any]) -> list[str]:

@@ -2,14 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipeline.ledger import Identity
+from pipeline.merging.adapted import may_stay_apart
 from pipeline.merging.adapters import Adapter, adapter_fingerprint, read_adapter
 from pipeline.merging.checkpoints import fingerprint, read_checkpoint
 from pipeline.merging.deltas import Named, layer_sizes, norm, task_vector
@@ -19,8 +21,8 @@ from pipeline.merging.sources import locate, locate_adapter
 from pipeline.presence import check_present
 from pipeline.spec import RunSpec
 from pipeline.spec_common import ModelSpec
-from tasks.adapters import TakesAdapters
-from tasks.base import Backbone, Task, TaskRequest
+from tasks.adapters import ChecksPolicies, TakesAdapters
+from tasks.base import Backbone, Scored, Task, TaskRequest
 from tasks.classification import ImageTextBackbone, load_task
 from tasks.clip_models import pretrained_source
 from tasks.registry import BACKBONES, load_plugins
@@ -115,6 +117,7 @@ def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
         ValueError: not a checkpoint of the same architecture, or a LoRA adapter for it; the expert, the file and the
             first names are given.
     """
+    _check_vocabularies(spec, model)
     size = norm(model.base.tensors.values())
     for name, source in spec.experts.items():
         try:
@@ -123,6 +126,28 @@ def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
             raise ValueError(f"experts.{name}: {error}") from error
         _check_distance(Named(f"experts.{name}: {source}", delta), size)
         yield Expert(name, delta, mark)
+
+
+def _check_vocabularies(spec: RunSpec, model: Model) -> None:
+    """Policies have the base's vocabulary, and adapters one base: their weights alone would not show it.
+
+    Raises:
+        ValueError: they have not; the experts are named.
+    """
+    if not isinstance(model.backbone, ChecksPolicies):
+        return
+    from tasks.language.experts import adapter_base, check_same_base  # transformers, which is there by now
+
+    for name, source in spec.experts.items():
+        try:
+            model.backbone.check_expert(source)
+        except ValueError as error:
+            raise ValueError(f"experts.{name}: {error}") from error
+    check_same_base(spec.experts)
+    for name, source in spec.experts.items():
+        of = adapter_base(source)
+        if of and Path(of).exists() and Path(spec.base).exists() and Path(of).resolve() != Path(spec.base).resolve():
+            logger.warning("experts.%s: its adapter was trained on %s, but the base is %s", name, of, spec.base)
 
 
 def _expert(source: str, model: Model) -> tuple[Mapping[str, Tensor], str]:
@@ -197,8 +222,25 @@ def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
     return tasks
 
 
+def merge_methods(spec: RunSpec) -> tuple[str, ...]:
+    """The merge methods that the spec's arms name."""
+    return tuple(dict.fromkeys(arm.merge.method for arm in spec.arms.values() if arm.merge and arm.merge.method))
+
+
+def edited_by(model: Model, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> frozenset[str]:
+    """The parameters with factors, where a language model's adapters are to stay beside it; none where they are not."""
+    if model.backbone.family != "causal" or not may_stay_apart(model.backbone.module, deltas, methods):
+        return frozenset()
+    return frozenset(name for delta in deltas if isinstance(delta, LowRankDelta) for name in delta.factors)
+
+
 def identify(
-    spec: RunSpec, model: Model, experts: Mapping[str, str], tasks: Mapping[str, Task], device: torch.device
+    spec: RunSpec,
+    model: Model,
+    experts: Mapping[str, str],
+    tasks: Mapping[str, Scored],
+    device: torch.device,
+    edited: Collection[str] = (),
 ) -> Identity:
     """What scores stand on.
 
@@ -208,7 +250,12 @@ def identify(
         experts: name -> fingerprint, in the order of the spec.
         tasks: every task of the run.
         device: what kind of device evaluates.
+        edited: the parameters with factors, where adapters stay beside the model; see `edited_by`.
     """
+    parameters = dict(model.backbone.module.named_parameters())
+    sizes = layer_sizes(model.backbone.layer_map, {n: parameters[n] for n in edited}) if edited else model.sizes
+    library = "open_clip" if spec.generation is None else "transformers"
+    version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
     checkpoints = {"base": model.fingerprint, **experts}
     # Mean and standard deviation are applied on the device, so they are in no data set's fingerprint.
     inputs = repr(model.backbone.preprocess) if isinstance(model.backbone, ImageTextBackbone) else ""
@@ -217,11 +264,11 @@ def identify(
         fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
         tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},
         metrics={n: t.metric for n, t in tasks.items()},
-        block_sizes=model.sizes.blocks,
-        outside_size=model.sizes.outside,
+        block_sizes=sizes.blocks,
+        outside_size=sizes.outside,
         checkpoints=checkpoints,
-        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, "
-        f"open_clip {metadata.version('open_clip_torch')}",
+        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, {library} {version}"
+        + ", adapters apart" * bool(edited),
         targets={expert: spec.target(expert) for expert in spec.experts},
     )
 
@@ -241,9 +288,24 @@ def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
     check_present(spec)
     report("reading base", 0, 1)
     model = load_model(spec, torch.device("cpu"))
-    experts = {}
+    experts, low = {}, list[Mapping[str, Tensor]]()
     for expert in load_experts(spec, model):
         experts[expert.name] = expert.fingerprint
+        low += [expert.delta] if isinstance(expert.delta, LowRankDelta) else []
         report(f"checked {expert.name}", len(experts), len(spec.experts))
-    tasks = load_tasks(spec, model, report)
-    return identify(spec, model, experts, tasks, torch.device(device_type))
+    edited = edited_by(model, low, merge_methods(spec)) if len(low) == len(experts) else ()
+    tasks = _scored(spec, model, report)
+    return identify(spec, model, experts, tasks, torch.device(device_type), edited)
+
+
+def _scored(spec: RunSpec, model: Model, report: Report) -> Mapping[str, Scored]:
+    if spec.generation is None:
+        return load_tasks(spec, model, report)
+    from pipeline.rewards import (
+        as_policy,
+        prompts_of,
+        reward_tasks,
+    )  # transformers: seconds that other runs need not wait
+
+    report("reading prompts and rewards", 0, 1)
+    return reward_tasks(spec, prompts_of(spec, as_policy(model.backbone)))

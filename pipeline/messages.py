@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,11 @@ class EvalRequest:
         """What is never scored twice: (recipe id, task, split, shard)."""
         return self.recipe_id, self.task, self.split, self.shard
 
+    @property
+    def asked(self) -> "EvalRequest":
+        """Itself: see `Addressed`."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class ShardScore:
@@ -43,6 +48,7 @@ class ShardScore:
         seconds: (rebuilding the weights, evaluating), on the worker.
         worker: the worker's name.
         note: what a method that learns from data says of itself: seconds, peak_bytes, coefficients; {} for others.
+        texts: the completions that a reward scored; the first of a run's rewards carries them, for all of these.
     """
 
     request: EvalRequest
@@ -52,6 +58,64 @@ class ShardScore:
     seconds: tuple[float, float] = (0.0, 0.0)
     worker: str = ""
     note: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+
+
+#: The task of a request for completions, which rewards then score.
+COMPLETIONS = "completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """The answer to a request for completions.
+
+    Attributes:
+        request: what was asked; its task is COMPLETIONS.
+        texts: one a sample: of a prompt all its draws, then of the next prompt.
+        alpha: the recipe's alpha as a number.
+        seconds: (setting the weights, generating), on the worker.
+        worker: the worker's name.
+        tokens: generated in all.
+    """
+
+    request: EvalRequest
+    texts: tuple[str, ...]
+    alpha: float
+    seconds: tuple[float, float] = (0.0, 0.0)
+    worker: str = ""
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Completions of one shard, to be scored by the reward that `request` names as its task."""
+
+    request: EvalRequest
+    completions: Completions
+
+    @property
+    def recipe_id(self) -> str:
+        """Of the weights that made the completions."""
+        return self.request.recipe_id
+
+    @property
+    def asked(self) -> EvalRequest:
+        """What the driver asked for: see `Addressed`."""
+        return self.request
+
+
+class Addressed(Protocol):
+    """What a pool can queue: it is known whose weights it is about, and what the driver asked for."""
+
+    @property
+    def recipe_id(self) -> str:
+        """Of the weights."""
+        ...
+
+    @property
+    def asked(self) -> EvalRequest:
+        """What a failure names."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

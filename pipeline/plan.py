@@ -25,7 +25,7 @@ from pipeline.merging.parameters import look_up, near, resolve
 from pipeline.merging.scaling import SCALINGS
 from pipeline.spec import Arm, RunSpec
 from search.greedy import GreedyProposer
-from search.objectives import Objective
+from search.objectives import METRICS, REWARD_METRICS, Objective
 from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float, Int
@@ -119,7 +119,8 @@ def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) 
                 _check_recipe(_example(group, planned), point, len(spec.experts))
         for expression in group.objectives:
             with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
-                Objective.parse(expression, validation_tasks(group))
+                known = METRICS if spec.generation is None else REWARD_METRICS
+                Objective.parse(expression, validation_tasks(group), known)
     return groups
 
 

@@ -1,25 +1,32 @@
 """A pool of workers: the protocol, and the pool of one worker in this process."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Generic, Protocol
 
-from pipeline.messages import EvalRequest, Failure, FailureKind, ShardScore, WorkerInfo
-from pipeline.request_queue import RequestQueue
+from typing_extensions import TypeVar
+
+from pipeline.messages import Addressed, EvalRequest, Failure, FailureKind, ShardScore, WorkerInfo
+from pipeline.request_queue import Q, RequestQueue
+
+A = TypeVar("A", default=ShardScore)
+_Asked = TypeVar("_Asked", bound=Addressed, default=EvalRequest, contravariant=True)
+_Answer = TypeVar("_Answer", default=ShardScore)
+_Given = TypeVar("_Given", default=ShardScore, covariant=True)
 
 
-class Evaluator(Protocol):
+class Evaluator(Protocol[_Asked, _Given]):
     """What answers requests: holds models and data, one request at a time."""
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
         ...
 
-    def evaluate(self, request: EvalRequest) -> ShardScore:
+    def evaluate(self, request: _Asked) -> _Given:
         """Score one shard; whatever it raises becomes a Failure."""
         ...
 
 
-class Pool(Protocol):
+class Pool(Protocol[_Asked, _Answer]):
     """Workers behind a queue. Every request that is submitted is answered exactly once, in any order."""
 
     @property
@@ -27,11 +34,11 @@ class Pool(Protocol):
         """The workers that have loaded so far."""
         ...
 
-    def submit(self, requests: Iterable[EvalRequest]) -> None:
+    def submit(self, requests: Iterable[_Asked]) -> None:
         """Queue requests."""
         ...
 
-    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+    def wait(self, timeout: float | None = None) -> list[_Answer | Failure]:
         """Answers that have arrived, at least one unless nothing is outstanding or `timeout` seconds have passed."""
         ...
 
@@ -57,25 +64,25 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:500]}"
 
 
-class LocalPool:
+class LocalPool(Generic[Q, A]):
     """One evaluator in this process: no Ray, the same answers."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator[Q, A]) -> None:
         """Take over an evaluator that has loaded."""
         self._evaluator = evaluator
         self._info = evaluator.info()
-        self._queue = RequestQueue()
+        self._queue = RequestQueue[Q]()
 
     @property
     def workers(self) -> list[WorkerInfo]:
         """The one worker."""
         return [self._info]
 
-    def submit(self, requests: Iterable[EvalRequest]) -> None:
+    def submit(self, requests: Iterable[Q]) -> None:
         """Queue requests."""
         self._queue.put(requests)
 
-    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+    def wait(self, timeout: float | None = None) -> list[A | Failure]:
         """Evaluate the next request here and now; `timeout` cannot interrupt it."""
         request = self._queue.take(self._info.name)
         if request is None:
@@ -83,8 +90,8 @@ class LocalPool:
         try:
             return [self._evaluator.evaluate(request)]
         except Exception as error:
-            return [Failure(request, failure_kind(error), describe(error), self._info.name)]
+            return [Failure(request.asked, failure_kind(error), describe(error), self._info.name)]
 
     def close(self) -> None:
         """Drop what is queued."""
-        self._queue = RequestQueue()
+        self._queue = RequestQueue[Q]()

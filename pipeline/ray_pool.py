@@ -4,14 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.pool import Evaluator, describe, failure_kind
-from pipeline.request_queue import RequestQueue
+from pipeline.messages import Failure, WorkerInfo
+from pipeline.pool import A, Evaluator, describe, failure_kind
+from pipeline.request_queue import Q, RequestQueue
 
 log = logging.getLogger(__name__)
 
@@ -36,43 +36,43 @@ class WorkersLostError(RuntimeError):
     """Workers die faster than they answer."""
 
 
-class _Host:
+class _Host(Generic[Q, A]):
     """The actor: makes its evaluator when it is first asked, and answers requests one by one.
 
     Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
     """
 
-    def __init__(self, make: Callable[[str], Evaluator], name: str) -> None:
+    def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
         self._make, self._name = make, name
 
     def info(self) -> WorkerInfo:
         self._evaluator = self._make(self._name)
         return self._evaluator.info()
 
-    def evaluate(self, request: EvalRequest) -> ShardScore:
+    def evaluate(self, request: Q) -> A:
         return self._evaluator.evaluate(request)
 
 
 @dataclass
-class _Actor:
+class _Actor(Generic[Q]):
     name: str
     handle: Any
     info: WorkerInfo | None = None
-    outstanding: dict[Any, EvalRequest | None] = field(default_factory=dict)
+    outstanding: dict[Any, Q | None] = field(default_factory=dict)
 
 
-class RayPool:
+class RayPool(Generic[Q, A]):
     """Actors made by `make(name)`, which Ray ships to them; it runs in the actor and loads everything once."""
 
-    def __init__(self, make: Callable[[str], Evaluator], shape: ActorShape) -> None:
+    def __init__(self, make: Callable[[str], Evaluator[Q, A]], shape: ActorShape) -> None:
         """Start the actors; Ray must be initialised. They load while the caller goes on."""
         self._make = make
         self._shape = shape
-        self._queue = RequestQueue()
-        self._lost: Counter[EvalRequest] = Counter()
+        self._queue = RequestQueue[Q]()
+        self._lost: Counter[Q] = Counter()
         self._lost_in_a_row = 0
         self._started = 0
-        self._ready: list[ShardScore | Failure] = []
+        self._ready: list[A | Failure] = []
         self._actors = [self._start() for _ in range(shape.workers)]
         self._known: dict[str, WorkerInfo] = {}
 
@@ -81,16 +81,16 @@ class RayPool:
         """Workers that have loaded so far, lost ones included."""
         return list(self._known.values())
 
-    def _start(self) -> _Actor:
+    def _start(self) -> _Actor[Q]:
         name = f"worker-{self._started}"
         self._started += 1
         options = {"num_cpus": self._shape.num_cpus, "num_gpus": self._shape.num_gpus, "max_restarts": 0}
         handle: Any = ray.remote(_Host).options(**options).remote(self._make, name)
-        actor = _Actor(name, handle)
+        actor = _Actor[Q](name, handle)
         actor.outstanding[handle.info.remote()] = None
         return actor
 
-    def submit(self, requests: Iterable[EvalRequest]) -> None:
+    def submit(self, requests: Iterable[Q]) -> None:
         """Queue requests and hand out as many as the loaded actors can take."""
         self._queue.put(requests)
         self._hand_out()
@@ -108,7 +108,7 @@ class RayPool:
     def _busy(self) -> bool:
         return bool(self._queue) or any(r is not None for a in self._actors for r in a.outstanding.values())
 
-    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+    def wait(self, timeout: float | None = None) -> list[A | Failure]:
         """Answers that have arrived, at least one unless nothing is outstanding or `timeout` seconds have passed.
 
         Raises:
@@ -128,7 +128,7 @@ class RayPool:
         answers, self._ready = self._ready, []
         return answers
 
-    def _receive(self, actor: _Actor, ref: Any) -> None:
+    def _receive(self, actor: _Actor[Q], ref: Any) -> None:
         if ref not in actor.outstanding:  # the actor was found to be lost by another of its refs
             return
         request = actor.outstanding[ref]
@@ -140,7 +140,7 @@ class RayPool:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             if request is None:
                 raise ValueError(f"{actor.name} could not load: {describe(cause)}") from error
-            self._ready.append(Failure(request, failure_kind(cause), describe(cause), actor.name))
+            self._ready.append(Failure(request.asked, failure_kind(cause), describe(cause), actor.name))
         except RayError as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:  # what was shipped cannot be read there
                 raise ValueError(f"{actor.name} could not start: {str(error).strip().splitlines()[-1]}") from error
@@ -153,7 +153,7 @@ class RayPool:
             else:
                 self._ready.append(answer)
 
-    def _welcome(self, actor: _Actor, info: WorkerInfo) -> None:
+    def _welcome(self, actor: _Actor[Q], info: WorkerInfo) -> None:
         first = next(iter(self._known.values()), info)
         if (first.fingerprint, first.tasks, first.numerics) != (info.fingerprint, info.tasks, info.numerics):
             raise ValueError(
@@ -163,7 +163,7 @@ class RayPool:
             )
         actor.info = self._known[actor.name] = info
 
-    def _replace(self, actor: _Actor, error: BaseException) -> None:
+    def _replace(self, actor: _Actor[Q], error: BaseException) -> None:
         """The actor is lost: its requests go first in the queue, those lost too often become failures."""
         log.warning("%s was lost (%s); starting another one", actor.name, describe(error))
         self._lost_in_a_row += 1
@@ -182,7 +182,9 @@ class RayPool:
             self._lost[request] += 1
         again = [r for r in requests if self._lost[r] <= self._shape.retries]
         self._ready += [
-            Failure(r, "lost", f"its worker was lost {self._lost[r]} times; the last: {describe(error)}", actor.name)
+            Failure(
+                r.asked, "lost", f"its worker was lost {self._lost[r]} times; the last: {describe(error)}", actor.name
+            )
             for r in requests
             if r not in again
         ]

@@ -59,8 +59,8 @@ class Recipe:
     ) -> "Recipe":
         """Build a recipe in canonical form.
 
-        Numbers have seven digits; a constant has no beta, and a beta of 0 is a constant; a sum or an average of one
-        expert is that expert.
+        Numbers have seven digits; a constant has no beta, and a beta of 0 is a constant; a sum, an average or a
+        weighted sum of one expert is that expert.
         """
         alpha = alpha if isinstance(alpha, str) else canonical_number(alpha)
         beta = canonical_number(beta)
@@ -68,7 +68,7 @@ class Recipe:
             scaling, beta = "constant", 0
         if method == "zero" or (scaling == "constant" and alpha == 0):
             return cls("zero", "constant", 0)
-        if method in ("sum", "average") and sorted(weights)[-2:] == [0, 1] and sum(weights) == 1:
+        if method in ("sum", "average", "weighted") and sorted(weights)[-2:] == [0, 1] and sum(weights) == 1:
             method = "single"
         items = tuple(sorted((k, _canonical_param(v)) for k, v in (params or {}).items()))
         return cls(method, scaling, alpha, beta, tuple(canonical_number(w) for w in weights), items)

@@ -6,8 +6,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from pipeline.merging.parameters import near
+from pipeline.soup import check_lambdas
 from pipeline.spec_exhibits import Exhibits
-from pipeline.spec_values import Alpha, AmountOrAuto, Beta, CountOrAuto, Dimension, Model, ParamDimension, lowest
+from pipeline.spec_language import Generation, check_rewards, reward_defaults
+from pipeline.spec_values import (
+    Alpha,
+    AmountOrAuto,
+    Beta,
+    CountOrAuto,
+    Dimension,
+    Lambdas,
+    Model,
+    ParamDimension,
+    lowest,
+)
 
 _NAME = r"^[\w][\w .,+()=-]*$"
 
@@ -48,6 +60,8 @@ class Merge(Model):
     """Parameters of the method; consensus takes `tall_lambda: auto`, chosen for each task on validation."""
     weights: dict[str, Dimension] = {}
     """Coefficient of each expert, for `weighted`."""
+    lambdas: Lambdas | None = None
+    """Rewarded soups, in place of weights: points an edge of the simplex, the first of two weights, or lists."""
     of: str = ""
     """In place of a method: the arm above this one whose chosen merge is taken over, to be scaled otherwise."""
 
@@ -55,8 +69,12 @@ class Merge(Model):
     def _one_source(self) -> "Merge":
         if bool(self.method) == bool(self.of):
             raise ValueError("exactly one of method and of must be given")
-        if self.of and (self.params or self.weights):
+        if self.of and (self.params or self.weights or self.lambdas is not None):
             raise ValueError(f"of: takes the parameters and weights of {self.of!r}; leave params and weights out")
+        if self.lambdas is not None:
+            if self.method != "weighted" or self.weights:
+                raise ValueError("lambdas: are the weights of the method weighted; leave weights out")
+            check_lambdas(self.lambdas)
         return self
 
 
@@ -165,8 +183,8 @@ def _tasks(value: object) -> object:
 
 
 def _task_source(value: str) -> str:
-    """A bare name is one of the embedded tasks."""
-    return value if "/" in value else f"embedded/{value}"
+    """A bare name is one of the embedded tasks; MODULE:FUNCTION is a reward."""
+    return value if "/" in value or ":" in value else f"embedded/{value}"
 
 
 Tasks = Annotated[dict[Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")], TaskSpec], BeforeValidator(_tasks)]
@@ -190,6 +208,15 @@ class PerWorker(Model):
     """CPUs, which are also the threads that torch may use (at least 1)."""
 
 
+class PerReward(Model):
+    """What each actor that holds a reward asks of Ray."""
+
+    num_gpus: AmountOrAuto = "auto"
+    """GPUs, fractions too; auto: 0.1 where the cluster has any, else 0."""
+    num_cpus: float = Field(0, ge=0)
+    """CPUs; the actor computes with as many threads, and at least 1."""
+
+
 class Resources(Model):
     """Where and how wide a run is executed; never part of its result."""
 
@@ -199,6 +226,8 @@ class Resources(Model):
     """Number of workers; auto: as many as the cluster has room for."""
     per_worker: PerWorker = PerWorker()
     """What each worker asks of Ray."""
+    per_reward: PerReward = PerReward()
+    """What the actor of each reward asks of Ray, in a run whose tasks are rewards."""
     retries: int = Field(3, ge=0)
     """How often a shard whose worker was lost is tried again elsewhere."""
 
@@ -218,6 +247,8 @@ class RunSpec(Model):
     """What is scored, on validation while searching, on test for what is chosen."""
     ood: Tasks = {}
     """Shifted sets: scored on test only, for what is chosen."""
+    generation: Generation | None = None
+    """How completions are made, where the tasks are rewards; every task is then a reward of the same completions."""
     targets: dict[str, str] = {}
     """Expert -> its task, where the names differ."""
     arms: dict[Annotated[str, Field(pattern=_NAME)], Arm] = Field(min_length=1)
@@ -239,8 +270,14 @@ class RunSpec(Model):
     exhibits: Exhibits = {}
     """Tables and figures that the report opens with, by title."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        return reward_defaults(data) if isinstance(data, dict) else data
+
     @model_validator(mode="after")
     def _references(self) -> "RunSpec":
+        check_rewards(self)
         if "base" in self.experts:
             raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):

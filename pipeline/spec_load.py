@@ -12,9 +12,12 @@ from pipeline.merging.parameters import near
 from pipeline.spec import RunSpec, TaskSpec
 from pipeline.spec_common import ModelSpec
 from pipeline.spec_extends import extended
+from pipeline.spec_language import Prompts, is_reward
 from tasks.embedded import pack_names
 
 _M = TypeVar("_M", bound=BaseModel)
+#: Options of rewards that are paths.
+_PATHS = ("model", "corpus")
 
 
 class SpecError(ValueError):
@@ -128,7 +131,12 @@ def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:
 
 def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
     experts = {name: _fixed(source, folder) for name, source in spec.experts.items()}
-    return spec.model_copy(update={**resolved(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)})
+    changes = {**resolved(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)}
+    if spec.generation is not None:
+        changes["generation"] = spec.generation.model_copy(
+            update={"prompts": fixed_prompts(spec.generation.prompts, folder)}
+        )
+    return spec.model_copy(update=changes)
 
 
 def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
@@ -149,8 +157,26 @@ def _fixed(source: str, folder: Path) -> str:
     return str((folder / source).resolve()) if (folder / source).exists() else source
 
 
+def fixed_prompts(prompts: Prompts, folder: Path) -> Prompts:
+    """Prompts whose source, where it exists beside the spec, is absolute."""
+    return prompts.model_copy(update={"source": _fixed(prompts.source, folder)})
+
+
 def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
-    return {name: task.model_copy(update={"source": _fixed_task(task.source, folder)}) for name, task in tasks.items()}
+    return {
+        name: fixed_reward(task, folder)
+        if is_reward(task.source)
+        else task.model_copy(update={"source": _fixed_task(task.source, folder)})
+        for name, task in tasks.items()
+    }
+
+
+def fixed_reward(reward: TaskSpec, folder: Path) -> TaskSpec:
+    """A reward whose file, and the paths among its options, are absolute where they exist beside the spec."""
+    options = {k: _fixed(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()}
+    file, colon, name = reward.source.rpartition(":")
+    source = f"{_fixed(file, folder)}:{name}" if colon else reward.source
+    return reward.model_copy(update={"source": source, "options": options})
 
 
 def _fixed_task(source: str, folder: Path) -> str:

@@ -91,6 +91,19 @@ def lowest(value: float | Grid | Range) -> float:
 Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]
 
 
+Lambdas = Annotated[
+    Annotated[int, Field(ge=2, le=1001), Tag("<number>")]
+    | Annotated[Grid, Tag("<grid>")]
+    | Annotated[Range, Tag("<range>")]
+    | Annotated[tuple[tuple[float, ...], ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        _kind,
+        custom_error_type="lambdas",
+        custom_error_message="must be a number of points, {grid: [...]}, {range: [0, 1]} or a list of lists of weights",
+    ),
+]
+
+
 def _word_or_number(value: object) -> str:
     return "<word>" if isinstance(value, str) else "<number>"
 

@@ -70,6 +70,31 @@ SAMPLES = pa.schema(
     metadata=_METADATA,
 )
 
+#: Of runs whose tasks are rewards: what was scored, one row an outcome, in the order of SAMPLES.
+COMPLETIONS = pa.schema(
+    [
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("split", pa.string(), False),
+        pa.field("index", pa.int32(), False),  # of the outcome: prompt times samples a prompt, plus the sample
+        pa.field("prompt", pa.string(), False),  # with its template filled in
+        pa.field("reference", pa.string(), False),  # what a person wrote, or ""
+        pa.field("completion", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
+#: Of such runs too: what was completed, kept beside the journal so that tables can be made anew anywhere.
+PROMPTS = pa.schema(
+    [
+        pa.field("split", pa.string(), False),
+        pa.field("index", pa.int32(), False),
+        pa.field("prompt", pa.string(), False),
+        pa.field("source", pa.string(), False),  # the part of it that rewards compare with
+        pa.field("reference", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
 
 def write(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
     """Write `rows` as Parquet (zstd) by way of a temporary file, so that a reader never sees half of one."""

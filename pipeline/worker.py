@@ -6,6 +6,7 @@ import time
 import torch
 
 from pipeline.learning.gather import Gatherer
+from pipeline.ledger import Identity
 from pipeline.loading import identify, load_experts, load_model, load_tasks
 from pipeline.merging.resident import Applied, ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
@@ -51,17 +52,7 @@ class Worker:
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
-        identity = self._identity
-        return WorkerInfo(
-            name=self.name,
-            device=_describe(self.device),
-            fingerprint=identity.fingerprint,
-            tasks=dict(identity.tasks),
-            block_sizes=identity.block_sizes,
-            outside_size=identity.outside_size,
-            checkpoints=dict(identity.checkpoints),
-            numerics=identity.numerics,
-        )
+        return info_of(self._identity, self.name, self.device)
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         """Rebuild the weights unless they are there already, and score one shard.
@@ -83,6 +74,20 @@ class Worker:
             self._holds = None  # a rebuild that fails leaves the weights of no recipe
             self._holds = recipe, self.resident.materialise(recipe)
         return self._holds[1]
+
+
+def info_of(identity: Identity, name: str, device: torch.device) -> WorkerInfo:
+    """What a worker says of itself, having loaded what `identity` says."""
+    return WorkerInfo(
+        name=name,
+        device=_describe(device),
+        fingerprint=identity.fingerprint,
+        tasks=dict(identity.tasks),
+        block_sizes=identity.block_sizes,
+        outside_size=identity.outside_size,
+        checkpoints=dict(identity.checkpoints),
+        numerics=identity.numerics,
+    )
 
 
 def _describe(device: torch.device) -> str:

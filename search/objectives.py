@@ -4,7 +4,7 @@ import ast
 import json
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -14,6 +14,8 @@ Role: TypeAlias = Literal["target", "control", "ood"]
 
 #: The metrics of `role_metrics` besides task["name"].
 METRICS = ("target", "control", "retained", "mean", "worst", "accuracy")
+#: Those of `reward_metrics`.
+REWARD_METRICS = ("reward", "worst")
 
 #: Beyond what a person writes. Longer ones could be nested too deeply, and how deep that is differs between Pythons.
 _MAX_LENGTH = 1000
@@ -47,20 +49,21 @@ class Objective:
     _tree: ast.expr = field(repr=False, compare=False)
 
     @classmethod
-    def parse(cls, text: str, tasks: Collection[str] | None = None) -> "Objective":
+    def parse(cls, text: str, tasks: Collection[str] | None = None, known: Sequence[str] = METRICS) -> "Objective":
         """Read + - * / over numbers, metric names, task["name"], min(...) and max(...).
 
         Args:
             text: such as "2 * target + control" (section 3, with w_target = 2).
             tasks: the run's tasks; task["name"] must be one of them. None: not checked here.
+            known: the metrics that a name may say: METRICS, or REWARD_METRICS in a run of rewards.
 
         Raises:
             ValueError: anything else is in it; a metric or task is unknown; it uses no metric.
         """
         tree = _parse(text)
-        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks)))
+        metrics = tuple(dict.fromkeys(_metrics(tree, text, _Known(tasks, known))))
         if not metrics:
-            raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(METRICS)} and task["name"]')
+            raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(known)} and task["name"]')
         return cls(text, metrics, tree)
 
     def __call__(self, values: Mapping[str, float]) -> float:
@@ -93,18 +96,24 @@ def _parse(text: str) -> ast.expr:
         raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
 
 
-def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    tasks: Collection[str] | None
+    metrics: Sequence[str]
+
+
+def _metrics(node: ast.expr, text: str, known: _Known) -> list[str]:
     """The metrics under `node`, having checked that it holds only what is allowed."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
             return []
         case ast.Name(id=name):
-            if name not in METRICS:
-                raise unknown(f"objective {text!r}: metric", name, (*METRICS, 'task["name"]'))
+            if name not in known.metrics:
+                raise unknown(f"objective {text!r}: metric", name, (*known.metrics, 'task["name"]'))
             return [name]
         case ast.Subscript(value=ast.Name(id="task"), slice=ast.Constant(value=str() as task)):
-            if tasks is not None and task not in tasks:
-                raise unknown(f"objective {text!r}: task", task, tasks)
+            if known.tasks is not None and task not in known.tasks:
+                raise unknown(f"objective {text!r}: task", task, known.tasks)
             return [task_metric(task)]
         case ast.BinOp() if type(node.op) in _BINARY:
             children = [node.left, node.right]
@@ -115,9 +124,9 @@ def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None) -> list[s
         case _:
             raise ValueError(
                 f"objective {text!r}: {ast.unparse(node)!r} is not allowed: use + - * /, finite numbers, parentheses, "
-                f'min(a, b), max(a, b), {", ".join(METRICS)} and task["name"]'
+                f'min(a, b), max(a, b), {", ".join(known.metrics)} and task["name"]'
             )
-    return [name for child in children for name in _metrics(child, text, tasks)]
+    return [name for child in children for name in _metrics(child, text, known)]
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
@@ -183,6 +192,37 @@ def role_metrics(
         "worst": min(target + control),
         "accuracy": _mean([values[t] for t in targets]),
     }
+    return metrics | {task_metric(t): value for t, value in values.items()}
+
+
+def reward_metrics(
+    values: Mapping[str, float], start: Mapping[str, float], spread: Mapping[str, float]
+) -> dict[str, float]:
+    """The metrics of one candidate from its mean rewards.
+
+    Rewards have scales of their own, so each is counted in standard deviations of the start model's scores over
+    prompts, above its mean: a unit that is there whatever the policies have learned.
+
+    - reward: mean over the rewards of (value - start) / spread;
+    - worst: the least of them;
+    - task["name"]: the reward itself.
+
+    Args:
+        values: reward -> mean over completions.
+        start: the same of the model that all policies start from (the SFT model).
+        spread: standard deviation of the start model's scores.
+
+    Raises:
+        ValueError: there is no reward, or a spread is not positive.
+    """
+    if not values:
+        raise ValueError("rewards: at least one is needed, got none")
+    standard = []
+    for task, value in values.items():
+        if not spread[task] > 0:
+            raise ValueError(f"reward {task!r}: must vary over the start model's completions, got {spread[task]}")
+        standard.append((value - start[task]) / spread[task])
+    metrics = {"reward": _mean(standard), "worst": min(standard)}
     return metrics | {task_metric(t): value for t, value in values.items()}
 
 

@@ -35,3 +35,16 @@ class TakesAdapters(Protocol):
             ValueError: a name is no linear module of the edited tower; the first names are given.
         """
         ...
+
+
+@runtime_checkable
+class ChecksPolicies(Protocol):
+    """A backbone that knows whether an expert speaks its vocabulary."""
+
+    def check_expert(self, source: str) -> None:
+        """Compare the tokenizer that an expert's folder holds, if it does, with the base's.
+
+        Raises:
+            ValueError: they differ; the first tokens are given.
+        """
+        ...

@@ -111,8 +111,8 @@ class Backbone(Protocol):
         ...
 
 
-class Task(Protocol):
-    """A data set with a metric, resident on the worker once loaded."""
+class Scored(Protocol):
+    """What is scored, by a metric: the samples and their identity, whoever evaluates them."""
 
     name: str
     metric: str
@@ -122,6 +122,10 @@ class Task(Protocol):
     def num_samples(self, split: str) -> int:
         """Samples of `split` ("val" or "test")."""
         ...
+
+
+class Task(Scored, Protocol):
+    """A data set with a metric, resident on the worker once loaded."""
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
         """Score samples start to stop - 1 of `split` under the weights now in `backbone.module`."""

@@ -32,12 +32,16 @@ class Stats:
         return self.total / self.n
 
     @property
-    def std_err(self) -> float:
-        """Standard error of the mean (sample variance, n - 1; 0 for a single sample)."""
+    def std(self) -> float:
+        """Standard deviation of the outcomes (sample variance, n - 1; 0 for a single sample)."""
         if self.n < 2:
             return 0.0
-        variance = max(0.0, self.squares - self.total * self.mean) / (self.n - 1)
-        return math.sqrt(variance / self.n)
+        return math.sqrt(max(0.0, self.squares - self.total * self.mean) / (self.n - 1))
+
+    @property
+    def std_err(self) -> float:
+        """Standard error of the mean."""
+        return self.std / math.sqrt(self.n) if self.n else 0.0
 
 
 def shards(num_samples: int, size: int) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from pipeline.merging.parameters import near
+from tasks.cache import cache_root
 from tasks.hub import hub_silence, out_of_reach
 
 _EMBEDDED = "embedded/"
@@ -55,6 +56,8 @@ def locate(source: str) -> list[Path]:
         folder = Path(str(files("tasks"))) / "embedded" / "checkpoints"
         name = source.removeprefix(_EMBEDDED)
         if not (path := folder / f"{name}.safetensors").is_file():
+            if (built := cache_root() / "language" / name).is_dir():
+                return locate(str(built))
             raise ValueError(f"{source}: not embedded{near(name, [p.stem for p in folder.glob('*.safetensors')])}")
         return [path]
     path = Path(source).expanduser()

@@ -1,0 +1,80 @@
+"""Completions that any run may use again: a reward that is added or mended later scores what was generated before."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.append_log import AppendLog, LockedError, Record, read_records
+from pipeline.messages import Completions, EvalRequest
+from pipeline.recipe import Recipe
+
+#: Raised whenever the same weights and prompts come to give other completions.
+_FORMAT = "1"
+_Key = tuple[str, str, int, int]
+#: Completions written together: each write opens, locks and syncs the file.
+_BATCH = 16
+
+
+class CompletionCache:
+    """Completions under one set of checkpoints, prompts, decoding and numerics, in one file."""
+
+    def __init__(self, folder: Path, context: str) -> None:
+        """Read what earlier runs have left.
+
+        Args:
+            folder: the cache's folder, shared by runs.
+            context: all that completions stand on but the recipe.
+        """
+        name = hashlib.blake2b(f"{_FORMAT} {context}".encode(), digest_size=12).hexdigest()
+        self._path = folder / "completions" / f"{name}.jsonl"
+        self._known: dict[_Key, Completions] = {}
+        self._unwritten: list[Completions] = []
+        for record in read_records(self._path):
+            found = _parse(record)
+            self._known[_key(found.request)] = found
+
+    def get(self, request: EvalRequest) -> Completions | None:
+        """The answer to `request`, if it is known; generated without any time of this run's."""
+        found = self._known.get(_key(request))
+        return None if found is None else replace(found, request=request, seconds=(0.0, 0.0), tokens=0)
+
+    def add(self, found: Completions) -> None:
+        """Keep new completions, for later runs once there are enough of them, or at the next `flush`."""
+        if _key(found.request) not in self._known:
+            self._known[_key(found.request)] = found
+            self._unwritten.append(found)
+        if len(self._unwritten) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
+        if not self._unwritten:
+            return
+        try:
+            with AppendLog(self._path) as log:
+                log.append(map(_record, self._unwritten))
+        except LockedError:
+            return
+        self._unwritten = []
+
+
+def _key(request: EvalRequest) -> _Key:
+    return request.recipe_id, request.split, request.start, request.stop
+
+
+def _record(found: Completions) -> Record:
+    request = found.request
+    where = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
+    return {
+        "record": "completions",
+        "request": [*where, request.shard, request.start, request.stop],
+        "texts": list(found.texts),
+        "alpha": found.alpha,
+        "worker": found.worker,
+    }
+
+
+def _parse(record: Record) -> Completions:
+    recipe, *rest = record["request"]
+    request = EvalRequest(Recipe.from_json(recipe), *rest)
+    return Completions(request, tuple(record["texts"]), record["alpha"], worker=record["worker"])

@@ -1,0 +1,152 @@
+"""A model whose task vectors stay low-rank: a candidate changes the scales of factors, never the weights.
+
+y = W x + c B (A x), with c = lambda(depth) and A, B the factors of the used experts side by side, each with its share
+(equation 4: the shares are lambda and 1 - lambda). Nothing is kept but the base in its own precision and the factors,
+and a candidate is ready as soon as B is multiplied: 7B weights are neither copied nor rewritten.
+
+Shape legend: N tokens, I inputs, O outputs, R the ranks of all used experts together.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.merging.arena import fingerprint
+from pipeline.merging.combined import Combined
+from pipeline.merging.deltas import layer_sizes
+from pipeline.merging.lowrank import LowRank, LowRankDelta, low_rank_sum
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import resolve_weights
+from pipeline.merging.parameters import resolve
+from pipeline.merging.resident import Applied, NonFiniteError
+from pipeline.merging.scaling import coefficients
+from pipeline.recipe import Recipe
+from tasks.base import LayerMap
+
+#: Combined vectors kept: along lambda each serves the plain soup, LiNeS and its controls.
+_CACHED = 4
+_WEIGHT = ".weight"
+
+
+class _Beside:
+    """What is added to the output of one linear module; nothing while there are no factors."""
+
+    def __init__(self, module: nn.Module) -> None:
+        # transformers' Conv1D, of GPT-2, keeps its weight as (inputs, outputs): B A is then what acts on rows.
+        self._by_rows = not isinstance(module, nn.Linear)
+        self._factors: tuple[Tensor, Tensor] | None = None
+        module.register_forward_hook(self._add)
+
+    def set(self, factor: LowRank, coefficient: float, dtype: torch.dtype) -> Tensor:
+        """Take (down (I, R), up (R, O)), the latter scaled in float32 and cast once; returns it."""
+        down, up = (factor.b, factor.a * coefficient) if self._by_rows else (factor.a.t(), (factor.b * coefficient).t())
+        self._factors = down.to(dtype), up.to(dtype)
+        return self._factors[1]
+
+    def clear(self) -> None:
+        self._factors = None
+
+    def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._factors is None:
+            return
+        down_IR, up_RO = self._factors
+        hidden_NR = inputs[0].reshape(-1, down_IR.shape[0]) @ down_IR
+        output.view(-1, up_RO.shape[1]).addmm_(hidden_NR, up_RO)
+
+
+def may_stay_apart(module: nn.Module, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> bool:
+    """Whether `AdaptedModel` can hold these experts: all low-rank, of linear modules, and merged by sums of shares."""
+    if any(METHODS[name].shares is None for name in methods):
+        return False
+    low = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
+    return len(low) == len(deltas) and all(_is_linear(module, name) for delta in low for name in delta.factors)
+
+
+def _is_linear(module: nn.Module, parameter: str) -> bool:
+    owner = module.get_submodule(parameter.rpartition(".")[0])
+    return parameter.endswith(_WEIGHT) and (isinstance(owner, nn.Linear) or type(owner).__name__ == "Conv1D")
+
+
+class AdaptedModel:
+    """Owns the scales of factors beside a module's linear layers; as `ResidentModel`, always from the recipe alone.
+
+    Attributes:
+        sizes: edited parameters, which are those with factors, outside the blocks and in each block.
+        experts: names, in the order of a recipe's weights.
+        deltas: the experts' task vectors, on the device.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layer_map: LayerMap,
+        deltas: Mapping[str, LowRankDelta],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Put everything on `device`; the module then computes as the base does.
+
+        Args:
+            module: holds theta0; its weights stay as they are.
+            layer_map: over the names of `module.named_parameters()`.
+            deltas: expert name -> task vector, in the order of a recipe's weights; see `may_stay_apart`.
+            device: where it computes.
+            dtype: of weights and factors in use; factors are kept in float32.
+        """
+        self._module = module.to(device=device, dtype=dtype).requires_grad_(False)
+        self._layer_map, self._dtype = layer_map, dtype
+        self.experts = tuple(deltas)
+        self.deltas = tuple(delta.to(device) for delta in deltas.values())
+        names = [name for name in layer_map.blocks if any(name in d.factors for d in self.deltas)]
+        names += sorted({name for d in self.deltas for name in d.factors} - set(names))
+        parameters = dict(module.named_parameters())
+        self.sizes = layer_sizes(layer_map, {name: parameters[name] for name in names})
+        self._beside = {name: _Beside(module.get_submodule(name.rpartition(".")[0])) for name in names}
+        self._cache: OrderedDict[tuple[object, ...], Combined] = OrderedDict()
+
+    @torch.no_grad()
+    def materialise(self, recipe: Recipe) -> Applied:
+        """Set the scales as `recipe` says.
+
+        Raises:
+            NonFiniteError: a factor or a coefficient is NaN or infinite.
+            ValueError: an unknown function, weights that do not fit, equation 2 undefined; or the recipe does nothing,
+                although it asks for something.
+        """
+        for beside in self._beside.values():
+            beside.clear()
+        if recipe.method == "zero":
+            return Applied(0.0, "0" * 16)
+        combined = self._combined(recipe)
+        assert isinstance(combined.vector, LowRankDelta)
+        alpha = combined.alpha(recipe, self.deltas, self._layer_map, self.sizes)
+        lambdas = coefficients(recipe, self.sizes, alpha).all
+        if not all(map(math.isfinite, lambdas)):
+            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
+        scaled = [
+            self._beside[name].set(factor, lambdas[self._layer_map.blocks.get(name, -1) + 1], self._dtype)
+            for name, factor in combined.vector.factors.items()
+        ]
+        whole = torch.cat([up.reshape(-1) for up in scaled])
+        if not bool(whole.isfinite().all()):
+            raise NonFiniteError(f"non-finite factors in {self._dtype}: {recipe}")
+        if not bool(whole.any()) and any(lambdas) and any(recipe.weights or (1,)):
+            raise ValueError(f"the scaled factors are 0 everywhere: {recipe} does nothing: are the experts copies?")
+        return Applied(alpha, fingerprint(whole))
+
+    def _combined(self, recipe: Recipe) -> Combined:
+        method = METHODS[recipe.method]
+        assert method.shares is not None, "checked by may_stay_apart"
+        weights = resolve_weights(recipe.weights, len(self.deltas))
+        params = resolve(method.parameters, dict(recipe.params))
+        key = (recipe.method, weights)
+        if key not in self._cache:
+            while len(self._cache) >= _CACHED:
+                self._cache.popitem(last=False)
+            method.check(weights, params)
+            self._cache[key] = Combined(low_rank_sum(self.deltas, method.shares(weights, params)), ())
+        self._cache.move_to_end(key)
+        return self._cache[key]
