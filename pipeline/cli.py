@@ -18,6 +18,7 @@ from pipeline.ledger import Ledger
 from pipeline.merge_command import merge
 from pipeline.people import STOPPED, console, errors_for_people
 from pipeline.plan import Plan, make_plan
+from pipeline.ppo_command import ppo
 from pipeline.prepare_command import prepare
 from pipeline.ray_token import use_token
 from pipeline.spec import RunSpec
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("merge")(merge)
 app.command("finetune")(finetune)
+app.command("ppo")(ppo)
 app.command("prepare")(prepare)
 app.command("statistics")(statistics)
 

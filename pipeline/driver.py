@@ -8,7 +8,7 @@ from pipeline.choice import (
     Candidate,
     References,
     candidates,
-    check_rewards_vary,
+    check_rewards,
     choose,
     complete,
     judge_all,
@@ -81,15 +81,15 @@ class Driver:
             recorded: the proposals that the journal holds already.
 
         Raises:
-            ValueError: a worker holds other checkpoints, data or versions than the run; or a reward gives the same to
-                every completion of the pre-trained model.
+            ValueError: a worker holds other checkpoints, data or versions than the run; or a reward fails on the
+                pre-trained model's completions, or gives the same to all of them.
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
         self.progress.shards_expected = forecast(self.plan, self.ledger).shards
         self.progress.shards_done = self.progress.shards_asked = len(self.ledger.answers)
         self._drive(self.plan.references, References({}, {}))
         known = references(self.plan, self.ledger, "val")
-        check_rewards_vary(self.ledger.identity, known)
+        check_rewards(self.ledger, known)
         self._enter("search")
         self._drive(self.plan.searched, known)
         self._enter("test")

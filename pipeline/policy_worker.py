@@ -2,22 +2,26 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.loading import Model, edited_by, identify, load_experts, load_model, merge_methods
-from pipeline.merging.adapted import AdaptedModel
+from pipeline.merging.adapted import AdaptedModel, Candidates
 from pipeline.merging.lowrank import LowRankDelta
 from pipeline.merging.resident import Applied, ResidentModel
 from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
-from pipeline.rewards import as_policy, decoding_of, drawn, prompts_of, reward_tasks, samples_of
+from pipeline.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.spec import RunSpec
 from pipeline.worker import info_of
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
+from tasks.language.models import model_folder
+from tasks.language.vllm_engine import VllmEngine, write_adapter
 
 
 class Policy(Protocol):
@@ -44,7 +48,7 @@ class PolicyWorker:
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
-        model = load_model(spec, self.device)
+        model = load_model(spec, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(spec, backbone)
         fingerprints, deltas = {}, {}
@@ -54,8 +58,7 @@ class PolicyWorker:
         tasks = reward_tasks(spec, prompts)
         self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
         self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
-        self.policy: Policy = _apart(model, deltas) if edited else _dense(model, deltas, self.device)
-        self._engine: Engine = TransformersEngine(backbone.module, backbone.tokenizer, self.device)
+        self.policy, self._engine = _engine(spec, model, deltas, bool(edited))
         self._holds: tuple[Recipe, Applied] | None = None
 
     def info(self) -> WorkerInfo:
@@ -83,23 +86,46 @@ class PolicyWorker:
         return self._holds[1]
 
 
-def _apart(model: Model, deltas: Mapping[str, Mapping[str, Tensor]]) -> AdaptedModel:
-    """The adapters beside the base, which is not kept a second time."""
+def _engine(
+    spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], apart: bool
+) -> tuple[Policy, Engine]:
+    """What sets candidates, and what completes prompts with them."""
+    backbone = as_policy(model.backbone)
+    module, device = backbone.module, backbone.device
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
-    backbone = model.backbone
-    return AdaptedModel(backbone.module, backbone.layer_map, low, backbone.device, backbone.dtype)
+    if on_vllm(spec):
+        if not apart:
+            raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums of shares")
+        policy = VllmPolicy(spec.backbone.model, Candidates(module, backbone.layer_map, low, device), spec.seed)
+        return policy, policy.engine
+    engine = TransformersEngine(module, backbone.tokenizer, device)
+    if apart:
+        return AdaptedModel(module, Candidates(module, backbone.layer_map, low, device), backbone.dtype), engine
+    base = model.base.tensors
+    return ResidentModel(module, backbone.layer_map, base, deltas, device, backbone.dtype), engine
 
 
-def _dense(model: Model, deltas: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> ResidentModel:
-    backbone = model.backbone
-    return ResidentModel(
-        backbone.module,
-        backbone.layer_map,
-        model.base.tensors,
-        deltas,
-        device,
-        backbone.dtype,
-    )
+class VllmPolicy:
+    """Hands each candidate to vLLM as one adapter: the factors of all policies side by side, with their scales."""
+
+    def __init__(self, model: str, candidates: Candidates, seed: int) -> None:
+        """Load the base of `model` into vLLM, with room for all policies' ranks together."""
+        self._model, self._candidates = model, candidates
+        ranks = (sum(d.factors[n].b.shape[1] for d in candidates.deltas if n in d.factors) for n in candidates.names)
+        self.engine = VllmEngine(model_folder(model), max(ranks), seed)
+        self._folder = TemporaryDirectory(prefix="lines-candidate-")
+
+    def materialise(self, recipe: Recipe) -> Applied:
+        """Write the candidate's adapter, and have vLLM use it.
+
+        Raises:
+            ValueError: see `Candidates.factors`.
+        """
+        alpha, factors = self._candidates.factors(recipe)
+        pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
+        folder = write_adapter(Path(self._folder.name), pairs, self._model) if pairs else None
+        self.engine.use(folder)
+        return Applied(alpha, recipe.id("vllm"))
 
 
 def make_policy_worker(name: str, spec: RunSpec, device_type: str = "cpu") -> PolicyWorker:

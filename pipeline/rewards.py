@@ -101,6 +101,11 @@ def samples_of(spec: RunSpec) -> int:
     return _generation(spec).samples
 
 
+def on_vllm(spec: RunSpec) -> bool:
+    """Whether vLLM generates, which holds the base itself."""
+    return _generation(spec).engine == "vllm"
+
+
 def decoding_of(spec: RunSpec) -> Decoding:
     """How completions are drawn."""
     generation = _generation(spec)

@@ -101,6 +101,7 @@ TASKS: Registry[TaskFactory] = Registry("task")
 BACKBONES: Registry[BackboneFactory] = Registry("backbone")
 BACKBONES.register("open_clip", "tasks.clip:build")
 BACKBONES.register("open_clip_classifier", "tasks.classifier:build")
+BACKBONES.register("causal", "tasks.language.causal:build")
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -114,12 +115,17 @@ def load_plugins(modules: Sequence[str]) -> None:
     """
     for name in modules:
         try:
-            _import(name)
+            imported(name)
         except Exception as error:
             raise ValueError(f"plugins: cannot import {name!r}: {type(error).__name__}: {error}") from error
 
 
-def _import(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """The module of a dotted name, or of a path to a .py file; run once a process.
+
+    Raises:
+        Exception: whatever the module raises; FileNotFoundError where there is no such file.
+    """
     if not name.endswith(".py"):
         return importlib.import_module(name)
     path = Path(name).resolve()

@@ -40,13 +40,14 @@ class _Beside:
         self._factors: tuple[Tensor, Tensor] | None = None
         module.register_forward_hook(self._add)
 
-    def set(self, factor: LowRank, coefficient: float, dtype: torch.dtype) -> Tensor:
-        """Take (down (I, R), up (R, O)), the latter scaled in float32 and cast once; returns it."""
-        down, up = (factor.b, factor.a * coefficient) if self._by_rows else (factor.a.t(), (factor.b * coefficient).t())
+    def set(self, factor: LowRank, dtype: torch.dtype) -> Tensor:
+        """Take (down (I, R), up (R, O)), scaled in float32 and cast once; returns the one with the scales in it."""
+        down, up = (factor.b, factor.a) if self._by_rows else (factor.a.t(), factor.b.t())
         self._factors = down.to(dtype), up.to(dtype)
-        return self._factors[1]
+        return self._factors[0 if self._by_rows else 1]
 
     def clear(self) -> None:
+        """Compute as the base does."""
         self._factors = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -70,13 +71,14 @@ def _is_linear(module: nn.Module, parameter: str) -> bool:
     return parameter.endswith(_WEIGHT) and (isinstance(owner, nn.Linear) or type(owner).__name__ == "Conv1D")
 
 
-class AdaptedModel:
-    """Owns the scales of factors beside a module's linear layers; as `ResidentModel`, always from the recipe alone.
+class Candidates:
+    """The factors of any candidate: those of the used experts side by side, scaled by lambda(depth).
 
     Attributes:
         sizes: edited parameters, which are those with factors, outside the blocks and in each block.
         experts: names, in the order of a recipe's weights.
         deltas: the experts' task vectors, on the device.
+        names: the parameters with factors, by depth.
     """
 
     def __init__(
@@ -85,68 +87,92 @@ class AdaptedModel:
         layer_map: LayerMap,
         deltas: Mapping[str, LowRankDelta],
         device: torch.device,
-        dtype: torch.dtype,
     ) -> None:
-        """Put everything on `device`; the module then computes as the base does.
+        """Take the experts' factors to `device`, in float32.
 
         Args:
-            module: holds theta0; its weights stay as they are.
+            module: whose parameters they change.
             layer_map: over the names of `module.named_parameters()`.
             deltas: expert name -> task vector, in the order of a recipe's weights; see `may_stay_apart`.
-            device: where it computes.
-            dtype: of weights and factors in use; factors are kept in float32.
+            device: where they are multiplied.
         """
-        self._module = module.to(device=device, dtype=dtype).requires_grad_(False)
-        self._layer_map, self._dtype = layer_map, dtype
+        self._layer_map = layer_map
         self.experts = tuple(deltas)
         self.deltas = tuple(delta.to(device) for delta in deltas.values())
-        names = [name for name in layer_map.blocks if any(name in d.factors for d in self.deltas)]
-        names += sorted({name for d in self.deltas for name in d.factors} - set(names))
         parameters = dict(module.named_parameters())
-        self.sizes = layer_sizes(layer_map, {name: parameters[name] for name in names})
-        self._beside = {name: _Beside(module.get_submodule(name.rpartition(".")[0])) for name in names}
+        changed = {name for delta in self.deltas for name in delta.factors}
+        self.names = [name for name in parameters if name in changed]
+        self.sizes = layer_sizes(layer_map, {name: parameters[name] for name in self.names})
         self._cache: OrderedDict[tuple[object, ...], Combined] = OrderedDict()
 
     @torch.no_grad()
-    def materialise(self, recipe: Recipe) -> Applied:
-        """Set the scales as `recipe` says.
+    def factors(self, recipe: Recipe) -> tuple[float, dict[str, LowRank]]:
+        """The recipe's alpha as a number, and the factors of each parameter with all scales in b.
 
         Raises:
             NonFiniteError: a factor or a coefficient is NaN or infinite.
             ValueError: an unknown function, weights that do not fit, equation 2 undefined; or the recipe does nothing,
                 although it asks for something.
         """
-        for beside in self._beside.values():
-            beside.clear()
         if recipe.method == "zero":
-            return Applied(0.0, "0" * 16)
+            return 0.0, {}
         combined = self._combined(recipe)
         assert isinstance(combined.vector, LowRankDelta)
         alpha = combined.alpha(recipe, self.deltas, self._layer_map, self.sizes)
         lambdas = coefficients(recipe, self.sizes, alpha).all
         if not all(map(math.isfinite, lambdas)):
             raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
-        scaled = [
-            self._beside[name].set(factor, lambdas[self._layer_map.blocks.get(name, -1) + 1], self._dtype)
+        found = {
+            name: LowRank(factor.b * lambdas[self._layer_map.blocks.get(name, -1) + 1], factor.a)
             for name, factor in combined.vector.factors.items()
-        ]
-        whole = torch.cat([up.reshape(-1) for up in scaled])
-        if not bool(whole.isfinite().all()):
-            raise NonFiniteError(f"non-finite factors in {self._dtype}: {recipe}")
-        if not bool(whole.any()) and any(lambdas) and any(recipe.weights or (1,)):
+        }
+        if not all(bool(side.isfinite().all()) for factor in found.values() for side in (factor.a, factor.b)):
+            raise NonFiniteError(f"non-finite factors: {recipe}")
+        asked = any(lambdas) and any(recipe.weights or (1,))
+        if asked and not any(bool(f.b.any()) and bool(f.a.any()) for f in found.values()):
             raise ValueError(f"the scaled factors are 0 everywhere: {recipe} does nothing: are the experts copies?")
-        return Applied(alpha, fingerprint(whole))
+        return alpha, found
 
     def _combined(self, recipe: Recipe) -> Combined:
         method = METHODS[recipe.method]
         assert method.shares is not None, "checked by may_stay_apart"
         weights = resolve_weights(recipe.weights, len(self.deltas))
-        params = resolve(method.parameters, dict(recipe.params))
         key = (recipe.method, weights)
         if key not in self._cache:
             while len(self._cache) >= _CACHED:
                 self._cache.popitem(last=False)
+            params = resolve(method.parameters, dict(recipe.params))
             method.check(weights, params)
             self._cache[key] = Combined(low_rank_sum(self.deltas, method.shares(weights, params)), ())
         self._cache.move_to_end(key)
         return self._cache[key]
+
+
+class AdaptedModel:
+    """Owns the scales of factors beside a module's linear layers; as `ResidentModel`, always from the recipe alone."""
+
+    def __init__(self, module: nn.Module, candidates: Candidates, dtype: torch.dtype) -> None:
+        """The module computes as the base does, until a recipe is set.
+
+        Args:
+            module: holds theta0 on its device in `dtype`; its weights stay as they are.
+            candidates: of the experts, on the same device.
+            dtype: in which the factors are used.
+        """
+        self._candidates, self._dtype = candidates, dtype
+        module.requires_grad_(False)
+        self._beside = {name: _Beside(module.get_submodule(name.rpartition(".")[0])) for name in candidates.names}
+
+    def materialise(self, recipe: Recipe) -> Applied:
+        """Set the scales as `recipe` says.
+
+        Raises:
+            ValueError: see `Candidates.factors`.
+        """
+        for beside in self._beside.values():
+            beside.clear()
+        alpha, factors = self._candidates.factors(recipe)
+        if not factors:
+            return Applied(alpha, "0" * 16)
+        up = [self._beside[name].set(factor, self._dtype).reshape(-1) for name, factor in factors.items()]
+        return Applied(alpha, fingerprint(torch.cat(up)))

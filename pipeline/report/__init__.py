@@ -17,6 +17,7 @@ from pipeline.report.measure import Measure
 from pipeline.report.origin import READERS, origin_tables, spec_text
 from pipeline.report.results import failure_table, main_tables, result_tables
 from pipeline.report.searched import searched
+from pipeline.report.soups import SoupPage, is_soup, soup_page
 from pipeline.report.sweeps import sweeps
 from pipeline.report.table import Table
 from pipeline.report.tradeoff import tradeoff
@@ -29,9 +30,10 @@ class Summary:
 
     Attributes:
         title: the run's name.
-        sentences: the verdicts in words, one a LiNeS arm.
+        sentences: the verdicts in words, one a LiNeS arm; of a run of rewards, its warnings first and what the
+            intervals speak of last.
         tables: the spec's own tables, the paper-like tables on test (on validation where an interrupted run has no test
-            scores yet), then the numbers behind the sentences.
+            scores yet) or the hypervolumes of a run of rewards, then the numbers behind the sentences.
     """
 
     title: str
@@ -41,7 +43,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that the templates show; `every` names the arms whose candidates were all scored on test."""
+    """All that the templates of most runs show; `every` names the arms whose candidates were all scored on test."""
 
     run: Run
     exhibits: Sequence[Table | Figure]
@@ -59,15 +61,30 @@ class Page:
     readers: Sequence[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class RewardPage:
+    """All that the templates of a run of rewards show."""
+
+    run: Run
+    exhibits: Sequence[Table | Figure]
+    soups: SoupPage
+    failures: Table
+    origin: Sequence[Table]
+    spec: str
+    readers: Sequence[tuple[str, str]]
+
+
 def build(run: Path) -> tuple[Path, Path]:
     """Write report.html and report.md into the run folder, each by way of a temporary file.
 
     Raises:
         ValueError: a table of the run is missing or of another schema version.
     """
-    page = _page(Measure.read(run))
-    html = render.write(run / "report.html", render.html("report.html.j2", page=page))
-    return html, render.write(run / "report.md", _markdown(page))
+    measure = Measure.read(run)
+    page = _reward_page(measure) if is_soup(measure.run) else _page(measure)
+    name = "soups" if isinstance(page, RewardPage) else "report"
+    html = render.write(run / "report.html", render.html(f"{name}.html.j2", page=page))
+    return html, render.write(run / "report.md", _markdown(f"{name}.md.j2", page))
 
 
 def summary(run: Path) -> Summary:
@@ -77,11 +94,24 @@ def summary(run: Path) -> Summary:
         ValueError: a table of the run is missing or of another schema version.
     """
     measure = Measure.read(run)
+    own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Table)]
+    if is_soup(measure.run):
+        return _soup_summary(measure, own)
     rows = {split: main_tables(measure, split) for split in ("test", "val")}
     said = verdicts(measure)
-    sentences = tuple(f"{v.arm.name}: {' '.join(v.sentences)}" for v in said)
-    own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Table)]
-    return Summary(measure.run.name, sentences, (*own, *(rows["test"] or rows["val"]), *(v.table for v in said)))
+    return Summary(measure.run.name, _spoken(said), (*own, *(rows["test"] or rows["val"]), *(v.table for v in said)))
+
+
+def _soup_summary(measure: Measure, own: Sequence[Table]) -> Summary:
+    soups = soup_page(measure)
+    warnings = (f"Warning: {said}" for said in soups.warnings)
+    tables = [*own, *soups.volumes, *([soups.references] if soups.references else [])]
+    sentences = (*warnings, *_spoken(soups.verdicts), soups.note)
+    return Summary(measure.run.name, sentences, (*tables, *(v.table for v in soups.verdicts)))
+
+
+def _spoken(said: Sequence[Verdict]) -> tuple[str, ...]:
+    return tuple(f"{v.arm.name}: {' '.join(v.sentences)}" for v in said)
 
 
 def _page(measure: Measure) -> Page:
@@ -104,6 +134,19 @@ def _page(measure: Measure) -> Page:
     )
 
 
-def _markdown(page: Page) -> str:
+def _reward_page(measure: Measure) -> RewardPage:
+    run = measure.run
+    return RewardPage(
+        run=run,
+        exhibits=exhibits(measure),
+        soups=soup_page(measure),
+        failures=failure_table(measure),
+        origin=origin_tables(run),
+        spec=spec_text(run),
+        readers=READERS,
+    )
+
+
+def _markdown(template: str, page: Page | RewardPage) -> str:
     longest = max((len(ticks) for ticks in re.findall("`+", page.spec)), default=0)
-    return render.markdown("report.md.j2", page=page, fence="`" * max(3, longest + 1))
+    return render.markdown(template, page=page, fence="`" * max(3, longest + 1))

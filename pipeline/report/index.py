@@ -14,6 +14,7 @@ from pipeline.report.exhibits import asked, exhibits
 from pipeline.report.figure import Figure
 from pipeline.report.measure import Measure
 from pipeline.report.results import counted, main_tables
+from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.table import Entry, Table
 from pipeline.report.verdict import Verdict, verdicts
 from pipeline.spec_exhibits import TableExhibit
@@ -135,8 +136,10 @@ def common_folder(runs: Sequence[Path]) -> Path:
 
 def _section(anchor: str, folder: Path, page: Path) -> Section:
     measure = Measure.read(folder)
-    said = verdicts(measure)
-    shown = _shown(anchor, measure)
+    soups = soup_page(measure) if is_soup(measure.run) else None
+    said = verdicts(measure) if soups is None else soups.verdicts
+    parts = exhibits(measure) or (_main(measure) if soups is None else soups.volumes)
+    shown = _shown(anchor, measure, parts)
     told = any(standing.claims for part in shown for standing in part.standings)
     own = [] if told else verdict_claims(said, {arm.name: arm for arm in measure.arms})
     link = quote(Path(os.path.relpath(folder.resolve(), page.resolve())).as_posix())
@@ -148,9 +151,12 @@ def _named(sections: Sequence[Section]) -> list[Section]:
     return [replace(s, name=f"{s.name} ({unquote(s.folder)})") if count[s.name] > 1 else s for s in sections]
 
 
-def _shown(anchor: str, measure: Measure) -> list[Shown]:
+def _main(measure: Measure) -> list[Table]:
+    return main_tables(measure, "test") or main_tables(measure, "val")
+
+
+def _shown(anchor: str, measure: Measure, parts: Sequence[Table | Figure]) -> list[Shown]:
     arms, specs = {arm.name: arm for arm in measure.arms}, asked(measure.run)
-    parts = exhibits(measure) or main_tables(measure, "test") or main_tables(measure, "val")
     found = []
     for i, part in enumerate(parts, 1):
         spec = specs.get(part.title)

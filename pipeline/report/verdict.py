@@ -64,7 +64,7 @@ def _verdict(arm: Arm, measure: Measure) -> Verdict | None:
     plain = [c for c in comparisons if c.other.role == "plain"]
     controls = [c for c in comparisons if c.other.control_of]
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
-    return Verdict(arm, (_conclusion(controls), *against, *_standing(controls)), _table(arm, comparisons, units))
+    return Verdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, units))
 
 
 def _compare(arm: Arm, other: Arm, measure: Measure, bench: Bench) -> Comparison:
@@ -85,7 +85,7 @@ def _outcome(comparison: Comparison) -> str:
     return ", ".join(said)
 
 
-def _conclusion(controls: Sequence[Comparison]) -> str:
+def conclusion(controls: Sequence[Comparison]) -> str:
     """Whether depth matters: only where every matched control is beaten."""
     if not controls:
         return "It was run without matched controls, so nothing here tells depth from mere shrinking."
@@ -96,7 +96,8 @@ def _conclusion(controls: Sequence[Comparison]) -> str:
     return f"Here the profile over depth is not shown to matter: {'; '.join(said)}."
 
 
-def _standing(controls: Sequence[Comparison]) -> list[str]:
+def standing(controls: Sequence[Comparison]) -> list[str]:
+    """Which controls are beaten, where only some are."""
     beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
     some = beaten and len(beaten) < len(controls)
     return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []

@@ -62,6 +62,11 @@ class Told:
     total: int
     loss: float
 
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"loss {self.loss:.3f}"
+
 
 def finetune(job: Job, tell: Callable[[Told], None]) -> None:
     """Train one model to its end, from its last checkpoint where it has one.

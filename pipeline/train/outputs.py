@@ -1,7 +1,7 @@
 """The folder of one model: what it holds, whose it is, and the checkpoint from which training goes on."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,8 +47,15 @@ class State:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def condition(folder: Path, identity: Mapping[str, Any]) -> Literal["new", "started", "finished"]:
+def condition(
+    folder: Path, identity: Mapping[str, Any], leavings: Collection[str] = _LEAVINGS
+) -> Literal["new", "started", "finished"]:
     """What is to be done in `folder` for the run of this identity.
+
+    Args:
+        folder: of one model; need not be there.
+        identity: what decides the model.
+        leavings: files that a run may have left there before its first checkpoint.
 
     Raises:
         ValueError: it holds another run, or something else.
@@ -60,7 +67,7 @@ def condition(folder: Path, identity: Mapping[str, Any]) -> Literal["new", "star
     if CHECKPOINT in here:
         _check(folder, json.loads(_metadata(folder)["identity"]), identity)
         return "started"
-    if strangers := [name for name in here if name not in _LEAVINGS and not name.endswith(".partial")]:
+    if strangers := [name for name in here if name not in leavings and not name.endswith(".partial")]:
         raise ValueError(f"{folder}: holds something else ({', '.join(strangers[:3])}); choose another --out")
     return "new"
 

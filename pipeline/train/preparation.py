@@ -41,6 +41,11 @@ class Job:
     total: int
     device_type: str
 
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.run.name
+
 
 def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[Job]:
     """Check the base, every task and every rank, and decode what the cache lacks.

@@ -9,12 +9,13 @@ from tiny_language import write_adapter, write_tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pipeline.merging.adapted import AdaptedModel, may_stay_apart
+from pipeline.merging.adapted import AdaptedModel, Candidates, may_stay_apart
 from pipeline.merging.adapters import read_adapter
 from pipeline.merging.lowrank import LowRank, LowRankDelta
 from pipeline.merging.resident import NonFiniteError, ResidentModel
 from pipeline.merging.sources import locate_adapter
 from pipeline.recipe import Recipe
+from tasks.base import LayerMap
 from tasks.language.causal import CausalBackbone, build
 
 CPU = torch.device("cpu")
@@ -27,6 +28,10 @@ RECIPES = [
     Recipe.make("weighted", "uniform:linear", 1, 1, (0.3, 0.7)),
     Recipe.make("average", "linear", "auto", 0.5),
 ]
+
+
+def adapted(module: torch.nn.Module, layer_map: LayerMap, deltas: dict[str, LowRankDelta]) -> AdaptedModel:
+    return AdaptedModel(module, Candidates(module, layer_map, deltas, CPU), torch.float32)
 
 
 class Parts:
@@ -51,7 +56,7 @@ class Parts:
     def apart(self) -> tuple[CausalBackbone, AdaptedModel]:
         backbone = self.backbone()
         deltas = self.deltas(backbone)
-        return backbone, AdaptedModel(backbone.module, backbone.layer_map, deltas, CPU, torch.float32)
+        return backbone, adapted(backbone.module, backbone.layer_map, deltas)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +121,7 @@ def test_a_candidate_changes_no_weight_and_coming_back_gives_the_same_bits(parts
 
 def test_the_equal_mean_is_over_what_has_factors(parts: Parts) -> None:
     _, apart = parts.apart()
-    assert apart.sizes.outside == 0 and len(set(apart.sizes.blocks)) == 1
+    assert apart._candidates.sizes.outside == 0 and len(set(apart._candidates.sizes.blocks)) == 1
     apart.materialise(RECIPES[4])
     name = "model.layers.0.self_attn.q_proj.weight"
     factors = apart._beside[name]._factors
@@ -136,7 +141,7 @@ def test_of_gpt2_whose_weights_lie_the_other_way_round(tmp_path: Path) -> None:
     delta = LowRankDelta({name: factor}, {n: p.shape for n, p in model.named_parameters()})
     from tasks.language.causal_names import layer_map
 
-    apart = AdaptedModel(model, layer_map(model), {"a": delta}, CPU, torch.float32)
+    apart = adapted(model, layer_map(model), {"a": delta})
     apart.materialise(Recipe.make("single", alpha=0.1, weights=(1,)))
     with torch.inference_mode():
         beside = model(input_ids=IDS).logits
@@ -151,7 +156,7 @@ def test_nan_and_nothing_are_told(parts: Parts) -> None:
     name, factor = next(iter(deltas["1"].factors.items()))
     broken = LowRankDelta({name: LowRank(factor.b * float("nan"), factor.a)}, deltas["1"].shapes)
     zero = LowRankDelta({name: LowRank(factor.b * 0, factor.a)}, deltas["1"].shapes)
-    bad = AdaptedModel(backbone.module, backbone.layer_map, {"1": broken, "2": zero}, CPU, torch.float32)
+    bad = adapted(backbone.module, backbone.layer_map, {"1": broken, "2": zero})
     with pytest.raises(NonFiniteError, match="non-finite factors"):
         bad.materialise(RECIPES[0])
     with pytest.raises(ValueError, match="does nothing"):

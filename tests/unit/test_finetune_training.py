@@ -185,7 +185,7 @@ def test_a_model_that_memory_does_not_suffice_for_is_named_and_the_next_one_is_t
 
     monkeypatch.setitem(AUGMENTATIONS, "jitter", huge)  # type: ignore[arg-type]
     made = jobs(tmp_path, **changes)
-    failures = work_here(list(made.values()), lambda told: None)
+    failures = work_here(finetune, list(made.values()), lambda told: None)
     assert failures.keys() == {"full/emoji"}
     assert failures["full/emoji"].startswith("full/emoji: RuntimeError: ") and "memory" in failures["full/emoji"]
     assert condition(made["linear/emoji"].folder, made["linear/emoji"].identity) == "finished"

@@ -14,6 +14,7 @@ from pipeline.spec import (
     Backbone,
     Controls,
     Merge,
+    PerReward,
     PerWorker,
     Resources,
     RunSpec,
@@ -33,6 +34,7 @@ from pipeline.spec_exhibits import (
     ScatterExhibit,
     TableExhibit,
 )
+from pipeline.spec_language import Generation, Prompts
 from pipeline.spec_load import parse_spec
 from pipeline.spec_values import Grid, Range
 
@@ -49,6 +51,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "controls": Controls,
     "resources": Resources,
     "per_worker": PerWorker,
+    "per_reward": PerReward,
+    "generation": Generation,
+    "prompts": Prompts,
     "grid": Grid,
     "range": Range,
     "exhibits of kind table": TableExhibit,

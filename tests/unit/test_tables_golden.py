@@ -8,7 +8,13 @@ import pytest
 from pipeline import tables
 
 DATA = Path(__file__).parent.parent / "data"
-SCHEMAS = {"candidates": tables.CANDIDATES, "scores": tables.SCORES, "samples": tables.SAMPLES}
+SCHEMAS = {
+    "candidates": tables.CANDIDATES,
+    "scores": tables.SCORES,
+    "samples": tables.SAMPLES,
+    "completions": tables.COMPLETIONS,
+    "prompts": tables.PROMPTS,
+}
 
 
 def as_text(schemas: dict[str, pa.Schema]) -> str:

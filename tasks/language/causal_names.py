@@ -1,0 +1,151 @@
+"""From a checkpoint's names to those of a causal language model's parameters, and its blocks.
+
+Checkpoints of the bare model lack the prefix (`h.0.attn.c_attn.weight` of the published GPT-2); some hold the output's
+weight beside the embeddings that it is tied to, or buffers that older versions of transformers saved.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tasks.adapters import WeightPart
+from tasks.base import LayerMap
+
+_OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a model calls its tensors.
+
+    Attributes:
+        shapes: of the parameters, tied ones once, in the module's order.
+        tied: the other names of tied ones -> their name in `shapes`.
+        buffers: names of what is no weight.
+        prefix: of the bare model in the whole one, such as "model.".
+        embeddings: the parameter with one row a token.
+        linear: modules that multiply by a weight of their own.
+    """
+
+    shapes: Mapping[str, torch.Size]
+    tied: Mapping[str, str]
+    buffers: Collection[str]
+    prefix: str
+    embeddings: str
+    linear: Collection[str]
+
+    @classmethod
+    def of(cls, module: PreTrainedModel) -> "Names":
+        """Of a module, which may be on the meta device."""
+        first = {id(p): name for name, p in module.named_parameters()}
+        every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
+        return cls(
+            shapes={name: p.shape for name, p in module.named_parameters()},
+            tied={name: to for name, to in every.items() if name != to},
+            buffers=frozenset(name for name, _ in module.named_buffers()),
+            prefix=f"{module.base_model_prefix}.",
+            embeddings=first[id(module.get_input_embeddings().weight)],
+            linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
+        )
+
+    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Exactly the tensors of the parameters, from a checkpoint with or without the prefix.
+
+        Raises:
+            ValueError: missing, unexpected or mis-shaped tensors, other than floating-point ones, or a second copy of
+                tied weights that differs; the first names are given.
+        """
+        found: dict[str, Tensor] = {}
+        copies: dict[str, Tensor] = {}
+        for given, tensor in state.items():
+            name = self._known(given)
+            if name in self.tied:
+                copies[name] = tensor
+            elif name in self.shapes or not (name in self.buffers or _OLD_BUFFERS.fullmatch(name)):
+                found[name] = tensor
+        # An old checkpoint may hold the output's copy alone.
+        found = {self.tied[name]: tensor for name, tensor in copies.items()} | found
+        self._check(found, source)
+        for name, tensor in copies.items():
+            if not torch.equal(tensor, found[self.tied[name]]):
+                raise ValueError(
+                    f"{source}: {name} differs from {self.tied[name]}, to which the model's config.json ties it: set "
+                    "tie_word_embeddings to false there, in the SFT model's and all experts'"
+                )
+        return {name: found[name] for name in self.shapes}
+
+    def weight_parts(self, modules: Iterable[str], source: str) -> dict[str, WeightPart]:
+        """The weight of each linear module.
+
+        Raises:
+            ValueError: a name is no linear module, or its weight is tied to another module's; the first are given.
+        """
+        parts = {module: f"{self._known(module, self.linear)}.weight" for module in modules}
+        if tied := [module for module, name in parts.items() if name in self.tied]:
+            raise ValueError(
+                f"{source}: changes {tied[0]}, whose weight is tied to {self.tied[parts[tied[0]]]}: its factors would "
+                "change both; train without it"
+            )
+        linear = {f"{name}.weight" for name in self.linear}
+        if strange := [module for module, name in parts.items() if name not in linear]:
+            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+            raise ValueError(
+                f"{source}: changes {', '.join(strange[:3])}{more}: no linear module of the model; was it trained on "
+                "another architecture?"
+            )
+        return {module: WeightPart(name) for module, name in parts.items()}
+
+    def _known(self, name: str, known: Collection[str] = ()) -> str:
+        """With the prefix, where it is known only so; a name of nothing stays as it is."""
+        names = (known,) if known else (self.shapes, self.tied, self.buffers)
+        if not any(name in some for some in names) and any(self.prefix + name in some for some in names):
+            return self.prefix + name
+        return name
+
+    def _check(self, state: Mapping[str, Tensor], source: str) -> None:
+        self._check_vocabulary(state, source)
+        missing = sorted(self.shapes.keys() - state.keys())
+        extra = sorted(state.keys() - self.shapes.keys())
+        wrong = [
+            f"{name} {list(state[name].shape)}, expected {list(shape)}"
+            for name, shape in self.shapes.items()
+            if name in state and state[name].shape != shape
+        ]
+        whole = [f"{n} {state[n].dtype}" for n in self.shapes if n in state and not state[n].is_floating_point()]
+        kinds = (("missing", missing), ("unexpected", extra), ("mis-shaped", wrong), ("quantised", whole))
+        problems = [f"{len(names)} {kind} tensors ({'; '.join(names[:3])})" for kind, names in kinds if names]
+        if problems:
+            raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}")
+
+    def _check_vocabulary(self, state: Mapping[str, Tensor], source: str) -> None:
+        (rows, width), found = self.shapes[self.embeddings], state.get(self.embeddings)
+        if found is not None and found.ndim == 2 and found.shape[0] != rows and found.shape[1] == width:
+            raise ValueError(
+                f"{source}: was trained with another vocabulary: its {self.embeddings} has {found.shape[0]} tokens, "
+                f"the model's {rows}; the SFT model and all experts need the same tokenizer, and no tokens added later"
+            )
+
+
+def layer_map(module: nn.Module) -> LayerMap:
+    """Depth of the parameters in the list of residual blocks: of all lists of modules, the one with most parameters.
+
+    Raises:
+        ValueError: there is no list, or its members are not all of one class.
+    """
+    lists = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    if not lists:
+        raise ValueError(f"{type(module).__name__}: has no nn.ModuleList that could be its residual blocks")
+    prefix, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    if len(kinds := {type(block).__name__ for block in blocks}) > 1:
+        raise ValueError(
+            f"{type(module).__name__}: {prefix} holds blocks of several classes ({', '.join(sorted(kinds))}); depth "
+            "is defined for blocks of one class"
+        )
+    names = {id(p): name for name, p in module.named_parameters()}
+    found = {names[id(p)]: index for index, block in enumerate(blocks) for p in block.parameters()}
+    return LayerMap(found, len(blocks))

@@ -1,0 +1,185 @@
+"""Language models and tokenizers by source: a folder, a repository of the hub, or one that was built into the cache."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from tasks.cache import cache_root
+from tasks.hub import hub_silence, out_of_reach
+from tasks.registry import near
+
+_HUB = "hf:"
+_EMBEDDED = "embedded/"
+#: Configurations, weights, and what the several kinds of tokenizers are made of; never code.
+_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
+#: Where a repository has no other weights; they are read with weights_only=True.
+_PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+CONFIG = "config.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+_T = TypeVar("_T")
+
+
+def model_folder(source: str) -> Path:
+    """The folder that `source` names; a repository is fetched first, where it is not in the hub's cache.
+
+    Args:
+        source: a folder; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make rewarded-soups` builds
+            (`./embedded/NAME` is a path).
+
+    Raises:
+        ValueError: no such folder, not built yet, or the hub refuses or is out of reach.
+    """
+    if source.startswith(_HUB):
+        return _from_hub(source)
+    if source.startswith(_EMBEDDED):
+        return _built(source)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{source}: must be a folder, got a file")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not folder.parent.is_dir():
+        raise ValueError(f"{source}: no such folder; a repository of the hub is written hf:{source}")
+    others = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    raise ValueError(f"{source}: no such folder; {near(folder.name, others)}")
+
+
+def _built(source: str) -> Path:
+    root, name = cache_root() / "language", source.removeprefix(_EMBEDDED)
+    if not (root / name).is_dir():
+        built = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+        raise ValueError(
+            f"{source}: not built yet: `make rewarded-soups` builds it; built: {', '.join(built) or 'none'}"
+        )
+    return root / name
+
+
+def _from_hub(source: str) -> Path:
+    match = re.fullmatch(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>.+))?", source)
+    if match is None:
+        raise ValueError(f"{source}: must be hf:OWNER/REPO[@REVISION]")
+    silent = hub_silence() is not None
+
+    def fetch(*patterns: str) -> Path:
+        return Path(
+            snapshot_download(
+                match["repo"], revision=match["revision"], allow_patterns=list(patterns), local_files_only=silent
+            )
+        )
+
+    try:
+        folder = fetch(*_FILES)
+        return folder if any(folder.glob("*.safetensors")) else fetch(*_FILES, *_PICKLES)
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{source}: not in the local cache, and {out_of_reach()}") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise ValueError(f"{source}: the hub refuses it: {str(error).strip()}") from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Read any tokenizer as it was saved, runs none of its code; `load_tokenizer` is for generation.
+
+    Raises:
+        ValueError: the folder has none, or it cannot be read.
+    """
+    folder = model_folder(source)
+    if not has_tokenizer(folder):
+        raise ValueError(f"{source}: has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}")
+    return readable(f"tokenizer of {source}", lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a causal language model: it pads on the left, so that completions begin at one place.
+
+    Raises:
+        ValueError: there is none, or it has no end-of-sequence token, or no pad token other than that.
+    """
+    tokenizer = read_tokenizer(source)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"tokenizer of {source}: has no end-of-sequence token: set one, and save the tokenizer with it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"tokenizer of {source}: has no pad token: set one, other than the end-of-sequence token, and save the "
+            "tokenizer with it"
+        )
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            f"tokenizer of {source}: its pad token is its end-of-sequence token {tokenizer.eos_token!r}, so that "
+            "training could not tell where a completion ends: set another, and save the tokenizer with it"
+        )
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_causal(source: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Read a causal language model on the CPU, in eval mode, for training.
+
+    Raises:
+        ValueError: no such folder, no such kind of model, or weights that are not all there.
+    """
+    folder = model_folder(source)
+    check_config(source, folder)
+    with quiet():
+        found: Any = readable(
+            source,
+            lambda: AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            ),
+        )
+    model, report = found
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{source}: {len(missing)} missing tensors ({'; '.join(missing[:3])})")
+    return cast(PreTrainedModel, model.eval())
+
+
+def check_config(source: str, folder: Path) -> None:
+    """A model's folder says what kind it is.
+
+    Raises:
+        ValueError: it has no config.json.
+    """
+    if not (folder / CONFIG).is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = "; it holds a LoRA adapter: give the model that this is one of" if adapter else ""
+        raise ValueError(f"{source}: has no {CONFIG}{hint}")
+
+
+def readable(what: str, read: Callable[[], _T]) -> _T:
+    """What `read()` gives, its errors as ValueErrors about `what`.
+
+    Raises:
+        ValueError: transformers cannot make sense of the files, or needs code or a package for them.
+    """
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise ValueError(f"{what}: cannot be read: {' '.join(str(error).split()):.300}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars, which count tensors."""
+    logging: Any = transformers_logging  # its functions have no types
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

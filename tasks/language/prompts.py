@@ -1,0 +1,168 @@
+"""Prompt sets: rows of a file, with the template filled in, checked against the room that a model has for them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from types import MappingProxyType
+
+from pyarrow import ArrowException, parquet
+from transformers import PreTrainedTokenizerBase
+
+from tasks.cache import digest
+from tasks.language.base import Prompt, PromptRequest
+from tasks.language.models import model_folder
+from tasks.registry import near
+
+_COLUMNS = ("prompt", "source", "reference")
+_SUFFIXES = (".jsonl", ".parquet")
+#: Splits that are generated from: neighbours of like length need little padding. Training shuffles anyway.
+_BY_LENGTH = ("val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """The prompts of a run.
+
+    Attributes:
+        splits: split -> its prompts; "val" and "test" by their length in tokens, "train" in the order of its file.
+        fingerprint: of the texts, sources and references of the given splits, of the template and of the cut.
+    """
+
+    splits: Mapping[str, tuple[Prompt, ...]]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row, and where it stands, for errors: "val.jsonl: row 3"."""
+
+    where: str
+    values: Mapping[str, str]
+
+
+def load_prompts(
+    request: PromptRequest, tokenizer: PreTrainedTokenizerBase, room: int, splits: Sequence[str]
+) -> PromptSet:
+    """Read the splits of a prompt set.
+
+    Args:
+        request: which, and how its rows become prompts.
+        tokenizer: of the model, to cut and to measure.
+        room: the longest prompt in tokens: the model's context without the new tokens.
+        splits: "train", "val", "test": those that are wanted.
+
+    Raises:
+        ValueError: no such set or split, an empty one, rows that are no prompts, an empty prompt or source, or one that
+            is longer than `room`; the file and the row are named, rows from 1.
+    """
+    folder = model_folder(request.source)
+    found = {split: _split(_file(request.source, folder, split), request, tokenizer, room) for split in splits}
+    texts = chain.from_iterable((split, *_texts(prompts)) for split, prompts in found.items())
+    head = (request.template, str(request.max_source_tokens))
+    return PromptSet(MappingProxyType(found), digest(chain(head, texts)))
+
+
+def _texts(prompts: Sequence[Prompt]) -> Iterator[str]:
+    for prompt in prompts:
+        yield from (prompt.text, prompt.source, prompt.reference)
+
+
+def _file(source: str, folder: Path, split: str) -> Path:
+    for suffix in _SUFFIXES:
+        if (path := folder / f"{split}{suffix}").is_file():
+            return path
+    others = [p.name for p in folder.iterdir() if p.suffix in _SUFFIXES]
+    names = " or ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
+    raise ValueError(f"{source}: has no {names}; {near(f'{split}{_SUFFIXES[0]}', others)}")
+
+
+def _split(path: Path, request: PromptRequest, tokenizer: PreTrainedTokenizerBase, room: int) -> tuple[Prompt, ...]:
+    """The prompts of one file, in the order in which they are used."""
+    rows = islice(_rows(path), request.limits.get(path.stem))
+    found = [(row, _prompt(row, request, tokenizer)) for row in rows]
+    if not found:
+        raise ValueError(f"{path}: has no rows")
+    lengths = [_length(row, prompt, tokenizer, room) for row, prompt in found]
+    order = sorted(range(len(found)), key=lengths.__getitem__) if path.stem in _BY_LENGTH else range(len(found))
+    return tuple(found[i][1] for i in order)
+
+
+def _length(row: _Row, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, room: int) -> int:
+    """Tokens of a prompt, with those that the tokenizer adds."""
+    length = len(tokenizer(prompt.text, verbose=False)["input_ids"])
+    if length > room:
+        raise ValueError(
+            f"{row.where}: its prompt has {length} tokens, and the model has room for {room}; "
+            "set prompts.max_source_tokens, or leave the row out"
+        )
+    return length
+
+
+def _prompt(row: _Row, request: PromptRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """A row's own prompt, or the template with its source, which is then cut."""
+    values = row.values
+    text, source = values.get("prompt", ""), values.get("source", "").strip()
+    for column in ("prompt", "source"):
+        if column in values and not values[column].strip():
+            raise ValueError(f"{row.where}: its {column} is empty; leave the row out")
+    if not text:
+        if request.max_source_tokens is not None:
+            source = _cut(source, request.max_source_tokens, tokenizer)
+            if not source:
+                raise ValueError(f"{row.where}: its source is empty when cut to {request.max_source_tokens} tokens")
+        text = request.template.replace("{source}", source)
+    return Prompt(text, source or text.strip(), values.get("reference", "").strip())
+
+
+def _cut(text: str, tokens: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The characters of the first tokens; a character of which a token is left over goes too."""
+    if not tokenizer.is_fast:
+        raise ValueError("prompts.max_source_tokens: needs a tokenizer that knows its characters (tokenizer.json)")
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(found) <= tokens:
+        return text
+    return text[: min(found[tokens - 1][1], found[tokens][0])].rstrip()
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    read = _json_rows if path.suffix == ".jsonl" else _parquet_rows
+    for number, value in enumerate(read(path), 1):
+        where = f"{path}: row {number}"
+        yield _Row(where, _checked(where, value))
+
+
+def _json_rows(path: Path) -> Iterator[object]:
+    lines = path.read_text(encoding="utf-8").split("\n")  # never splitlines(): texts may hold U+2028
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line:
+            return
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: row {number}: not JSON ({error})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[object]:
+    try:
+        yield from parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ValueError(f"{path}: not a Parquet file ({error})") from error
+
+
+def _checked(where: str, value: object) -> dict[str, str]:
+    """The row's texts by column; other columns are not read, and null is as if it were not there.
+
+    Raises:
+        ValueError: not an object, neither prompt nor source, or values that are not texts.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: must be an object with {' or '.join(_COLUMNS[:2])}, got {value!r:.60}")
+    texts = {name: text for name in _COLUMNS if (text := value.get(name)) is not None}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: {name}: must be a text, got {text!r:.60}")
+    if not texts.keys() & set(_COLUMNS[:2]):
+        raise ValueError(f"{where}: must have a column prompt or source, got {', '.join(map(str, value)) or 'none'}")
+    return texts

@@ -1,0 +1,114 @@
+"""Rewards by name, or as a user's Python function, and the check of what they give. Imports no torch by itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.language.base import Reward, Sample
+from tasks.language.rewards.config import RewardConfig, parsed
+from tasks.language.rewards.function import function_config
+from tasks.registry import Registry, near
+
+if TYPE_CHECKING:
+    import torch
+
+#: Kinds of rewards; the source `reward/NAME` names one. A plug-in registers its own subclass of RewardConfig.
+REWARDS: Registry[type[RewardConfig]] = Registry("reward")
+REWARDS.register("classifier", "tasks.language.rewards.classifier:Classifier")
+REWARDS.register("gpt2-summary", "tasks.language.rewards.named:Gpt2Summary")
+REWARDS.register("bart-faithful", "tasks.language.rewards.named:BartFaithful")
+REWARDS.register("similarity", "tasks.language.rewards.similarity:Similarity")
+REWARDS.register("plainness", "tasks.language.rewards.plainness:Plainness")
+
+_PREFIX = "reward/"
+_SHOWN = 80
+
+
+def load_reward(source: str, options: Mapping[str, object], device: "torch.device") -> Reward:
+    """Load the reward that `source` names; it stays resident on `device`.
+
+    Args:
+        source: `reward/NAME`; or `FILE.py:FUNCTION` or `package.module:FUNCTION`, a plain Python function of a list of
+            sources and a list of completions that returns a list of numbers.
+        options: of that reward.
+        device: where its model works.
+
+    Raises:
+        ValueError: unknown reward, option or label, no such function, or a model that cannot be read.
+    """
+    return reward_config(source, options).load(device)
+
+
+def reward_fingerprint(source: str, options: Mapping[str, object]) -> str:
+    """What the reward's `fingerprint` will be, without loading its weights; a model of the hub is fetched.
+
+    Raises:
+        ValueError: as `load_reward`, as far as this shows without the weights.
+    """
+    return reward_config(source, options).fingerprint()
+
+
+def reward_config(source: str, options: Mapping[str, object]) -> RewardConfig:
+    """The reward's options, checked; nothing is loaded yet but a user's module.
+
+    Raises:
+        ValueError: unknown reward or option, a value that an option refuses, or no such function.
+    """
+    if source.startswith(_PREFIX):
+        return parsed(REWARDS[source.removeprefix(_PREFIX)], options)
+    if ":" in source:
+        return function_config(source, options)
+    known = [_PREFIX + name for name in REWARDS]
+    raise ValueError(
+        f"unknown reward {source!r}: {near(source, known)}; a function is FILE.py:FUNCTION or package.module:FUNCTION"
+    )
+
+
+def checked(name: str, reward: Reward, samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
+    """Score samples, and hold the reward to its word.
+
+    Args:
+        name: of the reward, for errors.
+        reward: what scores.
+        samples: what is scored.
+
+    Returns:
+        One finite number a sample, of shape (len(samples),).
+
+    Raises:
+        ValueError: more or fewer scores than samples.
+        tasks.base.NonFiniteOutput: a score is NaN or infinite.
+    """
+    scores = np.asarray(reward.score(samples), dtype=np.float32)
+    if scores.shape != (len(samples),):
+        raise ValueError(
+            f"reward {name!r}: must give one score a completion, got scores of shape {scores.shape} for {len(samples)} "
+            f"completions{_first_unmatched(scores, samples)}"
+        )
+    if not np.isfinite(scores).all():
+        raise _not_finite(name, scores, samples)
+    return scores
+
+
+def _first_unmatched(scores: npt.NDArray[np.float32], samples: Sequence[Sample]) -> str:
+    """The first completion that has no score, where it can be told."""
+    if scores.ndim != 1 or len(scores) >= len(samples):
+        return ""
+    return f"; the first without one is number {len(scores)}, {_shown(samples[len(scores)])}"
+
+
+def _not_finite(name: str, scores: npt.NDArray[np.float32], samples: Sequence[Sample]) -> Exception:
+    from tasks.base import NonFiniteOutput
+
+    bad = np.flatnonzero(~np.isfinite(scores))
+    return NonFiniteOutput(
+        f"reward {name!r}: {len(bad)} of {len(samples)} scores are not finite; the first is {scores[bad[0]]} for "
+        f"completion {bad[0]}, {_shown(samples[bad[0]])}"
+    )
+
+
+def _shown(sample: Sample) -> str:
+    text = sample.completion
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -1,0 +1,258 @@
+"""Rewarded soups end to end on a tiny random Llama: mechanics, never dominance; bad input is told and loses nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from peft import PeftModel
+from small_run import Lines, tables
+from small_soup import REWARDS, soup_spec, write_soup, write_soup_spec
+from tiny_language import tiny_tokenizer, write_adapter, write_tiny_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.journal import read_history
+from pipeline.policy_worker import PolicyWorker
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_soup(tmp_path_factory.mktemp("soup"))
+
+
+@pytest.fixture
+def own(tmp_path: Path, files: Path) -> Path:
+    """A copy of the files, to be spoilt."""
+    return Path(shutil.copytree(files, tmp_path / "own"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    status, output = command("run", write_soup_spec(files), "--out", folder, "--no-cache")
+    assert status == 0, output
+    return folder
+
+
+def command(*words: object) -> tuple[int, str]:
+    return Lines(Path(), {})(*words)
+
+
+def rows(run: Path, table: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(run / f"{table}.parquet").to_pylist()
+    return found
+
+
+def test_every_point_of_every_arm_is_scored_on_test_by_every_reward(undisturbed: Path) -> None:
+    scores = [s for s in rows(undisturbed, "scores") if s["split"] == "test"]
+    found = {arm: {(s["number"], s["task"]) for s in scores if s["arm"] == arm} for arm in {s["arm"] for s in scores}}
+    every = {(number, task) for number in range(3) for task in ("brief", "open")}
+    assert {found[a] == every for a in ("soup", "LiNeS", "LiNeS, uniform", "LiNeS, reversed")} == {True}
+    assert all(s["metric"] == "reward" and s["n"] == 8 for s in scores)
+
+
+def test_ends_of_the_plain_soup_are_the_policies(undisturbed: Path) -> None:
+    found = rows(undisturbed, "candidates")
+    ends = {json.loads(c["point"])["lambda"]: c["recipe_id"] for c in found if c["arm"] == "soup"}
+    policies = {c["group"]: c["recipe_id"] for c in found if c["arm"] == "fine-tuned"}
+    assert (ends[0.0], ends[1.0]) == (policies["open"], policies["brief"])
+
+
+def test_completions_are_those_of_the_policy_as_peft_and_transformers_make_them(files: Path, undisturbed: Path) -> None:
+    policy = next(c["recipe_id"] for c in rows(undisturbed, "candidates") if c["group"] == "brief")
+    kept = [c for c in rows(undisturbed, "completions") if (c["recipe_id"], c["split"]) == (policy, "test")]
+    assert [c["index"] for c in kept] == list(range(8))
+    model = AutoModelForCausalLM.from_pretrained(files / "sft")
+    model = PeftModel.from_pretrained(model, files / "policies" / "brief").eval()
+    tokenizer = AutoTokenizer.from_pretrained(files / "sft")
+    for row in kept:
+        ids = tokenizer(row["prompt"], return_tensors="pt")
+        made = model.generate(**ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        text = tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert text.strip() == row["completion"]
+    assert all(c["reference"] for c in kept)
+
+
+def test_outcomes_are_the_rewards_of_the_completions(undisturbed: Path) -> None:
+    texts: dict[str, list[str]] = {}
+    for row in rows(undisturbed, "completions"):
+        if row["split"] == "val":
+            texts.setdefault(row["recipe_id"], []).append(row["completion"])
+    scored = {s["recipe_id"]: s["outcomes"] for s in rows(undisturbed, "samples/brief") if s["split"] == "val"}
+    assert texts.keys() == scored.keys()
+    for recipe_id, mine in texts.items():
+        assert scored[recipe_id] == pytest.approx([-sum(map(ord, t)) / 100 for t in mine], rel=1e-6)
+
+
+def test_two_ray_workers_give_the_same_tables(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+    spec = write_soup_spec(files, name="on-ray", resources={"pool": "ray", "workers": 2})
+    status, output = command("run", spec, "--out", tmp_path / "run", "--no-cache")
+    assert status == 0, output
+    assert tables(tmp_path / "run") == tables(undisturbed)
+
+
+def test_other_shards_give_the_same_completions_and_outcomes(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+    status, output = command("run", write_soup_spec(files, shard_size=8), "--out", tmp_path / "run", "--no-cache")
+    assert status == 0, output
+    mine, theirs = tables(tmp_path / "run"), tables(undisturbed)
+    for table in ("completions.parquet", "samples/brief.parquet", "samples/open.parquet"):
+        assert mine[table] == theirs[table], table
+
+
+def test_the_report_speaks_of_fronts_and_shows_completions(undisturbed: Path) -> None:
+    html, markdown = ((undisturbed / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for word in ("ypervolume", "SFT model", "constant of equal mean", "reversed depth", "one training"):
+        assert word in html and word in markdown, word
+    prompts = [p["source"][:60] for p in rows(undisturbed, "prompts") if p["split"] == "test"]
+    assert sum(p in markdown for p in prompts) >= 3
+    assert "accuracy" not in markdown.split("## Provenance")[0]
+
+
+def test_killed_and_taken_up_again_the_tables_are_the_same(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+    words = ["run", str(write_soup_spec(files)), "--out", str(tmp_path / "run"), "--no-cache"]
+    call = [sys.executable, "-c", "from pipeline.cli import main; main()", *words]
+    child = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(read_history(tmp_path / "run").answers) < 10 and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not read_history(tmp_path / "run").finished
+    status, output = command(*words)
+    assert status == 0, output
+    assert tables(tmp_path / "run") == tables(undisturbed)
+
+
+def test_a_reward_that_is_added_later_scores_the_completions_that_are_there(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", write_soup_spec(files), "--out", tmp_path / "first")[0] == 0
+    (files / "more.py").write_text("def words(prompts, completions):\n    return [len(set(c)) for c in completions]\n")
+    tasks = {**soup_spec()["tasks"], "rich": "more.py:words"}
+    spec = write_soup_spec(files, name="more", tasks=tasks)
+    monkeypatch.setattr(PolicyWorker, "evaluate", _refuse)
+    status, output = command("run", spec, "--out", tmp_path / "second")
+    assert status == 0, output
+    first, second = ({r["completion"] for r in rows(tmp_path / n, "completions")} for n in ("first", "second"))
+    assert first == second and tables(tmp_path / "second").keys() >= {"samples/rich.parquet"}
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("nothing is left to be generated")
+
+
+def test_several_samples_of_a_prompt_are_seeded_each(files: Path, tmp_path: Path) -> None:
+    generation = soup_spec()["generation"] | {"temperature": 1.0, "samples": 3, "batch_size": 6}
+    out = []
+    for name, size in (("one", 6), ("other", 12)):
+        spec = write_soup_spec(files, name=name, generation=generation, shard_size=size, controls=[])
+        status, output = command("run", spec, "--out", tmp_path / name, "--no-cache")
+        assert status == 0, output
+        out.append(
+            [(c["recipe_id"], c["split"], c["index"], c["completion"]) for c in rows(tmp_path / name, "completions")]
+        )
+    assert out[0] == out[1]
+    of_one_prompt = [c[3] for c in out[0][:3]]
+    assert len(set(of_one_prompt)) > 1
+
+
+def other_vocabulary(own: Path) -> dict[str, Any]:
+    other = write_tiny_llama(own / "other")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["quite", "new"])
+    tokenizer.save_pretrained(own / "policies" / "open")
+    assert other.is_dir()
+    return {}
+
+
+def other_base(own: Path) -> dict[str, Any]:
+    write_adapter(own / "policies" / "open", write_tiny_llama(own / "other", seed=7), seed=3)
+    return {}
+
+
+def no_pad_token(own: Path) -> dict[str, Any]:
+    config = json.loads((own / "sft" / "tokenizer_config.json").read_text())
+    config.pop("pad_token")
+    (own / "sft" / "tokenizer_config.json").write_text(json.dumps(config))
+    return {}
+
+
+def prompts_of(own: Path, source: str) -> dict[str, Any]:
+    lines = (own / "prompts" / "val.jsonl").read_text().splitlines()
+    lines[2] = json.dumps({"source": source, "reference": "x"})
+    (own / "prompts" / "val.jsonl").write_text("\n".join(lines) + "\n")
+    return {}
+
+
+def empty_prompt(own: Path) -> dict[str, Any]:
+    return prompts_of(own, "  ")
+
+
+def long_prompt(own: Path) -> dict[str, Any]:
+    return prompts_of(own, "word " * 400)
+
+
+def policy_is_the_base(own: Path) -> dict[str, Any]:
+    for name, scale in (("brief", 0.05), ("open", 0.0)):
+        write_adapter(own / "policies" / name, own / "sft", seed=3, scale=scale)
+    return {}
+
+
+def reward_of_nan(own: Path) -> dict[str, Any]:
+    (own / "rewards.py").write_text(REWARDS + "\n\ndef bad(p, c):\n    return [float('nan')] * len(c)\n")
+    return {"tasks": {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}}
+
+
+def reward_of_another_number(own: Path) -> dict[str, Any]:
+    (own / "rewards.py").write_text(REWARDS + "\n\ndef bad(p, c):\n    return [0.5]\n")
+    return {"tasks": {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}}
+
+
+def unknown_reward(own: Path) -> dict[str, Any]:
+    return {"tasks": {"brief": "rewards.py:brevity", "open": "reward/similarty"}}
+
+
+BAD: dict[Callable[[Path], dict[str, Any]], tuple[str, ...]] = {
+    other_vocabulary: ("experts.open: ", "another vocabulary", "302 tokens instead of 300"),
+    other_base: ("experts.open: ", "its adapter was trained on", "experts.brief"),
+    no_pad_token: ("tokenizer of ", "has no pad token", "set one, other than the end-of-sequence token"),
+    empty_prompt: ("generation.prompts: ", "val.jsonl: row 3", "empty"),
+    long_prompt: ("generation.prompts: ", "val.jsonl: row 3", "tokens"),
+    policy_is_the_base: ("experts.open: ", "has the weights of the base"),
+    reward_of_nan: ("tasks.open: ", "nan"),
+    reward_of_another_number: ("tasks.open: ", "must give one score a completion", "for 4 completions"),
+    unknown_reward: ("tasks.open: ", "'similarty'", "did you mean 'similarity'?"),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_input_is_told_before_any_worker_starts(own: Path, spoil: Callable[[Path], dict[str, Any]]) -> None:
+    status, output = command("run", write_soup_spec(own, **spoil(own)), "--out", own / "run")
+    assert status == 2 and "Traceback" not in output, output
+    assert [part for part in BAD[spoil] if part not in output] == [], output
+    assert not (own / "run").exists()
+
+
+def test_a_reward_that_fails_on_real_completions_stops_early_and_keeps_them(own: Path) -> None:
+    bad = "\n\ndef bad(p, c):\n    return [float('inf') if len(set(c)) < 40 and 'for' not in c else 1.0 for c in c]\n"
+    (own / "rewards.py").write_text(REWARDS + bad)
+    tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}
+    status, output = command("run", write_soup_spec(own, tasks=tasks), "--out", own / "run")
+    assert status == 2 and "tasks.open: non_finite on the base's completions" in output, output
+    assert "what was generated is kept" in output
+    assert list((Path(os.environ["LINES_SWEEP_CACHE"]) / "completions").glob("*.jsonl"))
+
+
+def test_a_reward_that_does_not_vary_is_told_after_the_references(own: Path) -> None:
+    (own / "rewards.py").write_text(REWARDS + "\n\ndef flat(p, c):\n    return [0.25] * len(c)\n")
+    tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:flat"}
+    status, output = command("run", write_soup_spec(own, tasks=tasks), "--out", own / "run")
+    assert status == 2 and "tasks.open: gives 0.25 to all 8 completions of the base" in output, output

@@ -1,0 +1,81 @@
+"""A real `lines ppo` that takes seconds: a tiny random Llama, two Python functions as rewards, a few updates."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
+
+from pipeline.train.language.spec import PpoSpec, load_ppo_spec
+
+REWARDS = '''"""Rewards of the small spec."""
+
+
+def vowels(sources, completions):
+    """Vowels a character."""
+    return [sum(c in "aeiou" for c in text) / (1 + len(text)) for text in completions]
+
+
+def near(sources, completions):
+    """Letters of the completion that the source has, a letter; by both, so that a wrong source shows."""
+    return [sum(c in set(s) for c in t) / (1 + len(t)) - len(s) / 1000 for s, t in zip(sources, completions)]
+
+
+def constant(sources, completions):
+    return [0.25 for _ in completions]
+
+
+def broken(sources, completions):
+    return [float("nan") for _ in completions]
+
+
+def short(sources, completions):
+    return [0.0 for _ in completions][1:]
+
+
+def sure(sources, completions):
+    return [1.0 - 0.001 * (len(text) % 7) for text in completions]
+'''
+
+
+def write_ground(folder: Path) -> Path:
+    """Model, prompts and own.py, in which the rewards are."""
+    write_tiny_llama(folder / "model", layers=2)
+    write_prompts(folder / "prompts", train=24, val=6, test=1)
+    (folder / "own.py").write_text(REWARDS)
+    return folder
+
+
+def small_ppo(ground: Path, **changes: Any) -> dict[str, Any]:
+    """Four steps of SFT, then four updates of eight completions in two ways, with a checkpoint after every second."""
+    return {
+        "name": "small",
+        "base": str(ground / "model"),
+        "prompts": {"source": str(ground / "prompts"), "template": TEMPLATE, "max_source_tokens": 48},
+        "max_new_tokens": 6,
+        "sft": {"steps": 4, "batch_size": 4, "lr": 1e-2, "lora": {"r": 4, "alpha": 8}, "checkpoint_every": 2},
+        "rewards": {name: {"source": f"{ground / 'own.py'}:{name}"} for name in ("vowels", "near")},
+        "lora": {"r": 4, "alpha": 8},
+        "training": {"updates": 4, "batch_size": 8, "lr": 1e-3},
+        "checkpoint_every": 2,
+        "resources": {"pool": "local"},
+        **changes,
+    }
+
+
+def write_ppo(folder: Path, ground: Path, **changes: Any) -> Path:
+    """The spec as a file of `folder`."""
+    path = folder / "ppo.yaml"
+    path.write_text(yaml.safe_dump(small_ppo(ground, **changes), sort_keys=False))
+    return path
+
+
+def read_ppo(folder: Path, ground: Path, **changes: Any) -> PpoSpec:
+    """The spec, read back and checked."""
+    return load_ppo_spec(write_ppo(folder, ground, **changes))
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """SFT model and adapters of a command's folder, byte by byte."""
+    kinds = ("model.safetensors", "adapter_model.safetensors")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}

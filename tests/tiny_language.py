@@ -1,0 +1,104 @@
+"""A tiny random Llama with a real BPE tokenizer, prompts for it, and LoRA adapters on it."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WHAT = ("library", "tool", "daemon", "plugin", "font", "editor", "server", "game")
+FOR = ("reading images", "sending mail", "drawing maps", "testing programs", "playing music", "watching the network")
+IN = ("Python", "Perl", "C", "Java", "Rust")
+HOW = ("It is small and fast.", "It has few dependencies.", "It is used by other packages.", "It comes with examples.")
+TEMPLATE = "Package description: {source}\nSynopsis:"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def row(number: int) -> dict[str, str]:
+    """A package's description and synopsis; numbers below 1,200 give different ones, of different lengths."""
+    rest = number * 467 % 1200  # coprime: neighbours differ in every part
+    rest, what = divmod(rest, len(WHAT))
+    rest, purpose = divmod(rest, len(FOR))
+    more, language = divmod(rest, len(IN))
+    source = f"This package provides a {WHAT[what]} for {FOR[purpose]}, written in {IN[language]}."
+    return {
+        "source": " ".join([source, *HOW[:more]]),
+        "reference": f"{WHAT[what]} for {FOR[purpose]} in {IN[language]}",
+    }
+
+
+def tiny_tokenizer(vocabulary: int = 300) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on the rows: any text can be written in it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((text for number in range(40) for text in row(number).values()), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
+    )
+
+
+def write_tiny_llama(folder: Path, layers: int = 4, hidden: int = 32, seed: int = 0) -> Path:
+    """A random Llama (tied embeddings, context 256) and its tokenizer, as save_pretrained writes them."""
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_prompts(folder: Path, train: int = 32, val: int = 8, test: int = 8) -> Path:
+    """train.jsonl, val.jsonl and test.jsonl of different rows, each with `source` and `reference`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start = 0
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        lines = [json.dumps(row(number)) for number in range(start, start + count)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        start += count
+    return folder
+
+
+def write_adapter(folder: Path, base: Path, seed: int, scale: float = 0.05, rank: int = 4) -> Path:
+    """A LoRA adapter as peft saves it, on every linear module of the blocks.
+
+    Args:
+        folder: where it is written.
+        base: of `write_tiny_llama`.
+        seed: of A and B.
+        scale: standard deviation of B's entries; alpha is twice the rank.
+        rank: of each module.
+    """
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS), task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=scale)
+    adapted.save_pretrained(folder)
+    return folder
