@@ -1,20 +1,22 @@
-"""The chosen weights as files: safetensors that open_clip loads, the recipe, and a model card."""
+"""A candidate's weights as files: what open_clip, peft or transformers load, the recipe, and a model card."""
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from pipeline import tables
 from pipeline.choice import Candidate, choose, judge_all
 from pipeline.learning.gather import gatherer_of_run
 from pipeline.ledger import Ledger
-from pipeline.loading import load_experts, load_model
+from pipeline.loading import Model, load_experts, load_model
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.parameters import near
@@ -28,10 +30,17 @@ from tasks.clip_export import open_clip_config, open_clip_state, trunk_folder, v
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which candidate: the chosen one of an arm and, for an edit, of an expert."""
+    """Which candidate: the chosen one of an arm and, for an edit, of an expert; or the one at a point of its space.
+
+    Attributes:
+        arm: as in the spec.
+        expert: of an edit.
+        point: dimension -> value, such as lambda -> 0.4; {} for what validation chose.
+    """
 
     arm: str
     expert: str = ""
+    point: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(run: Path, wanted: Wanted, output: Path) -> Path:
@@ -50,27 +59,42 @@ def export(run: Path, wanted: Wanted, output: Path) -> Path:
         raise ValueError(f"{output}: exists already; give another folder")
     plan, ledger, history = reopen(run)
     candidate = _chosen(judge_all(plan, ledger, history.proposals), wanted)
-    backbone = _rebuilt(plan, ledger, candidate)
+    model, deltas = _same_checkpoints(plan, ledger)
+    backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    config, words, trunk = open_clip_config(backbone), vocabulary(backbone), trunk_folder(backbone)
     facts = _facts(run, plan, ledger, candidate)
-    metadata = {"recipe": candidate.recipe.canonical().decode(), "recipe_id": candidate.recipe_id}
-    write_safetensors(partial / "open_clip_model.safetensors", open_clip_state(backbone), metadata)
-    _write_json(partial / "open_clip_config.json", config)
+    if backbone is None:
+        from pipeline.export_policy import write_policy  # transformers: not for other exports
+
+        beside: dict[str, Any] = {"library": write_policy(partial, model, deltas, candidate.recipe)}
+    else:
+        beside = _write_open_clip(partial, backbone, candidate)
     _write_json(partial / "recipe.json", facts)
-    context_length = config["model_cfg"]["text_cfg"].get("context_length", 77)
-    beside = {"vocabulary": words.name if words else "", "trunk": trunk.name if trunk else ""}
     used = _used(candidate, list(facts["experts"]))
-    card = _card(facts | beside | {"context_length": context_length, "used": used, "kind": candidate.group.kind})
+    card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not wanted.point})
     (partial / "README.md").write_text(card, encoding="utf-8")
-    if words:
-        shutil.copy(words, partial / words.name)
-    if trunk:
-        shutil.copytree(trunk, partial / trunk.name)
     partial.rename(output)
     return output
+
+
+def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candidate) -> dict[str, Any]:
+    """Weights, configuration and what belongs beside them; returns what the card says of these."""
+    config, words, trunk = open_clip_config(backbone), vocabulary(backbone), trunk_folder(backbone)
+    metadata = {"recipe": candidate.recipe.canonical().decode(), "recipe_id": candidate.recipe_id}
+    write_safetensors(folder / "open_clip_model.safetensors", open_clip_state(backbone), metadata)
+    _write_json(folder / "open_clip_config.json", config)
+    if words:
+        shutil.copy(words, folder / words.name)
+    if trunk:
+        shutil.copytree(trunk, folder / trunk.name)
+    return {
+        "library": "open_clip",
+        "vocabulary": words.name if words else "",
+        "trunk": trunk.name if trunk else "",
+        "context_length": config["model_cfg"]["text_cfg"].get("context_length", 77),
+    }
 
 
 def _chosen(judged: dict[tuple[str, str], list[Candidate]], wanted: Wanted) -> Candidate:
@@ -81,16 +105,38 @@ def _chosen(judged: dict[tuple[str, str], list[Candidate]], wanted: Wanted) -> C
     if wanted.expert not in groups:
         what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert{near(wanted.expert, groups)}"
         raise ValueError(f"--arm {wanted.arm}: {what}")
+    if wanted.point:
+        return _at_point(judged[wanted.arm, wanted.expert], wanted)
     candidate = choose(judged[wanted.arm, wanted.expert])
     if candidate is None:
         raise ValueError(f"--arm {wanted.arm}: chose nothing: no candidate was scored without a failure")
     return candidate
 
 
-def _rebuilt(plan: Plan, ledger: Ledger, candidate: Candidate) -> OpenClipBackbone:
-    """The backbone with the candidate's weights, from the same checkpoints that the run used."""
+def _at_point(found: list[Candidate], wanted: Wanted) -> Candidate:
+    for candidate in found:
+        point = candidate.proposal.point
+        if point.keys() == wanted.point.keys() and all(_same(point[k], v) for k, v in wanted.point.items()):
+            return candidate
+    points = [", ".join(f"{k}={v}" for k, v in c.proposal.point.items()) for c in found]
+    asked = ", ".join(f"{k}={v}" for k, v in wanted.point.items())
+    raise ValueError(f"--point {asked}: was not tried by {wanted.arm}; its points: {'; '.join(points[:12])}")
+
+
+def _same(value: float | int | str, asked: str) -> bool:
+    """A number as a person writes it, or a word."""
+    if isinstance(value, str):
+        return value.replace(" ", "") == asked.replace(" ", "")
+    try:
+        return abs(value - float(asked)) < 1e-6
+    except ValueError:
+        return False
+
+
+def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[Model, dict[str, Mapping[str, Tensor]]]:
+    """The base and the task vectors, from the same checkpoints that the run used."""
     model = load_model(plan.spec, torch.device("cpu"))
-    known, deltas = ledger.identity.checkpoints, {}
+    known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
     if model.fingerprint != known["base"]:
         raise ValueError(f"base: {plan.spec.base}: is {model.fingerprint}, but the run used {known['base']}")
     for expert in load_experts(plan.spec, model):
@@ -98,9 +144,18 @@ def _rebuilt(plan: Plan, ledger: Ledger, candidate: Candidate) -> OpenClipBackbo
             what = f"is {expert.fingerprint}, but the run used {known[expert.name]}"
             raise ValueError(f"experts.{expert.name}: {plan.spec.experts[expert.name]}: {what}")
         deltas[expert.name] = expert.delta
+    return model, deltas
+
+
+def _rebuilt(
+    plan: Plan, ledger: Ledger, candidate: Candidate, model: Model, deltas: Mapping[str, Mapping[str, Tensor]]
+) -> OpenClipBackbone:
+    """The backbone with the candidate's weights."""
     backbone = model.backbone
     if not isinstance(backbone, OpenClipBackbone):
-        raise ValueError(f"backbone.family: {plan.spec.backbone.family}: only open_clip models can be exported")
+        raise ValueError(
+            f"backbone.family: {plan.spec.backbone.family}: only open_clip models, and language models, can be exported"
+        )
     dtype = backbone.dtype
     needs = METHODS[candidate.recipe.method].needs
     gather = gatherer_of_run(plan.spec, model, ledger.identity) if needs else None

@@ -48,7 +48,7 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
     return [
         Figure(
             "Reward while the policies learned",
-            "Means over an update's completions, by each policy's own reward, raw. The first update's are the SFT model's.",
+            "Means over an update's completions, by each policy's own reward, raw. The first are the SFT model's.",
             rewards,
             list(arms.values()),
             _numbers(filled),

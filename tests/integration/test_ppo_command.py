@@ -11,15 +11,18 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from small_ppo import small_ppo, weights, write_ground, write_ppo
-from typer import Typer
 from typer.testing import CliRunner
 
-from pipeline.ppo_command import ppo
+from pipeline.cli import app
+from pipeline.merging.adapters import read_adapter
+from pipeline.merging.checkpoints import read_checkpoint
+from pipeline.merging.sources import locate_adapter
 from tasks.language.causal import build
+from tasks.language.experts import adapter_base
 
-_APP = "import typer; from pipeline.ppo_command import ppo; app = typer.Typer(); app.command()(ppo); app()"
-COMMAND = [sys.executable, "-c", _APP]
+COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()", "ppo"]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +41,7 @@ def undisturbed(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lines(*words: object) -> tuple[int, str]:
     """`lines ppo` in this process: exit status, and the output with its line breaks taken out."""
-    app = Typer()
-    app.command()(ppo)
-    found = CliRunner().invoke(app, [str(w) for w in words])
+    found = CliRunner().invoke(app, ["ppo", *map(str, words)])
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return found.exit_code, " ".join(found.output.split())
@@ -74,11 +75,18 @@ def test_the_folder_holds_what_a_sweep_needs_and_a_report(ground: Path, undistur
 
 
 def test_the_sft_model_and_its_policies_are_base_and_experts(undisturbed: Path) -> None:
-    from tasks.language.models import load_tokenizer
-
-    adapter = json.loads((undisturbed / "policies" / "near" / "adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == str(undisturbed / "sft")
-    assert load_tokenizer(str(undisturbed / "sft")).padding_side == "left" and callable(build)
+    """Read as a sweep reads them: a policy is a low-rank task vector on every linear layer of the blocks."""
+    sft, policy = str(undisturbed / "sft"), str(undisturbed / "policies" / "near")
+    backbone = build(sft, read_checkpoint(sft).state, torch.device("cpu"), torch.float32)
+    backbone.check_expert(policy)
+    assert adapter_base(policy) == sft
+    files = locate_adapter(policy)
+    assert files is not None
+    found = read_adapter(policy, files)
+    shapes = {name: p.shape for name, p in backbone.module.named_parameters()}
+    vector = found.task_vector(backbone.weight_parts(found.factors, policy), shapes)
+    assert set(vector.factors) == {name for name in shapes if name.endswith("_proj.weight")}
+    assert all(bool(vector[name].any()) for name in vector.factors)
 
 
 def test_a_finished_command_is_left_alone_and_a_changed_spec_refused(

@@ -164,6 +164,34 @@ def test_several_samples_of_a_prompt_are_seeded_each(files: Path, tmp_path: Path
     assert len(set(of_one_prompt)) > 1
 
 
+@pytest.mark.parametrize(("arm", "point"), [("LiNeS", "0.5"), ("soup", "0")])
+def test_a_point_is_exported_and_its_card_loads_the_model_that_was_scored(
+    undisturbed: Path, tmp_path: Path, arm: str, point: str
+) -> None:
+    words = ["export", undisturbed, "--arm", arm, "--point", f"lambda={point}", "-o", tmp_path / "out"]
+    status, output = command(*words)
+    assert status == 0, output
+    card = (tmp_path / "out" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("PATH/TO/THIS/FOLDER", str(tmp_path / "out"))
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - a card of our own
+    found = [c for c in rows(undisturbed, "candidates") if c["arm"] == arm]
+    chosen = next(c["recipe_id"] for c in found if json.loads(c["point"])["lambda"] == float(point))
+    kept = [c for c in rows(undisturbed, "completions") if (c["recipe_id"], c["split"]) == (chosen, "test")]
+    tokenizer = names["tokenizer"]
+    for row in kept:
+        ids = tokenizer(row["prompt"], return_tensors="pt")
+        made = names["model"].generate(**ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        text = tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert text.strip() == row["completion"]
+
+
+def test_a_point_that_was_not_tried_is_told(undisturbed: Path, tmp_path: Path) -> None:
+    words = ["export", undisturbed, "--arm", "soup", "--point", "lambda=0.3", "-o", tmp_path / "out"]
+    status, output = command(*words)
+    assert status == 2 and "--point lambda=0.3: was not tried by soup; its points: lambda=0.0; lambda=0.5" in output
+
+
 def other_vocabulary(own: Path) -> dict[str, Any]:
     other = write_tiny_llama(own / "other")
     tokenizer = tiny_tokenizer()

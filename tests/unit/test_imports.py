@@ -28,6 +28,7 @@ HEAVY = {
     "doctor",
     "execute",
     "export",
+    "export_policy",
     "learning",
     "loading",
     "merge_command",

@@ -1,4 +1,4 @@
-"""Proves that the curves of the policies' training are drawn as the table has them, and the page holds what was said."""
+"""Proves that curves of policies' training are drawn as the table has them, and what the page of `lines ppo` says."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,9 @@
 """What a worker is given to do: everything that decides the result, and where it is written."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +11,15 @@ from pipeline.policy_log import TRAINING_FILE
 from pipeline.train.language.spec import PolicyRun, PpoSpec
 from pipeline.train.outputs import LOG, condition
 
+_PACKAGES = ("lines-sweep", "torch", "transformers", "peft", "trl")
 COMPLETIONS_FILE = "completions.parquet"
 #: What a job that was killed before its first checkpoint, or before its end, may have left.
 _LEAVINGS = (LOG, TRAINING_FILE, COMPLETIONS_FILE)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that training stands on."""
+    return {"python": platform.python_version(), **{package: metadata.version(package) for package in _PACKAGES}}
 
 
 @dataclass(frozen=True, slots=True)

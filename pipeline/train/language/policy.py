@@ -21,7 +21,7 @@ from pipeline.tables import write
 from pipeline.train.language import groups, ppo
 from pipeline.train.language.critic import make_critic
 from pipeline.train.language.data import load_data, rows
-from pipeline.train.language.jobs import Job, Told
+from pipeline.train.language.jobs import Job, Told, versions
 from pipeline.train.language.kl import limit, next_coef
 from pipeline.train.language.measure import load_entry, read_measured
 from pipeline.train.language.models import load_plain, model_fingerprint, small_seed, trained, with_factors
@@ -173,6 +173,7 @@ class _Learning:
             "trained_parameters": sum(p.numel() for p in trained(self._policy).values()),
             "seconds": round(seconds, 2),
             "device": job.device_type,
+            "versions": versions(),
         }
         finish(job.folder, result)
 

@@ -44,6 +44,7 @@ def train(stretch: Stretch) -> None:
             **parts,
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.accelerator.print = lambda *_: None  # one line, in the middle of the display
         _accumulate(trainer, stretch)
         trainer.train()
 

@@ -1,15 +1,14 @@
-"""The libraries' own bars, prints and notices are kept off the display."""
+"""The libraries' own bars and notices are kept off the display."""
 
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing of transformers, datasets and trl is printed in the block but errors."""
+    """Of transformers, datasets, peft, accelerate and trl, only errors are told in the block."""
     import datasets
     from transformers.utils import logging as transformers_logging
 
@@ -18,7 +17,7 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     for name in ("trl", "accelerate", "peft"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with redirect_stdout(StringIO()), warnings.catch_warnings():
+    with warnings.catch_warnings():
         for kind in (FutureWarning, UserWarning):
             warnings.simplefilter("ignore", kind)
         yield

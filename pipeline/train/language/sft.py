@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from pipeline.tables import write
 from pipeline.train.language.data import load_data, prompt_ids, rows
-from pipeline.train.language.jobs import Job, Told
+from pipeline.train.language.jobs import Job, Told, versions
 from pipeline.train.language.models import (
     load_plain,
     model_fingerprint,
@@ -159,6 +159,7 @@ class _Training:
             "trained_parameters": count,
             "seconds": round(seconds, 2),
             "device": job.device_type,
+            "versions": versions(),
         }
         finish(job.folder, result)
 
