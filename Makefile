@@ -17,6 +17,8 @@ paper: $(VENV)/.installed  ## Every table and figure of the paper on vision, on 
 
 rewarded-soups: $(VENV)/.installed-language  ## Section 5.4 on a small language model and package descriptions, both built here.
 	$(BIN)/python -m tasks.embedded.language.build
+	$(BIN)/lines ppo examples/rewarded-soups/ppo.yaml --out runs/rewarded-soups/models
+	$(BIN)/lines run examples/rewarded-soups/soups.yaml --out runs/rewarded-soups/run
 
 test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs no GPU and no network.
 	$(BIN)/python -m pytest

@@ -309,5 +309,5 @@ def _known(where: str, name: str, names: dict[str, Any], what: str) -> None:
 
 
 def models() -> list[type[BaseModel]]:
-    """Every model that a spec is made of."""
-    return list(Model.__subclasses__())
+    """Every model that the spec of a run is made of."""
+    return [model for model in Model.__subclasses__() if model.__module__.startswith("pipeline.spec")]

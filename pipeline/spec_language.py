@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from pipeline.spec_values import Model
 
@@ -32,6 +32,17 @@ class Prompts(Model):
         if template.count("{source}") != 1:
             raise ValueError(f"must hold {{source}} once, got {template!r}")
         return template
+
+
+class RewardSpec(BaseModel):
+    """A reward, as a task of a run names it; of `lines ppo`, and so no part of a run's spec."""
+
+    model_config = Model.model_config
+
+    source: str
+    """reward/NAME, or a Python function: FILE.py:FUNCTION or package.module:FUNCTION."""
+    options: dict[str, Any] = {}
+    """What the reward understands, such as model."""
 
 
 class Generation(Model):

@@ -12,10 +12,11 @@ from pipeline.merging.parameters import near
 from pipeline.spec import RunSpec, TaskSpec
 from pipeline.spec_common import ModelSpec
 from pipeline.spec_extends import extended
-from pipeline.spec_language import Prompts, is_reward
+from pipeline.spec_language import Prompts, RewardSpec, is_reward
 from tasks.embedded import pack_names
 
 _M = TypeVar("_M", bound=BaseModel)
+_R = TypeVar("_R", TaskSpec, RewardSpec)
 #: Options of rewards that are paths.
 _PATHS = ("model", "corpus")
 
@@ -130,7 +131,7 @@ def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:
 
 
 def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
-    experts = {name: _fixed(source, folder) for name, source in spec.experts.items()}
+    experts = {name: fixed(source, folder) for name, source in spec.experts.items()}
     changes = {**resolved(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)}
     if spec.generation is not None:
         changes["generation"] = spec.generation.model_copy(
@@ -142,14 +143,15 @@ def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
 def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
     """Fields in which relative paths that exist beside the spec are absolute, so that workers elsewhere find them."""
     return {
-        "base": _fixed(spec.base, folder),
-        "backbone": spec.backbone.model_copy(update={"model": _fixed(spec.backbone.model, folder)}),
+        "base": fixed(spec.base, folder),
+        "backbone": spec.backbone.model_copy(update={"model": fixed(spec.backbone.model, folder)}),
         "tasks": _fixed_tasks(spec.tasks, folder),
-        "plugins": tuple(_fixed(p, folder) for p in spec.plugins),
+        "plugins": tuple(fixed(p, folder) for p in spec.plugins),
     }
 
 
-def _fixed(source: str, folder: Path) -> str:
+def fixed(source: str, folder: Path) -> str:
+    """A path that exists beside the spec, absolute; anything else as it is."""
     if source.startswith("local-dir:"):
         return f"local-dir:{(folder / source.removeprefix('local-dir:')).resolve()}"
     if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
@@ -159,7 +161,7 @@ def _fixed(source: str, folder: Path) -> str:
 
 def fixed_prompts(prompts: Prompts, folder: Path) -> Prompts:
     """Prompts whose source, where it exists beside the spec, is absolute."""
-    return prompts.model_copy(update={"source": _fixed(prompts.source, folder)})
+    return prompts.model_copy(update={"source": fixed(prompts.source, folder)})
 
 
 def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
@@ -171,11 +173,11 @@ def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec
     }
 
 
-def fixed_reward(reward: TaskSpec, folder: Path) -> TaskSpec:
+def fixed_reward(reward: _R, folder: Path) -> _R:
     """A reward whose file, and the paths among its options, are absolute where they exist beside the spec."""
-    options = {k: _fixed(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()}
+    options = {k: fixed(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()}
     file, colon, name = reward.source.rpartition(":")
-    source = f"{_fixed(file, folder)}:{name}" if colon else reward.source
+    source = f"{fixed(file, folder)}:{name}" if colon else reward.source
     return reward.model_copy(update={"source": source, "options": options})
 
 
@@ -183,4 +185,4 @@ def _fixed_task(source: str, folder: Path) -> str:
     """A bare name was taken for an embedded task; where there is none, it is the folder beside the spec."""
     name = source.removeprefix("embedded/")
     bare = name != source and name not in pack_names() and (folder / name).is_dir()
-    return _fixed(name if bare else source, folder)
+    return fixed(name if bare else source, folder)

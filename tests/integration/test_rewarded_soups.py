@@ -164,6 +164,56 @@ def test_several_samples_of_a_prompt_are_seeded_each(files: Path, tmp_path: Path
     assert len(set(of_one_prompt)) > 1
 
 
+def test_three_policies_are_mixed_over_the_simplex(tmp_path: Path) -> None:
+    folder = write_soup(tmp_path / "three", policies=("brief", "open", "rich"))
+    (folder / "more.py").write_text("def words(prompts, completions):\n    return [len(set(c)) for c in completions]\n")
+    spec = soup_spec(controls=[])
+    spec["experts"] |= {"rich": "policies/rich"}
+    spec["tasks"] |= {"rich": "more.py:words"}
+    status, output = command("run", write_soup_spec(folder, **spec), "--out", tmp_path / "run")
+    assert status == 0, output
+    weights = [tuple(c["weights"]) for c in rows(tmp_path / "run", "candidates") if c["arm"] == "LiNeS"]
+    assert len(set(weights)) == 6 and all(sum(w) == pytest.approx(1) and len(w) == 3 for w in weights)
+    assert "ypervolume" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("sampler", [{"sampler": "nsga2", "options": {"population_size": 4}}, {"sampler": "gp"}])
+def test_samplers_search_the_front_over_lambda_alpha_and_beta(
+    files: Path, tmp_path: Path, sampler: dict[str, Any]
+) -> None:
+    arm = {
+        "merge": {"method": "weighted", "lambdas": {"range": [0, 1]}},
+        "scaling": {"function": "linear", "alpha": {"range": [0.5, 1.5]}, "beta": {"range": [0, 1]}},
+        "search": {**sampler, "trials": 12},
+        "select": {"maximise": ['task["brief"]', 'task["open"]']},
+        "test": "every",
+    }
+    spec = write_soup_spec(files, name=str(sampler["sampler"]), arms={"searched": arm}, controls=["reversed"])
+    status, output = command("run", spec, "--out", tmp_path / "run")
+    assert status == 0, output
+    found = [c for c in rows(tmp_path / "run", "candidates") if c["arm"] == "searched"]
+    assert len(found) == 12 and len({c["point"] for c in found}) == 12
+    assert 1 <= sum(c["on_front"] for c in found) <= 12 and all(len(c["objectives"]) == 2 for c in found)
+
+
+def test_full_checkpoints_beside_adapters_are_merged_in_place(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The same policies, one of them as a whole model: completions are the same but for rounding."""
+    own = Path(shutil.copytree(files, tmp_path / "own"))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(own / "sft"), own / "policies" / "open")
+    shutil.rmtree(own / "policies" / "open")
+    model.merge_and_unload().save_pretrained(own / "policies" / "open")
+    status, output = command("run", write_soup_spec(own, controls=[]), "--out", tmp_path / "run")
+    assert status == 0, output
+    made = {}
+    for name, run in (("whole", tmp_path / "run"), ("apart", undisturbed)):
+        ids = {c["recipe_id"]: (c["arm"], c["point"]) for c in rows(run, "candidates") if c["arm"] in ("soup", "LiNeS")}
+        kept = [c for c in rows(run, "completions") if c["recipe_id"] in ids]
+        made[name] = {(ids[c["recipe_id"]], c["split"], c["index"]): c["completion"] for c in kept}
+    assert made["whole"].keys() == made["apart"].keys()
+    same = sum(made["whole"][key] == made["apart"][key] for key in made["whole"])
+    assert same >= 0.95 * len(made["whole"])
+
+
 @pytest.mark.parametrize(("arm", "point"), [("LiNeS", "0.5"), ("soup", "0")])
 def test_a_point_is_exported_and_its_card_loads_the_model_that_was_scored(
     undisturbed: Path, tmp_path: Path, arm: str, point: str

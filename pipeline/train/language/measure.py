@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from pipeline.spec_language import RewardSpec
 from pipeline.train.language.data import load_data
 from pipeline.train.language.jobs import Job, Told
 from pipeline.train.language.models import load_plain
 from pipeline.train.language.quiet import quiet
 from pipeline.train.language.rewards import Centring
 from pipeline.train.language.sampling import SAMPLED, complete, score, summary, write_completions
-from pipeline.train.language.spec import RewardEntry
 from pipeline.train.outputs import RESULT, finish
 from tasks.language.base import Prompt, Reward
 from tasks.language.models import load_tokenizer
@@ -52,7 +52,7 @@ def measure(job: Job, tell: Callable[[Told], None]) -> None:
     tell(Told(job.total, job.total, ""))
 
 
-def load_entry(name: str, entry: RewardEntry, device_type: str) -> Reward:
+def load_entry(name: str, entry: RewardSpec, device_type: str) -> Reward:
     """The reward of a spec.
 
     Raises:

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from pipeline.merging.parameters import look_up
 from pipeline.spec import Resources
-from pipeline.spec_language import Prompts
-from pipeline.spec_load import checked, read_mapping
+from pipeline.spec_language import Prompts, RewardSpec
+from pipeline.spec_load import checked, fixed, fixed_prompts, fixed_reward, read_mapping
 from pipeline.spec_values import Model
 
 _NAME = r"^[\w][\w.+-]*$"
@@ -49,15 +49,6 @@ class Sft(Model):
     """Of the order of pairs, dropout and the first factors of LoRA."""
     checkpoint_every: int = Field(50, ge=1)
     """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
-
-
-class RewardEntry(Model):
-    """What a policy is rewarded by, as a task of a run names it."""
-
-    source: str
-    """reward/NAME, or a Python function: FILE.py:FUNCTION or package.module:FUNCTION."""
-    options: dict[str, Any] = {}
-    """What the reward understands, such as model."""
 
 
 class Training(Model):
@@ -149,7 +140,7 @@ class PpoSpec(Model):
     """The longest completion, in tokens."""
     sft: Sft | None
     """How the SFT model is made; null where the base is one already."""
-    rewards: dict[_Name, RewardEntry] = Field(min_length=1)
+    rewards: dict[_Name, RewardSpec] = Field(min_length=1)
     """Rewards by name."""
     policies: dict[_Name, PolicyEntry] = {}
     """Policies by name; one for each reward, of its name, where left out."""
@@ -160,8 +151,7 @@ class PpoSpec(Model):
     training: Training = Training()
     """How policies are trained."""
     reward_centring: Literal["sft", "reference", "none"] = "sft"
-    """What policies see of a raw reward: sft: less the mean, over the deviation, of the SFT model's own completions on
-    val; reference: of the reward less that of the prompt's reference text, the same; none: as it is."""
+    """sft: a reward less the mean of the SFT model's, over its deviation; reference: less the reference's too; none."""
     kl: Kl = Kl()
     """What holds policies near the SFT model."""
     checkpoint_every: int = Field(5, ge=1)
@@ -239,18 +229,6 @@ def load_ppo_spec(path: Path) -> PpoSpec:
     """
     spec = checked(PpoSpec, read_mapping(path, PpoSpec), str(path))
     folder = path.parent
-    prompts = spec.prompts.model_copy(update={"source": _fixed(spec.prompts.source, folder)})
-    rewards = {name: _fixed_reward(entry, folder) for name, entry in spec.rewards.items()}
-    return spec.model_copy(update={"base": _fixed(spec.base, folder), "prompts": prompts, "rewards": rewards})
-
-
-def _fixed_reward(entry: RewardEntry, folder: Path) -> RewardEntry:
-    file, colon, function = entry.source.partition(".py:")
-    source = f"{_fixed(f'{file}.py', folder)}:{function}" if colon else entry.source
-    options = {k: _fixed(v, folder) if isinstance(v, str) else v for k, v in entry.options.items()}
-    return RewardEntry(source=source, options=options)
-
-
-def _fixed(source: str, folder: Path) -> str:
-    """A path that exists beside the spec, absolute; anything else as it is."""
-    return str((folder / source).resolve()) if source and (folder / source).exists() else source
+    rewards = {name: fixed_reward(entry, folder) for name, entry in spec.rewards.items()}
+    changes = {"base": fixed(spec.base, folder), "prompts": fixed_prompts(spec.prompts, folder), "rewards": rewards}
+    return spec.model_copy(update=changes)

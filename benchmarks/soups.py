@@ -1,0 +1,201 @@
+"""Rewarded soups on SmolLM2: tokens a second against bare `generate`, and generation beside scoring against in turns.
+
+Both need the models that `make rewarded-soups` builds first; adapters and the reward of GPT-2's size have random
+weights, as speed does not depend on them. Everything uses one thread a process, but for the serial side with two. What
+is timed begins once workers have loaded. Run: python -m benchmarks.soups
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig, GPT2Config, GPT2ForSequenceClassification
+
+from pipeline.cluster import local_ray
+from pipeline.ledger import Identity, Ledger
+from pipeline.loading import prepare
+from pipeline.messages import COMPLETIONS, EvalRequest, ShardScore
+from pipeline.policy_worker import PolicyWorker, make_policy_worker
+from pipeline.pool import LocalPool
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.recipe import Recipe
+from pipeline.scorer import Scorer, make_scorer
+from pipeline.spec import RunSpec
+from pipeline.spec_load import parse_spec
+from pipeline.staged_pool import StagedPool
+from tasks.language.models import load_causal, load_tokenizer, model_folder
+
+BASE = "embedded/smollm2"
+TEMPLATE = "Package description: {source}\nSynopsis:"
+NEW_TOKENS = 16
+SOUP = Recipe.make("weighted", "linear", 1, 1, (0.4, 0.6))
+
+
+def write_models(folder: Path) -> None:
+    """Two adapters of rank 16 on every linear layer, and a classifier of the size of the paper's first reward."""
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(load_causal(BASE, torch.float32), config)
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=1e-3)
+        model.save_pretrained(str(folder / name))
+    tokenizer = load_tokenizer(BASE)
+    config = GPT2Config(vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    GPT2ForSequenceClassification(config).save_pretrained(folder / "reward")
+    tokenizer.save_pretrained(folder / "reward")
+
+
+def spec_of(folder: Path, prompts: int, batch: int) -> RunSpec:
+    """Two rewards, as in the paper: a classifier of 124 M parameters, and a light one."""
+    return parse_spec(
+        {
+            "name": "benchmark",
+            "backbone": {"family": "causal", "model": str(model_folder(BASE))},
+            "base": str(model_folder(BASE)),
+            "experts": {name: str(folder / name) for name in ("first", "second")},
+            "generation": {
+                "prompts": {
+                    "source": "embedded/packages",
+                    "template": TEMPLATE,
+                    "max_source_tokens": 48,
+                    "limits": {"val": prompts, "test": batch},
+                },
+                "max_new_tokens": NEW_TOKENS,
+                "batch_size": batch,
+            },
+            "tasks": {
+                "first": {"source": "reward/classifier", "options": {"model": str(folder / "reward")}},
+                "second": {"source": "reward/similarity", "options": {"model": "embedded/minilm"}},
+            },
+            "arms": {"soup": {"merge": {"method": "weighted", "lambdas": 2}}},
+        }
+    )
+
+
+def requests(identity: Identity, spec: RunSpec, tasks: list[str]) -> list[EvalRequest]:
+    """Every shard of one candidate on validation."""
+    return Ledger(identity, spec.shard_size, {}).requests(SOUP, tasks, "val")
+
+
+def bare(worker: PolicyWorker, batch: int) -> Callable[[], int]:
+    """`generate` of the merged model over the same batches; returns the tokens that it made."""
+    tokenizer, prompts = load_tokenizer(BASE), [p.text for p in worker._prompts["val"]]
+    model: Any = load_causal(BASE, torch.float32)
+    _, factors = worker.policy._candidates.factors(SOUP)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        for name, factor in factors.items():
+            model.get_parameter(name).add_(factor.dense())
+    ends: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, **ends)  # type: ignore[no-untyped-call]
+    parts = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
+    inputs = [tokenizer(part, padding=True, return_tensors="pt") for part in parts]
+
+    @torch.inference_mode()
+    def work() -> int:
+        made = 0
+        for part in inputs:
+            tokens = model.generate(**part, generation_config=config)[:, part["input_ids"].shape[1] :]
+            made += int((tokens != tokenizer.pad_token_id).sum())
+        return made
+
+    return work
+
+
+def timed(sides: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, tuple[float, int]]:
+    """Side -> (median seconds, what it returned); sides take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, int] = {}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            started = time.perf_counter()
+            found[name] = work()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: (statistics.median(values), found[name]) for name, values in seconds.items()}
+
+
+def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
+    """Tokens a second: a worker with adapters beside the model, and bare generate of the merged one."""
+    torch.set_num_threads(1)
+    spec = spec_of(folder, prompts, batch)
+    worker = PolicyWorker(spec)
+    wanted = requests(worker._identity, spec, ["first"])
+    wanted = [replace(request, task=COMPLETIONS) for request in wanted]
+
+    def ours() -> int:
+        before = worker._engine.tokens  # type: ignore[attr-defined]
+        for request in wanted:
+            worker.evaluate(request)
+        return int(worker._engine.tokens - before)  # type: ignore[attr-defined]
+
+    found = timed({"bare": bare(worker, batch), "worker": ours}, rounds)
+    rates = {name: tokens / seconds for name, (seconds, tokens) in found.items()}
+    for name, (seconds, tokens) in found.items():
+        print(f"{name}: {tokens} tokens in {seconds:.1f} s, {rates[name]:.1f} tokens/s")
+    print(f"overhead of the worker: {rates['bare'] / rates['worker']:.3f} (aim: at most 1.1)")
+
+
+def drain(pool: StagedPool, wanted: list[EvalRequest]) -> int:
+    """Every request answered by a score; returns how many."""
+    pool._made.clear()
+    pool.submit(wanted)
+    answers = []
+    while len(answers) < len(wanted):
+        answers += pool.wait(timeout=5.0)
+    assert all(isinstance(a, ShardScore) for a in answers), answers
+    return len(answers)
+
+
+def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
+    """One candidate's shards: an actor that generates beside one a reward, against one process that takes turns."""
+    spec = spec_of(folder, prompts, batch)
+    identity = prepare(spec, "cpu", lambda what, done, total: None)
+    wanted = requests(identity, spec, list(spec.tasks))
+    serial = StagedPool(LocalPool(PolicyWorker(spec)), {t: LocalPool(Scorer(spec, t)) for t in spec.tasks})
+
+    def with_threads(threads: int) -> int:
+        torch.set_num_threads(threads)
+        return drain(serial, wanted)
+
+    with local_ray(num_cpus=2):
+        generators = RayPool(partial(make_policy_worker, spec=spec), ActorShape(1))
+        scorers = {t: RayPool(partial(make_scorer, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
+        staged = StagedPool(generators, scorers)
+        drain(staged, wanted[:2])  # until everyone has loaded
+        sides = {
+            "serial, 1 thread": partial(with_threads, 1),
+            "serial, 2 threads": partial(with_threads, 2),
+            "staged": partial(drain, staged, wanted),
+        }
+        found = timed(sides, rounds)
+        staged.close()
+    for name, (seconds, scores) in found.items():
+        print(f"{name}: {scores} shards scored in {seconds:.1f} s")
+    for name in ("serial, 1 thread", "serial, 2 threads"):
+        print(f"staged against {name}: {found[name][0] / found['staged'][0]:.2f} times as fast (aim: 1.3)")
+
+
+def main() -> None:
+    """Print both figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_models(Path(folder))
+        overhead(Path(folder), arguments.prompts, arguments.rounds, arguments.batch)
+        overlap(Path(folder), arguments.prompts, arguments.rounds, arguments.batch)
+
+
+if __name__ == "__main__":
+    main()
