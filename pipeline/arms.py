@@ -172,7 +172,7 @@ def _group(
     soup: tuple[int, ...] = ()
     if arm.merge is not None and arm.merge.lambdas is not None:
         weights = (0,) * len(spec.experts)
-        soup = tuple(i for i, e in enumerate(spec.experts) if e in (arm.experts or spec.experts))
+        soup = _soup_places(arm.experts or tuple(spec.experts), spec)
         dims += lambda_dimensions(arm.merge.lambdas, len(soup))
     if arm.merge is not None and arm.merge.weights:
         weights = tuple(_slot(f"weights.{e}", arm.merge.weights.get(e, 0.0), dims) for e in spec.experts)
@@ -198,6 +198,15 @@ def _group(
         control=control[1],
         test_all=arm.test == "every",
     )
+
+
+def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:
+    """Raises ValueError: the experts stand in another order than the run's, so that lambdas could be read in either."""
+    ordered = [e for e in spec.experts if e in used]
+    if ordered != list(used):
+        order, got = ", ".join(ordered), ", ".join(used)
+        raise ValueError(f"experts: must stand in the run's order, {order}, as that is the order of lambdas, got {got}")
+    return tuple(i for i, e in enumerate(spec.experts) if e in used)
 
 
 def roles(spec: RunSpec, targets: list[str]) -> dict[str, Role]:
@@ -227,7 +236,8 @@ def pre_trained(spec: RunSpec) -> Group:
     arm = Arm(edit=(next(iter(spec.experts)),), scaling=Scaling(alpha=0.0))
     targets = [spec.target(e) for e in spec.experts]
     template = Template("zero", "constant", 0, 0, (), {})
-    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, arm.search, ("accuracy",))
+    shown = ("accuracy",) if spec.generation is None else ("reward",)
+    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, arm.search, shown)
 
 
 def is_fine_tuned(group: Group) -> bool:

@@ -12,7 +12,7 @@ from search.proposer import Proposal
 
 #: The metric of tasks that are rewards.
 REWARD = "reward"
-#: Rewards whose standard deviation is below this part of their mean are all the same, but for rounding.
+#: Rewards whose standard deviation is at most this part of their mean are all the same, but for rounding.
 _SAME = 1e-7
 
 
@@ -99,7 +99,7 @@ def check_rewards(ledger: Ledger, known: References) -> None:
                 "another --out: what was generated is kept, and will be scored as it is"
             )
         value, spread, count = known.control[task], known.spread[task], identity.tasks[task][1]
-        if count > 1 and spread <= _SAME * max(1.0, abs(value)):
+        if spread <= _SAME * abs(value):
             raise ValueError(
                 f"tasks.{task}: gives {value:.6g} to all {count} completions of the base, so it compares nothing: "
                 "check its model, label and inputs, and that completions are not all alike or empty"

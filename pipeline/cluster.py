@@ -10,7 +10,7 @@ import ray
 from ray._private import ray_constants
 
 from pipeline.ray_pool import ActorShape
-from pipeline.spec import Resources
+from pipeline.spec_resources import Resources
 
 #: Bytes of the object store: requests and scores are small, weights never travel.
 _OBJECT_STORE = 100 * 2**20
@@ -94,9 +94,9 @@ def staged_shapes(resources: Resources, rewards: int) -> tuple[ActorShape, Actor
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     asked, each = resources.per_reward, resources.per_worker
     of_reward = (_REWARD_GPU if gpus else 0.0) if asked.num_gpus == "auto" else asked.num_gpus
-    left_cpus, left_gpus = cpus - rewards * asked.num_cpus, gpus - rewards * of_reward
-    # On one GPU, a worker that asks for nothing in particular takes what the rewards leave.
-    whole = max(0.0, 1.0 - rewards * of_reward) if gpus == 1 else 1.0
+    left_cpus, left_gpus = cpus - rewards * asked.num_cpus, round(gpus - rewards * of_reward, 4)
+    # On one GPU, a worker that asks for nothing in particular takes what the rewards leave, if that is anything.
+    whole = left_gpus if gpus == 1 and left_gpus > 0 else 1.0
     num_gpus = (whole if gpus else 0.0) if each.num_gpus == "auto" else each.num_gpus
     if num_gpus > left_gpus or each.num_cpus > left_cpus:
         raise ValueError(

@@ -41,6 +41,7 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
 
     Raises:
         OSError: the folder cannot be written.
+        ValueError: a run of rewards has lost its prompts.parquet.
     """
     entries = list(_entries(plan, ledger, proposals))
     refs = {split: references(plan, ledger, split) for split in ("val", "test")}
@@ -56,21 +57,38 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
 
 
 def _completion_rows(folder: Path, plan: Plan, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
-    """Every completion that was scored in full, beside its prompt; the first reward's scores carry them."""
+    """Every completion of what a reward has scored in full, beside its prompt.
+
+    Raises:
+        ValueError: the prompts are no longer beside the journal.
+    """
     assert plan.spec.generation is not None
-    samples, first = plan.spec.generation.samples, next(iter(plan.spec.tasks))
+    samples = plan.spec.generation.samples
+    said = {(r, split): texts for r in recipe_ids for split in ("val", "test") if (texts := _texts(r, split, ledger))}
+    if not said:  # a run that was stopped early may not even have kept its prompts
+        return []
+    path = folder / "prompts.parquet"
+    if not path.is_file():
+        raise ValueError(f"{path}: is gone, and completions stand beside their prompts: `lines run` writes it anew")
     prompts: dict[str, list[Row]] = {"val": [], "test": []}
-    for row in tables.read(folder / "prompts.parquet", tables.PROMPTS).to_pylist():
+    for row in tables.read(path, tables.PROMPTS).to_pylist():
         prompts[row["split"]].append(row)
     rows: list[Row] = []
-    for recipe_id in recipe_ids:
-        for split, asked in prompts.items():
-            texts = [text for score in ledger.scores(recipe_id, first, split) or [] for text in score.texts]
-            for index, text in enumerate(texts):
-                of = asked[index // samples]
-                line: Row = {"recipe_id": recipe_id, "split": split, "index": index, "completion": text}
-                rows.append(line | {"prompt": of["prompt"], "reference": of["reference"]})
+    for (recipe_id, split), texts in said.items():
+        for index, text in enumerate(texts):
+            of = prompts[split][index // samples]
+            line: Row = {"recipe_id": recipe_id, "split": split, "index": index, "completion": text}
+            rows.append(line | {"prompt": of["prompt"], "reference": of["reference"]})
     return rows
+
+
+def _texts(recipe_id: str, split: str, ledger: Ledger) -> list[str]:
+    """A candidate's completions in order; of each shard some reward's score carries them. None where one lacks them."""
+    scored = [found for task in ledger.identity.tasks if (found := ledger.scores(recipe_id, task, split))]
+    carried = {score.request.shard: score.texts for found in scored for score in found if score.texts}
+    if not scored or len(carried) < len(scored[0]):
+        return []
+    return [text for shard in range(len(carried)) for text in carried[shard]]
 
 
 def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.append_log import AppendLog, LockedError, Record, read_records
+from pipeline.journal import parse_request, request_fields
 from pipeline.messages import Completions, EvalRequest
-from pipeline.recipe import Recipe
 
 #: Raised whenever the same weights and prompts come to give other completions.
 _FORMAT = "1"
@@ -36,7 +36,7 @@ class CompletionCache:
     def get(self, request: EvalRequest) -> Completions | None:
         """The answer to `request`, if it is known; generated without any time of this run's."""
         found = self._known.get(_key(request))
-        return None if found is None else replace(found, request=request, seconds=(0.0, 0.0), tokens=0)
+        return None if found is None else replace(found, request=request, seconds=(0.0, 0.0))
 
     def add(self, found: Completions) -> None:
         """Keep new completions, for later runs once there are enough of them, or at the next `flush`."""
@@ -63,11 +63,9 @@ def _key(request: EvalRequest) -> _Key:
 
 
 def _record(found: Completions) -> Record:
-    request = found.request
-    where = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
     return {
         "record": "completions",
-        "request": [*where, request.shard, request.start, request.stop],
+        "request": request_fields(found.request),
         "texts": list(found.texts),
         "alpha": found.alpha,
         "worker": found.worker,
@@ -75,6 +73,5 @@ def _record(found: Completions) -> Record:
 
 
 def _parse(record: Record) -> Completions:
-    recipe, *rest = record["request"]
-    request = EvalRequest(Recipe.from_json(recipe), *rest)
-    return Completions(request, tuple(record["texts"]), record["alpha"], worker=record["worker"])
+    request, texts = parse_request(record["request"]), tuple(record["texts"])
+    return Completions(request, texts, record["alpha"], worker=record["worker"])

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bars
 
 from pipeline.cluster import actor_shape, local_ray, staged_shapes
 from pipeline.completion_cache import CompletionCache
+from pipeline.journal import read_history
 from pipeline.ledger import Identity
 from pipeline.loading import prepare
 from pipeline.plan import Plan
@@ -20,7 +21,7 @@ from pipeline.ray_pool import RayPool
 from pipeline.run import run
 from pipeline.score_cache import ScoreCache
 from pipeline.spec import RunSpec
-from pipeline.staged_pool import StagedPool
+from pipeline.staged_pool import StagedPool, completions_of
 from pipeline.worker import Worker, make_worker
 from tasks.cache import cache_root
 
@@ -105,13 +106,17 @@ def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Whe
 
     prompts = keep_inputs(spec, where.folder)
     cache = CompletionCache(cache_root(), completions_context(spec, identity, prompts)) if where.use_cache else None
+    known = completions_of(read_history(where.folder).answers.values())
+    prepared = {task: fingerprint for task, (fingerprint, _, _) in identity.tasks.items()}
     if spec.resources.pool == "local":
-        scorers = {task: LocalPool(Scorer(spec, task, device_type=device_type)) for task in spec.tasks}
-        return StagedPool(LocalPool(PolicyWorker(spec, device_type=device_type)), scorers, cache)
+        scorers = {task: LocalPool(Scorer(spec, task, prepared[task], device_type=device_type)) for task in spec.tasks}
+        return StagedPool(LocalPool(PolicyWorker(spec, device_type=device_type)), scorers, cache, known)
     shape, of_reward = staged_shapes(spec.resources, len(spec.tasks))
     reward_device = "cuda" if of_reward.num_gpus else "cpu"
+    make = partial(make_scorer, spec=spec, device_type=reward_device)
     actors = {
-        task: RayPool(partial(make_scorer, spec=spec, task=task, device_type=reward_device), of_reward)
+        task: RayPool(partial(make, task=task, prepared=prepared[task]), of_reward, f"reward-{task}")
         for task in spec.tasks
     }
-    return StagedPool(RayPool(partial(make_policy_worker, spec=spec, device_type=device_type), shape), actors, cache)
+    generators = RayPool(partial(make_policy_worker, spec=spec, device_type=device_type), shape)
+    return StagedPool(generators, actors, cache, known)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.loading import Model
-from pipeline.merging.adapted import Candidates, may_stay_apart
+from pipeline.merging.adapted import Candidates
+from pipeline.merging.edited import Edited
 from pipeline.merging.lowrank import LowRankDelta
 from pipeline.merging.resident import ResidentModel
 from pipeline.recipe import Recipe
@@ -33,7 +34,10 @@ def write_policy(folder: Path, model: Model, deltas: Mapping[str, Mapping[str, T
     backbone = as_policy(model.backbone)
     backbone.tokenizer.save_pretrained(str(folder))
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
-    if may_stay_apart(backbone.module, list(deltas.values()), [recipe.method]) and _plain(backbone.module, low):
+    edited = Edited(backbone, [recipe.method])
+    for delta in deltas.values():
+        edited.add(delta)
+    if edited.apart and _plain(backbone.module, low):
         _, factors = Candidates(backbone.module, backbone.layer_map, low, CPU).factors(recipe)
         if factors:
             pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
@@ -41,6 +45,7 @@ def write_policy(folder: Path, model: Model, deltas: Mapping[str, Mapping[str, T
             return "peft"
     base = model.base.tensors
     resident = ResidentModel(backbone.module, backbone.layer_map, base, deltas, CPU, backbone.dtype)
+    resident.sizes = edited.sizes
     resident.materialise(recipe)
     assert isinstance(backbone.module, PreTrainedModel)
     backbone.module.save_pretrained(str(folder))

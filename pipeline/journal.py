@@ -116,9 +116,7 @@ def read_history(folder: Path) -> History:
 
 def answer_record(answer: ShardScore | Failure) -> Record:
     """One line of JSON for a score or a failure."""
-    request = answer.request
-    what = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
-    record: Record = {"request": [*what, request.shard, request.start, request.stop], "worker": answer.worker}
+    record: Record = {"request": request_fields(answer.request), "worker": answer.worker}
     if isinstance(answer, Failure):
         return {"record": "failure", **record, "kind": answer.kind, "cause": answer.cause}
     stats = answer.stats
@@ -137,8 +135,7 @@ def answer_record(answer: ShardScore | Failure) -> Record:
 
 def parse_answer(kind: str, record: Record) -> ShardScore | Failure:
     """Inverse of `answer_record`."""
-    recipe, *rest = record["request"]
-    request = EvalRequest(Recipe.from_json(recipe), *rest)
+    request = parse_request(record["request"])
     if kind == "failure":
         return Failure(request, record["kind"], record["cause"], record["worker"])
     stats = Stats(*record["stats"])
@@ -146,6 +143,18 @@ def parse_answer(kind: str, record: Record) -> ShardScore | Failure:
     rebuild, evaluate = record["seconds"]
     note, texts = record.get("note", {}), tuple(record.get("texts", ()))
     return ShardScore(request, stats, outcomes, record["alpha"], (rebuild, evaluate), record["worker"], note, texts)
+
+
+def request_fields(request: EvalRequest) -> list[Any]:
+    """A request as a JSON array."""
+    what = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
+    return [*what, request.shard, request.start, request.stop]
+
+
+def parse_request(fields: list[Any]) -> EvalRequest:
+    """Inverse of `request_fields`."""
+    recipe, *rest = fields
+    return EvalRequest(Recipe.from_json(recipe), *rest)
 
 
 def _pack(outcomes: npt.NDArray[Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.ledger import Identity
-from pipeline.merging.adapted import may_stay_apart
 from pipeline.merging.adapters import Adapter, adapter_fingerprint, read_adapter
 from pipeline.merging.checkpoints import fingerprint, read_checkpoint
 from pipeline.merging.deltas import Named, layer_sizes, norm, task_vector
+from pipeline.merging.edited import Edited, merge_methods
 from pipeline.merging.lowrank import LowRankDelta
 from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.sources import locate, locate_adapter
@@ -222,25 +222,13 @@ def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
     return tasks
 
 
-def merge_methods(spec: RunSpec) -> tuple[str, ...]:
-    """The merge methods that the spec's arms name."""
-    return tuple(dict.fromkeys(arm.merge.method for arm in spec.arms.values() if arm.merge and arm.merge.method))
-
-
-def edited_by(model: Model, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> frozenset[str]:
-    """The parameters with factors, where a language model's adapters are to stay beside it; none where they are not."""
-    if model.backbone.family != "causal" or not may_stay_apart(model.backbone.module, deltas, methods):
-        return frozenset()
-    return frozenset(name for delta in deltas if isinstance(delta, LowRankDelta) for name in delta.factors)
-
-
 def identify(
     spec: RunSpec,
     model: Model,
     experts: Mapping[str, str],
     tasks: Mapping[str, Scored],
     device: torch.device,
-    edited: Collection[str] = (),
+    edited: Edited | None = None,
 ) -> Identity:
     """What scores stand on.
 
@@ -250,16 +238,13 @@ def identify(
         experts: name -> fingerprint, in the order of the spec.
         tasks: every task of the run.
         device: what kind of device evaluates.
-        edited: the parameters with factors, where adapters stay beside the model; see `edited_by`.
+        edited: what the policies of a run of rewards change; of all others, every parameter counts.
     """
-    parameters = dict(model.backbone.module.named_parameters())
-    sizes = layer_sizes(model.backbone.layer_map, {n: parameters[n] for n in edited}) if edited else model.sizes
+    sizes = model.sizes if edited is None else edited.sizes
     library = "open_clip" if spec.generation is None else "transformers"
     version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
     checkpoints = {"base": model.fingerprint, **experts}
-    # Mean and standard deviation are applied on the device, so they are in no data set's fingerprint.
-    inputs = repr(model.backbone.preprocess) if isinstance(model.backbone, ImageTextBackbone) else ""
-    text = "\0".join([spec.backbone.family, spec.backbone.model, inputs, *checkpoints.values()])
+    text = "\0".join([spec.backbone.family, spec.backbone.model, _inputs(model.backbone), *checkpoints.values()])
     return Identity(
         fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
         tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},
@@ -268,9 +253,17 @@ def identify(
         outside_size=sizes.outside,
         checkpoints=checkpoints,
         numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, {library} {version}"
-        + ", adapters apart" * bool(edited),
+        + ", adapters apart" * (edited is not None and edited.apart),
         targets={expert: spec.target(expert) for expert in spec.experts},
     )
+
+
+def _inputs(backbone: Backbone) -> str:
+    """What is done to data before the weights see them, where no data set's fingerprint says it."""
+    if isinstance(backbone, ChecksPolicies):
+        return backbone.inputs
+    # Mean and standard deviation are applied on the device.
+    return repr(backbone.preprocess) if isinstance(backbone, ImageTextBackbone) else ""
 
 
 def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
@@ -288,12 +281,12 @@ def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
     check_present(spec)
     report("reading base", 0, 1)
     model = load_model(spec, torch.device("cpu"))
-    experts, low = {}, list[Mapping[str, Tensor]]()
+    experts, edited = {}, None if spec.generation is None else Edited(model.backbone, merge_methods(spec))
     for expert in load_experts(spec, model):
         experts[expert.name] = expert.fingerprint
-        low += [expert.delta] if isinstance(expert.delta, LowRankDelta) else []
+        if edited is not None:
+            edited.add(expert.delta)
         report(f"checked {expert.name}", len(experts), len(spec.experts))
-    edited = edited_by(model, low, merge_methods(spec)) if len(low) == len(experts) else ()
     tasks = _scored(spec, model, report)
     return identify(spec, model, experts, tasks, torch.device(device_type), edited)
 
@@ -301,11 +294,7 @@ def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
 def _scored(spec: RunSpec, model: Model, report: Report) -> Mapping[str, Scored]:
     if spec.generation is None:
         return load_tasks(spec, model, report)
-    from pipeline.rewards import (
-        as_policy,
-        prompts_of,
-        reward_tasks,
-    )  # transformers: seconds that other runs need not wait
+    from pipeline.rewards import as_policy, prompts_of, reward_tasks  # transformers: other runs need not wait for it
 
     report("reading prompts and rewards", 0, 1)
     return reward_tasks(spec, prompts_of(spec, as_policy(model.backbone)))

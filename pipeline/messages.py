@@ -48,7 +48,7 @@ class ShardScore:
         seconds: (rebuilding the weights, evaluating), on the worker.
         worker: the worker's name.
         note: what a method that learns from data says of itself: seconds, peak_bytes, coefficients; {} for others.
-        texts: the completions that a reward scored; the first of a run's rewards carries them, for all of these.
+        texts: the completions that a reward scored; the reward that is asked first for a shard carries them.
     """
 
     request: EvalRequest
@@ -75,7 +75,6 @@ class Completions:
         alpha: the recipe's alpha as a number.
         seconds: (setting the weights, generating), on the worker.
         worker: the worker's name.
-        tokens: generated in all.
     """
 
     request: EvalRequest
@@ -83,7 +82,6 @@ class Completions:
     alpha: float
     seconds: tuple[float, float] = (0.0, 0.0)
     worker: str = ""
-    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

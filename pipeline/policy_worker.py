@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.loading import Model, edited_by, identify, load_experts, load_model, merge_methods
+from pipeline.loading import Model, identify, load_experts, load_model
 from pipeline.merging.adapted import AdaptedModel, Candidates
+from pipeline.merging.edited import Edited, merge_methods
 from pipeline.merging.lowrank import LowRankDelta
 from pipeline.merging.resident import Applied, ResidentModel
 from pipeline.messages import Completions, EvalRequest, WorkerInfo
@@ -51,14 +52,14 @@ class PolicyWorker:
         model = load_model(spec, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(spec, backbone)
-        fingerprints, deltas = {}, {}
+        fingerprints, deltas, edited = {}, {}, Edited(backbone, merge_methods(spec))
         for expert in load_experts(spec, model):
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
-        edited = edited_by(model, list(deltas.values()), merge_methods(spec))
+            edited.add(expert.delta)
         tasks = reward_tasks(spec, prompts)
         self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
         self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
-        self.policy, self._engine = _engine(spec, model, deltas, bool(edited))
+        self.policy, self._engine = _engine(spec, model, deltas, edited)
         self._holds: tuple[Recipe, Applied] | None = None
 
     def info(self) -> WorkerInfo:
@@ -87,22 +88,23 @@ class PolicyWorker:
 
 
 def _engine(
-    spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], apart: bool
+    spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
 ) -> tuple[Policy, Engine]:
     """What sets candidates, and what completes prompts with them."""
     backbone = as_policy(model.backbone)
     module, device = backbone.module, backbone.device
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
     if on_vllm(spec):
-        if not apart:
+        if not edited.apart:
             raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums of shares")
         policy = VllmPolicy(spec.backbone.model, Candidates(module, backbone.layer_map, low, device), spec.seed)
         return policy, policy.engine
     engine = TransformersEngine(module, backbone.tokenizer, device)
-    if apart:
+    if edited.apart:
         return AdaptedModel(module, Candidates(module, backbone.layer_map, low, device), backbone.dtype), engine
-    base = model.base.tensors
-    return ResidentModel(module, backbone.layer_map, base, deltas, device, backbone.dtype), engine
+    resident = ResidentModel(module, backbone.layer_map, model.base.tensors, deltas, device, backbone.dtype)
+    resident.sizes = edited.sizes
+    return resident, engine
 
 
 class VllmPolicy:

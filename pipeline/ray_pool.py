@@ -64,9 +64,9 @@ class _Actor(Generic[Q]):
 class RayPool(Generic[Q, A]):
     """Actors made by `make(name)`, which Ray ships to them; it runs in the actor and loads everything once."""
 
-    def __init__(self, make: Callable[[str], Evaluator[Q, A]], shape: ActorShape) -> None:
-        """Start the actors; Ray must be initialised. They load while the caller goes on."""
-        self._make = make
+    def __init__(self, make: Callable[[str], Evaluator[Q, A]], shape: ActorShape, kind: str = "worker") -> None:
+        """Start the actors, KIND-0, KIND-1, ...; Ray must be initialised. They load while the caller goes on."""
+        self._make, self._kind = make, kind
         self._shape = shape
         self._queue = RequestQueue[Q]()
         self._lost: Counter[Q] = Counter()
@@ -82,7 +82,7 @@ class RayPool(Generic[Q, A]):
         return list(self._known.values())
 
     def _start(self) -> _Actor[Q]:
-        name = f"worker-{self._started}"
+        name = f"{self._kind}-{self._started}"
         self._started += 1
         options = {"num_cpus": self._shape.num_cpus, "num_gpus": self._shape.num_gpus, "max_restarts": 0}
         handle: Any = ray.remote(_Host).options(**options).remote(self._make, name)
@@ -147,10 +147,10 @@ class RayPool(Generic[Q, A]):
             self._replace(actor, error)
         else:
             del actor.outstanding[ref]
-            self._lost_in_a_row = 0
-            if request is None:
+            if request is None:  # having loaded is no answer: it may die of every shard
                 self._welcome(actor, answer)
             else:
+                self._lost_in_a_row = 0
                 self._ready.append(answer)
 
     def _welcome(self, actor: _Actor[Q], info: WorkerInfo) -> None:
@@ -169,8 +169,8 @@ class RayPool(Generic[Q, A]):
         self._lost_in_a_row += 1
         if self._lost_in_a_row > _MAX_LOST_IN_A_ROW * max(2, self._shape.workers):
             raise WorkersLostError(
-                f"{self._lost_in_a_row} workers were lost one after the other without an answer; the last: "
-                f"{describe(error)}: is there enough memory for one worker? What was scored is kept"
+                f"{self._lost_in_a_row} workers were lost one after the other without an answer; the last, "
+                f"{actor.name}: {describe(error)}: is there enough memory for one worker? What was scored is kept"
             )
         requests = [r for r in actor.outstanding.values() if r is not None]
         actor.outstanding = {}

@@ -116,13 +116,14 @@ def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
     """Every reward of the run, none of them loaded; Python functions are tried on a few references.
 
     Raises:
-        ValueError: an unknown reward or option, files that are not there, a function that gives the wrong number of
-            scores or no finite ones; the field is named.
+        ValueError: fewer than 2 completions of val, an unknown reward or option, files that are not there, a function
+            that gives the wrong number of scores or no finite ones; the field is named.
     """
-    generation = _generation(spec)
-    samples, engine = generation.samples, generation.engine
-    counts: dict[str, int] = {split: samples * len(prompts.splits[split]) for split in _SPLITS}
-    made = digest([prompts.fingerprint, repr(decoding_of(spec)), str(samples), engine])
+    counts: dict[str, int] = {split: samples_of(spec) * len(prompts.splits[split]) for split in _SPLITS}
+    if counts["val"] < 2:  # they are counted in standard deviations
+        raise ValueError(
+            f"generation.prompts: must give at least 2 completions of val, to tell rewards apart, got {counts['val']}"
+        )
     tried = [Sample(prompt, prompt.reference or prompt.source) for prompt in prompts.splits["val"][:_TRIED]]
     tasks: dict[str, Scored] = {}
     for name, task in spec.tasks.items():
@@ -132,8 +133,15 @@ def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
                 checked(task.source, load_reward(task.source, task.options, torch.device("cpu")), tried)
         except ValueError as error:
             raise ValueError(f"tasks.{name}: {error}") from error
-        tasks[name] = RewardTask(name, digest([made, mark])[:16], counts)
+        tasks[name] = RewardTask(name, scored_fingerprint(spec, prompts, mark), counts)
     return tasks
+
+
+def scored_fingerprint(spec: RunSpec, prompts: PromptSet, reward: str) -> str:
+    """Of what a reward with the fingerprint `reward` scores in the run, and of itself."""
+    generation = _generation(spec)
+    made = digest([prompts.fingerprint, repr(decoding_of(spec)), str(generation.samples), generation.engine])
+    return digest([made, reward])[:16]
 
 
 def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:

@@ -20,7 +20,19 @@ from pipeline.spec import RunSpec
 from pipeline.spec_load import parse_spec
 
 _ABSENT = object()
-_PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "ray", "optuna", "pyarrow", "moocore", "numpy", "safetensors")
+_PACKAGES = (
+    "lines-sweep",
+    "torch",
+    "open_clip_torch",
+    "transformers",
+    "peft",
+    "ray",
+    "optuna",
+    "pyarrow",
+    "moocore",
+    "numpy",
+    "safetensors",
+)
 
 
 class RunFolderError(ValueError):

@@ -1,7 +1,7 @@
 """Scores that any run may use again: the same weights, data and numerics give the same score."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,26 +34,37 @@ class ScoreCache:
             folder: the cache's folder, shared by runs.
             identity: what this run's scores stand on.
         """
+        self._rewards = {name for name, metric in identity.metrics.items() if metric == "reward"}
         context = f"{_FORMAT} {identity.fingerprint} {identity.numerics}".encode()
         self._path = folder / "scores" / f"{hashlib.blake2b(context, digest_size=12).hexdigest()}.jsonl"
         self._data = {name: task[0] for name, task in identity.tasks.items()}
         self._scores: dict[_Key, ShardScore] = {}
         self._unwritten: dict[_Key, ShardScore] = {}
+        self._said: set[_Key] = set()
         for record in read_records(self._path):
             data, answer = record.pop("data"), parse_answer(record.pop("record"), record)
             assert isinstance(answer, ShardScore)
-            self._scores[_key(answer.request, data)] = answer
+            self._know({_key(answer.request, data): answer})
 
     def get(self, request: EvalRequest) -> ShardScore | None:
-        """The answer to `request`, if it is known."""
+        """The answer to `request`, if it is known; that of a reward only where one of the run's has the completions."""
         score = self._scores.get(_key(request, self._data[request.task]))
-        return None if score is None else replace(score, request=request)
+        if score is None or (request.task in self._rewards and not self._has_texts(request)):
+            return None
+        return replace(score, request=request)
+
+    def _has_texts(self, request: EvalRequest) -> bool:
+        return any(_key(request, data) in self._said for data in self._data.values())
+
+    def _know(self, scores: Mapping[_Key, ShardScore]) -> None:
+        self._scores |= scores
+        self._said |= {key for key, score in scores.items() if score.texts}
 
     def add(self, scores: Iterable[ShardScore]) -> None:
         """Keep new scores, for later runs once there are enough of them, or at the next `flush`."""
         keyed = {_key(s.request, self._data[s.request.task]): s for s in scores}
-        new = {key: score for key, score in keyed.items() if key not in self._scores}
-        self._scores |= new
+        new = {k: s for k, s in keyed.items() if k not in self._scores or (s.texts and k not in self._said)}
+        self._know(new)
         self._unwritten |= new
         if len(self._unwritten) >= _BATCH:
             self.flush()

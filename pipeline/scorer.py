@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
-from pipeline.rewards import drawn, prompts_for, samples_of
+from pipeline.rewards import drawn, prompts_for, samples_of, scored_fingerprint
 from pipeline.spec import RunSpec
 from tasks.language.base import Sample
 from tasks.language.rewards.loading import checked, load_reward
@@ -18,11 +18,20 @@ from tasks.stats import Stats
 class Scorer:
     """A plain class: the local pool calls it, Ray's actors wrap it."""
 
-    def __init__(self, spec: RunSpec, task: str, name: str = "local", device_type: str = "cpu") -> None:
+    def __init__(
+        self, spec: RunSpec, task: str, prepared: str = "", name: str = "local", device_type: str = "cpu"
+    ) -> None:
         """Load the reward that is `spec.tasks[task]`.
 
+        Args:
+            spec: the run.
+            task: the reward's.
+            prepared: the task's fingerprint as preparation found it; "" where there was none.
+            name: unique within the pool.
+            device_type: "cuda", the first GPU that this process may use, or "cpu".
+
         Raises:
-            ValueError: it cannot be loaded; the field is named.
+            ValueError: it cannot be loaded, or is not what was prepared; the field is named.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_reward.num_cpus)))
         load_plugins(spec.plugins)
@@ -32,7 +41,13 @@ class Scorer:
             self._reward = load_reward(source.source, source.options, self.device)
         except ValueError as error:
             raise ValueError(f"tasks.{task}: {error}") from error
-        self._prompts, self._samples = prompts_for(spec).splits, samples_of(spec)
+        prompts = prompts_for(spec)
+        if prepared and scored_fingerprint(spec, prompts, self._reward.fingerprint) != prepared:
+            raise ValueError(
+                f"tasks.{task}: its reward, or the prompts, are not those that were prepared: all nodes must see the "
+                "same files, and these must not change while the run goes on"
+            )
+        self._prompts, self._samples = prompts.splits, samples_of(spec)
 
     def info(self) -> WorkerInfo:
         """What it has loaded: the reward's fingerprint stands for all of it."""
@@ -56,6 +71,6 @@ class Scorer:
         return ShardScore(asked, stats, outcomes, made.alpha, (0.0, time.perf_counter() - started), self.name)
 
 
-def make_scorer(name: str, spec: RunSpec, task: str, device_type: str = "cpu") -> Scorer:
+def make_scorer(name: str, spec: RunSpec, task: str, prepared: str = "", device_type: str = "cpu") -> Scorer:
     """What a Ray actor calls to make its scorer."""
-    return Scorer(spec, task, name, device_type)
+    return Scorer(spec, task, prepared, name, device_type)

@@ -1,6 +1,6 @@
 """Rewarded soups: weights on the simplex (equation 4, and Rame et al. 2023 for more than two rewards).
 
-Legend: K policies, in the order of the arm's experts; their weights are at least 0 and sum to 1.
+Legend: K policies, in the order of the run's experts; their weights are at least 0 and sum to 1.
 """
 
 import itertools
@@ -61,8 +61,10 @@ def _points(lambdas: int | Grid | tuple[tuple[float, ...], ...], count: int) -> 
             raise ValueError(f"merge.lambdas: needs one weight for each of {count} experts, got {list(wrong)}")
         return list(lambdas)
     steps = lambdas - 1
-    shares = (parts for parts in itertools.product(range(steps + 1), repeat=count) if sum(parts) == steps)
-    return [tuple(part / steps for part in parts) for parts in shares]
+    # Stars and bars: count - 1 bars among the places cut them into the parts between.
+    bars = itertools.combinations(range(steps + count - 1), count - 1)
+    cuts = ((-1, *places, steps + count - 1) for places in bars)
+    return [tuple((b - a - 1) / steps for a, b in itertools.pairwise(cut)) for cut in cuts]
 
 
 def _written(weights: Sequence[float]) -> float | str:

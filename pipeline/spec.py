@@ -9,11 +9,10 @@ from pipeline.merging.parameters import near
 from pipeline.soup import check_lambdas
 from pipeline.spec_exhibits import Exhibits
 from pipeline.spec_language import Generation, check_rewards, reward_defaults
+from pipeline.spec_resources import Resources
 from pipeline.spec_values import (
     Alpha,
-    AmountOrAuto,
     Beta,
-    CountOrAuto,
     Dimension,
     Lambdas,
     Model,
@@ -197,39 +196,6 @@ class Controls(Model):
     """uniform: constants of equal mean and of equal norm, and a dense curve of tuned ones; reversed: mirrored depth."""
     constants: int = Field(21, ge=2)
     """Constants tried, from 0 to the arm's highest coefficient (at least 1), beside its own values."""
-
-
-class PerWorker(Model):
-    """What each worker asks of Ray."""
-
-    num_gpus: AmountOrAuto = "auto"
-    """GPUs, fractions too; auto: 1 where the cluster has any, else 0."""
-    num_cpus: float = Field(1, gt=0)
-    """CPUs, which are also the threads that torch may use (at least 1)."""
-
-
-class PerReward(Model):
-    """What each actor that holds a reward asks of Ray."""
-
-    num_gpus: AmountOrAuto = "auto"
-    """GPUs, fractions too; auto: 0.1 where the cluster has any, else 0."""
-    num_cpus: float = Field(0, ge=0)
-    """CPUs; the actor computes with as many threads, and at least 1."""
-
-
-class Resources(Model):
-    """Where and how wide a run is executed; never part of its result."""
-
-    pool: Literal["ray", "local"] = "ray"
-    """ray, or local: one worker in this process."""
-    workers: CountOrAuto = "auto"
-    """Number of workers; auto: as many as the cluster has room for."""
-    per_worker: PerWorker = PerWorker()
-    """What each worker asks of Ray."""
-    per_reward: PerReward = PerReward()
-    """What the actor of each reward asks of Ray, in a run whose tasks are rewards."""
-    retries: int = Field(3, ge=0)
-    """How often a shard whose worker was lost is tried again elsewhere."""
 
 
 class RunSpec(Model):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from pipeline.merging.methods import METHODS
 from pipeline.spec_values import Model
 
 if TYPE_CHECKING:
-    from pipeline.spec import RunSpec
+    from pipeline.spec import Merge, RunSpec
 
 Rows = dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]]
 
@@ -99,6 +100,15 @@ def check_rewards(spec: "RunSpec") -> None:
         raise ValueError("limits: rewards score the same prompts: set generation.prompts.limits")
     if spec.ood:
         raise ValueError("ood: has no meaning in a run of rewards; leave it out")
+    for name, arm in spec.arms.items():
+        if arm.merge is not None:
+            _check_merge(f"arms.{name}.merge", arm.merge)
+    for name, exhibit in spec.exhibits.items():
+        if exhibit.kind != "coefficients":
+            raise ValueError(
+                f"exhibits.{name}: shows accuracies, and the tasks of this run are rewards: only exhibits of the kind "
+                f"coefficients have a meaning, got {exhibit.kind}; the report shows fronts by itself"
+            )
     if spec.generation.samples > 1 and spec.generation.temperature == 0:
         raise ValueError(
             f"generation.samples: {spec.generation.samples} completions of a prompt are the same at temperature 0: "
@@ -109,3 +119,11 @@ def check_rewards(spec: "RunSpec") -> None:
             f"shard_size: must be a multiple of generation.batch_size, {spec.generation.batch_size}, so that shards "
             f"never change what is in a batch, got {spec.shard_size}"
         )
+
+
+def _check_merge(field: str, merge: "Merge") -> None:
+    """Raises ValueError: the merge needs accuracies, or data with labels, which a run of rewards has not."""
+    if merge.method in METHODS and METHODS[merge.method].needs:
+        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, which a run of rewards has not")
+    if merge.params.get("tall_lambda") == "auto":
+        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, which a run of rewards has not")

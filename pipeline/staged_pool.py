@@ -5,6 +5,7 @@ A shard's completions are made once, whichever of its rewards is asked for first
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pipeline.completion_cache import CompletionCache
@@ -19,19 +20,33 @@ Generators = Pool[EvalRequest, Completions]
 Scorers = Mapping[str, Pool[ScoreRequest, ShardScore]]
 
 
+def completions_of(answers: Iterable[ShardScore | Failure]) -> list[Completions]:
+    """The completions that scores carry."""
+    scores = (a for a in answers if isinstance(a, ShardScore) and a.texts)
+    return [Completions(replace(s.request, task=COMPLETIONS), s.texts, s.alpha, worker=s.worker) for s in scores]
+
+
 class StagedPool:
     """A `Pool` for runs whose tasks are rewards."""
 
-    def __init__(self, generators: Generators, scorers: Scorers, cache: CompletionCache | None = None) -> None:
+    def __init__(
+        self,
+        generators: Generators,
+        scorers: Scorers,
+        cache: CompletionCache | None = None,
+        known: Iterable[Completions] = (),
+    ) -> None:
         """Take over pools, all of them open.
 
         Args:
             generators: complete prompts; asked with the task COMPLETIONS.
             scorers: task -> who scores it, in the order of the run's tasks.
             cache: completions of other runs; None to generate everything anew.
+            known: what this run had generated when it was stopped: other rewards score the very same texts.
         """
         self._generators, self._scorers, self._cache = generators, scorers, cache
-        self._made: dict[_Shard, Completions] = {}
+        self._made = {_shard(made.request): made for made in known}
+        self._carriers: dict[_Shard, str] = {}
         self._waiting: dict[_Shard, list[EvalRequest]] = {}
         self._open: set[EvalRequest] = set()
 
@@ -46,6 +61,7 @@ class StagedPool:
         for request in requests:
             self._open.add(request)
             shard = _shard(request)
+            self._carriers.setdefault(shard, request.task)
             if shard not in self._made and self._cache is not None:
                 found = self._cache.get(replace(request, task=COMPLETIONS))
                 self._made |= {shard: found} if found else {}
@@ -84,22 +100,23 @@ class StagedPool:
         return failures
 
     def _scored(self) -> list[ShardScore | Failure]:
-        first = next(iter(self._scorers))
         answers: list[ShardScore | Failure] = []
         for pool in self._scorers.values():
             for answer in pool.wait(timeout=_POLL):
-                if isinstance(answer, ShardScore) and answer.request.task == first:
-                    answer = _with_texts(answer, self._made[_shard(answer.request)])
+                shard = _shard(answer.request)
+                if isinstance(answer, ShardScore) and answer.request.task == self._carriers[shard]:
+                    answer = _with_texts(answer, self._made[shard])
                 answers.append(answer)
         return answers
 
     def close(self) -> None:
-        """Stop all workers; unanswered requests are dropped."""
-        self._generators.close()
-        for pool in self._scorers.values():
-            pool.close()
-        if self._cache is not None:
-            self._cache.flush()
+        """Stop all workers, each even where another one's end fails; unanswered requests are dropped."""
+        with ExitStack() as closing:
+            closing.callback(self._generators.close)
+            for pool in self._scorers.values():
+                closing.callback(pool.close)
+            if self._cache is not None:
+                self._cache.flush()
 
 
 def _shard(request: EvalRequest) -> _Shard:
@@ -107,6 +124,6 @@ def _shard(request: EvalRequest) -> _Shard:
 
 
 def _with_texts(score: ShardScore, made: Completions) -> ShardScore:
-    """The score of the first reward also carries the completions, and the time that they took."""
+    """The score of the reward that was asked first also carries the completions, and the time that they took."""
     (setting, generating), (_, scoring) = made.seconds, score.seconds
     return replace(score, texts=made.texts, seconds=(setting, generating + scoring), worker=made.worker)

@@ -41,6 +41,9 @@ class TakesAdapters(Protocol):
 class ChecksPolicies(Protocol):
     """A backbone that knows whether an expert speaks its vocabulary."""
 
+    inputs: str
+    """Content hash of its configuration and tokenizer: part of every recipe's identity."""
+
     def check_expert(self, source: str) -> None:
         """Compare the tokenizer that an expert's folder holds, if it does, with the base's.
 

@@ -1,11 +1,20 @@
 """A real `lines ppo` that takes seconds: a tiny random Llama, two Python functions as rewards, a few updates."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
 
+from pipeline.train.language.jobs import Job, Told
+from pipeline.train.language.measure import measure
+from pipeline.train.language.policy import train_policy
+from pipeline.train.language.preparation import Stages
+from pipeline.train.language.sft import train_sft
 from pipeline.train.language.spec import PpoSpec, load_ppo_spec
 
 REWARDS = '''"""Rewards of the small spec."""
@@ -27,6 +36,10 @@ def constant(sources, completions):
 
 def broken(sources, completions):
     return [float("nan") for _ in completions]
+
+
+def failing(sources, completions):
+    return [{}["colour"] for _ in completions]
 
 
 def short(sources, completions):
@@ -79,3 +92,66 @@ def weights(folder: Path) -> dict[str, bytes]:
     """SFT model and adapters of a command's folder, byte by byte."""
     kinds = ("model.safetensors", "adapter_model.safetensors")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}
+
+
+def ignore(told: Told) -> None:
+    """Progress."""
+
+
+def stages(spec: PpoSpec, out: Path) -> Stages:
+    return Stages(spec, out, "cpu", lambda *_: None)
+
+
+def begin(folder: Path, ground: Path) -> Path:
+    """A command's folder in which everything is done but the policies."""
+    out = folder / "out"
+    made = stages(read_ppo(folder, ground), out)
+    for job in made.first():
+        train_sft(job, ignore)
+    for job in made.measurements():
+        measure(job, ignore)
+    return out
+
+
+def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **changes: Any) -> Job:
+    """The job of one policy in a copy of `begun`."""
+    out = folder / "out"
+    if not out.exists():
+        shutil.copytree(begun, out)
+    spec = read_ppo(folder, ground, **changes)
+    made = stages(spec, out)
+    for job in made.measurements():
+        if changes and job.condition() != "finished":
+            measure(job, ignore)
+    return next(job for job in made.policies() if job.name == f"policies/{name}")
+
+
+def train(job: Job) -> list[Told]:
+    told: list[Told] = []
+    train_policy(job, told.append)
+    return told
+
+
+def table(job: Job) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(job.folder / "training.parquet").to_pylist()
+    return found
+
+
+def result(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job.folder / "train.json").read_text())
+    return found
+
+
+def stop(*_: object) -> None:
+    """Ctrl-C, in place of a function."""
+    raise KeyboardInterrupt
+
+
+def stopping(at: int) -> Callable[[Told], None]:
+    """Ctrl-C when the step `at` is told of."""
+
+    def tell(told: Told) -> None:
+        if told.step == at:
+            raise KeyboardInterrupt
+
+    return tell

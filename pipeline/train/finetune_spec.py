@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipeline.merging.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
-from pipeline.spec import Backbone, Limits, Resources, Tasks
+from pipeline.spec import Backbone, Limits, Tasks
 from pipeline.spec_load import checked, read_mapping, resolved
+from pipeline.spec_resources import Resources
 from pipeline.spec_values import Model
 from pipeline.train.methods import METHODS
 

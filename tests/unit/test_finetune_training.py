@@ -90,7 +90,10 @@ def test_two_steps_are_those_of_adamw_written_out(tmp_path: Path) -> None:
             "in_proj_bias"
         ):  # the keys' bias changes nothing: its gradient is rounding, which Adam blows up
             mine, its = torch.cat([mine[:96], mine[192:]]), torch.cat([its[:96], its[192:]])
-        torch.testing.assert_close(its, mine, rtol=1e-4, atol=2e-5)  # a step moves by 1e-3
+        # A step moves by 1e-3. Adam divides a gradient by its own size, so the few entries whose gradient is near
+        # rounding move as the processor's order of summation has it: one of 27,648 by 2.1e-5 on one kind of CPU.
+        torch.testing.assert_close(its, mine, rtol=1e-4, atol=1e-4)
+        assert ((its - mine).abs() > 2e-5 + 1e-4 * mine.abs()).float().mean() < 1e-4, name
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
-"""Proves what SFT and the policies of `lines ppo` do, step by step: what learns, from what, and that resuming is exact.
+"""Proves what the policies of `lines ppo` do, step by step: what learns, from what, and that resuming is exact.
 
 None of these tests says that a policy improves: the tiny random Llama has nothing to improve on.
 """
 
 import gc
 import json
-import shutil
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from small_ppo import read_ppo, write_ground
-from torch.nn import functional as F
+from small_ppo import begin, ignore, policy, read_ppo, result, stages, stop, stopping, table, train, write_ground
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from pipeline.policy_log import TRAINING
-from pipeline.train.language.data import load_data, prompt_ids, rows
-from pipeline.train.language.jobs import Job, Told
+from pipeline.train.language import policy as learning
+from pipeline.train.language.data import load_data
 from pipeline.train.language.kl import limit, next_coef
-from pipeline.train.language.measure import judge, measure, saturation
 from pipeline.train.language.models import with_factors
 from pipeline.train.language.policy import train_policy
-from pipeline.train.language.preparation import Stages
-from pipeline.train.language.rewards import Batches, Centring, Completion, RewardModule, Scorer
-from pipeline.train.language.sft import example, rate, train_sft
-from pipeline.train.language.spec import Kl, Lora, PpoSpec
+from pipeline.train.language.spec import Kl, Lora
 from pipeline.train.outputs import condition
-from tasks.language.base import Prompt, Sample
 from tasks.language.models import load_tokenizer
 
 
@@ -52,234 +44,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A command's folder in which everything is done but the policies."""
-    out = tmp_path_factory.mktemp("begun") / "out"
-    made = stages(read_ppo(ground, ground), out)
-    for job in made.first():
-        train_sft(job, ignore)
-    for job in made.measurements():
-        measure(job, ignore)
-    return out
-
-
-def ignore(told: Told) -> None:
-    """Progress."""
-
-
-def stages(spec: PpoSpec, out: Path) -> Stages:
-    return Stages(spec, out, "cpu", lambda *_: None)
-
-
-def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **changes: Any) -> Job:
-    """The job of one policy in a copy of `begun`."""
-    out = folder / "out"
-    if not out.exists():
-        shutil.copytree(begun, out)
-    spec = read_ppo(folder, ground, **changes)
-    made = stages(spec, out)
-    for job in made.measurements():
-        if changes and job.condition() != "finished":
-            measure(job, ignore)
-    return next(job for job in made.policies() if job.name == f"policies/{name}")
-
-
-def train(job: Job) -> list[Told]:
-    told: list[Told] = []
-    train_policy(job, told.append)
-    return told
-
-
-def table(job: Job) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(job.folder / "training.parquet").to_pylist()
-    return found
-
-
-def result(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((job.folder / "train.json").read_text())
-    return found
-
-
-def stopping(at: int) -> Callable[[Told], None]:
-    """Ctrl-C when the step `at` is told of."""
-
-    def tell(told: Told) -> None:
-        if told.step == at:
-            raise KeyboardInterrupt
-
-    return tell
-
-
-# SFT
-
-
-def test_sft_learns_from_the_reference_alone(ground: Path) -> None:
-    tokenizer = load_tokenizer(str(ground / "model"))
-    pair = example(tokenizer, Prompt("Say: a b\nSynopsis:", "a b", "reading images"))
-    before = tokenizer("Say: a b\nSynopsis:")["input_ids"]
-    after = [*tokenizer(" reading images")["input_ids"], tokenizer.eos_token_id]
-    assert pair == {"input_ids": before + after, "labels": [-100] * len(before) + after}
-
-
-def test_the_loss_of_sft_is_that_of_the_references_and_falls(ground: Path, begun: Path) -> None:
-    tokenizer, spec = load_tokenizer(str(ground / "model")), read_ppo(begun.parent, ground)
-    base = AutoModelForCausalLM.from_pretrained(ground / "model")
-    train_prompts = load_data(spec, tokenizer, base.config).train
-    pairs = [example(tokenizer, train_prompts[i]) for i in rows(len(train_prompts), 0, 8, 0)]  # the first stretch's
-    log = pq.read_table(begun / "sft" / "log.parquet").to_pylist()
-
-    def loss(model: Any, pair: dict[str, list[int]]) -> tuple[float, int]:
-        ids, labels = (torch.tensor([pair[key]]) for key in ("input_ids", "labels"))
-        logits = model(input_ids=ids).logits[0, :-1]
-        return float(F.cross_entropy(logits, labels[0, 1:], reduction="sum")), int((labels != -100).sum())
-
-    with torch.no_grad():
-        # The trainer shuffles a stretch: its first batch is four of these eight, and its loss one of their means.
-        each = [loss(base, pair) for pair in pairs]
-        means = [sum(each[i][0] for i in four) / sum(each[i][1] for i in four) for four in _fours()]
-        assert min(abs(log[0]["loss"] - mean) for mean in means) < 1e-3
-        sft = AutoModelForCausalLM.from_pretrained(begun / "sft")
-        assert sum(loss(sft, pair)[0] for pair in pairs) < sum(total for total, _ in each)
-
-
-def _fours() -> list[tuple[int, ...]]:
-    from itertools import combinations
-
-    return list(combinations(range(8), 4))
-
-
-def test_sft_by_factors_is_merged_and_full_sft_moves_every_weight(ground: Path, begun: Path, tmp_path: Path) -> None:
-    before, merged = (load_file(folder / "model.safetensors") for folder in (ground / "model", begun / "sft"))
-    assert before.keys() == merged.keys()
-    moved = {name for name in before if not torch.equal(before[name], merged[name])}
-    assert moved == {name for name in before if name.endswith("_proj.weight")}
-    sft = {"steps": 1, "batch_size": 4, "lr": 1e-2, "lora": None}
-    (job,) = stages(read_ppo(tmp_path, ground, sft=sft), tmp_path / "out").first()
-    train_sft(job, ignore)
-    full = load_file(job.folder / "model.safetensors")
-    assert all(not torch.equal(before[name], full[name]) for name in before)
-
-
-def test_sft_that_was_stopped_ends_with_the_bits_of_an_undisturbed_one(
-    ground: Path, begun: Path, tmp_path: Path
-) -> None:
-    (job,) = stages(read_ppo(tmp_path, ground), tmp_path / "out").first()
-    with pytest.raises(KeyboardInterrupt):
-        train_sft(job, stopping(3))
-    assert job.condition() == "started"
-    train_sft(job, ignore)
-    assert (job.folder / "model.safetensors").read_bytes() == (begun / "sft" / "model.safetensors").read_bytes()
-    assert load_tokenizer(str(job.folder)).pad_token == "<pad>"
-
-
-def test_the_rate_rises_and_falls_in_straight_lines() -> None:
-    assert [rate(step, 10, 0.2) for step in (0, 1)] == pytest.approx([1 / 3, 2 / 3])
-    assert [rate(step, 10, 0.2) for step in (2, 6, 9)] == pytest.approx([1, 0.5, 0.125])
-    assert rate(0, 1, 0.0) == 1
-
-
-# Rewards
-
-
-class Echo:
-    """Scores from a list, and remembers what it was asked."""
-
-    fingerprint = "echo"
-
-    def __init__(self, *scores: float) -> None:
-        self.scores, self.asked = list(scores), list[Sample]()
-
-    def score(self, samples: list[Sample]) -> list[float]:
-        self.asked += samples
-        return [self.scores.pop(0) for _ in samples]
-
-
-PROMPT = Prompt("p", "p", "r")
-
-
-def made(text: str, ended: bool = True, prompt: Prompt = PROMPT) -> Completion:
-    return Completion(Sample(prompt, text), 3, ended)
-
-
-def test_centring_is_of_the_raw_reward_and_the_penalty_of_the_centred_one() -> None:
-    scorer = Scorer("r", Echo(1.0, 4.0), Centring(mean=2.0, std=0.5), penalty=3.0)
-    assert scorer([made("a"), made("b", ended=False)]) == [(1 - 2) / 0.5, (4 - 2) / 0.5 - 3]
-    row = scorer.take()
-    assert row == {"reward": 2.5, "reward_std": pytest.approx(statistics.stdev([1, 4])), "length": 3, "eos": 0.5}
-    assert not scorer.raw
-
-
-def test_a_reference_is_scored_once_and_taken_off_its_own_prompt() -> None:
-    one, two = Prompt("p", "p", "ref one"), Prompt("q", "q", "ref two")
-    echo = Echo(1.0, 2.0, 3.0, 10.0, 20.0, 5.0)
-    scorer = Scorer("r", echo, Centring(mean=-1.0, std=2.0, references=True), penalty=0.0)
-    assert scorer([made("a", prompt=one), made("b", prompt=two), made("c", prompt=one)]) == [-4, -8.5, -3]
-    assert [s.completion for s in echo.asked] == ["a", "b", "c", "ref one", "ref two"]
-    assert scorer([made("d", prompt=two)]) == [(5 - 20 + 1) / 2]
-
-
-def test_the_reward_module_gets_sources_and_completions_exactly(ground: Path) -> None:
-    """As PPOTrainer calls it; two prompts of one text with other references, a completion that holds the template."""
-    tokenizer = load_tokenizer(str(ground / "model"))
-    prompts = [Prompt("Say: a\nSynopsis:", "a", "1"), Prompt("Say: long one\nSynopsis:", "long one", "2")]
-    prompts.append(Prompt("Say: a\nSynopsis:", "a", "3"))
-    batches, echo = Batches(tokenizer, prompts), Echo(1.0, 2.0, 3.0)
-    scorer = Scorer("r", echo, Centring(), penalty=0.0)
-    module = RewardModule(scorer, tokenizer, batches)
-    order = [2, 1, 0]
-    batch = batches([{"index": i, "input_ids": prompt_ids(tokenizer, prompts[i])} for i in order])
-    said = [" Synopsis: x", " b", " Say: a\nSynopsis: c"]
-    ends = [[tokenizer.eos_token_id], [], [tokenizer.eos_token_id]]
-    new = [tokenizer(t)["input_ids"] + end for t, end in zip(said, ends, strict=True)]
-    width = max(map(len, new))
-    padded = torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids in new])
-    whole = torch.cat([batch["input_ids"], padded], dim=1)
-    mask = whole != tokenizer.pad_token_id
-    hidden = []
-    for part in (slice(0, 2), slice(2, 3)):  # a batch comes in pieces
-        output = module.texts(input_ids=whole[part].masked_fill(~mask[part], 0), attention_mask=mask[part])
-        hidden.append(module.score(output.hidden_states[-1]))
-    assert [(s.prompt, s.completion) for s in echo.asked] == [
-        (prompts[i], text.strip()) for i, text in zip(order, said, strict=True)
-    ]
-    assert torch.cat(hidden)[:, :, 0].tolist() == [[s] * whole.shape[1] for s in (1.0, 2.0, 3.0)]
-    assert [c.ended for _, c in scorer.raw] == [True, False, True]
-    assert [c.length for _, c in scorer.raw] == [len(ids) for ids in new]
-
-
-def test_what_was_measured_of_the_sft_model_is_what_centring_says(ground: Path, begun: Path) -> None:
-    found = json.loads((begun / "measured" / "near" / "train.json").read_text())
-    scores = pq.read_table(begun / "measured" / "near" / "completions.parquet")["reward"].to_pylist()
-    assert len(scores) == 6 and found["centring"]["sft"] == {
-        "mean": pytest.approx(statistics.fmean(scores)),
-        "std": pytest.approx(statistics.stdev(scores)),
-        "references": False,
-    }
-
-
-def test_centring_by_references_is_of_the_differences() -> None:
-    prompts = [Prompt(t, t, "r") for t in "abc"]
-    found = judge("r", Echo(1.0, 1.0, 4.0), prompts, [1.0, 2.0, 3.0])
-    assert (
-        found["centring"]["reference"] == {"mean": 0.0, "std": 1.0, "references": True} and found["reference_mean"] == 2
-    )
-
-
-def test_a_reward_that_cannot_teach_is_an_error_and_a_saturated_one_a_warning() -> None:
-    prompts = [Prompt(t, t) for t in "abcdefghij"]
-    with pytest.raises(ValueError, match=r"rewards.r: gives 0.3 to all 10 completions of the SFT model, so it can"):
-        judge("r", Echo(), prompts, [0.3] * 10)
-    assert saturation([5.0] * 9 + [4.0], []) == [
-        "saturated: 90 % of the SFT model's completions score within 1 % of the highest, 5"
-    ]
-    assert saturation([5.0] * 8 + [4.0] * 2, []) == []
-    assert saturation([5.0] * 9 + [4.0], [9.0]) == []  # people do better
-    assert saturation([0.975, 0.985, 0.995], []) == [
-        "saturated: the SFT model's completions score 0.9850 on average, of at most 1"
-    ]
-    assert saturation([0.9, 1.0, 1.0], []) == [] and saturation([1.975, 1.985, 1.995], []) == []
-
-
-# Policies
+    return begin(tmp_path_factory.mktemp("begun"), ground)
 
 
 def test_ppo_makes_each_step_of_the_optimiser_and_learns_factors_alone(
@@ -338,6 +103,36 @@ def test_a_policy_that_was_stopped_ends_with_the_bits_of_an_undisturbed_one(
         assert (whole.folder / file).read_bytes() == (stopped.folder / file).read_bytes()
     one, other = ([{k: v for k, v in row.items() if k != "seconds"} for row in table(job)] for job in outs)
     assert one == other and len(one) == 4
+
+
+def test_a_policy_that_was_stopped_at_its_end_writes_what_it_learned(
+    ground: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the last checkpoint no update is left, and adapter and completions are made from that."""
+    found = []
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        job = policy(tmp_path / name, ground, begun)
+        if name == "stopped":
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(learning, "complete", stop)
+                train_policy(job, ignore)
+            assert job.condition() == "started"
+        train(job)
+        files = ("adapter_model.safetensors", "completions.parquet")
+        found.append([(job.folder / file).read_bytes() for file in files])
+    assert found[0] == found[1]
+
+
+def test_the_table_of_a_training_is_never_behind_its_checkpoint(
+    ground: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else, stopped between the two behind the last update, the table would stay as it was."""
+    job, real = policy(tmp_path, ground, begun, checkpoint_every=4), learning.save_state
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(learning, "save_state", lambda *a: stop(real(*a)))
+        train_policy(job, ignore)
+    assert job.condition() == "started" and len(table(job)) == 4
 
 
 def test_the_table_of_a_training_has_what_the_reward_gave(ground: Path, begun: Path, tmp_path: Path) -> None:
@@ -432,6 +227,40 @@ def test_a_kl_above_its_stop_ends_training_which_says_so(
     assert job.condition() == "finished"
 
 
+def test_a_first_update_that_goes_too_far_is_the_last(ground: Path, begun: Path, tmp_path: Path) -> None:
+    """GRPO takes its KL while it learns, so that the first may be too large; the policy is written all the same."""
+    job = policy(tmp_path, ground, begun, algorithm="grpo", kl={"stop": 1e-6})
+    told, said = train(job), result(job)
+    assert len(table(job)) == said["updates"] == 1 and told[-1].step == 4
+    assert said["stopped"].endswith("above kl.stop 1e-06 after update 1")
+    assert any(bool(t.any()) for t in load_file(job.folder / "adapter_model.safetensors").values())
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_the_kl_is_against_the_sft_model_in_every_stretch(
+    ground: Path, begun: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Against the policy at the beginning of its stretch, which is each update here, it would be 0."""
+    training = {"updates": 3, "batch_size": 8, "lr": 1e-2, "epochs": 1, "mini_batches": 1}
+    job = policy(tmp_path, ground, begun, algorithm=algorithm, checkpoint_every=1, training=training)
+    train(job)
+    first, *others = (row["kl"] for row in table(job))
+    assert abs(first) < 1e-4 and all(abs(kl) > 1e-3 for kl in others)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_dropout_has_no_hand_in_what_a_policy_learns(ground: Path, begun: Path, tmp_path: Path, algorithm: str) -> None:
+    found = []
+    for dropout in (0.0, 0.5):
+        folder = tmp_path / str(dropout)
+        folder.mkdir()
+        lora, training = {"r": 4, "alpha": 8, "dropout": dropout}, {"updates": 1, "batch_size": 8, "lr": 1e-3}
+        job = policy(folder, ground, begun, algorithm=algorithm, lora=lora, training=training)
+        train(job)
+        found.append((job.folder / "adapter_model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_a_critic_like_the_policy_learns_by_factors(ground: Path, begun: Path, tmp_path: Path) -> None:
     training = {"updates": 3, "batch_size": 8, "lr": 1e-3, "critic": "policy"}
     job = policy(tmp_path, ground, begun, training=training)
@@ -441,6 +270,18 @@ def test_a_critic_like_the_policy_learns_by_factors(ground: Path, begun: Path, t
     critic, score = {name for name in kept if name.startswith("weights.critic.")}, "weights.critic.score.weight"
     assert critic and all(".lora_" in name or name == score for name in critic)
     assert bool(kept[score].any())  # it said 0 at first
+
+
+@pytest.mark.parametrize("critic", ["small", "policy"])
+def test_ppo_works_in_bfloat16_and_learns_in_float32(ground: Path, begun: Path, tmp_path: Path, critic: str) -> None:
+    training = {"updates": 3, "batch_size": 8, "lr": 1e-3, "critic": critic}
+    job = policy(tmp_path, ground, begun, training=training, precision="bfloat16")
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(job, stopping(3))
+    kept = load_file(job.folder / "checkpoint.safetensors")
+    assert {t.dtype for name, t in kept.items()} == {torch.float32}
+    assert all(bool(t.any()) for name, t in kept.items() if ".lora_B." in name and name.startswith("weights.policy."))
+    assert bool(kept["weights.critic.score.weight"].any())
 
 
 def test_a_policy_that_did_not_move_is_refused(ground: Path, begun: Path, tmp_path: Path) -> None:
@@ -468,6 +309,7 @@ def test_a_folder_that_holds_another_run_is_refused(ground: Path, begun: Path, t
     ("name", "message"),
     [
         ("broken", "reward 'rewards.broken': 4 of 4 scores are not finite"),
+        ("failing", "failing: failed: KeyError: 'colour'"),
         ("short", "reward 'rewards.short': must give one score a completion, got scores of shape"),
         ("missing", "rewards.missing: .*own.py: has no function 'missing'"),
     ],
@@ -480,20 +322,37 @@ def test_a_reward_that_is_none_is_told_before_anything_is_trained(
         stages(read_ppo(tmp_path, ground, rewards=rewards), tmp_path / "out")
 
 
-def test_references_that_are_not_there_are_missed(ground: Path, tmp_path: Path) -> None:
-    shutil.copytree(ground / "prompts", tmp_path / "prompts")
-    lines = (tmp_path / "prompts" / "train.jsonl").read_text().splitlines()
-    lines[3] = json.dumps({"source": json.loads(lines[3])["source"]})
-    (tmp_path / "prompts" / "train.jsonl").write_text("\n".join(lines) + "\n")
-    prompts = {"source": str(tmp_path / "prompts")}
-    with pytest.raises(ValueError, match="1 of 24 rows of train have no reference, which sft needs"):
-        stages(read_ppo(tmp_path, ground, prompts=prompts), tmp_path / "out")
-    with pytest.raises(ValueError, match="rows of train have no reference, which reward_centring: reference needs"):
-        stages(read_ppo(tmp_path, ground, prompts=prompts, sft=None, reward_centring="reference"), tmp_path / "out")
-    stages(read_ppo(tmp_path, ground, prompts=prompts, sft=None), tmp_path / "out")
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_reward_that_fails_while_a_policy_learns_keeps_the_last_checkpoint(
+    ground: Path, begun: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Finite for the SFT model and the first stretch, then NaN; mended, the training goes on from where it was."""
+    own = tmp_path / "own.py"
+    own.write_text(MOODY)
+    rewards = {"moody": {"source": f"{own}:moody"}}
+    job = policy(tmp_path, ground, begun, "moody", rewards=rewards, algorithm=algorithm, checkpoint_every=1)
+    (tmp_path / "bad").touch()
+    with pytest.raises(ValueError, match=r"reward 'rewards.moody': 1 of 8 scores are not finite; the first is nan"):
+        train_policy(job, ignore)
+    assert job.condition() == "started" and len(table(job)) == 2
+    (tmp_path / "bad").unlink()
+    train(job)
+    assert [row["step"] for row in table(job)] == [1, 2, 3, 4]
 
 
-def test_order_of_prompts_is_whole_passes_and_follows_from_the_seed() -> None:
-    found = rows(5, 0, 15, 1)
-    assert [sorted(found[i : i + 5]) for i in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
-    assert found[3:9] == rows(5, 3, 9, 1) and rows(50, 0, 50, 1) != rows(50, 0, 50, 2)
+MOODY = '''
+from pathlib import Path
+
+_bad = Path(__file__).with_name("bad")
+_calls = []
+
+
+def moody(sources, completions):
+    """Not finite at its third call since there is a file named bad."""
+    scores = [len(text) / 10 for text in completions]
+    if _bad.exists():
+        _calls.append(1)
+        if len(_calls) == 3:
+            scores[2] = float("nan")
+    return scores
+'''

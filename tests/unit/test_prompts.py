@@ -122,6 +122,13 @@ def test_a_prompt_must_leave_room_for_its_completion(tmp_path: Path, tokenizer: 
     assert len(load(folder, tokenizer, room=39, limits={"val": 1}).splits["val"]) == 1
 
 
+def test_a_prompt_that_holds_the_pad_token_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Training tells padding by its token: it would learn from another prompt than the one that is completed."""
+    write(tmp_path, [{"source": "a tool"}, {"source": "a <pad> tool"}])
+    with pytest.raises(ValueError, match=r"val\.jsonl: row 2: its prompt holds the pad token '<pad>'"):
+        load(tmp_path, tokenizer)
+
+
 def test_rows_that_are_no_prompts_are_named(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     good = {"source": "fine", "reference": "fine"}
     for bad, message in (

@@ -106,3 +106,31 @@ def test_many_scores_are_written_without_being_told(cache: ScoreCache, tmp_path:
     for score in many:
         cache.add([score])
     assert ScoreCache(tmp_path, IDENTITY).get(many[-1].request) is not None
+
+
+REWARDS = replace(IDENTITY, metrics=dict.fromkeys(IDENTITY.metrics, "reward"))
+
+
+def scored(task: str, *texts: str) -> ShardScore:
+    outcomes = np.ones(4, np.float32)
+    return ShardScore(replace(REQUEST, task=task), Stats(4, 4.0, 4.0), outcomes, 0.2, texts=texts)
+
+
+def test_a_reward_counts_only_beside_its_completions(tmp_path: Path) -> None:
+    """Else a run without the reward that carries them, or with it in another place, would have none of them."""
+    with_texts, without = scored("cats", *"abcd"), scored("dogs")
+    cache = ScoreCache(tmp_path, REWARDS)
+    cache.add([without])
+    assert cache.get(without.request) is None
+    cache.add([with_texts])
+    cache.flush()
+    for again in (cache, ScoreCache(tmp_path, REWARDS)):
+        assert again.get(without.request) is not None and again.get(with_texts.request) is not None
+    alone = replace(REWARDS, tasks={"dogs": REWARDS.tasks["dogs"]}, metrics={"dogs": "reward"})
+    other = ScoreCache(tmp_path, alone)
+    assert other.get(without.request) is None
+    other.add([scored("dogs", *"abcd")])
+    other.flush()
+    for again in (other, ScoreCache(tmp_path, alone)):
+        found = again.get(without.request)
+        assert found is not None and found.texts == tuple("abcd")

@@ -38,6 +38,8 @@ def test_training_and_sweep_agree(folder: str) -> None:
 def test_figure_4_is_as_the_paper_says() -> None:
     ppo = load_ppo_spec(EXAMPLES / "paper" / "ppo-reddit.yaml")
     assert (ppo.lora.r, ppo.lora.alpha, ppo.lora.dropout) == (64, 128, 0.05)
+    assert ppo.sft is not None and ppo.sft.steps * ppo.sft.batch_size == 2 * 14_900
+    assert all(1.9 < r.settings.updates * r.settings.batch_size / 14_900 < 2 for r in runs_of(ppo))
     assert [entry.source for entry in ppo.rewards.values()] == ["reward/gpt2-summary", "reward/bart-faithful"]
     spec = load_spec(EXAMPLES / "paper" / "figure4.yaml")
     assert spec.generation is not None and spec.generation.prompts.limits["test"] == 1000

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_soup import soup_spec
 
+from pipeline.arms import Chosen
 from pipeline.plan import make_plan
 from pipeline.recipe import Recipe
 from pipeline.soup import lambda_dimensions, soup_weights
@@ -77,6 +78,28 @@ def test_a_soup_of_some_experts_leaves_the_others_out() -> None:
     assert [group.recipe(p).weights for p in group.space.grid()] == [(0, 0, 1), (0.5, 0, 0.5), (1, 0, 0)]
 
 
+def test_experts_of_a_soup_in_another_order_than_the_run_has_are_refused() -> None:
+    """Their lambdas would be read in the one order or in the other."""
+    arm = {"merge": {"method": "weighted", "lambdas": [[0.2, 0.8]]}, "experts": ["open", "brief"]}
+    with pytest.raises(ValueError, match=r"arms.soup: experts: must stand in the run's order, brief, open"):
+        make_plan(parse_spec(soup_spec(arms={"soup": arm}, controls=[])))
+
+
+def test_coarse_points_of_many_policies_take_no_time() -> None:
+    found = weights_of(3, 20)
+    assert len(set(found)) == 210 and all(sum(w) == pytest.approx(1) for w in found)
+
+
+def test_a_soup_scaled_otherwise_takes_over_its_weights() -> None:
+    soup = {"merge": {"method": "weighted", "lambdas": 3}}
+    of = {"merge": {"of": "soup"}, "scaling": {"function": "linear", "alpha": 1, "beta": 1}}
+    plan = make_plan(parse_spec(soup_spec(arms={"soup": soup, "scaled": of}, controls=[])))
+    parent, scaled = plan.searched
+    assert scaled.derivation is not None
+    chosen = scaled.derivation.complete(scaled, [Chosen(parent, {"lambda": 0.25})])
+    assert chosen.recipe({}) == Recipe.make("weighted", "linear", 1, 1, (0.25, 0.75))
+
+
 def test_samplers_search_lambda_alpha_and_beta_together() -> None:
     arm = {
         "merge": {"method": "weighted", "lambdas": {"range": [0, 1]}},
@@ -123,6 +146,15 @@ def test_lambdas_are_of_the_method_weighted() -> None:
         ({"limits": {"val": 3}}, "set generation.prompts.limits"),
         ({"shard_size": 6}, "shard_size: must be a multiple of generation.batch_size, 4, .* got 6"),
         ({"select": {"maximise": "target"}}, r"unknown|metric"),
+        ({"arms": {"a": {"merge": "fisher"}}}, "arms.a.merge.method: fisher learns from labelled data, which"),
+        (
+            {"arms": {"a": {"merge": {"method": "consensus", "params": {"tall_lambda": "auto"}}}}},
+            "arms.a.merge.params.tall_lambda: auto is chosen by accuracies",
+        ),
+        (
+            {"exhibits": {"T": {"kind": "table", "columns": {"c": "accuracy"}, "rows": {"r": "soup"}}}},
+            "exhibits.T: shows accuracies, and the tasks of this run are rewards",
+        ),
     ],
 )
 def test_what_has_no_meaning_in_a_run_of_rewards_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -14,9 +14,6 @@ from pipeline.spec import (
     Backbone,
     Controls,
     Merge,
-    PerReward,
-    PerWorker,
-    Resources,
     RunSpec,
     Scaling,
     Search,
@@ -36,6 +33,7 @@ from pipeline.spec_exhibits import (
 )
 from pipeline.spec_language import Generation, Prompts
 from pipeline.spec_load import parse_spec
+from pipeline.spec_resources import PerReward, PerWorker, Resources
 from pipeline.spec_values import Grid, Range
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")

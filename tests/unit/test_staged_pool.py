@@ -1,9 +1,11 @@
 """Proves that completions are made once a shard and scored by every reward, and that each failure reaches who asked."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from toy import IDENTITY, ToyEvaluator
 
 from pipeline.completion_cache import CompletionCache
@@ -11,7 +13,7 @@ from pipeline.ledger import Ledger
 from pipeline.messages import COMPLETIONS, Completions, EvalRequest, Failure, ScoreRequest, ShardScore, WorkerInfo
 from pipeline.pool import LocalPool
 from pipeline.recipe import Recipe
-from pipeline.staged_pool import StagedPool
+from pipeline.staged_pool import StagedPool, completions_of
 from tasks.stats import Stats
 
 TASKS = ("cats", "dogs")
@@ -48,11 +50,11 @@ class Lengths:
 
 
 class Stage:
-    def __init__(self, cache: CompletionCache | None = None) -> None:
+    def __init__(self, cache: CompletionCache | None = None, known: Iterable[Completions] = ()) -> None:
         self.writer = Writer("writer")
         self.rewards = {task: Lengths(task) for task in TASKS}
         pools = {task: LocalPool(reward) for task, reward in self.rewards.items()}
-        self.pool = StagedPool(LocalPool(self.writer), pools, cache)
+        self.pool = StagedPool(LocalPool(self.writer), pools, cache, known)
 
     def texts(self, score: ShardScore) -> tuple[str, ...]:
         seen = self.rewards[score.request.task].seen
@@ -130,6 +132,42 @@ def test_rewards_may_be_asked_for_one_after_the_other() -> None:
     made = len(stage.writer.evaluated)
     assert len(stage.answers(by_task["cats"])) == len(by_task["cats"])
     assert len(stage.writer.evaluated) == made
+
+
+def test_a_reward_that_is_asked_for_alone_carries_the_completions() -> None:
+    found = Stage().answers([r for r in requests(1) if r.task == "dogs"])
+    assert all(isinstance(a, ShardScore) and len(a.texts) == a.stats.n for a in found)
+
+
+def test_completions_that_are_known_are_not_made_again() -> None:
+    first = [a for a in Stage().answers(requests(1)) if isinstance(a, ShardScore)]
+    stage = Stage(known=completions_of(first))
+    again = stage.answers([r for r in requests(1) if r.task == "dogs"])
+    assert stage.writer.evaluated == [] and len(again) == len(requests(1)) / 2
+    known = {a.request.shard: a.texts for a in first if a.texts}
+    assert all(isinstance(a, ShardScore) and stage.texts(a) == known[a.request.shard] for a in again)
+
+
+def test_a_pool_that_cannot_be_closed_keeps_no_other_open_and_no_completion_unwritten(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    class Stubborn(LocalPool[EvalRequest, Completions]):
+        def close(self) -> None:
+            raise OSError("no")
+
+    class Noted(LocalPool[ScoreRequest, ShardScore]):
+        def close(self) -> None:
+            closed.append(self._info.name)
+
+    scorers = {task: Noted(Lengths(task)) for task in TASKS}
+    pool = StagedPool(Stubborn(Writer("writer")), scorers, CompletionCache(tmp_path, "context"))
+    pool.submit(requests(1))
+    while pool.wait():
+        pass
+    with pytest.raises(OSError, match="no"):
+        pool.close()
+    assert sorted(closed) == ["reward cats", "reward dogs"]
+    assert list((tmp_path / "completions").iterdir())
 
 
 def test_nothing_outstanding_returns_at_once() -> None:

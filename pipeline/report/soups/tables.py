@@ -50,8 +50,8 @@ def _volume_note(fronts: Fronts) -> str:
     return (
         f"What a front dominates above the worst mean rewards among all arms: {worst}. "
         f"{read_scale(fronts.scene).note} 95% intervals and paired differences by {RESAMPLES} resamples, the same for "
-        "all arms; the worst values keep their distance from the SFT model. A front of more points dominates more by "
-        "construction."
+        "all arms; the worst values keep their distance from the SFT model. A front of more points, or of points "
+        "that lie closer together, dominates more by construction; the reward at equal other reward does not."
     )
 
 

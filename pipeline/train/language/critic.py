@@ -38,7 +38,7 @@ def _small(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
 
 
 def _policy(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
-    """The SFT model, with factors of its own that learn; its dtype is the policy's."""
+    """The SFT model in the policy's dtype, with factors of its own and a head that learn, in float32."""
     folder, dtype = model_folder(sft), config.dtype or torch.float32
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
     if not isinstance(getattr(model, "score", None), nn.Linear):
@@ -50,6 +50,7 @@ def _policy(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
         r=lora.r, lora_alpha=alpha, target_modules=targets, exclude_modules=["score"], fan_in_fan_out=turned
     )
     inject_adapter_in_model(factors, model)
+    model.score.register_forward_pre_hook(lambda score, states: states[0].to(score.weight.dtype))
     for name, parameter in model.named_parameters():
         learns = ".lora_" in name or name.startswith("score.")
         parameter.requires_grad_(learns)

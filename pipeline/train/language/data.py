@@ -36,24 +36,35 @@ def load_data(spec: PpoSpec, tokenizer: PreTrainedTokenizerBase, config: Pretrai
     Raises:
         ValueError: as `tasks.language.prompts.load_prompts`, or prompts without the references that the spec needs.
     """
-    context = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     request = _request(spec.prompts)
-    room = int(context) - spec.max_new_tokens
+    room = context(tokenizer, config) - spec.max_new_tokens
     train, val = (load_prompts(request, tokenizer, room, (split,)) for split in ("train", "val"))
     _check_references(spec, {"train": train.splits["train"], "val": val.splits["val"]})
     both = f"{train.fingerprint} {val.fingerprint}"
     return Data(train.splits["train"], val.splits["val"], train.fingerprint, both)
 
 
+def context(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The longest text that a model takes, in tokens."""
+    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+
+
 def _check_references(spec: PpoSpec, splits: Mapping[str, Sequence[Prompt]]) -> None:
     for split, prompts in splits.items():
-        asked = "reward_centring: reference" if spec.reward_centring == "reference" else "sft" * (split == "train")
+        asked = _asks_for_references(spec, split)
         bare = sum(not p.reference for p in prompts)
-        if bare and asked and (spec.sft or asked != "sft"):
+        if bare and asked:
             raise ValueError(
                 f"prompts.source: {spec.prompts.source}: {bare} of {len(prompts)} rows of {split} have no reference, "
                 f"which {asked} needs; leave them out or add references"
             )
+
+
+def _asks_for_references(spec: PpoSpec, split: str) -> str:
+    """What cannot do without the references of a split; "" where nothing needs them."""
+    if spec.reward_centring == "reference":
+        return "reward_centring: reference"
+    return "sft" if spec.sft and split == "train" else ""
 
 
 def _request(prompts: Prompts) -> PromptRequest:

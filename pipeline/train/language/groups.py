@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from pipeline.train.language.models import one_device
 from pipeline.train.language.rewards import completion
 from pipeline.train.language.stretch import Measures, Noting, Stretch
 
@@ -49,7 +50,7 @@ def _config(kind: Any, stretch: Stretch, folder: str) -> Any:
     settings = stretch.run.settings
     mini = settings.batch_size // settings.mini_batches
     micro = settings.micro_batch_size or mini
-    return kind(
+    config = kind(
         output_dir=folder,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=mini // micro,
@@ -72,6 +73,7 @@ def _config(kind: Any, stretch: Stretch, folder: str) -> Any:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+    return one_device(config)
 
 
 def _measures(logs: dict[str, float], length: float) -> Measures | None:

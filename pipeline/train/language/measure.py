@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,26 @@ def saturation(scores: Sequence[float], human: Sequence[float]) -> list[str]:
     if min(everything) >= 0 and top <= 1 and mean > _PROBABLE:
         return [f"saturated: the SFT model's completions score {mean:.4f} on average, of at most 1"]
     return []
+
+
+def centring_of(name: str, measured: Mapping[str, Any], kind: str) -> Centring:
+    """What a policy is centred by.
+
+    Args:
+        name: of the reward in the spec.
+        measured: what `judge` said of it.
+        kind: the spec's `reward_centring`.
+
+    Raises:
+        ValueError: there is nothing to divide by.
+    """
+    centring = Centring(**measured["centring"][kind])
+    if centring.std == 0:
+        raise ValueError(
+            f"rewards.{name}: reward_centring: {kind}: completions and references differ by {centring.mean:g} for all "
+            f"{measured['n']} prompts: does the reward look at the completion? Centre by sft where it does"
+        )
+    return centring
 
 
 def read_measured(folder: Path) -> dict[str, Any]:

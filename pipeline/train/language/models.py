@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -14,6 +14,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainingArguments,
     set_seed,
 )
 from transformers.pytorch_utils import Conv1D
@@ -27,6 +28,7 @@ from tasks.language.models import load_causal, model_folder
 #: Of a model's folder, what decides what it says.
 _KINDS = (".safetensors", ".json", ".model", ".txt", ".jinja")
 
+_Arguments = TypeVar("_Arguments", bound=TrainingArguments)
 _OURS = (RESULT, CHECKPOINT)
 #: Kinds of modules that peft gives factors: GPT-2 has the second in place of linear layers.
 _ADAPTED = (nn.Linear, Conv1D)
@@ -54,6 +56,12 @@ def seed_everything(*parts: object) -> None:
 def small_seed(*parts: object) -> int:
     """As `seed_of`, of the 32 bits that numpy takes."""
     return seed_of(*parts) % 2**32
+
+
+def one_device(config: _Arguments) -> _Arguments:
+    """The configuration of a trainer that keeps to one GPU: of several, each would work on a batch of its own."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def load_plain(source: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> PreTrainedModel:

@@ -23,15 +23,15 @@ from pipeline.train.language.critic import make_critic
 from pipeline.train.language.data import load_data, rows
 from pipeline.train.language.jobs import Job, Told, versions
 from pipeline.train.language.kl import limit, next_coef
-from pipeline.train.language.measure import load_entry, read_measured
+from pipeline.train.language.measure import centring_of, load_entry, read_measured
 from pipeline.train.language.models import load_plain, model_fingerprint, small_seed, trained, with_factors
 from pipeline.train.language.quiet import quiet
-from pipeline.train.language.rewards import Centring, Scorer
+from pipeline.train.language.rewards import Scorer
 from pipeline.train.language.sampling import SAMPLED, complete, score, summary, write_completions
 from pipeline.train.language.spec import Kl, PolicyRun
 from pipeline.train.language.stretch import Stopped, Stretch
 from pipeline.train.lora import CONFIG, FACTORS
-from pipeline.train.outputs import State, finish, load_state, optimiser_tensors, restore, save_state
+from pipeline.train.outputs import State, finish, load_state, optimiser_tensors, restore, restore_weights, save_state
 from tasks.language.models import load_tokenizer
 
 _TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
@@ -66,12 +66,14 @@ class _Learning:
         reward = load_entry(job.run.reward, job.spec.rewards[job.run.reward], job.device_type)
         self._check(model_fingerprint(sft), reward.fingerprint)
         self._measured = read_measured(job.folder.parents[1] / "measured" / job.run.reward)
-        self._centring = Centring(**self._measured["centring"][job.spec.reward_centring])
+        self._centring = centring_of(job.run.reward, self._measured, job.spec.reward_centring)
         name = f"rewards.{job.run.reward}"
         self._scorer = Scorer(name, reward, self._centring, self._settings.missing_eos_penalty)
         self._critic = self._make_critic(model)
         self._policy = with_factors(model, job.spec.lora, job.sft, self._settings.seed).to(job.device_type)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
+        if self._state.step:
+            restore_weights(self._parameters(), self._state)  # no stretch may be left that would
         self._started = time.perf_counter()
 
     def _check(self, sft: str, reward: str) -> None:
@@ -85,6 +87,11 @@ class _Learning:
         settings = self._settings
         critic = make_critic(settings.critic, str(self._job.sft), model.config, self._job.spec.lora, settings.seed)
         return critic.to(self._job.device_type)
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        """All that learns."""
+        critic = {} if self._critic is None else trained(self._critic, "critic.")
+        return trained(self._policy, "policy.") | critic
 
     @property
     def _stopped(self) -> str:
@@ -101,9 +108,7 @@ class _Learning:
     def _stretch(self, last: int, tell: Callable[[Told], None]) -> None:
         """Train up to the update `last`, or up to where the KL is too large."""
         first, settings = self._state.step, self._settings
-        parameters = trained(self._policy, "policy.")
-        if self._critic is not None:
-            parameters |= trained(self._critic, "critic.")
+        parameters = self._parameters()
         optimiser = torch.optim.AdamW(parameters.values(), lr=settings.lr, weight_decay=0.0)
         if first:
             restore(optimiser, parameters, replace(self._state, step=first * settings.steps))
@@ -139,8 +144,8 @@ class _Learning:
         return next_coef(log[-1]["kl_coef"], log[-1]["kl"], kl.target) if log else kl.coef
 
     def _save(self) -> None:
-        save_state(self._job.folder, self._job.identity, replace(self._state, seconds=self._seconds()))
         write(self._job.folder / TRAINING_FILE, self._state.log, TRAINING)
+        save_state(self._job.folder, self._job.identity, replace(self._state, seconds=self._seconds()))
 
     def _seconds(self) -> float:
         return self._state.seconds + time.perf_counter() - self._started

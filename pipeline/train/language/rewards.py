@@ -135,7 +135,8 @@ class _Texts(nn.Module):
     def _completion(self, ids: Tensor, real: Tensor, made: tuple[Prompt, int]) -> Completion:
         prompt, width = made
         assert ids[:width][real[:width]].tolist() == prompt_ids(self._tokenizer, prompt), "another prompt than expected"
-        return completion(self._tokenizer, prompt, ids[width:][real[width:]].tolist())
+        learned = real[width:].long().cumprod(0).bool()  # a pad token may be sampled: the trainer takes it for the end
+        return completion(self._tokenizer, prompt, ids[width:][learned].tolist())
 
 
 def completion(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int]) -> Completion:

@@ -5,7 +5,7 @@ and (seed, number of its first step) alone, so that a run that was killed ends w
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from shutil import copymode
 from tempfile import TemporaryDirectory
@@ -19,11 +19,12 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.tables import write
-from pipeline.train.language.data import load_data, prompt_ids, rows
+from pipeline.train.language.data import context, load_data, prompt_ids, rows
 from pipeline.train.language.jobs import Job, Told, versions
 from pipeline.train.language.models import (
     load_plain,
     model_fingerprint,
+    one_device,
     seed_everything,
     small_seed,
     trained,
@@ -31,7 +32,16 @@ from pipeline.train.language.models import (
 )
 from pipeline.train.language.quiet import quiet
 from pipeline.train.language.spec import Sft
-from pipeline.train.outputs import State, finish, load_state, optimiser_tensors, restore, save_state
+from pipeline.train.outputs import (
+    LOG,
+    State,
+    finish,
+    load_state,
+    optimiser_tensors,
+    restore,
+    restore_weights,
+    save_state,
+)
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer, model_folder
 
@@ -44,14 +54,14 @@ SFT_LOG = pa.schema(
         pa.field("grad_norm", pa.float64(), False),  # before clipping at 1
     ]
 )
-_LOG = "log.parquet"
 
 
 def train_sft(job: Job, tell: Callable[[Told], None]) -> None:
     """Make the SFT model, from its last checkpoint where it has one.
 
     Raises:
-        ValueError: this machine sees another base or other prompts, or the loss became NaN or infinite.
+        ValueError: this machine sees another base or other prompts, a pair is longer than the model takes, or the
+            loss became NaN or infinite.
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +86,11 @@ class _Training:
             job.identity["prompts"],
         ):
             raise ValueError(f"{job.name}: another base or other prompts here than where the run was prepared")
+        _check_room(self._tokenizer, self._data.train, context(self._tokenizer, model.config))
         self._model = _learning(model, self._sft, model_folder(job.spec.base)).to(job.device_type)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
+        if self._state.step:
+            restore_weights(trained(self._model), self._state)  # no stretch may be left that would
         self._started = time.perf_counter()
 
     def work(self, tell: Callable[[Told], None]) -> None:
@@ -113,7 +126,7 @@ class _Training:
         self._state = replace(self._state, step=last, tensors=tensors)
 
     def _config(self, folder: str, first: int, last: int) -> SFTConfig:
-        return SFTConfig(
+        config = SFTConfig(
             output_dir=folder,
             max_steps=last - first,
             per_device_train_batch_size=self._sft.batch_size,
@@ -131,10 +144,11 @@ class _Training:
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
+        return one_device(config)
 
     def _save(self) -> None:
+        write(self._job.folder / LOG, self._state.log, SFT_LOG)
         save_state(self._job.folder, self._job.identity, replace(self._state, seconds=self._seconds()))
-        write(self._job.folder / _LOG, self._state.log, SFT_LOG)
 
     def _seconds(self) -> float:
         return self._state.seconds + time.perf_counter() - self._started
@@ -172,11 +186,33 @@ def _learning(model: PreTrainedModel, sft: Sft, base: Any) -> Any:
 
 
 def example(tokenizer: Any, prompt: Prompt) -> dict[str, list[int]]:
-    """One pair as tokens: the prompt, a space, the reference, the end-of-sequence token; the last three are learned."""
+    """One pair as tokens: the prompt, a space, the reference, the end-of-sequence token; the last three are learned.
+
+    They are learned behind the prompt's own tokens, from which completions begin, and in the tokens that they have
+    there: alone, they would have one space more in LLaMA's tokenizer.
+    """
     before = prompt_ids(tokenizer, prompt)
-    space = "" if prompt.text[-1].isspace() else " "
-    after = [*tokenizer(space + prompt.reference, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    said = ("" if prompt.text[-1].isspace() else " ") + prompt.reference
+    whole = tokenizer(prompt.text + said)["input_ids"]
+    parted = whole[: len(before)] != before  # a token runs across the end of the prompt
+    after = tokenizer(said, add_special_tokens=False)["input_ids"] if parted else whole[len(before) :]
+    after = [*after, tokenizer.eos_token_id]
     return {"input_ids": before + after, "labels": [-100] * len(before) + after}
+
+
+def _check_room(tokenizer: Any, prompts: Sequence[Prompt], most: int) -> None:
+    """Every pair fits into the model.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for prompt in prompts:
+        length = len(example(tokenizer, prompt)["input_ids"])
+        if length > most:
+            raise ValueError(
+                f"prompts: {prompt.text[:60]!r} of train has with its reference {length} tokens, and the model takes "
+                f"{most}: leave the row out, or set prompts.max_source_tokens"
+            )
 
 
 def rate(step: int, total: int, warm_up: float) -> float:

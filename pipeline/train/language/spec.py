@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.merging.parameters import look_up
-from pipeline.spec import Resources
 from pipeline.spec_language import Prompts, RewardSpec
 from pipeline.spec_load import checked, fixed, fixed_prompts, fixed_reward, read_mapping
+from pipeline.spec_resources import Resources
 from pipeline.spec_values import Model
 
 _NAME = r"^[\w][\w.+-]*$"

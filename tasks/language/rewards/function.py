@@ -49,9 +49,12 @@ class FunctionReward:
         """What the function says of the prompts' sources and the completions.
 
         Raises:
-            ValueError: it returned no list of numbers.
+            ValueError: it failed, or returned no list of numbers.
         """
-        scores = self.call([s.prompt.source for s in samples], [s.completion for s in samples])
+        try:
+            scores = self.call([s.prompt.source for s in samples], [s.completion for s in samples])
+        except Exception as error:
+            raise ValueError(f"{self.name}: failed: {type(error).__name__}: {error}") from error
         try:
             return [float(score) for score in scores]
         except (TypeError, ValueError) as error:

@@ -1,0 +1,203 @@
+"""StagedPool keeps the contract of pools on LocalPool and on Ray: every request is answered once, whoever is killed."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from toy import IDENTITY
+from toy_stages import TASKS, ToyReward, ToyWriter
+
+from pipeline.cluster import staged_shapes, stay_on_loopback
+from pipeline.completion_cache import CompletionCache
+from pipeline.ledger import Ledger
+from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.pool import LocalPool
+from pipeline.ray_pool import ActorShape, RayPool, WorkersLostError
+from pipeline.recipe import Recipe
+from pipeline.spec_resources import Resources
+from pipeline.staged_pool import StagedPool
+
+Answers = list[ShardScore | Failure]
+MakePool = Callable[..., StagedPool]
+
+
+def make_writer(name: str, **toy: Any) -> ToyWriter:
+    return ToyWriter(name, **toy)
+
+
+def make_reward(name: str, **toy: Any) -> ToyReward:
+    return ToyReward(name, **toy)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    tests = str(Path(__file__).parents[1])
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
+    stay_on_loopback()
+    # A GPU that nobody looks for: what is shared out is a number.
+    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    yield
+    ray.shutdown()
+
+
+def local_pool() -> StagedPool:
+    return StagedPool(LocalPool(ToyWriter()), {task: LocalPool(ToyReward(task=task)) for task in TASKS})
+
+
+@pytest.fixture
+def on_ray(cluster: None) -> Iterator[MakePool]:
+    pools: list[StagedPool] = []
+
+    def make(
+        writer: dict[str, Any] | None = None,
+        rewards: dict[str, dict[str, Any]] | None = None,
+        retries: int = 1,
+        cache: CompletionCache | None = None,
+    ) -> StagedPool:
+        shape = ActorShape(1, num_cpus=0, retries=retries)
+        scorers = {
+            task: RayPool(functools.partial(make_reward, task=task, **(rewards or {}).get(task, {})), shape, task)
+            for task in TASKS
+        }
+        generators = RayPool(functools.partial(make_writer, **(writer or {})), ActorShape(2, retries=retries))
+        pools.append(StagedPool(generators, scorers, cache))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+@pytest.fixture(params=["local", "ray"])
+def pool(request: pytest.FixtureRequest) -> StagedPool:
+    made: StagedPool = local_pool() if request.param == "local" else request.getfixturevalue("on_ray")()
+    return made
+
+
+def requests(count: int = 3) -> list[EvalRequest]:
+    ledger = Ledger(IDENTITY, 40, {})
+    recipes = [Recipe.make("sum", "linear", 0.1 * i, 0.5) for i in range(count)]
+    return [r for recipe in recipes for r in ledger.requests(recipe, TASKS, "val")]
+
+
+def drain(pool: StagedPool, count: int) -> Answers:
+    answers: Answers = []
+    deadline = time.monotonic() + 60
+    while len(answers) < count and time.monotonic() < deadline:
+        answers += pool.wait(timeout=5.0)
+    return answers
+
+
+def answered(pool: StagedPool, wanted: list[EvalRequest]) -> Answers:
+    pool.submit(wanted)
+    found = drain(pool, len(wanted))
+    assert sorted(a.request.key for a in found) == sorted(r.key for r in wanted)
+    assert pool.wait() == [], "something was answered twice"
+    return found
+
+
+def outcomes(answers: Answers) -> dict[tuple[str, str, str, int], object]:
+    """All but who did it and how long it took."""
+    found = {}
+    for answer in answers:
+        assert isinstance(answer, ShardScore), answer
+        found[answer.request.key] = (answer.outcomes.tolist(), asdict(answer.stats), answer.alpha)
+    return found
+
+
+def test_every_request_is_answered_once(pool: StagedPool) -> None:
+    assert outcomes(answered(pool, requests())) == outcomes(answered(local_pool(), requests()))
+
+
+def test_each_shard_has_its_completions_once(pool: StagedPool) -> None:
+    found = [a for a in answered(pool, requests()) if isinstance(a, ShardScore) and a.texts]
+    assert len({a.request.key for a in found}) == len(found) == len(requests()) / len(TASKS)
+    assert all(len(a.texts) == a.stats.n for a in found)
+
+
+def test_wait_with_nothing_outstanding_returns_at_once(pool: StagedPool) -> None:
+    assert pool.wait(timeout=0.0) == [] and pool.wait() == []
+
+
+def test_rewards_may_come_in_batches_of_their_own(pool: StagedPool) -> None:
+    for task in reversed(TASKS):
+        assert len(answered(pool, [r for r in requests() if r.task == task])) == len(requests()) / len(TASKS)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("who", ["generator", *TASKS])
+def test_an_actor_killed_in_mid_shard_is_replaced_and_no_answer_is_lost(
+    on_ray: MakePool, tmp_path: Path, who: str
+) -> None:
+    die = tmp_path / "die"
+    die.touch()
+    toy = {"die_at": str(die), "delay": 0.05}
+    pool = on_ray(writer=toy) if who == "generator" else on_ray(rewards={who: toy})
+    found = outcomes(answered(pool, requests()))
+    assert not die.exists(), "no actor died"
+    assert found == outcomes(answered(local_pool(), requests()))
+
+
+@pytest.mark.cluster
+def test_a_shard_that_kills_every_scorer_is_that_rewards_failure_alone(on_ray: MakePool) -> None:
+    found = answered(on_ray(rewards={"dogs": {"deadly": 1}}), requests(1))
+    failed = [a for a in found if isinstance(a, Failure)]
+    assert [(a.request.task, a.request.shard, a.kind) for a in failed] == [("dogs", 1, "lost")]
+    assert failed[0].worker.startswith("dogs-")
+
+
+@pytest.mark.cluster
+def test_a_reward_that_cannot_be_loaded_ends_the_wait_and_completions_are_kept(
+    on_ray: MakePool, tmp_path: Path
+) -> None:
+    pool = on_ray(rewards={"dogs": {"broken": True}}, cache=CompletionCache(tmp_path, "context"))
+    pool.submit(requests())
+    with pytest.raises(ValueError, match="dogs-0 could not load: ValueError: tasks.dogs: no such label"):
+        drain(pool, len(requests()))
+    pool.close()
+    assert any(CompletionCache(tmp_path, "context").get(r) for r in requests())
+
+
+@pytest.mark.cluster
+def test_a_reward_whose_actors_all_die_ends_the_wait_and_is_named(
+    on_ray: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ray_pool._MAX_LOST_IN_A_ROW", 1)  # actors take seconds to start
+    pool = on_ray(rewards={"dogs": {"deadly": 0}}, retries=100)
+    pool.submit(requests(1))
+    with pytest.raises(WorkersLostError, match=r"the last, dogs-\d+: "):
+        drain(pool, 10_000)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("rewards", "per_reward", "per_worker", "expected"),
+    [(2, "auto", "auto", (1, 0.8, 0.1)), (3, "auto", "auto", (1, 0.7, 0.1)), (2, 0, "auto", (1, 1.0, 0.0))]
+    + [(1, 0.2, 0.4, (2, 0.4, 0.2)), (3, "auto", 0, (4, 0, 0.1))],
+)
+def test_rewards_and_workers_share_a_gpu(
+    rewards: int, per_reward: object, per_worker: object, expected: tuple[int, float, float]
+) -> None:
+    shape, of_reward = staged_shapes(resources(per_reward, per_worker), rewards)
+    assert (shape.workers, shape.num_gpus, of_reward.num_gpus) == expected
+    assert shape.workers * shape.num_gpus + rewards * of_reward.num_gpus <= 1 + 1e-9
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("rewards", "per_reward"), [(1, 1), (2, 0.5), (10, "auto"), (11, "auto")])
+def test_rewards_that_leave_no_gpu_to_a_worker_are_refused(rewards: int, per_reward: object) -> None:
+    with pytest.raises(ValueError, match=rf"resources.per_reward: {rewards} rewards leave .* but a worker asks for 1 "):
+        staged_shapes(resources(per_reward, "auto"), rewards)
+
+
+def resources(per_reward: object, per_worker: object) -> Resources:
+    gpus = {"per_reward": {"num_gpus": per_reward}, "per_worker": {"num_gpus": per_worker}}
+    return Resources.model_validate(gpus)
