@@ -82,16 +82,16 @@ def spec_of(folder: Path, prompts: int, batch: int) -> RunSpec:
     )
 
 
-def requests(identity: Identity, spec: RunSpec, tasks: list[str]) -> list[EvalRequest]:
+def requests(identity: Identity, spec: RunSpec, tasks: list[str], recipe: Recipe = SOUP) -> list[EvalRequest]:
     """Every shard of one candidate on validation."""
-    return Ledger(identity, spec.shard_size, {}).requests(SOUP, tasks, "val")
+    return Ledger(identity, spec.shard_size, {}).requests(recipe, tasks, "val")
 
 
-def bare(worker: PolicyWorker, batch: int) -> Callable[[], int]:
+def bare(worker: PolicyWorker, batch: int, recipe: Recipe) -> Callable[[], int]:
     """`generate` of the merged model over the same batches; returns the tokens that it made."""
     tokenizer, prompts = load_tokenizer(BASE), [p.text for p in worker._prompts["val"]]
     model: Any = load_causal(BASE, torch.float32)
-    _, factors = worker.policy._candidates.factors(SOUP)  # type: ignore[attr-defined]
+    _, factors = worker.policy._candidates.factors(recipe)  # type: ignore[attr-defined]
     with torch.no_grad():
         for name, factor in factors.items():
             model.get_parameter(name).add_(factor.dense())
@@ -128,20 +128,23 @@ def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     torch.set_num_threads(1)
     spec = spec_of(folder, prompts, batch)
     worker = PolicyWorker(spec)
-    wanted = requests(worker._identity, spec, ["first"])
-    wanted = [replace(request, task=COMPLETIONS) for request in wanted]
+    for what, recipe in (("the SFT model", Recipe.make("zero")), ("a soup, rank 32 beside width 576", SOUP)):
+        asked = requests(worker._identity, spec, ["first"], recipe)
+        wanted = [replace(request, task=COMPLETIONS) for request in asked]
+        sides = {"bare": bare(worker, batch, recipe), "worker": partial(completed, worker, wanted)}
+        found = timed(sides, rounds)
+        rates = {name: tokens / seconds for name, (seconds, tokens) in found.items()}
+        for name, (seconds, tokens) in found.items():
+            print(f"{what}, {name}: {tokens} tokens in {seconds:.1f} s, {rates[name]:.1f} tokens/s")
+        print(f"{what}: bare generate is {rates['bare'] / rates['worker']:.3f} times as fast (aim: at most 1.1)")
 
-    def ours() -> int:
-        before = worker._engine.tokens  # type: ignore[attr-defined]
-        for request in wanted:
-            worker.evaluate(request)
-        return int(worker._engine.tokens - before)  # type: ignore[attr-defined]
 
-    found = timed({"bare": bare(worker, batch), "worker": ours}, rounds)
-    rates = {name: tokens / seconds for name, (seconds, tokens) in found.items()}
-    for name, (seconds, tokens) in found.items():
-        print(f"{name}: {tokens} tokens in {seconds:.1f} s, {rates[name]:.1f} tokens/s")
-    print(f"overhead of the worker: {rates['bare'] / rates['worker']:.3f} (aim: at most 1.1)")
+def completed(worker: PolicyWorker, wanted: list[EvalRequest]) -> int:
+    """Every request answered; returns the tokens that were made."""
+    before = worker._engine.tokens  # type: ignore[attr-defined]
+    for request in wanted:
+        worker.evaluate(request)
+    return int(worker._engine.tokens - before)  # type: ignore[attr-defined]
 
 
 def drain(pool: StagedPool, wanted: list[EvalRequest]) -> int:
@@ -166,22 +169,26 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
         torch.set_num_threads(threads)
         return drain(serial, wanted)
 
-    with local_ray(num_cpus=2):
-        generators = RayPool(partial(make_policy_worker, spec=spec), ActorShape(1))
-        scorers = {t: RayPool(partial(make_scorer, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
-        staged = StagedPool(generators, scorers)
-        drain(staged, wanted[:2])  # until everyone has loaded
-        sides = {
-            "serial, 1 thread": partial(with_threads, 1),
-            "serial, 2 threads": partial(with_threads, 2),
-            "staged": partial(drain, staged, wanted),
-        }
-        found = timed(sides, rounds)
-        staged.close()
+    with local_ray(num_cpus=3):
+        pools = {f"staged, {n} generating": staged(spec, n) for n in (1, 2)}
+        for pool in pools.values():
+            drain(pool, wanted)  # until everyone has loaded
+        sides = {"serial, 1 thread": partial(with_threads, 1), "serial, 2 threads": partial(with_threads, 2)}
+        found = timed({**sides, **{name: partial(drain, pool, wanted) for name, pool in pools.items()}}, rounds)
+        for pool in pools.values():
+            pool.close()
     for name, (seconds, scores) in found.items():
         print(f"{name}: {scores} shards scored in {seconds:.1f} s")
-    for name in ("serial, 1 thread", "serial, 2 threads"):
-        print(f"staged against {name}: {found[name][0] / found['staged'][0]:.2f} times as fast (aim: 1.3)")
+    for name in pools:
+        for other in sides:
+            print(f"{name} against {other}: {found[other][0] / found[name][0]:.2f} times as fast (aim: 1.3)")
+
+
+def staged(spec: RunSpec, workers: int) -> StagedPool:
+    """Actors that generate, with a thread each, and one a reward."""
+    generators = RayPool(partial(make_policy_worker, spec=spec), ActorShape(workers))
+    scorers = {t: RayPool(partial(make_scorer, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
+    return StagedPool(generators, scorers)
 
 
 def main() -> None:
