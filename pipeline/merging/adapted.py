@@ -43,7 +43,8 @@ class _Beside:
     def set(self, factor: LowRank, dtype: torch.dtype) -> Tensor:
         """Take (down (I, R), up (R, O)), scaled in float32 and cast once; returns the one with the scales in it."""
         down, up = (factor.b, factor.a) if self._by_rows else (factor.a.t(), factor.b.t())
-        self._factors = down.to(dtype), up.to(dtype)
+        # As they are multiplied: of 16 tokens and width 576, products with views took 13 us, with copies 9.
+        self._factors = down.to(dtype).contiguous(), up.to(dtype).contiguous()
         return self._factors[0 if self._by_rows else 1]
 
     def clear(self) -> None:
