@@ -83,6 +83,16 @@ class AppendLog:
         self.close()
 
 
+def append_unless_locked(path: Path, records: Iterable[Record]) -> bool:
+    """Write records to a log that many share; False, and nothing written, where another process is writing just now."""
+    try:
+        with AppendLog(path) as log:
+            log.append(records)
+    except LockedError:
+        return False
+    return True
+
+
 def whole_length(path: Path) -> int:
     """Bytes up to and including the last newline."""
     size = path.stat().st_size

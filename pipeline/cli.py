@@ -193,11 +193,7 @@ def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Pla
 
 def _plan(path: Path, pool: str | None = None, workers: int | None = None) -> Plan:
     spec = load_spec(path)
-    changes: dict[str, object] = {"pool": pool} if pool else {}
-    changes |= {"workers": workers} if workers else {}
-    if changes:
-        resources = type(spec.resources).model_validate({**spec.resources.model_dump(), **changes})
-        spec = spec.model_copy(update={"resources": resources})
+    spec = spec.model_copy(update={"resources": spec.resources.changed(pool, workers)})
     try:
         return make_plan(spec)
     except ValueError as error:

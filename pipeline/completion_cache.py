@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.append_log import AppendLog, LockedError, Record, read_records
+from pipeline.append_log import Record, append_unless_locked, read_records
 from pipeline.journal import parse_request, request_fields
 from pipeline.messages import Completions, EvalRequest
 
@@ -48,14 +48,8 @@ class CompletionCache:
 
     def flush(self) -> None:
         """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
-        if not self._unwritten:
-            return
-        try:
-            with AppendLog(self._path) as log:
-                log.append(map(_record, self._unwritten))
-        except LockedError:
-            return
-        self._unwritten = []
+        if self._unwritten and append_unless_locked(self._path, map(_record, self._unwritten)):
+            self._unwritten = []
 
 
 def _key(request: EvalRequest) -> _Key:

@@ -38,9 +38,7 @@ def finetune(
         from pipeline.train.finetune_spec import load_finetune_spec
 
         read = load_finetune_spec(spec)
-        changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
-        resources = type(read.resources).model_validate({**read.resources.model_dump(), **changes})
-        read = read.model_copy(update={"resources": resources})
+        read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "finetune"):
             failures = _execute(read, folder, address)

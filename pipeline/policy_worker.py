@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,19 +17,11 @@ from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
 from pipeline.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.spec import RunSpec
-from pipeline.worker import info_of
+from pipeline.worker import Held, Materialises, info_of
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
 from tasks.language.models import model_folder
 from tasks.language.vllm_engine import VllmEngine, write_adapter
-
-
-class Policy(Protocol):
-    """What sets a candidate's weights, or the scales beside them."""
-
-    def materialise(self, recipe: Recipe) -> Applied:
-        """Have the model compute as `recipe` says."""
-        ...
 
 
 class PolicyWorker:
@@ -60,7 +51,7 @@ class PolicyWorker:
         self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
         self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
         self.policy, self._engine = _engine(spec, model, deltas, edited)
-        self._holds: tuple[Recipe, Applied] | None = None
+        self._held = Held(self.policy)
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
@@ -73,23 +64,17 @@ class PolicyWorker:
             ValueError: the recipe cannot be built, or gives NaN or infinite factors or logits.
         """
         started = time.perf_counter()
-        alpha = self._hold(request.recipe).alpha
+        alpha = self._held.hold(request.recipe).alpha
         held = time.perf_counter()
         prompts, draws = drawn(self._prompts[request.split], self._samples, request)
         texts = self._engine.complete(prompts, draws, self._decoding)
         seconds = (held - started, time.perf_counter() - held)
         return Completions(request, tuple(texts), alpha, seconds, self.name)
 
-    def _hold(self, recipe: Recipe) -> Applied:
-        if self._holds is None or self._holds[0] != recipe:
-            self._holds = None  # what fails leaves the weights of no recipe
-            self._holds = recipe, self.policy.materialise(recipe)
-        return self._holds[1]
-
 
 def _engine(
     spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
-) -> tuple[Policy, Engine]:
+) -> tuple[Materialises, Engine]:
     """What sets candidates, and what completes prompts with them."""
     backbone = as_policy(model.backbone)
     module, device = backbone.module, backbone.device

@@ -41,9 +41,7 @@ def ppo(
         from pipeline.train.language.spec import load_ppo_spec
 
         read = load_ppo_spec(spec)
-        changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
-        resources = type(read.resources).model_validate({**read.resources.model_dump(), **changes})
-        read = read.model_copy(update={"resources": resources})
+        read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "ppo"):
             failures = _execute(read, folder, address)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.append_log import AppendLog, LockedError, read_records
+from pipeline.append_log import append_unless_locked, read_records
 from pipeline.journal import answer_record, parse_answer
 from pipeline.ledger import Identity
 from pipeline.messages import EvalRequest, ShardScore
@@ -71,14 +71,9 @@ class ScoreCache:
 
     def flush(self) -> None:
         """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
-        if not self._unwritten:
-            return
-        try:
-            with AppendLog(self._path) as log:
-                log.append({**answer_record(score), "data": key[1]} for key, score in self._unwritten.items())
-        except LockedError:
-            return
-        self._unwritten = {}
+        records = ({**answer_record(score), "data": key[1]} for key, score in self._unwritten.items())
+        if self._unwritten and append_unless_locked(self._path, records):
+            self._unwritten = {}
 
 
 def _key(request: EvalRequest, data: str) -> _Key:

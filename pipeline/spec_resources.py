@@ -38,3 +38,12 @@ class Resources(Model):
     """What the actor of each reward asks of Ray, in a run whose tasks are rewards."""
     retries: int = Field(3, ge=0)
     """How often a shard whose worker was lost is tried again elsewhere."""
+
+    def changed(self, pool: str | None, workers: int | None) -> "Resources":
+        """As a command's options have them, where these were given.
+
+        Raises:
+            ValueError: no such pool, or no worker at all.
+        """
+        changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
+        return type(self).model_validate({**self.model_dump(), **changes})

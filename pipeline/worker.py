@@ -2,6 +2,7 @@
 
 import platform
 import time
+from typing import Protocol
 
 import torch
 
@@ -48,7 +49,7 @@ class Worker:
             self.backbone.dtype,
             self._gather,
         )
-        self._holds: tuple[Recipe, Applied] | None = None
+        self._held = Held(self.resident)
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
@@ -61,7 +62,7 @@ class Worker:
             ValueError: the recipe cannot be built, or gives NaN or infinite weights or logits.
         """
         started = time.perf_counter()
-        alpha = self._hold(request.recipe).alpha
+        alpha = self._held.hold(request.recipe).alpha
         rebuilt = time.perf_counter()
         task = self._tasks[request.task]
         result = task.evaluate(self.backbone, request.split, request.start, request.stop)
@@ -69,10 +70,32 @@ class Worker:
         note = self._gather.note(request.recipe)
         return ShardScore(request, result.stats, result.outcomes, alpha, seconds, self.name, note)
 
-    def _hold(self, recipe: Recipe) -> Applied:
+
+class Materialises(Protocol):
+    """What has a model compute as a recipe says, by its weights or by scales beside them."""
+
+    def materialise(self, recipe: Recipe) -> Applied:
+        """Set it; whatever was set before has no part in it."""
+        ...
+
+
+class Held:
+    """The recipe that is set: a candidate's next shard need not set it again."""
+
+    def __init__(self, model: Materialises) -> None:
+        """Nothing is set yet."""
+        self._model = model
+        self._holds: tuple[Recipe, Applied] | None = None
+
+    def hold(self, recipe: Recipe) -> Applied:
+        """Set `recipe` unless it is set already.
+
+        Raises:
+            ValueError: it cannot be set.
+        """
         if self._holds is None or self._holds[0] != recipe:
-            self._holds = None  # a rebuild that fails leaves the weights of no recipe
-            self._holds = recipe, self.resident.materialise(recipe)
+            self._holds = None  # what fails leaves the weights of no recipe
+            self._holds = recipe, self._model.materialise(recipe)
         return self._holds[1]
 
 
