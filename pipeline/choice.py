@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pipeline.arms import Chosen, Group, validation_tasks
 from pipeline.ledger import Ledger
@@ -59,9 +60,11 @@ class References:
         """The best value on the task among the experts that were trained on it."""
         return max((value for mine, value in self.experts.values() if mine == task), default=None)
 
-    def of(self, task: str, group: Group) -> float | None:
-        """The reference of a task in a group."""
-        return (self.target(group) if group.roles[task] == "target" else self.control).get(task)
+    def known(self, group: Group) -> dict[str, float]:
+        """Task -> its reference in a group, where there is one that can be divided by."""
+        target = self.target(group)
+        of_role = ((t, (target if role == "target" else self.control).get(t)) for t, role in group.roles.items())
+        return {task: value for task, value in of_role if value}
 
 
 def references(plan: Plan, ledger: Ledger, split: str) -> References:
@@ -118,7 +121,7 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
     means = ledger.means(recipe_id, tasks, "val")
     assert means is not None, "judged before every shard was answered"
     rewards = all(ledger.identity.metrics[t] == REWARD for t in tasks)
-    known = refs.control if rewards else {t: value for t in tasks if (value := refs.of(t, group))}
+    known = refs.control if rewards else refs.known(group)
     if missing := [t for t in tasks if t not in known]:
         cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
         return Candidate(group, proposal, recipe, recipe_id, None, cause)
@@ -126,12 +129,16 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
         if rewards:
             metrics = reward_metrics(means, refs.control, refs.spread)
         else:
-            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, refs.target(group), refs.control)
-        names = REWARD_METRICS if rewards else METRICS
-        values = tuple(Objective.parse(o, tasks, names)(metrics) for o in group.objectives)
+            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known)
+        values = tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
     except ValueError as error:  # a division by a candidate's 0, or a reference below 0
         return Candidate(group, proposal, recipe, recipe_id, None, str(error))
     return Candidate(group, proposal, recipe, recipe_id, values)
+
+
+@lru_cache
+def _objective(text: str, tasks: tuple[str, ...], rewards: bool) -> Objective:
+    return Objective.parse(text, tasks, REWARD_METRICS if rewards else METRICS)
 
 
 def choose(candidates: Iterable[Candidate]) -> Candidate | None:
@@ -152,8 +159,7 @@ def candidates(group: Group, proposals: Iterable[Proposal], ledger: Ledger, refs
 
 def answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
     """Whether every validation shard of a proposal has a score or a failure."""
-    requests = ledger.requests(group.recipe(proposal.point), validation_tasks(group), "val")
-    return all(r.key in ledger.answers for r in requests)
+    return not ledger.missing(group.recipe(proposal.point), validation_tasks(group), "val")
 
 
 def judge_all(

@@ -11,12 +11,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.dashboard_command import dashboard
+from pipeline.ending import show_index, show_report
 from pipeline.finetune_command import finetune
 from pipeline.forecast import forecast, proposed
+from pipeline.jobs_command import jobs
 from pipeline.journal import FILE_NAME
 from pipeline.ledger import Ledger
 from pipeline.merge_command import merge
-from pipeline.people import STOPPED, console, errors_for_people
+from pipeline.people import STOPPED, console, errors_for_people, say
 from pipeline.plan import Plan, make_plan
 from pipeline.ppo_command import ppo
 from pipeline.prepare_command import prepare
@@ -24,6 +27,9 @@ from pipeline.ray_token import use_token
 from pipeline.spec import RunSpec
 from pipeline.spec_load import load_spec
 from pipeline.statistics_command import statistics
+from pipeline.storage.mirror import open_run, run_folder
+from pipeline.storage.several import common_place
+from pipeline.submit_command import submit
 
 app = typer.Typer(
     name="lines",
@@ -37,9 +43,12 @@ app.command("finetune")(finetune)
 app.command("ppo")(ppo)
 app.command("prepare")(prepare)
 app.command("statistics")(statistics)
+app.command("dashboard")(dashboard)
+app.command("submit")(submit)
+app.add_typer(jobs, name="jobs")
 
 SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
-RunPath = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
+RunPlace = Annotated[str, typer.Argument(help="A run's folder, a path or a URL.", metavar="RUN")]
 _KEPT = "what a run has scored so far is kept; the same command goes on from here"
 
 
@@ -47,7 +56,8 @@ _KEPT = "what a run has scored so far is kept; the same command goes on from her
 def run(
     specs: Annotated[list[Path], typer.Argument(help="Specs, YAML files, worked in turn.", metavar="SPEC...")],
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder, or for several specs the folder of theirs; else runs/NAME.")
+        str | None,
+        typer.Option(help="The run's folder, a path or a URL; for several specs the folder of theirs; else runs/NAME."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT. Without it Ray starts here.")
@@ -63,41 +73,43 @@ def run(
     """
     with errors_for_people(_KEPT):
         plans = _plans(specs, pool, workers)
-        folders = _folders(plans, out)
+        places = _places(plans, out)
         use_token(address)
         from pipeline.execute import Where, execute, ray_for  # torch and Ray: not before the specs are known to be good
 
-        status = dict.fromkeys(folders, 0)
+        status = dict.fromkeys(places, 0)
         with ray_for(plans, address):
-            for plan, folder in zip(plans, folders, strict=True):
+            for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
                     console.rule(escape(plan.spec.name))
-                with _others_go_on(len(plans) > 1, folder, status):
-                    execute(plan, Where(folder, cache), console)
-                    status[folder] = _finish(folder)
-        worked = [folder for folder in folders if status[folder] < 2]
+                with _others_go_on(len(plans) > 1, place, status), open_run(place, say) as opened:
+                    execute(plan, Where(opened.folder, cache, address is not None, opened.check), console)
+                    status[place] = show_report(opened.folder, place)
+        worked = [place for place in places if status[place] < 2]
         if len(plans) > 1 and worked:
-            _show_index(worked, out or Path("runs"))
+            show_index(worked, out or "runs")
         raise typer.Exit(max(status.values()))
 
 
 @app.command()
-def report(folders: Annotated[list[Path], typer.Argument(help="Runs' folders.", metavar="RUN...")]) -> None:
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Runs' folders, paths or URLs.", metavar="RUN...")],
+) -> None:
     """Write a run's tables and report anew, from its journal; for a run in progress, from what it has scored by now.
 
     Of several runs, an index too: index.html and index.md in the folder that holds them.
     """
-    from pipeline.report.index import common_folder
     from pipeline.run import rebuild
 
     with errors_for_people():
-        runs = _runs(folders)
-        common = common_folder(runs) if len(runs) > 1 else None
-        for folder in runs:
-            rebuild(folder)
-            _finish(folder)
+        places = _runs(runs)
+        common = common_place(places) if len(places) > 1 else None
+        for place in places:
+            with run_folder(place, write=True) as folder:
+                rebuild(folder)
+                show_report(folder, place)
         if common is not None:
-            _show_index(runs, common)
+            show_index(places, common)
 
 
 @app.command()
@@ -125,7 +137,7 @@ def schema() -> None:
 
 @app.command()
 def export(
-    folder: RunPath,
+    run: RunPlace,
     arm: Annotated[str, typer.Option(help="The arm whose choice is exported.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
     expert: Annotated[str, typer.Option(help="Of an edit: which expert.")] = "",
@@ -140,7 +152,7 @@ def export(
     from pipeline.export import Wanted
     from pipeline.export import export as write
 
-    with errors_for_people():
+    with errors_for_people(), run_folder(run) as folder:
         path = write(folder, Wanted(arm, expert, _point(point or [])), output)
         said = f"wrote {path}: README.md there says how to load it"
         console.print(said, soft_wrap=True, highlight=False, markup=False)
@@ -163,7 +175,7 @@ def doctor() -> None:
 
 
 @contextmanager
-def _others_go_on(several: bool, folder: Path, status: dict[Path, int]) -> Iterator[None]:
+def _others_go_on(several: bool, place: str, status: dict[str, int]) -> Iterator[None]:
     """Tell an error, and keep its status for the end; that of a single run, and Ctrl-C, end the command at once."""
     try:
         with errors_for_people(_KEPT):
@@ -171,7 +183,7 @@ def _others_go_on(several: bool, folder: Path, status: dict[Path, int]) -> Itera
     except typer.Exit as end:
         if not several or end.exit_code == STOPPED:
             raise
-        status[folder] = end.exit_code
+        status[place] = end.exit_code
 
 
 def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Plan]:
@@ -200,7 +212,7 @@ def _plan(path: Path, pool: str | None = None, workers: int | None = None) -> Pl
         raise ValueError(f"{path}: {error}") from error
 
 
-def _folders(plans: list[Plan], out: Path | None) -> list[Path]:
+def _places(plans: list[Plan], out: str | None) -> list[str]:
     """Each run's folder.
 
     Raises:
@@ -211,19 +223,26 @@ def _folders(plans: list[Plan], out: Path | None) -> list[Path]:
     names = [plan.spec.name for plan in plans]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"name: specs that are run together need names of their own, got {', '.join(twice)} twice")
-    return [(out or Path("runs")) / name for name in names]
+    return [f"{(out or 'runs').rstrip('/')}/{name}" for name in names]
 
 
-def _runs(folders: list[Path]) -> list[Path]:
-    """The folders, each once.
+def _runs(places: list[str]) -> list[str]:
+    """The places, each once.
 
     Raises:
         ValueError: one of them holds no run; said before any is worked on.
     """
-    if others := [str(folder) for folder in folders if not (folder / FILE_NAME).is_file()]:
-        hint = "; of a folder of runs, name the folders in it: FOLDER/*/" if len(folders) > 1 else ""
+    runs: dict[Path, str] = {}
+    others = []
+    for place in places:
+        with run_folder(place) as folder:
+            runs.setdefault(folder.resolve(), place)
+            if not (folder / FILE_NAME).is_file():
+                others.append(place)
+    if others:
+        hint = "; of a folder of runs, name the folders in it: FOLDER/*/" if len(places) > 1 else ""
         raise ValueError(f"{', '.join(others)}: no run here: there is no {FILE_NAME}{hint}")
-    return list({folder.resolve(): folder for folder in folders}.values())
+    return list(runs.values())
 
 
 def _plan_table(plan: Plan) -> Table:
@@ -235,40 +254,6 @@ def _plan_table(plan: Plan) -> Table:
     for arm, counts in arms.items():
         table.add_row(arm, kinds[arm][0], str(len(counts)), str(counts[0]), kinds[arm][1])
     return table
-
-
-def _finish(folder: Path) -> int:
-    """Write the report, print its main part; status 1 where something failed, or could not be tried because of that."""
-    from pipeline.report import build, summary
-    from pipeline.terminal import rendered
-
-    html, markdown = build(folder)
-    found = summary(folder)
-    for table in found.tables:
-        console.print(rendered(table))
-    for sentence in found.sentences:
-        console.print(f"- {sentence}", markup=False)
-    provenance = json.loads((folder / "provenance.json").read_text())
-    for group in provenance["not_searched"]:
-        name = " ".join(filter(None, (group["arm"], group["group"])))
-        console.print(f"[red]not searched[/]: {escape(name)}: {escape(group['cause'])}", highlight=False)
-    failures = provenance["failures"]
-    if failures:
-        first = failures[0]
-        cause = f"{first['kind']} on {first['task']}: {escape(first['cause'])}"
-        console.print(f"[red]{len(failures)} shards failed[/]; the first: {cause}")
-    console.print(f"report: {html}\n        {markdown}", soft_wrap=True, highlight=False, markup=False)
-    return 1 if failures or provenance["not_searched"] else 0
-
-
-def _show_index(folders: list[Path], common: Path) -> None:
-    """Write the one page for many runs, and print where LiNeS improves, ties or worsens."""
-    from pipeline.report.index import build_index
-    from pipeline.terminal import rendered
-
-    html, markdown, overview = build_index(folders, common)
-    console.print(rendered(overview))
-    console.print(f"index: {html}\n       {markdown}", soft_wrap=True, highlight=False, markup=False)
 
 
 def main() -> None:

@@ -3,13 +3,15 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from pipeline.ray_pool import ActorShape
+from pipeline.ray_token import token_of_our_own
 from pipeline.spec_resources import Resources
 
 #: Bytes of the object store: requests and scores are small, weights never travel.
@@ -27,21 +29,31 @@ def local_ray(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, ValueError) as error:
-            raise ConnectionError(
-                f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`; if it "
-                "asks for a token, put that in ~/.ray/auth_token; or leave --address out to run on this machine"
-            ) from error
-    else:
-        stay_on_loopback()
-        ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common)
-    try:
+    with ExitStack() as stack:
+        if address is not None:
+            _join(address, common)
+        else:
+            stay_on_loopback()
+            stack.enter_context(token_of_our_own(_read_token_anew))
+            ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common)
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
+
+
+def _join(address: str, common: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, ValueError) as error:
+        raise ConnectionError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`; if it "
+            "asks for a token, put that in ~/.ray/auth_token; or leave --address out to run on this machine"
+        ) from error
+
+
+def _read_token_anew() -> None:
+    """Ray reads the mode when it is imported, and the token once."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def stay_on_loopback() -> None:

@@ -13,7 +13,6 @@ from pipeline.arms import Group
 from pipeline.choice import REWARD, Candidate, References, answered, choose, judge_all, references
 from pipeline.journal import GroupKey
 from pipeline.ledger import Ledger
-from pipeline.messages import Failure
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from search.pareto import non_dominated
@@ -45,15 +44,15 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     """
     entries = list(_entries(plan, ledger, proposals))
     refs = {split: references(plan, ledger, split) for split in ("val", "test")}
-    tables.write(folder / "candidates.parquet", [_candidate_row(e, ledger) for e in entries], tables.CANDIDATES)
-    scores = [row for e in entries for row in _score_rows(e, ledger, refs)]
+    tables.write(folder / "candidates.parquet", (_candidate_row(e, ledger) for e in entries), tables.CANDIDATES)
+    scores = (row for e in entries for row in _score_rows(e, ledger, refs))
     tables.write(folder / "scores.parquet", scores, tables.SCORES)
     for task in ledger.identity.tasks:
-        rows = _sample_rows(task, dict.fromkeys(e.recipe_id for e in entries), ledger)
-        tables.write(folder / "samples" / f"{task}.parquet", rows, tables.SAMPLES)
+        samples = _sample_rows(task, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
     if plan.spec.generation is not None:
-        rows = _completion_rows(folder, plan, dict.fromkeys(e.recipe_id for e in entries), ledger)
-        tables.write(folder / "completions.parquet", rows, tables.COMPLETIONS)
+        completions = _completion_rows(folder, plan, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
 
 
 def _completion_rows(folder: Path, plan: Plan, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
@@ -154,6 +153,7 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
 
 def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -> Iterator[Row]:
     for split in ("val", "test"):
+        known = refs[split].known(entry.group)
         for task, role in entry.group.roles.items():
             stats = ledger.stats(entry.recipe_id, task, split)
             if stats is None or (split == "test" and not (entry.chosen or entry.group.test_all)):
@@ -170,27 +170,24 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
                 "value": stats.mean,
                 "std_err": stats.std_err,
                 "n": stats.n,
-                "normalised": _normalised(stats.mean, task, entry.group, refs[split], ledger),
+                "normalised": _on_the_way(stats.mean, task, refs[split])
+                if ledger.identity.metrics[task] == REWARD
+                else (stats.mean / known[task] if task in known else None),
             }
 
 
-def _normalised(value: float, task: str, group: Group, refs: References, ledger: Ledger) -> float | None:
-    """An accuracy over its reference; a reward on the way from the base (0) to the task's own policy (1)."""
-    if ledger.identity.metrics[task] != REWARD:
-        reference = refs.of(task, group)
-        return value / reference if reference else None
+def _on_the_way(value: float, task: str, refs: References) -> float | None:
+    """A reward on the way from the base (0) to the task's own policy (1)."""
     start, own = refs.control.get(task), refs.own(task)
     return (value - start) / (own - start) if start is not None and own is not None and own > start else None
 
 
-def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
-    rows: list[Row] = []
+def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
     for recipe_id in recipe_ids:
         for split in ("val", "test"):
             outcomes = ledger.outcomes(recipe_id, task, split)
             if outcomes is not None:
-                rows.append({"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)})
-    return rows
+                yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
 
 
 def provenance(
@@ -233,6 +230,8 @@ def provenance(
 
 def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> list[dict[str, str]]:
     """Groups without candidates: every candidate of one that they build on failed."""
+    if all(g.derivation is None for g in plan.searched):
+        return []
     judged = judge_all(plan, ledger, proposals)
     found = []
     for group in (g for g in plan.searched if g.key not in judged):
@@ -253,6 +252,5 @@ def _failures(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
             "kind": a.kind,
             "cause": a.cause,
         }
-        for a in ledger.answers.values()
-        if isinstance(a, Failure)
+        for a in ledger.answers.failures.values()
     ]

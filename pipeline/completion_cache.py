@@ -2,24 +2,26 @@
 
 import hashlib
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from pipeline.append_log import Record, append_unless_locked, read_records
 from pipeline.journal import parse_request, request_fields
 from pipeline.messages import Completions, EvalRequest
+from pipeline.storage.shared_records import SharedRecords
 
 #: Raised whenever the same weights and prompts come to give other completions.
 _FORMAT = "1"
 _Key = tuple[str, str, int, int]
-#: Completions written together: each write opens, locks and syncs the file.
-_BATCH = 16
+#: Completions written together: each write opens, locks and syncs the file; in the shared cache it makes an object.
+_BATCH, _TOGETHER = 16, 256
 
 
 class CompletionCache:
     """Completions under one set of checkpoints, prompts, decoding and numerics, in one file."""
 
     def __init__(self, folder: Path, context: str) -> None:
-        """Read what earlier runs have left.
+        """Read what earlier runs have left, those of other machines too where they share a cache.
 
         Args:
             folder: the cache's folder, shared by runs.
@@ -29,7 +31,8 @@ class CompletionCache:
         self._path = folder / "completions" / f"{name}.jsonl"
         self._known: dict[_Key, Completions] = {}
         self._unwritten: list[Completions] = []
-        for record in read_records(self._path):
+        self._shared = SharedRecords(f"completions/{name}", _TOGETHER)
+        for record in chain(read_records(self._path), self._shared.read()):
             found = _parse(record)
             self._known[_key(found.request)] = found
 
@@ -43,11 +46,16 @@ class CompletionCache:
         if _key(found.request) not in self._known:
             self._known[_key(found.request)] = found
             self._unwritten.append(found)
+            self._shared.add([_record(found)])
         if len(self._unwritten) >= _BATCH:
-            self.flush()
+            self._write()
 
     def flush(self) -> None:
         """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
+        self._write()
+        self._shared.flush()
+
+    def _write(self) -> None:
         if self._unwritten and append_unless_locked(self._path, map(_record, self._unwritten)):
             self._unwritten = []
 

@@ -1,29 +1,26 @@
 """The loop of a run: propose, hand out, journal, tell; references first, then the search, then the test."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.arms import Group
-from pipeline.choice import (
-    Candidate,
-    References,
-    candidates,
-    check_rewards,
-    choose,
-    complete,
-    judge_all,
-    references,
-)
+from pipeline.choice import Candidate, References, check_rewards, choose, complete, references
 from pipeline.forecast import forecast
 from pipeline.group_search import GroupSearch, Ticket
 from pipeline.journal import GroupKey, Journal, Key
 from pipeline.ledger import Ledger
-from pipeline.messages import Failure, ShardScore
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.plan import Plan, proposer
 from pipeline.pool import Pool
 from pipeline.recipe import Recipe
 from pipeline.score_cache import ScoreCache
 from search.proposer import Proposal
+
+#: Candidates of fixed lists that are asked for ahead of the workers: one that each works on, one that it takes next.
+#: All at once would keep the first workers waiting, and fill the memory, while a list of thousands is gone through.
+_AHEAD = 2
+#: At least so many: before workers have loaded there is none, and a few workers want more than two each.
+_LEAST_AHEAD = 64
 
 
 @dataclass
@@ -39,6 +36,8 @@ class Progress:
     from_cache: int = 0
     failures: int = 0
     best: dict[GroupKey, float] = field(default_factory=dict)
+    latest: Sequence[ShardScore | Failure] = ()  # what this very step was answered
+    workers: Sequence[WorkerInfo] = ()
 
 
 class Driver:
@@ -71,6 +70,8 @@ class Driver:
         self._watch = watch
         self._tickets: dict[Key, list[Ticket]] = {}
         self._checked: set[str] = set()
+        self._open = 0
+        self._workers = 0
         self.progress = Progress()
         self.proposals: dict[GroupKey, list[Proposal]] = {}
 
@@ -91,20 +92,25 @@ class Driver:
         known = references(self.plan, self.ledger, "val")
         check_rewards(self.ledger, known)
         self._enter("search")
-        self._drive(self.plan.searched, known)
+        judged = self._drive(self.plan.searched, known)
         self._enter("test")
-        self._confirm()
+        self._confirm(judged)
 
     def _enter(self, phase: str) -> None:
-        self.progress.phase = phase
+        self.progress.phase, self.progress.latest = phase, ()
         self._watch(self.progress)
 
     def _search(self, group: Group, refs: References) -> GroupSearch:
         recorded = self.proposals.setdefault(group.key, [])
         return GroupSearch(self, group, refs, recorded, proposer(group, self.plan.spec))
 
-    def _drive(self, groups: Iterable[Group], refs: References) -> None:
-        """Work groups to their end, each as soon as what it derives from has chosen."""
+    @property
+    def has_room(self) -> bool:
+        """Whether the workers would soon run out of candidates that were asked for."""
+        return self._open < max(_LEAST_AHEAD, _AHEAD * self._workers)
+
+    def _drive(self, groups: Iterable[Group], refs: References) -> dict[GroupKey, list[Candidate]]:
+        """Work groups to their end, each as soon as what it derives from has chosen; what became of each."""
         waiting, active = list(groups), list[GroupSearch]()
         judged: dict[GroupKey, list[Candidate]] = {}
         while waiting or active:
@@ -120,23 +126,30 @@ class Driver:
                 search.advance()
             done = [s for s in active if s.done]
             active = [s for s in active if not s.done]
-            judged |= {s.group.key: candidates(s.group, self.proposals[s.group.key], self.ledger, refs) for s in done}
+            judged |= {s.group.key: s.candidates for s in done}
             if active and not done:
-                self._absorb()
+                self._absorb_until_news()
+        return judged
 
-    def _confirm(self) -> None:
+    def _absorb_until_news(self) -> None:
+        """Pass answers on until a candidate is complete or a worker has joined: before that no search can go on."""
+        before = self._open, self._workers
+        while (self._open, self._workers) == before:
+            self._absorb()
+
+    def _confirm(self, judged: Mapping[GroupKey, list[Candidate]]) -> None:
         """Score on test, once, what was chosen on validation; of curves of which nothing is chosen, every point."""
-        judged = judge_all(self.plan, self.ledger, self.proposals)
         wanted = [(g.recipe({}), tuple(g.roles)) for g in self.plan.references]
         for group in self.plan.searched:
-            found = judged.get(group.key, [])
+            found = judged[group.key]
             chosen = choose(found)
             if group.test_all:
                 wanted += [(c.recipe, tuple(group.roles)) for c in found if c.values is not None]
             elif chosen is not None and group.kind != "mask":
                 wanted.append((chosen.recipe, tuple(group.roles)))
-        tickets = [self.request(recipe, tasks, "test") for recipe, tasks in dict.fromkeys(wanted)]
-        while not all(t.done for t in tickets):
+        for recipe, tasks in dict.fromkeys(wanted):
+            self.request(recipe, tasks, "test")
+        while self._open:
             self._absorb()
 
     def propose(self, group: Group, proposal: Proposal) -> None:
@@ -151,29 +164,39 @@ class Driver:
 
     def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
         """Ask for what is not known yet, and not asked for yet, of a recipe's shards."""
-        wanted = [r for r in self.ledger.requests(recipe, tasks, split) if r.key not in self.ledger.answers]
-        cached = [s for r in wanted if self._cache is not None and (s := self._cache.get(r)) is not None]
+        wanted = self._uncached(self.ledger.missing(recipe, tasks, split))
+        ticket = Ticket({r.key for r in wanted})
+        self._open += not ticket.done
+        new = [r for r in wanted if r.key not in self._tickets]
+        for key in ticket.missing:
+            self._tickets.setdefault(key, []).append(ticket)
+        self.progress.shards_asked += len(new)
+        self._pool.submit(new)
+        return ticket
+
+    def _uncached(self, wanted: list[EvalRequest]) -> list[EvalRequest]:
+        """Those of the requests that the scores of other runs do not answer."""
+        if self._cache is None:
+            return wanted
+        cached = [s for r in wanted if (s := self._cache.get(r)) is not None]
         self._keep(cached)
         self.progress.from_cache += len(cached)
         self.progress.shards_done += len(cached)
         self.progress.shards_asked += len(cached)
-        wanted = [r for r in wanted if r.key not in self.ledger.answers]
-        ticket = Ticket({r.key for r in wanted})
-        new = [r for r in wanted if r.key not in self._tickets]
-        for request in wanted:
-            self._tickets.setdefault(request.key, []).append(ticket)
-        self.progress.shards_asked += len(new)
-        self._pool.submit(new)
-        return ticket
+        return [r for r in wanted if r.key not in self.ledger.answers]
 
     def _keep(self, answers: list[ShardScore] | list[ShardScore | Failure]) -> None:
         """Journal answers, then count them as known."""
         self._journal.answers(answers)
         self.ledger.answers.update((a.request.key, a) for a in answers)
 
-    def _check_workers(self) -> None:
+    def _check_workers(self, answers: list[ShardScore | Failure]) -> None:
         """Refuse a worker that holds something else before any answer of it is journaled or cached."""
-        for worker in self._pool.workers:
+        workers = self._pool.workers
+        if len(workers) == self._workers and self._checked.issuperset(a.worker for a in answers):
+            return
+        self._workers = len(workers)
+        for worker in workers:
             if worker.name not in self._checked:
                 self.ledger.identity.check(worker)
                 self._checked.add(worker.name)
@@ -181,14 +204,17 @@ class Driver:
     def _absorb(self) -> None:
         """Wait for answers and pass them on."""
         answers = self._pool.wait(timeout=1.0)
-        self._check_workers()
+        self._check_workers(answers)
         self._keep(answers)
         if self._cache is not None:
             self._cache.add(a for a in answers if isinstance(a, ShardScore))
         for answer in answers:
-            for ticket in self._tickets.pop(answer.request.key, []):
-                ticket.missing.discard(answer.request.key)
+            key = answer.request.key
+            for ticket in self._tickets.pop(key, []):
+                ticket.missing.discard(key)
+                self._open -= ticket.done
             self.progress.shards_done += 1
             self.progress.shards_evaluated += 1
             self.progress.failures += isinstance(answer, Failure)
+        self.progress.latest, self.progress.workers = answers, self._pool.workers
         self._watch(self.progress)

@@ -1,7 +1,7 @@
 """`lines run`: prepare, start workers, work the run, report; on this machine or on a Ray cluster."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from pipeline.progress import Display
 from pipeline.ray_pool import RayPool
 from pipeline.run import run
 from pipeline.score_cache import ScoreCache
+from pipeline.shipping import shipment
 from pipeline.spec import RunSpec
 from pipeline.staged_pool import StagedPool, completions_of
-from pipeline.worker import Worker, make_worker
+from pipeline.watch.watchers import watched
+from pipeline.worker import Fetch, Worker, make_worker
 from tasks.cache import cache_root
 
 
@@ -33,10 +35,14 @@ class Where:
     Attributes:
         folder: the run's folder.
         use_cache: whether scores of other runs count, and are left for them.
+        joined: whether Ray runs elsewhere too, on nodes that may not see this disk.
+        check: called after every step; raises where the run cannot be kept any longer.
     """
 
     folder: Path
     use_cache: bool = True
+    joined: bool = False
+    check: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -68,10 +74,14 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
     device_type = _device_type(spec)
     identity = prepare_shown(spec, device_type, console)
     cache = ScoreCache(cache_root(), identity) if where.use_cache else None
-    with Display(console).shown() as display:
-        staged = partial(_open_stages, spec, identity, device_type, where)
-        open_pool = partial(_open_pool, spec, device_type) if spec.generation is None else staged
-        run(plan, identity, where.folder, open_pool, cache, display)
+    with (
+        shipment(spec) if where.joined else nullcontext() as fetch,
+        Display(console).shown() as display,
+        watched(spec, where.folder, lambda progress: where.check(), display) as watch,
+    ):
+        staged = partial(_open_stages, spec, identity, device_type, where, fetch)
+        open_pool = partial(_open_pool, spec, device_type, fetch) if spec.generation is None else staged
+        run(plan, identity, where.folder, open_pool, cache, watch)
 
 
 def prepare_shown(spec: RunSpec, device_type: str, console: Console) -> Identity:
@@ -92,13 +102,13 @@ def _device_type(spec: RunSpec) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _open_pool(spec: RunSpec, device_type: str) -> Pool:
+def _open_pool(spec: RunSpec, device_type: str, fetch: Fetch | None) -> Pool:
     if spec.resources.pool == "local":
         return LocalPool(Worker(spec, device_type=device_type))
-    return RayPool(partial(make_worker, spec=spec, device_type=device_type), actor_shape(spec.resources))
+    return RayPool(partial(make_worker, spec=spec, device_type=device_type, fetch=fetch), actor_shape(spec.resources))
 
 
-def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where) -> StagedPool:
+def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where, fetch: Fetch | None) -> StagedPool:
     """Workers that complete prompts, and one for each reward; what the report needs of their inputs is kept first."""
     from pipeline.policy_worker import PolicyWorker, make_policy_worker  # transformers: not for other runs
     from pipeline.rewards import completions_context, keep_inputs
@@ -113,10 +123,10 @@ def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Whe
         return StagedPool(LocalPool(PolicyWorker(spec, device_type=device_type)), scorers, cache, known)
     shape, of_reward = staged_shapes(spec.resources, len(spec.tasks))
     reward_device = "cuda" if of_reward.num_gpus else "cpu"
-    make = partial(make_scorer, spec=spec, device_type=reward_device)
+    make = partial(make_scorer, spec=spec, device_type=reward_device, fetch=fetch)
     actors = {
         task: RayPool(partial(make, task=task, prepared=prepared[task]), of_reward, f"reward-{task}")
         for task in spec.tasks
     }
-    generators = RayPool(partial(make_policy_worker, spec=spec, device_type=device_type), shape)
+    generators = RayPool(partial(make_policy_worker, spec=spec, device_type=device_type, fetch=fetch), shape)
     return StagedPool(generators, actors, cache, known)

@@ -14,7 +14,7 @@ from search.greedy import GreedyProposer
 from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 
 
-@dataclass
+@dataclass(slots=True)
 class Ticket:
     """The shards that are still missing of a recipe on some tasks of a split."""
 
@@ -30,6 +30,11 @@ class Evaluations(Protocol):
     """Who has candidates evaluated: the driver."""
 
     ledger: Ledger
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the workers would soon run out of candidates that were asked for."""
+        ...
 
     def propose(self, group: Group, proposal: Proposal) -> None:
         """Journal a proposal before anything is evaluated for it."""
@@ -49,7 +54,7 @@ class GroupSearch:
 
     Proposal n is asked once outcomes 0 to n - K have been told, in order, whatever else has arrived (K = in_flight):
     so the points are the same for any number of workers and any timing, and after any crash. A fixed list of points
-    does not depend on outcomes, so all of it is asked at once.
+    does not depend on outcomes, so it is asked as the workers need it.
     """
 
     def __init__(
@@ -77,15 +82,15 @@ class GroupSearch:
         self._window = _window(group, proposer)
         self._forget()
         self._tickets = [self._start(p) for p in proposals]
+        self.candidates: list[Candidate] = []
         self._told = 0
-        self._counted = 0
         self._replayed = not proposals
         self._exhausted = False
 
     @property
     def done(self) -> bool:
         """Whether everything was asked and answered."""
-        return self._exhausted and self._counted == len(self._tickets)
+        return self._exhausted and len(self.candidates) == len(self._tickets)
 
     def _forget(self) -> None:
         """Drop proposals that were asked after an outcome that is not known: a shard that was lost is scored anew."""
@@ -100,9 +105,8 @@ class GroupSearch:
         """Ask and tell as far as the answers so far allow."""
         while not self._exhausted and self._ask():
             pass
-        while self._counted < len(self._tickets) and self._tickets[self._counted].done:
-            self._driver.judged(self.group.key, self._judge(self._counted))
-            self._counted += 1
+        while len(self.candidates) < len(self._tickets) and self._tickets[len(self.candidates)].done:
+            self._judge(len(self.candidates))
 
     def _ask(self) -> bool:
         """Ask once more, if it is time to."""
@@ -110,7 +114,7 @@ class GroupSearch:
         # When the last recorded proposal was asked, one outcome less than is due now had been told.
         if not self._replayed and not self._replay(max(0, due - 1)):
             return False
-        if not self._tell_until(due):
+        if not self._tell_until(due) or (self._window == sys.maxsize and not self._driver.has_room):
             return False
         proposal = self._proposer.ask()
         if proposal is None:
@@ -140,7 +144,12 @@ class GroupSearch:
         return Outcome(number, self._judge(number).values)
 
     def _judge(self, number: int) -> Candidate:
-        return judge(self.group, self._proposals[number], self._driver.ledger, self._refs)
+        """The candidate of a proposal whose shards, and those of all before it, are answered."""
+        while len(self.candidates) <= number:
+            proposal = self._proposals[len(self.candidates)]
+            self.candidates.append(judge(self.group, proposal, self._driver.ledger, self._refs))
+            self._driver.judged(self.group.key, self.candidates[-1])
+        return self.candidates[number]
 
 
 def _window(group: Group, proposer: Proposer) -> int:

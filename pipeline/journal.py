@@ -1,14 +1,16 @@
 """The journal of a run: what was proposed and what was scored, in the order it happened. The only truth."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.answers import Answers
 from pipeline.append_log import AppendLog, LockedError, Record, read_records
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
@@ -36,7 +38,7 @@ class History:
 
     header: Record | None = None
     proposals: dict[GroupKey, list[Proposal]] = field(default_factory=dict)
-    answers: dict[Key, ShardScore | Failure] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
     provenance: Record = field(default_factory=dict)
     finished: bool = False
 
@@ -94,24 +96,35 @@ def read_history(folder: Path) -> History:
     Raises:
         ValueError: damaged, or of another version.
     """
-    history = History()
-    for record in read_records(folder / FILE_NAME):
-        kind = record.pop("record")
-        if kind == "run":
-            if record["version"] != JOURNAL_VERSION:
-                raise ValueError(f"{folder / FILE_NAME}: version {record['version']}, expected {JOURNAL_VERSION}")
-            history.header = record
-        elif kind == "proposal":
-            proposal = Proposal(record["number"], record["point"], record["state"])
-            asked = history.proposals.setdefault((record["group"][0], record["group"][1]), [])
-            # A number that was there: what was lost has been had anew, and the search went another way from here on.
-            asked[proposal.number :] = [proposal]
-        elif kind == "end":
-            history.finished, history.provenance = True, record
-        else:
-            answer = parse_answer(kind, record)
-            history.answers[answer.request.key] = answer
+    history, path = History(), folder / FILE_NAME
+    for record in read_records(path):
+        take_record(history, record, path)
     return history
+
+
+def take_record(history: History, record: Record, path: Path) -> ShardScore | Failure | None:
+    """Add a journal's next record to what it holds so far; the answer, if it is one.
+
+    Raises:
+        ValueError: it is of another version.
+    """
+    kind = record.pop("record")
+    if kind == "run":
+        if record["version"] != JOURNAL_VERSION:
+            raise ValueError(f"{path}: version {record['version']}, expected {JOURNAL_VERSION}")
+        history.header = record
+    elif kind == "proposal":
+        proposal = Proposal(record["number"], record["point"], record["state"])
+        asked = history.proposals.setdefault((record["group"][0], record["group"][1]), [])
+        # A number that was there: what was lost has been had anew, and the search went another way from here on.
+        asked[proposal.number :] = [proposal]
+    elif kind == "end":
+        history.finished, history.provenance = True, record
+    else:
+        answer = parse_answer(kind, record, history.answers.recipes)
+        history.answers[answer.request.key] = answer
+        return answer
+    return None
 
 
 def answer_record(answer: ShardScore | Failure) -> Record:
@@ -133,9 +146,9 @@ def answer_record(answer: ShardScore | Failure) -> Record:
     }
 
 
-def parse_answer(kind: str, record: Record) -> ShardScore | Failure:
-    """Inverse of `answer_record`."""
-    request = parse_request(record["request"])
+def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = MappingProxyType({})) -> ShardScore | Failure:
+    """Inverse of `answer_record`; `known` are recipes by id, which need not be read again."""
+    request = parse_request(record["request"], known)
     if kind == "failure":
         return Failure(request, record["kind"], record["cause"], record["worker"])
     stats = Stats(*record["stats"])
@@ -151,10 +164,10 @@ def request_fields(request: EvalRequest) -> list[Any]:
     return [*what, request.shard, request.start, request.stop]
 
 
-def parse_request(fields: list[Any]) -> EvalRequest:
-    """Inverse of `request_fields`."""
-    recipe, *rest = fields
-    return EvalRequest(Recipe.from_json(recipe), *rest)
+def parse_request(fields: list[Any], known: Mapping[str, Recipe] = MappingProxyType({})) -> EvalRequest:
+    """Inverse of `request_fields`; `known` are recipes by id."""
+    recipe, recipe_id, *rest = fields
+    return EvalRequest(known.get(recipe_id) or Recipe.from_json(recipe), recipe_id, *rest)
 
 
 def _pack(outcomes: npt.NDArray[Any]) -> list[str]:

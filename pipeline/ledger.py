@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from pipeline.answers import Answers
 from pipeline.journal import Key
 from pipeline.merging.methods import METHODS
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
@@ -73,52 +73,72 @@ class Ledger:
     """Answers by request key."""
 
     def __init__(self, identity: Identity, shard_size: int, answers: Mapping[Key, ShardScore | Failure]) -> None:
-        """Start from the answers of a journal."""
+        """Start from the answers of a journal, which are taken over where they are `Answers`."""
         self.identity = identity
         self._size = shard_size
-        self.answers = dict(answers)
+        self.answers = answers if isinstance(answers, Answers) else Answers(answers)
+        self._ids: dict[Recipe, str] = {}
+        self._places: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
 
     def recipe_id(self, recipe: Recipe) -> str:
         """The recipe's content id under the run's checkpoints; and its data, where the method learns from them."""
-        fingerprint = self.identity.fingerprint
-        if METHODS[recipe.method].needs:
-            of_tasks = self.identity.tasks
-            data = [f"{e} {of_tasks[task][0]} {of_tasks[task][1]}" for e, task in self.identity.targets.items()]
-            fingerprint = "\0".join([fingerprint, self.identity.numerics, *data])
-        return recipe.id(fingerprint)
+        known = self._ids.get(recipe)
+        if known is None:
+            known = self._ids[recipe] = recipe.id(self._context(recipe))
+        return known
+
+    def _context(self, recipe: Recipe) -> str:
+        if not METHODS[recipe.method].needs:
+            return self.identity.fingerprint
+        of_tasks = self.identity.tasks
+        data = [f"{e} {of_tasks[task][0]} {of_tasks[task][1]}" for e, task in self.identity.targets.items()]
+        return "\0".join([self.identity.fingerprint, self.identity.numerics, *data])
 
     def requests(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
         """One request for each shard of each task."""
         recipe_id = self.recipe_id(recipe)
+        return [self._request(recipe, recipe_id, place) for task in tasks for place in self._shards(task, split)]
+
+    def missing(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
+        """Those of `requests` that have no answer."""
+        recipe_id = self.recipe_id(recipe)
         return [
-            EvalRequest(recipe, recipe_id, task, split, i, start, stop)
+            self._request(recipe, recipe_id, place)
             for task in tasks
-            for i, (start, stop) in enumerate(shards(self._samples(task, split), self._size))
+            for place in self._shards(task, split)
+            if (recipe_id, *place) not in self.answers
         ]
+
+    def _request(self, recipe: Recipe, recipe_id: str, place: tuple[str, str, int]) -> EvalRequest:
+        task, split, shard = place
+        start = shard * self._size
+        return EvalRequest(recipe, recipe_id, *place, start, min(start + self._size, self._samples(task, split)))
 
     def _samples(self, task: str, split: str) -> int:
         _, val, test = self.identity.tasks[task]
         return val if split == "val" else test
 
-    def _answers(self, recipe_id: str, task: str, split: str) -> list[ShardScore | Failure | None]:
-        count = len(list(shards(self._samples(task, split), self._size)))
-        return [self.answers.get((recipe_id, task, split, i)) for i in range(count)]
+    def _shards(self, task: str, split: str) -> list[tuple[str, str, int]]:
+        """(task, split, shard) of each shard of a task, in order."""
+        known = self._places.get((task, split))
+        if known is None:
+            count = len(list(shards(self._samples(task, split), self._size)))
+            known = self._places[task, split] = [(task, split, i) for i in range(count)]
+        return known
 
     def scores(self, recipe_id: str, task: str, split: str) -> list[ShardScore] | None:
         """All shards of a task in order; None unless every one of them is scored."""
-        answers = self._answers(recipe_id, task, split)
+        answers = [self.answers.get((recipe_id, *place)) for place in self._shards(task, split)]
         scored = [a for a in answers if isinstance(a, ShardScore)]
         return scored if scored and len(scored) == len(answers) else None
 
     def stats(self, recipe_id: str, task: str, split: str) -> Stats | None:
         """The task's sums, added in shard order; None unless every shard is scored."""
-        scored = self.scores(recipe_id, task, split)
-        return None if scored is None else sum((s.stats for s in scored), Stats())
+        return self.answers.stats(recipe_id, self._shards(task, split))
 
     def outcomes(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
         """One outcome a sample, in the data set's order; None unless every shard is scored."""
-        scored = self.scores(recipe_id, task, split)
-        return None if scored is None else np.concatenate([s.outcomes for s in scored])
+        return self.answers.outcomes(recipe_id, self._shards(task, split))
 
     def means(self, recipe_id: str, tasks: Iterable[str], split: str) -> dict[str, float] | None:
         """Task -> mean outcome; None unless every task is scored in full."""
@@ -129,13 +149,14 @@ class Ledger:
 
     def failure(self, recipe_id: str, tasks: Iterable[str], split: str) -> Failure | None:
         """The first failure among the shards of `tasks`."""
-        for task in tasks:
-            for answer in self._answers(recipe_id, task, split):
-                if isinstance(answer, Failure):
-                    return answer
-        return None
+        failures = self.answers.failures
+        if not failures:
+            return None
+        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, split))
+        return next((failures[key] for key in keys if key in failures), None)
 
     def any_score(self, recipe_id: str, tasks: Iterable[str]) -> ShardScore | None:
         """Any of the candidate's scores on validation: for what all of them say alike, as its alpha as a number."""
-        answers = (answer for task in tasks for answer in self._answers(recipe_id, task, "val"))
+        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, "val"))
+        answers = (self.answers.get(key) for key in keys)
         return next((answer for answer in answers if isinstance(answer, ShardScore)), None)

@@ -18,13 +18,14 @@ from pipeline.merging.edited import Edited, merge_methods
 from pipeline.merging.lowrank import LowRankDelta
 from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.sources import locate, locate_adapter
-from pipeline.presence import check_present
+from pipeline.presence import check_present, fetch_urls
 from pipeline.spec import RunSpec
 from pipeline.spec_common import ModelSpec
 from tasks.adapters import ChecksPolicies, TakesAdapters
 from tasks.base import Backbone, Scored, Task, TaskRequest
 from tasks.classification import ImageTextBackbone, load_task
 from tasks.clip_models import pretrained_source
+from tasks.fetched import nearby
 from tasks.registry import BACKBONES, load_plugins
 
 #: (what is being done, steps done, steps in all)
@@ -188,7 +189,7 @@ def _check_distance(delta: Named, base_norm: float) -> None:
 
 def _file(source: str) -> str:
     """The file itself where the source is a name for one: a config.json may lie beside it."""
-    return str(locate(source)[0]) if source.startswith("hf:") else source
+    return str(locate(source)[0]) if source.startswith("hf:") else nearby(source)
 
 
 def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
@@ -277,6 +278,7 @@ def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
     Raises:
         ValueError: whatever is wrong with a checkpoint or a task.
     """
+    fetch_urls([spec.base, *spec.experts.values()], report)
     report("looking for checkpoints and data", 0, 1)
     check_present(spec)
     report("reading base", 0, 1)

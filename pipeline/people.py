@@ -15,6 +15,11 @@ console = Console()
 _errors = Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """Tell something that is neither a result nor an error."""
+    _errors.print(escape(text), highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def errors_for_people(kept: str = "") -> Iterator[None]:
     """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole.

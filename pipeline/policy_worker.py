@@ -17,7 +17,7 @@ from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
 from pipeline.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.spec import RunSpec
-from pipeline.worker import Held, Materialises, info_of
+from pipeline.worker import Fetch, Held, Materialises, info_of
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
 from tasks.language.models import model_folder
@@ -27,30 +27,34 @@ from tasks.language.vllm_engine import VllmEngine, write_adapter
 class PolicyWorker:
     """A plain class, as `pipeline.worker.Worker` is; its answers are completions, which others score."""
 
-    def __init__(self, spec: RunSpec, name: str = "local", device_type: str = "cpu") -> None:
+    def __init__(
+        self, spec: RunSpec, name: str = "local", device_type: str = "cpu", here: RunSpec | None = None
+    ) -> None:
         """Load everything once.
 
         Args:
             spec: the run.
             name: unique within the pool.
             device_type: "cuda", the first GPU that this process may use, or "cpu".
+            here: the same with the places of its files on this machine, where they are others.
 
         Raises:
             ValueError: a checkpoint, the prompts or a reward are not what the spec says.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
-        model = load_model(spec, torch.device("cpu") if on_vllm(spec) else self.device)
+        here = here or spec
+        model = load_model(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
-        prompts = prompts_of(spec, backbone)
+        prompts = prompts_of(here, backbone)
         fingerprints, deltas, edited = {}, {}, Edited(backbone, merge_methods(spec))
-        for expert in load_experts(spec, model):
+        for expert in load_experts(here, model):
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
             edited.add(expert.delta)
-        tasks = reward_tasks(spec, prompts)
+        tasks = reward_tasks(here, prompts)
         self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
         self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
-        self.policy, self._engine = _engine(spec, model, deltas, edited)
+        self.policy, self._engine = _engine(here, model, deltas, edited)
         self._held = Held(self.policy)
 
     def info(self) -> WorkerInfo:
@@ -115,6 +119,6 @@ class VllmPolicy:
         return Applied(alpha, recipe.id("vllm"))
 
 
-def make_policy_worker(name: str, spec: RunSpec, device_type: str = "cpu") -> PolicyWorker:
+def make_policy_worker(name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> PolicyWorker:
     """What a Ray actor calls to make its worker."""
-    return PolicyWorker(spec, name, device_type)
+    return PolicyWorker(spec, name, device_type, fetch and fetch(spec))

@@ -1,6 +1,6 @@
 """What a spec names and this machine lacks: all of it is told at once, before anything large is read or downloaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 
 from pipeline.merging.sources import locate, locate_adapter
@@ -8,7 +8,9 @@ from pipeline.spec import RunSpec
 from tasks.base import TaskRequest
 from tasks.classification import image_source
 from tasks.clip_models import pretrained_source
+from tasks.fetched import nearby
 from tasks.hub import hub_silence, out_of_reach
+from tasks.remote_errors import UnreachableError
 from tasks.sources.listing import FilesMissing
 from tasks.vision_files import FETCHED
 
@@ -98,6 +100,21 @@ def find_checkpoint(source: str, model: str) -> None:
         pretrained_source(model, source.removeprefix(_PRETRAINED))
     elif locate_adapter(source) is None:
         locate(source)
+
+
+def fetch_urls(sources: Iterable[str], report: Callable[[str, int, int], None]) -> None:
+    """Bring here what URLs name; what cannot be had is told by `check_present`, all of it at once.
+
+    Raises:
+        UnreachableError: a store gives no answer: to ask it again for every checkpoint would take long.
+    """
+    for source in sources:
+        try:
+            nearby(source, lambda name, done, total: report(f"fetching {name}", done, total))
+        except UnreachableError:
+            raise
+        except ValueError:
+            continue
 
 
 def _missing_data(spec: RunSpec) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pipeline.spec import RunSpec
 from pipeline.spec_language import Generation
 from tasks.base import Backbone, Scored
 from tasks.cache import digest
+from tasks.fetched import nearby
 from tasks.language.base import Decoding, Prompt, PromptRequest, Sample
 from tasks.language.causal import CausalBackbone
 from tasks.language.models import load_tokenizer
@@ -159,7 +160,7 @@ def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:
     tables.write(folder / "prompts.parquet", rows, tables.PROMPTS)
     for expert, source in spec.experts.items():
         for file in _TRAINING:
-            if (path := Path(source) / file).is_file():
+            if (path := Path(nearby(source)) / file).is_file():
                 (folder / "training").mkdir(exist_ok=True)
                 shutil.copyfile(path, folder / "training" / f"{expert}{path.suffix}")
     return prompts

@@ -8,11 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.answers import Answers
 from pipeline.collect import provenance, write_tables
 from pipeline.driver import Driver, Progress
 from pipeline.journal import History, Journal, read_history
 from pipeline.ledger import Identity, Ledger
-from pipeline.messages import Failure, ShardScore
 from pipeline.plan import Plan, make_plan
 from pipeline.pool import Pool
 from pipeline.score_cache import ScoreCache
@@ -79,10 +79,12 @@ def run(
         journal.close()
 
 
-def _kept(history: History) -> dict[Any, ShardScore | Failure]:
+def _kept(history: History) -> Answers:
     """Scores, and failures of the application; a shard whose worker was lost or out of memory gets another chance."""
-    retried = ("lost", "out_of_memory")
-    return {k: a for k, a in history.answers.items() if not (isinstance(a, Failure) and a.kind in retried)}
+    failures = history.answers.failures
+    for key in [k for k, failure in failures.items() if failure.kind in ("lost", "out_of_memory")]:
+        del failures[key]
+    return history.answers
 
 
 def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder: Path) -> None:
@@ -102,8 +104,8 @@ def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder
 
 
 def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
-    scored = sum(isinstance(a, ShardScore) for a in ledger.answers.values())
-    return {"candidates": candidates, "shards_scored": scored, "failures": len(ledger.answers) - scored}
+    failures = len(ledger.answers.failures)
+    return {"candidates": candidates, "shards_scored": len(ledger.answers) - failures, "failures": failures}
 
 
 def _versions() -> dict[str, str]:

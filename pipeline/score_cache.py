@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from pipeline.append_log import append_unless_locked, read_records
+from pipeline.append_log import Record, append_unless_locked, read_records
 from pipeline.journal import answer_record, parse_answer
 from pipeline.ledger import Identity
 from pipeline.messages import EvalRequest, ShardScore
+from pipeline.storage.shared_records import SharedRecords
 
 #: Raised whenever the same recipe comes to give other weights, or the same samples another score: what older programs
 #: left is then not found.
@@ -17,8 +19,8 @@ _FORMAT = "2"
 #: Recipe id, the task's fingerprint, split, start, stop: neither a task's name nor the cut into shards is part of it.
 _Key = tuple[str, str, str, int, int]
 
-#: Scores written together: each write opens, locks and syncs the file.
-_BATCH = 64
+#: Scores written together: each write opens, locks and syncs the file; in the shared cache it makes an object.
+_BATCH, _TOGETHER = 64, 2048
 
 
 class ScoreCache:
@@ -28,7 +30,7 @@ class ScoreCache:
     """
 
     def __init__(self, folder: Path, identity: Identity) -> None:
-        """Read what earlier runs have left.
+        """Read what earlier runs have left, those of other machines too where they share a cache.
 
         Args:
             folder: the cache's folder, shared by runs.
@@ -41,7 +43,8 @@ class ScoreCache:
         self._scores: dict[_Key, ShardScore] = {}
         self._unwritten: dict[_Key, ShardScore] = {}
         self._said: set[_Key] = set()
-        for record in read_records(self._path):
+        self._shared = SharedRecords(f"scores/{self._path.stem}", _TOGETHER)
+        for record in chain(read_records(self._path), self._shared.read()):
             data, answer = record.pop("data"), parse_answer(record.pop("record"), record)
             assert isinstance(answer, ShardScore)
             self._know({_key(answer.request, data): answer})
@@ -66,14 +69,23 @@ class ScoreCache:
         new = {k: s for k, s in keyed.items() if k not in self._scores or (s.texts and k not in self._said)}
         self._know(new)
         self._unwritten |= new
+        self._shared.add(_record(key, score) for key, score in new.items())
         if len(self._unwritten) >= _BATCH:
-            self.flush()
+            self._write()
 
     def flush(self) -> None:
         """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
-        records = ({**answer_record(score), "data": key[1]} for key, score in self._unwritten.items())
+        self._write()
+        self._shared.flush()
+
+    def _write(self) -> None:
+        records = (_record(key, score) for key, score in self._unwritten.items())
         if self._unwritten and append_unless_locked(self._path, records):
             self._unwritten = {}
+
+
+def _record(key: _Key, score: ShardScore) -> Record:
+    return {**answer_record(score), "data": key[1]}
 
 
 def _key(request: EvalRequest, data: str) -> _Key:

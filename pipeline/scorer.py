@@ -9,6 +9,7 @@ import torch
 from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
 from pipeline.rewards import drawn, prompts_for, samples_of, scored_fingerprint
 from pipeline.spec import RunSpec
+from pipeline.worker import Fetch
 from tasks.language.base import Sample
 from tasks.language.rewards.loading import checked, load_reward
 from tasks.registry import load_plugins
@@ -71,6 +72,8 @@ class Scorer:
         return ShardScore(asked, stats, outcomes, made.alpha, (0.0, time.perf_counter() - started), self.name)
 
 
-def make_scorer(name: str, spec: RunSpec, task: str, prepared: str = "", device_type: str = "cpu") -> Scorer:
+def make_scorer(
+    name: str, spec: RunSpec, task: str, prepared: str = "", device_type: str = "cpu", fetch: Fetch | None = None
+) -> Scorer:
     """What a Ray actor calls to make its scorer."""
-    return Scorer(spec, task, prepared, name, device_type)
+    return Scorer(fetch(spec) if fetch else spec, task, prepared, name, device_type)

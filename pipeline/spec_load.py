@@ -153,7 +153,7 @@ def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
 def fixed(source: str, folder: Path) -> str:
     """A path that exists beside the spec, absolute; anything else as it is."""
     if source.startswith("local-dir:"):
-        return f"local-dir:{(folder / source.removeprefix('local-dir:')).resolve()}"
+        return f"local-dir:{fixed(source.removeprefix('local-dir:'), folder)}"
     if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
         return source
     return str((folder / source).resolve()) if (folder / source).exists() else source

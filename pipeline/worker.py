@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -18,13 +19,16 @@ from pipeline.spec import RunSpec
 class Worker:
     """A plain class: the local pool calls it, Ray's actors wrap it."""
 
-    def __init__(self, spec: RunSpec, name: str = "local", device_type: str = "cpu") -> None:
+    def __init__(
+        self, spec: RunSpec, name: str = "local", device_type: str = "cpu", here: RunSpec | None = None
+    ) -> None:
         """Load everything once.
 
         Args:
             spec: the run.
             name: unique within the pool.
             device_type: "cuda", the first GPU that this process may use, or "cpu".
+            here: the same with the places of its files on this machine, where they are others.
 
         Raises:
             ValueError: a checkpoint or a task is not what the spec says.
@@ -32,12 +36,13 @@ class Worker:
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name = name
         self.device = torch.device(device_type)
-        model = load_model(spec, self.device)
+        here = here or spec
+        model = load_model(here, self.device)
         fingerprints, deltas = {}, {}
-        for expert in load_experts(spec, model):
+        for expert in load_experts(here, model):
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
         self.backbone = model.backbone
-        self._tasks = load_tasks(spec, model, lambda what, done, total: None)
+        self._tasks = load_tasks(here, model, lambda what, done, total: None)
         self._identity = identify(spec, model, fingerprints, self._tasks, self.device)
         self._gather = Gatherer(spec, self.backbone, self._tasks, self._identity)
         self.resident = ResidentModel(
@@ -119,6 +124,10 @@ def _describe(device: torch.device) -> str:
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def make_worker(name: str, spec: RunSpec, device_type: str = "cpu") -> Worker:
+#: Brings what a spec names to this machine, and gives the spec with the places where that now is.
+Fetch = Callable[[RunSpec], RunSpec]
+
+
+def make_worker(name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> Worker:
     """What a Ray actor calls to make its worker."""
-    return Worker(spec, name, device_type)
+    return Worker(spec, name, device_type, fetch and fetch(spec))

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, TypeAlias
 
 from search.names import unknown
@@ -30,6 +31,7 @@ _UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.
 _FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max}
 
 
+@cache
 def task_metric(task: str) -> str:
     """The name of a task's own accuracy, as it is written in an objective: task["name"]."""
     return f"task[{json.dumps(task, ensure_ascii=False)}]"

@@ -10,13 +10,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks import shared
+from tasks.remote import is_url
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMEDY = "set LINES_SWEEP_CACHE to another folder"
 
 
 def cache_root() -> Path:
-    """`$LINES_SWEEP_CACHE`, or else ~/.cache/lines-sweep."""
-    return Path(os.environ.get("LINES_SWEEP_CACHE") or "~/.cache/lines-sweep").expanduser()
+    """`$LINES_SWEEP_CACHE`, or else ~/.cache/lines-sweep.
+
+    Raises:
+        ValueError: it is a URL.
+    """
+    place = os.environ.get("LINES_SWEEP_CACHE") or "~/.cache/lines-sweep"
+    if is_url(place):
+        raise ValueError(
+            f"LINES_SWEEP_CACHE={place}: must be a folder of this machine; a cache that machines share is "
+            f"{shared.VARIABLE}"
+        )
+    return Path(place).expanduser()
 
 
 def digest(parts: Iterable[bytes | str]) -> str:
@@ -34,12 +47,14 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
 
     `create` writes to a temporary place beside `path`, which is then renamed: a reader sees all of it or nothing. One
     process at a time creates (a lock file), the others wait and then find it; a killed one leaves nothing in the way.
+    Where machines share a cache, it is looked for there first, and put there once it is made.
 
     Raises:
         ValueError: the cache folder cannot be made, or there is no space left; the partial result is removed.
     """
     if path.exists():
         return path
+    entry = path.relative_to(root).as_posix() if path.is_relative_to(root := cache_root()) else ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,10 +67,14 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
             shutil.rmtree(stale, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
         try:
-            create(scratch / path.name)
+            taken = shared.take(entry, scratch / path.name)
+            if not taken:
+                create(scratch / path.name)
             (scratch / path.name).rename(path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    if not taken:
+        shared.give(entry, path)
     return path
 
 

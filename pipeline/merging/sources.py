@@ -15,25 +15,13 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 
 from pipeline.merging.parameters import near
 from tasks.cache import cache_root
+from tasks.fetched import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby
 from tasks.hub import hub_silence, out_of_reach
+from tasks.remote import is_url
 
 _EMBEDDED = "embedded/"
 _HUB = "hf:"
-#: A folder's weights, the safest and most common first; an index lists the shards of one model.
-_WEIGHTS = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-#: Beside the weights in a repository: they say which activation the weights need.
-_COMPANIONS = ("config.json", "open_clip_config.json")
-#: What peft writes: low-rank factors of a task vector, without the model.
 _ADAPTER = "adapter_config.json"
-_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _ADAPTER_HELP = (
     "a LoRA adapter, not a whole model: `experts` of a spec take it as it is; elsewhere load it with peft, call "
     "merge_and_unload() and save_pretrained(FOLDER), and give that folder"
@@ -45,13 +33,17 @@ def locate(source: str) -> list[Path]:
 
     Args:
         source: a file; a folder with the weights under one of their usual names; `hf:OWNER/REPO[/FILE][@REVISION]`,
-            a repository of the Hugging Face hub; `embedded/NAME`, shipped here (`./embedded/NAME` is a path).
+            a repository of the Hugging Face hub; a URL of a file or folder, such as s3://bucket/model.safetensors;
+            `embedded/NAME`, shipped here (`./embedded/NAME` is a path).
 
     Raises:
         ValueError: there is no such checkpoint; near names are given.
     """
     if source.startswith(_HUB):
         return _from_hub(source)
+    if is_url(source):
+        with _named(source, nearby(source)) as here:
+            return locate(here)
     if source.startswith(_EMBEDDED):
         folder = Path(str(files("tasks"))) / "embedded" / "checkpoints"
         name = source.removeprefix(_EMBEDDED)
@@ -65,14 +57,14 @@ def locate(source: str) -> list[Path]:
         if not path.is_file() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not path.parent.is_dir():
             raise ValueError(f"{source}: no such file, nor its folder; a repository of the hub is written hf:{source}")
         return [_existing(path)]
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (path / name).is_file():
             return _with_shards(path / name, source, lambda shard: _existing(path / shard))
     if (path / _ADAPTER).is_file():
         raise ValueError(f"{source}: {_ADAPTER_HELP}")
-    others = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
+    others = sorted(p.name for p in path.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     hint = f"; or name one of its files, such as {', '.join(others[:3])}" if others else ""
-    raise ValueError(f"{source}: a folder without weights; expected one of {', '.join(_WEIGHTS)}{hint}")
+    raise ValueError(f"{source}: a folder without weights; expected one of {', '.join(WEIGHTS)}{hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ def locate_adapter(source: str) -> AdapterFiles | None:
     """The files of a LoRA adapter; None where `source` is anything else, or also holds a whole model.
 
     Args:
-        source: a folder, or `hf:OWNER/REPO[@REVISION]`.
+        source: a folder, or its URL, or `hf:OWNER/REPO[@REVISION]`.
 
     Raises:
         ValueError: there is a configuration without factors, or the hub refuses.
@@ -98,17 +90,26 @@ def locate_adapter(source: str) -> AdapterFiles | None:
             return None
         with _refusals(source):
             return _adapter(source, repo.fetch)
-    folder = Path(source).expanduser()
+    folder = Path(nearby(source)).expanduser()
     return _adapter(source, lambda name: folder / name) if folder.is_dir() else None
 
 
+@contextmanager
+def _named(url: str, here: str) -> Iterator[str]:
+    """Errors about the copy of a URL's files name the URL."""
+    try:
+        yield here
+    except ValueError as error:
+        raise ValueError(str(error).replace(here, url)) from error
+
+
 def _adapter(source: str, fetch: Callable[[str], Path]) -> AdapterFiles | None:
-    if not _found(_ADAPTER, fetch) or any(_found(name, fetch) for name in _WEIGHTS):
+    if not _found(_ADAPTER, fetch) or any(_found(name, fetch) for name in WEIGHTS):
         return None
-    for name in _ADAPTER_WEIGHTS:
+    for name in ADAPTER_WEIGHTS:
         if _found(name, fetch):
             return AdapterFiles(fetch(_ADAPTER), fetch(name))
-    raise ValueError(f"{source}: has {_ADAPTER}, but none of {', '.join(_ADAPTER_WEIGHTS)} beside it")
+    raise ValueError(f"{source}: has {_ADAPTER}, but none of {', '.join(ADAPTER_WEIGHTS)} beside it")
 
 
 def _existing(path: Path) -> Path:
@@ -117,7 +118,7 @@ def _existing(path: Path) -> Path:
     if not path.parent.is_dir():
         raise ValueError(f"{path}: no such file, nor its folder")
     # Near names alone, as the folder may be a home; suffixes alike make all names nearer than they are.
-    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
+    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     close = difflib.get_close_matches(path.name, others, cutoff=0.8)
     raise ValueError(f"{path}: no such file" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else ""))
 
@@ -166,10 +167,10 @@ def _refusals(source: str) -> Iterator[None]:
 def _from_hub(source: str) -> list[Path]:
     hub, offline = _HubName.parse(source), False
     with _refusals(source):
-        for name in [hub.file] if hub.file else _WEIGHTS:
+        for name in [hub.file] if hub.file else WEIGHTS:
             try:
                 files = _with_shards(hub.fetch(name), source, hub.fetch)
-                for companion in _COMPANIONS:
+                for companion in COMPANIONS:
                     _found(posixpath.join(posixpath.dirname(name), companion), hub.fetch)
                 return files
             except EntryNotFoundError as error:
@@ -177,7 +178,7 @@ def _from_hub(source: str) -> list[Path]:
                 offline |= isinstance(error, LocalEntryNotFoundError)
         if not hub.file and _found(_ADAPTER, hub.fetch):
             raise ValueError(f"{source}: {_ADAPTER_HELP}")
-    names = hub.file or ", ".join(_WEIGHTS)
+    names = hub.file or ", ".join(WEIGHTS)
     if offline:
         raise ValueError(f"{source}: found none of {names} in the local cache, and {out_of_reach()}")
     raise ValueError(f"{source}: found none of {names} in the repository")

@@ -1,6 +1,7 @@
 """How a page is written: templates filled in as HTML or Markdown, each file by way of a temporary one."""
 
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,12 @@ def html(template: str, **shown: object) -> str:
 
     Names come from specs and data sets: everything is escaped but plotly.js, which is a library's file.
     """
-    return _environment(autoescape=True).get_template(template).render(plotly_js=Markup(get_plotlyjs()), **shown)
+    return fragment(template, plotly_js=Markup(get_plotlyjs()), **shown)
+
+
+def fragment(template: str, **shown: object) -> str:
+    """A page that finds its scripts elsewhere, or a part of one."""
+    return _environment(autoescape=True).get_template(template).render(**shown)
 
 
 def markdown(template: str, **shown: object) -> str:
@@ -38,6 +44,7 @@ def write(path: Path, text: str) -> Path:
     return partial.replace(path)
 
 
+@cache
 def _environment(autoescape: bool) -> jinja2.Environment:
     folder = files("pipeline").joinpath("templates")
     loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))

@@ -17,7 +17,8 @@ function themed(layout) {
 }
 
 function draw(element) {
-  element.spec ??= JSON.parse(element.querySelector("script").textContent);
+  element.spec ??= JSON.parse(element.querySelector("script")?.textContent ?? "null");
+  if (element.spec === null) return;
   const config = { responsive: true, displayModeBar: false, scrollZoom: false };
   Plotly.react(element, element.spec.data, themed(element.spec.layout), config);
 }
@@ -36,5 +37,9 @@ function toggle(button) {
 
 visible().forEach(draw);
 darkness.addEventListener("change", () => visible().forEach(draw));
-document.querySelectorAll("details").forEach((box) => box.addEventListener("toggle", () => visible().forEach(draw)));
-document.querySelectorAll(".legend button").forEach((button) => button.addEventListener("click", () => toggle(button)));
+// On the document, since a page that follows a run makes its figures later; "toggle" does not bubble.
+document.addEventListener("toggle", () => visible().forEach(draw), true);
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".legend button");
+  if (button) toggle(button);
+});

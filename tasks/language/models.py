@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from tasks.cache import cache_root, digest
+from tasks.fetched import nearby
 from tasks.hub import hub_silence, out_of_reach
 from tasks.registry import near
 
@@ -33,7 +34,7 @@ def model_folder(source: str) -> Path:
     """The folder that `source` names; a repository is fetched first, where it is not in the hub's cache.
 
     Args:
-        source: a folder; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make rewarded-soups` builds
+        source: a folder; its URL; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make rewarded-soups` builds
             (`./embedded/NAME` is a path).
 
     Raises:
@@ -43,7 +44,7 @@ def model_folder(source: str) -> Path:
         return _from_hub(source)
     if source.startswith(_EMBEDDED):
         return _built(source)
-    folder = Path(source).expanduser()
+    folder = Path(nearby(source)).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_file():

@@ -61,15 +61,15 @@ def test_references_are_each_experts_accuracy_on_its_task_and_the_pre_trained_mo
     assert {task for task, _ in refs.experts.values()} == set(TASKS) and set(refs.control) >= set(TASKS)
     expert = ledger.stats(ledger.recipe_id(PLAN.references[2].recipe({})), "dogs", "val")
     merge = next(g for g in PLAN.searched if g.kind == "merge")
-    assert expert is not None and refs.of("dogs", merge) == expert.mean
-    assert refs.of("dogs", GROUP) == refs.control["dogs"], "GROUP edits the cats' expert"
+    assert expert is not None and refs.known(merge)["dogs"] == expert.mean
+    assert refs.known(GROUP)["dogs"] == refs.control["dogs"], "GROUP edits the cats' expert"
     assert references(PLAN, ledger, "test") == References({}, {})
 
 
 def test_of_several_experts_of_a_task_an_edit_is_measured_against_its_own_and_a_merge_against_the_best() -> None:
     refs = References({"cats": ("cats", 0.5), "dogs": ("cats", 0.8)}, {})
     merge = next(g for g in PLAN.searched if g.kind == "merge")
-    assert refs.of("cats", GROUP) == 0.5 and refs.of("cats", merge) == 0.8
+    assert refs.known(GROUP)["cats"] == 0.5 and refs.known(merge)["cats"] == 0.8
 
 
 def test_a_candidate_has_one_value_an_objective_normalised_by_the_references() -> None:

@@ -16,8 +16,10 @@ PACKAGES = ("pipeline", "tasks", "search")
 MAY_IMPORT_RAY = {
     "pipeline.cluster",
     "pipeline.doctor",
+    "pipeline.ray_metrics",
     "pipeline.ray_pool",
     "pipeline.ray_prepare",
+    "pipeline.shipping",
     "pipeline.train.jobs",
 }
 SEARCH_STANDS_ON = {"numpy", "optuna", "moocore", "scipy", "search"}
@@ -36,10 +38,12 @@ HEAVY = {
     "policy_worker",
     "prepare_command",
     "presence",
+    "ray_metrics",
     "ray_pool",
     "ray_prepare",
     "rewards",
     "scorer",
+    "shipping",
     "train",
     "worker",
 }

@@ -1,0 +1,270 @@
+"""Hosts of a network on one machine, to break on purpose: each a set of namespaces.
+
+A host has its own network (an address on a switch that leads nowhere else), processes and mounts: `disk`, a small
+tmpfs that no other host sees, and its own /dev/shm. Everything else of the file system is shared, as by NFS. A host
+lives as long as the pipe to its first process is open, and the kernel ends all its processes with that one: nothing is
+left behind, however this process ends. Needs root, and `ip` and `unshare` of iproute2 and util-linux.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+_NETWORK = "10.213.0"
+_DISK = 192 * 2**20
+_PREFIX = "lines-hosts-"
+#: Seconds between two looks at the processes of a slowed host.
+_SLICE = 0.5
+
+
+def permitted() -> str:
+    """Why hosts cannot be made here, or "" where they can."""
+    if missing := [name for name in ("ip", "unshare", "nsenter") if shutil.which(name) is None]:
+        return f"{', '.join(missing)}: not installed"
+    tried = subprocess.run(
+        [*_UNSHARE, "sh", "-c", "mount -t tmpfs lines /dev/shm && ip link add type veth"],
+        capture_output=True,
+        text=True,
+    )
+    return "" if tried.returncode == 0 else f"network namespaces are not permitted here: {tried.stderr.strip()}"
+
+
+_UNSHARE = ["unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork"]
+
+
+@dataclass
+class Network:
+    """A switch and what is plugged into it; made by `network`."""
+
+    folder: Path
+    switch: int
+    hosts: list["Host"] = field(default_factory=list)
+
+    def host(self, disk: int = _DISK) -> "Host":
+        """Plug in a new host, with a disk of so many bytes."""
+        made = Host(self, len(self.hosts) + 1, disk)
+        self.hosts.append(made)
+        made.power_on()
+        return made
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """A network without hosts, taken down at the end with all of them.
+
+    Raises:
+        RuntimeError: it is not permitted here.
+    """
+    if reason := permitted():
+        raise RuntimeError(reason)
+    _remove_stale()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    with (folder / "owner").open("w") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        (folder / "d").mkdir()
+        switch = _first_process(
+            ["unshare", "--net"], "ip link set lo up && ip link add sw type bridge && ip link set sw up"
+        )
+        made = Network(folder, switch.pid)
+        try:
+            yield made
+        finally:
+            for host in made.hosts:
+                host.power_off()
+            _end(switch)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale() -> None:
+    """Folders whose owner was killed: its lock is free then."""
+    for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+        with suppress(OSError), (folder / "owner").open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_process(namespaces: list[str], commands: str) -> subprocess.Popen[str]:
+    """Run commands in new namespaces, and hold these for as long as the pipe to it is open."""
+    # SIGCHLD ignored: the kernel buries orphans, which else would stay as zombies of this first process.
+    script = f"trap '' CHLD; {commands} && echo up && read -r _"
+    pipe = subprocess.PIPE
+    made = subprocess.Popen([*namespaces, "sh", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert made.stdout is not None and made.stderr is not None
+    if made.stdout.readline() != "up\n":
+        raise RuntimeError(f"could not make namespaces: {commands}: {made.stderr.read()}")
+    return made
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
+
+
+class Host:
+    """One host: on or off, connected or cut off, quick or slow, its disk full or not."""
+
+    def __init__(self, net: Network, number: int, disk: int) -> None:
+        """Not on yet: see `Network.host`."""
+        self.net, self.number, self._size = net, number, disk
+        self.address = f"{_NETWORK}.{number}"
+        self.disk = net.folder / "d"
+        self._power: subprocess.Popen[str] | None = None
+        self._first = 0
+        self._slowed: _Slowed | None = None
+        self._entered: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def on(self) -> bool:
+        """Whether it has power."""
+        return self._power is not None
+
+    def power_on(self) -> None:
+        """Start with an empty disk and no process but the first."""
+        assert self._power is None
+        mounts = f"mount -t tmpfs -o size={self._size} lines {self.disk} && mount -t tmpfs -o size=256m lines /dev/shm"
+        self._power = _first_process(_UNSHARE, f"{mounts} && ip link set lo up")
+        (self._first,) = (child.pid for child in psutil.Process(self._power.pid).children())
+        port, address = self._port, f"{self.address}/24"
+        self._switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self._first))
+        self._switch("ip", "link", "set", port, "master", "sw", "up")
+        # A route that leads nowhere: Ray finds its own address by it.
+        for words in (f"addr add {address} dev eth0", "link set eth0 up", "route add default dev eth0"):
+            self.run("ip", *words.split()).wait()
+
+    def power_off(self) -> None:
+        """Kill every process at once, and lose the disk."""
+        if self._power is not None:
+            self.quick()
+            os.kill(self._first, signal.SIGKILL)
+            _end(self._power)
+            self._power = None
+
+    def run(self, *words: str, log: IO[bytes] | int | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command in the host; its output goes to `log`."""
+        enter = ["nsenter", "--target", str(self._first), "--net", "--mount", "--pid"]
+        variables = {**os.environ, **environment}
+        made = subprocess.Popen([*enter, *words], env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._entered = [p for p in self._entered if p.poll() is None] + [made]
+        return made
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """Those that run in it, the first one excepted; `title` must be in their command lines."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                inside = os.readlink(f"/proc/{process.pid}/ns/pid") == os.readlink(f"/proc/{self._first}/ns/pid")
+                if inside and process.pid != self._first and title in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    # The network.
+
+    @property
+    def _port(self) -> str:
+        return f"port{self.number}"
+
+    def _switch(self, *words: str) -> None:
+        subprocess.run(["nsenter", "--target", str(self.net.switch), "--net", *words], check=True)
+
+    def cut(self) -> None:
+        """Pull the cable."""
+        self._switch("ip", "link", "set", self._port, "down")
+
+    def heal(self) -> None:
+        """Plug the cable in again."""
+        self._switch("ip", "link", "set", self._port, "up")
+
+    def link(self) -> tuple[bool, int]:
+        """Whether there is a cable, and how many packets have come in by it."""
+        enter = ["nsenter", "--target", str(self._first), "--net", "ip", "-s", "-j", "link", "show", "eth0"]
+        found: dict[str, Any] = json.loads(subprocess.run(enter, check=True, capture_output=True).stdout)[0]
+        return found["operstate"] == "UP", found["stats64"]["rx"]["packets"]
+
+    # Its speed.
+
+    def slow(self, share: float) -> None:
+        """Let its processes run for so large a share of the time; 0 freezes them."""
+        self.quick()
+        self._slowed = _Slowed(self, share)
+        self._slowed.start()
+
+    def quick(self) -> None:
+        """Let them run freely again."""
+        if self._slowed is not None:
+            self._slowed.over.set()
+            self._slowed.join()
+            self._slowed = None
+            for entered in self._entered:  # nsenter stops itself when what it runs is stopped
+                entered.send_signal(signal.SIGCONT)
+
+    # Its disk.
+
+    def fill(self) -> int:
+        """Write until nothing more fits; how many bytes did."""
+        with (self.outside / "filler").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(2**16))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                return file.tell()
+
+    def free(self) -> None:
+        """Remove what `fill` wrote."""
+        (self.outside / "filler").unlink()
+
+    @property
+    def outside(self) -> Path:
+        """Its disk, as seen from outside."""
+        return Path(f"/proc/{self._first}/root{self.disk}")
+
+
+class _Slowed(threading.Thread):
+    """Stops a host's processes for a part of every half second."""
+
+    def __init__(self, host: Host, share: float) -> None:
+        super().__init__(daemon=True)
+        self._host, self._share = host, share
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            self._send(signal.SIGSTOP)
+            self.over.wait(_SLICE * (1 - self._share))
+            if self._share:
+                self._send(signal.SIGCONT)
+                self.over.wait(_SLICE * self._share)
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
+        for process in self._host.processes():
+            with suppress(psutil.Error):
+                process.send_signal(number)
+
+
+def wait_until(holds: Any, seconds: float, what: str) -> None:
+    """Poll until `holds()`.
+
+    Raises:
+        TimeoutError: it does not within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)

@@ -1,0 +1,93 @@
+"""What a message through Ray costs the driver: sending, waiting among many that are pending, and reading an answer.
+
+One actor answers at once, so that nothing but messages is measured; what stands for a thousand busy workers are calls of
+an actor that sleeps. CPU seconds are those of the driver's own thread: of its process, Ray's threads included, in
+brackets. Run: python -m benchmarks.messages
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+
+from pipeline.cluster import local_ray
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.recipe import Recipe
+from tasks.stats import Stats
+
+REQUEST = EvalRequest(Recipe.make("sum", "linear", 0.1, 0.5), "0123456789abcdef", "cats", "val", 0, 0, 512)
+SCORE = ShardScore(REQUEST, Stats(512, 300, 300), np.ones(512, np.bool_), 0.1, (0.1, 1.0), "worker-0")
+
+
+class Answers:
+    """An actor that has every answer ready."""
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        """Score nothing."""
+        return SCORE
+
+
+class Sleeps:
+    """An actor that answers much later, as many calls at once as there are."""
+
+    async def evaluate(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+def cost(work: Callable[[], object], times: int) -> tuple[float, float, float]:
+    """Milliseconds for each of `times` things that `work` does: elapsed, CPU of this thread, CPU of the process."""
+    clocks = (time.perf_counter, time.thread_time, time.process_time)
+    started = [clock() for clock in clocks]
+    work()
+    elapsed, thread, process = (1000 * (clock() - start) / times for clock, start in zip(clocks, started, strict=True))
+    return elapsed, thread, process
+
+
+def say(what: str, costs: tuple[float, float, float]) -> None:
+    """Print one line."""
+    elapsed, thread, process = costs
+    print(f"{what:52} {elapsed:8.3f} ms  {thread:8.3f} ms ({process:.3f})", flush=True)
+
+
+def main() -> None:
+    """Print one line for each part of a message."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=2000)
+    parser.add_argument("--pending", type=int, nargs="*", default=[20, 200, 2000, 8000])
+    options = parser.parse_args()
+    count = options.messages
+    with local_ray(num_cpus=2):
+        print(f"{'':52} {'elapsed':>11}  {'driver':>11} (with Ray's threads)")
+        actor: Any = ray.remote(Answers).options(num_cpus=0).remote()
+        ray.get([actor.evaluate.remote(REQUEST) for _ in range(100)])
+        refs: list[Any] = []
+        say("send a request", cost(lambda: refs.extend(actor.evaluate.remote(REQUEST) for _ in range(count)), count))
+        ray.wait(refs, num_returns=count)
+        say("read an answer, one by one", cost(lambda: [ray.get(r) for r in refs[: count // 2]], count // 2))
+        say("read an answer, all in one call", cost(lambda: ray.get(refs[count // 2 :]), count // 2))
+        say(
+            "there and back, one at a time",
+            cost(lambda: [ray.get(actor.evaluate.remote(REQUEST)) for _ in range(200)], 200),
+        )
+        for pending in options.pending:
+            sleeper: Any = ray.remote(Sleeps).options(num_cpus=0, max_concurrency=10_000).remote()
+            waiting = [sleeper.evaluate.remote(600.0) for _ in range(pending)]
+            ray.get(sleeper.evaluate.remote(0.0))
+            say(
+                f"wait(timeout=0) among {pending} pending",
+                cost(lambda: [ray.wait(waiting, timeout=0) for _ in range(20)], 20),
+            )
+            say(
+                f"wait for one that is ready among {pending} pending",
+                cost(lambda: [ray.wait([*waiting, refs[0]], num_returns=1) for _ in range(20)], 20),
+            )
+            ray.kill(sleeper)
+
+
+if __name__ == "__main__":
+    main()

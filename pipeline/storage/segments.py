@@ -1,0 +1,170 @@
+"""A log in an object store, which cannot append: a chain of objects, each created once and never changed.
+
+`journal/<first byte>.jsonl` holds whole lines from that byte of the log on. It is created exclusively, so that of two
+writers who believe that the log ends there one succeeds, and the other learns that it is not alone.
+`journal/<0>-<end>.jsonl` holds everything before `end`: what compaction writes, before it deletes what that covers. A
+reader takes the longest of these and goes on with the segment that begins where it ends, and so on.
+
+Compaction keeps the first segment of every writer: it stands where the writer before would write next. Were that one
+not dead but asleep, its next segment collides. So no check is needed whether a writer is still the only one.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.append_log import LockedError
+from tasks.remote import Place
+from tasks.sealed import DamagedError, seal, unseal
+
+FOLDER = "journal"
+_NAME = re.compile(r"journal/(?P<first>\d{15})(-(?P<end>\d{15}))?\.jsonl")
+#: A compaction between the listing and the reading of what was listed takes objects away: then all is listed again.
+_TRIES = 10
+
+
+class ChainError(ValueError):
+    """The log in the store has a hole, or an object that is not what was written."""
+
+
+def segment_name(first: int) -> str:
+    """Of the segment that begins at a byte of the log."""
+    return f"{FOLDER}/{first:015}.jsonl"
+
+
+def whole_name(end: int) -> str:
+    """Of the object that holds all before a byte of the log."""
+    return f"{FOLDER}/{0:015}-{end:015}.jsonl"
+
+
+@dataclass
+class _Listing:
+    """The objects of a chain: which segments are some writer's first, and which others could go."""
+
+    wholes: list[int] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+
+    def covered(self, end: int) -> Iterator[str]:
+        """What an object of all before `end` makes needless."""
+        yield from (whole_name(e) for e in self.wholes if e < end)
+        yield from (segment_name(first) for first in self.others if first < end)
+
+    def without(self, end: int) -> "_Listing":
+        return _Listing([e for e in self.wholes if e >= end], [f for f in self.others if f >= end])
+
+
+class Chain:
+    """The log of one place; one who only reads may be at it at any time, beside one writer."""
+
+    def __init__(self, place: Place, writer: str) -> None:
+        """Nothing is read yet.
+
+        Args:
+            place: the folder of the run.
+            writer: an id that no other writer has ever had.
+        """
+        self._place, self._writer = place, writer
+        self._listing = _Listing()
+        self._begun = False
+        self.id = ""
+        self.end = 0
+
+    @property
+    def segments(self) -> int:
+        """How many objects compaction would make needless."""
+        return len(self._listing.others)
+
+    @property
+    def compacted(self) -> int:
+        """Bytes that one object holds together."""
+        return max(self._listing.wholes, default=0)
+
+    def read(self) -> bytes:
+        """The log as it stands, with every byte whose writing was ever confirmed; `append` goes on from there.
+
+        Raises:
+            ChainError: an object is damaged or missing.
+            RemoteError: the store refuses.
+        """
+        for _ in range(_TRIES):
+            self._listing, segments = _Listing(), set[int]()
+            for name in self._place.entries(FOLDER):
+                if (match := _NAME.fullmatch(name)) and match["end"]:
+                    self._listing.wholes.append(int(match["end"]))
+                elif match:
+                    segments.add(int(match["first"]))
+            found = self._read(segments)
+            if found is not None:
+                self.end = len(found)
+                return found
+        raise ChainError(
+            f"{self._place.url}/{FOLDER}: a segment is missing: {self._missing}; restore it (versions of the bucket), "
+            "or start anew elsewhere"
+        )
+
+    def _read(self, segments: set[int]) -> bytes | None:
+        """The log of the objects that were listed; None where some are gone."""
+        whole = whole_name(self.compacted)
+        names = [segment_name(first) for first in segments] + ([whole] if self.compacted else [])
+        contents = self._place.read_many(names)
+        log = bytearray(self._body(whole, contents) or b"") if self.compacted else bytearray()
+        self._missing = whole
+        if self.compacted and not log:
+            return None
+        for first in sorted(segments):
+            name = segment_name(first)
+            body = self._body(name, contents)
+            self._missing = segment_name(len(log))
+            if first > len(log) or (body is None and first == len(log)):
+                return None
+            if first == len(log):
+                assert body is not None
+                log += body
+        return bytes(log)
+
+    def _body(self, name: str, contents: dict[str, bytes | None]) -> bytes | None:
+        data = contents[name]
+        if data is None:
+            return None
+        try:
+            fields, body = unseal(data)
+        except DamagedError as error:
+            raise ChainError(f"{self._place.url}/{name}: damaged: {error}; restore an older version of it") from error
+        self.id = fields["chain"]
+        if not fields["opening"] and "-" not in name:
+            self._listing.others.append(int(fields["first"]))
+        return body
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines at the end. Once there they stay; after an error the same lines are to be given again.
+
+        Raises:
+            LockedError: another writer has written there.
+            RemoteError: the store refuses; whether the lines are there is not known.
+        """
+        assert lines.endswith(b"\n")
+        name, opening = segment_name(self.end), not self._begun
+        self.id = self.id or self._writer
+        data = seal(lines, first=self.end, opening=opening, writer=self._writer, chain=self.id)
+        # One that is there may be ours, where a try before got through and its answer did not.
+        if not self._place.create(name, data) and self._place.read(name) != data:
+            raise LockedError(f"{self._place.url}: another run has gone on with this one: this one ends here")
+        if not opening:
+            self._listing.others.append(self.end)
+        self._begun = True
+        self.end += len(lines)
+
+    def compact(self, log: bytes) -> None:
+        """Put all that is written into one object, and delete those that it makes needless.
+
+        Args:
+            log: the log to its `end`.
+
+        Raises:
+            RemoteError: the store refuses; the log is whole nevertheless.
+        """
+        assert len(log) == self.end
+        self._place.create(whole_name(self.end), seal(log, opening=False, writer=self._writer, chain=self.id))
+        self._place.delete(self._listing.covered(self.end))
+        self._listing = self._listing.without(self.end)
+        self._listing.wholes.append(self.end)

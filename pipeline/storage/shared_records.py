@@ -1,0 +1,76 @@
+"""Records that runs on many machines share: objects of the shared cache, each written once under a name of its own."""
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+
+from pipeline.append_log import Record
+from tasks.remote import Place
+from tasks.sealed import DamagedError, seal, unseal
+from tasks.shared import shared_cache, tolerated
+
+#: So many objects are made one by whoever reads them next.
+_MANY = 32
+
+
+class SharedRecords:
+    """The records of one folder of the shared cache; without such a cache there are none, and none are kept."""
+
+    def __init__(self, folder: str, together: int) -> None:
+        """Of a folder such as scores/NAME; so many records are written together, since each write is an object."""
+        self._folder, self._together = folder, together
+        self._unwritten: list[Record] = []
+
+    def read(self) -> Iterator[Record]:
+        """All that was ever added and is not damaged, in no particular order; some of it may come twice."""
+        place = shared_cache("read")
+        found: list[Record] = []
+        if place is not None:
+            with tolerated("read", place.url):
+                found = self._read(place)
+        yield from found
+
+    def _read(self, place: Place) -> list[Record]:
+        names = list(place.entries(self._folder))
+        records: list[Record] = []
+        whole = []
+        for name, data in place.read_many(names).items():
+            if data is not None:  # None: another has made one object of it and others meanwhile
+                with tolerated("read", place.url):
+                    records += _records(f"{place.url}/{name}", data)
+                    whole.append(name)
+        if len(whole) > _MANY and shared_cache("write"):
+            with tolerated("write", place.url):
+                # Written before those are deleted: whatever two that do this at once delete, each of them has written.
+                place.create(self._new_name(), _sealed(records))
+                place.delete(whole)
+        return records
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Keep records, written once there are enough of them."""
+        if shared_cache("write") is not None:
+            self._unwritten += records
+        if len(self._unwritten) >= self._together:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        place = shared_cache("write")
+        if place is not None and self._unwritten:
+            with tolerated("write", place.url):
+                place.create(self._new_name(), _sealed(self._unwritten))
+        self._unwritten = []
+
+    def _new_name(self) -> str:
+        return f"{self._folder}/{uuid.uuid4().hex}.jsonl"
+
+
+def _sealed(records: Iterable[Record]) -> bytes:
+    return seal(b"".join(json.dumps(r, separators=(",", ":")).encode() + b"\n" for r in records))
+
+
+def _records(name: str, data: bytes) -> list[Record]:
+    try:
+        return [json.loads(line) for line in unseal(data)[1].splitlines()]
+    except ValueError as error:
+        raise DamagedError(f"{name}: {error}") from error

@@ -1,0 +1,152 @@
+"""The command `lines submit`: a run on a Ray cluster that goes on without this machine."""
+
+import os
+import re
+import secrets
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.people import console, errors_for_people
+
+Address = Annotated[
+    str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
+]
+DASHBOARD = "http://127.0.0.1:8265"
+#: Where a cluster's head keeps the runs that are not said to lie elsewhere.
+_RUNS = "~/lines-runs"
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+
+def submit(
+    spec: Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")],
+    address: Address = DASHBOARD,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="The run's folder: a URL, or a full path on the cluster's head.", show_default=f"{_RUNS}/NAME"
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers, instead of the spec's.")] = None,
+    cache: Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep these for later ones.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's name and leave it to itself.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option(help="A variable that the job gets: NAME, as it is here, or NAME=VALUE.")
+    ] = None,
+    seen: Annotated[
+        list[Path] | None, typer.Option(help="A folder that the cluster sees at the same path: not sent along.")
+    ] = None,
+    any_versions: Annotated[
+        bool, typer.Option("--any-versions", help="Run with whatever versions of packages the cluster has.")
+    ] = False,
+) -> None:
+    """Run SPEC on a Ray cluster: code, spec and small files are sent, progress is shown, Ctrl-C leaves the job running.
+
+    The same command with the same --out goes on where a stopped job was. The exit status is that of the run.
+    """
+    with errors_for_people():
+        from pipeline.job_package import Origin, pack
+        from pipeline.job_versions import versions_here
+        from pipeline.jobs_client import Jobs
+        from pipeline.plan import make_plan
+        from pipeline.spec_load import load_spec
+
+        plan = make_plan(load_spec(spec))
+        place, variables = _place(out, plan.spec.name), _variables(env or [])
+        arguments = ["--address", "auto", "--pool", "ray", *(["--workers", str(workers)] if workers else [])]
+        arguments += [] if cache else ["--no-cache"]
+        job: dict[str, Any] = {
+            "versions": {} if any_versions else versions_here(),
+            "out": place,
+            "arguments": arguments,
+        }
+        jobs, name = Jobs(address), _job_name(plan.spec.name)
+        if jobs.in_the_clear:
+            said = f"the token goes to {jobs.url} unencrypted: prefer https, or `ray dashboard cluster.yaml` (SSH)"
+            console.print(f"[yellow]warning[/]: {said}", soft_wrap=True, highlight=False)
+        with tempfile.TemporaryDirectory() as scratch:
+            package = pack(plan.spec, Origin(spec.parent, seen or []), job, Path(scratch))
+            files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
+            console.print(f"sending code, spec{files} to {jobs.url}", soft_wrap=True, highlight=False, markup=False)
+            jobs.submit(name, place, package, variables)
+        typer.echo(f"job: {name}\nrun: {place}" + (" (on the head)" if "://" not in place else ""))
+        if detach:
+            typer.echo(f"lines jobs attach {name}{_at(address)}    lines jobs cancel {name}{_at(address)}")
+            return
+        raise typer.Exit(watched(jobs, name, address))
+
+
+def watched(jobs: Any, name: str, address: str) -> int:
+    """Show what the job says until it ends, or until Ctrl-C leaves it; the exit status that follows."""
+    from pipeline.people import STOPPED
+
+    try:
+        job = jobs.follow(name, _say)
+    except KeyboardInterrupt:
+        typer.echo(f"\nleft {name}, which goes on: lines jobs attach {name}{_at(address)}")
+        return STOPPED
+    typer.echo(_end(job))
+    if job.exit_code is not None and job.exit_code >= 0:
+        return int(job.exit_code)
+    return {"SUCCEEDED": 0, "STOPPED": STOPPED}.get(job.status, 1)
+
+
+def _end(job: Any) -> str:
+    """What became of a job, and how to get at its run."""
+    if job.status == "STOPPED":
+        return f"{job.id}: cancelled; what was scored is kept: submit again with --out {shlex.quote(job.out)} to go on"
+    if job.exit_code is None and job.message:
+        return f"{job.id}: {job.status.lower()}: {_plain(job.message)}"
+    where = job.out if "://" in job.out else f"{job.out} on the head: ray rsync-down cluster.yaml '{job.out}' ."
+    return f"{job.id}: {job.status.lower()}; the run: {where}"
+
+
+def _say(text: str) -> None:
+    typer.echo(_plain(text), nl=False)
+
+
+def _plain(text: str) -> str:
+    """Without control characters: a log may hold what moves the cursor or renames the window."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def _at(address: str) -> str:
+    return "" if address == DASHBOARD else f" --address {shlex.quote(address)}"
+
+
+def _job_name(run: str) -> str:
+    """Of the run's name and the time, with something that no other job of this second has."""
+    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-") or "run"
+    return f"{words}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _place(out: str | None, run: str) -> str:
+    """Raises ValueError: a path that would lie in the job's own directory, which is gone when the job ends."""
+    out = f"{_RUNS}/{run}" if out is None else out
+    if "://" not in out and not out.startswith(("/", "~/")):
+        raise ValueError(
+            f"--out {out}: must be a URL (s3://, gs://) or a full path on the cluster's head, such as {_RUNS}/{run}"
+        )
+    return out
+
+
+def _variables(given: list[str]) -> dict[str, str]:
+    """Raises ValueError: not set here, or a secret by its name; whoever sees the dashboard sees a job's variables."""
+    found = {"COLUMNS": str(console.width)}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if _SECRET.search(name):
+            raise ValueError(
+                f"--env {name}: looks like a secret, and a job's variables are shown on the dashboard: give it to the "
+                "nodes themselves (an instance's role, a Kubernetes Secret, a file); see docs/security.md"
+            )
+        if not equals and name not in os.environ:
+            raise ValueError(f"--env {name}: is not set here; set it, or write NAME=VALUE")
+        found[name] = value if equals else os.environ[name]
+        if re.search(r"://[^/@\s]+:[^/@\s]*@", found[name]):
+            raise ValueError(f"--env {name}: has a password in its URL, which the dashboard would show; take it out")
+    return found

@@ -1,0 +1,68 @@
+"""The Ray that we start asks for a token that nobody else has, also of those who reach its ports on this machine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from pipeline.cluster import local_ray
+from pipeline.ray_token import token_of_our_own
+
+_JOIN = """
+import sys, ray
+from pipeline.cluster import stay_on_loopback
+stay_on_loopback()
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+print("resources", ray.cluster_resources()["CPU"])
+"""
+_NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+#: Whoever is refused tries for as long as this, for Ray may yet start.
+_PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5", "RAY_raylet_start_wait_time_s": "5"}
+
+
+def joining(address: str, **env: str) -> "subprocess.Popen[str]":
+    """A second process of this machine that tries to join."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    pipe = subprocess.PIPE
+    words = [sys.executable, "-c", _JOIN, address]
+    return subprocess.Popen(words, env={**clean, **_PATIENCE, **env}, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.cluster
+def test_who_has_not_the_token_of_the_session_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = str(tmp_path_factory.mktemp("home"))
+    with local_ray(num_cpus=1):
+        address = ray.get_runtime_context().gcs_address
+        tokens = [None, "f" * 64, os.environ["RAY_AUTH_TOKEN"]]
+        shown = [{} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} for token in tokens]
+        tried = [joining(address, HOME=home, **env) for env in shown]
+        said = [process.communicate(timeout=240) for process in tried]
+    (_, without), (_, other), (ours, error) = said
+    assert tried[2].returncode == 0 and "resources 1.0" in ours, error
+    assert tried[0].returncode and "Authentication" in without
+    assert tried[1].returncode and "Authentication" in other
+    assert not set(_NAMES) & set(os.environ), "the session's token ends with it"
+
+
+def test_each_session_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    for _ in range(2):
+        with token_of_our_own(lambda: seen.append(os.environ.get("RAY_AUTH_TOKEN"))):
+            assert os.environ["RAY_AUTH_MODE"] == "token"
+    first, none, second, again = seen
+    assert none is again is None and first and second and len(first) == len(second) == 64 and first != second
+
+
+def test_a_token_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    with token_of_our_own(lambda: pytest.fail("nothing is changed")):
+        assert os.environ["RAY_AUTH_TOKEN"] == "mine"

@@ -1,0 +1,75 @@
+"""A Ray head of a test's own, in a process of its own: dashboard and all on loopback, with a token."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+
+_SECONDS = 180
+
+
+class RayHead:
+    """Started when made; `close` ends it and every process below it."""
+
+    def __init__(self, folder: Path, token: str, env: Mapping[str, str]) -> None:
+        """Start it, with its session below `folder`, which must have a short path: Ray's sockets lie in it."""
+        bin_folder = Path(sys.executable).parent
+        self.env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, **env}
+        self.env |= {"PATH": os.pathsep.join([str(bin_folder), os.environ["PATH"]]), "RAY_TMPDIR": str(folder)}
+        self.env |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        gcs, dashboard, agent = free_ports(3)
+        self.gcs, self.dashboard = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        words = ["start", "--head", "--block", "--num-cpus=2", f"--object-store-memory={100 * 2**20}"]
+        words += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--port={gcs}"]
+        words += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        self._log = (folder / "start.log").open("w+")
+        self._process = subprocess.Popen(
+            [str(bin_folder / "ray"), *words],
+            env=self.env,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        wait_until(lambda: self._answers(dashboard) and self._answers(agent))
+
+    def _answers(self, port: int) -> bool:
+        assert self._process.poll() is None, Path(self._log.name).read_text()
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", port)) == 0
+
+    def close(self) -> None:
+        """End it."""
+        head = psutil.Process(self._process.pid)
+        below = head.children(recursive=True)
+        self._process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
+        for process in [*below, head]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = _SECONDS) -> None:
+    """Poll until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.2)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on just now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
