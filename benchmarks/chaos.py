@@ -1,7 +1,7 @@
 """Random faults in one run on a real cluster: the tables must equal those of an undisturbed run, byte for byte.
 
-Hosts are network namespaces on this machine (`benchmarks.hosts`), with real Ray on them and a real driver. Faults come as
-the run gets on, so that all of them fall into it. Prints the table of docs/chaos.md. Needs root. Run:
+Hosts are network namespaces on this machine (`benchmarks.hosts`), with real Ray on them and a real driver. Faults
+come as the run gets on, so that all of them fall into it. Prints the table of docs/chaos.md. Needs root. Run:
 python -m benchmarks.chaos [--faults 100] [--seed 0]
 """
 

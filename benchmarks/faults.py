@@ -1,7 +1,6 @@
 """What may befall the hosts of `benchmarks.ray_hosts`; each fault proves that it had an effect, or does not count."""
 
 import errno
-import os
 import random
 import shutil
 import time
@@ -218,6 +217,7 @@ class DriverKilled(Fault):
         _require(self.scene.driver.status is None, "it had ended")
         self.scene.driver.kill()
         _require(self.scene.driver.status not in (None, 0), "it ended by itself")
+        self.scene.driver.start()
 
 
 class HeadRayKilled(Fault):
@@ -232,6 +232,7 @@ class HeadRayKilled(Fault):
         wait_until(lambda: self.scene.driver.status is not None, 180, "the driver ends when Ray's head is gone")
         _require(self.scene.driver.status != 0, "the driver noticed nothing")
         self.scene.cluster.restart()
+        self.scene.driver.start()
 
 
 class HeadKilled(Fault):
@@ -244,11 +245,10 @@ class HeadKilled(Fault):
         """Switch off, switch on, start all of Ray anew."""
         there = self.host.processes()
         self.host.power_off()
-        _require(
-            bool(there) and not any(os.path.exists(f"/proc/{p.pid}") for p in there), "processes outlived their host"
-        )
+        _require(bool(there) and not any(p.is_running() for p in there), "processes outlived their host")
         wait_until(lambda: self.scene.driver.status is not None, 30, "the driver dies with its host")
         self.scene.cluster.restart()
+        self.scene.driver.start()
 
 
 #: Kinds and how often each is drawn, relative to the others.

@@ -100,7 +100,7 @@ def _remove_stale() -> None:
 def _first_process(namespaces: list[str], commands: str) -> subprocess.Popen[str]:
     """Run commands in new namespaces, and hold these for as long as the pipe to it is open."""
     # SIGCHLD ignored: the kernel buries orphans, which else would stay as zombies of this first process.
-    script = f"trap '' CHLD; {commands} && echo up && read -r _"
+    script = f"{commands} && echo up && exec env --ignore-signal=CHLD cat > /dev/null"
     pipe = subprocess.PIPE
     made = subprocess.Popen([*namespaces, "sh", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert made.stdout is not None and made.stderr is not None

@@ -1,14 +1,15 @@
 """What a message through Ray costs the driver: sending, waiting among many that are pending, and reading an answer.
 
-One actor answers at once, so that nothing but messages is measured; what stands for a thousand busy workers are calls of
-an actor that sleeps. CPU seconds are those of the driver's own thread: of its process, Ray's threads included, in
-brackets. Run: python -m benchmarks.messages
+One actor answers at once, so that nothing but messages is measured; calls of an actor that sleeps stand for a thousand
+busy workers. CPU time is that of the driver's own thread, and in brackets of its process, Ray's threads included. Run:
+python -m benchmarks.messages
 """
 
 import argparse
 import asyncio
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -51,42 +52,59 @@ def cost(work: Callable[[], object], times: int) -> tuple[float, float, float]:
 def say(what: str, costs: tuple[float, float, float]) -> None:
     """Print one line."""
     elapsed, thread, process = costs
-    print(f"{what:52} {elapsed:8.3f} ms  {thread:8.3f} ms ({process:.3f})", flush=True)
+    print(f"{what:46} {elapsed:8.3f} ms  {thread:8.3f} ms ({process:.3f})", flush=True)
 
 
 def main() -> None:
     """Print one line for each part of a message."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--pending", type=int, nargs="*", default=[20, 200, 2000, 8000])
     options = parser.parse_args()
-    count = options.messages
     with local_ray(num_cpus=2):
-        print(f"{'':52} {'elapsed':>11}  {'driver':>11} (with Ray's threads)")
-        actor: Any = ray.remote(Answers).options(num_cpus=0).remote()
-        ray.get([actor.evaluate.remote(REQUEST) for _ in range(100)])
-        refs: list[Any] = []
-        say("send a request", cost(lambda: refs.extend(actor.evaluate.remote(REQUEST) for _ in range(count)), count))
-        ray.wait(refs, num_returns=count)
-        say("read an answer, one by one", cost(lambda: [ray.get(r) for r in refs[: count // 2]], count // 2))
-        say("read an answer, all in one call", cost(lambda: ray.get(refs[count // 2 :]), count // 2))
-        say(
-            "there and back, one at a time",
-            cost(lambda: [ray.get(actor.evaluate.remote(REQUEST)) for _ in range(200)], 200),
-        )
+        print(f"{'':46} {'elapsed':>11}  {'driver':>11} (with Ray's threads)")
+        answered = messages(options.messages)
         for pending in options.pending:
-            sleeper: Any = ray.remote(Sleeps).options(num_cpus=0, max_concurrency=10_000).remote()
-            waiting = [sleeper.evaluate.remote(600.0) for _ in range(pending)]
-            ray.get(sleeper.evaluate.remote(0.0))
-            say(
-                f"wait(timeout=0) among {pending} pending",
-                cost(lambda: [ray.wait(waiting, timeout=0) for _ in range(20)], 20),
-            )
-            say(
-                f"wait for one that is ready among {pending} pending",
-                cost(lambda: [ray.wait([*waiting, refs[0]], num_returns=1) for _ in range(20)], 20),
-            )
-            ray.kill(sleeper)
+            waits(pending, answered)
+
+
+def messages(count: int) -> Any:
+    """Requests and answers, `count` in a row; a ref that is answered."""
+    actor: Any = ray.remote(Answers).options(num_cpus=0).remote()
+    ray.get([actor.evaluate.remote(REQUEST) for _ in range(100)])
+    refs: list[Any] = []
+    say("send a request", cost(lambda: refs.extend(actor.evaluate.remote(REQUEST) for _ in range(count)), count))
+    ray.wait(refs, num_returns=count)
+    half = count // 2
+    say("read an answer, one by one", cost(lambda: [ray.get(r) for r in refs[:half]], half))
+    say("read an answer, all in one call", cost(lambda: ray.get(refs[half:]), half))
+
+    def called_back() -> None:
+        arrived = SimpleQueue[Any]()
+        for _ in range(count):
+            actor.evaluate.remote(REQUEST).future().add_done_callback(arrived.put)
+        for _ in range(count):
+            arrived.get().result()
+
+    say("send, be called back, read", cost(called_back, count))
+    say(
+        "there and back, one at a time",
+        cost(lambda: [ray.get(actor.evaluate.remote(REQUEST)) for _ in range(half)], half),
+    )
+    return refs[0]
+
+
+def waits(pending: int, answered: Any) -> None:
+    """Waiting while `pending` calls are on their way."""
+    sleeper: Any = ray.remote(Sleeps).options(num_cpus=0, max_concurrency=10_000).remote()
+    refs = [sleeper.evaluate.remote(600.0) for _ in range(pending)]
+    ray.get(sleeper.evaluate.remote(0.0))
+    say(f"wait(timeout=0) among {pending}", cost(lambda: [ray.wait(refs, timeout=0) for _ in range(20)], 20))
+    refs.append(answered)
+    say(
+        f"wait for one of {pending} that is there", cost(lambda: [ray.wait(refs, num_returns=1) for _ in range(20)], 20)
+    )
+    ray.kill(sleeper)
 
 
 if __name__ == "__main__":

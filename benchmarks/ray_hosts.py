@@ -70,7 +70,7 @@ class RayHosts:
         return self.head.run("bash", "-c", connect, log=subprocess.DEVNULL).wait() == 0
 
     def environment(self, host: Host) -> dict[str, str]:
-        """What a host's processes have in their environment: Ray's token is asked for, the cache is on the host's disk."""
+        """What a host's processes have in their environment: a token for Ray, a cache on the host's disk."""
         ray = {f"RAY_health_check_{name}": value for name, value in _QUICK.items()}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token, "RAY_USAGE_STATS_ENABLED": "0"}
         places = {"LINES_SWEEP_CACHE": f"{host.disk}/cache", "RAY_TMPDIR": str(host.disk), "OMP_NUM_THREADS": "1"}

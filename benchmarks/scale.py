@@ -187,6 +187,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--send-ms", type=float, default=1000 * Messages().send, help="of the driver for a request")
     parser.add_argument("--read-ms", type=float, default=1000 * Messages().read, help="of the driver for an answer")
     parser.add_argument("--pending-us", type=float, default=1e6 * Messages().pending, help="a wait, each in flight")
+    parser.add_argument("--gather-us", type=float, default=1e6 * Messages().gather, help="slept a wait, each in flight")
     parser.add_argument("--again", action="store_true", help="read journals back; take each run up once more")
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     return parser.parse_args()
@@ -195,7 +196,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Print one row for each combination."""
     options = parsed()
-    messages = Messages(options.send_ms / 1e3, options.read_ms / 1e3, options.pending_us / 1e6)
+    messages = Messages(options.send_ms / 1e3, options.read_ms / 1e3, options.pending_us / 1e6, options.gather_us / 1e6)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as processes:
         times = from_file(options.times) if options.times and options.times.is_file() else []

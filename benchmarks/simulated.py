@@ -6,6 +6,7 @@ computes, and its clock says how long a cluster would have taken whose driver ru
 """
 
 import heapq
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +27,13 @@ class Messages:
         send: a request, Ray's threads included.
         read: an answer.
         pending: each request that is in flight, whenever the driver waits.
+        gather: for which it sleeps once an answer is there, for each that is in flight: one wait serves more answers.
     """
 
     send: float = 0.17e-3
     read: float = 0.03e-3
     pending: float = 0.45e-6
+    gather: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,9 @@ class SimulatedPool:
         self.spent.waits += 1
         self._charge(self._messages.pending * len(self._events))
         if self._events and self._events[0][0] > self.now:
-            until = min(self._events[0][0], self.now + (float("inf") if timeout is None else timeout))
-            self.spent.waited += until - self.now
-            self.now = until
+            self._sleep_until(min(self._events[0][0], self.now + (math.inf if timeout is None else timeout)))
+        if self._events and not self._free[0]:
+            self._sleep_until(self.now + self._messages.gather * len(self._events))
         answers: list[ShardScore | Failure] = []
         due = self.now
         while self._events and self._events[0][0] <= due:
@@ -130,6 +133,10 @@ class SimulatedPool:
     def look(self) -> float:
         """The virtual time, in the middle of the driver's work."""
         return self.now + self._clock() - self._left
+
+    def _sleep_until(self, then: float) -> None:
+        self.spent.waited += then - self.now
+        self.now = then
 
     def _charge(self, seconds: float) -> None:
         self.now += seconds

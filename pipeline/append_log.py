@@ -1,5 +1,6 @@
 """A file of JSON lines that survives a kill at any byte: appended, synced, a torn last line dropped."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,16 +8,37 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 Record = dict[str, Any]
 
 _SYNC_SECONDS = 0.2
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LockedError(RuntimeError):
     """Another process is writing the file."""
+
+
+def lock_alone(file: IO[Any], path: Path) -> None:
+    """Lock an open file until it is closed; on NFS that excludes other machines too.
+
+    Raises:
+        LockedError: another process holds it.
+        ValueError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(f"{path}: another process is writing it") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise ValueError(
+            f"{path}: cannot be locked ({error.strerror}): mount NFS with locks (version 4, or 3 with lockd, not "
+            "with `nolock`), or use a folder elsewhere"
+        ) from error
 
 
 class AppendLog:
@@ -27,6 +49,7 @@ class AppendLog:
 
     Raises:
         LockedError: another process holds the log.
+        ValueError: the file system has no locks.
         OSError: it cannot be created or written (no space, no permission).
     """
 
@@ -36,10 +59,10 @@ class AppendLog:
         self._path = path
         self._file = path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock_alone(self._file, path)
+        except (LockedError, ValueError):
             self._file.close()
-            raise LockedError(f"{path}: another process is writing it") from error
+            raise
         self._synced = time.monotonic()
         self._cut_torn_line()
 
@@ -128,7 +151,7 @@ def read_records(path: Path) -> Iterator[Record]:
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: line {number} is damaged ({error}); restore the file or start anew") from error
     if not isinstance(record, dict) or "record" not in record:
         raise ValueError(f"{path}: line {number} is damaged (not a record); restore the file or start anew")

@@ -19,12 +19,14 @@ from pipeline.jobs_command import jobs
 from pipeline.journal import FILE_NAME
 from pipeline.ledger import Ledger
 from pipeline.merge_command import merge
+from pipeline.mirror_command import mirror
 from pipeline.people import STOPPED, console, errors_for_people, say
 from pipeline.plan import Plan, make_plan
 from pipeline.ppo_command import ppo
 from pipeline.prepare_command import prepare
 from pipeline.ray_token import use_token
 from pipeline.spec import RunSpec
+from pipeline.spec_code import code_named, tell_code
 from pipeline.spec_load import load_spec
 from pipeline.statistics_command import statistics
 from pipeline.storage.mirror import open_run, run_folder
@@ -44,6 +46,7 @@ app.command("ppo")(ppo)
 app.command("prepare")(prepare)
 app.command("statistics")(statistics)
 app.command("dashboard")(dashboard)
+app.command("mirror")(mirror)
 app.command("submit")(submit)
 app.add_typer(jobs, name="jobs")
 
@@ -75,6 +78,8 @@ def run(
         plans = _plans(specs, pool, workers)
         places = _places(plans, out)
         use_token(address)
+        for plan in plans:
+            tell_code(plan.spec)
         from pipeline.execute import Where, execute, ray_for  # torch and Ray: not before the specs are known to be good
 
         status = dict.fromkeys(places, 0)
@@ -113,10 +118,18 @@ def report(
 
 
 @app.command()
-def validate(spec: SpecPath) -> None:
+def validate(
+    spec: SpecPath,
+    code: Annotated[bool, typer.Option(help="Run what plug-ins and rewards of the spec need to be checked.")] = True,
+) -> None:
     """Check a spec with its checkpoints and data, without evaluating anything."""
     with errors_for_people():
         plan = _plan(spec)
+        if not code and (named := code_named(plan.spec)):
+            said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
+            console.print(said, soft_wrap=True, highlight=False, markup=False)
+            return
+        tell_code(plan.spec)
         from pipeline.execute import prepare_shown
 
         identity = prepare_shown(plan.spec, "cpu", console)

@@ -30,13 +30,13 @@ def dashboard(
     """
     with errors_for_people():
         from pipeline.watch.live import Live
-        from pipeline.watch.server import ADDRESS, bound, page_server
+        from pipeline.watch.server import ADDRESS, PAGE_PORTS, bound, page_server
         from pipeline.watch.study import Studies
 
         studies = Studies()
         live = Live(run, studies)
         with _studied(studies, study) as shown:
-            server = bound(lambda chosen: page_server(live, shown, chosen), port)
+            server = bound(lambda chosen: page_server(live, shown, chosen), PAGE_PORTS, port)
             url = f"http://{ADDRESS}:{server.server_address[1]}"
             _say(run, url, shown)
             if open_browser:
@@ -59,13 +59,13 @@ def _followed(live: "Live") -> Iterator[None]:
 @contextmanager
 def _studied(studies: "Studies", wanted: bool) -> Iterator[dict[str, str]]:
     """Optuna Dashboard beside the page: its address, and what the page says of it."""
-    from pipeline.watch.server import ADDRESS, bound
+    from pipeline.watch.server import ADDRESS, STUDY_PORTS, bound
     from pipeline.watch.study import MISSING, serve, study_server
 
     if not wanted or find_spec("optuna_dashboard") is None:
         yield {"url": "", "note": MISSING if wanted else ""}
         return
-    server = bound(lambda chosen: study_server(studies, chosen), None)
+    server = bound(lambda chosen: study_server(studies, chosen), STUDY_PORTS)
     serve(server)
     try:
         yield {"url": f"http://{ADDRESS}:{server.server_address[1]}/dashboard", "note": ""}

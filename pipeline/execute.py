@@ -80,7 +80,8 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
         watched(spec, where.folder, lambda progress: where.check(), display) as watch,
     ):
         staged = partial(_open_stages, spec, identity, device_type, where, fetch)
-        open_pool = partial(_open_pool, spec, device_type, fetch) if spec.generation is None else staged
+        whole = partial(_open_pool, spec, identity, device_type, fetch)
+        open_pool = whole if spec.generation is None else staged
         run(plan, identity, where.folder, open_pool, cache, watch)
 
 
@@ -102,10 +103,11 @@ def _device_type(spec: RunSpec) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _open_pool(spec: RunSpec, device_type: str, fetch: Fetch | None) -> Pool:
+def _open_pool(spec: RunSpec, identity: Identity, device_type: str, fetch: Fetch | None) -> Pool:
     if spec.resources.pool == "local":
         return LocalPool(Worker(spec, device_type=device_type))
-    return RayPool(partial(make_worker, spec=spec, device_type=device_type, fetch=fetch), actor_shape(spec.resources))
+    make = partial(make_worker, spec=spec, device_type=device_type, fetch=fetch)
+    return RayPool(make, actor_shape(spec.resources), check=identity.check)
 
 
 def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where, fetch: Fetch | None) -> StagedPool:
@@ -128,5 +130,6 @@ def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Whe
         task: RayPool(partial(make, task=task, prepared=prepared[task]), of_reward, f"reward-{task}")
         for task in spec.tasks
     }
-    generators = RayPool(partial(make_policy_worker, spec=spec, device_type=device_type, fetch=fetch), shape)
+    make_writer = partial(make_policy_worker, spec=spec, device_type=device_type, fetch=fetch)
+    generators = RayPool(make_writer, shape, check=identity.check)
     return StagedPool(generators, actors, cache, known)

@@ -24,6 +24,7 @@ from pipeline.merging.resident import ResidentModel
 from pipeline.merging.writing import write_safetensors
 from pipeline.plan import Plan
 from pipeline.run import reopen
+from pipeline.spec_code import tell_code
 from tasks.clip import OpenClipBackbone
 from tasks.clip_export import open_clip_config, open_clip_state, trunk_folder, vocabulary
 
@@ -58,6 +59,7 @@ def export(run: Path, wanted: Wanted, output: Path) -> Path:
     if output.exists():
         raise ValueError(f"{output}: exists already; give another folder")
     plan, ledger, history = reopen(run)
+    tell_code(plan.spec)
     candidate = _chosen(judge_all(plan, ledger, history.proposals), wanted)
     model, deltas = _same_checkpoints(plan, ledger)
     backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None

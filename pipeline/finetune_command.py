@@ -35,9 +35,11 @@ def finetune(
     Each model is a folder that a sweep's spec can name as an expert.
     """
     with errors_for_people(_KEPT):
+        from pipeline.spec_code import tell_code
         from pipeline.train.finetune_spec import load_finetune_spec
 
         read = load_finetune_spec(spec)
+        tell_code(read)
         read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "finetune"):

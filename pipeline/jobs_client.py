@@ -25,6 +25,8 @@ _AGAIN = 2.0
 _OUT_OF_REACH = 300.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _OURS = "lines-sweep"
+#: Ray takes these instead of the address that it is given.
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 #: They tell of uploads, large files and closed connections in words for programmers.
 _LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -71,7 +73,6 @@ class Jobs:
         """
         self.url = jobs_url(address)
         _check_answers(address, self.url)
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.url  # or else RAY_ADDRESS would be taken instead of what was asked
         use_token(address)
         self._client = _connected(address, self.url)
 
@@ -213,6 +214,7 @@ def _connected(address: str, url: str) -> Any:
 
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    before = {name: os.environ.pop(name, None) for name in _OVERRIDES}
     try:
         return JobSubmissionClient(url)
     except AuthenticationError as error:
@@ -222,6 +224,8 @@ def _connected(address: str, url: str) -> Any:
             f"--address {address}: what answers at {url} is no Ray dashboard ({type(error).__name__}); the dashboard's "
             f"port is {_PORT} unless it was set otherwise, 6379 and 10001 are others of Ray's that take no jobs"
         ) from error
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _refused(error: Exception) -> str:

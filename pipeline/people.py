@@ -1,18 +1,33 @@
 """What the command says to people: one console, and errors without tracebacks."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
 #: Exit status after Ctrl-C, as shells have it.
 STOPPED = 130
 
-console = Console()
-_errors = Console(stderr=True)
+
+def plain(text: str) -> str:
+    """Without control characters, by which what comes from a spec, a file or a log would steer the terminal."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+class _PlainConsole(Console):
+    """Control characters come from rich alone, never from what is printed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+console = _PlainConsole()
+_errors = _PlainConsole(stderr=True)
 
 
 def say(text: str) -> None:

@@ -24,6 +24,7 @@ from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.parameters import look_up, near, resolve
 from pipeline.merging.scaling import SCALINGS
 from pipeline.spec import Arm, RunSpec
+from pipeline.spec_regress import check_regress
 from search.greedy import GreedyProposer
 from search.objectives import METRICS, REWARD_METRICS, Objective
 from search.proposer import Proposer
@@ -77,6 +78,7 @@ def make_plan(spec: RunSpec) -> Plan:
     if missing:
         references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
     check_exhibits(spec.exhibits, references + searched)
+    check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})
     return Plan(spec, tuple(references), tuple(searched))
 
 

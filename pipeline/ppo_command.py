@@ -38,9 +38,11 @@ def ppo(
     Each policy is a LoRA adapter that a sweep's spec can name as an expert, with the SFT model as its base.
     """
     with errors_for_people(_KEPT):
+        from pipeline.spec_code import tell_code
         from pipeline.train.language.spec import load_ppo_spec
 
         read = load_ppo_spec(spec)
+        tell_code(read)
         read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "ppo"):

@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.people import console, errors_for_people
 from pipeline.ray_token import use_token
 from pipeline.spec import RunSpec
+from pipeline.spec_code import tell_code
 from pipeline.spec_load import load_spec
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
@@ -39,6 +40,7 @@ def prepare(
     """
     with errors_for_people("what has been fetched and decoded is kept; the same command goes on from there"):
         run = load_spec(spec)
+        tell_code(run)
         if address is not None and run.resources.pool == "local":
             raise ValueError(f"--address {address}: the local pool joins no cluster: leave one of the two out")
         use_token(address)

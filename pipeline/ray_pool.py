@@ -1,197 +1,273 @@
-"""A pool of Ray actors: each holds models and data on its device; a lost one is replaced, its shards go elsewhere."""
+"""A pool of Ray actors: each holds models and data on its device; what a lost or slow one was asked goes elsewhere."""
 
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
+from pipeline.crew import Actor, Crew, Job
+from pipeline.crew import WorkersLostError as WorkersLostError
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.pool import A, Evaluator, describe, failure_kind
 from pipeline.request_queue import Q, RequestQueue
+from pipeline.room import ActorShape as ActorShape
+from pipeline.stragglers import Pace
 
 log = logging.getLogger(__name__)
 
 #: Requests in flight for each actor: the second is there when the first is done, so no actor waits for the driver.
 _IN_FLIGHT = 2
-#: Losses for each actor, without one answer in between, after which the pool gives up: the fault is not the shard's. A
-#: node that is taken away loses all of its actors at once, which is no such fault.
-_MAX_LOST_IN_A_ROW = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ActorShape:
-    """How many actors, and what each asks of Ray."""
-
-    workers: int
-    num_cpus: float = 1
-    num_gpus: float = 0
-    retries: int = 3
-
-
-class WorkersLostError(RuntimeError):
-    """Workers die faster than they answer."""
-
-
-class _Host(Generic[Q, A]):
-    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
-
-    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
-    """
-
-    def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
-        self._make, self._name = make, name
-
-    def info(self) -> WorkerInfo:
-        self._evaluator = self._make(self._name)
-        return self._evaluator.info()
-
-    def evaluate(self, request: Q) -> A:
-        return self._evaluator.evaluate(request)
-
-
-@dataclass
-class _Actor(Generic[Q]):
-    name: str
-    handle: Any
-    info: WorkerInfo | None = None
-    outstanding: dict[Any, Q | None] = field(default_factory=dict)
+#: Seconds from one look at the cluster to the next, and from one look for overdue answers to the next.
+_LOOK, _OVERDUE = 3.0, 0.25
+#: Seconds for which an answer that Ray says is there may take to be read: large ones lie in their node's store.
+_READ = 5.0
+#: How much a request is blamed for the end of a node, or of the way to it, where the end of a process counts 1.
+_LIGHT = 0.25
 
 
 class RayPool(Generic[Q, A]):
     """Actors made by `make(name)`, which Ray ships to them; it runs in the actor and loads everything once."""
 
-    def __init__(self, make: Callable[[str], Evaluator[Q, A]], shape: ActorShape, kind: str = "worker") -> None:
-        """Start the actors, KIND-0, KIND-1, ...; Ray must be initialised. They load while the caller goes on."""
-        self._make, self._kind = make, kind
-        self._shape = shape
+    def __init__(
+        self,
+        make: Callable[[str], Evaluator[Q, A]],
+        shape: ActorShape,
+        kind: str = "worker",
+        check: Callable[[WorkerInfo], None] | None = None,
+    ) -> None:
+        """Start the actors, KIND-0, KIND-1, ...; Ray must be initialised. They load while the caller goes on.
+
+        Args:
+            make: makes the evaluator of the actor with that name.
+            shape: how many actors, of what size.
+            kind: what they are called.
+            check: raises ValueError for what must not be used; the node that has loaded it is left out.
+        """
+        self._retries, self._kind = shape.retries, kind
         self._queue = RequestQueue[Q]()
-        self._lost: Counter[Q] = Counter()
-        self._lost_in_a_row = 0
-        self._started = 0
+        self._lost: dict[Q, float] = {}
+        self._unanswered = 0
         self._ready: list[A | Failure] = []
-        self._actors = [self._start() for _ in range(shape.workers)]
-        self._known: dict[str, WorkerInfo] = {}
+        self._pace = Pace()
+        self._crew = Crew[Q, A](make, shape, kind, check)
+        #: Actors that can take a request, by how many they have.
+        self._free: list[dict[Actor[Q], None]] = [{} for _ in range(_IN_FLIGHT)]
+        self._look_at = self._overdue_at = 0.0
 
     @property
     def workers(self) -> list[WorkerInfo]:
         """Workers that have loaded so far, lost ones included."""
-        return list(self._known.values())
-
-    def _start(self) -> _Actor[Q]:
-        name = f"{self._kind}-{self._started}"
-        self._started += 1
-        options = {"num_cpus": self._shape.num_cpus, "num_gpus": self._shape.num_gpus, "max_restarts": 0}
-        handle: Any = ray.remote(_Host).options(**options).remote(self._make, name)
-        actor = _Actor[Q](name, handle)
-        actor.outstanding[handle.info.remote()] = None
-        return actor
+        return list(self._crew.known.values())
 
     def submit(self, requests: Iterable[Q]) -> None:
         """Queue requests and hand out as many as the loaded actors can take."""
+        before = len(self._queue)
         self._queue.put(requests)
+        self._unanswered += len(self._queue) - before
         self._hand_out()
 
     def _hand_out(self) -> None:
         """Fill every loaded actor, one request each in turn so that the first does not take them all."""
-        for depth in range(1, _IN_FLIGHT + 1):
-            for actor in self._actors:
-                while actor.info is not None and len(actor.outstanding) < depth:
-                    request = self._queue.take(actor.name)
-                    if request is None:
-                        return
-                    actor.outstanding[actor.handle.evaluate.remote(request)] = request
+        for free in self._free:
+            while free:
+                actor = next(iter(free))
+                request = self._queue.take(actor.name)
+                if request is None:
+                    return
+                self._send(actor, Job(request))
 
-    def _busy(self) -> bool:
-        return bool(self._queue) or any(r is not None for a in self._actors for r in a.outstanding.values())
+    def _send(self, actor: Actor[Q], job: Job[Q]) -> None:
+        self._crew.owe(actor, actor.handle.evaluate.remote(job.request), job)
+        self._place(actor)
+
+    def _place(self, actor: Actor[Q]) -> None:
+        """Among those that can take a request, or not: one that is busy with what is answered already gets no more."""
+        for free in self._free:
+            free.pop(actor, None)
+        usable = actor.info is not None and actor.silent is None and actor in self._crew
+        stale = actor.front is not None and actor.front.done
+        if usable and not stale and len(actor.outstanding) < _IN_FLIGHT:
+            self._free[len(actor.outstanding)][actor] = None
 
     def wait(self, timeout: float | None = None) -> list[A | Failure]:
         """Answers that have arrived, at least one unless nothing is outstanding or `timeout` seconds have passed.
 
         Raises:
             WorkersLostError: actors are lost one after the other without an answer in between.
-            ValueError: an actor could not load, or loaded other checkpoints or data than the first.
+            ValueError: no actor could load, or none what it should.
         """
-        while not self._ready and self._busy():
-            owners = {ref: actor for actor in self._actors for ref in actor.outstanding}
-            done, _ = ray.wait(list(owners), num_returns=1, timeout=timeout)
-            if not done:
-                break
-            # Everything else that is ready too, without waiting: one journal write serves them all.
-            done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
-            for ref in done:
-                self._receive(owners[ref], ref)
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self._ready and self._unanswered:
+            self._follow()
+            self._receive_some(max(0.0, min(deadline - time.monotonic(), self._patience())))
             self._hand_out()
+            self._copy_overdue()
+            if time.monotonic() >= deadline:
+                break
         answers, self._ready = self._ready, []
         return answers
 
-    def _receive(self, actor: _Actor[Q], ref: Any) -> None:
-        if ref not in actor.outstanding:  # the actor was found to be lost by another of its refs
+    def _patience(self) -> float:
+        return _OVERDUE if self._free[0] else _LOOK
+
+    def _receive_some(self, timeout: float) -> None:
+        owners = self._crew.owners
+        if not owners:  # all are out of reach
+            time.sleep(min(timeout, _OVERDUE))
             return
-        request = actor.outstanding[ref]
+        # 0.3 us for each request that is out: 0.6 ms for 2,000.
+        done, _ = ray.wait(list(owners), num_returns=1, timeout=timeout)
+        if done:  # Everything else that is ready too, without waiting: one journal write serves them all.
+            done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
+        for ref in done:
+            if ref in owners:  # else the actor was found to be lost by another of its refs
+                self._receive(owners[ref], ref)
+
+    def _receive(self, actor: Actor[Q], ref: Any) -> None:
         try:
-            answer = ray.get(ref)
+            answer = ray.get(ref, timeout=_READ)
+        except GetTimeoutError:  # its node is out of reach, of which Ray will tell
+            return
         # An application's error is a RayTaskError that is also of the original type; so it must be looked for first.
         except RayTaskError as error:
-            del actor.outstanding[ref]
-            cause = error.cause if isinstance(error.cause, BaseException) else error
-            if request is None:
-                raise ValueError(f"{actor.name} could not load: {describe(cause)}") from error
-            self._ready.append(Failure(request.asked, failure_kind(cause), describe(cause), actor.name))
+            self._failed(actor, ref, error)
+        except ObjectLostError as error:
+            self._answer_lost(actor, ref, error)
+        except ActorUnavailableError as error:
+            self._out_of_reach(actor, error)
         except RayError as error:
-            if isinstance(error, RayActorError) and error.actor_init_failed:  # what was shipped cannot be read there
-                raise ValueError(f"{actor.name} could not start: {str(error).strip().splitlines()[-1]}") from error
-            self._replace(actor, error)
+            self._lose(actor, error)
         else:
-            del actor.outstanding[ref]
-            if request is None:  # having loaded is no answer: it may die of every shard
-                self._welcome(actor, answer)
+            job = actor.outstanding[ref]
+            if job is None:  # having loaded is no answer: it may die of every shard
+                self._crew.returned(actor, ref)
+                self._crew.welcome(actor, answer)
             else:
-                self._lost_in_a_row = 0
-                self._ready.append(answer)
+                if actor.front is job:
+                    self._pace.note(job.request.asked.task, time.monotonic() - actor.since)
+                self._crew.returned(actor, ref)
+                self._crew.answered(actor)
+                self._answer(job, answer)
+            self._place(actor)
 
-    def _welcome(self, actor: _Actor[Q], info: WorkerInfo) -> None:
-        first = next(iter(self._known.values()), info)
-        if (first.fingerprint, first.tasks, first.numerics) != (info.fingerprint, info.tasks, info.numerics):
-            raise ValueError(
-                f"{info.name} ({info.device}) loaded other checkpoints, data or versions than {first.name} "
-                f"({first.device}): {info.fingerprint}, {info.numerics} against {first.fingerprint}, {first.numerics}: "
-                "all nodes must see the same files and have the same packages"
-            )
-        actor.info = self._known[actor.name] = info
+    def _failed(self, actor: Actor[Q], ref: Any, error: RayTaskError) -> None:
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        job = self._crew.returned(actor, ref)
+        if job is None:
+            self._crew.unfit(actor, f"{actor.name} could not load: {describe(cause)}", error)
+        else:
+            self._answer(job, Failure(job.request.asked, failure_kind(cause), describe(cause), actor.name))
+        self._place(actor)
 
-    def _replace(self, actor: _Actor[Q], error: BaseException) -> None:
+    def _answer(self, job: Job[Q], answer: A | Failure) -> None:
+        """The first answer counts; of the same request the same is answered by whoever is asked."""
+        if job.done:
+            return
+        job.done = True
+        self._unanswered -= 1
+        self._ready.append(answer)
+        for other in job.on:
+            self._place(other)
+
+    def _answer_lost(self, actor: Actor[Q], ref: Any, error: ObjectLostError) -> None:
+        """The answer was lost on its way; the actor is as good as before."""
+        job = self._crew.returned(actor, ref)
+        if job is None:
+            self._crew.ask(actor)
+        else:
+            self._again(actor, [job], _LIGHT, error)
+        self._place(actor)
+
+    def _out_of_reach(self, actor: Actor[Q], error: ActorUnavailableError) -> None:
+        """The network is cut, or the node is gone and Ray will say so: what it was asked is not waited for."""
+        if actor.silent is None:
+            log.warning("%s is out of reach (%s): others do its work until it is back", actor.name, describe(error))
+            actor.silent = time.monotonic()
+        jobs = self._crew.take_back(actor)
+        self._place(actor)
+        self._again(actor, jobs, _LIGHT, error)
+
+    def _lose(self, actor: Actor[Q], error: RayError) -> None:
         """The actor is lost: its requests go first in the queue, those lost too often become failures."""
-        log.warning("%s was lost (%s); starting another one", actor.name, describe(error))
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row > _MAX_LOST_IN_A_ROW * max(2, self._shape.workers):
-            raise WorkersLostError(
-                f"{self._lost_in_a_row} workers were lost one after the other without an answer; the last, "
-                f"{actor.name}: {describe(error)}: is there enough memory for one worker? What was scored is kept"
-            )
-        requests = [r for r in actor.outstanding.values() if r is not None]
-        actor.outstanding = {}
+        if isinstance(error, RuntimeEnvSetupError) or (isinstance(error, RayActorError) and error.actor_init_failed):
+            # What was shipped cannot be read there.
+            lines = str(error).strip().splitlines()
+            self._crew.unfit(actor, f"{actor.name} could not start: {lines[-1]}", error)
+            return
+        jobs = self._crew.remove(actor)
+        self._place(actor)
         self._queue.forget(actor.name)
-        self._actors[self._actors.index(actor)] = self._start()
-        ray.kill(actor.handle)
+        log.warning("%s was lost (%s)", actor.name, describe(error))
+        to_blame = self._crew.died(actor, error)
+        self._again(actor, jobs, 1.0 if to_blame else _LIGHT, error)
+        self._crew.fill()
+        self._look_at = 0.0
+
+    def _again(self, actor: Actor[Q], jobs: list[Job[Q]], blame: float, error: BaseException) -> None:
+        """What was not answered goes first in the queue, unless a copy of it is on another actor."""
         # Only the request at the front was being evaluated; the one behind it is not to blame.
-        for request in requests[:1]:
-            self._lost[request] += 1
-        again = [r for r in requests if self._lost[r] <= self._shape.retries]
-        self._ready += [
-            Failure(
-                r.asked, "lost", f"its worker was lost {self._lost[r]} times; the last: {describe(error)}", actor.name
-            )
-            for r in requests
-            if r not in again
-        ]
+        for job in jobs[:1]:
+            self._lost[job.request] = self._lost.get(job.request, 0.0) + blame
+        again = []
+        for job in jobs:
+            if job.done or job.on:
+                continue
+            lost = self._lost.get(job.request, 0.0)
+            if lost > self._retries:
+                cause = f"its worker was lost {lost:g} times; the last: {describe(error)}"
+                self._answer(job, Failure(job.request.asked, "lost", cause, actor.name))
+            else:
+                again.append(job.request)
         self._queue.put_first(reversed(again))
+
+    def _follow(self) -> None:
+        """Every few seconds: actors on nodes that have joined, none on those that have left."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK
+        for actor in self._crew.look():
+            self._lose(actor, RayActorError(error_msg="its node has left, or is out of reach"))
+        for actor in self._crew.surplus():
+            jobs = self._crew.remove(actor)
+            self._place(actor)
+            self._queue.forget(actor.name)
+            self._again(actor, jobs, 0.0, RayActorError())
+        self._crew.fill()
+
+    def _copy_overdue(self) -> None:
+        """Give idle actors, when nothing is queued, copies of what others take too long for: the latest first."""
+        now = time.monotonic()
+        if not self._free[0] or self._queue or now < self._overdue_at:
+            return
+        self._overdue_at = now + _OVERDUE
+        late = sorted(self._overdue(now), key=lambda found: -found[0])
+        for actor, (_, job) in zip(list(self._free[0]), late, strict=False):
+            log.info("%s gets a copy of what %s takes long for", actor.name, job.on[0].name)
+            self._send(actor, job)
+
+    def _overdue(self, now: float) -> Iterable[tuple[float, Job[Q]]]:
+        for actor in self._crew.actors:
+            front = actor.front
+            if front is None:
+                continue
+            for job in actor.outstanding.values():
+                if job is None or job.done or len(job.on) > 1:
+                    continue
+                overdue = self._pace.overdue(front.request.asked.task, now - actor.since, waits=job is not front)
+                if overdue >= 1:
+                    yield overdue, job
 
     def close(self) -> None:
         """Kill the actors."""
-        for actor in self._actors:
-            ray.kill(actor.handle)
-        self._actors = []
+        self._crew.close()

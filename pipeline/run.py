@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.spec import RunSpec
 from pipeline.spec_load import parse_spec
 
 _ABSENT = object()
+#: Fields of the spec that only speak of what is done with a run's result.
+_LATER = ("exhibits", "regress")
 _PACKAGES = (
     "lines-sweep",
     "torch",
@@ -88,19 +91,25 @@ def _kept(history: History) -> Answers:
 
 
 def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder: Path) -> None:
-    started = time.monotonic()
+    started, now = time.monotonic(), _utc()
     driver.run(history.proposals)
     earlier = history.provenance.get("seconds", {}).get("total", 0.0)
     known = {
         "complete": True,
         "versions": _versions(),
         "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
+        "started": history.provenance.get("started", now),
+        "finished": _utc(),
         "seconds": {"total": round(time.monotonic() - started + earlier, 1)},
         "counts": _counts(driver.progress.candidates_done, driver.ledger)
         | {"shards_from_cache": driver.progress.from_cache},
     }
     journal.finish(known)
     write_results(folder, driver.plan, driver.ledger, driver.proposals, known)
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
@@ -124,16 +133,16 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
     if history.header is None:
         journal.header(mine)
         return
-    # Where a run is executed and what its report opens with are no part of its result: they may change in between.
-    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in ("resources", "exhibits")}
+    # Where a run is executed, what its report opens with and what is held against it later may change in between.
+    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in ("resources", *_LATER)}
     pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
     if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
         raise RunFolderError(
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
-    if theirs.get("exhibits", {}) != json.loads(json.dumps(mine["spec"]["exhibits"])):
-        journal.header(mine)  # the last header counts: `lines report` then opens with them too
+    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in _LATER):
+        journal.header(mine)  # the last header counts: `lines report` and `lines regress` then go by them too
 
 
 def _first_difference(path: str, theirs: object, ours: object) -> str:

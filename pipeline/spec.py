@@ -9,6 +9,7 @@ from pipeline.merging.parameters import near
 from pipeline.soup import check_lambdas
 from pipeline.spec_exhibits import Exhibits
 from pipeline.spec_language import Generation, check_rewards, reward_defaults
+from pipeline.spec_regress import Regress
 from pipeline.spec_resources import Resources
 from pipeline.spec_values import (
     Alpha,
@@ -235,6 +236,8 @@ class RunSpec(Model):
     """Where and how wide it is executed."""
     exhibits: Exhibits = {}
     """Tables and figures that the report opens with, by title."""
+    regress: Regress = Regress()
+    """When `lines regress` calls a difference from a baseline a regression."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,11 +1,9 @@
 """From a YAML file to a checked `RunSpec`, with errors that name the field, the rule and the value got."""
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.merging.parameters import near
@@ -13,38 +11,19 @@ from pipeline.spec import RunSpec, TaskSpec
 from pipeline.spec_common import ModelSpec
 from pipeline.spec_extends import extended
 from pipeline.spec_language import Prompts, RewardSpec, is_reward
+from pipeline.spec_yaml import read_yaml
 from tasks.embedded import pack_names
 
 _M = TypeVar("_M", bound=BaseModel)
 _R = TypeVar("_R", TaskSpec, RewardSpec)
 #: Options of rewards that are paths.
 _PATHS = ("model", "corpus")
+#: Characters of a value that an error shows.
+_SHOWN = 500
 
 
 class SpecError(ValueError):
     """The spec is not valid; the message has one line for each error."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key stands twice: PyYAML would keep the last one without a word, and an arm would be gone."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key.value, str):
-                continue  # a list or mapping, which YAML itself refuses as a key
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-3 as text, 1.0e-3 as a number; people write both.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def load_spec(path: Path) -> RunSpec:
@@ -70,13 +49,11 @@ def read_mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
 
 def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = read_yaml(path)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: must be text in UTF-8: {error}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not valid YAML: {error}") from error
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         *first, last = (name for name, field in kind.model_fields.items() if field.is_required())
         raise SpecError(f"{path}: must be a mapping with {', '.join(first)} and {last}")
@@ -119,8 +96,13 @@ def _explain(error: Any, kind: type[BaseModel]) -> str:
     if not where:
         return message
     got = error.get("input")
-    shown = f", got {got!r}" if isinstance(got, str | int | float | list) and "got" not in message else ""
+    shown = f", got {_short(got)}" if isinstance(got, str | int | float | list) and "got" not in message else ""
     return f"{where}: {message[0].lower() + message[1:]}{shown}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:

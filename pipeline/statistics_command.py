@@ -24,7 +24,10 @@ def statistics(
     """
     with errors_for_people():
         from pipeline.learning.export import write_statistics  # torch: not before it is needed
+        from pipeline.spec_code import tell_code
         from pipeline.spec_load import load_spec
 
-        for path in write_statistics(load_spec(spec), kind, samples, out, console):
+        read = load_spec(spec)
+        tell_code(read)
+        for path in write_statistics(read, kind, samples, out, console):
             console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)

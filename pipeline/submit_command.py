@@ -6,12 +6,19 @@ import secrets
 import shlex
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import STOPPED, console, errors_for_people, plain
+from tasks.remote import check_url, is_url
+
+if TYPE_CHECKING:
+    from pipeline.jobs_client import Job, Jobs
+    from pipeline.spec import RunSpec
 
 Address = Annotated[
     str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
@@ -49,69 +56,71 @@ def submit(
     The same command with the same --out goes on where a stopped job was. The exit status is that of the run.
     """
     with errors_for_people():
-        from pipeline.job_package import Origin, pack
         from pipeline.job_versions import versions_here
         from pipeline.jobs_client import Jobs
         from pipeline.plan import make_plan
+        from pipeline.spec_code import tell_code
         from pipeline.spec_load import load_spec
 
         plan = make_plan(load_spec(spec))
-        place, variables = _place(out, plan.spec.name), _variables(env or [])
+        tell_code(plan.spec)
         arguments = ["--address", "auto", "--pool", "ray", *(["--workers", str(workers)] if workers else [])]
         arguments += [] if cache else ["--no-cache"]
-        job: dict[str, Any] = {
-            "versions": {} if any_versions else versions_here(),
-            "out": place,
-            "arguments": arguments,
-        }
-        jobs, name = Jobs(address), _job_name(plan.spec.name)
-        if jobs.in_the_clear:
-            said = f"the token goes to {jobs.url} unencrypted: prefer https, or `ray dashboard cluster.yaml` (SSH)"
-            console.print(f"[yellow]warning[/]: {said}", soft_wrap=True, highlight=False)
-        with tempfile.TemporaryDirectory() as scratch:
-            package = pack(plan.spec, Origin(spec.parent, seen or []), job, Path(scratch))
-            files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
-            console.print(f"sending code, spec{files} to {jobs.url}", soft_wrap=True, highlight=False, markup=False)
-            jobs.submit(name, place, package, variables)
-        typer.echo(f"job: {name}\nrun: {place}" + (" (on the head)" if "://" not in place else ""))
+        place, versions = _place(out, plan.spec.name), {} if any_versions else versions_here()
+        told = {"versions": versions, "out": place, "arguments": arguments}
+        name, variables, jobs = _job_name(plan.spec.name), _variables(env or []), Jobs(address)
+        _send(jobs, _Sent(name, plan.spec, spec.parent, seen or []), told, variables)
+        typer.echo(f"job: {name}\nrun: {place}" + (" (on the head)" if not is_url(place) else ""))
         if detach:
             typer.echo(f"lines jobs attach {name}{_at(address)}    lines jobs cancel {name}{_at(address)}")
             return
         raise typer.Exit(watched(jobs, name, address))
 
 
-def watched(jobs: Any, name: str, address: str) -> int:
-    """Show what the job says until it ends, or until Ctrl-C leaves it; the exit status that follows."""
-    from pipeline.people import STOPPED
+@dataclass(frozen=True)
+class _Sent:
+    """A job's name and spec, the folder of the spec, and paths that the cluster sees as they are."""
 
+    name: str
+    spec: "RunSpec"
+    folder: Path
+    seen: Sequence[Path]
+
+
+def _send(jobs: "Jobs", sent: _Sent, told: dict[str, Any], variables: dict[str, str]) -> None:
+    from pipeline.job_package import Origin, pack
+
+    if jobs.in_the_clear:
+        said = f"the token goes to {jobs.url} unencrypted: prefer https, or `ray dashboard cluster.yaml` (SSH)"
+        console.print(f"[yellow]warning[/]: {said}", soft_wrap=True, highlight=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        package = pack(sent.spec, Origin(sent.folder, sent.seen), told, Path(scratch))
+        files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
+        console.print(f"sending code, spec{files} to {jobs.url}", soft_wrap=True, highlight=False, markup=False)
+        jobs.submit(sent.name, str(told["out"]), package, variables)
+
+
+def watched(jobs: "Jobs", name: str, address: str) -> int:
+    """Show what the job says until it ends, or until Ctrl-C leaves it; the exit status that follows."""
     try:
-        job = jobs.follow(name, _say)
+        job = jobs.follow(name, lambda text: typer.echo(plain(text), nl=False))
     except KeyboardInterrupt:
         typer.echo(f"\nleft {name}, which goes on: lines jobs attach {name}{_at(address)}")
         return STOPPED
     typer.echo(_end(job))
     if job.exit_code is not None and job.exit_code >= 0:
-        return int(job.exit_code)
+        return job.exit_code
     return {"SUCCEEDED": 0, "STOPPED": STOPPED}.get(job.status, 1)
 
 
-def _end(job: Any) -> str:
+def _end(job: "Job") -> str:
     """What became of a job, and how to get at its run."""
     if job.status == "STOPPED":
         return f"{job.id}: cancelled; what was scored is kept: submit again with --out {shlex.quote(job.out)} to go on"
     if job.exit_code is None and job.message:
-        return f"{job.id}: {job.status.lower()}: {_plain(job.message)}"
-    where = job.out if "://" in job.out else f"{job.out} on the head: ray rsync-down cluster.yaml '{job.out}' ."
-    return f"{job.id}: {job.status.lower()}; the run: {where}"
-
-
-def _say(text: str) -> None:
-    typer.echo(_plain(text), nl=False)
-
-
-def _plain(text: str) -> str:
-    """Without control characters: a log may hold what moves the cursor or renames the window."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+        return f"{job.id}: {job.status.lower()}: {plain(job.message)}"
+    fetch = "" if is_url(job.out) else f" on the head; `ray rsync-down cluster.yaml '{job.out}' .` gets it"
+    return f"{job.id}: {job.status.lower()}; the run: {job.out}{fetch}"
 
 
 def _at(address: str) -> str:
@@ -125,9 +134,11 @@ def _job_name(run: str) -> str:
 
 
 def _place(out: str | None, run: str) -> str:
-    """Raises ValueError: a path that would lie in the job's own directory, which is gone when the job ends."""
+    """Raises ValueError: a path in the job's own directory, which is gone when the job ends; a URL with a password."""
     out = f"{_RUNS}/{run}" if out is None else out
-    if "://" not in out and not out.startswith(("/", "~/")):
+    if is_url(out):
+        check_url(out)
+    elif not out.startswith(("/", "~/")):
         raise ValueError(
             f"--out {out}: must be a URL (s3://, gs://) or a full path on the cluster's head, such as {_RUNS}/{run}"
         )

@@ -16,7 +16,7 @@ Three decisions make a resumed search continue as if it had never stopped.
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +86,7 @@ class OptunaProposer:
         self._distributions = space.optuna()
         self._asked = 0
         self._told: set[int] = set()
+        self._in_flight: dict[int, None] = {}  # in ascending order, as they are asked
         with _quiet():
             self._study = optuna.create_study(directions=["maximize"] * config.num_objectives)
 
@@ -93,7 +94,7 @@ class OptunaProposer:
         """The next point; None after `trials` of them."""
         if self._asked == self._trials:
             return None
-        pending: list[Json] = [n for n in range(self._asked) if n not in self._told]
+        pending = _runs(self._in_flight)
         point = self._ask(self._new_sampler())
         return Proposal(self._asked - 1, point, {"pending": pending})
 
@@ -116,6 +117,7 @@ class OptunaProposer:
             else:
                 self._study.tell(outcome.number, list(values))
         self._told.add(outcome.number)
+        del self._in_flight[outcome.number]
 
     def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
         """Repeat the recorded asks and tells in the recorded order.
@@ -149,7 +151,8 @@ class OptunaProposer:
             raise ValueError(
                 f"replay: expected proposal {self._asked} of {self._trials} with its state, got {proposal}"
             )
-        return [n for n in range(self._asked) if n not in self._told and n not in pending]
+        left = _numbers(pending)
+        return [n for n in self._in_flight if n not in left]
 
     def _new_sampler(self) -> BaseSampler:
         seed = int(np.random.SeedSequence((self._seed, self._asked)).generate_state(1)[0])
@@ -160,8 +163,28 @@ class OptunaProposer:
         self._study.sampler = sampler
         with _quiet():
             params = self._study.ask(self._distributions).params
+        self._in_flight[self._asked] = None
         self._asked += 1
         return {name: params[name] for name in self._distributions}
+
+
+def _runs(numbers: Iterable[int]) -> list[Json]:
+    """Ascending numbers as [first, last] of each run without a gap: of a thousand in flight one pair, most often."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        follows = runs and runs[-1][1] == number - 1
+        runs[-1:] = [(runs[-1][0], number)] if follows else [*runs[-1:], (number, number)]
+    return [list(run) for run in runs]
+
+
+def _numbers(runs: Sequence[Json]) -> set[int]:
+    """Inverse of `_runs`; journals of earlier versions name each number."""
+    numbers: set[int] = set()
+    for run in runs:
+        first, last = run if isinstance(run, list) else (run, run)
+        assert isinstance(first, int) and isinstance(last, int)
+        numbers.update(range(first, last + 1))
+    return numbers
 
 
 class _Pinned(BaseSampler):

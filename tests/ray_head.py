@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -73,3 +74,43 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+class CutProxy:
+    """Passes connections on to a port of this machine, and breaks each of them after some seconds."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        """Listen on a port of loopback."""
+        self.cuts = 0
+        self._target, self._seconds = ("127.0.0.1", port), seconds
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            ends = near, socket.create_connection(self._target)
+            threading.Timer(self._seconds, self._cut, ends).start()
+            for source, sink in (ends, ends[::-1]):
+                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def _cut(self, *ends: socket.socket) -> None:
+        self.cuts += 1
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listening.close()

@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster on this machine, each in a mount namespace of its own: they do not see what lies in a folder."""
+"""Nodes of a Ray cluster on this machine, each in a mount namespace of its own, in which one folder is empty."""
 
 import os
 import shutil
@@ -39,9 +39,11 @@ def nodes(count: int, unseen: Path, caches: Path) -> Iterator[list[Path]]:
         the folder of each node's cache.
     """
     folders = [caches / f"node-{i}" for i in range(count)]
-    started = [_start(unseen, folder) for folder in folders]
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        _wait(1 + count)
+        for folder in folders:  # one after the other: names of sockets are taken as they are found free
+            started.append(_start(unseen, folder))
+            _wait(1 + len(started))
         yield folders
     finally:
         for process in started:
@@ -51,19 +53,19 @@ def nodes(count: int, unseen: Path, caches: Path) -> Iterator[list[Path]]:
             process.wait(timeout=60)
 
 
-def _start(unseen: Path, cache: Path) -> "subprocess.Popen[bytes]":
+def _start(unseen: Path, cache: Path) -> subprocess.Popen[bytes]:
     hide = f"mount -t tmpfs none {unseen} && exec {sys.executable} -c '{_NODE}' $0"
     return subprocess.Popen(
         ["unshare", "-m", "sh", "-c", hide, ray.get_runtime_context().gcs_address],
         env={**os.environ, "LINES_SWEEP_CACHE": str(cache)},
         stdin=subprocess.PIPE,
-        stdout=None,
-        stderr=None,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
 def _wait(count: int) -> None:
-    deadline = time.monotonic() + 25
+    deadline = time.monotonic() + 60
     while sum(node["Alive"] for node in ray.nodes()) < count:
         assert time.monotonic() < deadline, "the nodes did not join"
         time.sleep(0.1)

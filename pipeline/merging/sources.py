@@ -131,6 +131,8 @@ def _with_shards(path: Path, source: str, fetch: Callable[[str], Path]) -> list[
         shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{source}: {path.name} must hold a weight_map of file names ({error!r})") from error
+    if strange := [shard for shard in shards if shard != posixpath.basename(shard) or "\\" in shard or not shard]:
+        raise ValueError(f"{source}: {path.name} must name files beside it, got {strange[0]!r}")
     return [fetch(shard) for shard in shards]
 
 

@@ -1,7 +1,6 @@
 """A run's folder wherever it is: on a disk as it lies, or in an object store by way of a folder here."""
 
 import atexit
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.append_log import LockedError, whole_length
+from pipeline.append_log import LockedError, lock_alone, whole_length
 from pipeline.journal import FILE_NAME
 from pipeline.storage import lease as leases
 from pipeline.storage.lease import Lease, Say
@@ -175,8 +174,8 @@ def _write(path: Path, data: bytes) -> None:
 def _alone(folder: Path, url: str) -> Iterator[None]:
     with (folder / _LOCK).open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock_alone(file, folder / _LOCK)
+        except LockedError as error:
             raise LockedError(
                 f"{url}: another run on this machine is writing there: wait for it, stop it, or give another --out"
             ) from error

@@ -22,9 +22,7 @@ def common_place(places: Sequence[str]) -> str:
     parents = [str(PurePosixPath(place.partition("://")[2]).parent) for place in places]
     common = os.path.commonpath(parents) if len(protocols) == 1 else ""
     if common in ("", "."):
-        raise ValueError(
-            f"{', '.join(places)}: their index needs a folder that holds them all: one bucket, or one disk"
-        )
+        raise ValueError(f"{', '.join(places)}: their index needs one bucket, or one disk, that holds them all")
     return f"{protocols.pop()}://{common}"
 
 

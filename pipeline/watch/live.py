@@ -7,15 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.append_log import Record
-from pipeline.forecast import forecast
-from pipeline.journal import FILE_NAME, History
-from pipeline.ledger import Identity, Ledger
-from pipeline.plan import make_plan
-from pipeline.spec_load import parse_spec
+from pipeline.journal import FILE_NAME
 from pipeline.storage.mirror import run_folder
 from pipeline.watch.figures import Drawn, draw
 from pipeline.watch.now import tables_now
+from pipeline.watch.opened import Opened, opened
 from pipeline.watch.page import Look, details, drawings, status
 from pipeline.watch.progress_file import Said, read_said
 from pipeline.watch.survey import Survey, Surveyor
@@ -30,19 +26,6 @@ _REST = 8
 _SILENCE = 60.0
 #: Seconds over which the rate is measured where the driver does not tell it.
 _WINDOW = 60.0
-
-
-class _Opened:
-    """A run whose header has been read."""
-
-    def __init__(self, header: Record, history: History, place: str) -> None:
-        self.header = header
-        self.plan = make_plan(parse_spec(header["spec"], place))
-        identity = Identity.from_json(header["identity"])
-        self.ledger = Ledger(identity, self.plan.spec.shard_size, history.answers)
-        history.answers = self.ledger.answers  # one and the same from here on: the tail adds to it
-        self.expected = forecast(self.plan, self.ledger).shards
-        self.surveyor = Surveyor(self.plan)
 
 
 class _Paced:
@@ -74,7 +57,7 @@ class Live:
         self.place, self._told = place, told
         self._pace = _STORE_PACE if is_url(place) else _PACE
         self._tail = Tail()
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._survey: Survey | None = None
         self._drawn = Drawn()
         self._surveys, self._drawings = _Paced(), _Paced()
@@ -111,20 +94,18 @@ class Live:
         first = self._tail.offset == 0
         while self._tail.advance(folder):
             self._heard = (folder / FILE_NAME).stat().st_mtime if first else time.time()
-        history = self._tail.seen.history
-        if history.header is None:
-            self._opened = None
-        elif self._opened is None or history.header is not self._opened.header:
-            self._opened = _Opened(history.header, history, self.place)
-        self._counts.append((time.monotonic(), len(history.answers)))
+        before, self._opened = self._opened, opened(self._tail.seen.history, self._opened)
+        if self._opened is not None and self._opened is not before:
+            self._surveyor = Surveyor(self._opened.plan)
+        self._counts.append((time.monotonic(), len(self._tail.seen.history.answers)))
         while self._counts[-1][0] - self._counts[0][0] > _WINDOW:
             self._counts.popleft()
 
-    def _study(self, folder: Path, opened: _Opened) -> None:
+    def _study(self, folder: Path, opened: Opened) -> None:
         """Survey the candidates and draw the figures, each where it is time to."""
         history, began, news = self._tail.seen.history, time.monotonic(), self._tail.offset
         if self._surveys.due(news):
-            self._survey = opened.surveyor.survey(opened.ledger, history.proposals)
+            self._survey = self._surveyor.survey(opened.ledger, history.proposals)
             self._told(self._survey)
             self._surveys.did(news, began)
         began = time.monotonic()
@@ -132,7 +113,7 @@ class Live:
             self._draw(folder, opened)
             self._drawings.did(news, began)
 
-    def _draw(self, folder: Path, opened: _Opened) -> None:
+    def _draw(self, folder: Path, opened: Opened) -> None:
         try:
             with tables_now(folder, opened.plan, opened.ledger, self._tail.seen.history) as tables:
                 self._drawn = draw(tables)

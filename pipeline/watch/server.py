@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 #: The only address that is ever bound.
 ADDRESS = "127.0.0.1"
 _NAMES = ("127.0.0.1", "localhost")
-#: Where no port is asked for, the first free one of these.
-_PORTS = range(8280, 8300)
+#: Where no port is asked for, the first free one of these: for the page, and for Optuna Dashboard.
+PAGE_PORTS, STUDY_PORTS = range(8280, 8300), range(8300, 8320)
 #: Nothing from elsewhere is loaded, and no page elsewhere may show this one or read what it says.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -41,23 +41,24 @@ def is_own_host(host: str | None) -> bool:
         return False
 
 
-def bound(make: Server, port: int | None) -> Any:
+def bound(make: Server, ports: range, port: int | None = None) -> Any:
     """A server on a port of this machine.
 
     Args:
         make: makes it, on a port.
-        port: None for the first free one.
+        ports: the first free one of these is taken where none is asked for.
+        port: which is asked for.
 
     Raises:
         ValueError: the port is in use, or not allowed; or none is free.
     """
-    for tried in _PORTS if port is None else (port,):
+    for tried in ports if port is None else (port,):
         try:
             return make(tried)
         except OSError as error:
             reason = error
     if port is None:
-        raise ValueError(f"--port: none of {_PORTS.start} to {_PORTS.stop - 1} is free ({reason}): give another one")
+        raise ValueError(f"--port: none of {ports.start} to {ports.stop - 1} is free ({reason}): give another one")
     raise ValueError(f"--port {port}: {reason.strerror}: give another one, or leave --port out for one that is free")
 
 

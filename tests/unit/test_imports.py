@@ -16,6 +16,7 @@ PACKAGES = ("pipeline", "tasks", "search")
 MAY_IMPORT_RAY = {
     "pipeline.cluster",
     "pipeline.doctor",
+    "pipeline.jobs_client",
     "pipeline.ray_metrics",
     "pipeline.ray_pool",
     "pipeline.ray_prepare",

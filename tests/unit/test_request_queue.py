@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operations import operations
 
 from pipeline.messages import EvalRequest
 from pipeline.recipe import Recipe
@@ -66,3 +67,81 @@ def test_length_counts_what_is_pending_and_an_empty_queue_gives_none() -> None:
     queue.take("x")
     assert len(queue) == 5
     assert RequestQueue().take("x") is None
+
+
+class Slow:
+    """The rule as it is said: looks at every worker and every candidate."""
+
+    def __init__(self) -> None:
+        self.pending: list[EvalRequest] = []
+        self.order: list[str] = []
+        self.held: dict[str, str] = {}
+
+    def put(self, new: list[EvalRequest]) -> None:
+        self.pending += new
+        self.order += [r.recipe_id for r in new if r.recipe_id not in self.order]
+
+    def put_first(self, new: list[EvalRequest]) -> None:
+        for r in new:
+            self.pending.insert(0, r)
+            self.order = [r.recipe_id, *(c for c in self.order if c != r.recipe_id)]
+
+    def take(self, worker: str) -> EvalRequest | None:
+        self.order = [c for c in self.order if any(r.recipe_id == c for r in self.pending)]
+        if not self.order:
+            return None
+        mine = self.held.get(worker)
+        others = {candidate for name, candidate in self.held.items() if name != worker}
+        free = [c for c in self.order if c not in others]
+        chosen = mine if mine in self.order else (free or self.order)[0]
+        assert chosen is not None
+        self.held[worker] = chosen
+        request = next(r for r in self.pending if r.recipe_id == chosen)
+        self.pending.remove(request)
+        return request
+
+    def forget(self, worker: str) -> None:
+        self.held.pop(worker, None)
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose"]), st.integers(0, 4)), max_size=60)
+
+
+@settings(max_examples=200)
+@given(STEPS)
+def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
+    queue, slow = RequestQueue(), Slow()
+    last: dict[str, list[EvalRequest]] = {}
+    for number, (what, which) in enumerate(steps):
+        worker = f"worker-{which}"
+        if what == "put":
+            new = [request("abcde"[which], 10 * number + i) for i in range(1 + which % 3)]
+            queue.put(new)
+            slow.put(new)
+        elif what == "take":
+            taken = queue.take(worker)
+            assert taken == slow.take(worker)
+            last.setdefault(worker, []).extend([taken] if taken else [])
+        else:
+            for q in (queue, slow):
+                q.forget(worker)
+                q.put_first(list(reversed(last.get(worker, [])[-2:])))
+            last.pop(worker, None)
+        assert len(queue) == len(slow.pending)
+
+
+def steps_to_empty(workers: int, candidates: int) -> float:
+    """Operations for each request, of workers that take turns: each `take`, and asking whether there is more."""
+    queue = filled(*(f"{i:05}" for i in range(candidates)))
+    names = [f"worker-{i}" for i in range(workers)]
+
+    def work() -> None:
+        for i in range(3 * candidates):
+            assert len(queue) and queue.take(names[i % workers])
+
+    return operations(work) / (3 * candidates)
+
+
+def test_a_request_costs_the_same_among_many_workers_and_candidates() -> None:
+    few = steps_to_empty(10, 20)
+    assert steps_to_empty(300, 600) < 2 * few and steps_to_empty(10, 600) < 2 * few

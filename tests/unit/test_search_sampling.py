@@ -116,6 +116,25 @@ def test_the_journal_wins_over_what_would_be_computed_now() -> None:
     assert proposer.ask() == proposals[5]
 
 
+def test_what_is_in_flight_is_said_in_runs_and_a_record_that_names_each_number_is_read_too() -> None:
+    config, space = SearchConfig("tpe", trials=40, options={"startup_trials": 4}), Space((Float("beta", 0, 1),))
+    proposer = OptunaProposer(space, config)
+    proposals = [p for _ in range(12) if (p := proposer.ask())]
+    outcomes = [Outcome(n, (0.1 * n,)) for n in (5, 0, 1, 2, 7)]
+    for outcome in outcomes:
+        proposer.tell(outcome)
+    proposals += [p for p in [proposer.ask()] if p]
+    assert proposals[0].state == {"pending": []} and proposals[1].state == {"pending": [[0, 0]]}
+    assert proposals[-1].state == {"pending": [[3, 4], [6, 6], [8, 11]]}
+    following = proposer.ask()
+    assert following is not None and following.state == {"pending": [[3, 4], [6, 6], [8, 12]]}
+    named = Proposal(12, proposals[-1].point, {"pending": [3, 4, 6, 8, 9, 10, 11]})
+    for record in (proposals, [*proposals[:-1], named]):
+        again = OptunaProposer(space, config)
+        again.replay(record, outcomes)
+        assert again.ask() == following
+
+
 def test_scrambled_sequences_fill_the_range_evenly() -> None:
     proposals, _ = recorded("qmc", 17)
     cells = sorted(int(float(p.point["beta"]) * 16) for p in proposals[1:])

@@ -1,0 +1,323 @@
+"""The actors of a pool: as many as are asked for, or find room; a node on which they cannot work is left out."""
+
+import errno
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import ray
+
+from pipeline.messages import WorkerInfo
+from pipeline.pool import A, Evaluator, describe
+from pipeline.ray_nodes import alive_nodes, away_from, place_of
+from pipeline.request_queue import Q
+from pipeline.room import ActorShape, Node, room
+
+log = logging.getLogger(__name__)
+
+#: Losses for each actor, without one answer in between, after which its node, and then the pool, is given up: the fault
+#: is not the shard's. A node that is taken away loses all of its actors at once, which is no such fault.
+_MAX_LOST_IN_A_ROW = 4
+#: Seconds for which an actor may be out of reach. Ray gives a node up after 15 to 60 s, and its actors with it.
+_MAX_SILENCE = 120.0
+#: Seconds without room for a single actor, until people are told, until they are told again, and until the pool gives
+#: up: an autoscaler needs minutes for a node, and more where there is no spot capacity.
+_TELL, _TELL_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
+
+
+class WorkersLostError(RuntimeError):
+    """Workers die faster than they answer, or there is no place for one."""
+
+
+class Host(Generic[Q, A]):
+    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
+
+    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
+    """
+
+    def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
+        """Keep what makes the evaluator."""
+        self._make, self._name = make, name
+        self._evaluator: Evaluator[Q, A] | None = None
+
+    def info(self) -> WorkerInfo:
+        """What it has loaded; asked again where it was out of reach."""
+        if self._evaluator is None:
+            self._evaluator = self._make(self._name)
+        return self._evaluator.info()
+
+    def evaluate(self, request: Q) -> A:
+        """Answer one request."""
+        assert self._evaluator is not None
+        return self._evaluator.evaluate(request)
+
+
+@dataclass(eq=False)
+class Job(Generic[Q]):
+    """A request on its way, on one actor or on two."""
+
+    request: Q
+    on: list["Actor[Q]"] = field(default_factory=list)
+    done: bool = False
+
+
+@dataclass(eq=False)
+class Actor(Generic[Q]):
+    """An actor, and what it has been asked and has not answered yet, in order.
+
+    Attributes:
+        name: unique within the pool.
+        handle: Ray's.
+        info: what it has loaded.
+        node: where it runs, known once it has loaded.
+        outstanding: the first is being evaluated; None: it was asked what it has loaded.
+        since: when it began with the first.
+        silent: since when it has been out of reach.
+        gone: whether it was let go.
+    """
+
+    name: str
+    handle: Any
+    info: WorkerInfo | None = None
+    node: str | None = None
+    outstanding: dict[Any, Job[Q] | None] = field(default_factory=dict)
+    since: float = 0.0
+    silent: float | None = None
+    gone: bool = False
+
+    @property
+    def front(self) -> Job[Q] | None:
+        """What it is evaluating."""
+        return next(iter(self.outstanding.values()), None)
+
+
+class Crew(Generic[Q, A]):
+    """Starts actors, and lets them go."""
+
+    def __init__(
+        self,
+        make: Callable[[str], Evaluator[Q, A]],
+        shape: ActorShape,
+        kind: str,
+        check: Callable[[WorkerInfo], None] | None,
+    ) -> None:
+        """Start KIND-0, KIND-1, ..."""
+        self._make, self._shape, self._kind, self._check = make, shape, kind, check
+        self.actors: list[Actor[Q]] = []
+        self.owners: dict[Any, Actor[Q]] = {}
+        self.known: dict[str, WorkerInfo] = {}
+        self._left_out: dict[str, str] = {}
+        self._deaths: Counter[str | None] = Counter()
+        self._in_a_row = 0
+        self._started = 0
+        self._starved: float | None = None
+        self._tell_at = 0.0
+        self._nodes = alive_nodes()
+        self.fill()
+
+    def __contains__(self, actor: object) -> bool:
+        """Whether it has not been let go."""
+        return isinstance(actor, Actor) and not actor.gone
+
+    def fill(self) -> None:
+        """Start the actors that are missing."""
+        wanted = max(1, self._room()) if self._shape.elastic else self._shape.workers
+        for _ in range(wanted - len(self.actors)):
+            self._start()
+
+    def _room(self, without: str | None = None) -> int:
+        return room((n for n in self._nodes if n.id not in self._left_out and n.id != without), self._shape)
+
+    def _start(self) -> None:
+        name = f"{self._kind}-{self._started}"
+        self._started += 1
+        handle: Any = (
+            ray.remote(Host)
+            .options(
+                num_cpus=self._shape.num_cpus,
+                num_gpus=self._shape.num_gpus,
+                max_restarts=0,
+                **away_from(set(self._left_out)),
+            )
+            .remote(self._make, name)
+        )
+        self.actors.append(Actor(name, handle))
+        self.ask(self.actors[-1])
+
+    def ask(self, actor: Actor[Q]) -> None:
+        """Have it load, or say again what it has loaded."""
+        self.owe(actor, actor.handle.info.remote(), None)
+
+    def owe(self, actor: Actor[Q], ref: Any, job: Job[Q] | None) -> None:
+        """Note what `actor` is to answer."""
+        if not actor.outstanding:
+            actor.since = time.monotonic()
+        actor.outstanding[ref] = job
+        self.owners[ref] = actor
+        if job is not None:
+            job.on.append(actor)
+
+    def returned(self, actor: Actor[Q], ref: Any) -> Job[Q] | None:
+        """What `ref` was the answer to; its actor has begun with the next."""
+        job = actor.outstanding.pop(ref)
+        del self.owners[ref]
+        actor.since = time.monotonic()
+        if job is not None:
+            job.on.remove(actor)
+        return job
+
+    def take_back(self, actor: Actor[Q]) -> list[Job[Q]]:
+        """All that `actor` was asked; nothing that it may still answer counts."""
+        return [job for ref in list(actor.outstanding) if (job := self.returned(actor, ref)) is not None]
+
+    def remove(self, actor: Actor[Q]) -> list[Job[Q]]:
+        """Let an actor go; returns what it was asked."""
+        jobs = self.take_back(actor)
+        self.actors.remove(actor)
+        actor.gone = True
+        ray.kill(actor.handle)
+        return jobs
+
+    def welcome(self, actor: Actor[Q], info: WorkerInfo) -> bool:
+        """It has loaded, or is in reach again; False where it cannot be used and is gone.
+
+        Raises:
+            ValueError: no worker can be used.
+        """
+        try:
+            self._compare(info)
+        except ValueError as error:
+            self.unfit(actor, str(error), error)
+            return False
+        actor.info = self.known[actor.name] = info
+        actor.node, actor.silent = place_of(actor.handle), None
+        return True
+
+    def _compare(self, info: WorkerInfo) -> None:
+        if self._check is not None:
+            self._check(info)
+        first = next(iter(self.known.values()), info)
+        if (first.fingerprint, first.tasks, first.numerics) != (info.fingerprint, info.tasks, info.numerics):
+            raise ValueError(
+                f"{info.name} ({info.device}) loaded other checkpoints, data or versions than {first.name} "
+                f"({first.device}): {info.fingerprint}, {info.numerics} against {first.fingerprint}, {first.numerics}: "
+                "all nodes must see the same files and have the same packages"
+            )
+
+    def answered(self, actor: Actor[Q]) -> None:
+        """It works."""
+        self._in_a_row = 0
+        self._deaths.pop(actor.node, None)
+
+    def unfit(self, actor: Actor[Q], cause: str, error: BaseException) -> None:
+        """It cannot load; nor will another one on its node.
+
+        Raises:
+            ValueError: there is no other node, and nobody has loaded.
+        """
+        node = actor.node or place_of(actor.handle)
+        self.remove(actor)
+        if node is None or not (any(a.info for a in self.actors) or self._room(without=node)):
+            raise ValueError(cause) from error
+        self._leave_out(node, f"{cause}; {_advice(error)}")
+
+    def _leave_out(self, node: str, cause: str) -> None:
+        """Start no actor there any more, and let those go that have not loaded; those that have go on."""
+        if node not in self._left_out:
+            self._left_out[node] = cause
+            named = next((n for n in self._nodes if n.id == node), Node(node, "", 0))
+            log.warning("node %s gets no more workers, the run goes on with the others: %s. It is used again once Ray "
+                        "has been started anew there", named, cause)  # fmt: skip
+        for actor in [a for a in self.actors if a.info is None]:
+            if place_of(actor.handle) in (node, None):  # one without a place might be given one there
+                self.remove(actor)
+        self.fill()
+
+    def died(self, actor: Actor[Q], error: BaseException) -> bool:
+        """Note that an actor was lost; False where that is its node's end, for which no request is to blame.
+
+        Raises:
+            WorkersLostError: too many in a row.
+        """
+        node = actor.node or place_of(actor.handle)
+        if getattr(error, "preempted", False) or (node is not None and node not in {n.id for n in alive_nodes()}):
+            return False
+        self._in_a_row += 1
+        self._deaths[node] += 1
+        if self._in_a_row > _MAX_LOST_IN_A_ROW * max(2, len(self.actors)):
+            raise WorkersLostError(
+                f"{self._in_a_row} workers were lost one after the other without an answer; the last, "
+                f"{actor.name}: {describe(error)}: is there enough memory for one worker? What was scored is kept"
+            )
+        there = sum(a.node == node for a in self.actors if a is not actor)
+        limit = max(_MAX_LOST_IN_A_ROW, self._shape.retries + 1) * (there + 1)  # one deadly request is no fault of it
+        if node is not None and self._deaths[node] > limit and self._room(without=node):
+            cause = f"{self._deaths[node]} workers were lost there without an answer; the last: {describe(error)}"
+            self._leave_out(node, f"{cause}; is there enough memory for one worker?")
+        return True
+
+    def look(self) -> list[Actor[Q]]:
+        """Follow the cluster; returns the actors of nodes that have left, and those that are out of reach for long.
+
+        Raises:
+            WorkersLostError: there is no node for a worker, and has been none for long.
+        """
+        self._nodes, now = alive_nodes(), time.monotonic()
+        alive = {node.id for node in self._nodes}
+        for actor in self.actors:
+            if actor.silent is not None and not actor.outstanding:
+                self.ask(actor)
+        self._look_for_room(now)
+        return [
+            a
+            for a in self.actors
+            if (a.node is not None and a.node not in alive) or now - (a.silent or now) > _MAX_SILENCE
+        ]
+
+    def surplus(self) -> list[Actor[Q]]:
+        """Actors that have no place since nodes have left; and, where others need that room, some that have."""
+        if not self._shape.elastic or (many := len(self.actors) - max(1, self._room())) <= 0:
+            return []
+        placeless = [a for a in self.actors if a.info is None and place_of(a.handle) is None]
+        keeping = [a for a in self.actors if a not in placeless] if self._shape.beside is not None else []
+        return [*reversed(placeless), *reversed(keeping)][:many]
+
+    def _look_for_room(self, now: float) -> None:
+        if any(a.info is not None or place_of(a.handle) is not None for a in self.actors):
+            self._starved = None
+            return
+        if self._starved is None:
+            self._starved, self._tell_at = now, now + _TELL
+        some, asks = self._room(), self._shape.asks()
+        if not some and self._left_out and room(self._nodes, self._shape):
+            causes = "; ".join(dict.fromkeys(self._left_out.values()))
+            raise WorkersLostError(f"no {self._kind} is left, and no node to start one on: {causes}")
+        if not some and now - self._starved > _GIVE_UP:
+            raise WorkersLostError(
+                f"for {_GIVE_UP / 60:.0f} minutes no node had room for one {self._kind}, which asks for {asks}: add "
+                "nodes, or ask for less under `resources`, and give the same command again: what was scored is kept"
+            )
+        if now > self._tell_at:
+            self._tell_at = now + _TELL_AGAIN
+            why = "what the nodes have is in use" if some else f"none of the {len(self._nodes)} nodes has that"
+            log.warning("waiting for room for one %s, which asks for %s: %s", self._kind, asks, why)
+
+    def close(self) -> None:
+        """Kill the actors."""
+        for actor in list(self.actors):
+            self.remove(actor)
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about what keeps a node from working."""
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space there, or have LINES_SWEEP_CACHE name a folder on a larger disk when Ray is started"
+    if isinstance(cause, ImportError) or "No module named" in str(cause):
+        return "install the same packages there: pip install -c constraints.txt -e ."
+    if isinstance(cause, FileNotFoundError):
+        return "put it where that node sees it"
+    return "mend that"

@@ -1,0 +1,100 @@
+"""A baseline in one small file: what a run came to, packed; and either kind of place read alike."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.regress.snapshot import Row, Snapshot, snapshot_of
+from pipeline.report.data import Run
+from pipeline.storage.mirror import run_folder
+from search.intervals import Array
+from search.significance import is_binary
+from tasks.remote import is_url
+
+#: Raised by one whenever the file changes its form.
+BASELINE_VERSION = 1
+SUFFIX = ".parquet"
+_VERSION, _ABOUT = b"lines_sweep.baseline_version", b"lines_sweep.about"
+_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), False) for name in ("arm", "kind", "group", "control_of", "recipe_id", "recipe")]
+    + [pa.field(name, pa.string(), False) for name in ("task", "role", "metric")]
+    + [
+        pa.field("n", pa.int32(), False),
+        # 0 and 1 as bits, the first sample in the highest bit of the first byte; others as little-endian float32
+        pa.field("bits", pa.bool_(), False),
+        pa.field("outcomes", pa.binary(), False),
+    ]
+)
+_NAMES = ("arm", "kind", "group", "control_of", "recipe_id", "recipe", "task", "role", "metric")
+
+
+def read_place(place: str) -> Snapshot:
+    """A finished run, by its folder or URL; or a baseline, by its file.
+
+    Raises:
+        ValueError: neither; or unfinished, damaged, or of another version.
+        RemoteError: the store refuses.
+    """
+    if place.endswith(SUFFIX) and not is_url(place):
+        return read_baseline(Path(place))
+    with run_folder(place) as folder:
+        if not folder.is_dir():
+            raise ValueError(f"{place}: there is no such run; a baseline's file must end in {SUFFIX}")
+        return snapshot_of(Run.read(folder), place)
+
+
+def write_baseline(snapshot: Snapshot, path: Path) -> None:
+    """Write a baseline whole or not at all."""
+    metadata = {_VERSION: str(BASELINE_VERSION).encode(), _ABOUT: json.dumps(snapshot.about).encode()}
+    table = pa.Table.from_pylist([_packed(row) for row in snapshot.rows], _SCHEMA.with_metadata(metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read_baseline(path: Path) -> Snapshot:
+    """Read a baseline.
+
+    Raises:
+        ValueError: there is none, it is damaged, or of another version.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file: `lines baseline set RUN {path}` makes a baseline of a run")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: damaged, or no Parquet file: {error}") from error
+    metadata = table.schema.metadata or {}
+    version = metadata.get(_VERSION, b"none").decode()
+    if version != str(BASELINE_VERSION):
+        hint = "make it anew" if version.isdigit() else "it is another Parquet file"
+        raise ValueError(f"{path}: baseline version {version}, this program reads {BASELINE_VERSION}: {hint}")
+    try:
+        parts = table.cast(_SCHEMA).to_pylist()
+        rows = tuple(Row(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
+        return Snapshot(str(path), json.loads(metadata[_ABOUT]), rows)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged: {error}; make the baseline anew") from error
+
+
+def _packed(row: Row) -> dict[str, Any]:
+    bits = is_binary(row.outcomes_N)
+    packed = np.packbits(row.outcomes_N.astype(bool)) if bits else row.outcomes_N.astype("<f4")
+    named = {name: getattr(row, name) for name in _NAMES}
+    return {**named, "n": len(row.outcomes_N), "bits": bits, "outcomes": packed.tobytes()}
+
+
+def _unpacked(row: dict[str, Any]) -> Array:
+    packed = row["outcomes"]
+    if row["bits"]:
+        values_N = np.unpackbits(np.frombuffer(packed, np.uint8), count=row["n"]).astype(np.float64)
+    else:
+        values_N = np.frombuffer(packed, "<f4").astype(np.float64)
+    if len(values_N) != row["n"]:
+        raise ValueError(f"{row['arm']} on {row['task']} holds {len(values_N)} outcomes, not {row['n']}")
+    return values_N

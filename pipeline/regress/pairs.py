@@ -1,0 +1,122 @@
+"""What of two runs can be compared, what cannot, and what changed from one to the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.merging.parameters import near
+from pipeline.regress.snapshot import Key, Snapshot
+from pipeline.spec_regress import Regress
+
+#: Fields of the spec that change no score, or whose change is told by content.
+_NOT_TOLD = ("name", "base", "experts", "resources", "exhibits", "regress")
+
+
+@dataclass(frozen=True)
+class Leave:
+    """What a person allows.
+
+    Attributes:
+        only_common: leave out what one of the two lacks.
+        same_samples: tasks hold the same samples in the same order though their fingerprints differ, as these cover the
+            classifier that the base's text tower makes.
+    """
+
+    only_common: bool = False
+    same_samples: bool = False
+
+
+def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> tuple[list[Key], list[str]]:
+    """The cells that both have, and why others are left out.
+
+    Raises:
+        ValueError: one lacks what the other has and that is not allowed, or nothing is left to compare.
+    """
+    arms = list(regress.arms) or list(dict.fromkeys([*run.plain_arms, *baseline.plain_arms]))
+    known = {*run.arms, *baseline.arms}
+    if unknown := [arm for arm in arms if arm not in known]:
+        raise ValueError(f"regress.arms: {unknown[0]!r} is in neither run{near(unknown[0], sorted(known))}")
+    wrong = _data(run, baseline, leave.same_samples)
+    keys = [key for key in dict.fromkeys([*run.cells, *baseline.cells]) if key[0] in arms]
+    common = [key for key in keys if key[2] not in wrong and _groups(run, key) == _groups(baseline, key)]
+    out = list(wrong.values()) + _missing(run, baseline, [key for key in keys if key[2] not in wrong])
+    if out and not leave.only_common:
+        hint = "--only-common compares the rest; `lines baseline set` makes a new baseline"
+        raise ValueError("\n".join([f"{run.place} cannot be compared with {baseline.place} as a whole:", *out, hint]))
+    if not common:
+        raise ValueError("\n".join([f"{run.place} has nothing in common with {baseline.place}:", *out]))
+    return common, out
+
+
+def _groups(snapshot: Snapshot, key: Key) -> set[str]:
+    return set(snapshot.cells.get(key, ()))
+
+
+def _data(run: Snapshot, baseline: Snapshot, same_samples: bool) -> dict[str, str]:
+    """Task -> in what its data differ, of tasks that both have."""
+    wrong = {}
+    for task in (name for name in run.tasks if name in baseline.tasks):
+        (mine, n), (its, baseline_n) = run.tasks[task], baseline.tasks[task]
+        if n != baseline_n:
+            wrong[task] = f"task {task}: {n} test samples, {baseline_n} in the baseline"
+        elif mine != its and not same_samples:
+            wrong[task] = (
+                f"task {task}: other data: fingerprint {mine}, {its} in the baseline (if only the base's text tower "
+                "changed, which the fingerprint covers, --same-samples says so)"
+            )
+    return wrong
+
+
+def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[Key]) -> list[str]:
+    """Arms, tasks, and models on tasks that one of the two lacks; what is told of a whole arm is not told again."""
+    told = []
+    for one, other, where in ((run, baseline, "the baseline"), (baseline, run, "the run")):
+        arms = [arm for arm in dict.fromkeys(key[0] for key in keys) if arm in one.arms and arm not in other.arms]
+        tasks = [
+            task for task in dict.fromkeys(key[2] for key in keys) if task in one.tasks and task not in other.tasks
+        ]
+        told += [f"arm {arm}: not in {where}{_cause(other, arm)}" for arm in arms]
+        told += [f"task {task}: not in {where}" for task in tasks]
+        for key in (k for k in keys if k[0] not in arms and k[2] not in tasks):
+            if lacking := sorted(_groups(one, key) - _groups(other, key)):
+                of = f", expert {', '.join(lacking)}" if any(lacking) else ""
+                told.append(f"arm {key[0]}{of}, task {key[2]} as {key[1]}: not in {where}{_cause(other, key[0])}")
+    return told
+
+
+def _cause(snapshot: Snapshot, arm: str) -> str:
+    """Why an arm of the spec has no score: what failed first."""
+    failures = snapshot.about["failures"]
+    if not failures:
+        return ""
+    return f" ({len(failures)} shards failed; the first: {failures[0]['kind']}: {failures[0]['cause']})"
+
+
+def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
+    """What differs between two runs, in words: checkpoints, data, versions, numerics, fields of the spec."""
+    found = []
+    for what in ("checkpoints", "versions"):
+        label = {"checkpoints": "checkpoint ", "versions": ""}[what]
+        found += [f"{label}{line}" for line in _differing(earlier.about[what], later.about[what])]
+    tasks = [{name: fingerprint for name, (fingerprint, _) in s.tasks.items()} for s in (earlier, later)]
+    found += [f"data of {line}" for line in _differing(*tasks)]
+    if not found and earlier.about["numerics"] != later.about["numerics"]:
+        found.append(f"numerics {earlier.about['numerics']} → {later.about['numerics']}")
+    specs = [{k: v for k, v in s.about["spec"].items() if k not in _NOT_TOLD} for s in (earlier, later)]
+    return found + [f"spec.{line}" for line in _differing(*specs)]
+
+
+def _differing(earlier: Mapping[str, Any], later: Mapping[str, Any], path: str = "") -> list[str]:
+    found = []
+    for key in dict.fromkeys([*earlier, *later]):
+        a, b = earlier.get(key), later.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differing(a, b, f"{path}{key}.")
+        elif a != b:
+            found.append(f"{path}{key} {_short(a)} → {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

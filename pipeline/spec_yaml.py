@@ -1,0 +1,68 @@
+"""YAML as specs are written in: no key twice, numbers as people write them, and no more than a person writes."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: A spec is a page or two. An alias (*name) that stands in a list of aliases, and that in another, is a short file that
+#: is endless to read; so values are counted as often as they are named.
+_MOST_BYTES, _MOST_VALUES = 4 * 2**20, 100_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice: PyYAML would keep the last one without a word, and an arm would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue  # a list or mapping, which YAML itself refuses as a key
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3 as text, 1.0e-3 as a number; people write both.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: no text in UTF-8, no YAML, or more than a spec can be.
+    """
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ValueError(f"must be a spec, at most {_MOST_BYTES >> 20} MiB, got {size / 2**20:.1f} MiB")
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count(node, {}) > _MOST_VALUES:
+            raise ValueError(f"must hold at most {_MOST_VALUES:,} values, its aliases (*name) written out")
+        return loader.construct_document(node)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"must be text in UTF-8: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not valid YAML: lists or mappings are nested too deeply, or hold themselves") from error
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node with each alias written out; one that holds itself never ends (RecursionError)."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_count(part, known) for part in inner)
+    return known[id(node)]

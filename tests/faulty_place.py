@@ -1,0 +1,61 @@
+"""A store in memory that fails as told: an answer is lost, or the process dies, before or after what was asked."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tasks.remote import Place
+from tasks.remote_errors import UnreachableError
+
+_T = TypeVar("_T")
+_numbers = itertools.count()
+
+
+class Killed(BaseException):
+    """The process that asked is no more."""
+
+
+def memory_place() -> Place:
+    """An empty place of its own."""
+    return Place.open(f"memory://bucket/{next(_numbers)}")
+
+
+@dataclass(frozen=True)
+class FaultyPlace(Place):
+    """Fails at the next changes as `faults` says, one for each: "", or "lost" or "killed" and "before" or "after"."""
+
+    faults: list[str] = field(default_factory=list)
+
+    @classmethod
+    def over(cls, place: Place) -> "FaultyPlace":
+        return cls(place.url, place.fs, place.root)
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self._failing(lambda: Place.create(self, name, data))
+
+    def write(self, name: str, data: bytes) -> None:
+        self._failing(lambda: Place.write(self, name, data))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Object by object: a store may have deleted some when it fails."""
+        for name in names:
+            self._failing(lambda name=name: Place.delete(self, [name]))  # type: ignore[misc]
+
+    def _failing(self, change: Callable[[], _T]) -> _T:
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault.endswith("before"):
+            self._fail(fault)
+        done = change()
+        if fault:
+            self._fail(fault)
+        return done
+
+    @staticmethod
+    def _fail(fault: str) -> None:
+        raise Killed if fault.startswith("killed") else UnreachableError(fault)
+
+
+def names(place: Place) -> Iterator[str]:
+    """All objects, in order."""
+    yield from sorted(place.entries())

@@ -1,0 +1,242 @@
+"""A run in a bucket of a real S3 server: the same tables, through kills, refusals and silence; two never write one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_run import Lines, tables
+from store import KEYS, Proxy, s3_server
+
+from pipeline.storage.mirror import mirror_of, run_folder
+from pipeline.storage.segments import Chain
+from tasks.remote import Place
+
+URL = "s3://bucket/runs/x"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[int, int]]:
+    with s3_server() as found:
+        yield found
+
+
+@pytest.fixture
+def store(server: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """An empty bucket, reached by way of a proxy."""
+    proxy = Proxy(server[0])
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": proxy.url}.items():
+        monkeypatch.setenv(name, value)
+    bucket = Place.open("s3://bucket/")
+    bucket.delete(bucket.entries())
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def lines(lines: Lines, tmp_path: Path, decoded: Path, monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """With mirrors of this test's own beside data that is decoded once."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for part in ("images", "heads"):
+        (decoded / part).mkdir(exist_ok=True)
+        (cache / part).symlink_to(decoded / part)
+    monkeypatch.setenv("LINES_SWEEP_CACHE", str(cache))
+    return lines
+
+
+def started(lines: Lines, spec: Path) -> subprocess.Popen[str]:
+    words = ["run", str(spec), "--out", URL, "--no-cache"]
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def journal() -> bytes:
+    return Chain(Place.open(URL), "reader").read()
+
+
+def until(condition: Callable[[], object], child: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def scored(lines_: bytes) -> int:
+    return lines_.count(b'"record":"score"')
+
+
+def in_store() -> dict[str, bytes]:
+    with run_folder(URL) as folder:
+        return tables(folder)
+
+
+def test_a_run_in_a_bucket_has_the_tables_of_a_local_one_and_no_secret(
+    lines: Lines, store: Proxy, undisturbed: Path
+) -> None:
+    status, output = lines("run", lines.spec(), "--out", URL, "--no-cache")
+    assert status == 0 and f"report: {URL}/report.html" in output, output
+    assert in_store() == tables(undisturbed)
+    bucket = Place.open("s3://bucket")
+    names = set(bucket.entries())
+    assert "runs/x/report.html" in names and "runs/x/lease.json" not in names
+    kept = [*bucket.read_many(names).values(), *(p.read_bytes() for p in mirror_of(URL).rglob("*") if p.is_file())]
+    assert not any(secret.encode() in data for secret in KEYS.values() if "east" not in secret for data in kept if data)
+    for words in (["report", URL], ["export", URL, "--arm", "sum", "-o", str(lines.folder / "exported")]):
+        assert lines(*words)[0] == 0, words
+    assert any((lines.folder / "exported").glob("*.safetensors"))
+    status, output = lines("run", lines.spec(), "--out", URL, "--no-cache")
+    assert status == 0 and scored(journal()) == scored((undisturbed / "journal.jsonl").read_bytes())
+
+
+def test_killed_and_taken_up_elsewhere_only_what_is_missing_is_scored(
+    lines: Lines, store: Proxy, undisturbed: Path, tmp_path: Path
+) -> None:
+    """On the second machine nothing of the first is left but what the bucket holds."""
+    spec = lines.spec()
+    child = started(lines, spec)
+    until(lambda: scored(journal()), child)
+    child.kill()
+    child.wait()
+    kept = scored(journal())
+    mirror_of(URL).rename(tmp_path / "lost")
+    status, output = lines("run", spec, "--out", URL, "--no-cache")
+    assert status == 0, output
+    assert in_store() == tables(undisturbed)
+    whole = scored((undisturbed / "journal.jsonl").read_bytes())
+    assert 0 < kept < whole and scored(journal()) == whole, "a shard was scored twice"
+
+
+def test_a_second_driver_is_refused_and_the_first_goes_on(lines: Lines, store: Proxy, undisturbed: Path) -> None:
+    spec = lines.spec()
+    child = started(lines, spec)
+    try:
+        until(lambda: Place.open(URL).read("lease.json"), child)
+        child.send_signal(signal.SIGSTOP)  # else it may end first
+        status, output = lines("run", spec, "--out", URL, "--no-cache")
+        assert status == 2 and "another run on this machine is writing there" in output, output
+    finally:
+        child.send_signal(signal.SIGCONT)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, output
+    assert in_store() == tables(undisturbed)
+
+
+def test_a_server_that_is_silent_for_a_while_is_waited_for(
+    lines: Lines, store: Proxy, server: tuple[int, int], undisturbed: Path
+) -> None:
+    child = started(lines, lines.spec())
+    until(journal, child)
+    os.kill(server[1], signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(server[1], signal.SIGCONT)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, output
+    assert in_store() == tables(undisturbed)
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (503, "SlowDown")])
+def test_writes_that_are_refused_stop_the_run_or_are_tried_again_and_lose_nothing(
+    lines: Lines, store: Proxy, undisturbed: Path, answer: tuple[int, str]
+) -> None:
+    spec = lines.spec()
+    child = started(lines, spec)
+    until(journal, child)
+    store.answers["PUT"] = answer
+    if answer[0] == 503:
+        time.sleep(2)
+        store.answers.clear()
+    output, _ = child.communicate(timeout=200)
+    if answer[0] == 403:
+        told = " ".join(output.split())
+        assert child.returncode == 2 and "permission denied to write" in told and "Traceback" not in told, output
+        assert f"what was scored is kept in {mirror_of(URL)}" in told, output
+        store.answers.clear()
+        status, output = lines("run", spec, "--out", URL, "--no-cache")
+        assert status == 0 and "were not sent to the store by an earlier run" in output, output
+    else:
+        assert child.returncode == 0, output
+    assert in_store() == tables(undisturbed)
+    assert scored(journal()) == scored((undisturbed / "journal.jsonl").read_bytes()), "a shard was scored twice"
+
+
+@pytest.mark.parametrize(
+    ("refused", "out", "message"),
+    [
+        ({"PUT": (403, "AccessDenied")}, URL, "lease.json: permission denied to write"),
+        ({"GET": (403, "AccessDenied")}, URL, "journal: permission denied to list"),
+        ({}, "s3://no-such-bucket/x", "there is no such bucket"),
+        ({}, "s3://me:secret@bucket/x", "s3://bucket/x: was given with a user or a password"),
+        ({}, "nothing://bucket/x", "nothing://: "),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_told_before_anything_is_prepared(
+    lines: Lines, store: Proxy, refused: dict[str, tuple[int, str]], out: str, message: str
+) -> None:
+    store.answers.update(refused)
+    status, output = lines("run", lines.spec(experts={"mnist": "missing"}, tasks=["mnist"]), "--out", out)
+    assert status == 2 and message in output and "secret" not in output.replace("lease", ""), output
+    assert "missing" not in output, output
+
+
+def test_without_credentials_or_a_server_it_is_told_what_to_set(
+    lines: Lines, store: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    status, output = lines("run", lines.spec(), "--out", URL)
+    assert status == 2 and "the store gives no answer" in output and "AWS_ENDPOINT_URL" in output, output
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(lines.folder))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    status, output = lines("run", lines.spec(), "--out", URL)
+    assert status == 2 and "no usable credentials" in output and "AWS_ACCESS_KEY_ID" in output, output
+
+
+def test_checkpoints_and_several_runs_in_a_bucket(lines: Lines, store: Proxy, undisturbed: Path) -> None:
+    place = Place.open("s3://bucket/models")
+    for name, path in lines.experts.items():
+        place.upload(path, f"{name}.safetensors")
+    experts = {name: f"s3://bucket/models/{name}.safetensors" for name in lines.experts}
+    specs = []
+    for name in ("one", "two"):
+        path = lines.spec(experts=experts, name=name)
+        specs.append(path.rename(path.with_name(f"{name}.yaml")))
+    before = store.counts.copy()
+    status, output = lines("run", *specs, "--out", "s3://bucket/runs")
+    assert status == 0 and "index: s3://bucket/runs/index.html" in output, output
+    with run_folder("s3://bucket/runs/one") as folder:
+        assert tables(folder) == tables(undisturbed)
+        header = json.loads((folder / "journal.jsonl").read_text().splitlines()[0])
+    assert header["spec"]["experts"] == experts
+    gets = store.counts["GET"] - before["GET"]
+    status, output = lines(
+        "merge", *experts.values(), "--base", "embedded/base", "-o", lines.folder / "merged.safetensors"
+    )
+    assert status == 0 and (lines.folder / "merged.safetensors").is_file(), output
+    assert store.counts["GET"] - before["GET"] == gets, "a checkpoint was fetched twice"
+    status, output = lines("report", "s3://bucket/runs/one", "s3://bucket/runs/two")
+    assert status == 0 and "index: s3://bucket/runs/index.html" in output, output
+
+
+def test_a_second_node_takes_data_and_scores_from_the_shared_cache(
+    lines: Lines, store: Proxy, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES_SWEEP_SHARED_CACHE", "s3://bucket/shared")
+    for node in ("a", "b"):
+        monkeypatch.setenv("LINES_SWEEP_CACHE", str(lines.folder / f"node-{node}"))
+        status, output = lines("run", lines.spec(), "--out", lines.folder / node)
+        assert status == 0, output
+        assert tables(lines.folder / node) == tables(undisturbed)
+        counts = json.loads((lines.folder / node / "provenance.json").read_text())["counts"]
+        assert counts["shards_from_cache"] == (0 if node == "a" else counts["shards_scored"])
+    assert any((lines.folder / "node-b" / "images").iterdir())
+    shared = Place.open("s3://bucket/shared")
+    assert {name.split("/")[0] for name in shared.entries()} == {"images", "heads", "scores"}

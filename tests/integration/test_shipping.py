@@ -1,0 +1,91 @@
+"""Proves that nodes which do not see the driver's files get each of them once, whatever the number of their workers."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+import ray_nodes
+from PIL import Image
+from small_run import TASKS, small_spec, tables
+
+from pipeline.cluster import actor_shape, local_ray
+from pipeline.loading import prepare
+from pipeline.parcels import pack
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool
+from pipeline.ray_pool import RayPool
+from pipeline.run import run
+from pipeline.shipping import shipment
+from pipeline.spec import RunSpec
+from pipeline.spec_load import parse_spec
+from pipeline.worker import Worker, make_worker
+from tasks.embedded import checkpoint_path
+
+WORKERS = 2
+NODES = 2
+
+
+@pytest.fixture
+def hidden(tmp_path: Path, experts: dict[str, Path]) -> Path:
+    """Base, experts and images in the folder that nodes do not see."""
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    shutil.copyfile(checkpoint_path("base"), folder / "base.safetensors")
+    for name, path in experts.items():
+        shutil.copyfile(path, folder / f"{name}.safetensors")
+    for i in range(8):
+        place = folder / "shapes" / "test" / ("circle" if i % 2 else "square") / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (30 * i, 100, 200 - 20 * i)).save(place)
+    return folder
+
+
+@pytest.fixture
+def spec(hidden: Path) -> RunSpec:
+    found = small_spec({name: hidden / f"{name}.safetensors" for name in TASKS})
+    found |= {"base": str(hidden / "base.safetensors"), "ood": {"shapes": str(hidden / "shapes")}, "controls": []}
+    return parse_spec({**found, "resources": {"per_worker": {"num_gpus": 0}}})
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """A head without CPUs: all workers are on nodes that join."""
+    if not ray_nodes.permitted():
+        pytest.skip("mount namespaces are not permitted here")
+    with local_ray(num_cpus=0):
+        yield
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machine(
+    spec: RunSpec, hidden: Path, decoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))
+    plan, identity = make_plan(spec), prepare(spec, "cpu", lambda what, done, total: None)
+    run(plan, identity, tmp_path / "local", lambda: LocalPool(Worker(spec)), None)
+
+    with ray_nodes.nodes(NODES, hidden, tmp_path) as caches, shipment(spec) as fetch:
+        assert fetch is not None
+        make = partial(make_worker, spec=spec, fetch=fetch)
+        pool = RayPool(make, actor_shape(spec.resources), check=identity.check)
+        loaded: list[str] = []
+
+        def close() -> None:
+            loaded.extend(worker.name for worker in pool.workers)
+
+        run(plan, identity, tmp_path / "cluster", lambda: pool, None)
+        close()
+        sent: dict[tuple[str, str], int] = ray.get(fetch.sender.sent.remote())
+
+    assert tables(tmp_path / "cluster") == tables(tmp_path / "local")
+    files = [hidden / name for name in ("base.safetensors", "clipart.safetensors", "mnist.safetensors", "shapes")]
+    sizes = {str(path): pack(path, "tree").size for path in files}
+    for node in {node for node, _ in sent}:
+        assert {path: count for (its, path), count in sent.items() if its == node} == sizes
+    for cache in caches:
+        shipped = sorted(p.name for digest in (cache / "shipped").glob("*") if digest.is_dir() for p in digest.iterdir())
+        assert shipped == sorted(path.name for path in files)

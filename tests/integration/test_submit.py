@@ -1,0 +1,140 @@
+"""A run as a job of a real Ray head with a token: sent, followed, left, cancelled, resumed; and every refusal."""
+
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_head import CutProxy, RayHead, free_ports, wait_until
+from small_run import Lines, tables
+
+from pipeline.job_versions import versions_here
+
+TOKEN = "5" * 64
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def head(decoded: Path) -> Iterator[RayHead]:
+    with tempfile.TemporaryDirectory(prefix="r") as folder:
+        head = RayHead(Path(folder), TOKEN, {"LINES_SWEEP_CACHE": str(decoded)})
+        yield head
+        head.close()
+
+
+def command(*words: object) -> list[str]:
+    return [str(Path(sys.executable).parent / "lines"), *map(str, words)]
+
+
+def environment(token: str | None, home: Path) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    shown = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return {**env, "HOME": str(home), **shown}
+
+
+def told(words: list[str], home: Path, token: str | None = TOKEN) -> tuple[int, str]:
+    found = subprocess.run(words, env=environment(token, home), capture_output=True, text=True, timeout=240)
+    return found.returncode, " ".join((found.stdout + found.stderr).split())
+
+
+def shown_by_the_dashboard(head: RayHead) -> list[dict[str, Any]]:
+    """All of our jobs, as whoever may look at the dashboard sees them."""
+    asked = urllib.request.Request(f"{head.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(asked, timeout=60) as shown:
+        found: list[dict[str, Any]] = json.load(shown)
+    assert found
+    return found
+
+
+def scored(run: Path) -> int:
+    journal = run / "journal.jsonl"
+    return journal.read_text().count('"record":"score"') if journal.exists() else 0
+
+
+def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables(
+    head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, run, at = lines.spec(shard_size=4), tmp_path / "on the head", ("--address", head.dashboard)
+    words = command("submit", spec, *at, "--out", run, "--no-cache", "--workers", 1)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    env = environment(TOKEN, tmp_path)
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as submitting:
+        wait_until(lambda: scored(run) > 10 or submitting.poll() is not None)
+        submitting.send_signal(signal.SIGINT)
+        said = submitting.communicate(timeout=60)[0]
+    assert submitting.returncode == 130
+    job = re.search(r"left (small-\d{8}-\d{6}-[0-9a-f]{4}), which goes on: lines jobs attach", said)
+    assert job is not None, said
+    assert lines("jobs", "cancel", job[1], *at) == (0, f"{job[1]}: cancelled")
+    status, said = lines("jobs", "attach", job[1], *at)
+    assert status == 130 and "cancelled; what was scored is kept" in said, said
+    before = scored(run)
+
+    status, said = told([*words, "--detach"], tmp_path)
+    again = re.search(r"job: (\S+)", said)
+    assert status == 0 and again is not None and again[1] != job[1]
+    proxy = CutProxy(int(head.dashboard.rpartition(":")[2]), seconds=3)
+    status, said = lines("jobs", "attach", again[1], "--address", proxy.address)
+    proxy.close()
+    assert status == 0 and f"{again[1]}: succeeded; the run: {run}" in said, said
+    assert proxy.cuts >= 2 and said.count("Running entrypoint for job") == 1, "each line once, over broken connections"
+    assert 10 < before < scored(run), "stopped in the middle"
+    assert lines.run(spec, tmp_path / "here")[0] == 0
+    assert tables(run) == tables(tmp_path / "here")
+    assert not [p for p in run.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
+    listed = lines("jobs", "list", *at)[1]
+    assert "stopped" in listed and "succeeded" in listed
+    assert f"{again[1]}: had ended already" in lines("jobs", "cancel", again[1], *at)[1]
+    assert "no such job" in lines("jobs", "attach", f"{again[1]}x", *at)[1]
+
+
+def test_a_cluster_of_other_versions_is_refused_by_their_names(
+    head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr("pipeline.job_versions.versions_here", lambda: {**versions_here(), "optuna": "4.9.0"})
+    status, said = lines("submit", lines.spec(), "--address", head.dashboard, "--out", tmp_path / "run")
+    assert status == 2, said
+    assert "optuna" in said and "(submitted from 4.9.0)" in said and "install constraints.txt on both" in said
+    assert "torch" not in said and not (tmp_path / "run").exists()
+    for job in shown_by_the_dashboard(head):
+        assert set(job["runtime_env"]["env_vars"]) == {"PYTHONUNBUFFERED", "COLUMNS"}
+        assert TOKEN not in json.dumps(job)
+
+
+def test_a_token_that_is_missing_or_another_is_told(head: RayHead, tmp_path: Path) -> None:
+    words = command("jobs", "list", "--address", head.dashboard)
+    status, said = told(words, tmp_path, token=None)
+    assert status == 2 and "asks for a token and there is none" in said
+    status, said = told(words, tmp_path, token="f" * 64)
+    assert status == 2 and "has another token" in said
+    assert TOKEN not in said
+
+
+def test_the_port_of_the_gcs_is_told_from_the_dashboards(head: RayHead, tmp_path: Path) -> None:
+    status, said = told(command("jobs", "list", "--address", head.gcs), tmp_path)
+    assert status == 2 and "is no Ray dashboard" in said and "8265" in said
+
+
+def test_where_nothing_answers_and_where_something_else_does(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    status, said = told(command("jobs", "list", "--address", f"127.0.0.1:{port}"), tmp_path)
+    assert status == 2 and "no Ray answers" in said and "ray dashboard cluster.yaml" in said
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        status, said = told(command("jobs", "list", "--address", f"127.0.0.1:{other.server_port}"), tmp_path)
+        other.shutdown()
+    assert status == 2 and "is no Ray dashboard" in said

@@ -1,0 +1,99 @@
+"""Several nodes of Ray on this machine, on loopback, and toys that behave as their node's environment says."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+from toy import ToyEvaluator
+
+from pipeline.cluster import stay_on_loopback
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.ray_pool import RayPool
+
+_STORE = 80 * 2**20
+
+
+class NodeToy(ToyEvaluator):
+    """A toy on a node that is as it should be, unless a variable says otherwise.
+
+    TOY_FULL: cannot load, as on a full disk. TOY_OTHER: loads something else. TOY_DEADLY: dies of every request.
+    TOY_SLOW: a file, made with the first request; each takes longer than any test.
+    """
+
+    def __init__(self, name: str, delay: float = 0.05) -> None:
+        super().__init__(name, delay=delay)
+        if "TOY_FULL" in os.environ:
+            raise OSError(errno.ENOSPC, "No space left on device", "/cache/base")
+
+    def info(self) -> WorkerInfo:
+        from dataclasses import replace
+
+        return replace(super().info(), fingerprint=os.environ.get("TOY_OTHER", "toy"))
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if "TOY_DEADLY" in os.environ:
+            os._exit(1)
+        if "TOY_SLOW" in os.environ:
+            Path(os.environ["TOY_SLOW"]).touch()
+            time.sleep(3600)
+        return super().evaluate(request)
+
+
+class Nodes:
+    """A cluster whose nodes come and go."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @contextmanager
+    def joined(self, **resources: Any) -> Iterator[Any]:
+        """One more node; `env_vars` are those of its workers."""
+        node = self.add(**resources)
+        try:
+            yield node
+        finally:
+            if node in self._cluster.list_all_nodes():
+                self.remove(node)
+
+    def add(self, **resources: Any) -> Any:
+        return self._cluster.add_node(object_store_memory=_STORE, include_log_monitor=False, **resources)
+
+    def remove(self, node: Any) -> None:
+        """SIGKILL for all of its processes."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+
+@contextmanager
+def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
+    """A head to which nodes can be added, joined by this process."""
+    stay_on_loopback()
+    tests = str(Path(__file__).parent)
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
+    cluster = Cluster()
+    try:
+        cluster.add_node(include_dashboard=False, object_store_memory=_STORE, **head)
+        ray.init(address=cluster.address, log_to_driver=False, runtime_env=environment)
+        yield Nodes(cluster)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class Noted(RayPool):
+    """Keeps who answered what."""
+
+    answers: list[ShardScore | Failure]
+
+    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+        found = super().wait(timeout)
+        self.__dict__.setdefault("answers", []).extend(found)
+        return found
+
+    def answered_by(self, worker: str) -> int:
+        return sum(a.worker == worker for a in self.__dict__.get("answers", []))

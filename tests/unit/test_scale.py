@@ -1,0 +1,145 @@
+"""Proves that simulated workers are a pool like any other, and that a shard costs the driver the same in a large run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from operations import operations
+from toy import IDENTITY, ToyEvaluator, toy_spec
+
+from benchmarks.scale import line, measure
+from benchmarks.simulated import Messages, Service, SimulatedPool
+from benchmarks.simulated_runs import Case, scaled
+from pipeline.journal import read_history
+from pipeline.ledger import Ledger
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool, Pool
+from pipeline.recipe import Recipe
+from pipeline.run import run
+
+SERVICES = [Service(0.5, 0.01), Service(0.5, 0.02)]
+FREE = Messages(0.0, 0.0, 0.0)
+
+
+def infos(count: int) -> list[WorkerInfo]:
+    return [ToyEvaluator(f"worker-{i}").info() for i in range(count)]
+
+
+def pool_of(workers: int, messages: Messages = FREE) -> SimulatedPool:
+    """Workers that score as the toys do; the driver's own time is left out, so that each run is the same."""
+    return SimulatedPool(
+        infos(workers), SERVICES, lambda r, worker: ToyEvaluator(worker).evaluate(r), messages, lambda: 0.0
+    )
+
+
+def requests(count: int = 5) -> list[EvalRequest]:
+    ledger = Ledger(IDENTITY, 40, {})
+    recipes = [Recipe.make("sum", "linear", 0.1 * i, 0.5) for i in range(count)]
+    return [r for recipe in recipes for r in ledger.requests(recipe, ["cats", "dogs"], "val")]
+
+
+def drained(pool: Pool) -> list[ShardScore | Failure]:
+    found: list[ShardScore | Failure] = []
+    while answers := pool.wait(timeout=100.0):
+        found += answers
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 3, 200])
+def test_every_request_is_answered_once_by_a_worker_of_the_pool(workers: int) -> None:
+    pool = pool_of(workers)
+    wanted = requests()
+    pool.submit(wanted[:7])
+    found = pool.wait()
+    pool.submit(wanted[7:])
+    found += drained(pool)
+    assert sorted(a.request.key for a in found) == sorted(r.key for r in wanted)
+    assert {a.worker for a in found} <= {w.name for w in pool.workers} and pool.wait() == []
+
+
+def test_the_clock_goes_on_by_what_workers_take_and_by_messages() -> None:
+    """One worker: a rebuild for each candidate and each sample's time; a message costs the driver, not the worker."""
+    alone, wanted = pool_of(1), requests(2)
+    alone.submit(wanted)
+    drained(alone)
+    spent = alone.spent
+    assert spent.rebuilding == 1.0 and 0.01 <= spent.evaluating / sum(r.stop - r.start for r in wanted) <= 0.02
+    assert spent.last_answer == pytest.approx(spent.rebuilding + spent.evaluating)
+    many = pool_of(100)
+    many.submit(wanted)
+    drained(many)
+    assert many.spent.last_answer <= 0.5 + 40 * 0.02 + 1e-9, "each shard has a worker of its own"
+    dear = pool_of(100, Messages(send=10.0))
+    dear.submit(wanted)
+    drained(dear)
+    assert dear.spent.last_answer >= 10.0 * len(wanted), "one driver sends one after the other"
+
+
+def test_a_wait_ends_after_its_timeout() -> None:
+    pool = pool_of(1)
+    pool.submit(requests(1))
+    assert pool.wait(timeout=0.25) == [] and pool.now == 0.25
+
+
+def test_ninety_simulated_workers_give_the_tables_of_the_local_pool(tmp_path: Path) -> None:
+    plan = make_plan(toy_spec())
+    run(plan, IDENTITY, tmp_path / "local", lambda: LocalPool(ToyEvaluator()), None)
+    run(plan, IDENTITY, tmp_path / "many", lambda: pool_of(90), None)
+    for table in ("candidates.parquet", "scores.parquet", "samples/dogs.parquet"):
+        assert (tmp_path / "many" / table).read_bytes() == (tmp_path / "local" / table).read_bytes(), table
+
+
+@pytest.mark.parametrize("arm", ["grid", "edits", "tpe"])
+def test_the_benchmark_works_at_a_tiny_size(arm: str) -> None:
+    case = Case(workers=4, candidates=16, tasks=8, samples=30, shard_size=20, arm=arm, in_flight=4)
+    services, factor = scaled(SERVICES, case.sample_ms)
+    assert factor == pytest.approx(2e-3 / 0.015)
+    row = measure(case, services, Messages(), again=True)
+    # The pre-trained model and 8 experts on val and test, 16 candidates on val, what was chosen on test: 2 shards each.
+    assert row.shards == 16 * (9 + 16 + 9 + (8 if arm == "edits" else 1))
+    assert 0 < row.search_efficiency <= 1 and row.wall > row.search_wall and row.read > 0 and row.journal_mb > 0
+    assert len(line(case, row).splitlines()) == 1
+
+
+class Watched(SimulatedPool):
+    """Notes how many requests were unanswered, at most."""
+
+    unanswered = most = 0
+
+    def submit(self, requests: Iterable[EvalRequest]) -> None:
+        new = list(requests)
+        self.unanswered += len(new)
+        self.most = max(self.most, self.unanswered)
+        super().submit(new)
+
+    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+        answers = super().wait(timeout)
+        self.unanswered -= len(answers)
+        return answers
+
+
+def watched(folder: Path, candidates: int, workers: int) -> tuple[float, int]:
+    """Operations for each shard of a run of a grid; requests that were unanswered at its busiest."""
+    grid = {"grid": [i / candidates for i in range(1, candidates + 1)]}
+    plan = make_plan(toy_spec(arms={"merge": {"merge": "sum", "scaling": {"alpha": grid}}}, controls=[]))
+    evaluator = ToyEvaluator()
+    pool = Watched(infos(workers), SERVICES, lambda r, _: evaluator.evaluate(r), FREE, lambda: 0.0)
+    count = operations(lambda: run(plan, IDENTITY, folder, lambda: pool, None))
+    assert len(read_history(folder).answers) == len(evaluator.evaluated) == pool.spent.answers
+    return count / pool.spent.answers, pool.most
+
+
+def test_a_shard_costs_the_driver_the_same_among_many_candidates_and_workers(tmp_path: Path) -> None:
+    few, _ = watched(tmp_path / "few", 40, 4)
+    many, most = watched(tmp_path / "many", 400, 4)
+    wide, _ = watched(tmp_path / "wide", 400, 150)
+    assert many < 1.2 * few and wide < 1.2 * few
+    # A candidate has 3 tasks of 3 shards: the whole grid would be 3,600.
+    assert most <= 64 * 9, "a long list is not asked for at once"
+
+
+def test_workers_never_wait_for_a_long_list_to_be_asked(tmp_path: Path) -> None:
+    """Twice as many candidates as workers are ahead, so that each finds one that nobody holds."""
+    _, most = watched(tmp_path, 400, 150)
+    assert 150 * 9 < most <= 2 * 150 * 9
