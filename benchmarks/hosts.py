@@ -153,6 +153,7 @@ class Host:
             os.kill(self._first, signal.SIGKILL)
             _end(self._power)
             self._power = None
+            self._switch("ip", "link", "delete", self._port, check=False)  # the kernel does it too, at some later time
 
     def run(self, *words: str, log: IO[bytes] | int | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in the host; its output goes to `log`."""
@@ -178,8 +179,8 @@ class Host:
     def _port(self) -> str:
         return f"port{self.number}"
 
-    def _switch(self, *words: str) -> None:
-        subprocess.run(["nsenter", "--target", str(self.net.switch), "--net", *words], check=True)
+    def _switch(self, *words: str, check: bool = True) -> None:
+        subprocess.run(["nsenter", "--target", str(self.net.switch), "--net", *words], check=check, capture_output=True)
 
     def cut(self) -> None:
         """Pull the cable."""

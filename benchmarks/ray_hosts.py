@@ -20,7 +20,7 @@ _QUICK = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "4", "
 #: Seconds until the caretaker starts Ray again where it has ended.
 _PAUSE = 1.0
 #: What an actor's process is called while it answers, and whatever it does.
-ANSWERING, ACTOR = "ray::_Host.evaluate", "ray::_Host"
+ANSWERING, ACTOR = "ray::Host.evaluate", "ray::Host"
 
 
 class RayHosts:

@@ -11,10 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.baseline_command import baseline
 from pipeline.dashboard_command import dashboard
 from pipeline.ending import show_index, show_report
 from pipeline.finetune_command import finetune
 from pipeline.forecast import forecast, proposed
+from pipeline.history_command import history
 from pipeline.jobs_command import jobs
 from pipeline.journal import FILE_NAME
 from pipeline.ledger import Ledger
@@ -25,6 +27,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.ppo_command import ppo
 from pipeline.prepare_command import prepare
 from pipeline.ray_token import use_token
+from pipeline.regress_command import regress
 from pipeline.spec import RunSpec
 from pipeline.spec_code import code_named, tell_code
 from pipeline.spec_load import load_spec
@@ -47,6 +50,9 @@ app.command("prepare")(prepare)
 app.command("statistics")(statistics)
 app.command("dashboard")(dashboard)
 app.command("mirror")(mirror)
+app.command("regress")(regress)
+app.command("history")(history)
+app.add_typer(baseline, name="baseline")
 app.command("submit")(submit)
 app.add_typer(jobs, name="jobs")
 

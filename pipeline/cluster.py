@@ -11,6 +11,8 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
+from pipeline.joining import join
+from pipeline.people import stop_on_sigterm
 from pipeline.ray_nodes import alive_nodes
 from pipeline.ray_token import token_of_our_own
 from pipeline.room import ActorShape, Node, room
@@ -27,29 +29,23 @@ def local_ray(
     """Start Ray on this machine, or join the cluster at `address`, and leave it at the end.
 
     Raises:
-        ConnectionError: no Ray answers at `address`.
+        ConnectionError: no Ray answers at `address`, or it wants another token.
+        ValueError: it is no address to join, or the cluster has another Ray or Python.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with ExitStack() as stack:
         if address is not None:
-            _join(address, common)
+            join(address, common)
         else:
             stay_on_loopback()
             stack.enter_context(token_of_our_own(_read_token_anew))
-            ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common)
+            ray.init(
+                address="local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common
+            )
         stack.callback(ray.shutdown)
+        stop_on_sigterm()  # Ray has set a handler of its own
         yield
-
-
-def _join(address: str, common: dict[str, Any]) -> None:
-    try:
-        ray.init(address=address, **common)
-    except (ConnectionError, ValueError) as error:
-        raise ConnectionError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one by `ray start --head`; if it "
-            "asks for a token, put that in ~/.ray/auth_token; or leave --address out to run on this machine"
-        ) from error
 
 
 def _read_token_anew() -> None:

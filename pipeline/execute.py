@@ -16,6 +16,7 @@ from pipeline.ledger import Identity
 from pipeline.loading import prepare
 from pipeline.plan import Plan
 from pipeline.pool import LocalPool, Pool
+from pipeline.preflight import check_nodes
 from pipeline.progress import Display
 from pipeline.ray_pool import RayPool
 from pipeline.run import run
@@ -52,6 +53,7 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
     Raises:
         ValueError: an address is given for the local pool.
         ConnectionError: no Ray at the address.
+        ValueError: its nodes have other versions.
     """
     pools = {plan.spec.resources.pool for plan in plans}
     if address is not None and "local" in pools:
@@ -60,6 +62,8 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
         yield
         return
     with local_ray(address=address):
+        if address is not None:
+            check_nodes(address)
         yield
 
 

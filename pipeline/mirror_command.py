@@ -33,9 +33,10 @@ def mirror(
         mirrors = _mirrors(mlflow, wandb)
         for one in mirrors:
             closing.callback(one.close)
+        told: set[str] = set()
         for picture in _pictures(run, follow, every):
             for one in mirrors:
-                _show(one, picture, follow)
+                _show(one, picture, follow, told)
             state = "finished" if picture.finished else "not finished"
             _say(f"{picture.name}: {len(picture.rows)} candidates mirrored, {state}")
 
@@ -88,14 +89,16 @@ def _pictures(run: str, follow: bool, every: float) -> "Iterator[Picture]":
         time.sleep(every)
 
 
-def _show(mirror: "Mirror", picture: "Picture", follow: bool) -> None:
-    """Where the run is followed, what cannot be shown now is shown at the next look."""
+def _show(mirror: "Mirror", picture: "Picture", follow: bool, told: set[str]) -> None:
+    """Where the run is followed, what cannot be shown now is shown at the next look; `told` is what was said of it."""
     try:
         mirror.show(picture)
     except ValueError as error:
         if not follow or picture.finished:
             raise
-        _say(f"{error}; tried again at the next look")
+        if str(error) not in told:
+            told.add(str(error))
+            _say(f"{error}; tried again at every look")
 
 
 def _say(text: str) -> None:

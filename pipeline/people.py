@@ -1,6 +1,8 @@
 """What the command says to people: one console, and errors without tracebacks."""
 
 import errno
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -35,6 +37,20 @@ def say(text: str) -> None:
     _errors.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def stop_on_sigterm() -> None:
+    """Have SIGTERM, which `kill` and schedulers send, end the command as Ctrl-C does; a second one is ignored.
+
+    Only the main thread may set this; elsewhere nothing is changed.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
 @contextmanager
 def errors_for_people(kept: str = "") -> Iterator[None]:
     """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole.
@@ -42,6 +58,7 @@ def errors_for_people(kept: str = "") -> Iterator[None]:
     Args:
         kept: what remains after Ctrl-C, and what to do then.
     """
+    stop_on_sigterm()
     try:
         yield
     except KeyboardInterrupt:

@@ -279,4 +279,6 @@ def _known(where: str, name: str, names: dict[str, Any], what: str) -> None:
 
 def models() -> list[type[BaseModel]]:
     """Every model that the spec of a run is made of."""
-    return [model for model in Model.__subclasses__() if model.__module__.startswith("pipeline.spec")]
+    direct = Model.__subclasses__()
+    found = direct + [below for model in direct for below in model.__subclasses__()]
+    return [model for model in found if model.__module__.startswith("pipeline.spec")]

@@ -41,7 +41,7 @@ class Regress(Model):
     minimum: float | None = None
     """The least that any mean may be, whatever the baseline."""
     arms: Annotated[dict[str, ArmThreshold], BeforeValidator(_named)] = {}
-    """Arms to compare, a list, or arm -> its thresholds; where left out all but controls, and the models as they are."""
+    """Arms to compare, a list, or arm -> its thresholds; where left out all but controls."""
     tasks: dict[str, Threshold] = {}
     """Task -> its thresholds, in every arm."""
 
@@ -51,7 +51,7 @@ class Regress(Model):
         levels = (own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own)
         tolerances = [level.tolerance for level in levels if level.tolerance is not None]
         minima = [level.minimum for level in (*levels, self) if level.minimum is not None]
-        return (tolerances or [self.tolerance])[0], (minima or [None])[0]
+        return (tolerances or [self.tolerance])[0], minima[0] if minima else None
 
 
 def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str]) -> None:
@@ -60,11 +60,13 @@ def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str
     Raises:
         ValueError: one is not; the message names the field.
     """
-    own = {f"regress.arms.{arm}.tasks": of.tasks for arm, of in regress.arms.items()}
-    for where, named, what, known in (
-        ("regress.arms", regress.arms, "arm", arms),
-        *((where, of, "task", tasks) for where, of in {"regress.tasks": regress.tasks, **own}.items()),
-    ):
-        for name in named:
-            if name not in known:
-                raise ValueError(f"{where}: unknown {what} {name!r}{near(name, sorted(known))}")
+    _check("regress.arms", regress.arms, arms, "arm")
+    _check("regress.tasks", regress.tasks, tasks, "task")
+    for name, arm in regress.arms.items():
+        _check(f"regress.arms.{name}.tasks", arm.tasks, tasks, "task")
+
+
+def _check(where: str, named: Collection[str], known: Collection[str], what: str) -> None:
+    for name in named:
+        if name not in known:
+            raise ValueError(f"{where}: unknown {what} {name!r}{near(name, sorted(known))}")

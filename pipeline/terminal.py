@@ -6,6 +6,7 @@ from rich.table import Table as Shown
 from pipeline.report.table import Table
 
 _STYLES = {"better": "green", "worse": "red", "tie": "yellow", "trade-off": "yellow", "lead": "bold", "code": "dim"}
+_STYLES |= {"regressed": "bold red", "improved": "green", "no evidence": "yellow"}
 
 
 def rendered(table: Table) -> Shown:

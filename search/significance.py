@@ -38,7 +38,8 @@ def sign_flip(a_N: npt.ArrayLike, b_N: npt.ArrayLike, permutations: int = 9_999,
     keep their sign matters, and that is binomial: R * V draws rather than R * N.
 
     Args:
-        a_N, b_N: outcomes of both models.
+        a_N: outcomes of one model.
+        b_N: outcomes of the other.
         permutations: R; the smallest p-value is 1 / (R + 1).
         seed: of the random generator.
 
@@ -61,7 +62,7 @@ def sign_flip(a_N: npt.ArrayLike, b_N: npt.ArrayLike, permutations: int = 9_999,
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values of Holm's step-down procedure, in the order given.
 
-    Rejecting those at or below a level keeps the chance of any false rejection at or below it, whatever depends on what.
+    Rejecting those at or below a level keeps the chance of any false rejection there, whatever depends on what.
     """
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -92,7 +93,7 @@ def is_binary(values_N: npt.ArrayLike) -> bool:
 
 
 def differences(a_N: npt.ArrayLike, b_N: npt.ArrayLike) -> Array:
-    """A - b, sample by sample.
+    """Sample by sample, a - b.
 
     Raises:
         ValueError: a and b differ in length, or a value is not finite.

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from s3fs import S3FileSystem
+
 _SERVER = """
 import logging, sys, time
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -37,24 +39,23 @@ def s3_server() -> Iterator[tuple[int, int]]:
     process = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)], stdin=subprocess.PIPE, env=environment)
     try:
         deadline = time.monotonic() + 120
-        while not _created(port):
+        while not _answers(port):
             assert process.poll() is None and time.monotonic() < deadline, "the S3 server does not start"
             time.sleep(0.1)
+        key, secret = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
+        S3FileSystem(key=key, secret=secret, endpoint_url=f"http://127.0.0.1:{port}").mkdir("bucket")
         yield port, process.pid
     finally:
         process.kill()
         process.wait()
 
 
-def _created(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+def _answers(port: int) -> bool:
     try:
-        connection.request("PUT", "/bucket", headers={"Host": "s3.localhost"})
-        return connection.getresponse().status == 200
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
     except OSError:
         return False
-    finally:
-        connection.close()
+    return True
 
 
 class Proxy:

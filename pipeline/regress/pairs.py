@@ -72,9 +72,7 @@ def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[Key]) -> list[str
     told = []
     for one, other, where in ((run, baseline, "the baseline"), (baseline, run, "the run")):
         arms = [arm for arm in dict.fromkeys(key[0] for key in keys) if arm in one.arms and arm not in other.arms]
-        tasks = [
-            task for task in dict.fromkeys(key[2] for key in keys) if task in one.tasks and task not in other.tasks
-        ]
+        tasks = [t for t in dict.fromkeys(key[2] for key in keys) if t in one.tasks and t not in other.tasks]
         told += [f"arm {arm}: not in {where}{_cause(other, arm)}" for arm in arms]
         told += [f"task {task}: not in {where}" for task in tasks]
         for key in (k for k in keys if k[0] not in arms and k[2] not in tasks):
@@ -98,12 +96,18 @@ def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
     for what in ("checkpoints", "versions"):
         label = {"checkpoints": "checkpoint ", "versions": ""}[what]
         found += [f"{label}{line}" for line in _differing(earlier.about[what], later.about[what])]
-    tasks = [{name: fingerprint for name, (fingerprint, _) in s.tasks.items()} for s in (earlier, later)]
-    found += [f"data of {line}" for line in _differing(*tasks)]
+    found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
     if not found and earlier.about["numerics"] != later.about["numerics"]:
         found.append(f"numerics {earlier.about['numerics']} → {later.about['numerics']}")
-    specs = [{k: v for k, v in s.about["spec"].items() if k not in _NOT_TOLD} for s in (earlier, later)]
-    return found + [f"spec.{line}" for line in _differing(*specs)]
+    return found + [f"spec.{line}" for line in _differing(_told_spec(earlier), _told_spec(later))]
+
+
+def _fingerprints(snapshot: Snapshot) -> dict[str, str]:
+    return {name: fingerprint for name, (fingerprint, _) in snapshot.tasks.items()}
+
+
+def _told_spec(snapshot: Snapshot) -> dict[str, Any]:
+    return {key: value for key, value in snapshot.about["spec"].items() if key not in _NOT_TOLD}
 
 
 def _differing(earlier: Mapping[str, Any], later: Mapping[str, Any], path: str = "") -> list[str]:

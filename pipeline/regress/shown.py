@@ -21,13 +21,12 @@ def named(comparison: Comparison) -> str:
 
 def table(found: Regression) -> Table:
     """One row a comparison, regressions first."""
-    per_call = f"{len(found.comparisons)} comparisons"
     note = (
         f"Means on test, paired by sample; {1 - found.level:.0%} intervals of the difference by bootstrap; p: exact "
-        f"McNemar for outcomes of 0 and 1, else sign flips; adjusted by Holm over all {per_call} of this call. Regressed: "
-        f"adjusted p at most {found.level:g} and worse by more than the tolerance, or below the minimum. Equal: the "
-        "interval excludes a loss beyond the tolerance. No evidence: it does not; detectable is the smallest change that "
-        "this test would find four times in five."
+        f"McNemar for outcomes of 0 and 1, else sign flips; adjusted by Holm over all {len(found.comparisons)} "
+        f"comparisons of this call. Regressed: adjusted p at most {found.level:g} and worse by more than tolerance, "
+        "or below the minimum. Equal: the interval excludes a loss beyond the tolerance. No evidence: it does not; "
+        "detectable is the smallest change that this test would find four times in five."
     )
     columns = ("arm", "task", "baseline", "now", "difference", "p, adjusted", "tolerance", "detectable", "verdict")
     rows = sorted(found.comparisons, key=lambda c: _ORDER[c.verdict])
@@ -45,10 +44,10 @@ def _row(c: Comparison) -> tuple[Entry, ...]:
 def numbers(c: Comparison) -> str:
     """One comparison in a sentence."""
     unit = units(c)
+    difference = f"{unit.number(c.difference.value, True)} {unit.range(c.difference, True)}{unit.points}"
     said = (
-        f"{unit.number(c.before)} → {unit.number(c.now)}{unit.suffix}, difference {unit.number(c.difference.value, True)} "
-        f"{unit.range(c.difference, True)}{unit.points}, {c.test} p {c.p:.2g}, adjusted {c.adjusted:.2g}, tolerance "
-        f"{unit.number(c.tolerance)}, detectable {unit.number(c.detectable)}"
+        f"{unit.number(c.before)} → {unit.number(c.now)}{unit.suffix}, difference {difference}, {c.test} p {c.p:.2g}, "
+        f"adjusted {c.adjusted:.2g}, tolerance {unit.number(c.tolerance)}, detectable {unit.number(c.detectable)}"
     )
     if c.below_minimum and c.minimum is not None:
         said += f"; below the minimum {unit.number(c.minimum)}"

@@ -89,7 +89,8 @@ class Snapshot:
 
     def mean_N(self, key: Key) -> Array:
         """Outcomes of a cell, averaged over its models."""
-        return np.mean([row.outcomes_N for row in self.cells[key].values()], axis=0)
+        mean_N: Array = np.mean([row.outcomes_N for row in self.cells[key].values()], axis=0)
+        return mean_N
 
 
 _ABOUT = ("name", "spec", "started", "finished", "versions", "checkpoints", "tasks", "numerics", "failures")

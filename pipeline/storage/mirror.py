@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -254,5 +253,9 @@ def _check_writable(folder: Path) -> None:
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise ValueError(f"{folder}: {there} is not a folder: give another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: no permission to write in {there}: give another --out, or change its permissions")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        hint = "give another --out, or change its permissions"
+        raise ValueError(f"{folder}: cannot write in {there} ({error.strerror}): {hint}") from error

@@ -1,6 +1,7 @@
 """A run followed from a thread: what its page shows, brought up to date every second or two."""
 
 import json
+import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from pipeline.watch.survey import Survey, Surveyor
 from pipeline.watch.tail import Tail
 from tasks.remote import is_url
 
+log = logging.getLogger(__name__)
 #: Seconds between two looks at a folder, and at a store, from which each look fetches what the run has added.
 _PACE, _STORE_PACE = 2.0, 15.0
 #: Whatever takes long is done again after so many times as long: watching must not take the run's machine from it.
@@ -84,7 +86,8 @@ class Live:
                 if self._opened is not None:
                     self._study(folder, self._opened)
             self.shown = self._seen(said)
-        except (ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # a page that stood still would pass for a run that does
+            log.debug("%s cannot be shown", self.place, exc_info=True)
             trouble = f"{type(error).__name__}: {error}"
             self.shown = Look(self.place, self._tail.seen, Said(), "quiet", trouble=trouble)
         self.state = self._state(self.shown)

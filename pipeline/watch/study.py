@@ -1,6 +1,7 @@
 """Optuna's studies, made from a run's journal again for those who look at them: one for each search of an arm."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -68,9 +69,11 @@ def _new_study(name: str, group: Group, storage: BaseStorage) -> Study:
     try:
         directions = [StudyDirection.MAXIMIZE] * len(group.objectives)
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(group.objectives))
     finally:
         optuna.logging.set_verbosity(level)
-    study.set_user_attr("objectives", list(group.objectives))
     study.set_user_attr("sampler", group.search.sampler)
     return study
 

@@ -9,6 +9,7 @@ import pytest
 import ray
 import ray_nodes
 from PIL import Image
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from small_run import TASKS, small_spec, tables
 
 from pipeline.cluster import actor_shape, local_ray
@@ -18,14 +19,11 @@ from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
 from pipeline.ray_pool import RayPool
 from pipeline.run import run
-from pipeline.shipping import shipment
+from pipeline.shipping import Shipment, shipment
 from pipeline.spec import RunSpec
 from pipeline.spec_load import parse_spec
 from pipeline.worker import Worker, make_worker
 from tasks.embedded import checkpoint_path
-
-WORKERS = 2
-NODES = 2
 
 
 @pytest.fixture
@@ -68,24 +66,48 @@ def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machin
     plan, identity = make_plan(spec), prepare(spec, "cpu", lambda what, done, total: None)
     run(plan, identity, tmp_path / "local", lambda: LocalPool(Worker(spec)), None)
 
-    with ray_nodes.nodes(NODES, hidden, tmp_path) as caches, shipment(spec) as fetch:
+    with ray_nodes.nodes(2, hidden, tmp_path) as caches, shipment(spec) as fetch:
         assert fetch is not None
-        make = partial(make_worker, spec=spec, fetch=fetch)
-        pool = RayPool(make, actor_shape(spec.resources), check=identity.check)
-        loaded: list[str] = []
-
-        def close() -> None:
-            loaded.extend(worker.name for worker in pool.workers)
-
+        places = [read.experts["clipart"] for read in on_every_node(fetch, spec, 4)]
+        first = sent_by(fetch)
+        pool = RayPool(partial(make_worker, spec=spec, fetch=fetch), actor_shape(spec.resources), check=identity.check)
         run(plan, identity, tmp_path / "cluster", lambda: pool, None)
-        close()
-        sent: dict[tuple[str, str], int] = ray.get(fetch.sender.sent.remote())
+        assert sent_by(fetch) == first
 
     assert tables(tmp_path / "cluster") == tables(tmp_path / "local")
     files = [hidden / name for name in ("base.safetensors", "clipart.safetensors", "mnist.safetensors", "shapes")]
     sizes = {str(path): pack(path, "tree").size for path in files}
-    for node in {node for node, _ in sent}:
-        assert {path: count for (its, path), count in sent.items() if its == node} == sizes
+    assert list(first.values()) == [sizes, sizes]
+    assert len(places) == 8 and {Path(place).parents[2] for place in places} == set(caches)
     for cache in caches:
-        shipped = sorted(p.name for digest in (cache / "shipped").glob("*") if digest.is_dir() for p in digest.iterdir())
-        assert shipped == sorted(path.name for path in files)
+        folders = [path for path in (cache / "shipped").iterdir() if path.is_dir()]
+        assert sorted(p.name for folder in folders for p in folder.iterdir()) == sorted(path.name for path in files)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_nothing_is_sent_to_nodes_that_see_the_files(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with ray_nodes.nodes(1, tmp_path / "other", tmp_path) as caches, shipment(spec) as fetch:
+        assert fetch is not None
+        assert on_every_node(fetch, spec, 1) == [spec] and sent_by(fetch) == {}
+    assert not (caches[0] / "shipped").exists()
+
+
+def on_every_node(fetch: Shipment, spec: RunSpec, each: int) -> list[RunSpec]:
+    """What so many processes at once get on each node that has CPUs."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    remote = ray.remote(lambda: fetch(spec))
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes for _ in range(each)]
+    found: list[RunSpec] = ray.get(
+        [remote.options(num_cpus=0.4, scheduling_strategy=place).remote() for place in there]
+    )
+    return found
+
+
+def sent_by(fetch: Shipment) -> dict[str, dict[str, int]]:
+    """Node -> path -> bytes that it was sent."""
+    found: dict[str, dict[str, int]] = {}
+    for (node, path), count in ray.get(fetch.sender.sent.remote()).items():
+        found.setdefault(node, {})[path] = count
+    return found

@@ -33,6 +33,7 @@ from pipeline.spec_exhibits import (
 )
 from pipeline.spec_language import Generation, Prompts
 from pipeline.spec_load import parse_spec
+from pipeline.spec_regress import ArmThreshold, Regress, Threshold
 from pipeline.spec_resources import PerReward, PerWorker, Resources
 from pipeline.spec_values import Grid, Range
 
@@ -50,6 +51,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "resources": Resources,
     "per_worker": PerWorker,
     "per_reward": PerReward,
+    "regress": Regress,
+    "an arm's thresholds": ArmThreshold,
+    "a task's thresholds": Threshold,
     "generation": Generation,
     "prompts": Prompts,
     "grid": Grid,

@@ -1,0 +1,244 @@
+"""What a cluster costs: efficiency at 1, 2 and 4 nodes, overhead of a shard, a killed node, a node that joins.
+
+Nodes are real Ray nodes on this machine, each with a GPU that only Ray counts. Workers sleep for a fixed time in place
+of computing, so that two cores suffice for four of them; driver, journal, tables, pool and Ray are the real ones. Run:
+python -m benchmarks.cluster
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.nodes import NodeProcess
+from benchmarks.simulated_runs import Case, Formula, identity_of, plan_of
+from pipeline.cluster import local_ray
+from pipeline.crew import Actor
+from pipeline.ledger import Identity
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.run import run
+
+#: Two tasks of one shard each, as large as real ones are.
+_SHARD = 512
+#: Seconds that a worker takes to load, where that is looked at.
+_LOAD = 2.0
+
+
+def case_of(candidates: int) -> Case:
+    """A merge over a grid of so many constants, two shards for each."""
+    return Case(candidates=candidates, tasks=2, samples=_SHARD, shard_size=_SHARD)
+
+
+class Sleeper:
+    """An evaluator with a fixed service time; it keeps a diary of when it did what."""
+
+    def __init__(self, name: str, case: Case, diaries: Path, service: float, load: float) -> None:
+        """Take `load` seconds to be there."""
+        self._name, self._service, self._diary = name, service, diaries / f"{name}.jsonl"
+        self._note("begins")
+        plan = plan_of(case)
+        self._identity, self._score = identity_of(case, plan), Formula(case, plan)
+        time.sleep(load)
+        self._note("loaded")
+
+    def _note(self, what: str) -> None:
+        with self._diary.open("a") as file:
+            file.write(json.dumps([what, time.time()]) + "\n")
+
+    def info(self) -> WorkerInfo:
+        """As a worker that has loaded."""
+        its: Identity = self._identity
+        checkpoints, tasks = dict(its.checkpoints), dict(its.tasks)
+        return WorkerInfo(
+            self._name, "none", its.fingerprint, tasks, its.block_sizes, its.outside_size, checkpoints, its.numerics
+        )
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        """Sleep, and answer by a formula; the seconds are those that this took."""
+        started = time.perf_counter()
+        time.sleep(self._service)
+        score = self._score(request, self._name)
+        seconds = (0.0, time.perf_counter() - started)
+        return ShardScore(request, score.stats, score.outcomes, score.alpha, seconds, self._name)
+
+
+@dataclass
+class Watched:
+    """A pool that outlives the runs that it is lent to, and remembers when which answer came from whom."""
+
+    pool: RayPool
+    came: list[tuple[float, ShardScore]] = field(default_factory=list)
+    #: Done once so many answers have come.
+    then: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """Those of the pool."""
+        return self.pool.workers
+
+    def submit(self, requests: Iterable[EvalRequest]) -> None:
+        """Pass on."""
+        self.pool.submit(requests)
+
+    def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+        """Pass on, and remember."""
+        answers = self.pool.wait(timeout)
+        self.came += [(time.time(), answer) for answer in answers if isinstance(answer, ShardScore)]
+        for count in [count for count in self.then if len(self.came) >= count]:
+            self.then.pop(count)()
+        return answers
+
+    def close(self) -> None:
+        """Leave the workers as they are."""
+
+    def actor(self, worker: str) -> Actor[EvalRequest]:
+        """What the pool knows of a worker."""
+        (found,) = (actor for actor in self.pool._crew.actors if actor.name == worker)
+        return found
+
+
+@contextmanager
+def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[Watched, Path, list[NodeProcess]]]:
+    """A pool that follows its nodes, `count` of them at first; the diaries of its workers; the nodes."""
+    with ExitStack() as stack:
+        diaries = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(local_ray(num_cpus=0))
+        nodes: list[NodeProcess] = []
+        stack.callback(_stop, nodes)
+        for _ in range(count):
+            nodes.append(NodeProcess(cpus=1, gpus=1))
+            nodes[-1].started()
+        make = partial(Sleeper, case=case_of(1), diaries=diaries, service=service, load=load)
+        pool = RayPool(make, ActorShape(count, num_cpus=1, num_gpus=1, elastic=True))
+        stack.callback(pool.close)
+        watched = Watched(pool)
+        while len(pool.workers) < count:  # they load while a run is waited for
+            work(watched, 2 * count)
+        watched.came.clear()
+        yield watched, diaries, nodes
+
+
+def _stop(nodes: list[NodeProcess]) -> None:
+    for node in nodes:
+        node.stop()
+
+
+def work(pool: Watched, candidates: int) -> float:
+    """One run with its tables; seconds of it."""
+    case = case_of(candidates)
+    plan = plan_of(case)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        run(plan, identity_of(case, plan), Path(folder) / "run", lambda: pool, None)
+        return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One run with workers that had loaded."""
+
+    nodes: int
+    wall: float
+    shards: int
+    busy: float
+
+
+def sweep(count: int, service: float, candidates: int) -> Sweep:
+    """Work a run on `count` nodes with a worker each."""
+    with workers(count, service) as (pool, _, _):
+        wall = work(pool, candidates)
+        return Sweep(count, wall, len(pool.came), sum(score.seconds[1] for _, score in pool.came))
+
+
+def efficiency(service: float, candidates: int) -> None:
+    """The same run on 1, 2 and 4 nodes."""
+    print(
+        f"\n| nodes | shards of {service:g} s | seconds | times as fast as one | workers busy |\n|---|---|---|---|---|"
+    )
+    sweeps = [sweep(count, service, candidates) for count in (1, 2, 4)]
+    for found in sweeps:
+        faster, busy = sweeps[0].wall / found.wall, found.busy / (found.nodes * found.wall)
+        print(f"| {found.nodes} | {found.shards} | {found.wall:.1f} | {faster:.2f} | {100 * busy:.1f} % |")
+
+
+def overhead(services: Iterable[float], seconds: float) -> None:
+    """One worker: what a shard takes beyond its service, in runs of about `seconds`."""
+    print("\n| service of a shard | shards | seconds | beyond the service, a shard |\n|---|---|---|---|")
+    for service in services:
+        found = sweep(1, service, max(8, int(min(500, seconds / max(service, 1e-3)) / 2)))
+        beyond = (found.wall - found.busy) / found.shards
+        print(f"| {1000 * service:g} ms | {found.shards} | {found.wall:.1f} | {1000 * beyond:.2f} ms |")
+
+
+def killed(service: float, candidates: int) -> None:
+    """Three nodes, of which one is killed: until what it was asked is answered, and what the others do meanwhile."""
+    with workers(3, service) as (pool, _, nodes):
+        lost: list[EvalRequest] = []
+        at: list[float] = []
+
+        def kill() -> None:
+            actor = pool.actor(pool.came[-1][1].worker)
+            (victim,) = (node for node in nodes if node.started()[0] == actor.node)
+            lost.extend(job.request for job in actor.outstanding.values() if job is not None)
+            at.append(time.time())
+            victim.kill()
+
+        pool.then[candidates // 2] = kill
+        wall = work(pool, candidates)
+        before, after = ([when for when, _ in pool.came if (when >= at[0]) is later] for later in (False, True))
+        again = {score.request: when - at[0] for when, score in pool.came if when >= at[0]}
+        print("\n| killed, of 3 nodes | |\n|---|---|")
+        print(f"| shards that its worker had | {len(lost)} |")
+        print(f"| until others had answered them | {max(again[request] for request in lost):.1f} s |")
+        print(f"| until the next answer of any | {after[0] - at[0]:.1f} s |")
+        print(f"| answers a second before | {rate(before):.2f} (3 / service: {3 / service:.2f}) |")
+        print(f"| answers a second after | {rate(after):.2f} (2 / service: {2 / service:.2f}) |")
+        print(f"| the whole run | {wall:.1f} s, {len(pool.came)} shards |")
+
+
+def rate(times: list[float]) -> float:
+    """Answers a second."""
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+def joined(service: float, candidates: int) -> None:
+    """One node, and a second one that joins."""
+    with workers(1, service, _LOAD) as (pool, diaries, nodes):
+        first = set(worker.name for worker in pool.workers)
+        pool.then[candidates // 4] = lambda: nodes.append(NodeProcess(cpus=1, gpus=1))
+        work(pool, candidates)
+        news = [(when, score.worker) for when, score in pool.came if score.worker not in first]
+        if not news:
+            raise RuntimeError("the run was over before the new node answered: ask for more --candidates")
+        answered, worker = news[0]
+        lines = map(json.loads, (diaries / f"{worker}.jsonl").read_text().splitlines())
+        diary: dict[str, float] = dict(lines)
+        began, up = nodes[1].began, nodes[1].started()[2]
+    print("\n| a node that joins | seconds |\n|---|---|")
+    print(f"| start of its raylet | {up - began:.1f} |")
+    print(f"| until the pool has seen it, and Ray has started the actor | {diary['begins'] - up:.1f} |")
+    print(f"| loading (a sleep of {_LOAD:g} s) | {diary['loaded'] - diary['begins']:.1f} |")
+    print(f"| its first answer (a service of {service:g} s) | {answered - diary['loaded']:.1f} |")
+    print(f"| in all | {answered - began:.1f} |")
+
+
+def main() -> None:
+    """Print the tables of docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--service", type=float, default=0.5, help="seconds of a shard")
+    parser.add_argument("--candidates", type=int, default=100, help="two shards each")
+    options = parser.parse_args()
+    efficiency(options.service, options.candidates)
+    overhead((0.0, 0.1, 0.5, 1.0), options.service * options.candidates)
+    killed(options.service, options.candidates)
+    joined(options.service, options.candidates)
+
+
+if __name__ == "__main__":
+    main()

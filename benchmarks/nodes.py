@@ -1,0 +1,88 @@
+"""Nodes that join the Ray of this process, each by processes of its own on this machine: to be counted and killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import ray
+
+#: What `ray start --address` does, but on loopback; ends with the pipe to its standard input.
+_NODE = """
+import sys, time
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+address, cpus, gpus = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+params = RayParams(
+    gcs_address=address, num_cpus=cpus, num_gpus=gpus, object_store_memory=100 * 2**20, include_log_monitor=False,
+    node_manager_port=0, min_worker_port=0, max_worker_port=0,
+)
+params.dashboard_agent_listen_port = None
+node = Node(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
+print(node.node_id, node.all_processes["raylet"][0].process.pid, time.time(), flush=True)
+sys.stdin.read()
+"""
+
+
+def unseen(folder: Path) -> list[str]:
+    """For `within`: a mount namespace in which the folder is empty, as on a machine that does not have it."""
+    return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
+
+
+class NodeProcess:
+    """A node that is starting, or has started.
+
+    Attributes:
+        began: when, by the clock of `time.time`.
+    """
+
+    def __init__(
+        self, cpus: float, gpus: float = 0, within: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it; see `started`.
+
+        Args:
+            cpus: that Ray counts; they may be more than there are.
+            gpus: the same.
+            within: a command that runs the words behind it, such as unshare.
+            env: variables of the node's processes, besides those of this one.
+        """
+        self.began = time.time()
+        words = [sys.executable, "-c", _NODE, ray.get_runtime_context().gcs_address, str(cpus), str(gpus)]
+        self._process = subprocess.Popen(
+            [*within, *words],
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._said: tuple[str, int, float] | None = None
+
+    def started(self) -> tuple[str, int, float]:
+        """Wait for it: the node's id, its raylet's process id, and when it was up.
+
+        Raises:
+            RuntimeError: it did not start.
+        """
+        if self._said is None:
+            assert self._process.stdout is not None
+            if len(words := self._process.stdout.readline().split()) != 3:
+                raise RuntimeError("the node did not start: see the logs of Ray")
+            self._said = words[0], int(words[1]), float(words[2])
+        return self._said
+
+    def kill(self) -> None:
+        """The raylet ends at once, as by the loss of the machine, and with it the node's workers."""
+        os.kill(self.started()[1], signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait(timeout=60)

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# One night: run the benchmark, hold it against the baseline, keep it. Exit status as of `lines regress`:
+# 0 nothing regressed (or the first night, which becomes the baseline), 1 something did, 2 it could not be told.
+#   nightly.sh SPEC FOLDER
+set -euo pipefail
+spec=$(realpath "$1")
+mkdir -p "$2"
+cd "$2"
+
+# A night that takes longer than a day must not meet the next one.
+exec 9>lock
+flock --nonblock 9 || { echo "the night before is still running in $PWD" >&2; exit 2; }
+
+night=$(date -u +%Y-%m-%dT%H-%M-%S)
+mkdir -p runs history logs
+exec > >(tee "logs/$night.log") 2>&1
+
+status=0
+lines run "$spec" --out "runs/$night" || status=2
+if [ $status = 0 ]; then
+  lines baseline set "runs/$night" "history/$night.parquet" || status=2
+fi
+if [ $status = 0 ]; then
+  [ -e baseline.parquet ] || cp "history/$night.parquet" baseline.parquet
+  lines regress "runs/$night" --baseline baseline.parquet --spec "$spec" \
+    --markdown regress.md --junit regress.xml || status=$?
+  lines history history/*.parquet --out history.html
+fi
+
+# Where a message goes out: ON_REGRESSION is a command, such as `mail -s nightly you@example.org`, that reads it.
+if [ $status != 0 ] && [ -n "${ON_REGRESSION:-}" ]; then
+  { echo "status $status, $PWD/logs/$night.log"; [ $status = 1 ] && cat regress.md; } | bash -c "$ON_REGRESSION"
+fi
+exit $status

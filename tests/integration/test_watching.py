@@ -1,0 +1,261 @@
+"""A run is followed while it works: page, studies, mirrors, each in a process or store of its own; Ray's metrics."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from small_run import Lines
+from toy import IDENTITY, ToyEvaluator, toy_spec
+
+from pipeline.cluster import local_ray
+from pipeline.driver import Progress
+from pipeline.ledger import Ledger
+from pipeline.messages import Failure
+from pipeline.plan import make_plan
+from pipeline.pool import LocalPool
+from pipeline.ray_metrics import RayMetrics, exporters
+from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.recipe import Recipe
+from pipeline.run import run
+
+ROOT = Path(__file__).parents[2]
+ZERO = Recipe.make("zero")
+
+
+def until(found: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.2)
+    return value
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+class Dashboard:
+    """`lines dashboard` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        words = [sys.executable, "-c", "from pipeline.cli import main; main()", "dashboard", str(folder)]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        assert self.process.stdout is not None
+        self.page = self._address(self.process.stdout.readline())
+        self.studies = self._address(self.process.stdout.readline())
+
+    def _address(self, line: str) -> str:
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line + self.process.communicate()[0]
+        return found[0]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(fetched(f"{self.page}/state.json"))
+        return found
+
+    def trials(self) -> int:
+        studies = json.loads(fetched(f"{self.studies}/api/studies"))["study_summaries"]
+        ids = [study["study_id"] for study in studies]
+        return sum(len(json.loads(fetched(f"{self.studies}/api/studies/{i}?after=0"))["trials"]) for i in ids)
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
+    followed = Dashboard(tmp_path / "run")
+    yield followed
+    followed.process.kill()
+    followed.process.communicate()
+
+
+class Slow(ToyEvaluator):
+    """Takes its time, so that there is something to follow."""
+
+    def evaluate(self, request):  # type: ignore[no-untyped-def]
+        time.sleep(0.01)
+        return super().evaluate(request)
+
+
+def test_a_run_is_followed_from_before_its_start_to_its_end(dashboard: Dashboard, tmp_path: Path) -> None:
+    assert dashboard.state["state"] == "waiting"
+    seen: list[tuple[str, int]] = []
+    last = [0.0]
+
+    def note(progress: object) -> None:
+        if time.monotonic() - last[0] > 0.5:
+            last[0] = time.monotonic()
+            seen.append((dashboard.state["state"], dashboard.state["done"]))
+
+    run(make_plan(toy_spec()), IDENTITY, tmp_path / "run", lambda: LocalPool(Slow("w")), None, note)
+    until(lambda: dashboard.state["state"] == "finished" and dashboard.state["figures"])
+    done = [count for state, count in seen if state == "running"]
+    assert done == sorted(done) and len(set(done)) >= 2, f"it advances: {seen}"
+    proposals = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").open()]
+    searched = [r for r in proposals if r["record"] == "proposal" and r["point"]]
+    assert dashboard.trials() == len(searched) > 20
+    assert "Optuna Dashboard" in fetched(dashboard.page)
+    ours = [c for c in psutil.Process(dashboard.process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(ours) == 2 and {c.laddr.ip for c in ours} == {"127.0.0.1"}
+
+
+def test_ctrl_c_ends_it_quietly(dashboard: Dashboard) -> None:
+    until(lambda: dashboard.state)
+    dashboard.process.send_signal(2)
+    output = dashboard.process.communicate(timeout=60)[0]
+    assert dashboard.process.returncode == 0 and "Traceback" not in output
+
+
+def test_studies_cannot_be_changed_from_the_browser(dashboard: Dashboard) -> None:
+    request = urllib.request.Request(f"{dashboard.studies}/api/studies", b"{}", {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(request, timeout=30)
+    request = urllib.request.Request(f"{dashboard.studies}/api/studies", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    run(make_plan(toy_spec()), IDENTITY, folder / "run", lambda: LocalPool(ToyEvaluator("w")), None)
+    return folder / "run"
+
+
+def half(whole: Path, folder: Path) -> Path:
+    """A run that was killed half-way."""
+    folder.mkdir()
+    lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    return folder
+
+
+def test_a_mirror_in_mlflow_holds_every_candidate_once(lines: Lines, toy_run: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri, folder = f"sqlite:///{tmp_path}/mlflow.db", half(toy_run, tmp_path / "half")
+    assert lines("mirror", folder, "--mlflow", uri)[0] == 0
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    before = {r.data.tags["lines.candidate"]: r for r in client.search_runs([experiment], max_results=1000)}
+    (folder / "journal.jsonl").write_bytes((toy_run / "journal.jsonl").read_bytes())
+    for _ in range(2):
+        status, output = lines("mirror", folder, "--mlflow", uri)
+        assert status == 0 and "finished" in output
+    runs = client.search_runs([experiment], max_results=1000)
+    after = {r.data.tags["lines.candidate"]: r for r in runs}
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(toy_run / "candidates.parquet").to_pylist()
+    assert len(runs) == len(after) == len(rows) + 1 > len(before) > 1 and before.keys() < after.keys()
+    parent = after.pop("")
+    assert parent.info.status == "FINISHED" and parent.data.metrics["candidates"] == len(rows)
+    assert {r.data.tags["mlflow.parentRunId"] for r in after.values()} == {parent.info.run_id}
+    mirrored = sorted(r.data.metrics["objective"] for r in after.values() if "objective" in r.data.metrics)
+    assert mirrored == sorted(sum(row["objectives"]) for row in rows if row["objectives"])
+    chosen = [r for r in after.values() if r.data.tags["lines.chosen"] == "true" and r.data.params["arm"] == "LiNeS"]
+    assert len(chosen) == 3 and all("test/cats" in r.data.metrics for r in chosen)
+    one = chosen[0]
+    assert len(client.get_metric_history(one.info.run_id, "val/cats")) <= 2, "repeating it writes nothing"
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """Records of a .wandb file: blocks of 32 KiB of LevelDB's log format behind 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""
+
+
+def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine(
+    lines: Lines, toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    assert lines("mirror", toy_run, "--wandb", "lines")[0] == 0
+    (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    records = list(wandb_records(path))
+    (started,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+    assert started.display_name == "toy" and started.project == "lines"
+    assert {item.key for item in started.config.update} >= {"spec", "fingerprint"}
+    logged = {
+        item.key or "/".join(item.nested_key): item.value_json
+        for r in records
+        if r.WhichOneof("record_type") == "history"
+        for item in r.history.item
+    }
+    assert float(logged["best/LiNeS"]) > 0 and int(logged["candidates_table/nrows"]) > 50
+    text = path.read_bytes()
+    assert os.uname().nodename.encode() not in text and b"0123456789" * 4 not in text
+
+
+def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> None:
+    for words, told in [
+        (["mirror", toy_run], "say where to: --mlflow URI"),
+        (["mirror", toy_run, "--mlflow", "http://me:secret@host"], "a password does not belong in a URI"),
+        (["mirror", toy_run, "--mlflow", str(tmp_path)], "such as --mlflow sqlite:///mlflow.db"),
+        (["mirror", tmp_path, "--mlflow", f"sqlite:///{tmp_path}/m.db"], "no run here"),
+    ]:
+        status, output = lines(*words)
+        assert status == 2 and told in output and "secret" not in output
+
+
+@pytest.mark.cluster
+def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+    with local_ray(num_cpus=1):
+        metrics = RayMetrics("toy")
+        spec = toy_spec(resources={"pool": "ray"})
+        shape = ActorShape(workers=1)
+        run(make_plan(spec), IDENTITY, tmp_path / "run", lambda: RayPool(ToyEvaluator, shape), None, metrics)
+        score = ToyEvaluator("worker-0").evaluate(Ledger(IDENTITY, 40, {}).requests(ZERO, ["cats"], "val")[0])
+        worker = replace(ToyEvaluator("worker-0").info(), device="cpu (a processor, 2 threads)")
+        latest = [replace(score, seconds=(0.25, 0.5)), Failure(score.request, "lost", "gone", "worker-0")]
+        metrics(Progress(from_cache=2, latest=latest, workers=[worker]))
+        (where,) = exporters()
+
+        def exported() -> str:
+            text = fetched(f"http://{where}/metrics")
+            return text if "ray_lines_sweep_shard_seconds_bucket" in text else ""
+
+        text = until(exported)
+    answers = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").open()]
+    scored = sum(record["record"] == "score" for record in answers)
+    assert value(text, "shards_total", "toy") == scored > 100
+    assert value(text, "busy_seconds_total", "toy", device="cpu") == value(text, "shard_seconds_sum", "toy") == 0.75
+    assert value(text, "failures_total", "toy", kind="lost") == 1 and value(text, "cache_hits_total", "toy") == 2
+    panels = json.loads((ROOT / "deploy" / "prometheus" / "grafana.json").read_text())["panels"]
+    asked = {n for p in panels for t in p["targets"] for n in re.findall(r"ray_lines_sweep_\w+", t["expr"])}
+    assert len(asked) >= 9 and {n for n in asked if not re.search(rf"^{n}\{{", text, re.M)} == set()
+
+
+def value(text: str, name: str, run: str, **labels: str) -> float:
+    """A sample of the text that Prometheus reads."""
+    wanted = [f'{key}="{label}"' for key, label in {"run": run, **labels}.items()]
+    lines = [line for line in text.splitlines() if line.startswith(f"ray_lines_sweep_{name}{{")]
+    (found,) = [line for line in lines if all(label in line for label in wanted)]
+    return float(found.rpartition(" ")[2])

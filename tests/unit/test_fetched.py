@@ -1,0 +1,83 @@
+"""Proves that a model that a URL names is fetched once, anew where it changed, and that its errors name the URL."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from faulty_place import memory_place
+from safetensors.torch import save
+
+from pipeline.merging.checkpoints import read_checkpoint
+from pipeline.merging.sources import locate, locate_adapter
+from tasks import fetched
+from tasks.fetched import nearby
+from tasks.remote import Place
+
+STATE = {"a": torch.arange(4.0)}
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(fetched, "_known", {})
+    return memory_place()
+
+
+def test_what_is_no_url_is_left_alone() -> None:
+    assert nearby("embedded/base") == "embedded/base" and nearby("/a/b.pt") == "/a/b.pt"
+
+
+def test_a_file_is_fetched_once_with_what_lies_beside_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write("model.safetensors", save(STATE))
+    place.write("config.json", b"{}")
+    place.write("other.safetensors", b"not asked for")
+    url, seen = f"{place.url}/model.safetensors", list[tuple[str, int, int]]()
+    path = Path(nearby(url, lambda *told: seen.append(told)))
+    assert sorted(p.name for p in path.parent.iterdir()) == ["config.json", "model.safetensors"]
+    assert ("model.safetensors", len(save(STATE)), len(save(STATE))) in seen
+    assert torch.equal(read_checkpoint(url).state["a"], STATE["a"])
+    monkeypatch.setattr(fetched, "_known", {})
+    seen.clear()
+    assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
+
+
+def test_a_model_that_changed_is_fetched_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{place.url}/model.safetensors"
+    place.write("model.safetensors", save(STATE))
+    first = read_checkpoint(url).fingerprint
+    place.write("model.safetensors", save({"a": torch.arange(5.0)}))
+    assert read_checkpoint(url).fingerprint == first, "within a process a model stays what it was"
+    monkeypatch.setattr(fetched, "_known", {})
+    assert read_checkpoint(url).fingerprint != first
+
+
+def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: Place) -> None:
+    shards = {"one.safetensors": save({"a": torch.ones(2)}), "two.safetensors": save({"b": torch.ones(2)})}
+    for name, data in {**shards, "tokenizer.json": b"{}", "pytorch_model.bin": b"x", "deep/x.json": b"{}"}.items():
+        place.write(name, data)
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    place.write("model.safetensors.index.json", json.dumps(index).encode())
+    files = locate(place.url)
+    assert [f.name for f in files] == ["one.safetensors", "two.safetensors"]
+    names = {p.name for p in files[0].parent.iterdir()}
+    assert names == {*shards, "tokenizer.json", "model.safetensors.index.json"}
+    assert read_checkpoint(place.url).state.keys() == {"a", "b"}
+
+
+def test_an_adapter_is_found_as_one(place: Place) -> None:
+    place.write("adapter_config.json", b"{}")
+    place.write("adapter_model.safetensors", save(STATE))
+    files = locate_adapter(place.url)
+    assert files is not None and files.weights.name == "adapter_model.safetensors" and files.config.is_file()
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "none"])
+def test_a_model_that_is_not_there_is_told_by_its_url(place: Place, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{place.url}/{name}: there is no such (object|folder)"):
+        locate(f"{place.url}/{name}")
+
+
+def test_a_folder_without_weights_is_told_by_its_url(place: Place) -> None:
+    place.write("config.json", b"{}")
+    with pytest.raises(ValueError, match=f"^{place.url}: a folder without weights"):
+        locate(place.url)

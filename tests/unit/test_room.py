@@ -1,0 +1,38 @@
+"""Proves how many actors fit on nodes: never one that would lie on two nodes, or whose part of a GPU on two GPUs."""
+
+import pytest
+
+from pipeline.room import ActorShape, Node, room
+
+
+def node(cpus: float, gpus: float = 0, name: str = "n") -> Node:
+    return Node(name, "10.0.0.1", cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "expected"),
+    [
+        ([node(3), node(3)], 2, 0, 2),  # 6 CPUs in all, but no 2 of them are left together
+        ([node(8, 2)], 1, 0.4, 4),  # 2 / 0.4 would be 5
+        ([node(8, 1), node(8, 1)], 1, 0.6, 2),  # 2 / 0.6 would be 3
+        ([node(8, 3)], 1, 2, 1),
+        ([node(2, 8)], 1, 1, 2),
+        ([node(100, 1)], 1, 0.2, 5),
+        ([node(100, 1)], 1, 0.1, 10),
+        ([node(16)], 1, 0, 16),
+        ([node(1)], 0.1, 0, 10),
+        ([node(16)], 1, 1, 0),
+        ([], 1, 0, 0),
+    ],
+)
+def test_room_is_counted_node_by_node(nodes: list[Node], cpus: float, gpus: float, expected: int) -> None:
+    assert room(nodes, ActorShape(1, cpus, gpus)) == expected
+
+
+def test_room_is_kept_for_the_actors_of_another_pool() -> None:
+    rewards = ActorShape(2, 0, 0.1)
+    nodes = [node(8, 1), node(8, 1)]
+    assert room(nodes, ActorShape(1, 1, 1, beside=rewards)) == 1, "the rewards share a GPU"
+    assert room(nodes, ActorShape(1, 1, 0.8, beside=rewards)) == 2, "and a worker may lie beside them"
+    assert room(nodes[:1], ActorShape(1, 1, 1, beside=rewards)) == 0
+    assert room([node(4)], ActorShape(1, 1, 0, beside=ActorShape(3, 1, 0))) == 1

@@ -1,0 +1,118 @@
+"""Proves that a shared cache saves work where it is whole, and is told of once and passed over where it is not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_place import memory_place, names
+from toy import IDENTITY
+
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.recipe import Recipe
+from pipeline.score_cache import ScoreCache
+from pipeline.storage import shared_records
+from pipeline.storage.shared_records import SharedRecords
+from tasks.cache import cache_root, cached
+from tasks.remote import Place
+from tasks.stats import Stats
+
+RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
+REQUEST = EvalRequest(RECIPE, RECIPE.id("f"), "cats", "val", 1, 4, 8)
+SCORE = ShardScore(REQUEST, Stats(4, 2.0, 2.0), np.array([True, False, True, False]), 0.2)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Place:
+    place = memory_place()
+    monkeypatch.setenv("LINES_SWEEP_SHARED_CACHE", place.url)
+    return place
+
+
+def on_node(node: Path, monkeypatch: pytest.MonkeyPatch, made: list[str], part: str = "images") -> Path:
+    """An entry as a node gets it; `made` says that it had to make it."""
+    monkeypatch.setenv("LINES_SWEEP_CACHE", str(node))
+
+    def create(path: Path) -> None:
+        made.append(node.name)
+        path.mkdir()
+        (path / "val.arrow").write_bytes(b"pictures" * 1000)
+
+    return cached(cache_root() / part / "key", create)
+
+
+@pytest.mark.parametrize(("part", "makers"), [("images", ["a"]), ("language", ["a", "b"])])
+def test_what_is_named_by_its_content_is_made_on_one_node(
+    shared: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, makers: list[str]
+) -> None:
+    made: list[str] = []
+    folders = [on_node(tmp_path / node, monkeypatch, made, part) for node in ("a", "b")]
+    assert made == makers
+    assert {(f / "val.arrow").read_bytes() for f in folders} == {b"pictures" * 1000}
+    assert [sorted(p.name for p in f.parent.iterdir() if p.suffix != ".lock") for f in folders] == [["key"], ["key"]]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"hello"])
+def test_a_damaged_entry_is_made_anew_with_a_warning(
+    shared: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    made: list[str] = []
+    on_node(tmp_path / "a", monkeypatch, made)
+    data = shared.read("images/key.tar") or b""
+    shared.write("images/key.tar", damage or data[:-5])
+    on_node(tmp_path / "b", monkeypatch, made)
+    assert made == ["a", "b"] and "images/key.tar: its " in caplog.text and "ignored" in caplog.text
+    assert shared.read("images/key.tar") == data
+
+
+def test_scores_of_one_node_are_known_on_another_and_to_the_bit(shared: Place, tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path / "a", IDENTITY)
+    cache.add([SCORE])
+    cache.flush()
+    found = ScoreCache(tmp_path / "b", IDENTITY).get(REQUEST)
+    assert found is not None and found.stats == SCORE.stats and found.outcomes.tolist() == SCORE.outcomes.tolist()
+    assert ScoreCache(tmp_path / "b", replace(IDENTITY, numerics="other")).get(REQUEST) is None
+
+
+def test_a_damaged_object_of_scores_is_left_out_with_a_warning(
+    shared: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for start in (4, 8):
+        cache = ScoreCache(tmp_path / str(start), IDENTITY)
+        cache.add([replace(SCORE, request=replace(REQUEST, start=start, stop=start + 4))])
+        cache.flush()
+    name = next(names(shared))
+    shared.write(name, (shared.read(name) or b"").replace(b"[4,2.0,2.0]", b"[4,4.0,4.0]"))
+    cache = ScoreCache(tmp_path / "c", IDENTITY)
+    known = [s for start in (4, 8) if (s := cache.get(replace(REQUEST, start=start, stop=start + 4)))]
+    assert len(known) == 1 and known[0].stats == SCORE.stats and name in caplog.text
+
+
+def test_many_objects_become_one_and_nothing_is_lost(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_records, "_MANY", 3)
+    for i in range(5):
+        records = SharedRecords("scores/x", together=1)
+        records.add([{"record": "score", "number": i}])
+    for _ in range(2):
+        assert sorted(r["number"] for r in SharedRecords("scores/x", together=1).read()) == list(range(5))
+        assert len(list(names(shared))) == 1
+
+
+def test_a_cache_that_refuses_is_told_once_and_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LINES_SWEEP_SHARED_CACHE", f"nothing://{tmp_path.name}/x")
+    made: list[str] = []
+    for node in ("a", "b"):
+        on_node(tmp_path / node, monkeypatch, made)
+    cache = ScoreCache(tmp_path, IDENTITY)
+    cache.add([SCORE])
+    cache.flush()
+    assert made == ["a", "b"] and ScoreCache(tmp_path, IDENTITY).get(REQUEST) is not None
+    assert len(caplog.records) == 1 and "LINES_SWEEP_SHARED_CACHE" in caplog.text
+
+
+def test_a_local_cache_in_a_store_names_the_shared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES_SWEEP_CACHE", "s3://bucket/cache")
+    with pytest.raises(ValueError, match="LINES_SWEEP_CACHE=s3://bucket/cache: must be .* LINES_SWEEP_SHARED_CACHE"):
+        cache_root()
