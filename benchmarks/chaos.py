@@ -30,7 +30,7 @@ _SHARDS_A_TRIAL, _TICK = len(TASKS), 0.2
 _STUCK = 240.0
 
 
-def spec_of(trials: int) -> dict[str, object]:
+def spec_of(trials: int, samples: int = 500) -> dict[str, object]:
     """A search whose proposals depend on every score before them, and edits: shards of about a quarter of a second."""
     scaling = {"function": "linear", "alpha": {"range": [0, 1]}, "beta": {"range": [0, 1]}}
     search = {"sampler": "tpe", "trials": trials, "in_flight": 8}
@@ -40,7 +40,7 @@ def spec_of(trials: int) -> dict[str, object]:
         "base": "embedded/base",
         "experts": {task: f"embedded/{task}" for task in TASKS},
         "tasks": list(TASKS),
-        "limits": {"val": 500, "test": 500},
+        "limits": {"val": samples, "test": samples},
         "arms": {
             "sum": {"merge": "sum", "scaling": scaling, "search": search, "select": {"maximise": "mean"}},
             "edit": {"edit": "each_expert", "scaling": {"function": "sqrt", "beta": "1 - alpha", "alpha": 0.5}},
@@ -97,7 +97,7 @@ class Chaos:
             answers: how many the whole run has.
         """
         self.scene = scene
-        self._kinds = list(kinds)
+        self._coming, self._many = list(kinds), len(kinds)
         self._due = [round(answers * (i + 1) / (1.1 * (len(kinds) + 1))) for i in range(len(kinds))]
         self._answers = Answers(scene.driver.out)
         self.struck: list[Struck] = []
@@ -119,11 +119,12 @@ class Chaos:
             if self.scene.driver.status is not None:
                 self.own_ends.append(self.scene.driver.said()[-2000:])
                 self.scene.driver.start()
-            if len(self.struck) < len(self._kinds) and self._answers.count >= self._due[len(self.struck)]:
-                self._strike(self._kinds[len(self.struck)])
+            if self._coming and self._answers.count >= self._due[self._many - len(self._coming)]:
+                self._strike(self._coming[0])
             time.sleep(_TICK)
         self._look()
-        if len(self.struck) < len(self._kinds):
+        self._mend(all_of_them=True)
+        if len(self.struck) < self._many:
             raise RuntimeError(f"the run ended after {len(self.struck)} faults: give it more --trials")
 
     def _finished(self) -> bool:
@@ -145,11 +146,16 @@ class Chaos:
             if struck.ended is not None and struck.host_works is None and self.scene.cluster.answering(nodes):
                 struck.host_works = now - struck.ended
 
-    def _mend(self) -> None:
-        """End the faults whose time has passed."""
-        for struck in self.struck:
-            if struck.ended is None and time.monotonic() - struck.began >= struck.fault.seconds:
-                struck.fault.end()
+    def _mend(self, all_of_them: bool = False) -> None:
+        """End the faults whose time has passed; one that had no effect will come again."""
+        for struck in list(self.struck):
+            if struck.ended is None and (all_of_them or time.monotonic() - struck.began >= struck.fault.seconds):
+                try:
+                    struck.fault.end()
+                except NoEffectError:
+                    self.struck.remove(struck)
+                    self.without_effect[struck.fault.kind] += 1
+                    self._coming.append(type(struck.fault))
                 struck.ended = time.monotonic()
 
     def _strike(self, kind: type[Fault]) -> None:
@@ -169,9 +175,10 @@ class Chaos:
             self.without_effect[kind.kind] += 1
             return
         now = time.monotonic()
+        self._coming.pop(0)
         self.struck.append(Struck(fault, now, self._answers.look(), working))
         print(
-            f"{len(self.struck):4}/{len(self._kinds)}  {kind.kind} (host {host.number}, {fault.seconds:.0f} s) "
+            f"{len(self.struck):4}/{self._many}  {kind.kind} (host {host.number}, {fault.seconds:.0f} s) "
             f"after {self._answers.count} answers",
             flush=True,
         )

@@ -141,19 +141,26 @@ def work(pool: Watched, candidates: int) -> float:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One run with workers that had loaded."""
+    """One run with workers that had loaded.
+
+    Attributes:
+        nodes: of one worker each.
+        wall: seconds of the whole run.
+        busy: seconds that each shard took its worker, in the order of the answers.
+        answering: seconds from the first answer to the last.
+    """
 
     nodes: int
     wall: float
-    shards: int
-    busy: float
+    busy: list[float]
+    answering: float
 
 
 def sweep(count: int, service: float, candidates: int) -> Sweep:
     """Work a run on `count` nodes with a worker each."""
     with workers(count, service) as (pool, _, _):
         wall = work(pool, candidates)
-        return Sweep(count, wall, len(pool.came), sum(score.seconds[1] for _, score in pool.came))
+        return Sweep(count, wall, [score.seconds[1] for _, score in pool.came], pool.came[-1][0] - pool.came[0][0])
 
 
 def efficiency(service: float, candidates: int) -> None:
@@ -163,17 +170,19 @@ def efficiency(service: float, candidates: int) -> None:
     )
     sweeps = [sweep(count, service, candidates) for count in (1, 2, 4)]
     for found in sweeps:
-        faster, busy = sweeps[0].wall / found.wall, found.busy / (found.nodes * found.wall)
-        print(f"| {found.nodes} | {found.shards} | {found.wall:.1f} | {faster:.2f} | {100 * busy:.1f} % |")
+        faster, busy = sweeps[0].wall / found.wall, sum(found.busy) / (found.nodes * found.wall)
+        print(f"| {found.nodes} | {len(found.busy)} | {found.wall:.1f} | {faster:.2f} | {100 * busy:.1f} % |")
 
 
 def overhead(services: Iterable[float], seconds: float) -> None:
-    """One worker: what a shard takes beyond its service, in runs of about `seconds`."""
-    print("\n| service of a shard | shards | seconds | beyond the service, a shard |\n|---|---|---|---|")
+    """One worker: what a shard takes beyond its service, and the rest of a run, in runs of about `seconds`."""
+    print("\n| service of a shard | shards | beyond it, a shard | before the first answer and after the last |")
+    print("|---|---|---|---|")
     for service in services:
         found = sweep(1, service, max(8, int(min(500, seconds / max(service, 1e-3)) / 2)))
-        beyond = (found.wall - found.busy) / found.shards
-        print(f"| {1000 * service:g} ms | {found.shards} | {found.wall:.1f} | {1000 * beyond:.2f} ms |")
+        beyond = (found.answering - sum(found.busy[1:])) / (len(found.busy) - 1)
+        rest = found.wall - found.answering - found.busy[0]
+        print(f"| {1000 * service:g} ms | {len(found.busy)} | {1000 * beyond:.2f} ms | {rest:.2f} s |")
 
 
 def killed(service: float, candidates: int) -> None:
@@ -233,11 +242,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--service", type=float, default=0.5, help="seconds of a shard")
     parser.add_argument("--candidates", type=int, default=100, help="two shards each")
+    parser.add_argument("--only", choices=("efficiency", "overhead", "killed", "joined"), help="one of the tables")
     options = parser.parse_args()
-    efficiency(options.service, options.candidates)
-    overhead((0.0, 0.1, 0.5, 1.0), options.service * options.candidates)
-    killed(options.service, options.candidates)
-    joined(options.service, options.candidates)
+    tables: dict[str, Callable[[], None]] = {
+        "efficiency": lambda: efficiency(options.service, options.candidates),
+        "overhead": lambda: overhead((0.0, 0.1, 0.5, 1.0), options.service * options.candidates),
+        "killed": lambda: killed(options.service, options.candidates),
+        "joined": lambda: joined(options.service, options.candidates),
+    }
+    for name, table in tables.items():
+        if options.only in (None, name):
+            table()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import errno
 import random
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -175,6 +176,25 @@ class Slowed(Frozen):
     share = 0.1
 
 
+class WorkerStopped(Fault):
+    """One worker stands still in mid-shard, and nothing says so: its node is in order, and so is its Ray."""
+
+    kind = "worker stands still in mid-shard"
+    lasts = (10.0, 20.0)
+
+    def begin(self) -> None:
+        """Stop one of the node's."""
+        self._workers = self.scene.cluster.answering([self.host])[:1]
+        _require(bool(self._workers), "no such process")
+        self._workers[0].send_signal(signal.SIGSTOP)
+        wait_until(lambda: _stopped(self._workers[0]), 10, "the process stops")
+
+    def end(self) -> None:
+        """Let it go on, if it is there still."""
+        with suppress(psutil.NoSuchProcess):
+            self._workers[0].send_signal(signal.SIGCONT)
+
+
 class DiskFull(Fault):
     """Not a byte is left on the node's disk, its cache is lost, and its worker must load anew."""
 
@@ -253,13 +273,14 @@ class HeadKilled(Fault):
 
 #: Kinds and how often each is drawn, relative to the others.
 ODDS: dict[type[Fault], int] = {
-    WorkerKilled: 24,
+    WorkerKilled: 22,
     RayletKilled: 8,
     NodeKilled: 12,
-    NetworkCut: 20,
+    NetworkCut: 16,
     NetworkLongCut: 4,
     Frozen: 8,
     Slowed: 8,
+    WorkerStopped: 6,
     DiskFull: 7,
     DriverKilled: 6,
     HeadRayKilled: 1,

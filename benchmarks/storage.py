@@ -1,4 +1,4 @@
-"""What keeping a run in an object store costs, measured on an S3 server on this machine: `python -m benchmarks.storage`.
+"""What keeping a run in an object store costs, on an S3 server on this machine: `python -m benchmarks.storage`.
 
 A journal of records of the size that a run writes is appended at a given rate, and the store's requests are counted by
 method; then it is timed how fast a journal is sent that was written while the store was away, and read back.

@@ -24,7 +24,7 @@ def history(
     """Plot a metric over runs in the order of their times, with intervals and with what changed from run to run."""
     with errors_for_people():
         from pipeline.regress.baseline import read_place
-        from pipeline.regress.history import history_table, make_history, trend_table
+        from pipeline.regress.history import change_lines, history_table, make_history, trend_table
         from pipeline.regress.history_page import write_history
         from pipeline.terminal import rendered
 
@@ -32,6 +32,8 @@ def history(
             raise ValueError(f"--out: must end in .html, got {out}")
         found = make_history([read_place(run) for run in dict.fromkeys(runs)], metric, arm or [])
         pages = write_history(found, out)
-        for table in (history_table(found), trend_table(found)):
+        for table in (history_table(found, told=False), trend_table(found)):
             console.print(rendered(table))
+        for line in change_lines(found):
+            console.print(f"- changed, {line}", soft_wrap=True, highlight=False, markup=False)
         console.print(f"history: {', '.join(map(str, pages))}", soft_wrap=True, highlight=False, markup=False)

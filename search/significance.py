@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm
+from scipy.special import bdtr
+from scipy.stats import norm
 
 from search.intervals import Array
 
@@ -28,7 +29,8 @@ def mcnemar(a_N: npt.ArrayLike, b_N: npt.ArrayLike) -> float:
     if not is_binary(a_N) or not is_binary(b_N):
         raise ValueError("mcnemar: outcomes must be 0 or 1; for others there is sign_flip")
     won, lost = int((difference_N > 0).sum()), int((difference_N < 0).sum())
-    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+    # Both tails of the binomial are alike; where it is split evenly they overlap.
+    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def sign_flip(a_N: npt.ArrayLike, b_N: npt.ArrayLike, permutations: int = 9_999, seed: int = 0) -> float:
@@ -54,9 +56,16 @@ def sign_flip(a_N: npt.ArrayLike, b_N: npt.ArrayLike, permutations: int = 9_999,
     reached = abs(float(difference_N.sum())) * (1 - 1e-9)
     rng, block, as_large = np.random.default_rng(seed), max(1, _BLOCK // len(values_V)), 0
     for first in range(0, permutations, block):
-        kept_RV = rng.binomial(counts_V, 0.5, size=(min(block, permutations - first), len(values_V)))
+        kept_RV = _kept(rng, counts_V, min(block, permutations - first))
         as_large += int((np.abs((2 * kept_RV - counts_V) @ values_V) >= reached).sum())
     return (as_large + 1) / (permutations + 1)
+
+
+def _kept(rng: np.random.Generator, counts_V: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
+    """How many of each absolute difference keep their sign, once a row; (rows, V)."""
+    shape = (rows, len(counts_V))
+    # Rewards hardly ever differ by the same: bits are then drawn ten times as fast as binomials.
+    return rng.integers(0, 2, shape, dtype=np.int8) if counts_V.max() == 1 else rng.binomial(counts_V, 0.5, shape)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

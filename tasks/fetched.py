@@ -76,7 +76,8 @@ def _of_folder(place: Place) -> _Entries:
     if not entries:
         raise ValueError(f"{place.url}: there is no such folder of a model, nor a file of weights of that name")
     wanted = {name for name in entries if name.endswith(_BESIDE)} | set(_weights(place, entries))
-    return {name: info for name, info in entries.items() if name in wanted}
+    # Asked one by one: what a listing says of an object need not be what the store says of it alone.
+    return {name: place.info(name) or {} for name in sorted(wanted)}
 
 
 def _weights(place: Place, names: Iterable[str]) -> Iterable[str]:

@@ -184,9 +184,14 @@ class Place:
             RemoteError: the store refuses.
         """
         paths = [f"{self.root}/{name}" for name in names]
-        with self._told("delete", ""), suppress(FileNotFoundError):
-            if paths:
-                self.fs.rm(paths)
+        with self._told("delete", ""):
+            try:
+                if paths:
+                    self.fs.rm(paths)
+            except FileNotFoundError:  # of one of them: some stores then leave the others
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        self.fs.rm_file(path)
 
     @contextmanager
     def _told(self, operation: str, name: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,6 @@ class NodeToy(ToyEvaluator):
             raise OSError(errno.ENOSPC, "No space left on device", "/cache/base")
 
     def info(self) -> WorkerInfo:
-        from dataclasses import replace
-
         return replace(super().info(), fingerprint=os.environ.get("TOY_OTHER", "toy"))
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
@@ -58,8 +57,7 @@ class Nodes:
         try:
             yield node
         finally:
-            if node in self._cluster.list_all_nodes():
-                self.remove(node)
+            self._cluster.remove_node(node, allow_graceful=True)
 
     def add(self, **resources: Any) -> Any:
         return self._cluster.add_node(object_store_memory=_STORE, include_log_monitor=False, **resources)
@@ -74,26 +72,31 @@ def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
     """A head to which nodes can be added, joined by this process."""
     stay_on_loopback()
     tests = str(Path(__file__).parent)
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
-    cluster = Cluster()
+    cluster, before = Cluster(), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([tests, str(Path(tests).parent)])
     try:
         cluster.add_node(include_dashboard=False, object_store_memory=_STORE, **head)
-        ray.init(address=cluster.address, log_to_driver=False, runtime_env=environment)
+        ray.init(address=cluster.address, log_to_driver=False)
         yield Nodes(cluster)
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 class Noted(RayPool):
     """Keeps who answered what."""
 
-    answers: list[ShardScore | Failure]
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.answers: list[ShardScore | Failure] = []
+        super().__init__(*arguments, **named)
 
     def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
         found = super().wait(timeout)
-        self.__dict__.setdefault("answers", []).extend(found)
+        self.answers += found
         return found
 
     def answered_by(self, worker: str) -> int:
-        return sum(a.worker == worker for a in self.__dict__.get("answers", []))
+        return sum(a.worker == worker for a in self.answers)

@@ -84,14 +84,21 @@ def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
     return mean_interval([Cell(key[2], run.mean_N(key)) for key in keys]) if keys else None
 
 
-def history_table(history: History) -> Table:
-    """One row a run, the last one first."""
+def change_lines(history: History) -> list[str]:
+    """What changed, one line a run, for where a column would be too narrow."""
+    pairs = zip(history.runs, history.changed, strict=True)
+    return [f"{_time(run)}: {'; '.join(changed)}" for run, changed in pairs if changed]
+
+
+def history_table(history: History, told: bool = True) -> Table:
+    """One row a run, the last one first; where `told`, with what changed."""
     unit = history.units
     rows = []
     for i, run in enumerate(history.runs):
         cells = [unit.mean(line[i]) for line in history.lines.values()]
-        rows.append((Entry(_time(run), tone="lead"), Entry(run.place), *cells, Entry("; ".join(history.changed[i]))))
-    columns = ("started, UTC", "run", *history.lines, "changed since the run before")
+        last = [Entry("; ".join(history.changed[i]))] * told
+        rows.append((Entry(_time(run), tone="lead"), Entry(run.place), *cells, *last))
+    columns = ("started, UTC", "run", *history.lines, *["changed since the run before"] * told)
     note = "Means on test with 95% intervals by bootstrap. For differences between two runs there is `lines regress`."
     return Table(f"History of {history.metric}", note, columns, tuple(reversed(rows)))
 
@@ -102,7 +109,9 @@ def trend_table(history: History) -> Table:
     for arm, line in history.lines.items():
         values = [point.value for point in line if point is not None]
         numbers = (Entry(unit.number(value)) for value in (min(values), max(values), values[-1]))
-        rows.append((Entry(arm, tone="lead"), Entry(sparkline([None if p is None else p.value for p in line])), *numbers))
+        rows.append(
+            (Entry(arm, tone="lead"), Entry(sparkline([None if p is None else p.value for p in line])), *numbers)
+        )
     note = f"From the first run to the last, each arm from its own least (▁) to its own most (█); {NONE}: not scored."
     return Table(f"Trend of {history.metric}", note, ("arm", "trend", "least", "most", "last"), tuple(rows))
 

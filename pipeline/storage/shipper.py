@@ -76,7 +76,9 @@ class Shipper:
     def _step(self, patience: float) -> bool:
         """Ship what is new; True where that is done, or has failed for good."""
         try:
-            while self._next():
+            # Not what comes meanwhile: each line of that would become a segment of its own.
+            size = self._journal.stat().st_size if self._journal.exists() else 0
+            while self._chain.end < size and self._next():
                 first = self._chain.end == 0
                 self._chain.append(self._chunk)
                 self._chunk = b""
@@ -106,7 +108,7 @@ class Shipper:
 
     def _next(self) -> bool:
         """Whether there are lines to ship: those of a failed try, or the whole ones that came after what is shipped."""
-        if not self._chunk and self._journal.exists():
+        if not self._chunk:
             with self._journal.open("rb") as file:
                 file.seek(self._chain.end)
                 data = file.read(_MOST)

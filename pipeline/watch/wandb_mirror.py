@@ -61,6 +61,7 @@ class WandbMirror:
             disable_code=True,
             disable_git=True,
             disable_job_creation=True,
+            host="lines",
             silent=True,
             x_disable_meta=True,
             x_disable_stats=True,

@@ -1,9 +1,13 @@
 """What integration tests share: two small experts, and data that is decoded once."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from small_run import Lines, write_experts
+
+if TYPE_CHECKING:
+    from chaos_run import Survived
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +39,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, experts: dict[str, Pat
         status, output = lines.run(lines.spec(), folder / "run")
     assert status == 0, output
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
+    """A run that has come through one fault of each kind; some two minutes."""
+    from chaos_run import survive  # psutil, and what makes hosts: not for other tests
+
+    from benchmarks.hosts import permitted
+
+    if reason := permitted():
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("chaos")
+        monkeypatch.setenv("LINES_SWEEP_CACHE", str(folder / "cache"))
+        return survive(folder)

@@ -2,22 +2,27 @@
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import Nodes, NodeToy, Noted, cluster_of_nodes
 
+from pipeline.cluster import actor_shape
 from pipeline.driver import Progress
 from pipeline.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
-from pipeline.ray_pool import ActorShape
+from pipeline.preflight import check_nodes
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.run import run
+from pipeline.spec_resources import PerWorker, Resources
 
 pytestmark = pytest.mark.cluster
 
@@ -40,12 +45,11 @@ def requests(count: int) -> list[EvalRequest]:
 
 def drain(pool: Noted, wanted: list[EvalRequest]) -> list[ShardScore | Failure]:
     """All answers, each once."""
-    answers: list[ShardScore | Failure] = []
     deadline = time.monotonic() + LONG
-    while len(answers) < len(wanted) and time.monotonic() < deadline:
-        answers += pool.wait(timeout=1.0)
-    assert sorted(a.request.key for a in answers) == sorted(r.key for r in wanted)
-    return answers
+    while len(pool.answers) < len(wanted) and time.monotonic() < deadline:
+        pool.wait(timeout=1.0)
+    assert sorted(a.request.key for a in pool.answers) == sorted(r.key for r in wanted)
+    return pool.answers
 
 
 def loaded(pool: Noted, count: int) -> None:
@@ -59,14 +63,16 @@ def loaded(pool: Noted, count: int) -> None:
 def test_a_node_that_joins_in_mid_run_gets_work_and_one_that_is_killed_costs_nothing(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    plan = make_plan(toy_spec())
+    grid = {"grid": [0.0, 0.5, 1.0]}
+    arm = {"edit": "each_expert", "scaling": {"function": "linear", "alpha": grid, "beta": "1 - alpha"}}
+    plan = make_plan(toy_spec(arms={"LiNeS": arm}, controls={"kinds": []}))
     run(plan, IDENTITY, tmp_path / "undisturbed", lambda: LocalPool(ToyEvaluator()), None)
     pools: list[Noted] = []
     events: list[str] = []
     node = None
 
     def open_pool() -> Noted:
-        pools.append(Noted(functools.partial(NodeToy, delay=0.2), AUTO))
+        pools.append(Noted(functools.partial(NodeToy, delay=0.1), AUTO))
         return pools[-1]
 
     def disturb(progress: Progress) -> None:
@@ -88,18 +94,75 @@ def test_a_node_that_joins_in_mid_run_gets_work_and_one_that_is_killed_costs_not
 def test_what_a_slow_node_was_given_is_stolen(nodes: Nodes, tmp_path: Path) -> None:
     with nodes.joined(num_cpus=1, env_vars={"TOY_SLOW": str(tmp_path / "asleep")}):
         pool = Noted(functools.partial(NodeToy, delay=0.3), AUTO)
-        pool.submit(requests(4))
-        drain(pool, requests(4))
+        pool.submit(requests(3))
+        answers = drain(pool, requests(3))
         pool.close()
     assert (tmp_path / "asleep").exists(), "the slow node was never asked"
+    assert all(isinstance(a, ShardScore) for a in answers)
 
 
-def test_a_node_that_cannot_load_is_left_out_and_named(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
-    with nodes.joined(num_cpus=2, env_vars={"TOY_FULL": "1"}) as node, caplog.at_level(logging.WARNING):
-        pool = Noted(NodeToy, AUTO)
-        pool.submit(requests(20))
-        drain(pool, requests(20))
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({"TOY_FULL": "1"}, "could not load: OSError: [Errno 28] No space left on device: '/cache/base'; free some"),
+        ({"TOY_OTHER": "more"}, "its checkpoints differ from the run's: more, not toy"),
+        ({"TOY_DEADLY": "1"}, "workers were lost there without an answer"),
+    ],
+)
+def test_a_node_on_which_nothing_works_is_left_out_and_named_once(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture, environment: dict[str, str], cause: str
+) -> None:
+    def left_out() -> list[str]:
+        return [r.getMessage() for r in caplog.records if "gets no more workers" in r.getMessage()]
+
+    with nodes.joined(num_cpus=1, env_vars=environment) as node, caplog.at_level(logging.WARNING):
+        pool = Noted(NodeToy, AUTO, check=IDENTITY.check)
+        asked, deadline = 0, time.monotonic() + LONG
+        while not left_out() and time.monotonic() < deadline:  # work for as long as that takes
+            asked += 1
+            pool.submit(requests(asked)[9 * (asked - 1) :])
+            pool.wait(timeout=1.0)
+        drain(pool, requests(asked))
         pool.close()
-    said = [r.getMessage() for r in caplog.records if "gets no more workers" in r.getMessage()]
-    assert len(said) == 1 and f"127.0.0.1 ({node.node_id[:8]})" in said[0]
-    assert "could not load: OSError: [Errno 28] No space left on device: '/cache/base'; free some space" in said[0]
+    assert len(left_out()) == 1 and f"127.0.0.1 ({node.node_id[:8]})" in left_out()[0] and cause in left_out()[0]
+    assert all(isinstance(a, ShardScore) for a in pool.answers)
+
+
+def test_workers_that_are_asked_for_by_number_wait_for_a_node(nodes: Nodes) -> None:
+    pool = Noted(functools.partial(NodeToy, delay=0.1), ActorShape(3))
+    pool.submit(requests(40))
+    loaded(pool, 1)
+    with nodes.joined(num_cpus=2):
+        loaded(pool, 3)
+    pool.close()
+
+
+def test_parts_of_gpus_find_their_places(nodes: Nodes) -> None:
+    with nodes.joined(num_cpus=8, num_gpus=2):
+        shape = actor_shape(Resources(per_worker=PerWorker(num_gpus=0.4)))
+        assert (shape.workers, shape.elastic) == (4, True)  # not 5, of which one would lie on two GPUs
+        pool = Noted(functools.partial(NodeToy, delay=0.1), shape)
+        pool.submit(requests(40))
+        loaded(pool, 4)
+        pool.close()
+
+
+def test_a_node_with_another_version_of_a_package_is_shown_in_a_table(nodes: Nodes, tmp_path: Path) -> None:
+    check_nodes("auto")
+    for name in ("open_clip_torch", "torch"):  # what pip writes: the node's Python finds these first
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    with (
+        nodes.joined(num_cpus=1, env_vars={"PYTHONPATH": path}) as node,
+        pytest.raises(ValueError, match="nodes have other versions") as found,
+    ):
+        check_nodes("auto")
+    heads, *rows = str(found.value).splitlines()[1:-1]
+    assert heads.split() == ["node", "package", "has", "expected"]
+    expected = {p: metadata.version(p).partition("+")[0] for p in ("open_clip_torch", "torch")}
+    assert [row.split() for row in rows] == [
+        ["127.0.0.1", f"({node.node_id[:8]})", package, "1.0", version] for package, version in expected.items()
+    ]
+    assert "pip install -c constraints.txt" in str(found.value)

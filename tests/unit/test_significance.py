@@ -1,4 +1,4 @@
-"""Proves the paired tests against enumeration and hand-worked examples, and their rates of false alarms and of finds."""
+"""Proves the paired tests against enumeration and hand-worked examples, and how often intervals cover the truth."""
 
 from itertools import product
 

@@ -1,0 +1,67 @@
+"""A worker, a node and the driver killed, a disk full, a worker that stands still: one run survives them all."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from chaos_run import KINDS, StoppedForGood, Survived
+
+from benchmarks.chaos import check_equal
+from benchmarks.faults import DiskFull, DriverKilled, NodeKilled
+from benchmarks.hosts import permitted, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+_OWNER = """
+from benchmarks.hosts import network
+with network() as net:
+    host = net.host()
+    host.run("sleep", "1000")
+    while not (found := host.processes("sleep")): pass
+    print(found[0].pid, net.folder, flush=True)
+    found[0].wait()
+"""
+
+
+def test_after_every_fault_the_tables_are_those_of_an_undisturbed_run(survived: Survived) -> None:
+    assert [type(s.fault) for s in survived.chaos.struck] == list(KINDS)
+    check_equal(survived.run, survived.undisturbed)
+
+
+def test_the_command_is_given_again_only_where_the_driver_was_killed(survived: Survived) -> None:
+    assert survived.chaos.own_ends == []
+    assert survived.chaos.scene.driver.starts == 2
+    assert survived.of(DriverKilled).next_answer is not None
+
+
+def test_a_new_node_takes_the_place_of_a_killed_one(survived: Survived) -> None:
+    assert survived.of(NodeKilled).host_works is not None
+
+
+def test_a_full_disk_is_told_with_its_node(survived: Survived) -> None:
+    address = survived.of(DiskFull).fault.host.address
+    told = [line for line in survived.said.splitlines() if "o space left" in line]
+    assert told and all(address in line for line in told), survived.said
+
+
+def test_the_shards_of_a_worker_that_stands_still_are_stolen(survived: Survived) -> None:
+    stopped = survived.of(StoppedForGood)
+    assert stopped.working == 1  # it was in the middle of one, and never went on
+    assert stopped.next_answer is not None
+
+
+def test_nothing_is_left_of_hosts_whose_owner_is_killed() -> None:
+    if reason := permitted():
+        pytest.skip(reason)
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    pid, folder = owner.stdout.readline().split()
+    assert psutil.pid_exists(int(pid))
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    wait_until(lambda: not psutil.pid_exists(int(pid)), 30, "the host's processes end")
+    again = subprocess.run([sys.executable, "-c", "from benchmarks.hosts import network\nwith network(): pass"])
+    assert again.returncode == 0 and not os.path.exists(folder)

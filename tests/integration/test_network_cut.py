@@ -1,0 +1,16 @@
+"""A node whose network is cut for 30 s and healed: the run goes on, takes it back, and its tables are the same."""
+
+import pytest
+from chaos_run import Survived
+
+from benchmarks.chaos import check_equal
+from benchmarks.faults import NetworkLongCut
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+def test_a_network_cut_for_half_a_minute_and_healed_costs_nothing(survived: Survived) -> None:
+    cut = survived.of(NetworkLongCut)
+    assert cut.ended is not None and cut.ended - cut.began >= 30  # no packet came through: the fault itself sees to it
+    assert cut.host_works is not None, "the node was never used again"
+    check_equal(survived.run, survived.undisturbed)

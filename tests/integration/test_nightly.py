@@ -1,0 +1,76 @@
+"""Proves that the nightly examples work: the script and the workflow's own steps are executed, two nights of the latter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_run import TASKS, Lines
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "nightly"
+
+
+@pytest.fixture
+def shell(lines: Lines, decoded: Path, tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell that finds `lines`."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "LINES_SWEEP_CACHE": str(decoded), "HOME": str(tmp_path)}
+
+
+def tiny(lines: Lines) -> Path:
+    experts = {name: f"embedded/{name}" for name in TASKS}
+    arms = {"sum": {"merge": "sum"}}
+    return lines.spec(arms=arms, controls=[], limits={"val": 15, "test": 30}, shard_size=30, experts=experts)
+
+
+def bash(text: str, folder: Path, env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-e", "-c", text, *map(str, words)], cwd=folder, env=env, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_the_script_works_a_night_keeps_it_and_reports_a_regression(
+    lines: Lines, shell: dict[str, str], tmp_path: Path
+) -> None:
+    spec, kept = tiny(lines), tmp_path / "kept"
+    call = f"{EXAMPLE / 'nightly.sh'} {spec} {kept}"
+    spec.write_text(spec.read_text() + "regress: {minimum: 1.01}\n")
+    night = bash(call, tmp_path, {**shell, "ON_REGRESSION": "cat > told"})
+    assert night.returncode == 1, night.stdout + night.stderr
+    assert (kept / "baseline.parquet").exists() and (kept / "history.html").exists()
+    assert "regressed" in (kept / "told").read_text() and (kept / "regress.xml").exists()
+    assert [len(list((kept / name).iterdir())) for name in ("history", "logs", "runs")] == [1, 1, 1]
+    busy = bash(f"exec 8>{kept}/lock; flock 8; {call}", tmp_path, shell)
+    assert busy.returncode == 2 and "still running" in busy.stderr
+
+
+def test_the_steps_of_the_workflow_work(lines: Lines, shell: dict[str, str], tmp_path: Path) -> None:
+    workflow = yaml.safe_load((EXAMPLE / "github-workflow.yml").read_text())
+    steps = {s["name"]: s["run"] for s in workflow["jobs"]["benchmark"]["steps"] if "run" in s}
+    assert list(steps) == ["install", "history", "run", "regress", "summary", "keep"]
+    spec = tiny(lines)
+    env = {**shell, "SPEC": str(spec), "BRANCH": workflow["env"]["BRANCH"], "GITHUB_STEP_SUMMARY": str(tmp_path / "s")}
+    commit = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m one"
+    made = bash(
+        f"git init -q --bare hub; git init -q seed; cd seed; {commit}; git push -q ../hub HEAD:main", tmp_path, env
+    )
+    assert made.returncode == 0, made.stderr
+    for night in ("first", "second"):
+        assert bash(f"git clone -q -b main hub {night}", tmp_path, env).returncode == 0
+        if night == "second":  # the same scores once more: only what is kept is looked at
+            steps["run"] = "mkdir runs; cp -r ../first/runs/nightly runs"
+        for name, text in list(steps.items())[1:]:
+            found = bash(text, tmp_path / night, env)
+            assert found.returncode == 0, f"{night}, {name}: {found.stdout}{found.stderr}"
+    listed = bash(f"git -C hub ls-tree -r --name-only {env['BRANCH']}", tmp_path, env).stdout.split()
+    assert {"baseline.parquet", "history.html"} < set(listed) and sum(n.startswith("history/") for n in listed) == 2
+    assert "against its baseline" in (tmp_path / "s").read_text()
+
+
+def test_the_example_s_spec_is_valid_and_the_crontab_calls_the_script(lines: Lines) -> None:
+    status, output = lines("validate", EXAMPLE / "nightly.yaml")
+    assert status == 0, output
+    line = (EXAMPLE / "crontab").read_text().splitlines()[-1]
+    assert line.split(None, 5)[:5] == ["17", "3", "*", "*", "*"] and "examples/nightly/nightly.sh" in line

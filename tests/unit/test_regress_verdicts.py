@@ -1,0 +1,105 @@
+"""Proves that nights without a change raise no more alarms than `level`, that losses are found, and the verdicts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.regress.baseline import read_baseline, write_baseline
+from pipeline.regress.compare import Regression, compare
+from pipeline.regress.history import make_history, sparkline
+from pipeline.regress.junit import junit
+from pipeline.regress.pairs import Leave
+from pipeline.regress.shown import markdown
+from pipeline.regress.snapshot import Row, Snapshot
+from pipeline.spec_regress import Regress
+
+TASKS = ("a", "b", "c", "d")
+N = 200
+
+
+def night(rates: dict[str, float], seed: int, day: int = 1, metric: str = "accuracy") -> Snapshot:
+    """A run of one merge on four tasks, whose outcomes are drawn anew."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for task in TASKS:
+        drawn = rng.random(N) < rates.get(task, 0.8) if metric == "accuracy" else rng.normal(rates.get(task, 0), 1, N)
+        rows.append(Row("sum", "merge", "", "", "id", "[]", task, "target", metric, drawn.astype(np.float64)))
+    tasks = [{"name": task, "fingerprint": "f", "n": {"val": 1, "test": N}} for task in TASKS]
+    about = {
+        "name": "night",
+        "spec": {},
+        "tasks": tasks,
+        "checkpoints": {},
+        "versions": {},
+        "numerics": "",
+        "failures": [],
+    }
+    return Snapshot(f"night {seed}", {**about, "started": f"2026-01-{day:02}T00:00:00+00:00"}, tuple(rows))
+
+
+def held(now: Snapshot, before: Snapshot, **regress: object) -> Regression:
+    return compare(now, before, Regress.model_validate(regress), Leave())
+
+
+def test_500_nights_without_a_change_raise_no_more_alarms_than_the_level() -> None:
+    """The tolerance is 0, so that the tests alone decide: a two-sided level of 0.1 is at most 0.05 on either side."""
+    pairs = ((night({}, 2 * i), night({}, 2 * i + 1)) for i in range(500))
+    alarms = sum(bool(held(*pair, tolerance=0, level=0.1).having("regressed")) for pair in pairs)
+    assert 1 <= alarms <= 37  # 25 expected at most; 37 is two and a half standard errors above
+
+
+@pytest.mark.parametrize(("metric", "lost"), [("accuracy", {"c": 0.6}), ("reward", {"c": -0.6})])
+def test_a_loss_on_one_of_four_tasks_is_found_there_and_nowhere_else(metric: str, lost: dict[str, float]) -> None:
+    found = [held(night(lost, 1000 + i, metric=metric), night({}, i, metric=metric)) for i in range(20)]
+    assert sum([c.task for c in f.having("regressed")] == ["c"] for f in found) >= 17
+
+
+def test_verdicts() -> None:
+    before = night({}, 0)
+    assert {c.verdict for c in held(before, before).comparisons} == {"equal"}
+    assert {c.verdict for c in held(before, before, minimum=0.99).comparisons} == {"regressed"}
+    better = held(night({"a": 1.0}, 0), before)
+    assert [c.task for c in better.having("improved")] == ["a"]
+    noisy = held(night({}, 7), before, tolerance=0.001)
+    assert noisy.having("no evidence") and all(c.detectable > 0.001 for c in noisy.comparisons)
+    worse = night({"c": 0.5}, 5)
+    assert not held(worse, before, tolerance=0.9).having("regressed")
+    assert not held(worse, before, tasks={"c": {"tolerance": 0.9}}).having("regressed")
+    own = {"sum": {"tolerance": 0.9, "tasks": {"c": {"tolerance": 0.0}}}}
+    assert [c.task for c in held(worse, before, arms=own).having("regressed")] == ["c"]
+
+
+def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
+    for metric in ("accuracy", "reward"):
+        before = night({}, 3, metric=metric)
+        write_baseline(before, tmp_path / "b.parquet")
+        after = read_baseline(tmp_path / "b.parquet")
+        assert after.about == before.about
+        for row, kept in zip(before.rows, after.rows, strict=True):
+            assert np.array_equal(kept.outcomes_N, row.outcomes_N.astype(np.float32)) and kept.recipe == row.recipe
+
+
+def test_another_choice_is_told_and_everything_is_escaped() -> None:
+    before = night({}, 0)
+    rows = tuple(replace(row, arm="<s>|&\x01", recipe='["other"]') for row in before.rows)
+    found = held(
+        replace(before, rows=rows), replace(before, rows=tuple(replace(r, arm="<s>|&\x01") for r in before.rows))
+    )
+    text = markdown(found)
+    assert "another choice" in text and "<s>" not in text and "\\|&amp;" in text
+    assert "&lt;s&gt;|&amp;\ufffd" in junit(found)
+
+
+def test_history_goes_by_time_and_leaves_gaps() -> None:
+    lacking = night({}, 2, day=2)
+    lacking = replace(lacking, rows=tuple(replace(row, arm="other") for row in lacking.rows))
+    found = make_history([night({}, 3, day=3), lacking, night({}, 1, day=1)], "target", ["sum"])
+    assert [run.place for run in found.runs] == ["night 1", "night 2", "night 3"]
+    assert [point is not None for point in found.lines["sum"]] == [True, False, True]
+    assert sparkline([0.1, None, 0.3, 0.2]) == "▁–█▅" and sparkline([1.0, 1.0]) == "▄▄"
+    with pytest.raises(ValueError, match="--metric: must be target"):
+        make_history([lacking], "targets", [])
+    with pytest.raises(ValueError, match="name it once"):
+        make_history([lacking, lacking], "target", [])
