@@ -76,6 +76,6 @@ def _tell(found: "Regression", markdown: str | None) -> None:
         return
     console.print(rendered(table(found)))
     for said in sentences(found):
-        console.print(f"- {said}", markup=False, highlight=False)
+        console.print(f"- {said}", markup=False, highlight=False, soft_wrap=True)
     if markdown is not None:
         write(Path(markdown), as_markdown(found))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -67,35 +68,38 @@ def wait_until(condition: Callable[[], object], seconds: float = _SECONDS) -> No
         time.sleep(0.2)
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     """Ports of loopback that nobody listens on just now."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]
 
 
 class CutProxy:
-    """Passes connections on to a port of this machine, and breaks each of them after some seconds."""
+    """Passes connections on to a port of this machine, but breaks every third of them at once."""
 
-    def __init__(self, port: int, seconds: float) -> None:
+    def __init__(self, port: int) -> None:
         """Listen on a port of loopback."""
-        self.cuts = 0
-        self._target, self._seconds = ("127.0.0.1", port), seconds
+        self.broken = 0
+        self._target = ("127.0.0.1", port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        while True:
+        for number in count(1):
             try:
                 near, _ = self._listening.accept()
             except OSError:
                 return
-            ends = near, socket.create_connection(self._target)
-            threading.Timer(self._seconds, self._cut, ends).start()
-            for source, sink in (ends, ends[::-1]):
+            if number % 3 == 0:
+                self.broken += 1
+                near.close()
+                continue
+            far = socket.create_connection(self._target)
+            for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
@@ -103,13 +107,6 @@ class CutProxy:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
-
-    def _cut(self, *ends: socket.socket) -> None:
-        self.cuts += 1
-        for end in ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
 
     def close(self) -> None:
         """Take no more connections."""

@@ -16,7 +16,7 @@ mkdir -p runs history logs
 exec > >(tee "logs/$night.log") 2>&1
 
 status=0
-lines run "$spec" --out "runs/$night" || status=2
+lines run "$spec" --out "runs/$night" --no-cache || status=2
 if [ $status = 0 ]; then
   lines baseline set "runs/$night" "history/$night.parquet" || status=2
 fi

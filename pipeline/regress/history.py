@@ -53,12 +53,9 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
         arms: which to follow; every arm but controls where empty.
 
     Raises:
-        ValueError: two are the same run, one keeps no time, or no run knows the metric or an arm.
+        ValueError: one keeps no time, or no run knows the metric or an arm.
     """
     runs = sorted(snapshots, key=lambda s: s.started)
-    for earlier, later in zip(runs, runs[1:], strict=False):
-        if earlier.started == later.started and earlier.about == later.about:
-            raise ValueError(f"{later.place}: is the same run as {earlier.place}; name it once")
     known = list(dict.fromkeys(arm for run in runs for arm in run.arms))
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     if metric not in (*_ROLES, *tasks):

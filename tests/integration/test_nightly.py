@@ -1,4 +1,4 @@
-"""Proves that the nightly examples work: the script and the workflow's own steps are executed, two nights of the latter."""
+"""Proves that the nightly examples work: the script, and two nights of the workflow's own steps, are executed."""
 
 import os
 import subprocess

@@ -101,5 +101,3 @@ def test_history_goes_by_time_and_leaves_gaps() -> None:
     assert sparkline([0.1, None, 0.3, 0.2]) == "▁–█▅" and sparkline([1.0, 1.0]) == "▄▄"
     with pytest.raises(ValueError, match="--metric: must be target"):
         make_history([lacking], "targets", [])
-    with pytest.raises(ValueError, match="name it once"):
-        make_history([lacking, lacking], "target", [])
