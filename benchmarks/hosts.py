@@ -1,7 +1,7 @@
 """Hosts of a network on one machine, to break on purpose: each a set of namespaces.
 
 A host has its own network (an address on a switch that leads nowhere else), processes and mounts: `disk`, a small
-tmpfs that no other host sees, and its own /dev/shm. Everything else of the file system is shared, as by NFS. A host
+tmpfs that no other host sees, another one for temporary files, and its own /dev/shm. Everything else of the file system is shared, as by NFS. A host
 lives as long as the pipe to its first process is open, and the kernel ends all its processes with that one: nothing is
 left behind, however this process ends. Needs root, and `ip` and `unshare` of iproute2 and util-linux.
 """
@@ -25,7 +25,7 @@ from typing import IO, Any
 import psutil
 
 _NETWORK = "10.213.0"
-_DISK = 192 * 2**20
+_DISK, _TEMPORARY = 64 * 2**20, 256 * 2**20
 _PREFIX = "lines-hosts-"
 #: Seconds between two looks at the processes of a slowed host.
 _SLICE = 0.5
@@ -75,7 +75,8 @@ def network() -> Iterator[Network]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     with (folder / "owner").open("w") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
-        (folder / "d").mkdir()
+        for disk in ("d", "t"):
+            (folder / disk).mkdir()
         switch = _first_process(
             ["unshare", "--net"], "ip link set lo up && ip link add sw type bridge && ip link set sw up"
         )
@@ -122,7 +123,7 @@ class Host:
         """Not on yet: see `Network.host`."""
         self.net, self.number, self._size = net, number, disk
         self.address = f"{_NETWORK}.{number}"
-        self.disk = net.folder / "d"
+        self.disk, self.temporary = net.folder / "d", net.folder / "t"
         self._power: subprocess.Popen[str] | None = None
         self._first = 0
         self._slowed: _Slowed | None = None
@@ -136,7 +137,8 @@ class Host:
     def power_on(self) -> None:
         """Start with an empty disk and no process but the first."""
         assert self._power is None
-        mounts = f"mount -t tmpfs -o size={self._size} lines {self.disk} && mount -t tmpfs -o size=256m lines /dev/shm"
+        sizes = {self.disk: self._size, self.temporary: _TEMPORARY, "/dev/shm": _TEMPORARY}
+        mounts = " && ".join(f"mount -t tmpfs -o size={size} lines {place}" for place, size in sizes.items())
         self._power = _first_process(_UNSHARE, f"{mounts} && ip link set lo up")
         (self._first,) = (child.pid for child in psutil.Process(self._power.pid).children())
         port, address = self._port, f"{self.address}/24"

@@ -73,7 +73,7 @@ class RayHosts:
         """What a host's processes have in their environment: a token for Ray, a cache on the host's disk."""
         ray = {f"RAY_health_check_{name}": value for name, value in _QUICK.items()}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token, "RAY_USAGE_STATS_ENABLED": "0"}
-        places = {"LINES_SWEEP_CACHE": f"{host.disk}/cache", "RAY_TMPDIR": str(host.disk), "OMP_NUM_THREADS": "1"}
+        places = {"LINES_SWEEP_CACHE": f"{host.disk}/cache", "RAY_TMPDIR": str(host.temporary), "OMP_NUM_THREADS": "1"}
         return ray | token | places
 
     def join(self, node: Host) -> None:

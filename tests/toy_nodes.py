@@ -44,11 +44,24 @@ class NodeToy(ToyEvaluator):
         return super().evaluate(request)
 
 
+class Asleep(ToyEvaluator):
+    """Writes its process id when it is first asked, and answers no more."""
+
+    def __init__(self, name: str, file: str) -> None:
+        super().__init__(name)
+        self._file = Path(file)
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        self._file.write_text(str(os.getpid()))
+        time.sleep(3600)
+        return super().evaluate(request)
+
+
 class Nodes:
     """A cluster whose nodes come and go."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self._cluster, self.address = cluster, cluster.address
 
     @contextmanager
     def joined(self, **resources: Any) -> Iterator[Any]:

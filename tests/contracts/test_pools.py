@@ -32,7 +32,7 @@ def cluster() -> Iterator[None]:
     tests = str(Path(__file__).parents[1])
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
     stay_on_loopback()
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()
 
@@ -145,12 +145,52 @@ def test_a_shard_that_kills_every_worker_becomes_a_failure_and_the_rest_is_score
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_with_other_checkpoints_is_refused() -> None:
+def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pool = RayPool(OtherCheckpoints, ActorShape(workers=2))
     pool.submit(requests())
-    with pytest.raises(ValueError, match="same files"):
+    answers = drain(pool, len(requests()))
+    pool.close()
+    assert len({a.worker for a in answers}) == 1 == len(pool.workers)
+    assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
+    assert "all nodes must see the same files" in caplog.text
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_where_every_worker_has_other_checkpoints_than_the_run_the_wait_ends() -> None:
+    pool = RayPool(OtherCheckpoints, ActorShape(workers=2), check=IDENTITY.check)
+    pool.submit(requests())
+    with pytest.raises(ValueError, match=r"worker-\d \(none\): its checkpoints differ from the run's"):
         drain(pool, 10_000)
     pool.close()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_hangs_is_answered_by_another_worker_and_only_once(tmp_path: Path) -> None:
+    pool = RayPool(functools.partial(HangsOnce, file=str(tmp_path / "hangs")), ActorShape(workers=2))
+    pool.submit(requests())
+    answers = drain(pool, len(requests()))
+    assert (tmp_path / "hangs").exists() and pool.wait(timeout=0.5) == []
+    pool.close()
+    assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
+    assert all(isinstance(a, ShardScore) for a in answers)
+
+
+class HangsOnce(ToyEvaluator):
+    """Whoever is first asked after the first answers hangs."""
+
+    def __init__(self, name: str, file: str) -> None:
+        super().__init__(name, delay=0.05)
+        self._file = Path(file)
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if request.shard == 2 and not self._file.exists():
+            self._file.touch()
+            time.sleep(3600)
+        return super().evaluate(request)
 
 
 class OtherCheckpoints(ToyEvaluator):

@@ -52,8 +52,8 @@ def test_500_nights_without_a_change_raise_no_more_alarms_than_the_level() -> No
 
 @pytest.mark.parametrize(("metric", "lost"), [("accuracy", {"c": 0.6}), ("reward", {"c": -0.6})])
 def test_a_loss_on_one_of_four_tasks_is_found_there_and_nowhere_else(metric: str, lost: dict[str, float]) -> None:
-    found = [held(night(lost, 1000 + i, metric=metric), night({}, i, metric=metric)) for i in range(20)]
-    assert sum([c.task for c in f.having("regressed")] == ["c"] for f in found) >= 17
+    found = [held(night(lost, 1000 + i, metric=metric), night({}, i, metric=metric)) for i in range(6)]
+    assert sum([c.task for c in f.having("regressed")] == ["c"] for f in found) >= 5
 
 
 def test_verdicts() -> None:

@@ -1,4 +1,4 @@
-"""Proves that simulated workers are a pool like any other, and that a shard costs the driver the same in a large run."""
+"""Proves that simulated workers are a pool like any other, and that a shard costs the driver the same in a big run."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -119,27 +119,30 @@ class Watched(SimulatedPool):
         return answers
 
 
-def watched(folder: Path, candidates: int, workers: int) -> tuple[float, int]:
-    """Operations for each shard of a run of a grid; requests that were unanswered at its busiest."""
+def counted(folder: Path, candidates: int, workers: int) -> float:
+    """Operations for each shard of a run of a grid."""
+    pools: list[Watched] = []
+    count = operations(lambda: pools.append(watched(folder, candidates, workers)))
+    return count / pools[0].spent.answers
+
+
+def watched(folder: Path, candidates: int, workers: int) -> Watched:
+    """Run a grid."""
     grid = {"grid": [i / candidates for i in range(1, candidates + 1)]}
     plan = make_plan(toy_spec(arms={"merge": {"merge": "sum", "scaling": {"alpha": grid}}}, controls=[]))
     evaluator = ToyEvaluator()
     pool = Watched(infos(workers), SERVICES, lambda r, _: evaluator.evaluate(r), FREE, lambda: 0.0)
-    count = operations(lambda: run(plan, IDENTITY, folder, lambda: pool, None))
+    run(plan, IDENTITY, folder, lambda: pool, None)
     assert len(read_history(folder).answers) == len(evaluator.evaluated) == pool.spent.answers
-    return count / pool.spent.answers, pool.most
+    return pool
 
 
 def test_a_shard_costs_the_driver_the_same_among_many_candidates_and_workers(tmp_path: Path) -> None:
-    few, _ = watched(tmp_path / "few", 40, 4)
-    many, most = watched(tmp_path / "many", 400, 4)
-    wide, _ = watched(tmp_path / "wide", 400, 150)
-    assert many < 1.2 * few and wide < 1.2 * few
-    # A candidate has 3 tasks of 3 shards: the whole grid would be 3,600.
-    assert most <= 64 * 9, "a long list is not asked for at once"
+    few = counted(tmp_path / "few", 20, 4)
+    assert counted(tmp_path / "many", 120, 4) < 1.2 * few and counted(tmp_path / "wide", 120, 60) < 1.2 * few
 
 
-def test_workers_never_wait_for_a_long_list_to_be_asked(tmp_path: Path) -> None:
-    """Twice as many candidates as workers are ahead, so that each finds one that nobody holds."""
-    _, most = watched(tmp_path, 400, 150)
-    assert 150 * 9 < most <= 2 * 150 * 9
+def test_a_long_list_is_asked_for_as_the_workers_need_it(tmp_path: Path) -> None:
+    """Of 400 candidates with 3 tasks of 3 shards: 64 for a few workers, two for each of many."""
+    assert watched(tmp_path / "few", 400, 4).most <= 64 * 9
+    assert 150 * 9 < watched(tmp_path / "many", 400, 150).most <= 2 * 150 * 9
