@@ -149,7 +149,7 @@ class Chaos:
     def _mend(self, all_of_them: bool = False) -> None:
         """End the faults whose time has passed; one that had no effect will come again."""
         for struck in list(self.struck):
-            if struck.ended is None and (all_of_them or time.monotonic() - struck.began >= struck.fault.seconds):
+            if struck.ended is None and (all_of_them or struck.fault.over(time.monotonic() - struck.began)):
                 try:
                     struck.fault.end()
                 except NoEffectError:

@@ -51,6 +51,10 @@ class Fault:
     def begin(self) -> None:
         """Break it. Raises NoEffectError: nothing was there to be broken."""
 
+    def over(self, passed: float) -> bool:
+        """Whether it is time to mend it, so many seconds after it began."""
+        return passed >= self.seconds
+
     def end(self) -> None:
         """Mend it. Raises NoEffectError: it was not broken all the while."""
 

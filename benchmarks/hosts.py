@@ -1,9 +1,10 @@
 """Hosts of a network on one machine, to break on purpose: each a set of namespaces.
 
 A host has its own network (an address on a switch that leads nowhere else), processes and mounts: `disk`, a small
-tmpfs that no other host sees, another one for temporary files, and its own /dev/shm. Everything else of the file system is shared, as by NFS. A host
-lives as long as the pipe to its first process is open, and the kernel ends all its processes with that one: nothing is
-left behind, however this process ends. Needs root, and `ip` and `unshare` of iproute2 and util-linux.
+tmpfs that no other host sees, another one for temporary files, and its own /dev/shm. All else of the file system is
+shared, as by NFS. A host lives as long as the pipe to its first process is open, and the kernel ends all its processes
+with that one: nothing is left behind, however this process ends. Needs root, and `ip` and `unshare` of iproute2 and
+util-linux.
 """
 
 import errno

@@ -1,7 +1,6 @@
 """Nodes that join the Ray of this process, each by processes of its own on this machine: to be counted and killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import ray
 
 #: What `ray start --address` does, but on loopback; ends with the pipe to its standard input.
@@ -77,8 +77,11 @@ class NodeProcess:
         return self._said
 
     def kill(self) -> None:
-        """The raylet ends at once, as by the loss of the machine, and with it the node's workers."""
-        os.kill(self.started()[1], signal.SIGKILL)
+        """All of its processes end at once, as by the loss of a machine: workers would go on without their raylet."""
+        raylet = psutil.Process(self.started()[1])
+        for process in [raylet, *raylet.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def stop(self) -> None:
         """End it, and wait for that."""

@@ -35,6 +35,7 @@ from pipeline.driver import Progress
 from pipeline.journal import read_history
 from pipeline.ledger import Identity
 from pipeline.messages import WorkerInfo
+from pipeline.report import build
 from pipeline.run import run
 
 
@@ -55,6 +56,7 @@ class Row:
         tables: CPU seconds from the last answer to the end: choosing, tables, provenance.
         read: CPU seconds to read the journal back (0: not tried).
         again: CPU seconds to take up the finished run once more, journal and tables included (0: not tried).
+        report: CPU seconds to make the report (0: not tried).
         rss_mb: peak memory of the process; that of a run of one shard is about 130.
         journal_mb: size of the journal.
     """
@@ -71,6 +73,7 @@ class Row:
     tables: float
     read: float
     again: float
+    report: float
     rss_mb: float
     journal_mb: float
 
@@ -106,7 +109,9 @@ def measure(case: Case, services: list[Service], messages: Messages, again: bool
         go = partial(run, plan, identity, folder, open_pool, None, phases)
         go()
         row = _row(case, phases, (folder / "journal.jsonl").stat().st_size)
-        return replace(row, read=_cpu(read_history, folder), again=_cpu(go)) if again else row
+        if not again:
+            return row
+        return replace(row, read=_cpu(read_history, folder), again=_cpu(go), report=_cpu(build, folder))
 
 
 def _info(name: str, identity: Identity) -> WorkerInfo:
@@ -147,6 +152,7 @@ def _row(case: Case, phases: Phases, journal: int) -> Row:
         tables=phases.pool.now - spent.last_answer,
         read=0.0,
         again=0.0,
+        report=0.0,
         rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         journal_mb=journal / 1e6,
     )
@@ -154,7 +160,7 @@ def _row(case: Case, phases: Phases, journal: int) -> Row:
 
 HEADER = (
     "arm      workers candidates tasks samples shard |  shards   wall s shards/s  eff. search | driver ms (own)  busy "
-    "| tables s  read s again s |  RSS MB journal MB"
+    "| tables s  read s again s report s |  RSS MB journal MB"
 )
 
 
@@ -164,7 +170,8 @@ def line(case: Case, row: Row) -> str:
         f"{case.arm:8} {case.workers:7} {case.candidates:10} {case.tasks:5} {case.samples:7} {case.shard_size:5} | "
         f"{row.shards:7} {row.wall:8.1f} {row.per_second:8.1f} {row.efficiency:5.2f} {row.search_efficiency:6.2f} | "
         f"{row.driver_ms:9.3f} {row.own_ms:5.3f} {row.busy:5.2f} | "
-        f"{row.tables:8.1f} {row.read:7.1f} {row.again:7.1f} | {row.rss_mb:7.0f} {row.journal_mb:10.1f}"
+        f"{row.tables:8.1f} {row.read:7.1f} {row.again:7.1f} {row.report:8.1f} | "
+        f"{row.rss_mb:7.0f} {row.journal_mb:10.1f}"
     )
 
 
@@ -188,7 +195,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--read-ms", type=float, default=1000 * Messages().read, help="of the driver for an answer")
     parser.add_argument("--pending-us", type=float, default=1e6 * Messages().pending, help="a wait, each in flight")
     parser.add_argument("--gather-us", type=float, default=1e6 * Messages().gather, help="slept a wait, each in flight")
-    parser.add_argument("--again", action="store_true", help="read journals back; take each run up once more")
+    parser.add_argument("--again", action="store_true", help="read each journal, take its run up again, report")
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     return parser.parse_args()
 

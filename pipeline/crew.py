@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _MAX_LOST_IN_A_ROW = 4
 #: Seconds for which an actor may be out of reach. Ray gives a node up after 15 to 60 s, and its actors with it.
 _MAX_SILENCE = 120.0
+#: Seconds after which nodes that were left out are tried again, twice as many each time: a full disk may be freed.
+#: And seconds without an answer after which there is no more hope in them, where there are no others.
+_TRY_AGAIN, _HOPE = 60.0, 180.0
 #: Seconds without room for a single actor, until people are told, until they are told again, and until the pool gives
 #: up: an autoscaler needs minutes for a node, and more where there is no spot capacity.
 _TELL, _TELL_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
@@ -110,6 +113,9 @@ class Crew(Generic[Q, A]):
         self.owners: dict[Any, Actor[Q]] = {}
         self.known: dict[str, WorkerInfo] = {}
         self._left_out: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._again_in, self._again_at = _TRY_AGAIN, float("inf")
+        self._answered_at = time.monotonic()
         self._deaths: Counter[str | None] = Counter()
         self._in_a_row = 0
         self._started = 0
@@ -209,18 +215,18 @@ class Crew(Generic[Q, A]):
 
     def answered(self, actor: Actor[Q]) -> None:
         """It works."""
-        self._in_a_row = 0
+        self._in_a_row, self._answered_at = 0, time.monotonic()
         self._deaths.pop(actor.node, None)
 
     def unfit(self, actor: Actor[Q], cause: str, error: BaseException) -> None:
         """It cannot load; nor will another one on its node.
 
         Raises:
-            ValueError: there is no other node, and nobody has loaded.
+            ValueError: there is no other node, and nobody has ever loaded.
         """
         node = actor.node or place_of(actor.handle)
         self.remove(actor)
-        if node is None or not (any(a.info for a in self.actors) or self._room(without=node)):
+        if node is None or not (self.known or self._room(without=node)):
             raise ValueError(cause) from error
         self._leave_out(node, f"{cause}; {_advice(error)}")
 
@@ -228,9 +234,12 @@ class Crew(Generic[Q, A]):
         """Start no actor there any more, and let those go that have not loaded; those that have go on."""
         if node not in self._left_out:
             self._left_out[node] = cause
+            self._again_at = time.monotonic() + self._again_in
             named = next((n for n in self._nodes if n.id == node), Node(node, "", 0))
-            log.warning("node %s gets no more workers, the run goes on with the others: %s. It is used again once Ray "
-                        "has been started anew there", named, cause)  # fmt: skip
+            if node not in self._told:
+                log.warning("node %s gets no more workers for now, the run goes on with the others: %s. It is tried "
+                            "again now and then", named, cause)  # fmt: skip
+            self._told.add(node)
         for actor in [a for a in self.actors if a.info is None]:
             if place_of(actor.handle) in (node, None):  # one without a place might be given one there
                 self.remove(actor)
@@ -270,12 +279,22 @@ class Crew(Generic[Q, A]):
         for actor in self.actors:
             if actor.silent is not None and not actor.outstanding:
                 self.ask(actor)
+        if self.known and now > self._again_at:
+            self._try_again()
         self._look_for_room(now)
         return [
             a
             for a in self.actors
             if (a.node is not None and a.node not in alive) or now - (a.silent or now) > _MAX_SILENCE
         ]
+
+    def _try_again(self) -> None:
+        """Nodes that were left out count again; who waits for a place waits for one elsewhere, and is started anew."""
+        self._left_out.clear()
+        self._again_in, self._again_at = 2 * self._again_in, float("inf")
+        for actor in [a for a in self.actors if a.info is None and place_of(a.handle) is None]:
+            self.remove(actor)
+        self.fill()
 
     def surplus(self) -> list[Actor[Q]]:
         """Actors that have no place since nodes have left; and, where others need that room, some that have."""
@@ -292,7 +311,8 @@ class Crew(Generic[Q, A]):
         if self._starved is None:
             self._starved, self._tell_at = now, now + _TELL
         some, asks = self._room(), self._shape.asks()
-        if not some and self._left_out and room(self._nodes, self._shape):
+        hopeless = not self.known or now - self._answered_at > _HOPE
+        if not some and self._left_out and hopeless and room(self._nodes, self._shape):
             causes = "; ".join(dict.fromkeys(self._left_out.values()))
             raise WorkersLostError(f"no {self._kind} is left, and no node to start one on: {causes}")
         if not some and now - self._starved > _GIVE_UP:

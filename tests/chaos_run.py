@@ -17,11 +17,18 @@ class StoppedForGood(faults.WorkerStopped):
     lasts = (1e9, 1e9)
 
 
+class FullUntilTold(faults.DiskFull):
+    """As long as it takes a worker to come upon it, on a busy machine too."""
+
+    def over(self, passed: float) -> bool:
+        return "no space left" in self.scene.driver.said()
+
+
 #: In this order. The cut comes first, so that it is healed before the run ends; while it lasts there is one node.
 KINDS = (
     faults.NetworkLongCut,
     faults.WorkerKilled,
-    faults.DiskFull,
+    FullUntilTold,
     faults.DriverKilled,
     faults.NodeKilled,
     StoppedForGood,

@@ -56,7 +56,7 @@ def test_killed_at_random_lines_of_one_run(tmp_path: Path, undisturbed: Path) ->
     context = multiprocessing.get_context("fork")
     for kill in range(KILLS):
         child = context.Process(
-            target=work_until_killed, args=(tmp_path / "run", dice.randint(1, 2 * total // KILLS), kill)
+            target=work_until_killed, args=(tmp_path / "run", dice.randint(1, 3 * total // (2 * KILLS)), kill)
         )
         child.start()
         child.join()

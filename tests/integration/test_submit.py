@@ -65,7 +65,7 @@ def scored(run: Path) -> int:
 def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables(
     head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, run, at = lines.spec(shard_size=4), tmp_path / "on the head", ("--address", head.dashboard)
+    spec, run, at = lines.spec(shard_size=3), tmp_path / "on the head", ("--address", head.dashboard)
     words = command("submit", spec, *at, "--out", run, "--no-cache", "--workers", 1)
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -78,6 +78,7 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
     assert submitting.returncode == 130
     job = re.search(r"left (small-\d{8}-\d{6}-[0-9a-f]{4}), which goes on: lines jobs attach", said)
     assert job is not None, said
+    assert "running" in lines("jobs", "list", *at)[1]
     wait_until(lambda: scored(run) > 10)
     assert lines("jobs", "cancel", job[1], *at) == (0, f"{job[1]}: cancelled")
     status, said = lines("jobs", "attach", job[1], *at)

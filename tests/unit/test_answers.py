@@ -4,7 +4,7 @@ import tracemalloc
 from dataclasses import fields
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.answers import Answers
@@ -34,6 +34,7 @@ def assert_same(a: object, b: object) -> None:
         assert a == b
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.booleans(), min_size=1, max_size=40).map(lambda x: np.array(x, np.bool_))
     | st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20).map(lambda x: np.array(x, np.float32)),
@@ -52,6 +53,7 @@ def test_a_score_comes_back_to_the_bit(
     assert_same(answers[given_in.request.key], given_in)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["score", "failure", "del"]))))
 def test_it_is_a_dictionary(steps: list[tuple[str, int, str]]) -> None:
     """Whatever is put in, replaced and taken out."""

@@ -24,7 +24,7 @@ def scored(size: int, tasks: tuple[str, ...] = ("cats", "dogs"), order: list[int
     return ledger
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 120))
 def test_any_shard_size_gives_the_same_sums_and_outcomes(size: int) -> None:
     whole, cut = scored(10_000), scored(size)
@@ -33,6 +33,7 @@ def test_any_shard_size_gives_the_same_sums_and_outcomes(size: int) -> None:
     assert cut.means(ID, ["cats", "dogs"], "val") == whole.means(ID, ["cats", "dogs"], "val")
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)))
 def test_the_order_in_which_shards_arrive_does_not_matter(order: list[int]) -> None:
     mixed = scored(30, order=order)

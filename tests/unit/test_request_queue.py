@@ -25,7 +25,7 @@ def filled(*candidates: str) -> RequestQueue:
     return queue
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 4)), max_size=8), st.data())
 def test_every_request_is_handed_out_once(batches: list[tuple[str, int]], data: st.DataObject) -> None:
     """Also where workers are lost in between and their requests are put back in front."""
@@ -107,7 +107,7 @@ class Slow:
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose"]), st.integers(0, 4)), max_size=60)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
     queue, slow = RequestQueue(), Slow()

@@ -98,7 +98,8 @@ def test_the_benchmark_works_at_a_tiny_size(arm: str) -> None:
     row = measure(case, services, Messages(), again=True)
     # The pre-trained model and 8 experts on val and test, 16 candidates on val, what was chosen on test: 2 shards each.
     assert row.shards == 16 * (9 + 16 + 9 + (8 if arm == "edits" else 1))
-    assert 0 < row.search_efficiency <= 1 and row.wall > row.search_wall and row.read > 0 and row.journal_mb > 0
+    assert 0 < row.search_efficiency <= 1 and row.wall > row.search_wall
+    assert min(row.read, row.again, row.report, row.journal_mb) > 0
     assert len(line(case, row).splitlines()) == 1
 
 
@@ -143,6 +144,6 @@ def test_a_shard_costs_the_driver_the_same_among_many_candidates_and_workers(tmp
 
 
 def test_a_long_list_is_asked_for_as_the_workers_need_it(tmp_path: Path) -> None:
-    """Of 400 candidates with 3 tasks of 3 shards: 64 for a few workers, two for each of many."""
-    assert watched(tmp_path / "few", 400, 4).most <= 64 * 9
-    assert 150 * 9 < watched(tmp_path / "many", 400, 150).most <= 2 * 150 * 9
+    """Of 150 candidates with 3 tasks of 3 shards: 64 for a few workers, two for each of many."""
+    assert watched(tmp_path / "few", 150, 4).most <= 64 * 9
+    assert 64 * 9 < watched(tmp_path / "many", 150, 40).most <= 2 * 40 * 9
