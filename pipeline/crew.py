@@ -1,15 +1,14 @@
 """The actors of a pool: as many as are asked for, or find room; a node on which they cannot work is left out."""
 
-import errno
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import ray
 
+from pipeline.actors import Actor, Host, Job, advice
 from pipeline.messages import WorkerInfo
 from pipeline.pool import A, Evaluator, describe
 from pipeline.ray_nodes import alive_nodes, away_from, place_of
@@ -33,68 +32,6 @@ _TELL, _TELL_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
 
 class WorkersLostError(RuntimeError):
     """Workers die faster than they answer, or there is no place for one."""
-
-
-class Host(Generic[Q, A]):
-    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
-
-    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
-    """
-
-    def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
-        """Keep what makes the evaluator."""
-        self._make, self._name = make, name
-        self._evaluator: Evaluator[Q, A] | None = None
-
-    def info(self) -> WorkerInfo:
-        """What it has loaded; asked again where it was out of reach."""
-        if self._evaluator is None:
-            self._evaluator = self._make(self._name)
-        return self._evaluator.info()
-
-    def evaluate(self, request: Q) -> A:
-        """Answer one request."""
-        assert self._evaluator is not None
-        return self._evaluator.evaluate(request)
-
-
-@dataclass(eq=False)
-class Job(Generic[Q]):
-    """A request on its way, on one actor or on two."""
-
-    request: Q
-    on: list["Actor[Q]"] = field(default_factory=list)
-    done: bool = False
-
-
-@dataclass(eq=False)
-class Actor(Generic[Q]):
-    """An actor, and what it has been asked and has not answered yet, in order.
-
-    Attributes:
-        name: unique within the pool.
-        handle: Ray's.
-        info: what it has loaded.
-        node: where it runs, known once it has loaded.
-        outstanding: the first is being evaluated; None: it was asked what it has loaded.
-        since: when it began with the first.
-        silent: since when it has been out of reach.
-        gone: whether it was let go.
-    """
-
-    name: str
-    handle: Any
-    info: WorkerInfo | None = None
-    node: str | None = None
-    outstanding: dict[Any, Job[Q] | None] = field(default_factory=dict)
-    since: float = 0.0
-    silent: float | None = None
-    gone: bool = False
-
-    @property
-    def front(self) -> Job[Q] | None:
-        """What it is evaluating."""
-        return next(iter(self.outstanding.values()), None)
 
 
 class Crew(Generic[Q, A]):
@@ -228,7 +165,7 @@ class Crew(Generic[Q, A]):
         self.remove(actor)
         if node is None or not (self.known or self._room(without=node)):
             raise ValueError(cause) from error
-        self._leave_out(node, f"{cause}; {_advice(error)}")
+        self._leave_out(node, f"{cause}; {advice(error)}")
 
     def _leave_out(self, node: str, cause: str) -> None:
         """Start no actor there any more, and let those go that have not loaded; those that have go on."""
@@ -329,15 +266,3 @@ class Crew(Generic[Q, A]):
         """Kill the actors."""
         for actor in list(self.actors):
             self.remove(actor)
-
-
-def _advice(error: BaseException) -> str:
-    """What to do about what keeps a node from working."""
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there, or have LINES_SWEEP_CACHE name a folder on a larger disk when Ray is started"
-    if isinstance(cause, ImportError) or "No module named" in str(cause):
-        return "install the same packages there: pip install -c constraints.txt -e ."
-    if isinstance(cause, FileNotFoundError):
-        return "put it where that node sees it"
-    return "mend that"

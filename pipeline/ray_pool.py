@@ -16,7 +16,8 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 
-from pipeline.crew import Actor, Crew, Job
+from pipeline.actors import Actor, Job
+from pipeline.crew import Crew
 from pipeline.crew import WorkersLostError as WorkersLostError
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.pool import A, Evaluator, describe, failure_kind

@@ -194,7 +194,9 @@ def test_rewards_and_workers_share_a_gpu(
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("rewards", "per_reward"), [(1, 1), (2, 0.5), (10, "auto"), (11, "auto")])
 def test_rewards_that_leave_no_gpu_to_a_worker_are_refused(rewards: int, per_reward: object) -> None:
-    with pytest.raises(ValueError, match=rf"resources.per_reward: {rewards} rewards leave .* but a worker asks for 1 "):
+    with pytest.raises(
+        ValueError, match=rf"resources.per_reward: {rewards} rewards, .* leave no room for a worker, which asks for 1 "
+    ):
         staged_shapes(resources(per_reward, "auto"), rewards)
 
 
