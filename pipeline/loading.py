@@ -1,15 +1,14 @@
 """From a spec to what is in memory: backbone, checked experts, tasks; the same code in preparation and in workers."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline.expert_checks import check_distance, check_vocabularies
 from pipeline.ledger import Identity
 from pipeline.merging.adapters import Adapter, adapter_fingerprint, read_adapter
 from pipeline.merging.checkpoints import fingerprint, read_checkpoint
@@ -31,11 +30,6 @@ from tasks.registry import BACKBONES, load_plugins
 #: (what is being done, steps done, steps in all)
 Report = Callable[[str, int, int], None]
 _PRETRAINED = "pretrained:"
-#: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP lie at a few
-#: hundredths (the embedded ones at 0.02 to 0.04), models trained apart at about 1.4.
-_FAR = 0.7
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,37 +112,15 @@ def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
         ValueError: not a checkpoint of the same architecture, or a LoRA adapter for it; the expert, the file and the
             first names are given.
     """
-    _check_vocabularies(spec, model)
+    check_vocabularies(spec, model.backbone)
     size = norm(model.base.tensors.values())
     for name, source in spec.experts.items():
         try:
             delta, mark = _expert(source, model)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-        _check_distance(Named(f"experts.{name}: {source}", delta), size)
+        check_distance(Named(f"experts.{name}: {source}", delta), size)
         yield Expert(name, delta, mark)
-
-
-def _check_vocabularies(spec: RunSpec, model: Model) -> None:
-    """Policies have the base's vocabulary, and adapters one base: their weights alone would not show it.
-
-    Raises:
-        ValueError: they have not; the experts are named.
-    """
-    if not isinstance(model.backbone, ChecksPolicies):
-        return
-    from tasks.language.experts import adapter_base, check_same_base  # transformers, which is there by now
-
-    for name, source in spec.experts.items():
-        try:
-            model.backbone.check_expert(source)
-        except ValueError as error:
-            raise ValueError(f"experts.{name}: {error}") from error
-    check_same_base(spec.experts)
-    for name, source in spec.experts.items():
-        of = adapter_base(source)
-        if of and Path(of).exists() and Path(spec.base).exists() and Path(of).resolve() != Path(spec.base).resolve():
-            logger.warning("experts.%s: its adapter was trained on %s, but the base is %s", name, of, spec.base)
 
 
 def _expert(source: str, model: Model) -> tuple[Mapping[str, Tensor], str]:
@@ -165,26 +137,6 @@ def _low_rank(adapter: Adapter, model: Model) -> LowRankDelta:
         raise ValueError(f"{adapter.source}: a LoRA adapter, which the family {model.backbone.family} does not take")
     parts = model.backbone.weight_parts(adapter.factors, adapter.source)
     return adapter.task_vector(parts, {name: tensor.shape for name, tensor in model.base.tensors.items()})
-
-
-def _check_distance(delta: Named, base_norm: float) -> None:
-    """An expert is near its base, and not the base itself.
-
-    Raises:
-        ValueError: its task vector is zero.
-    """
-    distance = norm(delta.tensors.values()) / base_norm
-    if distance == 0:
-        raise ValueError(
-            f"{delta.source}: has the weights of the base, so there is nothing to edit: is it the fine-tuned file?"
-        )
-    if distance > _FAR:
-        logger.warning(
-            "%s: differs from the base by %.2f of the base's norm, as models do that were trained apart (fine-tuning "
-            "gives about 0.03): is this the base that it was fine-tuned from?",
-            delta.source,
-            distance,
-        )
 
 
 def _file(source: str) -> str:

@@ -207,9 +207,9 @@ class RunSpec(Model):
     backbone: Backbone
     """The model family and architecture."""
     base: str
-    """The pre-trained checkpoint: embedded/base, a file or folder, hf:OWNER/REPO, or pretrained:TAG of open_clip."""
+    """The pre-trained checkpoint: embedded/base, a file, folder or URL, hf:OWNER/REPO, pretrained:TAG of open_clip."""
     experts: dict[Annotated[str, Field(pattern=_NAME)], str] = Field(min_length=1)
-    """Fine-tuned checkpoints by name."""
+    """Fine-tuned checkpoints or LoRA adapters by name: files, folders, URLs such as s3://bucket/x, or hf:OWNER/REPO."""
     tasks: Tasks = Field(min_length=1)
     """What is scored, on validation while searching, on test for what is chosen."""
     ood: Tasks = {}

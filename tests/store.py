@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -59,10 +59,17 @@ def _answers(port: int) -> bool:
 
 
 class Proxy:
-    """Passes requests on to a server, but those of a method that is in `answers`; counts them all by method."""
+    """Passes requests on to a server, but those of a method that is in `answers`; counts them all by method.
+
+    Where `only` is set, `answers` are those to requests whose path has it in it. `passed` is called with the path and
+    body of each request that the server has answered, before its answer is passed on.
+    """
 
     def __init__(self, port: int) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
+        self.only = ""
+        self.refused = 0
+        self.passed: Callable[[str, bytes], None] = lambda path, body: None
         self.counts: Counter[str] = Counter()
         proxy = self
 
@@ -73,8 +80,11 @@ class Proxy:
                 proxy.counts[self.command] += 1
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
-                refused = proxy.answers.get(self.command)
+                refused = proxy.answers.get(self.command) if proxy.only in self.path else None
+                proxy.refused += bool(refused)
                 status, headers, content = _refusal(*refused) if refused else _asked(port, self, body)
+                if not refused:
+                    proxy.passed(self.path, body)
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):

@@ -44,6 +44,8 @@ def read_place(place: str) -> Snapshot:
     with run_folder(place) as folder:
         if not folder.is_dir():
             raise ValueError(f"{place}: there is no such run; a baseline's file must end in {SUFFIX}")
+        if is_url(place) and not any(folder.iterdir()):
+            raise ValueError(f"{place}: there is no run")
         return snapshot_of(Run.read(folder), place)
 
 

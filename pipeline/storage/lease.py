@@ -6,6 +6,7 @@ It saves work and explains; it is not what keeps a run whole: that is the exclus
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +14,28 @@ from typing import Any
 
 from pipeline.append_log import LockedError
 from tasks.remote import Place
-from tasks.remote_errors import RemoteError
+from tasks.remote_errors import RemoteError, UnreachableError
 
 NAME = "lease.json"
 #: Seconds between renewals, and without one after which the owner counts as gone.
 RENEW, GONE = 15.0, 60.0
-_LOOK = 3.0
+_LOOK, _BEAT = 3.0, 5.0
 
 Say = Callable[[str], None]
 
 
 class Lease:
-    """The right to write a run; held from `acquire` to `release`."""
+    """The right to write a run; held, and renewed by a thread, from `acquire` to `release`.
+
+    Whatever takes long in between, the first reading, a large segment, the upload of tables, the lease stays fresh.
+    """
 
     def __init__(self, place: Place, owner: str) -> None:
         """Of a run at `place`; `owner` is an id of this driver alone."""
         self._place, self._owner = place, owner
         self._beat = 0
         self._renewed = 0.0
+        self._lock, self._stop = threading.Lock(), threading.Event()
 
     def acquire(self, say: Say) -> None:
         """Take it, once no living driver holds it. Shows too that the place can be written, and created exclusively.
@@ -49,9 +54,20 @@ class Lease:
                     f"{self._place.url}: the store overwrites where it should create (it ignores If-None-Match), so "
                     "two runs could spoil each other: use another store, or --out with a folder"
                 )
-            return
-        self._wait_until_gone(say)
-        self._write()
+            self._renewed = time.monotonic()
+        else:
+            self._wait_until_gone(say)
+            self._write()
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_BEAT):
+            try:
+                self.renew()
+            except UnreachableError:
+                continue
+            except (LockedError, RemoteError):
+                return  # the shipper's next `renew` meets the same, and tells
 
     def _wait_until_gone(self, say: Say) -> None:
         """Watch the lease by this machine's own clock: those of others need not agree with it."""
@@ -78,7 +94,9 @@ class Lease:
             LockedError: another driver has taken the lease.
             RemoteError: the store refuses.
         """
-        if time.monotonic() - self._renewed > RENEW:
+        with self._lock:
+            if time.monotonic() - self._renewed <= RENEW or self._stop.is_set():
+                return
             held = self._read()
             if held is not None and held.get("owner") != self._owner:
                 raise LockedError(
@@ -93,9 +111,11 @@ class Lease:
         Raises:
             RemoteError: the store refuses.
         """
-        held = self._read()
-        if held is not None and held.get("owner") == self._owner:
-            self._place.delete([NAME])
+        self._stop.set()
+        with self._lock:  # a renewal that is under way would write it again
+            held = self._read()
+            if held is not None and held.get("owner") == self._owner:
+                self._place.delete([NAME])
 
     def _write(self) -> None:
         self._beat += 1

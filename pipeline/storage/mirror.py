@@ -114,7 +114,8 @@ def _worked(remote: Place, folder: Path, say: Say) -> Iterator[OpenRun]:
         finally:
             with _kept_here(folder):
                 shipper.close()
-        _upload(remote, folder, list(_stamps(folder)))
+        with _journal_is_there(remote.url):
+            _upload(remote, folder, list(_stamps(folder)))
     finally:
         _release(lease, say)
 
@@ -125,6 +126,14 @@ def _kept_here(folder: Path) -> Iterator[None]:
         yield
     except RemoteError as error:
         raise RemoteError(f"{error}; what was scored is kept in {folder}, and sent on at the next start") from error
+
+
+@contextmanager
+def _journal_is_there(url: str) -> Iterator[None]:
+    try:
+        yield
+    except RemoteError as error:
+        raise RemoteError(f"{error}; the journal is whole there: `lines report {url}` writes the rest") from error
 
 
 def _release(lease: Lease, say: Say) -> None:
@@ -154,6 +163,8 @@ def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:
         return
     if not log.startswith(here):
         journal.replace(folder / _ASIDE)
+        for name in _stamps(folder):  # of that run, made from its journal: not to be sent as this one's
+            (folder / name).unlink()
         say(f"{folder}: the journal here is not what the store holds, which counts; it was put aside as {_ASIDE}")
     _write(journal, log)
     _remember(folder, chain)
@@ -183,8 +194,9 @@ def _alone(folder: Path, url: str) -> Iterator[None]:
 
 def _fetch(remote: Place, folder: Path) -> None:
     """Copy what the store holds of a run."""
+    again = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    log = _start(remote, Chain(remote, writer=""))
+    log = _start(remote, Chain(remote, writer="", kept=_objects(folder) if again else None))
     if log:
         _write(folder / FILE_NAME, log)
     for name, info in remote.entries().items():
@@ -203,6 +215,12 @@ def _inside(name: str) -> bool:
 
 def _mark(info: object) -> str:
     return repr(info)
+
+
+@cache
+def _objects(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """Objects of a log that is read again and again, as by a dashboard; one reading alone leaves none in memory."""
+    return {}
 
 
 @cache

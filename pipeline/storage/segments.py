@@ -56,14 +56,17 @@ class _Listing:
 class Chain:
     """The log of one place; one who only reads may be at it at any time, beside one writer."""
 
-    def __init__(self, place: Place, writer: str) -> None:
+    def __init__(self, place: Place, writer: str, kept: dict[str, tuple[str, bytes]] | None = None) -> None:
         """Nothing is read yet.
 
         Args:
             place: the folder of the run.
             writer: an id that no other writer has ever had.
+            kept: for one who reads again and again: the objects that were read, which are not fetched anew while the
+                store says the same of them.
         """
-        self._place, self._writer = place, writer
+        self._place, self._writer, self._kept = place, writer, kept
+        self._marks: dict[str, str] = {}
         self._listing = _Listing()
         self._begun = False
         self.id = ""
@@ -88,7 +91,9 @@ class Chain:
         """
         for _ in range(_TRIES):
             self._listing, segments = _Listing(), set[int]()
-            for name in self._place.entries(FOLDER):
+            entries = self._place.entries(FOLDER)
+            self._marks = {name: repr(info) for name, info in entries.items()}
+            for name in entries:
                 if (match := _NAME.fullmatch(name)) and match["end"]:
                     self._listing.wholes.append(int(match["end"]))
                 elif match:
@@ -106,7 +111,7 @@ class Chain:
         """The log of the objects that were listed; None where some are gone."""
         whole = whole_name(self.compacted)
         names = [segment_name(first) for first in segments] + ([whole] if self.compacted else [])
-        contents = self._place.read_many(names)
+        contents = self._contents(names)
         log = bytearray(self._body(whole, contents) or b"") if self.compacted else bytearray()
         self._missing = whole
         if self.compacted and not log:
@@ -121,6 +126,16 @@ class Chain:
                 assert body is not None
                 log += body
         return bytes(log)
+
+    def _contents(self, names: list[str]) -> dict[str, bytes | None]:
+        kept = self._kept
+        if kept is None:
+            return self._place.read_many(names)
+        for name in [n for n, (mark, _) in kept.items() if mark != self._marks.get(n)]:
+            del kept[name]
+        found = self._place.read_many([name for name in names if name not in kept])
+        kept |= {name: (self._marks[name], data) for name, data in found.items() if data is not None}
+        return found | {name: kept[name][1] for name in names if name in kept}
 
     def _body(self, name: str, contents: dict[str, bytes | None]) -> bytes | None:
         data = contents[name]

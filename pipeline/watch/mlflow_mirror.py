@@ -28,9 +28,10 @@ class MlflowMirror:
         Raises:
             ValueError: it holds a password, MLflow is missing, or there is nothing of the kind.
         """
-        if urlsplit(uri).password:
+        parts = urlsplit(uri)
+        if parts.password or (parts.username and parts.scheme in ("http", "https")):  # there it may be a token
             raise ValueError(
-                "--mlflow: a password does not belong in a URI, which others can read on the command line: "
+                "--mlflow: a user or a password does not belong in a URI, which others can read on the command line: "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         try:

@@ -35,7 +35,7 @@ class WandbMirror:
         Raises:
             ValueError: Weights & Biases refuses, or is out of reach.
         """
-        digest = " ".join(row.digest for row in picture.rows)
+        digest = " ".join([*(row.digest for row in picture.rows), str(picture.finished)])
         if digest == self._shown:
             return
         try:

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -197,7 +198,19 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    assert lines("mirror", toy_run, "--wandb", "lines")[0] == 0
+    folder, whole = tmp_path / "run", (toy_run / "journal.jsonl").read_bytes()
+    folder.mkdir()
+    (folder / "journal.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+
+    def end() -> None:
+        until(lambda: any((tmp_path / "wandb").glob("offline-run-*/*.wandb")))
+        (folder / "journal.jsonl").write_bytes(whole)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    status, output = lines("mirror", folder, "--wandb", "lines", "--follow", "--every", 1)
+    ending.join()
+    assert status == 0 and "mirrored, not finished" in output, output
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     records = until(lambda: ended(path) and list(wandb_records(path)))
     (started,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
@@ -210,13 +223,16 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
         for item in r.history.item
     }
     assert float(logged["best/LiNeS"]) > 0 and int(logged["candidates_table/nrows"]) > 50
+    summaries = [i for r in records if r.WhichOneof("record_type") == "summary" for i in r.summary.update]
+    assert [i.value_json for i in summaries if i.key == "finished"][-1] == "true"
     assert started.host == "lines" and b"0123456789" * 4 not in path.read_bytes()
 
 
 def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> None:
     for words, told in [
         (["mirror", toy_run], "say where to: --mlflow URI"),
-        (["mirror", toy_run, "--mlflow", "http://me:secret@host"], "a password does not belong in a URI"),
+        (["mirror", toy_run, "--mlflow", "http://me:secret@host"], "a user or a password does not belong in a URI"),
+        (["mirror", toy_run, "--mlflow", "https://secret@host"], "a user or a password does not belong in a URI"),
         (["mirror", toy_run, "--mlflow", str(tmp_path)], "such as --mlflow sqlite:///mlflow.db"),
         (["mirror", tmp_path, "--mlflow", f"sqlite:///{tmp_path}/m.db"], "no run here"),
     ]:

@@ -35,6 +35,7 @@ HEAVY = {
     "crew",
     "doctor",
     "execute",
+    "expert_checks",
     "export",
     "export_policy",
     "joining",

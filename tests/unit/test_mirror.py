@@ -10,7 +10,7 @@ from faulty_place import memory_place, names
 
 from pipeline.append_log import LockedError
 from pipeline.journal import FILE_NAME, Journal
-from pipeline.storage import lease, shipper
+from pipeline.storage import lease, mirror, shipper
 from pipeline.storage.lease import Lease
 from pipeline.storage.mirror import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
@@ -125,6 +125,53 @@ def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: Place)
     assert list(names(place)) == [lease.NAME]
     second.release()
     assert not list(names(place))
+
+
+def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long either takes: the shipper does not work then."""
+    monkeypatch.setattr(lease, "RENEW", 0.01)
+    monkeypatch.setattr(lease, "_BEAT", 0.01)
+    waited = []
+
+    def renewed(*args: object) -> None:
+        seen = place.read(lease.NAME)
+        until(lambda: place.read(lease.NAME) != seen)
+        waited.append(args)
+
+    read, upload = Chain.read, mirror._upload
+    monkeypatch.setattr(Chain, "read", lambda self: [renewed(), read(self)][1])
+    monkeypatch.setattr(mirror, "_upload", lambda *args: [renewed(), upload(*args)][1])
+    with open_run(place.url) as opened:
+        write(opened.folder, FIRST)
+    assert len(waited) == 2
+    assert list(names(place)) == ["journal/000000000000000.jsonl"], "none is written once it was given back"
+
+
+def test_where_files_are_refused_it_is_told_that_the_journal_is_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Place, path: Path, name: str) -> None:
+        raise RemoteError(f"{self.url}/{name}: permission denied")
+
+    monkeypatch.setattr(Place, "upload", refused)
+    told = f"denied; the journal is whole there: `lines report {place.url}`"
+    with pytest.raises(RemoteError, match=told), open_run(place.url) as opened:
+        write(opened.folder, FIRST)
+        (opened.folder / "report.html").write_text("page")
+    assert log_of(place)
+
+
+def test_files_of_a_run_that_was_deleted_in_the_store_are_not_those_of_the_next(place: Place) -> None:
+    with open_run(place.url) as opened:
+        write(opened.folder, FIRST)
+        (opened.folder / "samples").mkdir()
+        (opened.folder / "samples" / "old.parquet").write_bytes(b"old")
+    place.delete(names(place))
+    with open_run(place.url) as opened:
+        write(opened.folder, SECOND)
+    assert list(names(place)) == ["journal/000000000000000.jsonl"]
 
 
 def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_taken_at_once(
@@ -284,6 +331,36 @@ def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: Pl
     place.write("tables", b"2")
     with run_folder(place.url) as again:
         assert again == folder and (again / "tables").read_text() == "2"
+
+
+def test_a_run_that_is_followed_is_not_fetched_whole_at_each_look(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    read_many = Place.read_many
+
+    def noted(self: Place, names: list[str]) -> dict[str, bytes | None]:
+        fetched.extend(names)
+        return read_many(self, names)
+
+    def look() -> bytes:
+        fetched.clear()
+        with run_folder(place.url) as folder:
+            return (folder / FILE_NAME).read_bytes()
+
+    monkeypatch.setattr(Place, "read_many", noted)
+    writer = Chain(place, "writer")
+    for line in (b"a\n", b"b\n"):
+        writer.append(line)
+    assert [look(), look()] == [b"a\nb\n"] * 2 and len(fetched) == 2
+    assert look() == b"a\nb\n" and not fetched
+    writer.append(b"c\n")
+    assert look() == b"a\nb\nc\n" and fetched == ["journal/000000000000004.jsonl"]
+    writer.compact(b"a\nb\nc\n")
+    assert look() == b"a\nb\nc\n" and fetched == ["journal/000000000000000-000000000000006.jsonl"]
+    place.delete(names(place))
+    Chain(place, "another").append(b"z\n")
+    assert look() == b"z\n", "what was kept is not that of another run"
 
 
 def test_the_index_of_runs_lies_in_the_folder_that_holds_them() -> None:
