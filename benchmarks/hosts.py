@@ -161,7 +161,8 @@ class Host:
     def run(self, *words: str, log: IO[bytes] | int | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in the host; its output goes to `log`."""
         enter = ["nsenter", "--target", str(self._first), "--net", "--mount", "--pid"]
-        variables = {**os.environ, **environment}
+        # What concerns Ray is the host's alone: on this machine it may be told to stay on loopback.
+        variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | environment
         made = subprocess.Popen([*enter, *words], env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._entered = [p for p in self._entered if p.poll() is None] + [made]
         return made
