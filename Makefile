@@ -21,7 +21,11 @@ rewarded-soups: $(VENV)/.installed-language  ## Section 5.4 on a small language 
 	$(BIN)/lines run examples/rewarded-soups/soups.yaml --out runs/rewarded-soups/run
 
 test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs no GPU and no network.
-	$(BIN)/python -m pytest
+	@mkdir -p build
+	@echo "unit tests run beside those that start Ray, which mostly wait; they are shown at the end"
+	@$(BIN)/python -m pytest tests/unit > build/unit-tests.txt 2>&1 & unit=$$!; \
+	$(BIN)/python -m pytest tests/contracts tests/integration; others=$$?; \
+	wait $$unit; units=$$?; cat build/unit-tests.txt; exit $$(( others | units ))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
