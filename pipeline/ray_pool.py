@@ -58,6 +58,9 @@ class RayPool(Generic[Q, A]):
         self._retries, self._kind = shape.retries, kind
         self._queue = RequestQueue[Q]()
         self._lost: dict[Q, float] = {}
+        #: Requests that were on an actor when it was lost: each goes alone from then on, so that it is known of which
+        #: an actor dies. The answer to the one before may die with the process on its way.
+        self._suspects: set[Q] = set()
         self._unanswered = 0
         self._ready: list[A | Failure] = []
         self._pace = Pace()
@@ -86,6 +89,9 @@ class RayPool(Generic[Q, A]):
                 request = self._queue.take(actor.name)
                 if request is None:
                     return
+                if actor.outstanding and request in self._suspects:
+                    self._queue.put_first([request])
+                    return
                 self._send(actor, Job(request))
 
     def _send(self, actor: Actor[Q], job: Job[Q]) -> None:
@@ -97,8 +103,9 @@ class RayPool(Generic[Q, A]):
         for free in self._free:
             free.pop(actor, None)
         usable = actor.info is not None and actor.silent is None and actor in self._crew
-        stale = actor.front is not None and actor.front.done
-        if usable and not stale and len(actor.outstanding) < _IN_FLIGHT:
+        front = actor.front
+        closed = front is not None and (front.done or front.request in self._suspects)
+        if usable and not closed and len(actor.outstanding) < _IN_FLIGHT:
             self._free[len(actor.outstanding)][actor] = None
 
     def wait(self, timeout: float | None = None) -> list[A | Failure]:
@@ -220,6 +227,8 @@ class RayPool(Generic[Q, A]):
         # Only the request at the front was being evaluated; the one behind it is not to blame.
         for job in jobs[:1]:
             self._lost[job.request] = self._lost.get(job.request, 0.0) + blame
+        if blame >= 1:
+            self._suspects |= {job.request for job in jobs}
         again = []
         for job in jobs:
             if job.done or job.on:
