@@ -39,7 +39,7 @@ def local_ray(
             join(address, common)
         else:
             stay_on_loopback()
-            stack.enter_context(token_of_our_own(_read_token_anew))
+            stack.enter_context(token_of_our_own(read_token_anew))
             ray.init(
                 address="local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common
             )
@@ -48,7 +48,7 @@ def local_ray(
         yield
 
 
-def _read_token_anew() -> None:
+def read_token_anew() -> None:
     """Ray reads the mode when it is imported, and the token once."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

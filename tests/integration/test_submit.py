@@ -19,6 +19,7 @@ import pytest
 from ray_head import CutProxy, RayHead, free_ports, wait_until
 from small_run import Lines, tables
 
+from pipeline.cluster import read_token_anew
 from pipeline.job_versions import versions_here
 
 TOKEN = "5" * 64
@@ -31,6 +32,17 @@ def head(decoded: Path) -> Iterator[RayHead]:
         head = RayHead(Path(folder), TOKEN, {"LINES_SWEEP_CACHE": str(decoded)})
         yield head
         head.close()
+
+
+@pytest.fixture
+def token_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process shows the head's token, as long as a test lasts: what Ray remembers of others is forgotten."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    read_token_anew()
+    yield
+    monkeypatch.undo()
+    read_token_anew()
 
 
 def command(*words: object) -> list[str]:
@@ -62,13 +74,12 @@ def scored(run: Path) -> int:
     return journal.read_text().count('"record":"score"') if journal.exists() else 0
 
 
+@pytest.mark.usefixtures("token_here")
 def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables(
-    head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: RayHead, lines: Lines, tmp_path: Path
 ) -> None:
     spec, run, at = lines.spec(shard_size=3), tmp_path / "on the head", ("--address", head.dashboard)
     words = command("submit", spec, *at, "--out", run, "--no-cache", "--workers", 1)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     env = environment(TOKEN, tmp_path)
     with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as submitting:
         assert submitting.stdout is not None
@@ -103,11 +114,10 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
     assert "no such job" in lines("jobs", "attach", f"{again[1]}x", *at)[1]
 
 
+@pytest.mark.usefixtures("token_here")
 def test_a_cluster_of_other_versions_is_refused_by_their_names(
     head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setattr("pipeline.job_versions.versions_here", lambda: {**versions_here(), "optuna": "4.9.0"})
     status, said = lines("submit", lines.spec(), "--address", head.dashboard, "--out", tmp_path / "run")
     assert status == 2, said
