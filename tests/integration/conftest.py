@@ -1,10 +1,14 @@
 """What integration tests share: two small experts, and data that is decoded once."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from small_run import Lines, write_experts
+
+from pipeline.cluster import read_token_anew
 
 if TYPE_CHECKING:
     from chaos_run import Survived
@@ -54,3 +58,12 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
         folder = tmp_path_factory.mktemp("chaos")
         monkeypatch.setenv("LINES_SWEEP_CACHE", str(folder / "cache"))
         return survive(folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def token_of_no_other_test() -> Iterator[None]:
+    """Ray sets RAY_AUTH_MODE where it finds a token, and remembers both: each file begins as a new process would."""
+    for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
+        del os.environ[name]
+    read_token_anew()
+    yield
