@@ -1,5 +1,6 @@
 """Proves that `lines prepare` gives the same bytes on Ray as elsewhere, does nothing twice, and says what lacks."""
 
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,11 +73,17 @@ def test_one_broken_set_keeps_no_other_one_waiting(lines: Lines, spec: Callable[
     assert status == 0 and output.count("ready") == 4
 
 
-def test_what_cannot_be_fetched_is_told_with_where_it_belongs(
-    lines: Lines, spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def nothing_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request goes to a proxy that is not there, as long as a test lasts."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # With its first request urllib takes the proxies of that moment for good: later tests would meet them too.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+@pytest.mark.usefixtures("nothing_in_reach")
+def test_what_cannot_be_fetched_is_told_with_where_it_belongs(lines: Lines, spec: Callable[..., Path]) -> None:
     status, output = lines("prepare", spec(extra=("Cars", "KMNIST")))
     assert status == 2
     assert "missing: Cars: vision/Cars: no folder" in output and "the authors' host is gone" in output
@@ -85,11 +92,8 @@ def test_what_cannot_be_fetched_is_told_with_where_it_belongs(
     assert "clipart" in output and "cifar" in output
 
 
-def test_a_mirror_out_of_reach_is_told(
-    lines: Lines, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+@pytest.mark.usefixtures("nothing_in_reach")
+def test_a_mirror_out_of_reach_is_told(lines: Lines, root: Path, tmp_path: Path) -> None:
     mirror = {"source": "vision/DTD", "options": {"root": str(tmp_path / "hub"), "from": "huggingface"}}
     written = {"source": "vision/MNIST", "options": {"root": str(root), "check_counts": False}}
     status, output = lines("prepare", lines.spec(tasks={"clipart": mirror, "mnist": written}))
