@@ -19,9 +19,9 @@ from benchmarks.nodes import NodeProcess
 from benchmarks.simulated_runs import Case, Formula, identity_of, plan_of
 from pipeline.cluster import local_ray
 from pipeline.crew import Actor
-from pipeline.ledger import Identity
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
+from pipeline.room import ActorShape
 from pipeline.run import run
 
 #: Two tasks of one shard each, as large as real ones are.
@@ -53,11 +53,7 @@ class Sleeper:
 
     def info(self) -> WorkerInfo:
         """As a worker that has loaded."""
-        its: Identity = self._identity
-        checkpoints, tasks = dict(its.checkpoints), dict(its.tasks)
-        return WorkerInfo(
-            self._name, "none", its.fingerprint, tasks, its.block_sizes, its.outside_size, checkpoints, its.numerics
-        )
+        return self._identity.worker(self._name, "none")
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         """Sleep, and answer by a formula; the seconds are those that this took."""

@@ -33,8 +33,6 @@ from benchmarks.simulated_runs import (
 )
 from pipeline.driver import Progress
 from pipeline.journal import read_history
-from pipeline.ledger import Identity
-from pipeline.messages import WorkerInfo
 from pipeline.report import build
 from pipeline.run import run
 
@@ -98,7 +96,7 @@ def measure(case: Case, services: list[Service], messages: Messages, again: bool
     """Work one run in a temporary folder."""
     plan = plan_of(case)
     identity, formula, phases = identity_of(case, plan), Formula(case, plan), Phases()
-    infos = [_info(f"worker-{i}", identity) for i in range(case.workers)]
+    infos = [identity.worker(f"worker-{i}", "simulated") for i in range(case.workers)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -112,19 +110,6 @@ def measure(case: Case, services: list[Service], messages: Messages, again: bool
         if not again:
             return row
         return replace(row, read=_cpu(read_history, folder), again=_cpu(go), report=_cpu(build, folder))
-
-
-def _info(name: str, identity: Identity) -> WorkerInfo:
-    return WorkerInfo(
-        name=name,
-        device="simulated",
-        fingerprint=identity.fingerprint,
-        tasks=dict(identity.tasks),
-        block_sizes=identity.block_sizes,
-        outside_size=identity.outside_size,
-        checkpoints=dict(identity.checkpoints),
-        numerics=identity.numerics,
-    )
 
 
 def _cpu(work: Callable[..., object], *arguments: object) -> float:

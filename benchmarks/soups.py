@@ -25,8 +25,9 @@ from pipeline.loading import prepare
 from pipeline.messages import COMPLETIONS, EvalRequest, ShardScore
 from pipeline.policy_worker import PolicyWorker, make_policy_worker
 from pipeline.pool import LocalPool
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.scorer import Scorer, make_scorer
 from pipeline.spec import RunSpec
 from pipeline.spec_load import parse_spec

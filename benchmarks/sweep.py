@@ -23,7 +23,8 @@ from pipeline.loading import load_experts, load_model
 from pipeline.loading import prepare as prepare_run
 from pipeline.messages import WorkerInfo
 from pipeline.plan import Plan, make_plan
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
+from pipeline.room import ActorShape
 from pipeline.run import run
 from pipeline.spec_load import parse_spec
 from pipeline.worker import make_worker

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.outcomes import packed, unpacked
 from pipeline.recipe import Recipe
 from tasks.stats import Stats
 
@@ -104,7 +105,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
             self._names.append(score.worker)
         sums = stats.n, stats.total, stats.squares
         head = _HEAD.pack(*sums, score.alpha, *score.seconds, request.start, request.stop, worker, bits)
-        return head + (np.packbits(outcomes.astype(np.bool_)) if bits else outcomes.astype("<f4")).tobytes()
+        return head + packed(outcomes)
 
     def stats(self, recipe_id: str, places: Sequence[_Place]) -> Stats | None:
         """Sums of a candidate's shards, added in this order; None unless every one of them is scored."""
@@ -127,6 +128,4 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
 
 def _outcomes(data: bytes) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
     head = _HEAD.unpack_from(data)
-    if head[-1]:
-        return np.unpackbits(np.frombuffer(data, np.uint8, offset=_HEAD.size), count=head[0]).astype(np.bool_)
-    return np.frombuffer(data, "<f4", offset=_HEAD.size).astype(np.float32)
+    return unpacked(data, head[-1], head[0], _HEAD.size)

@@ -78,7 +78,7 @@ class AppendLog:
         disk a few times a second and on close, so a power cut loses at most that much work, and always the newest: a
         sync costs 2 to 4 ms, more than many shards' whole bookkeeping.
         """
-        data = b"".join(_encode(r).encode() + b"\n" for r in records)
+        data = lines_of(records)
         if data:
             self._file.write(data)
             self._file.flush()
@@ -150,9 +150,26 @@ def read_records(path: Path) -> Iterator[Record]:
 
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return parse_line(line)
+    except ValueError as error:
         raise ValueError(f"{path}: line {number} is damaged ({error}); restore the file or start anew") from error
+
+
+def parse_line(line: bytes) -> Record:
+    """The record of one line.
+
+    Raises:
+        ValueError: it is none; in what way.
+    """
+    try:
+        record = json.loads(line)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(record, dict) or "record" not in record:
-        raise ValueError(f"{path}: line {number} is damaged (not a record); restore the file or start anew")
+        raise ValueError("not a record")
     return record
+
+
+def lines_of(records: Iterable[Record]) -> bytes:
+    """Records as a log holds them, one a line."""
+    return b"".join(_encode(record).encode() + b"\n" for record in records)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 
 baseline = typer.Typer(help="Keep what a run came to, for `lines regress` and `lines history`.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def set_baseline(
             raise ValueError(f"{path}: exists: --force replaces it, or give another FILE")
         write_baseline(found, path)
         said = f"wrote {path}: {len(found.rows)} models on tasks, {path.stat().st_size:,} bytes"
-        console.print(said, soft_wrap=True, highlight=False, markup=False)
+        tell(said)
 
 
 @baseline.command("show")

@@ -22,7 +22,7 @@ from pipeline.journal import FILE_NAME
 from pipeline.ledger import Ledger
 from pipeline.merge_command import merge
 from pipeline.mirror_command import mirror
-from pipeline.people import STOPPED, console, errors_for_people, say
+from pipeline.people import STOPPED, console, errors_for_people, say, tell
 from pipeline.plan import Plan, make_plan
 from pipeline.ppo_command import ppo
 from pipeline.prepare_command import prepare
@@ -133,7 +133,7 @@ def validate(
         plan = _plan(spec)
         if not code and (named := code_named(plan.spec)):
             said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
-            console.print(said, soft_wrap=True, highlight=False, markup=False)
+            tell(said)
             return
         tell_code(plan.spec)
         from pipeline.execute import prepare_shown
@@ -174,7 +174,7 @@ def export(
     with errors_for_people(), run_folder(run) as folder:
         path = write(folder, Wanted(arm, expert, _point(point or [])), output)
         said = f"wrote {path}: README.md there says how to load it"
-        console.print(said, soft_wrap=True, highlight=False, markup=False)
+        tell(said)
 
 
 def _point(given: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import ray
 
 from pipeline.actors import Actor, Host, Job, advice
 from pipeline.messages import WorkerInfo
-from pipeline.pool import A, Evaluator, describe
+from pipeline.pool import A, Evaluator, WorkersLostError, describe
 from pipeline.ray_nodes import alive_nodes, away_from, place_of
 from pipeline.request_queue import Q
 from pipeline.room import ActorShape, Node, room
@@ -28,10 +28,6 @@ _TRY_AGAIN, _HOPE = 60.0, 180.0
 #: Seconds without room for a single actor, until people are told, until they are told again, and until the pool gives
 #: up: an autoscaler needs minutes for a node, and more where there is no spot capacity.
 _TELL, _TELL_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
-
-
-class WorkersLostError(RuntimeError):
-    """Workers die faster than they answer, or there is no place for one."""
 
 
 class Crew(Generic[Q, A]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import errors_for_people, tell
 
 if TYPE_CHECKING:
     from pipeline.watch.live import Live
@@ -79,4 +79,4 @@ def _say(run: str, url: str, shown: dict[str, str]) -> None:
     lines += [f"Optuna Dashboard: {shown['url']}"] if shown["url"] else []
     lines += [shown["note"]] if shown["note"] else []
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        tell(line)

@@ -190,9 +190,8 @@ class Driver:
         self._journal.answers(answers)
         self.ledger.answers.update((a.request.key, a) for a in answers)
 
-    def _check_workers(self, answers: list[ShardScore | Failure]) -> None:
+    def _check_workers(self, workers: list[WorkerInfo], answers: list[ShardScore | Failure]) -> None:
         """Refuse a worker that holds something else before any answer of it is journaled or cached."""
-        workers = self._pool.workers
         if len(workers) == self._workers and self._checked.issuperset(a.worker for a in answers):
             return
         self._workers = len(workers)
@@ -203,8 +202,8 @@ class Driver:
 
     def _absorb(self) -> None:
         """Wait for answers and pass them on."""
-        answers = self._pool.wait(timeout=1.0)
-        self._check_workers(answers)
+        answers, workers = self._pool.wait(timeout=1.0), self._pool.workers
+        self._check_workers(workers, answers)
         self._keep(answers)
         if self._cache is not None:
             self._cache.add(a for a in answers if isinstance(a, ShardScore))
@@ -216,5 +215,5 @@ class Driver:
             self.progress.shards_done += 1
             self.progress.shards_evaluated += 1
             self.progress.failures += isinstance(answer, Failure)
-        self.progress.latest, self.progress.workers = answers, self._pool.workers
+        self.progress.latest, self.progress.workers = answers, workers
         self._watch(self.progress)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from pipeline.people import console
+from pipeline.people import console, tell
 from pipeline.storage.several import index_of
 
 
@@ -52,4 +52,4 @@ def show_index(places: Sequence[str], common: str) -> None:
 
 def _print_pages(what: str, pages: Sequence[str]) -> None:
     text = f"\n{' ' * (len(what) + 2)}".join(pages)
-    console.print(f"{what}: {text}", soft_wrap=True, highlight=False, markup=False)
+    tell(f"{what}: {text}")

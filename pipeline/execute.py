@@ -51,9 +51,8 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
     """Ray, started here or joined at `address`, for as long as runs need it; nothing where all use the local pool.
 
     Raises:
-        ValueError: an address is given for the local pool.
+        ValueError: an address is given for the local pool, or its nodes have other versions.
         ConnectionError: no Ray at the address.
-        ValueError: its nodes have other versions.
     """
     pools = {plan.spec.resources.pool for plan in plans}
     if address is not None and "local" in pools:

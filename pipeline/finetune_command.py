@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 from pipeline.ray_token import use_token
 from pipeline.train.display import Display, alone, say_conditions
 
@@ -48,7 +48,7 @@ def finetune(
         if failures:
             raise ValueError("\n".join(failures.values()))
         _check_seen(read, folder)
-        console.print(f"models: {folder}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"models: {folder}")
 
 
 def _execute(spec: "FinetuneSpec", folder: Path, address: str | None) -> Mapping[str, str]:

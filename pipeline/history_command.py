@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 
 
 def history(
@@ -35,5 +35,5 @@ def history(
         for table in (history_table(found, told=False), trend_table(found)):
             console.print(rendered(table))
         for line in change_lines(found):
-            console.print(f"- changed, {line}", soft_wrap=True, highlight=False, markup=False)
-        console.print(f"history: {', '.join(map(str, pages))}", soft_wrap=True, highlight=False, markup=False)
+            tell(f"- changed, {line}")
+        tell(f"history: {', '.join(map(str, pages))}")

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 from pipeline.submit_command import DASHBOARD, Address, watched
 
 jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
@@ -46,4 +46,4 @@ def cancel(job: JobName, address: Address = DASHBOARD) -> None:
 
         stopped = Jobs(address).cancel(job)
         said = "cancelled" if stopped else "had ended already"
-        console.print(f"{job}: {said}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"{job}: {said}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.answers import Answers
 from pipeline.append_log import AppendLog, LockedError, Record, read_records
 from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.outcomes import packed, unpacked
 from pipeline.recipe import Recipe
 from search.proposer import Proposal
 from tasks.stats import Stats
@@ -171,14 +172,9 @@ def parse_request(fields: list[Any], known: Mapping[str, Recipe] = MappingProxyT
 
 
 def _pack(outcomes: npt.NDArray[Any]) -> list[str]:
-    if outcomes.dtype == np.bool_:
-        return ["bits", base64.b64encode(np.packbits(outcomes).tobytes()).decode()]
-    return ["f4", base64.b64encode(outcomes.astype("<f4").tobytes()).decode()]
+    return ["bits" if outcomes.dtype == np.bool_ else "f4", base64.b64encode(packed(outcomes)).decode()]
 
 
-def _unpack(packed: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
-    kind, text = packed
-    data = base64.b64decode(text)
-    if kind == "bits":
-        return np.unpackbits(np.frombuffer(data, np.uint8), count=n).astype(np.bool_)
-    return np.frombuffer(data, "<f4").astype(np.float32)
+def _unpack(told: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
+    kind, text = told
+    return unpacked(base64.b64decode(text), kind == "bits", n)

@@ -52,6 +52,19 @@ class Identity:
         tasks = {k: (v[0], v[1], v[2]) for k, v in data["tasks"].items()}
         return cls(**{**data, "tasks": tasks, "block_sizes": tuple(data["block_sizes"])})
 
+    def worker(self, name: str, device: str) -> WorkerInfo:
+        """What a worker of that name says of itself, having loaded all this on `device`."""
+        return WorkerInfo(
+            name=name,
+            device=device,
+            fingerprint=self.fingerprint,
+            tasks=dict(self.tasks),
+            block_sizes=self.block_sizes,
+            outside_size=self.outside_size,
+            checkpoints=dict(self.checkpoints),
+            numerics=self.numerics,
+        )
+
     def check(self, worker: WorkerInfo) -> None:
         """Refuse a worker that loaded something else.
 

@@ -13,7 +13,7 @@ from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method, resolve_weights
 from pipeline.merging.parameters import look_up, near, resolve
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 from pipeline.recipe import AUTO, ParamValue, Recipe
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
@@ -66,7 +66,7 @@ def merge(
         sources = _Sources(base, expert, statistics or [])
         _check(recipe, sources)
         _merge(recipe, sources, blocks, output)
-        console.print(f"wrote {output}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"wrote {output}")
 
 
 @dataclass(frozen=True)

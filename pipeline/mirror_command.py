@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import errors_for_people, tell
 
 if TYPE_CHECKING:
     from pipeline.watch.picture import Mirror, Picture
@@ -38,7 +38,7 @@ def mirror(
             for one in mirrors:
                 _show(one, picture, follow, told)
             state = "finished" if picture.finished else "not finished"
-            _say(f"{picture.name}: {len(picture.rows)} candidates mirrored, {state}")
+            tell(f"{picture.name}: {len(picture.rows)} candidates mirrored, {state}")
 
 
 def _mirrors(mlflow: str | None, wandb: str | None) -> "list[Mirror]":
@@ -98,8 +98,4 @@ def _show(mirror: "Mirror", picture: "Picture", follow: bool, told: set[str]) ->
             raise
         if str(error) not in told:
             told.add(str(error))
-            _say(f"{error}; tried again at every look")
-
-
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+            tell(f"{error}; tried again at every look")

@@ -9,14 +9,14 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from tasks.fetched import COMPANIONS
+
 #: Bytes of the stream that travel at once.
 PIECE = 16 * 2**20
 #: tree: a folder with all below it, or a file alone; model: a folder's own files, or a file and what is read beside it.
 Kind = Literal["tree", "model"]
 #: What the state of a training leaves beside a model, often larger than that.
 _LEAVINGS = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "training_args.bin")
-#: Beside a file of weights: which activation these need.
-_COMPANIONS = ("config.json", "open_clip_config.json")
 #: At most so many files of a folder are looked into, at both of their ends.
 _SAMPLED, _END = 64, 64 * 2**10
 
@@ -109,7 +109,7 @@ def _tree(folder: Path, name: PurePosixPath, above: tuple[tuple[int, int], ...])
 def _with_companions(path: Path, kind: Kind) -> list[Path]:
     if kind != "model":
         return [path]
-    beside = [path.parent / name for name in _COMPANIONS]
+    beside = [path.parent / name for name in COMPANIONS]
     if path.suffix == ".json":  # an architecture: its vocabulary, and the configuration of timm's tower, lie beside it
         beside += [*path.parent.glob("bpe_*.txt.gz"), *path.parent.glob("*/config.json")]
     return [path, *(file for file in beside if file.is_file() and file != path)]

@@ -32,6 +32,11 @@ console = _PlainConsole()
 _errors = _PlainConsole(stderr=True)
 
 
+def tell(text: str) -> None:
+    """Tell a result as it is: no line broken, nothing taken for markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def say(text: str) -> None:
     """Tell something that is neither a result nor an error."""
     _errors.print(escape(text), highlight=False, soft_wrap=True)
@@ -73,7 +78,7 @@ def errors_for_people(kept: str = "") -> Iterator[None]:
 
 def _ours(error: Exception) -> bool:
     from pipeline.append_log import LockedError
-    from pipeline.ray_pool import WorkersLostError
+    from pipeline.pool import WorkersLostError
 
     return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
 

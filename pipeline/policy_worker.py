@@ -17,7 +17,7 @@ from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
 from pipeline.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.spec import RunSpec
-from pipeline.worker import Fetch, Held, Materialises, info_of
+from pipeline.worker import Fetch, Held, Materialises, describe_device
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
 from tasks.language.models import model_folder
@@ -59,7 +59,7 @@ class PolicyWorker:
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
-        return info_of(self._identity, self.name, self.device)
+        return self._identity.worker(self.name, describe_device(self.device))
 
     def evaluate(self, request: EvalRequest) -> Completions:
         """Set the scales or weights unless they are there already, and complete one shard's prompts.

@@ -47,6 +47,10 @@ class Pool(Protocol[_Asked, _Answer]):
         ...
 
 
+class WorkersLostError(RuntimeError):
+    """Workers die faster than they answer, or there is no place for one."""
+
+
 def failure_kind(error: BaseException) -> FailureKind:
     """What kind of failure an evaluator's error is; by name, so that torch need not be imported here."""
     names = {cls.__name__ for cls in type(error).__mro__}

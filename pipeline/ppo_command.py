@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 from pipeline.ray_token import use_token
 from pipeline.train.display import Display, alone, say_conditions
 
@@ -51,7 +51,7 @@ def ppo(
         console.print(_table(read, folder))
         if failures:
             raise ValueError("\n".join(failures.values()))
-        console.print(f"models: {folder}\nreport: {report}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"models: {folder}\nreport: {report}")
 
 
 def _execute(spec: "PpoSpec", folder: Path, address: str | None) -> dict[str, str]:

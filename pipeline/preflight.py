@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.job_versions import versions_here
+from pipeline.job_versions import differences, versions_here
 from pipeline.pool import describe
 from pipeline.ray_nodes import alive_nodes
 from pipeline.room import Node
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 _LIMIT = 60.0
 #: What the driver alone uses.
 _NOT_ON_WORKERS = ("moocore", "optuna")
-_ABSENT = "not installed"
 
 
 def versions() -> dict[str, str]:
@@ -39,7 +38,7 @@ def check_nodes(address: str) -> None:
     """
     expected, rows = versions(), []
     for node, found in _ask(alive_nodes()).items():
-        rows += [(str(node), *row) for row in differences(expected, found)]
+        rows += [(str(node), *row) for row in _differences(expected, found)]
     if rows:
         raise ValueError(
             f"--address {address}: nodes have other versions than this machine, which would make other scores:\n"
@@ -47,15 +46,11 @@ def check_nodes(address: str) -> None:
         )
 
 
-def differences(expected: Mapping[str, str], found: Mapping[str, str] | str) -> list[tuple[str, str, str]]:
+def _differences(expected: Mapping[str, str], found: Mapping[str, str] | str) -> list[tuple[str, str, str]]:
     """Package, what a node has, what is expected; of a node that could not even tell, why."""
     if isinstance(found, str):
         return [("lines-sweep", found, expected["lines-sweep"])]
-    return [
-        (name, found.get(name, _ABSENT), version)
-        for name, version in expected.items()
-        if version not in (_ABSENT, found.get(name, _ABSENT))
-    ]
+    return differences(expected, found)
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:

@@ -16,6 +16,22 @@ from pipeline.driver import Progress
 _LINE_SECONDS = 10.0
 
 
+class Rate:
+    """Shards a second since the first answer: before it, workers were loading."""
+
+    def __init__(self) -> None:
+        """Nothing is answered yet."""
+        self._first: tuple[float, int] | None = None  # when the first answer came, and how many had by then
+
+    def after(self, progress: Progress) -> float:
+        """Take note of a step of the driver; the rate by now, 0 before the first answer."""
+        now = time.monotonic()
+        if self._first is None and progress.shards_evaluated:
+            self._first = now, progress.shards_evaluated
+        since, first = self._first or (now, 0)
+        return (progress.shards_evaluated - first) / max(1e-9, now - since) if self._first else 0.0
+
+
 class Display:
     """A live display on a terminal, now and then a line elsewhere."""
 
@@ -34,7 +50,7 @@ class Display:
         )
         self._task: TaskID | None = None
         self._live: Live | None = None
-        self._first: tuple[float, int] | None = None  # when the first answer came, and how many had by then
+        self._rate = Rate()
         self._spoken = time.monotonic()
 
     @contextmanager
@@ -48,7 +64,7 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a step of the driver."""
-        rate = self._rate(progress)
+        rate = self._rate.after(progress)
         if self._live is None:
             self._say(progress, rate)
             return
@@ -62,14 +78,6 @@ class Display:
             rate=f"{rate:.1f}/s",
         )
         self._live.update(Group(self._bars, _details(progress)))
-
-    def _rate(self, progress: Progress) -> float:
-        """Shards a second since the first answer: before it, workers were loading."""
-        if self._first is None and progress.shards_evaluated:
-            self._first = time.monotonic(), progress.shards_evaluated
-        if self._first is None:
-            return 0.0
-        return (progress.shards_evaluated - self._first[1]) / max(1e-9, time.monotonic() - self._first[0])
 
     def _say(self, progress: Progress, rate: float) -> None:
         if time.monotonic() - self._spoken < _LINE_SECONDS:

@@ -1,10 +1,11 @@
 """Figures of a run for Prometheus, exported by the Ray that works it, on the node where the driver runs."""
 
-import ray
+from collections.abc import Sequence
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.driver import Progress
-from pipeline.messages import Failure, ShardScore
+from pipeline.messages import Failure, ShardScore, WorkerInfo
 
 #: Ray puts `ray_` in front of each.
 PREFIX = "lines_sweep_"
@@ -32,6 +33,8 @@ class RayMetrics:
         """
         self._tags = {"run": run}
         self._said = dict.fromkeys(_COUNTERS, 0)
+        self._known: Sequence[WorkerInfo] = ()
+        self._devices: dict[str, str] = {}
         self._counters = {name: Counter(PREFIX + name, text, ("run",)) for name, text in _COUNTERS.items()}
         self._failures = Counter(PREFIX + "failures_total", "Shards that failed, by kind.", ("run", "kind"))
         self._busy = Counter(
@@ -49,9 +52,11 @@ class RayMetrics:
             if count > self._said[name]:
                 self._counters[name].inc(count - self._said[name], self._tags)
                 self._said[name] = count
-        devices = {worker.name: worker.device.split(":")[0].split(" ")[0] for worker in progress.workers}
+        if progress.workers != self._known:  # else not again: there may be a thousand
+            self._known = progress.workers
+            self._devices = {w.name: w.device.split(":")[0].split(" ")[0] for w in progress.workers}
         for answer in progress.latest:
-            self._answered(answer, devices.get(answer.worker, "unknown"))
+            self._answered(answer, self._devices.get(answer.worker, "unknown"))
         self._workers.set(len(progress.workers), self._tags)
         self._queue.set(progress.shards_asked - progress.shards_done, self._tags)
         self._left.set(max(progress.shards_expected, progress.shards_asked), self._tags)
@@ -62,9 +67,3 @@ class RayMetrics:
         elif seconds := sum(answer.seconds):
             self._seconds.observe(seconds, self._tags)
             self._busy.inc(seconds, {**self._tags, "device": device})
-
-
-def exporters() -> list[str]:
-    """Where each node of the cluster exports its metrics, as HOST:PORT."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes if node["Alive"]]

@@ -18,11 +18,10 @@ from ray.exceptions import (
 
 from pipeline.actors import Actor, Job
 from pipeline.crew import Crew
-from pipeline.crew import WorkersLostError as WorkersLostError
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.pool import A, Evaluator, describe, failure_kind
 from pipeline.request_queue import Q, RequestQueue
-from pipeline.room import ActorShape as ActorShape
+from pipeline.room import ActorShape
 from pipeline.stragglers import Pace
 
 log = logging.getLogger(__name__)

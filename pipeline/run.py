@@ -5,24 +5,23 @@ import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline.answers import Answers
 from pipeline.collect import provenance, write_tables
 from pipeline.driver import Driver, Progress
+from pipeline.job_versions import installed
 from pipeline.journal import History, Journal, read_history
 from pipeline.ledger import Identity, Ledger
 from pipeline.plan import Plan, make_plan
 from pipeline.pool import Pool
 from pipeline.score_cache import ScoreCache
-from pipeline.spec import RunSpec
+from pipeline.spec import NOT_OF_THE_RESULT, USED_LATER, RunSpec
 from pipeline.spec_load import parse_spec
+from pipeline.whole_files import write_whole
 
 _ABSENT = object()
-#: Fields of the spec that only speak of what is done with a run's result.
-_LATER = ("exhibits", "regress")
 _PACKAGES = (
     "lines-sweep",
     "torch",
@@ -118,13 +117,7 @@ def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
 
 
 def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
@@ -134,14 +127,14 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         journal.header(mine)
         return
     # Where a run is executed, what its report opens with and what is held against it later may change in between.
-    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in ("resources", *_LATER)}
+    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in NOT_OF_THE_RESULT}
     pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
     if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
         raise RunFolderError(
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
-    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in _LATER):
+    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in USED_LATER):
         journal.header(mine)  # the last header counts: `lines report` and `lines regress` then go by them too
 
 
@@ -188,7 +181,5 @@ def rebuild(folder: Path) -> None:
 def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
     """Write tables and provenance.json; the latter last, and whole or not at all."""
     write_tables(folder, plan, ledger, proposals)
-    partial = folder / "provenance.json.partial"
     contents = provenance(plan, ledger, proposals, known)
-    partial.write_text(json.dumps(contents, indent=2, sort_keys=False) + "\n", encoding="utf-8")
-    partial.replace(folder / "provenance.json")
+    write_whole(folder / "provenance.json", json.dumps(contents, indent=2, sort_keys=False) + "\n")

@@ -199,6 +199,13 @@ class Controls(Model):
     """Constants tried, from 0 to the arm's highest coefficient (at least 1), beside its own values."""
 
 
+#: Fields of a spec that only speak of what is done with a run's result: what its report opens with, and what is held
+#: against it later.
+USED_LATER = ("exhibits", "regress")
+#: These, and where the run is executed: a run is not known by them.
+NOT_OF_THE_RESULT = ("resources", *USED_LATER)
+
+
 class RunSpec(Model):
     """A run: arms over the same backbone, experts and tasks."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, tell
 
 
 def statistics(
@@ -30,4 +30,4 @@ def statistics(
         read = load_spec(spec)
         tell_code(read)
         for path in write_statistics(read, kind, samples, out, console):
-            console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+            tell(f"wrote {path}")

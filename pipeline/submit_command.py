@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.people import STOPPED, console, errors_for_people, plain
+from pipeline.people import STOPPED, console, errors_for_people, plain, tell
 from tasks.remote import check_url, is_url
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _send(jobs: "Jobs", sent: _Sent, told: dict[str, Any], variables: dict[str, 
     with tempfile.TemporaryDirectory() as scratch:
         package = pack(sent.spec, Origin(sent.folder, sent.seen), told, Path(scratch))
         files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
-        console.print(f"sending code, spec{files} to {jobs.url}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"sending code, spec{files} to {jobs.url}")
         jobs.submit(sent.name, str(told["out"]), package, variables)
 
 

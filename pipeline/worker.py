@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from pipeline.learning.gather import Gatherer
-from pipeline.ledger import Identity
 from pipeline.loading import identify, load_experts, load_model, load_tasks
 from pipeline.merging.resident import Applied, ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
@@ -58,7 +57,7 @@ class Worker:
 
     def info(self) -> WorkerInfo:
         """What it has loaded."""
-        return info_of(self._identity, self.name, self.device)
+        return self._identity.worker(self.name, describe_device(self.device))
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         """Rebuild the weights unless they are there already, and score one shard.
@@ -104,21 +103,8 @@ class Held:
         return self._holds[1]
 
 
-def info_of(identity: Identity, name: str, device: torch.device) -> WorkerInfo:
-    """What a worker says of itself, having loaded what `identity` says."""
-    return WorkerInfo(
-        name=name,
-        device=_describe(device),
-        fingerprint=identity.fingerprint,
-        tasks=dict(identity.tasks),
-        block_sizes=identity.block_sizes,
-        outside_size=identity.outside_size,
-        checkpoints=dict(identity.checkpoints),
-        numerics=identity.numerics,
-    )
-
-
-def _describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
+    """A device for people, such as "cuda:0 (NVIDIA H200)"."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 _SECONDS = 180
+_T = TypeVar("_T")
 #: Connections that a proxy passes on first, for a client to find out whom it talks to.
 _WHOLE = 8
 
@@ -62,12 +64,13 @@ class RayHead:
         self._log.close()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = _SECONDS) -> None:
-    """Poll until it holds."""
+def wait_until(condition: Callable[[], _T], seconds: float = _SECONDS) -> _T:
+    """Poll until it holds; what it then gave."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.2)
+    return value
 
 
 def free_ports(number: int) -> list[int]:

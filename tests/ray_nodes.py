@@ -2,12 +2,12 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray_head import wait_until
 
 from benchmarks.nodes import NodeProcess, unseen
 
@@ -30,15 +30,8 @@ def nodes(count: int, hidden: Path, caches: Path) -> Iterator[list[Path]]:
         for folder in folders:  # one after the other: names of sockets are taken as they are found free
             started.append(NodeProcess(2, within=unseen(hidden), env={"LINES_SWEEP_CACHE": str(folder)}))
             started[-1].started()
-        _wait(1 + count)
+        wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) >= 1 + count, 60)
         yield folders
     finally:
         for node in started:
             node.stop()
-
-
-def _wait(count: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(node["Alive"] for node in ray.nodes()) < count:
-        assert time.monotonic() < deadline, "the nodes did not join"
-        time.sleep(0.1)

@@ -81,17 +81,7 @@ class ToyEvaluator:
         self.evaluated: list[EvalRequest] = []
 
     def info(self) -> WorkerInfo:
-        identity = IDENTITY
-        return WorkerInfo(
-            self.name,
-            "none",
-            identity.fingerprint,
-            dict(identity.tasks),
-            identity.block_sizes,
-            identity.outside_size,
-            dict(identity.checkpoints),
-            identity.numerics,
-        )
+        return IDENTITY.worker(self.name, "none")
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         self._die()

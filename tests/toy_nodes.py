@@ -80,13 +80,28 @@ class Nodes:
         self._cluster.remove_node(node, allow_graceful=False)
 
 
+_TESTS = Path(__file__).parent
+_TOYS = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
+
+
+@contextmanager
+def ray_for_toys(**resources: Any) -> Iterator[None]:
+    """A Ray of one node, joined by this process, whose workers find the toys."""
+    stay_on_loopback()
+    environment = {"env_vars": {"PYTHONPATH": _TOYS}}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, runtime_env=environment, **resources)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 @contextmanager
 def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
     """A head to which nodes can be added, joined by this process."""
     stay_on_loopback()
-    tests = str(Path(__file__).parent)
     cluster, before = Cluster(), os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([tests, str(Path(tests).parent)])
+    os.environ["PYTHONPATH"] = _TOYS
     try:
         cluster.add_node(include_dashboard=False, object_store_memory=_STORE, **head)
         ray.init(address=cluster.address, log_to_driver=False)

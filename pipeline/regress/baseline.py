@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.outcomes import packed, unpacked
 from pipeline.regress.snapshot import Row, Snapshot, snapshot_of
 from pipeline.report.data import Run
 from pipeline.storage.mirror import run_folder
+from pipeline.tables import write
 from search.intervals import Array
 from search.significance import is_binary
 from tasks.remote import is_url
@@ -52,11 +54,7 @@ def read_place(place: str) -> Snapshot:
 def write_baseline(snapshot: Snapshot, path: Path) -> None:
     """Write a baseline whole or not at all."""
     metadata = {_VERSION: str(BASELINE_VERSION).encode(), _ABOUT: json.dumps(snapshot.about).encode()}
-    table = pa.Table.from_pylist([_packed(row) for row in snapshot.rows], _SCHEMA.with_metadata(metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    write(path, map(_packed, snapshot.rows), _SCHEMA.with_metadata(metadata))
 
 
 def read_baseline(path: Path) -> Snapshot:
@@ -86,17 +84,13 @@ def read_baseline(path: Path) -> Snapshot:
 
 def _packed(row: Row) -> dict[str, Any]:
     bits = is_binary(row.outcomes_N)
-    packed = np.packbits(row.outcomes_N.astype(bool)) if bits else row.outcomes_N.astype("<f4")
     named = {name: getattr(row, name) for name in _NAMES}
-    return {**named, "n": len(row.outcomes_N), "bits": bits, "outcomes": packed.tobytes()}
+    data = packed(row.outcomes_N.astype(bool) if bits else row.outcomes_N)
+    return {**named, "n": len(row.outcomes_N), "bits": bits, "outcomes": data}
 
 
 def _unpacked(row: dict[str, Any]) -> Array:
-    packed = row["outcomes"]
-    if row["bits"]:
-        values_N = np.unpackbits(np.frombuffer(packed, np.uint8), count=row["n"]).astype(np.float64)
-    else:
-        values_N = np.frombuffer(packed, "<f4").astype(np.float64)
+    values_N = unpacked(row["outcomes"], row["bits"], row["n"]).astype(np.float64)
     if len(values_N) != row["n"]:
         raise ValueError(f"{row['arm']} on {row['task']} holds {len(values_N)} outcomes, not {row['n']}")
     return values_N

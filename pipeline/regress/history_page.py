@@ -10,6 +10,7 @@ from pipeline.report import render
 from pipeline.report.arms import PALETTE, SYMBOLS, Arm
 from pipeline.report.figure import Figure, panel, safe
 from pipeline.report.table import Table
+from pipeline.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ def write_history(history: History, out: Path) -> list[Path]:
     names = list(dict.fromkeys(run.about["name"] for run in history.runs))
     page = HistoryPage(", ".join(names), _figure(history), trend_table(history), history_table(history))
     out.parent.mkdir(parents=True, exist_ok=True)
-    html = render.write(out, render.html("history.html.j2", page=page))
-    return [html, render.write(out.with_suffix(".md"), render.markdown("history.md.j2", page=page))]
+    html = write_whole(out, render.html("history.html.j2", page=page))
+    return [html, write_whole(out.with_suffix(".md"), render.markdown("history.md.j2", page=page))]
 
 
 def _figure(history: History) -> Figure:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.regress.compare import Comparison, Regression
 from pipeline.regress.shown import named, numbers
-from pipeline.report import render
+from pipeline.whole_files import write_whole
 
 #: What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -32,7 +32,7 @@ def junit_error(place: str, cause: str) -> str:
 def write(path: Path, text: str) -> None:
     """Write whole or not at all, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    render.write(path, text)
+    write_whole(path, text)
 
 
 def _suite(name: str, tests: int, counts: dict[str, int]) -> ET.Element:

@@ -22,6 +22,7 @@ from pipeline.report.sweeps import sweeps
 from pipeline.report.table import Table
 from pipeline.report.tradeoff import tradeoff
 from pipeline.report.verdict import Verdict, verdicts
+from pipeline.whole_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def build(run: Path) -> tuple[Path, Path]:
     measure = Measure.read(run)
     page = _reward_page(measure) if is_soup(measure.run) else _page(measure)
     name = "soups" if isinstance(page, RewardPage) else "report"
-    html = render.write(run / "report.html", render.html(f"{name}.html.j2", page=page))
-    return html, render.write(run / "report.md", _markdown(f"{name}.md.j2", page))
+    html = write_whole(run / "report.html", render.html(f"{name}.html.j2", page=page))
+    return html, write_whole(run / "report.md", _markdown(f"{name}.md.j2", page))
 
 
 def summary(run: Path) -> Summary:

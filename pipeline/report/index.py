@@ -18,6 +18,7 @@ from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.table import Entry, Table
 from pipeline.report.verdict import Verdict, verdicts
 from pipeline.spec_exhibits import TableExhibit
+from pipeline.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def build_index(runs: Sequence[Path], folder: Path) -> tuple[Path, Path, Table]:
         ValueError: a table of a run is missing or of another schema version.
     """
     page = Index(folder.resolve().name, _named([_section(f"run-{i}", run, folder) for i, run in enumerate(runs, 1)]))
-    html = render.write(folder / "index.html", render.html("index.html.j2", page=page))
-    return html, render.write(folder / "index.md", render.markdown("index.md.j2", page=page)), page.overview()
+    html = write_whole(folder / "index.html", render.html("index.html.j2", page=page))
+    return html, write_whole(folder / "index.md", render.markdown("index.md.j2", page=page)), page.overview()
 
 
 def common_folder(runs: Sequence[Path]) -> Path:

@@ -3,7 +3,6 @@
 import re
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -35,13 +34,6 @@ def escape_markdown(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_|])", r"\\\1", " ".join(text.split()))
     return re.sub(r"\](?=[(\[:])", r"\\]", text)  # only these make a link: an interval keeps its plain brackets
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)
 
 
 @cache

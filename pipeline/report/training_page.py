@@ -13,6 +13,7 @@ from pipeline.report import render
 from pipeline.report.figure import Figure
 from pipeline.report.table import NONE, Entry, Table, decimal
 from pipeline.report.training import training_figures
+from pipeline.whole_files import write_whole
 
 #: Prompts of val whose completions are shown, evenly spread from the shortest to the longest.
 _SHOWN = 6
@@ -64,8 +65,8 @@ def build_training_report(folder: Path, title: str, names: Sequence[str]) -> tup
     policies = [_read(folder, name) for name in names]
     figures = training_figures({p.name: p.curve for p in policies})
     page = TrainingPage(title, policies, _results(policies), figures, [_samples(p) for p in policies])
-    html = render.write(folder / "report.html", render.html("training.html.j2", page=page))
-    return html, render.write(folder / "report.md", render.markdown("training.md.j2", page=page))
+    html = write_whole(folder / "report.html", render.html("training.html.j2", page=page))
+    return html, write_whole(folder / "report.md", render.markdown("training.md.j2", page=page))
 
 
 def _read(folder: Path, name: str) -> _Policy:

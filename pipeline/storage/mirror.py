@@ -17,6 +17,7 @@ from pipeline.storage import lease as leases
 from pipeline.storage.lease import Lease, Say
 from pipeline.storage.segments import FOLDER, Chain
 from pipeline.storage.shipper import Shipper
+from pipeline.whole_files import write_whole
 from tasks.cache import cache_root
 from tasks.remote import Place, check_url, is_url
 from tasks.remote_errors import RemoteError
@@ -166,18 +167,12 @@ def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:
         for name in _stamps(folder):  # of that run, made from its journal: not to be sent as this one's
             (folder / name).unlink()
         say(f"{folder}: the journal here is not what the store holds, which counts; it was put aside as {_ASIDE}")
-    _write(journal, log)
+    write_whole(journal, log)
     _remember(folder, chain)
 
 
 def _remember(folder: Path, chain: Chain) -> None:
-    _write(folder / _STATE, json.dumps({"chain": chain.id}).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_whole(folder / _STATE, json.dumps({"chain": chain.id}))
 
 
 @contextmanager
@@ -198,7 +193,7 @@ def _fetch(remote: Place, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log = _start(remote, Chain(remote, writer="", kept=_objects(folder) if again else None))
     if log:
-        _write(folder / FILE_NAME, log)
+        write_whole(folder / FILE_NAME, log)
     for name, info in remote.entries().items():
         if name.startswith(f"{FOLDER}/") or name in (FILE_NAME, leases.NAME) or not _inside(name):
             continue

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 
-from pipeline.append_log import Record
+from pipeline.append_log import Record, lines_of
 from tasks.remote import Place
 from tasks.sealed import DamagedError, seal, unseal
 from tasks.shared import shared_cache, tolerated
@@ -66,7 +66,7 @@ class SharedRecords:
 
 
 def _sealed(records: Iterable[Record]) -> bytes:
-    return seal(b"".join(json.dumps(r, separators=(",", ":")).encode() + b"\n" for r in records))
+    return seal(lines_of(records))
 
 
 def _records(name: str, data: bytes) -> list[Record]:

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.pool import describe
-from pipeline.ray_pool import ActorShape
+from pipeline.room import ActorShape
 from pipeline.train.display import Job, Told
 
 _J = TypeVar("_J", bound=Job)

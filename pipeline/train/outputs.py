@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.merging.writing import write_safetensors
 from pipeline.tables import write
+from pipeline.whole_files import write_whole
 
 CHECKPOINT, RESULT, LOG = "checkpoint.safetensors", "train.json", "log.parquet"
 #: Left by a run that was stopped before its first checkpoint; it starts anew over them.
@@ -133,9 +134,7 @@ def write_log(folder: Path, state: State) -> None:
 
 def finish(folder: Path, result: Mapping[str, Any]) -> None:
     """Mark the model as finished: the last file that is written, after which the checkpoint is not needed."""
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(folder / RESULT)
+    write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.report.data import Candidate, Run
-
-#: What a run is not known by: where it was executed, what its report opens with, and what is held against it later.
-_ASIDE = ("resources", "exhibits", "regress")
+from pipeline.spec import NOT_OF_THE_RESULT
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def read_picture(tables: Path) -> Picture:
     """Read a folder of tables."""
     run = Run.read(tables)
     said = run.provenance
-    spec = {key: value for key, value in said["spec"].items() if key not in _ASIDE}
+    spec = {key: value for key, value in said["spec"].items() if key not in NOT_OF_THE_RESULT}
     data = {task["name"]: task["fingerprint"] for task in said["tasks"]}
     return Picture(
         run=_hash([spec, said["fingerprint"], data]),

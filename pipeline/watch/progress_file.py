@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.driver import Progress
+from pipeline.progress import Rate
+from pipeline.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 FILE_NAME = "progress.json"
@@ -47,35 +49,31 @@ class ProgressFile:
         """Write nothing yet."""
         self._path = folder / FILE_NAME
         self._written = 0.0
-        self._first: tuple[float, int] | None = None
+        self._rate = Rate()
         self._works = True
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a step of the driver."""
         now = time.monotonic()
-        if self._first is None and progress.shards_evaluated:
-            self._first = now, progress.shards_evaluated
+        rate = self._rate.after(progress)
         if self._works and now - self._written >= _EVERY:
             self._written = now
-            self._write(progress, now)
+            self._write(progress, rate)
 
     def remove(self) -> None:
         """Take the file away, once there is no more to say."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _write(self, progress: Progress, now: float) -> None:
-        since, first = self._first or (now, 0)
+    def _write(self, progress: Progress, rate: float) -> None:
         said = {
             "time": time.time(),
             "from_cache": progress.from_cache,
             "devices": {worker.name: worker.device for worker in progress.workers},
-            "rate": (progress.shards_evaluated - first) / (now - since) if now > since else 0.0,
+            "rate": rate,
         }
-        partial = self._path.with_name(FILE_NAME + ".partial")
         try:
-            partial.write_text(json.dumps(said), encoding="utf-8")
-            partial.replace(self._path)
+            write_whole(self._path, json.dumps(said))
         except OSError as error:
             self._works = False
             log.warning("%s cannot be written, so that a dashboard shows less: %s", self._path, error)

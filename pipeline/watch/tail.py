@@ -1,11 +1,10 @@
 """A journal that is still written, read on from where the last reading ended: never the same byte twice, no lock."""
 
-import json
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.append_log import Record
+from pipeline.append_log import Record, parse_line
 from pipeline.journal import FILE_NAME, History, Key, take_record
 from pipeline.messages import Failure, ShardScore
 
@@ -47,23 +46,23 @@ class Seen:
 
     Attributes:
         history: as `read_history` gives it.
-        failures: those that stand, by request, the newest last.
         work: worker -> what it did.
         latest: the last answers, the newest last.
     """
 
     history: History = field(default_factory=History)
-    failures: dict[Key, Failure] = field(default_factory=dict)
     work: dict[str, Work] = field(default_factory=dict)
     latest: deque[ShardScore | Failure] = field(default_factory=lambda: deque(maxlen=_LATEST))
+
+    @property
+    def failures(self) -> dict[Key, Failure]:
+        """Those that stand, by request, the newest last."""
+        return self.history.answers.failures
 
     def take(self, record: Record, path: Path) -> None:
         """Add the next record."""
         answer = take_record(self.history, record, path)
         if answer is not None:
-            self.failures.pop(answer.request.key, None)
-            if isinstance(answer, Failure):
-                self.failures[answer.request.key] = answer
             self.work.setdefault(answer.worker, Work()).add(answer)
             self.latest.append(answer)
 
@@ -111,9 +110,6 @@ class Tail:
 
 def _record(path: Path, line: bytes) -> Record:
     try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or "record" not in record:
-        raise ValueError(f"{path}: a line is damaged: {line[:80]!r}")
-    return record
+        return parse_line(line)
+    except ValueError as error:
+        raise ValueError(f"{path}: a line is damaged: {line[:80]!r}") from error

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from toy import IDENTITY, ToyEvaluator, toy_spec
+from toy_nodes import ray_for_toys
 
-from pipeline.cluster import stay_on_loopback
 from pipeline.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool, Pool
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.run import run
 
 MakePool = Callable[..., Pool]
@@ -29,12 +29,8 @@ def make_toy(name: str, **toy: Any) -> ToyEvaluator:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    tests = str(Path(__file__).parents[1])
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
-    stay_on_loopback()
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    yield
-    ray.shutdown()
+    with ray_for_toys(num_cpus=4):
+        yield
 
 
 @pytest.fixture(params=["local", "ray"])

@@ -1,7 +1,6 @@
 """StagedPool keeps the contract of pools on LocalPool and on Ray: every request is answered once, whoever is killed."""
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -9,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from toy import IDENTITY
+from toy_nodes import ray_for_toys
 from toy_stages import TASKS, ToyReward, ToyWriter
 
-from pipeline.cluster import staged_shapes, stay_on_loopback
+from pipeline.cluster import staged_shapes
 from pipeline.completion_cache import CompletionCache
 from pipeline.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.pool import LocalPool
-from pipeline.ray_pool import ActorShape, RayPool, WorkersLostError
+from pipeline.pool import LocalPool, WorkersLostError
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.spec_resources import Resources
 from pipeline.staged_pool import StagedPool
 
@@ -37,13 +37,9 @@ def make_reward(name: str, **toy: Any) -> ToyReward:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    tests = str(Path(__file__).parents[1])
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])}}
-    stay_on_loopback()
     # A GPU that nobody looks for: what is shared out is a number.
-    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    yield
-    ray.shutdown()
+    with ray_for_toys(num_cpus=4, num_gpus=1):
+        yield
 
 
 def local_pool() -> StagedPool:

@@ -3,12 +3,11 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from ray_head import wait_until
 from small_run import Lines
 from toy_nodes import cluster_of_nodes
 
@@ -34,19 +33,12 @@ pool.wait()
 """
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
-
-
 def test_sigterm_ends_a_run_as_ctrl_c_does_and_the_same_command_goes_on(lines: Lines, tmp_path: Path) -> None:
     spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"
     main = "from pipeline.cli import main; main()"
     words = [sys.executable, "-c", main, "run", str(spec), "--out", str(folder), "--no-cache"]
     command = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    wait_until(lambda: command.poll() is not None or (folder.exists() and len(read_history(folder).answers) >= 2))
+    wait_until(lambda: command.poll() is not None or (folder.exists() and len(read_history(folder).answers) >= 2), 120)
     children = psutil.Process(command.pid).children(recursive=True)
     command.send_signal(signal.SIGTERM)
     _, said = command.communicate(timeout=120)
@@ -63,8 +55,8 @@ def test_workers_of_a_driver_that_is_killed_end(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     with cluster_of_nodes({"num_cpus": 1}) as nodes:
         driver = subprocess.Popen([sys.executable, "-c", _DRIVER, nodes.address, str(file)])
-        wait_until(lambda: driver.poll() is not None or (file.exists() and file.read_text()))
+        wait_until(lambda: driver.poll() is not None or (file.exists() and file.read_text()), 120)
         worker = psutil.Process(int(file.read_text()))
         driver.kill()
         driver.wait()
-        wait_until(lambda: not worker.is_running())
+        wait_until(lambda: not worker.is_running(), 120)

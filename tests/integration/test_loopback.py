@@ -11,8 +11,9 @@ from toy import IDENTITY, ToyEvaluator
 from pipeline.cluster import local_ray
 from pipeline.ledger import Ledger
 from pipeline.messages import ShardScore
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 
 
 @pytest.mark.cluster

@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
+from ray_head import wait_until
 from small_run import Lines
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
@@ -25,21 +27,14 @@ from pipeline.ledger import Ledger
 from pipeline.messages import Failure
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
-from pipeline.ray_metrics import RayMetrics, exporters
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_metrics import RayMetrics
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.run import run
 
 ROOT = Path(__file__).parents[2]
 ZERO = Recipe.make("zero")
-
-
-def until(found: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.2)
-    return value
 
 
 def fetched(url: str) -> str:
@@ -100,7 +95,7 @@ def test_a_run_is_followed_from_before_its_start_to_its_end(dashboard: Dashboard
             seen.append((dashboard.state["state"], dashboard.state["done"]))
 
     run(make_plan(toy_spec()), IDENTITY, tmp_path / "run", lambda: LocalPool(Slow("w")), None, note)
-    until(lambda: dashboard.state["state"] == "finished" and dashboard.state["figures"])
+    wait_until(lambda: dashboard.state["state"] == "finished" and dashboard.state["figures"], 120)
     done = [count for state, count in seen if state == "running"]
     assert done == sorted(done) and len(set(done)) >= 2, f"it advances: {seen}"
     proposals = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").open()]
@@ -112,7 +107,7 @@ def test_a_run_is_followed_from_before_its_start_to_its_end(dashboard: Dashboard
 
 
 def test_ctrl_c_ends_it_quietly(dashboard: Dashboard) -> None:
-    until(lambda: dashboard.state)
+    wait_until(lambda: dashboard.state, 120)
     dashboard.process.send_signal(2)
     output = dashboard.process.communicate(timeout=60)[0]
     assert dashboard.process.returncode == 0 and "Traceback" not in output
@@ -203,7 +198,7 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
     (folder / "journal.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
 
     def end() -> None:
-        until(lambda: any((tmp_path / "wandb").glob("offline-run-*/*.wandb")))
+        wait_until(lambda: any((tmp_path / "wandb").glob("offline-run-*/*.wandb")), 120)
         (folder / "journal.jsonl").write_bytes(whole)
 
     ending = threading.Thread(target=end)
@@ -212,7 +207,7 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
     ending.join()
     assert status == 0 and "mirrored, not finished" in output, output
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    records = until(lambda: ended(path) and list(wandb_records(path)))
+    records = wait_until(lambda: ended(path) and list(wandb_records(path)), 120)
     (started,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert started.display_name == "toy" and started.project == "lines"
     assert {item.key for item in started.config.update} >= {"spec", "fingerprint"}
@@ -255,13 +250,14 @@ def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
         worker = replace(ToyEvaluator("worker-0").info(), device="cpu (a processor, 2 threads)")
         latest = [replace(score, seconds=(0.25, 0.5)), Failure(score.request, "lost", "gone", "worker-0")]
         metrics(Progress(from_cache=2, latest=latest, workers=[worker]))
-        (where,) = exporters()
+        (node,) = ray.nodes()
+        where = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
 
         def exported() -> str:
             text = fetched(f"http://{where}/metrics")
             return text if "ray_lines_sweep_shard_seconds_bucket" in text else ""
 
-        text = until(exported)
+        text = wait_until(exported, 120)
     answers = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").open()]
     scored = sum(record["record"] == "score" for record in answers)
     assert value(text, "shards_total", "toy") == scored > 100

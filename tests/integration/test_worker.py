@@ -19,8 +19,9 @@ from pipeline.loading import prepare
 from pipeline.messages import ShardScore, WorkerInfo
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
-from pipeline.ray_pool import ActorShape, RayPool
+from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
+from pipeline.room import ActorShape
 from pipeline.run import run
 from pipeline.spec import RunSpec
 from pipeline.spec_load import parse_spec

@@ -10,3 +10,19 @@ from toy_run import build_run
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; read only, except for the report's own two files."""
     return build_run().write(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a small PPO stands on: a base model, prompts and rewards."""
+    from small_ppo import write_ground  # transformers: not for other tests
+
+    return write_ground(tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture(scope="module")
+def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small PPO whose SFT model is made."""
+    from small_ppo import begin
+
+    return begin(tmp_path_factory.mktemp("begun"), ground)

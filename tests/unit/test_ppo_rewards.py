@@ -7,23 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_ppo import begin, write_ground
 
 from pipeline.train.language.data import prompt_ids
 from pipeline.train.language.measure import centring_of, judge, saturation
 from pipeline.train.language.rewards import Batches, Centring, Completion, RewardModule, Scorer
 from tasks.language.base import Prompt, Sample
 from tasks.language.models import load_tokenizer
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ground(tmp_path_factory.mktemp("ground"))
-
-
-@pytest.fixture(scope="module")
-def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun"), ground)
 
 
 class Echo:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_ppo import begin, ignore, read_ppo, stages, stop, stopping, write_ground
+from small_ppo import ignore, read_ppo, stages, stop, stopping
 from tiny_language import TEMPLATE
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
@@ -22,16 +22,6 @@ from pipeline.train.language.models import one_device
 from pipeline.train.language.sft import example, rate, train_sft
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ground(tmp_path_factory.mktemp("ground"))
-
-
-@pytest.fixture(scope="module")
-def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun"), ground)
 
 
 def test_sft_learns_from_the_reference_alone(ground: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from small_ppo import begin, ignore, policy, read_ppo, result, stages, stop, stopping, table, train, write_ground
+from small_ppo import ignore, policy, read_ppo, result, stages, stop, stopping, table, train
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from pipeline.policy_log import TRAINING
@@ -35,16 +35,6 @@ def _little_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ground(tmp_path_factory.mktemp("ground"))
-
-
-@pytest.fixture(scope="module")
-def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun"), ground)
 
 
 def test_ppo_makes_each_step_of_the_optimiser_and_learns_factors_alone(
