@@ -1,6 +1,6 @@
 """Proves that every request is handed out once, whoever asks, and that a worker stays with the candidate it holds."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from operations import operations
 
@@ -87,7 +87,6 @@ class Slow:
             self.order = [r.recipe_id, *(c for c in self.order if c != r.recipe_id)]
 
     def take(self, worker: str) -> EvalRequest | None:
-        self.order = [c for c in self.order if any(r.recipe_id == c for r in self.pending)]
         if not self.order:
             return None
         mine = self.held.get(worker)
@@ -98,6 +97,7 @@ class Slow:
         self.held[worker] = chosen
         request = next(r for r in self.pending if r.recipe_id == chosen)
         self.pending.remove(request)
+        self.order = [c for c in self.order if any(r.recipe_id == c for r in self.pending)]
         return request
 
     def forget(self, worker: str) -> None:
@@ -109,6 +109,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
+@example([("put", 0), ("put", 1), ("take", 0), ("put", 0), ("take", 1), ("take", 2)]).via("a comes again, behind b")
 def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
     queue, slow = RequestQueue(), Slow()
     last: dict[str, list[EvalRequest]] = {}
