@@ -32,8 +32,7 @@ class CompletionCache:
         self._known: dict[_Key, Completions] = {}
         self._unwritten: list[Completions] = []
         self._shared = SharedRecords(f"completions/{name}", _TOGETHER)
-        for record in chain(read_records(self._path), self._shared.read()):
-            found = _parse(record)
+        for found in chain(map(_parse, read_records(self._path)), self._shared.read(_parse)):
             self._known[_key(found.request)] = found
 
     def get(self, request: EvalRequest) -> Completions | None:

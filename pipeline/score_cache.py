@@ -44,10 +44,8 @@ class ScoreCache:
         self._unwritten: dict[_Key, ShardScore] = {}
         self._said: set[_Key] = set()
         self._shared = SharedRecords(f"scores/{self._path.stem}", _TOGETHER)
-        for record in chain(read_records(self._path), self._shared.read()):
-            data, answer = record.pop("data"), parse_answer(record.pop("record"), record)
-            assert isinstance(answer, ShardScore)
-            self._know({_key(answer.request, data): answer})
+        for key, score in chain(map(_parse, read_records(self._path)), self._shared.read(_parse)):
+            self._know({key: score})
 
     def get(self, request: EvalRequest) -> ShardScore | None:
         """The answer to `request`, if it is known; that of a reward only where one of the run's has the completions."""
@@ -86,6 +84,13 @@ class ScoreCache:
 
 def _record(key: _Key, score: ShardScore) -> Record:
     return {**answer_record(score), "data": key[1]}
+
+
+def _parse(record: Record) -> tuple[_Key, ShardScore]:
+    answer = parse_answer(record["record"], record)
+    if not isinstance(answer, ShardScore):
+        raise TypeError(f"expected a score, got a {record['record']}")
+    return _key(answer.request, record["data"]), answer
 
 
 def _key(request: EvalRequest, data: str) -> _Key:

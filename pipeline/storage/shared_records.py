@@ -1,16 +1,17 @@
 """Records that runs on many machines share: objects of the shared cache, each written once under a name of its own."""
 
-import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from pipeline.append_log import Record, lines_of
+from pipeline.append_log import Record, lines_of, parse_line
 from tasks.remote import Place
 from tasks.sealed import DamagedError, seal, unseal
 from tasks.shared import shared_cache, tolerated
 
 #: So many objects are made one by whoever reads them next.
 _MANY = 32
+T = TypeVar("T")
 
 
 class SharedRecords:
@@ -21,30 +22,37 @@ class SharedRecords:
         self._folder, self._together = folder, together
         self._unwritten: list[Record] = []
 
-    def read(self) -> Iterator[Record]:
-        """All that was ever added and is not damaged, in no particular order; some of it may come twice."""
+    def read(self, parse: Callable[[Record], T]) -> Iterator[T]:
+        """All that was ever added and is not damaged, in no particular order; some of it may come twice.
+
+        Args:
+            parse: makes of a record what it stands for; an object with a record that it cannot read is damaged.
+        """
         place = shared_cache("read")
-        found: list[Record] = []
+        found: list[T] = []
         if place is not None:
             with tolerated("read", place.url):
-                found = self._read(place)
+                found = self._read(place, parse)
         yield from found
 
-    def _read(self, place: Place) -> list[Record]:
+    def _read(self, place: Place, parse: Callable[[Record], T]) -> list[T]:
         names = list(place.entries(self._folder))
         records: list[Record] = []
+        parsed: list[T] = []
         whole = []
         for name, data in place.read_many(names).items():
             if data is not None:  # None: another has made one object of it and others meanwhile
                 with tolerated("read", place.url):
-                    records += _records(f"{place.url}/{name}", data)
+                    some = _records(f"{place.url}/{name}", data)
+                    parsed += _parsed(f"{place.url}/{name}", some, parse)
+                    records += some
                     whole.append(name)
         if len(whole) > _MANY and shared_cache("write"):
             with tolerated("write", place.url):
                 # Written before those are deleted: whatever two that do this at once delete, each of them has written.
                 place.create(self._new_name(), _sealed(records))
                 place.delete(whole)
-        return records
+        return parsed
 
     def add(self, records: Iterable[Record]) -> None:
         """Keep records, written once there are enough of them."""
@@ -71,6 +79,14 @@ def _sealed(records: Iterable[Record]) -> bytes:
 
 def _records(name: str, data: bytes) -> list[Record]:
     try:
-        return [json.loads(line) for line in unseal(data)[1].splitlines()]
+        return [parse_line(line) for line in unseal(data)[1].splitlines()]
     except ValueError as error:
         raise DamagedError(f"{name}: {error}") from error
+
+
+def _parsed(name: str, records: Iterable[Record], parse: Callable[[Record], T]) -> list[T]:
+    """Whoever may write to the shared cache may have written anything."""
+    try:
+        return [parse(record) for record in records]
+    except Exception as error:
+        raise DamagedError(f"{name}: a record in it cannot be read ({type(error).__name__}: {error})") from error

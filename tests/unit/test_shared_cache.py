@@ -1,6 +1,8 @@
 """Proves that a shared cache saves work where it is whole, and is told of once and passed over where it is not."""
 
+import json
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from pipeline.storage import shared_records
 from pipeline.storage.shared_records import SharedRecords
 from tasks.cache import cache_root, cached
 from tasks.remote import Place
+from tasks.sealed import seal
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
@@ -88,13 +91,34 @@ def test_a_damaged_object_of_scores_is_left_out_with_a_warning(
     assert len(known) == 1 and known[0].stats == SCORE.stats and name in caplog.text
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"record": "score", "data": "d"},
+        {"record": "score", "data": "d", "request": []},
+        {"record": "failure", "data": "d", "request": [RECIPE.to_json(), "i", "cats", "val", 0, 0, 1], "kind": "k"},
+        {"no": "record"},
+    ],
+)
+def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
+    shared: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: dict[str, object]
+) -> None:
+    """As whoever may write to the cache can leave it there."""
+    cache = ScoreCache(tmp_path / "a", IDENTITY)
+    cache.add([SCORE])
+    cache.flush()
+    name = next(names(shared)).rpartition("/")[0] + "/other.jsonl"
+    shared.write(name, seal(json.dumps(record).encode() + b"\n"))
+    assert ScoreCache(tmp_path / "b", IDENTITY).get(REQUEST) is not None and name in caplog.text
+
+
 def test_many_objects_become_one_and_nothing_is_lost(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_records, "_MANY", 3)
     for i in range(5):
         records = SharedRecords("scores/x", together=1)
         records.add([{"record": "score", "number": i}])
     for _ in range(2):
-        assert sorted(r["number"] for r in SharedRecords("scores/x", together=1).read()) == list(range(5))
+        assert sorted(SharedRecords("scores/x", together=1).read(itemgetter("number"))) == list(range(5))
         assert len(list(names(shared))) == 1
 
 
