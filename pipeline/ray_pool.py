@@ -203,6 +203,7 @@ class RayPool(Generic[Q, A]):
             actor.silent = time.monotonic()
         jobs = self._crew.take_back(actor)
         self._place(actor)
+        self._queue.forget(actor.name)  # else its candidate would count as in good hands, and be left to it
         self._again(actor, jobs, _LIGHT, error)
 
     def _lose(self, actor: Actor[Q], error: RayError) -> None:

@@ -91,6 +91,22 @@ def test_a_node_that_joins_in_mid_run_gets_work_and_one_that_is_killed_costs_not
         assert disturbed == undisturbed, table
 
 
+def test_what_a_killed_node_was_asked_is_answered_before_ray_gives_it_up(nodes: Nodes) -> None:
+    """Ray takes seconds for that; meanwhile the others have candidates of their own, which must not come first."""
+    node = nodes.add(num_cpus=1)
+    pool = Noted(functools.partial(NodeToy, delay=0.3), AUTO)
+    pool.submit(requests(60))
+    loaded(pool, 2)
+    (victim,) = (actor for actor in pool._crew.actors if actor.node == node.node_id)
+    asked = {job.request.key for job in victim.outstanding.values() if job is not None}
+    nodes.remove(node)
+    deadline = time.monotonic() + LONG
+    while not asked <= {a.request.key for a in pool.answers} and time.monotonic() < deadline:
+        pool.wait(timeout=1.0)
+    assert asked and victim in pool._crew.actors, "it has not been given up yet"
+    pool.close()
+
+
 def test_what_a_slow_node_was_given_is_stolen(nodes: Nodes, tmp_path: Path) -> None:
     with nodes.joined(num_cpus=1, env_vars={"TOY_SLOW": str(tmp_path / "asleep")}):
         pool = Noted(functools.partial(NodeToy, delay=0.3), AUTO)
