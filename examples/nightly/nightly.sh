@@ -24,11 +24,12 @@ if [ $status = 0 ]; then
   [ -e baseline.parquet ] || cp "history/$night.parquet" baseline.parquet
   lines regress "runs/$night" --baseline baseline.parquet --spec "$spec" \
     --markdown regress.md --junit regress.xml || status=$?
-  lines history history/*.parquet --out history.html
+  lines history history/*.parquet --out history.html || echo "no history: see above"
 fi
 
 # Where a message goes out: ON_REGRESSION is a command, such as `mail -s nightly you@example.org`, that reads it.
 if [ $status != 0 ] && [ -n "${ON_REGRESSION:-}" ]; then
-  { echo "status $status, $PWD/logs/$night.log"; [ $status = 1 ] && cat regress.md; } | bash -c "$ON_REGRESSION"
+  { echo "status $status, $PWD/logs/$night.log"; if [ $status = 1 ]; then cat regress.md; fi; } |
+    bash -c "$ON_REGRESSION" || echo "no message went out: $ON_REGRESSION"
 fi
 exit $status

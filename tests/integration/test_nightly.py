@@ -49,6 +49,43 @@ def test_the_script_works_a_night_keeps_it_and_reports_a_regression(
     assert busy.returncode == 2 and "still running" in busy.stderr
 
 
+STUB = """#!/bin/sh
+echo "$1" >> "$HOME/calls"
+case $1 in
+  run) exit "$RUN" ;;
+  baseline) touch "$4" ;;
+  regress) echo "what regressed" > regress.md; exit "$REGRESS" ;;
+  history) exit "$HISTORY" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("run", "regress", "history", "command", "status", "told"),
+    [
+        (0, 0, 0, "cat > $HOME/told", 0, None),
+        (0, 0, 2, "cat > $HOME/told", 0, None),
+        (0, 1, 2, "cat > $HOME/told", 1, "what regressed"),
+        (0, 2, 0, "cat > $HOME/told", 2, "status 2"),
+        (1, 0, 0, "cat > $HOME/told", 2, "status 2"),
+        (0, 1, 0, "no-such-command", 1, None),
+        (0, 2, 0, "", 2, None),
+    ],
+)
+def test_the_script_s_status_is_that_of_the_comparison_whatever_else_fails(
+    tmp_path: Path, run: int, regress: int, history: int, command: str, status: int, told: str | None
+) -> None:
+    """With a stand-in for `lines`, which ends as it is told to."""
+    (tmp_path / "lines").write_text(STUB)
+    (tmp_path / "lines").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "ON_REGRESSION": command}
+    env |= {"RUN": str(run), "REGRESS": str(regress), "HISTORY": str(history)}
+    night = bash(f"{EXAMPLE / 'nightly.sh'} spec.yaml kept", tmp_path, env)
+    assert night.returncode == status, night.stdout + night.stderr
+    message = tmp_path / "told"
+    assert (told in message.read_text()) if told else not message.exists()
+
+
 def test_the_steps_of_the_workflow_work(lines: Lines, shell: dict[str, str], tmp_path: Path) -> None:
     workflow = yaml.safe_load((EXAMPLE / "github-workflow.yml").read_text())
     steps = {s["name"]: s["run"] for s in workflow["jobs"]["benchmark"]["steps"] if "run" in s}
