@@ -1,11 +1,12 @@
 """The command `lines regress`: a run held against a baseline, for people and for continuous integration."""
 
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.people import console, errors_for_people
+from pipeline.people import console, errors_for_people, plain
 from pipeline.spec_load import load_spec, parse_spec
 from pipeline.spec_regress import Regress
 
@@ -49,10 +50,13 @@ def regress(
         try:
             mine = read_place(run)
             found = compare(mine, read_place(baseline), _thresholds(mine, spec), Leave(only_common, same_samples))
-        except (ValueError, OSError) as error:
+        except Exception as error:
             if junit is not None:
                 write(junit, junit_error(run, str(error)))
-            raise
+            if isinstance(error, ValueError | OSError):
+                raise
+            traceback.print_exc()
+            raise typer.Exit(2) from error  # Python's 1 would say that something regressed
         _tell(found, markdown)
         if junit is not None:
             write(junit, as_junit(found))
@@ -72,7 +76,7 @@ def _tell(found: "Regression", markdown: str | None) -> None:
     from pipeline.terminal import rendered
 
     if markdown == "-":
-        typer.echo(as_markdown(found))
+        typer.echo(plain(as_markdown(found)))
         return
     console.print(rendered(table(found)))
     for said in sentences(found):

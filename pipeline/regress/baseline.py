@@ -1,6 +1,8 @@
 """A baseline in one small file: what a run came to, packed; and either kind of place read alike."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tasks.remote import is_url
 #: Raised by one whenever the file changes its form.
 BASELINE_VERSION = 1
 SUFFIX = ".parquet"
-_VERSION, _ABOUT = b"lines_sweep.baseline_version", b"lines_sweep.about"
+_VERSION, _ABOUT, _DIGEST = b"lines_sweep.baseline_version", b"lines_sweep.about", b"lines_sweep.digest"
 _SCHEMA = pa.schema(
     [pa.field(name, pa.string(), False) for name in ("arm", "kind", "group", "control_of", "recipe_id", "recipe")]
     + [pa.field(name, pa.string(), False) for name in ("task", "role", "metric")]
@@ -53,8 +55,9 @@ def read_place(place: str) -> Snapshot:
 
 def write_baseline(snapshot: Snapshot, path: Path) -> None:
     """Write a baseline whole or not at all."""
-    metadata = {_VERSION: str(BASELINE_VERSION).encode(), _ABOUT: json.dumps(snapshot.about).encode()}
-    write(path, map(_packed, snapshot.rows), _SCHEMA.with_metadata(metadata))
+    about, rows = json.dumps(snapshot.about).encode(), [_packed(row) for row in snapshot.rows]
+    metadata = {_VERSION: str(BASELINE_VERSION).encode(), _ABOUT: about, _DIGEST: _digest(about, rows)}
+    write(path, rows, _SCHEMA.with_metadata(metadata))
 
 
 def read_baseline(path: Path) -> Snapshot:
@@ -67,19 +70,29 @@ def read_baseline(path: Path) -> Snapshot:
         raise ValueError(f"{path}: there is no such file: `lines baseline set RUN {path}` makes a baseline of a run")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: damaged, or no Parquet file: {error}") from error
     metadata = table.schema.metadata or {}
-    version = metadata.get(_VERSION, b"none").decode()
+    version = metadata.get(_VERSION, b"none").decode(errors="replace")
     if version != str(BASELINE_VERSION):
         hint = "make it anew" if version.isdigit() else "it is another Parquet file"
         raise ValueError(f"{path}: baseline version {version}, this program reads {BASELINE_VERSION}: {hint}")
     try:
         parts = table.cast(_SCHEMA).to_pylist()
+        if _digest(metadata[_ABOUT], parts) != metadata[_DIGEST]:
+            raise ValueError("its content is not what was written")
         rows = tuple(Row(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
         return Snapshot(str(path), json.loads(metadata[_ABOUT]), rows)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: damaged: {error}; make the baseline anew") from error
+
+
+def _digest(about: bytes, rows: Sequence[dict[str, Any]]) -> bytes:
+    """Of all that is read: a changed bit of an outcome would be another outcome."""
+    state = hashlib.blake2b(about, digest_size=16)
+    for row in rows:
+        state.update(repr([row[name] for name in _SCHEMA.names]).encode())
+    return state.hexdigest().encode()
 
 
 def _packed(row: Row) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.regress.pairs import Leave, changes, paired
 from pipeline.regress.snapshot import Key, Snapshot
 from pipeline.spec_regress import Regress
 from search.intervals import Array, Cell, Interval, paired_difference
-from search.significance import detectable, holm, is_binary, mcnemar, sign_flip
+from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
 
 Verdict = Literal["regressed", "improved", "equal", "no evidence"]
+#: What floating point adds to a mean must not decide whether a threshold is reached.
+_DIGITS = 12
 VERDICTS: tuple[Verdict, ...] = ("regressed", "improved", "equal", "no evidence")
 
 
@@ -106,9 +108,10 @@ def _comparison(
     p, adjusted, test, level = tested
     (arm, role, task), now_N, before_N = key, run.mean_N(key), baseline.mean_N(key)
     tolerance, minimum = regress.threshold(arm, task)
-    difference = paired_difference([Cell(task, now_N, before_N)], level=1 - regress.level)
-    now, before = float(now_N.mean()), float(before_N.mean())
-    verdict = _verdict(difference, adjusted <= regress.level, tolerance)
+    difference = _settled(paired_difference([Cell(task, now_N, before_N)], level=1 - regress.level))
+    now, before = (round(float(mean_N.mean()), _DIGITS) for mean_N in (now_N, before_N))
+    least = min(difference.low, 0.0 if _same(run, baseline, key) else -unseen(now_N, before_N, regress.level))
+    verdict = _verdict(difference.value, least, adjusted <= regress.level, tolerance)
     if minimum is not None and now < minimum:
         verdict = "regressed"
     mine, its = run.cells[key], baseline.cells[key]
@@ -118,10 +121,20 @@ def _comparison(
     return Comparison(arm, role, task, metric, *numbers, tolerance, minimum, recipes, verdict)
 
 
-def _verdict(difference: Interval, significant: bool, tolerance: float) -> Verdict:
-    if significant and difference.value < -tolerance:
+def _same(run: Snapshot, baseline: Snapshot, key: Key) -> bool:
+    """Whether they are the same models, evaluated in the same way: beyond these samples they do not differ either."""
+    weights = [{group: row.recipe_id for group, row in place.cells[key].items()} for place in (run, baseline)]
+    return weights[0] == weights[1] and run.about["numerics"] == baseline.about["numerics"]
+
+
+def _settled(difference: Interval) -> Interval:
+    return replace(difference, value=round(difference.value, _DIGITS))
+
+
+def _verdict(value: float, least: float, significant: bool, tolerance: float) -> Verdict:
+    if significant and value < -tolerance:
         return "regressed"
-    if significant and difference.value > tolerance:
+    if significant and value > tolerance:
         return "improved"
-    # A loss of more than the tolerance is excluded by the interval, or it is not.
-    return "equal" if difference.low >= -tolerance else "no evidence"
+    # A loss of more than the tolerance is excluded by these samples, or it is not.
+    return "equal" if least >= -tolerance else "no evidence"

@@ -75,7 +75,8 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
 
 def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
     """The mean over tasks of equal weight; of a task that an arm has in several roles, as a target."""
-    keys = [key for key in run.cells if key[0] == arm and metric in key[1:]]
+    place = 1 if metric in _ROLES else 2
+    keys = [key for key in run.cells if key[0] == arm and key[place] == metric]
     if metric not in _ROLES and any(role == "target" for _, role, _ in keys):
         keys = [key for key in keys if key[1] == "target"]
     return mean_interval([Cell(key[2], run.mean_N(key)) for key in keys]) if keys else None

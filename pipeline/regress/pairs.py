@@ -97,7 +97,7 @@ def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
         label = {"checkpoints": "checkpoint ", "versions": ""}[what]
         found += [f"{label}{line}" for line in _differing(earlier.about[what], later.about[what])]
     found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
-    if not found and earlier.about["numerics"] != later.about["numerics"]:
+    if earlier.about["numerics"] != later.about["numerics"]:
         found.append(f"numerics {earlier.about['numerics']} → {later.about['numerics']}")
     return found + [f"spec.{line}" for line in _differing(_told_spec(earlier), _told_spec(later))]
 

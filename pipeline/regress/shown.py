@@ -25,7 +25,7 @@ def table(found: Regression) -> Table:
         f"Means on test, paired by sample; {1 - found.level:.0%} intervals of the difference by bootstrap; p: exact "
         f"McNemar for outcomes of 0 and 1, else sign flips; adjusted by Holm over all {len(found.comparisons)} "
         f"comparisons of this call. Regressed: adjusted p at most {found.level:g} and worse by more than tolerance, "
-        "or below the minimum. Equal: the interval excludes a loss beyond the tolerance. No evidence: it does not; "
+        "or below the minimum. Equal: these samples exclude a loss beyond the tolerance. No evidence: they do not; "
         "detectable is the smallest change that this test would find four times in five."
     )
     columns = ("arm", "task", "baseline", "now", "difference", "p, adjusted", "tolerance", "detectable", "verdict")

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.report.data import Candidate, Run
 from search.intervals import Array
@@ -110,6 +111,15 @@ def snapshot_of(run: Run, place: str) -> Snapshot:
     return Snapshot(place, {key: run.provenance[key] for key in _ABOUT if key in run.provenance}, rows)
 
 
+def sample_means(outcomes: npt.NDArray[Any], draws: int) -> Array:
+    """(N,) outcomes of N * draws: completions of a prompt depend on each other, so their mean is one sample.
+
+    Rounded to float32, which is what a baseline's file holds: a run and its own baseline must not differ.
+    """
+    mean_N: Array = outcomes.astype(np.float64).reshape(-1, draws).mean(axis=1)
+    return mean_N.astype(np.float32).astype(np.float64)
+
+
 def _rows(run: Run, candidate: Candidate) -> list[Row]:
     draws = (run.provenance["spec"].get("generation") or {}).get("samples", 1)
     found = []
@@ -117,8 +127,7 @@ def _rows(run: Run, candidate: Candidate) -> list[Row]:
         outcomes = run.outcomes(candidate, task, split)
         if split != "test" or outcomes is None:
             continue
-        # Several completions of a prompt are not independent of each other: their mean is one sample.
-        mean_N = outcomes.astype(np.float64).reshape(-1, draws).mean(axis=1)
+        mean_N = sample_means(outcomes, draws)
         who = (candidate.arm, candidate.kind, candidate.group, candidate.control_of)
         what = (candidate.recipe_id, candidate.recipe.canonical().decode())
         found.append(Row(*who, *what, task, score.role, score.metric, mean_N))

@@ -12,8 +12,9 @@ from pipeline.regress.history import make_history, sparkline
 from pipeline.regress.junit import junit
 from pipeline.regress.pairs import Leave
 from pipeline.regress.shown import markdown
-from pipeline.regress.snapshot import Row, Snapshot
+from pipeline.regress.snapshot import Row, Snapshot, sample_means
 from pipeline.spec_regress import Regress
+from search.intervals import Cell, mean_interval
 
 TASKS = ("a", "b", "c", "d")
 N = 200
@@ -59,6 +60,9 @@ def test_a_loss_on_one_of_four_tasks_is_found_there_and_nowhere_else(metric: str
 def test_verdicts() -> None:
     before = night({}, 0)
     assert {c.verdict for c in held(before, before).comparisons} == {"equal"}
+    other = replace(before, rows=tuple(replace(row, recipe_id="other weights") for row in before.rows))
+    assert {c.verdict for c in held(other, before).comparisons} == {"no evidence"}, "200 alike leave 1.8% unseen"
+    assert {c.verdict for c in held(other, before, tolerance=0.02).comparisons} == {"equal"}
     assert {c.verdict for c in held(before, before, minimum=0.99).comparisons} == {"regressed"}
     better = held(night({"a": 1.0}, 0), before)
     assert [c.task for c in better.having("improved")] == ["a"]
@@ -79,6 +83,63 @@ def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
         assert after.about == before.about
         for row, kept in zip(before.rows, after.rows, strict=True):
             assert np.array_equal(kept.outcomes_N, row.outcomes_N.astype(np.float32)) and kept.recipe == row.recipe
+
+
+def test_means_over_completions_do_not_differ_from_their_own_baseline(tmp_path: Path) -> None:
+    """A third and two thirds are both rounded up, so all differences would have one sign."""
+    run, drawn = night({}, 0), np.random.default_rng(0).integers(0, 2, (len(TASKS), 3 * N))
+    rows = [replace(row, outcomes_N=sample_means(d, 3)) for row, d in zip(run.rows, drawn, strict=True)]
+    run = replace(run, rows=tuple(rows))
+    write_baseline(run, tmp_path / "b.parquet")
+    found = held(run, read_baseline(tmp_path / "b.parquet"), tolerance=0)
+    assert {(c.verdict, c.p, c.test) for c in found.comparisons} == {("equal", 1.0, "sign flip")}
+
+
+def test_a_changed_bit_of_a_baseline_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "b.parquet"
+    write_baseline(night({}, 3), path)
+    data, rng, silent = path.read_bytes(), np.random.default_rng(0), []
+    good = read_baseline(path)
+    for bit in rng.choice(8 * len(data), 400, replace=False):
+        path.write_bytes(bytes(b ^ (1 << bit % 8) if i == bit // 8 else b for i, b in enumerate(data)))
+        try:
+            found = read_baseline(path)
+        except ValueError:
+            continue
+        same = [np.array_equal(a.outcomes_N, b.outcomes_N) for a, b in zip(found.rows, good.rows, strict=True)]
+        silent += [bit] * (found.about != good.about or not all(same))
+    assert not silent
+
+
+@pytest.mark.parametrize("group", range(20))
+def test_a_threshold_exactly_reached_is_not_missed(group: int) -> None:
+    """Means over seven experts, which floating point adds up to a little less, or more."""
+    rng = np.random.default_rng(group)
+    before, now = night({}, 0), night({}, 0)
+    rows = {"before": [], "now": []}  # type: dict[str, list[Row]]
+    right = rng.permutation(7 * N) < 7 * N * 4 // 5
+    lost = rng.permutation(np.flatnonzero(right))[: 7 * N // 50]
+    for name, taken in (("before", right), ("now", np.where(np.isin(np.arange(7 * N), lost), False, right))):
+        for i, outcomes_N in enumerate(taken.reshape(7, N)):
+            row = replace(before.rows[0], group=str(i), recipe_id=name, outcomes_N=outcomes_N.astype(np.float64))
+            rows[name].append(row)
+    now, before = replace(now, rows=tuple(rows["now"])), replace(before, rows=tuple(rows["before"]))
+    (found,) = held(now, before, tolerance=0.02, minimum=0.78, level=0.2).comparisons
+    assert found.verdict == "no evidence" and not found.below_minimum, (found.now, found.difference)
+
+
+def test_a_change_of_device_is_told_beside_others() -> None:
+    before = night({}, 0)
+    now = replace(before, about={**before.about, "numerics": "cuda", "versions": {"numpy": "2"}})
+    assert held(now, before).changes == ["numpy none → 2", "numerics  → cuda"]
+
+
+def test_a_task_that_is_called_control_is_not_the_mean_of_controls() -> None:
+    run = night({}, 0)
+    rows = [replace(run.rows[0], task="control"), replace(run.rows[1], role="control", task="b")]
+    assert make_history([replace(run, rows=tuple(rows))], "control", []).lines["sum"][0] == mean_interval(
+        [Cell("b", rows[1].outcomes_N)]
+    )
 
 
 def test_another_choice_is_told_and_everything_is_escaped() -> None:
