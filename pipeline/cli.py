@@ -94,7 +94,8 @@ def run(
                 if len(plans) > 1:
                     console.rule(escape(plan.spec.name))
                 with _others_go_on(len(plans) > 1, place, status), open_run(place, say) as opened:
-                    execute(plan, Where(opened.folder, cache, address is not None, opened.check), console)
+                    where = Where(opened.folder, cache, address is not None, opened.check, opened.keep)
+                    execute(plan, where, console)
                     status[place] = show_report(opened.folder, place)
         worked = [place for place in places if status[place] < 2]
         if len(plans) > 1 and worked:

@@ -38,12 +38,14 @@ class Where:
         use_cache: whether scores of other runs count, and are left for them.
         joined: whether Ray runs elsewhere too, on nodes that may not see this disk.
         check: called after every step; raises where the run cannot be kept any longer.
+        keep: called where there are files beside the journal that those who look on need.
     """
 
     folder: Path
     use_cache: bool = True
     joined: bool = False
     check: Callable[[], None] = lambda: None
+    keep: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -120,6 +122,7 @@ def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Whe
     from pipeline.scorer import Scorer, make_scorer
 
     prompts = keep_inputs(spec, where.folder)
+    where.keep()
     cache = CompletionCache(cache_root(), completions_context(spec, identity, prompts)) if where.use_cache else None
     known = completions_of(read_history(where.folder).answers.values())
     prepared = {task: fingerprint for task, (fingerprint, _, _) in identity.tasks.items()}

@@ -34,7 +34,8 @@ class History:
         header: the run's identity, as written first; None in an empty journal.
         proposals: group -> its proposals in order.
         answers: request key -> the score, or the last failure.
-        finished: whether the run was worked to its end.
+        provenance: what the run said of itself at its last end.
+        finished: whether the run was worked to its end, and nothing has come since.
     """
 
     header: Record | None = None
@@ -110,6 +111,8 @@ def take_record(history: History, record: Record, path: Path) -> ShardScore | Fa
         ValueError: it is of another version.
     """
     kind = record.pop("record")
+    if history.finished and kind not in ("run", "end"):  # it goes on: shards that were lost have another chance
+        history.finished, history.provenance = False, {**history.provenance, "complete": False}
     if kind == "run":
         if record["version"] != JOURNAL_VERSION:
             raise ValueError(f"{path}: version {record['version']}, expected {JOURNAL_VERSION}")

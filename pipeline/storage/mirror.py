@@ -34,10 +34,12 @@ class OpenRun:
     Attributes:
         folder: where it is worked: its own folder, or the mirror of one in a store.
         check: raises what has gone wrong with keeping it, if anything has: called now and then while the run works.
+        keep: has the files that lie beside the journal kept now, for those who look on while the run works.
     """
 
     folder: Path
     check: Callable[[], None] = lambda: None
+    keep: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def _worked(remote: Place, folder: Path, say: Say) -> Iterator[OpenRun]:
         _follow(chain, _start(remote, chain), folder, say)
         shipper.start()
         try:
-            yield OpenRun(folder, shipper.check)
+            yield OpenRun(folder, shipper.check, lambda: _upload(remote, folder, list(_stamps(folder))))
         finally:
             with _kept_here(folder):
                 shipper.close()

@@ -2,9 +2,9 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.watch.picture import Picture, Row
@@ -54,8 +54,9 @@ class MlflowMirror:
         """
         with self._told():
             if not self._experiment:
-                self._experiment = self._find_experiment(picture.name)
-                self._known = dict(self._find_runs(picture.run))
+                experiment = self._find_experiment(picture.name)
+                self._known = dict(self._find_runs(experiment, picture.run))
+                self._experiment = experiment  # only now: where the search fails, the next look begins anew
             whole = Row("", picture.name, "", picture.facts, picture.metrics, "", False)
             parent = self._write(picture, whole, "")
             for row in picture.rows:
@@ -68,14 +69,18 @@ class MlflowMirror:
 
     def _find_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self._client.create_experiment(name))
+        if found is None:
+            return str(self._client.create_experiment(name))
+        if found.lifecycle_stage == "deleted":  # its name stays taken
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
 
-    def _find_runs(self, run: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    def _find_runs(self, experiment: str, run: str) -> Iterator[tuple[str, tuple[str, str]]]:
         """(candidate, (MLflow's id, digest)) of what was written before."""
         token = None
         while True:
             query = f"tags.`{_RUN}` = '{run}'"
-            page = self._client.search_runs([self._experiment], query, max_results=_PAGE, page_token=token)
+            page = self._client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
             for found in page:
                 tags = found.data.tags
                 yield tags[_CANDIDATE], (found.info.run_id, tags.get(_DIGEST, ""))
@@ -91,23 +96,26 @@ class MlflowMirror:
             tags = {_RUN: picture.run, _CANDIDATE: row.key} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self._client.create_run(self._experiment, tags=tags, run_name=row.name).info.run_id
             self._known[row.key] = run_id, ""
-            self._log(run_id, row.params, {}, {})
         # The digest last: a candidate that was written in part is written again.
-        self._log(run_id, {}, row.metrics, {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure})
+        tags = {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure}
+        self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(picture.rows))
         if parent:
             self._client.set_terminated(run_id, "FAILED" if row.failure else "FINISHED")
         self._client.set_tag(run_id, _DIGEST, row.digest)
         self._known[row.key] = run_id, row.digest
         return run_id
 
-    def _log(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float], tags: dict[str, Any]) -> None:
+    def _log(
+        self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float], tags: dict[str, str], step: int
+    ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
+        now = int(time.time() * 1000)  # of values of one step and time MLflow shows the largest, not the last
         self._client.log_batch(
             run_id,
-            metrics=[Metric(_allowed(name), value, 0, 0) for name, value in metrics.items()],
+            metrics=[Metric(_allowed(name), value, now, step) for name, value in metrics.items()],
             params=[Param(_allowed(name), value[:_LONGEST]) for name, value in params.items()],
-            tags=[RunTag(name, str(value)[:_LONGEST]) for name, value in tags.items() if value],
+            tags=[RunTag(name, value[:_LONGEST]) for name, value in tags.items()],
         )
 
     @contextmanager

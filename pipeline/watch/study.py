@@ -42,7 +42,8 @@ class Studies:
     def _update(self, name: str, entries: list[_Entry]) -> None:
         points: list[dict[str, Any]] = [dict(entry.proposal.point) for entry in entries]
         study, known = self._known.get(name) or (None, [])
-        if study is not None and points[: len(known)] != known:  # the search went another way after a loss
+        if study is not None and (points[: len(known)] != known or _overtaken(study, entries)):
+            # The search went another way after a loss, or what had failed was mended.
             optuna.delete_study(study_name=name, storage=self.storage)
             study, known = None, []
         if study is None:
@@ -59,8 +60,19 @@ class Studies:
         self.storage.set_trial_user_attr(trial_id, "recipe", candidate.recipe_id)
         if candidate.failure:
             self.storage.set_trial_user_attr(trial_id, "failure", candidate.failure)
-        state = TrialState.FAIL if candidate.values is None else TrialState.COMPLETE
-        self.storage.set_trial_state_values(trial_id, state, candidate.values)
+        self.storage.set_trial_state_values(trial_id, _state(candidate), candidate.values)
+
+
+def _state(entry: _Entry) -> TrialState:
+    if isinstance(entry, Open):
+        return TrialState.RUNNING
+    return TrialState.FAIL if entry.values is None else TrialState.COMPLETE
+
+
+def _overtaken(study: Study, entries: list[_Entry]) -> bool:
+    """Whether a trial that has ended did not end so: what has ended cannot be changed."""
+    trials = study.get_trials(deepcopy=False)
+    return any(t.state.is_finished() and t.state != _state(e) for e, t in zip(entries, trials, strict=False))
 
 
 def _new_study(name: str, group: Group, storage: BaseStorage) -> Study:

@@ -101,10 +101,14 @@ class Tail:
             while b"\n" not in data and (more := file.read(_STEP)):
                 data += more
         whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.split(b"\n")[:-1]:
-            self.seen.take(_record(path, line), path)
-        self.offset += len(whole)
-        self._end = (self._end + whole)[-_CHECKED:]
+        taken = 0
+        try:
+            for line in whole.split(b"\n")[:-1]:
+                self.seen.take(_record(path, line), path)
+                taken += len(line) + 1
+        finally:  # at a damaged line: what came before it is not taken again
+            self.offset += taken
+            self._end = (self._end + whole[:taken])[-_CHECKED:]
         return bool(whole)
 
 

@@ -41,9 +41,8 @@ class WandbMirror:
         try:
             if self._run is None:
                 self._run = self._open(picture)
-            step = len(picture.rows)
-            if step >= self._run.step:
-                self._run.log(picture.metrics, step=step)
+            # Steps never go back; a picture of as many candidates as before may still say something else.
+            self._run.log(picture.metrics, step=max(len(picture.rows), self._run.step))
             self._run.summary["finished"] = picture.finished
             self._run.log({"candidates_table": self._table(picture)})
         except self._wandb.Error as error:

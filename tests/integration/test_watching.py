@@ -32,6 +32,8 @@ from pipeline.ray_pool import RayPool
 from pipeline.recipe import Recipe
 from pipeline.room import ActorShape
 from pipeline.run import run
+from pipeline.watch.mlflow_mirror import MlflowMirror
+from pipeline.watch.picture import Picture, Row
 
 ROOT = Path(__file__).parents[2]
 ZERO = Recipe.make("zero")
@@ -164,6 +166,73 @@ def test_a_mirror_in_mlflow_holds_every_candidate_once(lines: Lines, toy_run: Pa
     assert len(chosen) == 3 and all("test/cats" in r.data.metrics for r in chosen)
     one = chosen[0]
     assert len(client.get_metric_history(one.info.run_id, "val/cats")) <= 2, "repeating it writes nothing"
+
+
+def picture(*rows: Row, finished: bool = False) -> Picture:
+    return Picture("r1", "toy", {}, {"fingerprint": "f"}, rows, finished)
+
+
+def row(key: str, value: float | None, failure: str = "", chosen: bool = True) -> Row:
+    metrics = {} if value is None else {"objective": value}
+    return Row(key, key, "LiNeS", {"arm": "LiNeS", "expert": key}, metrics, failure, chosen)
+
+
+class Away:
+    """A method of MLflow's client that fails at one of its calls, as a server that is away for a moment."""
+
+    def __init__(self, client: object, name: str, call: int) -> None:
+        self.method, self.left = getattr(client, name), call
+        setattr(client, name, self)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        self.left -= 1
+        if self.left == 0:
+            raise MlflowException("away")
+        return self.method(*args, **options)
+
+
+def by_candidate(mirror: MlflowMirror) -> dict[str, Any]:
+    client = mirror._client
+    runs = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    found = {r.data.tags["lines.candidate"]: r for r in runs}
+    assert len(found) == len(runs), "no candidate twice"
+    return found
+
+
+def test_mlflow_shows_what_is_and_not_the_most_that_was(tmp_path: Path) -> None:
+    mirror = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
+    mirror.show(picture(row("a", 0.9), row("b", None, "lost on t: gone")))
+    mirror.show(picture(row("a", 0.9), row("b", 0.5), finished=True))
+    shown = by_candidate(mirror)
+    assert shown[""].data.metrics == {"candidates": 2, "failed": 0, "best/LiNeS": 0.7}
+    assert shown["b"].info.status == "FINISHED" and not shown["b"].data.tags.get("lines.failure")
+
+
+@pytest.mark.parametrize(("method", "call"), [("search_runs", 1), ("log_batch", 1), ("log_batch", 2), ("set_tag", 2)])
+def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
+    tmp_path: Path, method: str, call: int
+) -> None:
+    uri, rows = f"sqlite:///{tmp_path}/m.db", (row("a", 0.9), row("b", 0.4, chosen=False))
+    MlflowMirror(uri).show(picture(rows[0]))
+    mirror = MlflowMirror(uri)
+    Away(mirror._client, method, call)
+    with pytest.raises(ValueError, match="away"):
+        mirror.show(picture(*rows))
+    mirror.show(picture(*rows))
+    shown = by_candidate(mirror)
+    assert shown["b"].data.params == {"arm": "LiNeS", "expert": "b"} and shown["b"].data.metrics == {"objective": 0.4}
+    assert shown[""].data.metrics["candidates"] == 2 and len(shown) == 3
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(tmp_path: Path) -> None:
+    mirror = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
+    mirror.show(picture(row("a", 0.9)))
+    mirror._client.delete_experiment(mirror._experiment)
+    again = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
+    again.show(picture(row("a", 0.9)))
+    assert by_candidate(again).keys() == {"", "a"}
 
 
 def wandb_records(path: Path) -> Iterator[Any]:

@@ -71,6 +71,15 @@ def test_lines_are_sent_while_the_run_works_and_files_at_its_end(place: Place) -
     assert list(names(place)) == ["journal/000000000000000.jsonl", "samples/x.parquet"]
 
 
+def test_what_lookers_on_need_is_there_while_the_run_works(place: Place) -> None:
+    with open_run(place.url) as opened:
+        write(opened.folder, FIRST)
+        (opened.folder / "prompts.parquet").write_bytes(b"prompts")
+        opened.keep()
+        with run_folder(place.url) as folder:
+            assert (folder / "prompts.parquet").read_bytes() == b"prompts"
+
+
 def test_another_machine_goes_on_where_the_first_stopped(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

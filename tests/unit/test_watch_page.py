@@ -14,6 +14,7 @@ from pipeline.journal import FILE_NAME, Journal
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
+from pipeline.recipe import Recipe
 from pipeline.run import run
 from pipeline.watch.live import Live
 from pipeline.watch.page import spoken
@@ -127,6 +128,33 @@ def test_studies_follow_a_run_and_start_anew_where_its_search_went_another_way(
     live._surveys._due = 0
     live.look()
     assert s_trials(studies)["merge"] == 4
+
+
+def test_a_candidate_that_was_mended_is_a_trial_with_its_values(failed_run: Path, tmp_path: Path) -> None:
+    """A run goes on after its end where shards were lost: meanwhile it is not finished."""
+    lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines]
+    scores = ((i, r["request"]) for i, r in enumerate(records) if r["record"] == "score")
+    place = next(i for i, asked in scores if Recipe.from_json(asked[0]).beta == 0.5 and asked[3] == "val")
+    lost = {"record": "failure", "request": records[place]["request"], "worker": "w", "kind": "lost", "cause": "gone"}
+    (tmp_path / FILE_NAME).write_bytes(
+        b"".join([*lines[:place], json.dumps(lost).encode() + b"\n", *lines[place + 1 :]])
+    )
+    studies = Studies()
+    live = Live(str(tmp_path), studies)
+    live.look()
+    failed, state = failed_trials(studies), json.loads(live.state)["state"]
+    with (tmp_path / FILE_NAME).open("ab") as file:
+        file.write(lines[place])
+    live._surveys._due = 0
+    live.look()
+    assert (state, json.loads(live.state)["state"]) == ("finished", "running")
+    assert 0 < failed_trials(studies) < failed
+
+
+def failed_trials(studies: Studies) -> int:
+    every = (t for s in studies.storage.get_all_studies() for t in studies.storage.get_all_trials(s._study_id))
+    return sum(t.state.name == "FAIL" for t in every)
 
 
 def s_trials(studies: Studies) -> dict[str, int]:

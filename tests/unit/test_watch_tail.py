@@ -15,6 +15,8 @@ from pipeline.recipe import Recipe
 from pipeline.watch.tail import Tail
 from search.proposer import Proposal
 
+RECIPE = Recipe.make("sum", "constant", 0.5)
+
 
 def journal_of(folder: Path, points: int = 3) -> bytes:
     """A small journal with every kind of record; one shard fails and is scored later."""
@@ -97,6 +99,31 @@ def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
         file.write(line)
     with pytest.raises(ValueError, match="line is damaged"):
         drained(tmp_path)
+
+
+def test_what_stands_before_damage_is_counted_once_however_often_one_looks(tmp_path: Path) -> None:
+    whole = journal_of(tmp_path)
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / FILE_NAME).write_bytes(b"".join([*lines[:-1], b"{nonsense\n", lines[-1]]))
+    tail = Tail()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="line is damaged"):
+            tail.advance(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(whole)
+    tail.advance(tmp_path)
+    assert told(tail) == told(drained(tmp_path))
+
+
+def test_a_run_that_goes_on_after_its_end_is_not_finished(tmp_path: Path) -> None:
+    journal_of(tmp_path)
+    journal = Journal(tmp_path)
+    journal.answers([ToyEvaluator("worker-0").evaluate(Ledger(IDENTITY, 50, {}).requests(RECIPE, ["cats"], "val")[0])])
+    history = read_history(tmp_path)
+    assert not history.finished and history.provenance == {"counts": {}, "complete": False}
+    journal.finish({"counts": {}, "complete": True})
+    journal.close()
+    history = read_history(tmp_path)
+    assert history.finished and history.provenance["complete"]
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
