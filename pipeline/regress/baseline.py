@@ -79,7 +79,7 @@ def read_baseline(path: Path) -> Snapshot:
         raise ValueError(f"{path}: baseline version {version}, this program reads {BASELINE_VERSION}: {hint}")
     try:
         parts = table.cast(_SCHEMA).to_pylist()
-        if _digest(metadata[_ABOUT], parts) != metadata[_DIGEST]:
+        if _digest(metadata[_ABOUT], parts) != metadata.get(_DIGEST):
             raise ValueError("its content is not what was written")
         rows = tuple(Row(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
         return Snapshot(str(path), json.loads(metadata[_ABOUT]), rows)

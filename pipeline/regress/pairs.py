@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from pipeline.merging.parameters import near
@@ -97,8 +98,8 @@ def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
         label = {"checkpoints": "checkpoint ", "versions": ""}[what]
         found += [f"{label}{line}" for line in _differing(earlier.about[what], later.about[what])]
     found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
-    if earlier.about["numerics"] != later.about["numerics"]:
-        found.append(f"numerics {earlier.about['numerics']} → {later.about['numerics']}")
+    numerics = (snapshot.about["numerics"].split(", ") for snapshot in (earlier, later))
+    found += [f"numerics {a} → {b}" for a, b in zip_longest(*numerics, fillvalue="none") if a != b]
     return found + [f"spec.{line}" for line in _differing(_told_spec(earlier), _told_spec(later))]
 
 
