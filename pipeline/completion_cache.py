@@ -2,11 +2,11 @@
 
 import hashlib
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
-from pipeline.append_log import Record, append_unless_locked, read_records
+from pipeline.append_log import Record
 from pipeline.journal import parse_request, request_fields
+from pipeline.local_records import LocalRecords
 from pipeline.messages import Completions, EvalRequest
 from pipeline.storage.shared_records import SharedRecords
 
@@ -28,12 +28,12 @@ class CompletionCache:
             context: all that completions stand on but the recipe.
         """
         name = hashlib.blake2b(f"{_FORMAT} {context}".encode(), digest_size=12).hexdigest()
-        self._path = folder / "completions" / f"{name}.jsonl"
         self._known: dict[_Key, Completions] = {}
-        self._unwritten: list[Completions] = []
-        self._shared = SharedRecords(f"completions/{name}", _TOGETHER)
-        for found in chain(map(_parse, read_records(self._path)), self._shared.read(_parse)):
-            self._known[_key(found.request)] = found
+        local = LocalRecords(folder / "completions" / f"{name}.jsonl", _BATCH)
+        self._stores = (local, SharedRecords(f"completions/{name}", _TOGETHER))
+        for store in self._stores:
+            for found in store.read(_parse):
+                self._known[_key(found.request)] = found
 
     def get(self, request: EvalRequest) -> Completions | None:
         """The answer to `request`, if it is known; generated without any time of this run's."""
@@ -44,19 +44,13 @@ class CompletionCache:
         """Keep new completions, for later runs once there are enough of them, or at the next `flush`."""
         if _key(found.request) not in self._known:
             self._known[_key(found.request)] = found
-            self._unwritten.append(found)
-            self._shared.add([_record(found)])
-        if len(self._unwritten) >= _BATCH:
-            self._write()
+            for store in self._stores:
+                store.add([_record(found)])
 
     def flush(self) -> None:
-        """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
-        self._write()
-        self._shared.flush()
-
-    def _write(self) -> None:
-        if self._unwritten and append_unless_locked(self._path, map(_record, self._unwritten)):
-            self._unwritten = []
+        """Write what is new; what cannot be written may cost time, never truth."""
+        for store in self._stores:
+            store.flush()
 
 
 def _key(request: EvalRequest) -> _Key:

@@ -21,6 +21,8 @@ from tasks.stats import Stats
 #: Raised by one whenever a record changes its form.
 JOURNAL_VERSION = 1
 FILE_NAME = "journal.jsonl"
+#: Bytes in which the record of a run's end is looked for: it names every worker.
+_LAST_RECORD = 4 << 20
 
 Key = tuple[str, str, str, int]
 GroupKey = tuple[str, str]
@@ -102,6 +104,15 @@ def read_history(folder: Path) -> History:
     for record in read_records(path):
         take_record(history, record, path)
     return history
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the last record of a run's journal is that of its end."""
+    path = folder / FILE_NAME
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST_RECORD))
+        lines = file.read().split(b"\n")
+    return len(lines) > 1 and lines[-2].startswith(b'{"record":"end"')
 
 
 def take_record(history: History, record: Record, path: Path) -> ShardScore | Failure | None:

@@ -12,14 +12,14 @@ from pipeline.answers import Answers
 from pipeline.collect import provenance, write_tables
 from pipeline.driver import Driver, Progress
 from pipeline.job_versions import installed
-from pipeline.journal import History, Journal, read_history
+from pipeline.journal import History, Journal, has_ended, read_history
 from pipeline.ledger import Identity, Ledger
 from pipeline.plan import Plan, make_plan
 from pipeline.pool import Pool
 from pipeline.score_cache import ScoreCache
 from pipeline.spec import NOT_OF_THE_RESULT, USED_LATER, RunSpec
 from pipeline.spec_load import parse_spec
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 _ABSENT = object()
 _PACKAGES = (
@@ -167,15 +167,19 @@ def rebuild(folder: Path) -> None:
     Raises:
         RunFolderError: there is no run in the folder.
     """
-    plan, ledger, history = reopen(folder)
-    known = history.provenance or {
-        "complete": False,
-        "versions": _versions(),
-        "workers": [],
-        "seconds": {},
-        "counts": _counts(sum(map(len, history.proposals.values())), ledger),
-    }
-    write_results(folder, plan, ledger, history.proposals, known)
+    finished = False
+    while not finished:
+        plan, ledger, history = reopen(folder)
+        known = history.provenance or {
+            "complete": False,
+            "versions": _versions(),
+            "workers": [],
+            "seconds": {},
+            "counts": _counts(sum(map(len, history.proposals.values())), ledger),
+        }
+        write_results(folder, plan, ledger, history.proposals, known)
+        # Where the run has come to its end meanwhile, its own tables may have been overwritten by these.
+        finished = history.finished or not has_ended(folder)
 
 
 def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:

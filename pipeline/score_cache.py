@@ -1,23 +1,21 @@
 """Scores that any run may use again: the same weights, data and numerics give the same score."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
-from pipeline.append_log import Record, append_unless_locked, read_records
+from pipeline.answers import Answers
+from pipeline.append_log import Record
 from pipeline.journal import answer_record, parse_answer
 from pipeline.ledger import Identity
+from pipeline.local_records import LocalRecords
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.storage.shared_records import SharedRecords
 
 #: Raised whenever the same recipe comes to give other weights, or the same samples another score: what older programs
 #: left is then not found.
 _FORMAT = "2"
-
-#: Recipe id, the task's fingerprint, split, start, stop: neither a task's name nor the cut into shards is part of it.
-_Key = tuple[str, str, str, int, int]
 
 #: Scores written together: each write opens, locks and syncs the file; in the shared cache it makes an object.
 _BATCH, _TOGETHER = 64, 2048
@@ -38,60 +36,58 @@ class ScoreCache:
         """
         self._rewards = {name for name, metric in identity.metrics.items() if metric == "reward"}
         context = f"{_FORMAT} {identity.fingerprint} {identity.numerics}".encode()
-        self._path = folder / "scores" / f"{hashlib.blake2b(context, digest_size=12).hexdigest()}.jsonl"
+        name = hashlib.blake2b(context, digest_size=12).hexdigest()
         self._data = {name: task[0] for name, task in identity.tasks.items()}
-        self._scores: dict[_Key, ShardScore] = {}
-        self._unwritten: dict[_Key, ShardScore] = {}
-        self._said: set[_Key] = set()
-        self._shared = SharedRecords(f"scores/{self._path.stem}", _TOGETHER)
-        for key, score in chain(map(_parse, read_records(self._path)), self._shared.read(_parse)):
-            self._know({key: score})
+        self._known = Answers()
+        local = LocalRecords(folder / "scores" / f"{name}.jsonl", _BATCH)
+        self._stores = (local, SharedRecords(f"scores/{name}", _TOGETHER))
+        for store in self._stores:
+            for score in store.read(_parse):
+                self._known[score.request.key] = score
 
     def get(self, request: EvalRequest) -> ShardScore | None:
         """The answer to `request`, if it is known; that of a reward only where one of the run's has the completions."""
-        score = self._scores.get(_key(request, self._data[request.task]))
+        score = self._found(request, self._data[request.task])
         if score is None or (request.task in self._rewards and not self._has_texts(request)):
             return None
         return replace(score, request=request)
 
-    def _has_texts(self, request: EvalRequest) -> bool:
-        return any(_key(request, data) in self._said for data in self._data.values())
+    def _found(self, request: EvalRequest, data: str) -> ShardScore | None:
+        found = self._known.get(_filed(request, data).key)
+        return found if isinstance(found, ShardScore) else None
 
-    def _know(self, scores: Mapping[_Key, ShardScore]) -> None:
-        self._scores |= scores
-        self._said |= {key for key, score in scores.items() if score.texts}
+    def _has_texts(self, request: EvalRequest) -> bool:
+        return any(
+            score is not None and score.texts for score in (self._found(request, d) for d in self._data.values())
+        )
 
     def add(self, scores: Iterable[ShardScore]) -> None:
         """Keep new scores, for later runs once there are enough of them, or at the next `flush`."""
-        keyed = {_key(s.request, self._data[s.request.task]): s for s in scores}
-        new = {k: s for k, s in keyed.items() if k not in self._scores or (s.texts and k not in self._said)}
-        self._know(new)
-        self._unwritten |= new
-        self._shared.add(_record(key, score) for key, score in new.items())
-        if len(self._unwritten) >= _BATCH:
-            self._write()
+        records = []
+        for score in scores:
+            data = self._data[score.request.task]
+            known = self._found(score.request, data)
+            if known is None or (score.texts and not known.texts):
+                filed = replace(score, request=_filed(score.request, data))
+                self._known[filed.request.key] = filed
+                records.append({**answer_record(score), "data": data})
+        for store in self._stores:
+            store.add(records)
 
     def flush(self) -> None:
-        """Write what is new; where another run is writing just now it waits, which may cost time, never truth."""
-        self._write()
-        self._shared.flush()
-
-    def _write(self) -> None:
-        records = (_record(key, score) for key, score in self._unwritten.items())
-        if self._unwritten and append_unless_locked(self._path, records):
-            self._unwritten = {}
+        """Write what is new; what cannot be written may cost time, never truth."""
+        for store in self._stores:
+            store.flush()
 
 
-def _record(key: _Key, score: ShardScore) -> Record:
-    return {**answer_record(score), "data": key[1]}
-
-
-def _parse(record: Record) -> tuple[_Key, ShardScore]:
+def _parse(record: Record) -> ShardScore:
+    """A score as it is filed here."""
     answer = parse_answer(record["record"], record)
     if not isinstance(answer, ShardScore):
         raise TypeError(f"expected a score, got a {record['record']}")
-    return _key(answer.request, record["data"]), answer
+    return replace(answer, request=_filed(answer.request, record["data"]))
 
 
-def _key(request: EvalRequest, data: str) -> _Key:
-    return request.recipe_id, data, request.split, request.start, request.stop
+def _filed(request: EvalRequest, data: str) -> EvalRequest:
+    """Under the fingerprint of its data, and its samples; neither the task's name nor the cut into shards counts."""
+    return replace(request, task=data, shard=request.start << 32 | request.stop)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.whole_files import whole_file
+
 #: Raised by one whenever a column changes its name, type or meaning; a golden test holds the schemas of each version.
 SCHEMA_VERSION = 2
 #: Rows that are Python's at a time: as dictionaries they take ten times the memory.
@@ -103,12 +105,11 @@ PROMPTS = pa.schema(
 def write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
     """Write `rows` as Parquet (zstd) by way of a temporary file, so that a reader never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     left, parts = iter(rows), [schema.empty_table()]
     while batch := list(islice(left, _BATCH)):
         parts.append(pa.Table.from_pylist(batch, schema=schema))
-    pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:

@@ -1,6 +1,7 @@
 """Models that a URL names, brought to this machine once: `s3://bucket/model.safetensors`, or a folder of one."""
 
 import json
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,15 +86,28 @@ def _weights(place: Place, names: Iterable[str]) -> Iterable[str]:
     for name in (*WEIGHTS, *ADAPTER_WEIGHTS):
         if name in names:
             index = place.read(name) if name.endswith(".index.json") else None
-            return _shards(f"{place.url}/{name}", index) if index else [name]
+            return shards_of(index, f"{place.url}/{name}:") if index else [name]
     return []
 
 
-def _shards(url: str, index: bytes) -> Iterable[str]:
+def shards_of(index: bytes, who: str) -> list[str]:
+    """The files that an index lists, each beside it.
+
+    Args:
+        index: its content.
+        who: is the subject of errors.
+
+    Raises:
+        ValueError: it is no index, or names a file elsewhere.
+    """
     try:
-        return set(json.loads(index)["weight_map"].values())
+        shards = sorted(set(json.loads(index)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{url}: must hold a weight_map of file names ({error!r})") from error
+        raise ValueError(f"{who} must hold a weight_map of file names ({error!r})") from error
+    for name in shards:
+        if not isinstance(name, str) or name in ("", ".", "..") or name != posixpath.basename(name) or "\\" in name:
+            raise ValueError(f"{who} must name files beside it, got {name!r}")
+    return shards
 
 
 def _mark(info: Mapping[str, Any]) -> str:

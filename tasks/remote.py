@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -14,13 +16,16 @@ from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.callbacks import Callback
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.remote_errors import EXTRAS, RemoteError, credentials, explained, http_status, no_bucket
+from tasks.whole_files import whole_file, write_whole
 
 Progress = Callable[[int, int], None]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PRECONDITION_FAILED = 412
+_DELETED_AT_ONCE = 16
 
 
 def is_url(text: str) -> bool:
@@ -42,6 +47,13 @@ def check_url(url: str) -> None:
         raise ValueError(f"{clean}: was given with a query (?...), which may be a secret: leave it out")
     if not parts.netloc:
         raise ValueError(f"{url}: must name a bucket, as in {parts.scheme}://BUCKET/FOLDER")
+    _check_plain(url)
+
+
+def _check_plain(place: str) -> None:
+    """Fsspec takes such characters for patterns: what was meant for one folder would be done to others."""
+    if strange := sorted(set(place) & set("*?[]")):
+        raise ValueError(f"{place}: must not contain {' or '.join(strange)}: give another place")
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class Place:
             ValueError: the URL holds credentials, its protocol is not known, or a package is missing.
         """
         if not is_url(url):
+            _check_plain(url)
             fs = _filesystem("file")
             return cls(url.rstrip("/"), fs, str(Path(url).expanduser().absolute()))
         check_url(url)
@@ -75,6 +88,15 @@ class Place:
     def __truediv__(self, name: str) -> "Place":
         """A folder, or an object, below."""
         return Place(f"{self.url}/{name}", self.fs, f"{self.root}/{name}")
+
+    @property
+    def creates_alone(self) -> bool:
+        """Whether of two that create the same object one is refused: fsspec's own way is to look, and then to write."""
+        return getattr(self.fs.pipe_file, "__func__", None) is not AbstractFileSystem.pipe_file
+
+    @property
+    def _on_disk(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is no such object.
@@ -109,10 +131,14 @@ class Place:
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object, in one step; False, and nothing written, where there is one of that name.
 
+        On a disk, and in any store that does not `creates_alone`, two that create it at the same time may both succeed.
+
         Raises:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
+            if self._on_disk:
+                return not Path(f"{self.root}/{name}").exists() and bool(self._write_here(name, data))
             try:
                 self.fs.pipe_file(f"{self.root}/{name}", data, mode="create")
             except Exception as error:  # of packages that need not be installed
@@ -128,7 +154,15 @@ class Place:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
-            self.fs.pipe_file(f"{self.root}/{name}", data)
+            if self._on_disk:
+                self._write_here(name, data)
+            else:
+                self.fs.pipe_file(f"{self.root}/{name}", data)
+
+    def _write_here(self, name: str, data: bytes) -> Path:
+        path = Path(f"{self.root}/{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_whole(path, data)
 
     def upload(self, path: Path, name: str) -> None:
         """Write a file as an object.
@@ -137,7 +171,13 @@ class Place:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
-            self.fs.put_file(str(path), f"{self.root}/{name}")
+            if self._on_disk:
+                target = Path(f"{self.root}/{name}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(target) as partial:
+                    shutil.copyfile(path, partial)
+            else:
+                self.fs.put_file(str(path), f"{self.root}/{name}")
 
     def download(self, name: str, path: Path, progress: Progress | None = None) -> None:
         """Write an object to a file.
@@ -184,14 +224,13 @@ class Place:
             RemoteError: the store refuses.
         """
         paths = [f"{self.root}/{name}" for name in names]
-        with self._told("delete", ""):
-            try:
-                if paths:
-                    self.fs.rm(paths)
-            except FileNotFoundError:  # of one of them: some stores then leave the others
-                for path in paths:
-                    with suppress(FileNotFoundError):
-                        self.fs.rm_file(path)
+        with self._told("delete", ""), ThreadPoolExecutor(_DELETED_AT_ONCE) as threads:
+            list(threads.map(self._delete, paths))
+
+    def _delete(self, path: str) -> None:
+        """One alone: where many are deleted in one request, s3fs does not tell of those that are refused."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(path)
 
     @contextmanager
     def _told(self, operation: str, name: str) -> Iterator[None]:

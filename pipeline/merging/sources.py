@@ -1,7 +1,6 @@
 """Where a checkpoint is: from what a user writes to files on this machine."""
 
 import difflib
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 
 from pipeline.merging.parameters import near
 from tasks.cache import cache_root
-from tasks.fetched import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby
+from tasks.fetched import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.hub import hub_silence, out_of_reach
 from tasks.remote import is_url
 
@@ -127,13 +126,7 @@ def _with_shards(path: Path, source: str, fetch: Callable[[str], Path]) -> list[
     """The file itself, or the shards that an index lists."""
     if not path.name.endswith(".index.json"):
         return [path]
-    try:
-        shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{source}: {path.name} must hold a weight_map of file names ({error!r})") from error
-    if strange := [shard for shard in shards if shard != posixpath.basename(shard) or "\\" in shard or not shard]:
-        raise ValueError(f"{source}: {path.name} must name files beside it, got {strange[0]!r}")
-    return [fetch(shard) for shard in shards]
+    return [fetch(shard) for shard in shards_of(path.read_bytes(), f"{source}: {path.name}")]
 
 
 @dataclass(frozen=True, slots=True)

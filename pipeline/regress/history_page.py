@@ -10,7 +10,7 @@ from pipeline.report import render
 from pipeline.report.arms import PALETTE, SYMBOLS, Arm
 from pipeline.report.figure import Figure, panel, safe
 from pipeline.report.table import Table
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 
 @dataclass(frozen=True)

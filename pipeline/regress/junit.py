@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.regress.compare import Comparison, Regression
 from pipeline.regress.shown import named, numbers
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 #: What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

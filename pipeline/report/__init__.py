@@ -22,7 +22,7 @@ from pipeline.report.sweeps import sweeps
 from pipeline.report.table import Table
 from pipeline.report.tradeoff import tradeoff
 from pipeline.report.verdict import Verdict, verdicts
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

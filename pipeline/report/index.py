@@ -18,7 +18,7 @@ from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.table import Entry, Table
 from pipeline.report.verdict import Verdict, verdicts
 from pipeline.spec_exhibits import TableExhibit
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pipeline.report import render
 from pipeline.report.figure import Figure
 from pipeline.report.table import NONE, Entry, Table, decimal
 from pipeline.report.training import training_figures
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 #: Prompts of val whose completions are shown, evenly spread from the shortest to the longest.
 _SHOWN = 6

@@ -47,6 +47,11 @@ class Lease:
             LockedError: another driver holds it.
             RemoteError: the store refuses, or cannot create exclusively.
         """
+        if not self._place.creates_alone:
+            raise RemoteError(
+                f"{self._place.url}: stores of this kind cannot create exclusively (they look, and then write), so two "
+                "runs could spoil each other: use s3:// or gs://, or --out with a folder"
+            )
         if self._place.create(NAME, self._content()):
             if self._place.create(NAME, self._content()):
                 self._place.delete([NAME])

@@ -17,10 +17,10 @@ from pipeline.storage import lease as leases
 from pipeline.storage.lease import Lease, Say
 from pipeline.storage.segments import FOLDER, Chain
 from pipeline.storage.shipper import Shipper
-from pipeline.whole_files import write_whole
 from tasks.cache import cache_root
 from tasks.remote import Place, check_url, is_url
 from tasks.remote_errors import RemoteError
+from tasks.whole_files import PARTIAL, write_whole
 
 #: Of a mirror alone: which log it follows, its lock, and a log that was not what the store held.
 _STATE, _LOCK, _ASIDE = "mirror.json", "mirror.lock", "journal.superseded.jsonl"
@@ -147,11 +147,10 @@ def _release(lease: Lease, say: Say) -> None:
 
 
 def _start(remote: Place, chain: Chain) -> bytes:
-    """What the store holds of the journal; of a folder that was copied there, its file."""
-    log = chain.read()
-    if not log and (copied := remote.read(FILE_NAME)):
-        return copied[: copied.rfind(b"\n") + 1]
-    return log
+    """What the store holds of the journal; of a folder that was copied there its file, until all of that is sent."""
+    log, copied = chain.read(), remote.read(FILE_NAME) or b""
+    whole = copied[: copied.rfind(b"\n") + 1]
+    return whole if len(whole) > len(log) and whole.startswith(log) else log
 
 
 def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:
@@ -207,7 +206,8 @@ def _fetch(remote: Place, folder: Path) -> None:
 
 
 def _inside(name: str) -> bool:
-    return ".." not in name.split("/")
+    """Whoever filled the bucket has named its objects: of a//b/c the folder's part is the absolute path /b/c."""
+    return not {"", ".", ".."} & set(name.split("/"))
 
 
 def _mark(info: object) -> str:
@@ -234,7 +234,7 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or any(path.is_relative_to(other) for other in others):
             continue
-        if name not in _OWN and path.suffix != ".partial":
+        if name not in _OWN and path.suffix != PARTIAL:
             stat = path.stat()
             found[name] = (stat.st_mtime_ns, stat.st_size)
     return found

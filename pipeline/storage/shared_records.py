@@ -50,7 +50,7 @@ class SharedRecords:
         if len(whole) > _MANY and shared_cache("write"):
             with tolerated("write", place.url):
                 # Written before those are deleted: whatever two that do this at once delete, each of them has written.
-                place.create(self._new_name(), _sealed(records))
+                place.create(self._new_name(), _sealed({lines_of([r]): r for r in records}.values()))
                 place.delete(whole)
         return parsed
 

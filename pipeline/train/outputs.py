@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.merging.writing import write_safetensors
 from pipeline.tables import write
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 CHECKPOINT, RESULT, LOG = "checkpoint.safetensors", "train.json", "log.parquet"
 #: Left by a run that was stopped before its first checkpoint; it starts anew over them.

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.driver import Progress
 from pipeline.progress import Rate
-from pipeline.whole_files import write_whole
+from tasks.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 FILE_NAME = "progress.json"

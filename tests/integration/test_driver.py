@@ -1,6 +1,8 @@
 """A run gives the same tables however it is cut, resumed or cached; failures are records; test is touched once."""
 
+import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,16 @@ import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
 from pipeline.append_log import LockedError
+from pipeline.driver import Progress
 from pipeline.journal import Journal, read_history
-from pipeline.messages import Failure
+from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan import make_plan
 from pipeline.pool import LocalPool
 from pipeline.report import build
-from pipeline.run import RunFolderError, rebuild, run
+from pipeline.run import RunFolderError, rebuild, reopen, run
 from pipeline.score_cache import ScoreCache
 from pipeline.spec import RunSpec
+from tasks.whole_files import write_whole
 
 TABLES = ("candidates.parquet", "scores.parquet", *(f"samples/{t}.parquet" for t in (*TASKS, "cats_ood")))
 
@@ -106,6 +110,70 @@ def test_an_interrupted_run_taken_up_again_equals_an_undisturbed_one(tmp_path: P
     second = finish(tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     assert not {r.key for r in first.evaluated} & {r.key for r in second.evaluated}, "a shard was scored twice"
+
+
+TPE = {"sampler": "tpe", "trials": 20, "in_flight": 2}
+SEARCHED = {"merge": {"merge": "sum", "scaling": {"alpha": {"range": [0.0, 1.0]}}, "search": TPE}}
+
+
+class OutOfMemory(ToyEvaluator):
+    """Has no memory for one shard."""
+
+    def __init__(self, shard: tuple[str, str, str, int]) -> None:
+        super().__init__()
+        self.shard = shard
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if request.key == self.shard:
+            raise MemoryError("no memory")
+        return super().evaluate(request)
+
+
+def test_a_search_that_lost_a_shard_comes_to_the_undisturbed_one_however_often_it_is_stopped(tmp_path: Path) -> None:
+    """What was proposed after the loss stood on it: it is dropped for good, not until the shard is scored."""
+    spec = toy_spec(arms=SEARCHED, controls=[])
+    finish(tmp_path / "whole", spec)
+    rows = pq.read_table(tmp_path / "whole" / "candidates.parquet").to_pylist()
+    candidate = next(r["recipe_id"] for r in rows if (r["arm"], r["number"]) == ("merge", 8))
+    lost = next(k for k in read_history(tmp_path / "whole").answers if k[0] == candidate and k[2] == "val")
+    run(make_plan(spec), IDENTITY, tmp_path / "cut", lambda: LocalPool(OutOfMemory(lost)), None)
+    assert contents(tmp_path / "cut") != contents(tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if any(answer.request.key == lost for answer in progress.latest):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan(spec), IDENTITY, tmp_path / "cut", lambda: LocalPool(ToyEvaluator()), None, stop)
+    finish(tmp_path / "cut", spec)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_report_that_is_written_while_the_run_comes_to_its_end_is_that_of_the_end(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan(toy_spec()), IDENTITY, run_folder, lambda: LocalPool(ToyEvaluator()), None, stop_after(60))
+    reopened = []
+
+    def reopen_slowly(folder: Path) -> object:
+        found = reopen(folder)
+        if not reopened:
+            finish(folder)
+        reopened.append(found)
+        return found
+
+    monkeypatch.setattr("pipeline.run.reopen", reopen_slowly)
+    rebuild(run_folder)
+    assert contents(run_folder) == contents(tmp_path / "whole") and len(reopened) == 2
+    assert json.loads((run_folder / "provenance.json").read_text())["complete"]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: write_whole(tmp_path / "x", str(i % 4) * 50_000), range(400)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and len(set((tmp_path / "x").read_text())) == 1
 
 
 def test_a_second_run_takes_every_score_from_the_cache(tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: Pl
     assert read_checkpoint(place.url).state.keys() == {"a", "b"}
 
 
+@pytest.mark.parametrize("name", ["{victim}", "../../../../victim.txt", "a/b", "..", "", "a\\b", 3])
+def test_an_index_names_files_beside_it_alone(place: Place, tmp_path: Path, name: str | int) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    shard = name.format(victim=victim) if isinstance(name, str) else name
+    place.write("model.safetensors.index.json", json.dumps({"weight_map": {"a": shard}}).encode())
+    with pytest.raises(ValueError, match="index.json: must name files beside it"):
+        locate(place.url)
+    assert victim.read_text() == "mine"
+
+
 def test_an_adapter_is_found_as_one(place: Place) -> None:
     place.write("adapter_config.json", b"{}")
     place.write("adapter_model.safetensors", save(STATE))

@@ -328,6 +328,39 @@ def test_a_folder_that_was_copied_to_the_store_is_a_run_there(place: Place, tmp_
     assert log_of(place).startswith((tmp_path / FILE_NAME).read_bytes()) and log_of(place).count(b"\n") == 2
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_of_a_folder_that_was_copied_nothing_is_lost_where_the_sending_of_it_ends_half_way(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    write(tmp_path, *[FIRST, SECOND] * 3)
+    whole = (tmp_path / FILE_NAME).read_bytes()
+    place.write(FILE_NAME, whole)
+    Chain(place, "dead").append(b"".join(whole.splitlines(keepends=True)[:cut]))
+    with run_folder(place.url) as folder:
+        assert (folder / FILE_NAME).read_bytes() == whole
+    with open_run(place.url) as opened:
+        assert (opened.folder / FILE_NAME).read_bytes() == whole
+        write(opened.folder, FIRST)
+    assert log_of(place).startswith(whole) and len(log_of(place)) > len(whole)
+
+
+@pytest.mark.parametrize("name", ["{victim}", "a/{victim}", "a/../../../../../../../../../..{victim}", "./{victim}"])
+def test_objects_of_a_strangers_run_are_not_written_outside_its_copy(place: Place, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    place.write(FILE_NAME, b'{"record":"run"}\n')
+    place.fs.store[f"{place.root}/{name.format(victim=victim)}"] = place.fs.open(f"{place.root}/{FILE_NAME}")
+    with run_folder(place.url) as folder:
+        assert [path.name for path in folder.iterdir()] == [FILE_NAME]
+    assert victim.read_text() == "mine"
+
+
+def test_a_store_that_looks_before_it_writes_is_refused(tmp_path: Path) -> None:
+    told = pytest.raises(RemoteError, match="cannot create exclusively .*use s3:// or gs://, or --out with a folder")
+    with told, open_run(f"file://{tmp_path}/run".replace("///", "//x/")):
+        pass
+
+
 def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: Place) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)

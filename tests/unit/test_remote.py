@@ -4,11 +4,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from faulty_place import memory_place
 
+from tasks import remote
 from tasks.remote import Place, check_url, is_url
 from tasks.remote_errors import RemoteError, UnreachableError, explained
 
@@ -40,6 +42,43 @@ def test_a_url_with_a_secret_or_without_a_bucket_is_refused_and_the_secret_not_s
     with pytest.raises(ValueError, match=message) as told:
         check_url(url)
     assert "hidden" not in str(told.value)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/runs/a[1]", "memory://bucket/a*", "/cache/a[1]"])
+def test_what_a_store_would_take_for_a_pattern_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match="must not contain .*: give another place"):
+        Place.open(place)
+
+
+def test_a_refused_deletion_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = memory_place()
+    for name in "abc":
+        place.write(name, b"")
+
+    def refused(path: str) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(place.fs, "rm_file", refused)
+    with pytest.raises(RemoteError, match="permission denied to delete"):
+        place.delete("abc")
+    monkeypatch.undo()
+    place.delete("abcd")
+    assert not place.entries()
+
+
+def test_a_shared_folder_never_holds_half_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place.open(str(tmp_path / "shared"))
+    (tmp_path / "file").write_bytes(b"new")
+    assert place.create("a/b", b"old") and not place.create("a/b", b"new")
+
+    def killed(source: Path, target: Path) -> None:
+        target.write_bytes(b"n")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remote.shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place.upload(tmp_path / "file", "a/b")
+    assert place.read("a/b") == b"old" and list(place.entries()) == ["a/b"]
 
 
 def test_an_object_is_created_once_and_in_one_piece() -> None:

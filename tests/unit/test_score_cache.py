@@ -1,5 +1,7 @@
 """Proves that a cached score answers for the very same samples under the same weights, and for nothing else."""
 
+import errno
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +116,45 @@ REWARDS = replace(IDENTITY, metrics=dict.fromkeys(IDENTITY.metrics, "reward"))
 def scored(task: str, *texts: str) -> ShardScore:
     outcomes = np.ones(4, np.float32)
     return ShardScore(replace(REQUEST, task=task), Stats(4, 4.0, 4.0), outcomes, 0.2, texts=texts)
+
+
+def test_damaged_lines_are_passed_over_and_told(
+    cache: ScoreCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.add([SCORE])
+    cache.flush()
+    (path,) = (tmp_path / "scores").iterdir()
+    line = path.read_bytes()
+    path.write_bytes(b"{nonsense\n" + line[:40] + b"\n" + b'{"record":"score","data":"d"}\n' + line)
+    assert ScoreCache(tmp_path, IDENTITY).get(REQUEST) is not None
+    assert f"{path}: lines that are damaged: 3; they are passed over" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_ends_no_run(
+    cache: ScoreCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.local_records.append_unless_locked", full)
+    for i in range(3):
+        cache.add([replace(SCORE, request=replace(REQUEST, start=4 * i, stop=4 * i + 4))])
+        cache.flush()
+    assert cache.get(REQUEST) is not None
+    assert caplog.text.count("does not write there any more: [Errno 28] No space left") == 1
+
+
+def test_a_score_takes_little_memory(cache: ScoreCache) -> None:
+    """A run of a million shards holds them all, and those of earlier runs."""
+    count, samples = 2000, 512
+    tracemalloc.start()
+    for i in range(count):
+        request = replace(REQUEST, shard=i, start=i * samples, stop=(i + 1) * samples)
+        cache.add([replace(SCORE, request=request, outcomes=np.zeros(samples, bool))])
+    cache.flush()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / count < 500
 
 
 def test_a_reward_counts_only_beside_its_completions(tmp_path: Path) -> None:

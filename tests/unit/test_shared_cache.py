@@ -112,6 +112,19 @@ def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
     assert ScoreCache(tmp_path / "b", IDENTITY).get(REQUEST) is not None and name in caplog.text
 
 
+def test_records_that_came_twice_are_merged_once(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two runs that make one of many objects at the same time leave them, or where nothing may be deleted."""
+    monkeypatch.setattr(shared_records, "_MANY", 3)
+    monkeypatch.setattr(Place, "delete", lambda self, names: None)
+    for i in range(5):
+        SharedRecords("scores/x", together=1).add([{"record": "score", "number": i}])
+    sizes = []
+    for _ in range(3):
+        assert set(SharedRecords("scores/x", together=1).read(itemgetter("number"))) == set(range(5))
+        sizes.append(max(len(shared.read(name) or b"") for name in names(shared)))
+    assert len(set(sizes)) == 1
+
+
 def test_many_objects_become_one_and_nothing_is_lost(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_records, "_MANY", 3)
     for i in range(5):
