@@ -97,7 +97,7 @@ def history_table(history: History, told: bool = True) -> Table:
         last = [Entry("; ".join(history.changed[i]))] * told
         rows.append((Entry(_time(run), tone="lead"), Entry(run.place), *cells, *last))
     columns = ("started, UTC", "run", *history.lines, *["changed since the run before"] * told)
-    note = "Means on test with 95% intervals by bootstrap. For differences between two runs there is `lines regress`."
+    note = "Means on test with 95% intervals by bootstrap. For differences between two runs there is lines regress."
     return Table(f"History of {history.metric}", note, columns, tuple(reversed(rows)))
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from rich.progress import track
+
+from pipeline.people import console
 from pipeline.watch.picture import Picture, Row
 
 _RUN, _CANDIDATE, _DIGEST = "lines.run", "lines.candidate", "lines.digest"
@@ -40,6 +43,8 @@ class MlflowMirror:
             raise ValueError("--mlflow: MLflow is not installed: pip install 'lines-sweep[mirrors]'") from error
         # A server that does not answer is tried seven times, for minutes, unless told otherwise.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        # Of each run that has ended it would print two lines.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri = uri
         with self._told():
             self._client = MlflowClient(tracking_uri=uri)
@@ -59,7 +64,7 @@ class MlflowMirror:
                 self._experiment = experiment  # only now: where the search fails, the next look begins anew
             whole = Row("", picture.name, "", picture.facts, picture.metrics, "", False)
             parent = self._write(picture, whole, "")
-            for row in picture.rows:
+            for row in track(picture.rows, "mirroring", console=console, transient=True):
                 self._write(picture, row, parent)
             if picture.finished:
                 self._client.set_terminated(parent, "FINISHED")
@@ -96,12 +101,11 @@ class MlflowMirror:
             tags = {_RUN: picture.run, _CANDIDATE: row.key} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self._client.create_run(self._experiment, tags=tags, run_name=row.name).info.run_id
             self._known[row.key] = run_id, ""
-        # The digest last: a candidate that was written in part is written again.
-        tags = {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure}
-        self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(picture.rows))
         if parent:
             self._client.set_terminated(run_id, "FAILED" if row.failure else "FINISHED")
-        self._client.set_tag(run_id, _DIGEST, row.digest)
+        # The digest last, and tags are what MLflow writes last: a candidate that was written in part is written again.
+        tags = {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure, _DIGEST: row.digest}
+        self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(picture.rows))
         self._known[row.key] = run_id, row.digest
         return run_id
 

@@ -210,7 +210,9 @@ def test_mlflow_shows_what_is_and_not_the_most_that_was(tmp_path: Path) -> None:
     assert shown["b"].info.status == "FINISHED" and not shown["b"].data.tags.get("lines.failure")
 
 
-@pytest.mark.parametrize(("method", "call"), [("search_runs", 1), ("log_batch", 1), ("log_batch", 2), ("set_tag", 2)])
+@pytest.mark.parametrize(
+    ("method", "call"), [("search_runs", 1), ("log_batch", 1), ("log_batch", 2), ("set_terminated", 1)]
+)
 def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
     tmp_path: Path, method: str, call: int
 ) -> None:
