@@ -1,12 +1,14 @@
 """An actor of a pool, as the driver knows it and as it runs; and what to do about a node on which it cannot."""
 
 import errno
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from pipeline.messages import WorkerInfo
-from pipeline.pool import A, Evaluator
+from pipeline.pool import A, Evaluator, describe
 from pipeline.request_queue import Q
 
 
@@ -23,23 +25,49 @@ class Host(Generic[Q, A]):
 
     def info(self) -> WorkerInfo:
         """What it has loaded; asked again where it was out of reach."""
-        if self._evaluator is None:
-            self._evaluator = self._make(self._name)
-        return self._evaluator.info()
+        with _portable_errors():
+            if self._evaluator is None:
+                self._evaluator = self._make(self._name)
+            return self._evaluator.info()
 
     def evaluate(self, request: Q) -> A:
         """Answer one request."""
         assert self._evaluator is not None
-        return self._evaluator.evaluate(request)
+        with _portable_errors():
+            return self._evaluator.evaluate(request)
+
+
+@contextmanager
+def _portable_errors() -> Iterator[None]:
+    """An error whose class cannot be read back from its pickle, as many cannot that take two arguments, as text.
+
+    To the driver such a one would look like the end of the actor.
+    """
+    try:
+        yield
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(describe(error)) from error
+        raise
 
 
 @dataclass(eq=False)
 class Job(Generic[Q]):
-    """A request on its way, on one actor or on two."""
+    """A request on its way, on one actor or on two.
+
+    Attributes:
+        request: what is asked.
+        on: where it is.
+        done: whether it is answered.
+        told: whether people know that it takes long.
+    """
 
     request: Q
     on: list["Actor[Q]"] = field(default_factory=list)
     done: bool = False
+    told: bool = False
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import ray
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 _MAX_LOST_IN_A_ROW = 4
 #: Seconds for which an actor may be out of reach. Ray gives a node up after 15 to 60 s, and its actors with it.
 _MAX_SILENCE = 120.0
-#: Seconds after which nodes that were left out are tried again, twice as many each time: a full disk may be freed.
+#: So many candidates of which workers die, one after the other without an answer in between, in a pool that has never
+#: answered, and in one that has: the fault is not the candidates'.
+_DEADLY, _DEADLY_LATER = 3, 8
+#: Seconds after which a node that was left out is tried again, twice as many each time: a full disk may be freed.
 #: And seconds without an answer after which there is no more hope in them, where there are no others.
 _TRY_AGAIN, _HOPE = 60.0, 180.0
 #: Seconds without room for a single actor, until people are told, until they are told again, and until the pool gives
@@ -47,10 +50,13 @@ class Crew(Generic[Q, A]):
         self.known: dict[str, WorkerInfo] = {}
         self._left_out: dict[str, str] = {}
         self._told: set[str] = set()
-        self._again_in, self._again_at = _TRY_AGAIN, float("inf")
-        self._answered_at = time.monotonic()
+        #: Node -> when it is tried again, and after how many seconds that is.
+        self._again: dict[str, tuple[float, float]] = {}
+        self._start_at = 0.0
+        self._answered, self._answered_at = False, time.monotonic()
         self._deaths: Counter[str | None] = Counter()
-        self._in_a_row = 0
+        self._deadly: set[str] = set()
+        self._in_a_row = self._most = 0
         self._started = 0
         self._starved: float | None = None
         self._tell_at = 0.0
@@ -63,9 +69,18 @@ class Crew(Generic[Q, A]):
 
     def fill(self) -> None:
         """Start the actors that are missing."""
-        wanted = max(1, self._room()) if self._shape.elastic else self._shape.workers
-        for _ in range(wanted - len(self.actors)):
+        if time.monotonic() < self._start_at:
+            return
+        missing = self._shape.workers - len(self.actors)
+        if self._shape.elastic:
+            missing = max(self._room() - len(self._counted()), not self.actors)
+        for _ in range(missing):
             self._start()
+        self._most = max(self._most, len(self.actors))
+
+    def _counted(self) -> list[Actor[Q]]:
+        """Those for which `_room` is: on a node that is left out some may go on."""
+        return [actor for actor in self.actors if actor.node not in self._left_out]
 
     def _room(self, without: str | None = None) -> int:
         return room((n for n in self._nodes if n.id not in self._left_out and n.id != without), self._shape)
@@ -148,8 +163,11 @@ class Crew(Generic[Q, A]):
 
     def answered(self, actor: Actor[Q]) -> None:
         """It works."""
-        self._in_a_row, self._answered_at = 0, time.monotonic()
+        self._in_a_row, self._answered, self._answered_at = 0, True, time.monotonic()
+        self._deadly.clear()
         self._deaths.pop(actor.node, None)
+        if actor.node is not None and actor.node not in self._left_out:
+            self._again.pop(actor.node, None)
 
     def unfit(self, actor: Actor[Q], cause: str, error: BaseException) -> None:
         """It cannot load; nor will another one on its node.
@@ -159,15 +177,22 @@ class Crew(Generic[Q, A]):
         """
         node = actor.node or place_of(actor.handle)
         self.remove(actor)
-        if node is None or not (self.known or self._room(without=node)):
+        if not self.known and (node is None or not self._room(without=node)):
             raise ValueError(cause) from error
-        self._leave_out(node, f"{cause}; {advice(error)}")
+        if node is not None:
+            self._leave_out(node, f"{cause}; {advice(error)}")
+            return
+        # It never had a process, so Ray does not say where that was to be.
+        self._one_more(actor, cause)
+        self._start_at = time.monotonic() + _TRY_AGAIN
+        log.warning("%s; %s. The run goes on with the others, and another one starts in a minute", cause, advice(error))
 
     def _leave_out(self, node: str, cause: str) -> None:
         """Start no actor there any more, and let those go that have not loaded; those that have go on."""
         if node not in self._left_out:
             self._left_out[node] = cause
-            self._again_at = time.monotonic() + self._again_in
+            _, waited = self._again.get(node, (0.0, _TRY_AGAIN / 2))
+            self._again[node] = time.monotonic() + 2 * waited, 2 * waited
             named = next((n for n in self._nodes if n.id == node), Node(node, "", 0))
             if node not in self._told:
                 log.warning("node %s gets no more workers for now, the run goes on with the others: %s. It is tried "
@@ -187,19 +212,38 @@ class Crew(Generic[Q, A]):
         node = actor.node or place_of(actor.handle)
         if getattr(error, "preempted", False) or (node is not None and node not in {n.id for n in alive_nodes()}):
             return False
-        self._in_a_row += 1
         self._deaths[node] += 1
-        if self._in_a_row > _MAX_LOST_IN_A_ROW * max(2, len(self.actors)):
-            raise WorkersLostError(
-                f"{self._in_a_row} workers were lost one after the other without an answer; the last, "
-                f"{actor.name}: {describe(error)}: is there enough memory for one worker? What was scored is kept"
-            )
+        self._one_more(actor, describe(error))
         there = sum(a.node == node for a in self.actors if a is not actor)
         limit = max(_MAX_LOST_IN_A_ROW, self._shape.retries + 1) * (there + 1)  # one deadly request is no fault of it
         if node is not None and self._deaths[node] > limit and self._room(without=node):
             cause = f"{self._deaths[node]} workers were lost there without an answer; the last: {describe(error)}"
             self._leave_out(node, f"{cause}; is there enough memory for one worker?")
         return True
+
+    def _one_more(self, actor: Actor[Q], cause: str) -> None:
+        self._in_a_row += 1
+        if self._in_a_row > _MAX_LOST_IN_A_ROW * max(2, self._most):
+            raise WorkersLostError(
+                f"{self._in_a_row} workers were lost one after the other without an answer; the last, "
+                f"{actor.name}: {cause}: is there enough memory for one worker? What was scored is kept"
+            )
+
+    def pardon(self, candidate: str, nodes: Sequence[str | None]) -> None:
+        """A request was to blame for the deaths of actors on `nodes`, and is given up: the others were not.
+
+        Raises:
+            WorkersLostError: so it was with one candidate after the other.
+        """
+        for node in nodes:
+            self._in_a_row = max(0, self._in_a_row - 1)
+            self._deaths[node] = max(0, self._deaths[node] - 1)
+        self._deadly.add(candidate)
+        if len(self._deadly) > (_DEADLY_LATER if self._answered else _DEADLY):
+            raise WorkersLostError(
+                f"workers die of every candidate, of {len(self._deadly)} by now without an answer in between: is there "
+                "enough memory for one worker? What was scored is kept"
+            )
 
     def look(self) -> list[Actor[Q]]:
         """Follow the cluster; returns the actors of nodes that have left, and those that are out of reach for long.
@@ -212,8 +256,8 @@ class Crew(Generic[Q, A]):
         for actor in self.actors:
             if actor.silent is not None and not actor.outstanding:
                 self.ask(actor)
-        if self.known and now > self._again_at:
-            self._try_again()
+        if self.known:
+            self._try_again(now)
         self._look_for_room(now)
         return [
             a
@@ -221,20 +265,29 @@ class Crew(Generic[Q, A]):
             if (a.node is not None and a.node not in alive) or now - (a.silent or now) > _MAX_SILENCE
         ]
 
-    def _try_again(self) -> None:
+    def _try_again(self, now: float) -> None:
         """Nodes that were left out count again; who waits for a place waits for one elsewhere, and is started anew."""
-        self._left_out.clear()
-        self._again_in, self._again_at = 2 * self._again_in, float("inf")
+        due = [node for node in self._left_out if now > self._again[node][0]]
+        if not due:
+            return
+        for node in due:
+            del self._left_out[node]
         for actor in [a for a in self.actors if a.info is None and place_of(a.handle) is None]:
             self.remove(actor)
         self.fill()
 
     def surplus(self) -> list[Actor[Q]]:
-        """Actors that have no place since nodes have left; and, where others need that room, some that have."""
-        if not self._shape.elastic or (many := len(self.actors) - max(1, self._room())) <= 0:
+        """Actors that have no place since nodes have left; and, where others need that room, some that have.
+
+        Of a fixed number those without a place go on waiting for one: an autoscaler grows by them.
+        """
+        many = len(self._counted()) - max(1, self._room())
+        if many <= 0 or not (self._shape.elastic or self._shape.beside is not None):
             return []
         placeless = [a for a in self.actors if a.info is None and place_of(a.handle) is None]
-        keeping = [a for a in self.actors if a not in placeless] if self._shape.beside is not None else []
+        keeping = [a for a in self._counted() if a not in placeless] if self._shape.beside is not None else []
+        if not self._shape.elastic:
+            return keeping[::-1][: max(0, many - len(placeless))]
         return [*reversed(placeless), *reversed(keeping)][:many]
 
     def _look_for_room(self, now: float) -> None:

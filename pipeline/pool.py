@@ -62,6 +62,13 @@ def failure_kind(error: BaseException) -> FailureKind:
     return "application"
 
 
+def is_broken(error: BaseException) -> bool:
+    """Whether the process is of no use any more: after an error of the device CUDA raises it again at every call."""
+    if failure_kind(error) == "out_of_memory":
+        return False
+    return "AcceleratorError" in {cls.__name__ for cls in type(error).__mro__} or "CUDA error: " in str(error)
+
+
 def describe(error: BaseException) -> str:
     """The error's type and first line, for people."""
     text = str(error).strip() or "no message"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Generic
 
@@ -14,12 +15,13 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
     RuntimeEnvSetupError,
+    UnserializableException,
 )
 
 from pipeline.actors import Actor, Job
 from pipeline.crew import Crew
 from pipeline.messages import Failure, WorkerInfo
-from pipeline.pool import A, Evaluator, describe, failure_kind
+from pipeline.pool import A, Evaluator, describe, failure_kind, is_broken
 from pipeline.request_queue import Q, RequestQueue
 from pipeline.room import ActorShape
 from pipeline.stragglers import Pace
@@ -32,6 +34,11 @@ _IN_FLIGHT = 2
 _LOOK, _OVERDUE = 3.0, 0.25
 #: Seconds for which an answer that Ray says is there may take to be read: large ones lie in their node's store.
 _READ = 5.0
+#: Times the usual, and seconds at least, after which people are told that a request takes long, and after which the
+#: process that evaluates it is replaced: it hangs, as in a lock, or on a device that does not answer.
+_LONG, _HANGS = (30.0, 600.0), (100.0, 3600.0)
+#: After so many requests of a candidate that actors die of, its others get one try each.
+_DEADLY = 2
 #: How much a request is blamed for the end of a node, or of the way to it, where the end of a process counts 1.
 _LIGHT = 0.25
 
@@ -57,6 +64,9 @@ class RayPool(Generic[Q, A]):
         self._retries, self._kind = shape.retries, kind
         self._queue = RequestQueue[Q]()
         self._lost: dict[Q, float] = {}
+        #: Request -> the nodes of the actors that died of it, as far as anyone can tell.
+        self._died_of: dict[Q, list[str | None]] = {}
+        self._deadly = Counter[str]()
         #: Requests that were on an actor when it was lost: each goes alone from then on, so that it is known of which
         #: an actor dies. The answer to the one before may die with the process on its way.
         self._suspects: set[Q] = set()
@@ -147,7 +157,7 @@ class RayPool(Generic[Q, A]):
         except GetTimeoutError:  # its node is out of reach, of which Ray will tell
             return
         # An application's error is a RayTaskError that is also of the original type; so it must be looked for first.
-        except RayTaskError as error:
+        except (RayTaskError, UnserializableException) as error:
             self._failed(actor, ref, error)
         except ObjectLostError as error:
             self._answer_lost(actor, ref, error)
@@ -168,8 +178,12 @@ class RayPool(Generic[Q, A]):
                 self._answer(job, answer)
             self._place(actor)
 
-    def _failed(self, actor: Actor[Q], ref: Any, error: RayTaskError) -> None:
-        cause = error.cause if isinstance(error.cause, BaseException) else error
+    def _failed(self, actor: Actor[Q], ref: Any, error: RayError) -> None:
+        told = getattr(error, "cause", None)
+        cause = told if isinstance(told, BaseException) else error
+        if actor.outstanding[ref] is not None and is_broken(cause):
+            self._lose(actor, cause)
+            return
         job = self._crew.returned(actor, ref)
         if job is None:
             self._crew.unfit(actor, f"{actor.name} could not load: {describe(cause)}", error)
@@ -206,7 +220,7 @@ class RayPool(Generic[Q, A]):
         self._queue.forget(actor.name)  # else its candidate would count as in good hands, and be left to it
         self._again(actor, jobs, _LIGHT, error)
 
-    def _lose(self, actor: Actor[Q], error: RayError) -> None:
+    def _lose(self, actor: Actor[Q], error: BaseException) -> None:
         """The actor is lost: its requests go first in the queue, those lost too often become failures."""
         if isinstance(error, RuntimeEnvSetupError) or (isinstance(error, RayActorError) and error.actor_init_failed):
             # What was shipped cannot be read there.
@@ -218,6 +232,8 @@ class RayPool(Generic[Q, A]):
         self._queue.forget(actor.name)
         log.warning("%s was lost (%s)", actor.name, describe(error))
         to_blame = self._crew.died(actor, error)
+        if to_blame and jobs:
+            self._died_of.setdefault(jobs[0].request, []).append(actor.node)
         self._again(actor, jobs, 1.0 if to_blame else _LIGHT, error)
         self._crew.fill()
         self._look_at = 0.0
@@ -231,21 +247,31 @@ class RayPool(Generic[Q, A]):
             self._suspects |= {job.request for job in jobs}
         again = []
         for job in jobs:
-            if job.done or job.on:
+            if job.done or (job.on and not isinstance(error, TimeoutError)):  # else copy after copy would hang
                 continue
             lost = self._lost.get(job.request, 0.0)
-            if lost > self._retries:
+            if lost > (0 if self._deadly[job.request.recipe_id] >= _DEADLY else self._retries):
+                self._condemn(job.request)
                 cause = f"its worker was lost {lost:g} times; the last: {describe(error)}"
                 self._answer(job, Failure(job.request.asked, "lost", cause, actor.name))
-            else:
+            elif not job.on:
                 again.append(job.request)
         self._queue.put_first(reversed(again))
+
+    def _condemn(self, request: Q) -> None:
+        """It is given up: actors died of it, not of those nodes; others of its candidate may do the same, and wait."""
+        if nodes := self._died_of.pop(request, None):
+            self._deadly[request.recipe_id] += 1
+            self._queue.put_last(request.recipe_id)
+            self._crew.pardon(request.recipe_id, nodes)
 
     def _follow(self) -> None:
         """Every few seconds: actors on nodes that have joined, none on those that have left."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK
+        for actor in list(self._crew.actors):
+            self._watch(actor)
         for actor in self._crew.look():
             self._lose(actor, RayActorError(error_msg="its node has left, or is out of reach"))
         for actor in self._crew.surplus():
@@ -254,6 +280,24 @@ class RayPool(Generic[Q, A]):
             self._queue.forget(actor.name)
             self._again(actor, jobs, 0.0, RayActorError())
         self._crew.fill()
+
+    def _watch(self, actor: Actor[Q]) -> None:
+        """Tell of a request that takes far longer than usual; replace the process of one that takes longer still."""
+        front = actor.front
+        if front is None or actor.silent is not None:
+            return
+        asked, seconds = front.request.asked, time.monotonic() - actor.since
+        usual = self._pace.usual(asked.task)
+        long, hangs = (seconds > max(least, times * (usual or seconds)) for times, least in (_LONG, _HANGS))
+        what = f"shard {asked.shard} of {asked.task}, {asked.split}, candidate {asked.recipe_id[:12]}"
+        if hangs:
+            self._lose(actor, TimeoutError(f"it has been at {what} for {seconds:.0f} s"))
+        elif long and not front.told:
+            front.told = True
+            log.warning(
+                "%s has been at %s for %.0f s, where %.1f s are usual; its process is replaced after %.0f s",
+                actor.name, what, seconds, usual, max(_HANGS[1], _HANGS[0] * (usual or 0.0)),
+            )  # fmt: skip
 
     def _copy_overdue(self) -> None:
         """Give idle actors, when nothing is queued, copies of what others take too long for: the latest first."""

@@ -53,6 +53,13 @@ class RequestQueue(Generic[Q]):
             self._pending.move_to_end(candidate, last=False)
             self._count += 1
 
+    def put_last(self, candidate: str) -> None:
+        """Others come before what is pending of this candidate."""
+        if candidate in self._pending:
+            self._last += 1
+            self._place(candidate, self._last)
+            self._pending.move_to_end(candidate)
+
     def _place(self, candidate: str, place: int) -> deque[Q]:
         self._places[candidate] = place
         self._offer(candidate)

@@ -139,6 +139,35 @@ def test_a_shard_that_kills_every_worker_becomes_a_failure_and_the_rest_is_score
     assert {(a.request.task, a.request.shard, a.kind) for a in failed} == {("dogs", 1, "lost")}
 
 
+class TwoArguments(Exception):
+    """Its pickle cannot be read back, like that of many errors of HTTP clients."""
+
+    def __init__(self, what: str, number: int) -> None:
+        super().__init__(f"{what} {number}")
+
+
+class Judge(ToyEvaluator):
+    """Raises in some of its shards what cannot be read back."""
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        if request.shard == 1:
+            raise TwoArguments("status", 500)
+        return super().evaluate(request)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_an_error_that_cannot_be_read_back_is_told_and_kills_no_worker() -> None:
+    pool = RayPool(Judge, ActorShape(workers=2))
+    pool.submit(requests(3))
+    answers = drain(pool, len(requests(3)))
+    names = [worker.name for worker in pool.workers]
+    pool.close()
+    failed = [a for a in answers if isinstance(a, Failure)]
+    assert failed and all(a.kind == "application" and "TwoArguments: status 500" in a.cause for a in failed)
+    assert sorted(names) in (["worker-0"], ["worker-0", "worker-1"])
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_goes_on(

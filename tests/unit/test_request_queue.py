@@ -86,6 +86,10 @@ class Slow:
             self.pending.insert(0, r)
             self.order = [r.recipe_id, *(c for c in self.order if c != r.recipe_id)]
 
+    def put_last(self, candidate: str) -> None:
+        if candidate in self.order:
+            self.order = [*(c for c in self.order if c != candidate), candidate]
+
     def take(self, worker: str) -> EvalRequest | None:
         if not self.order:
             return None
@@ -104,7 +108,7 @@ class Slow:
         self.held.pop(worker, None)
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose"]), st.integers(0, 4)), max_size=60)
+STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose", "last"]), st.integers(0, 4)), max_size=60)
 
 
 @settings(max_examples=200, deadline=None)
@@ -123,6 +127,9 @@ def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
             taken = queue.take(worker)
             assert taken == slow.take(worker)
             last.setdefault(worker, []).extend([taken] if taken else [])
+        elif what == "last":
+            queue.put_last("abcde"[which])
+            slow.put_last("abcde"[which])
         else:
             for q in (queue, slow):
                 q.forget(worker)
