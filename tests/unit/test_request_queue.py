@@ -108,7 +108,9 @@ class Slow:
         self.held.pop(worker, None)
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["put", "take", "take", "take", "lose", "last"]), st.integers(0, 4)), max_size=60)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["put", "take", "take", "take", "lose", "last"]), st.integers(0, 4)), max_size=60
+)
 
 
 @settings(max_examples=200, deadline=None)
