@@ -93,7 +93,7 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
         ValueError: no such architecture or file (near names are suggested).
     """
     if name.startswith("embedded/"):
-        return _from_file(name, embedded.model_config_path(name.removeprefix("embedded/")), preprocess)
+        return _from_file(name, _embedded(name), preprocess)
     if name.endswith(".json"):
         return _from_file(name, Path(name), preprocess)
     if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
@@ -101,6 +101,13 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
         hint = close if close.startswith("did") else "open_clip.list_models() has all; OpenAI's is ViT-B-32-quickgelu"
         raise ValueError(f"backbone.model: no open_clip architecture or .json file {name!r}; {hint}")
     return _create(name, name, preprocess)
+
+
+def _embedded(name: str) -> Path:
+    try:
+        return embedded.model_config_path(name.removeprefix("embedded/"))
+    except ValueError as error:
+        raise ValueError(f"backbone.model: {error}") from error
 
 
 def _from_file(name: str, path: Path, preprocess: Mapping[str, object]) -> Architecture:

@@ -266,7 +266,7 @@ def test_openai_tags_need_quick_gelu_before_anything_is_downloaded() -> None:
 def test_unknown_models_and_options_suggest_near_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no open_clip architecture or .json file 'ViT-B-33'; did you mean 'ViT-B-32'"):
         create("ViT-B-33", {})
-    with pytest.raises(ValueError, match="embedded/tiny-vitt: .*did you mean 'tiny-vit'"):
+    with pytest.raises(ValueError, match="^backbone.model: embedded/tiny-vitt: .*did you mean 'tiny-vit'"):
         create("embedded/tiny-vitt", {})
     with pytest.raises(ValueError, match="cannot be read as a model configuration"):
         create(str(tmp_path / "absent.json"), {})
