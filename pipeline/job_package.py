@@ -24,6 +24,8 @@ from tasks.embedded import checkpoint_path, pack_names, pack_path
 MOST = 200 * 2**20
 _CODE = ("pipeline", "search", "tasks")
 _EMBEDDED = "embedded/"
+#: Ray leaves out of what it sends whatever a file of these names lists.
+_IGNORE_LISTS = (".gitignore", ".rayignore")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Origin:
 
     def place(self, path: str) -> Path:
         """The folder, below the job's working directory, in which what is at `path` lies."""
-        parent, home = Path(path).resolve().parent, self.folder.resolve()
+        # Links of folders are followed, so that a folder has one place; that of the file itself is not, as its name is
+        # kept: two links of one name may lead to two files of one folder.
+        parent, home = Path(path).absolute().parent.resolve(), self.folder.resolve()
         if parent.is_relative_to(home):
             return parent.relative_to(home)
         return Path("outside", hashlib.blake2b(str(parent).encode(), digest_size=4).hexdigest())
@@ -76,20 +80,23 @@ def pack(spec: RunSpec, origin: Origin, job: Mapping[str, Any], scratch: Path) -
         scratch: an empty folder.
 
     Raises:
-        ValueError: the files that the spec names are too large to be sent; the fields are named.
+        ValueError: the files that the spec names are too large to be sent (the fields are named), two of them would be
+            one file there, or one has a name that cannot be sent.
     """
     named = {place: found for place, found in named_files(spec).items() if not origin.sees(found.path)}
+    _check_modules(named, origin)
     parcels = {found: listed(Path(found.path), found.kind, found.below) for found in dict.fromkeys(named.values())}
     _check_size(named, parcels)
     work, code = scratch / "work", scratch / "code"
     there = moved(spec, {place: _value(found, parcels[found], origin) for place, found in named.items()})
     _write(work, there, job)
+    written: dict[Path, Path] = {}
     for found, parcel in parcels.items():
-        _copy_files(parcel, work / origin.place(found.path))
+        _copy_files(parcel, work / origin.place(found.path), written)
     wanted = _embedded(there)
-    modules = [*_CODE, *_own_modules(spec.plugins)]
-    sent = tuple(_copy_code(_source(m), code / m, lambda path: _is_sent(path, wanted)) for m in modules)
-    return Package(sent, work, sum(parcel.size for parcel in parcels.values()))
+    sent = [_copy_code(_source(m), code / m, lambda path: _is_sent(path, wanted)) for m in _CODE]
+    sent += [_copy_code(_source(m), code / m) for m in _own_modules(spec.plugins)]
+    return Package(tuple(sent), work, sum(parcel.size for parcel in parcels.values()))
 
 
 def _value(named: Named, parcel: Parcel, origin: Origin) -> str:
@@ -111,6 +118,20 @@ def _check_size(named: Mapping[Place, Named], parcels: Mapping[Named, Parcel]) -
     )
 
 
+def _check_modules(named: Mapping[Place, Named], origin: Origin) -> None:
+    """Python files beside the spec: the job's folder is on Python's path, behind our code and before all else."""
+    for place, found in named.items():
+        path = Path(found.path)
+        if path.suffix != ".py" or path.stem in _CODE or origin.place(found.path) != Path():
+            continue
+        module = importlib.util.find_spec(path.stem)
+        if module is not None and module.origin is not None and Path(module.origin).resolve() != path.resolve():
+            raise ValueError(
+                f"{'.'.join(map(str, place))}: {path.name} beside the spec would be imported for the module "
+                f"{path.stem} that is installed: rename it, or put it into a folder"
+            )
+
+
 def _write(work: Path, spec: RunSpec, job: Mapping[str, Any]) -> None:
     (work / FOLDER).mkdir(parents=True)
     content = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -118,19 +139,32 @@ def _write(work: Path, spec: RunSpec, job: Mapping[str, Any]) -> None:
     (work / ARGUMENTS).write_text(json.dumps(job), encoding="utf-8")
 
 
-def _copy_files(parcel: Parcel, folder: Path) -> None:
+def _copy_files(parcel: Parcel, folder: Path, written: dict[Path, Path]) -> None:
+    """Copy a parcel's files; `written`, what was copied to where before, is added to."""
     for entry in parcel.entries:
         target = folder / entry.name
+        if "\\" in entry.name:  # Ray skips such a file when it unpacks, without an error
+            raise ValueError(f"{entry.path}: a name with a backslash cannot be sent with a job: rename it")
         if entry.name.endswith("/"):
             target.mkdir(parents=True, exist_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(entry.path, target)
+        elif target.name not in _IGNORE_LISTS:
+            _copy_file(Path(entry.path).resolve(), target, written)
 
 
-def _copy_code(source: Path, target: Path, keep: Callable[[Path], bool]) -> Path:
+def _copy_file(source: Path, target: Path, written: dict[Path, Path]) -> None:
+    if target.exists() and written.get(target) != source:
+        raise ValueError(
+            f"{source}: has the same place in the job's folder as {written.get(target, 'a file of the job itself')}: "
+            "rename one of the two, or its folder"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    written[target] = source
+
+
+def _copy_code(source: Path, target: Path, keep: Callable[[Path], bool] = lambda path: True) -> Path:
     def left_out(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if name == "__pycache__" or not keep(Path(folder, name))]
+        return [n for n in names if n in ("__pycache__", *_IGNORE_LISTS) or not keep(Path(folder, n))]
 
     shutil.copytree(source, target, ignore=left_out, copy_function=shutil.copyfile)
     return target

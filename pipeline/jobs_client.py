@@ -4,7 +4,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ _OUT_OF_REACH = 300.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _OURS = "lines-sweep"
 #: Ray takes these instead of the address that it is given.
-_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_NO_OVERRIDES = {"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}
+#: Ray would leave out folders of some names (.git, .venv, venv, __pycache__), whatever is in them.
+_NO_EXCLUDES = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}
 #: They tell of uploads, large files and closed connections in words for programmers.
 _LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -86,16 +89,22 @@ class Jobs:
         Raises:
             ConnectionError: the cluster does not take it.
         """
+        from tasks.vision_files import JOB  # it takes long to import, and other commands do without
+
+        # Without the safe path, what lies in the job's folder comes before our code: a plug-in named tasks.py, say.
+        # With it the packages that are sent come first, then that folder: so Ray sets PYTHONPATH.
+        variables = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", JOB: "1"}
         runtime_env = {
             "working_dir": str(package.working_dir),
             "py_modules": [str(module) for module in package.modules],
-            "env_vars": {"PYTHONUNBUFFERED": "1", **env},
+            "env_vars": {**variables, **env},
         }
         about, entrypoint = {_OURS: "1", "out": out}, "python3 -m pipeline.job_entry"
         try:
-            self._client.submit_job(
-                entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=about
-            )
+            with _environment(_NO_EXCLUDES):
+                self._client.submit_job(
+                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=about
+                )
         except RuntimeError as error:
             raise ConnectionError(f"{self.url}: the cluster does not take the job: {error}") from error
 
@@ -190,9 +199,9 @@ def _connected(address: str, url: str) -> Any:
 
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    before = {name: os.environ.pop(name, None) for name in _OVERRIDES}
     try:
-        return JobSubmissionClient(url)
+        with _environment(_NO_OVERRIDES):
+            return JobSubmissionClient(url)
     except AuthenticationError as error:
         raise ValueError(f"--address {address}: {_refused(error)}") from error
     except (requests.RequestException, ConnectionError, RuntimeError, KeyError, ValueError) as error:
@@ -200,8 +209,25 @@ def _connected(address: str, url: str) -> Any:
             f"--address {address}: what answers at {url} is no Ray dashboard ({type(error).__name__}); the dashboard's "
             f"port is {_PORT} unless it was set otherwise, 6379 and 10001 are others of Ray's that take no jobs"
         ) from error
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Have Ray, in this process, find other values of environment variables for a while; None is not set."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
     finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _refused(error: Exception) -> str:

@@ -93,14 +93,21 @@ def _of_task(place: Place, task: TaskSpec) -> Iterator[tuple[Place, Named | None
         yield (*place, "source"), _named(task.source, "tree")
 
 
-def _published(task: TaskSpec) -> Named:
-    """The part of the data's root that holds the files of one published set."""
+def _published(task: TaskSpec) -> Named | None:
+    """The part of the data's root that holds the files of one published set; None where they are not here.
+
+    The run says so itself, where it is: another machine, as a cluster's head, may have them.
+    """
+    from tasks.sources.listing import FilesMissing
     from tasks.vision_catalogue import vision_set  # it brings torch, which whoever only sends files does without
     from tasks.vision_files import VISION_OPTIONS, find_files, root_of, vision_options
 
     entry = vision_set(task.source.removeprefix("vision/"))
     options = vision_options("options", {k: v for k, v in task.options.items() if k in VISION_OPTIONS})
-    layout, _, _ = find_files(entry, options)
+    try:
+        layout, _, _ = find_files(entry, options)
+    except FilesMissing:
+        return None
     return Named(str(root_of(entry, options).absolute()), "tree", layout.place)
 
 

@@ -26,7 +26,15 @@ Address = Annotated[
 DASHBOARD = "http://127.0.0.1:8265"
 #: Where a cluster's head keeps the runs that are not said to lie elsewhere.
 _RUNS = "~/lines-runs"
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+#: Names of secrets; short words count as whole parts of a name, so that AUTHOR is none.
+_SECRET = re.compile(
+    r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|CONNECTION_?STRING|_PWD(?![A-Z0-9])"
+    r"|(?<![A-Z0-9])(PASS|SAS|AUTH)(?![A-Z0-9])",
+    re.IGNORECASE,
+)
+_USER_OF_URL = re.compile(r"://[^/\s]*@")
+#: As connection strings and signed URLs of Azure hold keys.
+_KEY_OF_VALUE = re.compile(r"AccountKey=|SharedAccess|[?&]sig=", re.IGNORECASE)
 
 
 def submit(
@@ -146,7 +154,7 @@ def _place(out: str | None, run: str) -> str:
 
 
 def _variables(given: list[str]) -> dict[str, str]:
-    """Raises ValueError: not set here, or a secret by its name; whoever sees the dashboard sees a job's variables."""
+    """Raises ValueError: not set here, or a secret by its name or value, which whoever sees the dashboard would see."""
     found = {"COLUMNS": str(console.width)}
     for text in given:
         name, equals, value = text.partition("=")
@@ -158,6 +166,13 @@ def _variables(given: list[str]) -> dict[str, str]:
         if not equals and name not in os.environ:
             raise ValueError(f"--env {name}: is not set here; set it, or write NAME=VALUE")
         found[name] = value if equals else os.environ[name]
-        if re.search(r"://[^/@\s]+:[^/@\s]*@", found[name]):
-            raise ValueError(f"--env {name}: has a password in its URL, which the dashboard would show; take it out")
+        if _USER_OF_URL.search(found[name]):
+            raise ValueError(
+                f"--env {name}: has a user or a password in its URL, which the dashboard would show: take it out"
+            )
+        if _KEY_OF_VALUE.search(found[name]):
+            raise ValueError(
+                f"--env {name}: its value holds a key or a signature, which the dashboard would show: give it to the "
+                "nodes themselves; see docs/security.md"
+            )
     return found

@@ -16,6 +16,8 @@ VISION_OPTIONS = ("root", "from", "repo", "val_index", "check_counts", "classes_
 _ORIGINS = ("torchvision", "huggingface", "webdataset", "folder")
 _MIRRORS = ("huggingface", "webdataset")
 _SPLITS = ("train", "val", "test")
+#: Set in a job of `lines submit`: on all its nodes the working directory holds the files that its spec names.
+JOB = "LINES_SWEEP_JOB"
 #: What is said of a set that is not there and can be fetched.
 FETCHED = "`lines prepare` fetches it"
 
@@ -73,9 +75,12 @@ def _is_repo(value: object) -> bool:
 def _absolute(where: str, name: str, value: object) -> Path | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not (path := Path(value).expanduser()).is_absolute():
-        raise ValueError(f"{where}.{name}: must be an absolute path, for workers look for it too, got {value!r}")
-    return path
+    if isinstance(value, str):
+        path = Path(value).expanduser()
+        # A job's spec keeps relative paths: they go into the journal, and the next job has another directory.
+        if path.is_absolute() or (os.environ.get(JOB) and path.exists()):
+            return path.absolute()
+    raise ValueError(f"{where}.{name}: must be an absolute path, for workers look for it too, got {value!r}")
 
 
 def data_root() -> Path:

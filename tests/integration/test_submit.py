@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published_sets import folders, writers
 from ray_head import CutProxy, RayHead, free_ports, wait_until
-from small_run import Lines, tables
+from small_run import Lines, small_spec, tables, write_spec
 
 from pipeline.cluster import read_token_anew
 from pipeline.job_versions import versions_here
+from tasks.vision_files import JOB
 
 TOKEN = "5" * 64
 pytestmark = pytest.mark.cluster
@@ -124,8 +126,31 @@ def test_a_cluster_of_other_versions_is_refused_by_their_names(
     assert "optuna" in said and "(submitted from 4.9.0)" in said and "install constraints.txt on both" in said
     assert "torch" not in said and not (tmp_path / "run").exists()
     for job in shown_by_the_dashboard(head):
-        assert set(job["runtime_env"]["env_vars"]) == {"PYTHONUNBUFFERED", "COLUMNS"}
+        assert set(job["runtime_env"]["env_vars"]) == {"PYTHONUNBUFFERED", "PYTHONSAFEPATH", "COLUMNS", JOB}
         assert TOKEN not in json.dumps(job)
+
+
+@pytest.mark.usefixtures("token_here")
+def test_a_job_has_all_images_published_sets_and_our_code_whatever_lies_beside_the_spec(
+    head: RayHead, lines: Lines, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for name in ("pipeline.py", "search.py", "tasks.py"):
+        (beside / name).write_text("import pipeline.spec, search.space, tasks.registry")  # ours, not these files
+    folders(beside / "own", ("cat", "venv"), {"test": "test"})
+    (beside / "own" / ".gitignore").write_text("cat\n")
+    writers()["MNIST"](tmp_path / "data")
+    published = {"source": "vision/MNIST", "options": {"root": str(tmp_path / "data"), "check_counts": False}}
+    spec = {**small_spec(lines.experts), "plugins": ["pipeline.py", "search.py", "tasks.py"], "controls": {}}
+    spec |= {"arms": {"sum": {"merge": "sum"}}, "ood": {"own": {"source": "./own"}, "set": published}}
+    path, run = write_spec(beside, spec), tmp_path / "on the head"
+    for _ in range(2):  # the second job has another folder, and goes on with the first one's journal
+        status, said = lines("submit", path, "--address", head.dashboard, "--out", run, "--no-cache", "--workers", 1)
+        assert status == 0 and "succeeded" in said, said
+    status, said = lines.run(path, tmp_path / "here")
+    assert status == 0, said
+    assert tables(run) == tables(tmp_path / "here")
 
 
 def test_a_token_that_is_missing_or_another_is_told(head: RayHead, tmp_path: Path) -> None:

@@ -4,19 +4,27 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from published_sets import CIFAR10, folders
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
 
 from pipeline import job_package
 from pipeline.job_entry import ARGUMENTS, SPEC
 from pipeline.job_package import Origin, Package, pack
 from pipeline.job_versions import check_versions, versions_here
-from pipeline.jobs_client import jobs_url
+from pipeline.jobs_client import Jobs, jobs_url
 from pipeline.spec_load import load_spec
 from pipeline.submit_command import _place, _variables
+from tasks.base import TaskRequest
+from tasks.classification import image_source
+from tasks.vision_files import JOB
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +82,145 @@ def test_what_the_cluster_sees_at_the_same_path_stays_there(place: Path) -> None
     package, spec = packed(place, seen=(place / "elsewhere",))
     assert spec["experts"]["clipart"] == str(place / "elsewhere" / "clipart.safetensors")
     assert package.files == 1000
+
+
+def test_links_of_one_name_to_files_of_one_folder_stay_two_files(place: Path) -> None:
+    """As two checkpoints in the hub's cache: each is a link to a blob."""
+    links = {}
+    for name, content in (("mnist", b"a" * 10), ("clipart", b"b" * 10)):
+        link, blob = place / "here" / name / "model.safetensors", place / "blobs" / name
+        blob.parent.mkdir(exist_ok=True)
+        blob.write_bytes(content)
+        link.parent.mkdir()
+        link.symlink_to(blob)
+        links[name] = str(link)
+    package, spec = packed(place, experts=links)
+    assert spec["experts"] == {name: f"{name}/model.safetensors" for name in links}
+    for name, link in links.items():
+        assert (package.working_dir / spec["experts"][name]).read_bytes() == Path(link).read_bytes()
+
+
+def test_two_files_for_one_place_are_refused(place: Path) -> None:
+    """The folder of what lies elsewhere may be there beside the spec, as a job's folder that was copied."""
+    theirs = place / "here" / Origin(place / "here").place(str(place / "elsewhere" / "clipart.safetensors"))
+    theirs.mkdir(parents=True)
+    (theirs / "clipart.safetensors").write_bytes(b"v")
+    experts = {"mnist": str(theirs / "clipart.safetensors"), "clipart": "../elsewhere/clipart.safetensors"}
+    with pytest.raises(ValueError, match=r"clipart\.safetensors: has the same place .* as .*/clipart\.safetensors: r"):
+        packed(place, experts=experts)
+    (place / "here" / "lines-job").mkdir()
+    (place / "here" / SPEC).write_bytes(b"v")
+    with pytest.raises(ValueError, match=r"lines-job/spec\.yaml: has the same place .* as a file of the job itself"):
+        packed(place, experts={"mnist": SPEC}, tasks=["mnist"])
+
+
+def test_the_same_file_named_twice_is_sent_once(place: Path) -> None:
+    twice = "experts/mnist.safetensors"
+    package, spec = packed(place, experts={"mnist": twice, "clipart": twice})
+    assert spec["experts"] == {"mnist": twice, "clipart": twice} and package.files == 1000
+
+
+class Sent:
+    """What takes a job in Ray's stead: it packs folders as Ray's client does, and unpacks nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.names: dict[str, set[str]] = {}
+        self.env: dict[str, str] = {}
+        self._folder = folder
+
+    def submit_job(self, runtime_env: Mapping[str, Any], **rest: Any) -> None:
+        self.env = runtime_env["env_vars"]
+        work, modules = runtime_env["working_dir"], runtime_env["py_modules"]
+        for folder, excludes in [(work, get_runtime_env_default_excludes()), *((m, None) for m in modules)]:
+            target = self._folder / f"{Path(folder).name}.zip"
+            create_package(folder, target, include_gitignore=True, excludes=excludes)
+            with zipfile.ZipFile(target) as packed:
+                self.names[Path(folder).name] = {name for name in packed.namelist() if not name.endswith("/")}
+
+
+def test_ray_leaves_out_nothing_of_what_the_spec_names(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image less is another test set, and other scores without an error."""
+    images = [f"set/test/{c}/1.png" for c in ("cat", "venv", ".venv", ".git", "__pycache__")]
+    code = ["my_tasks/__init__.py", "my_tasks/prompts.parquet", "my_tasks/head.safetensors", "my_tasks/b.txt"]
+    lists = ["set/.gitignore", "set/test/.rayignore", "my_tasks/.gitignore", "my_tasks/__pycache__/b.pyc"]
+    for name in (*images, *code, *lists):
+        (place / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "project" / name).write_text("*.png\ncat/\n*.txt\n" if "ignore" in name else "")
+    (place / "project" / "set").rename(place / "here" / "set")
+    monkeypatch.syspath_prepend(str(place / "project"))
+    package, _ = packed(place, ood={"own": {"source": "./set"}}, plugins=["my_tasks"])
+    jobs, client = Jobs.__new__(Jobs), Sent(place)
+    jobs._client = client
+    monkeypatch.setenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "set")
+    jobs.submit("job", "/run", package, {})
+    assert os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] == "set"
+    assert {name for name in client.names["work"] if name.startswith("set/")} == set(images)
+    assert {f"my_tasks/{name}" for name in client.names["my_tasks"]} == set(code)
+    for folder in (package.working_dir, *package.modules):
+        there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        assert client.names[folder.name] == there
+    monkeypatch.delenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES")
+    jobs.submit("job", "/run", package, {})
+    assert "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES" not in os.environ
+
+
+def test_a_name_that_ray_would_not_unpack_is_refused(place: Path) -> None:
+    (place / "here" / "set" / "cat").mkdir(parents=True)
+    (place / "here" / "set" / "cat" / "a\\b.png").touch()
+    with pytest.raises(ValueError, match=r"a\\b\.png: a name with a backslash cannot be sent .* rename it"):
+        packed(place, ood={"own": {"source": "./set"}})
+
+
+@pytest.mark.parametrize("name", ["pipeline", "search", "tasks"])
+def test_a_plugin_beside_the_spec_may_be_called_as_a_package_of_ours(place: Path, name: str) -> None:
+    """As Ray sets the path: the packages that are sent, then the job's folder, which is the working directory too."""
+    (place / "here" / f"{name}.py").write_text("raise SystemExit('it was imported for ours')")
+    package, spec = packed(place, plugins=[f"{name}.py"])
+    jobs, client = Jobs.__new__(Jobs), Sent(place)
+    jobs._client = client
+    jobs.submit("job", "/run", package, {})
+    (package.working_dir / ARGUMENTS).write_text(json.dumps({"versions": {"torch": "none such"}}))
+    path = os.pathsep.join(map(str, (package.modules[0].parent, package.working_dir)))
+    words, env = [sys.executable, "-m", "pipeline.job_entry"], {**os.environ, **client.env, "PYTHONPATH": path}
+    found = subprocess.run(words, cwd=package.working_dir, env=env, capture_output=True, text=True)
+    assert found.returncode == 2 and "error: the cluster has other versions" in found.stderr, found.stderr
+    assert spec["plugins"] == [f"{name}.py"] and (package.working_dir / f"{name}.py").exists()
+
+
+@pytest.mark.parametrize("name", ["random", "torch"])
+def test_a_plugin_beside_the_spec_may_not_be_called_as_an_installed_module(place: Path, name: str) -> None:
+    (place / "here" / "mine").mkdir()
+    for file in (f"{name}.py", f"mine/{name}.py"):
+        (place / "here" / file).touch()
+    with pytest.raises(
+        ValueError, match=rf"plugins\.0: {name}\.py beside the spec would be imported for .*: rename it"
+    ):
+        packed(place, plugins=[f"{name}.py"])
+    assert packed(place, plugins=[f"mine/{name}.py"])[1]["plugins"] == [f"mine/{name}.py"]
+
+
+def test_a_published_set_is_read_from_the_jobs_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(place / "data", [name.removeprefix("a_") for name in CIFAR10], {"train": "train", "test": "test"})
+    (place / "index.npy").touch()
+    options = {"from": "folder", "root": str(place / "data"), "val_index": str(place / "index.npy")}
+    task = {"source": "vision/CIFAR10", "options": {**options, "check_counts": False, "classes_by": "order"}}
+    package, spec = packed(place, ood={"set": task})
+    there = spec["ood"]["set"]["options"]
+    assert there["root"].endswith("/data") and not Path(there["root"]).is_absolute()
+    (place / "data").rename(place / "gone")
+    monkeypatch.setenv(JOB, "1")
+    monkeypatch.chdir(package.working_dir)
+    assert len(image_source(TaskRequest("set", task["source"], {}, there)).class_names) == 10
+
+
+def test_a_published_set_that_only_the_cluster_has_stays_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES_SWEEP_DATA", str(place / "nothing"))
+    ood = {
+        "bare": {"source": "vision/MNIST"},
+        "root": {"source": "vision/SVHN", "options": {"root": "/on/the/cluster"}},
+    }
+    _, spec = packed(place, ood=ood)
+    assert [task["options"] for task in spec["ood"].values()] == [{}, {"root": "/on/the/cluster"}]
 
 
 def test_files_that_are_too_large_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,11 +298,56 @@ def test_secrets_do_not_travel_with_a_job(monkeypatch: pytest.MonkeyPatch) -> No
         _variables(["AWS_ENDPOINT_URL", "A=b=c"]).items()
         >= {"AWS_ENDPOINT_URL": "http://store:9000", "A": "b=c"}.items()
     )
-    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "password", "GOOGLE_APPLICATION_CREDENTIALS"):
-        with pytest.raises(ValueError, match=f"--env {name}: looks like a secret"):
-            _variables([f"{name}=abc123"])
-    with pytest.raises(ValueError, match="has a password in its URL") as error:
-        _variables(["PROXY=http://me:hunter2@proxy"])
-    assert "hunter2" not in str(error.value)
     with pytest.raises(ValueError, match="is not set here"):
         _variables(["NOT_SET_ANYWHERE"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "password",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "CONNECTIONSTRING",
+        "MYSQL_PWD",
+        "AZURE_SAS",
+        "BLOB_SAS_URL",
+        "HTTP_AUTH",
+        "DB_PASS",
+        "SSH_PASSPHRASE",
+    ],
+)
+def test_names_of_secrets_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--env {name}: looks like a secret") as error:
+        _variables([f"{name}=abc123"])
+    assert "abc123" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["AUTHOR", "SASHA", "PWD", "BYPASS_CACHE", "OLDPWDS"])
+def test_names_that_only_hold_the_letters_of_a_secret_pass(name: str) -> None:
+    assert _variables([f"{name}=a"])[name] == "a"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://me:hunter2@proxy",
+        "redis://:hunter2@host",
+        "https://hunter2@host/x",
+        "one https://host/x,https://hunter2@host",
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=hunter2",
+        "Endpoint=sb://host/;SharedAccessKeyName=a;SharedAccessKey=hunter2",
+        "https://a.blob.core.windows.net/c?sv=2024&sig=hunter2",
+    ],
+)
+def test_values_that_hold_a_password_or_a_key_are_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="--env X: .*which the dashboard would show") as error:
+        _variables([f"X={value}"])
+    assert "hunter2" not in str(error.value)
+
+
+def test_values_with_an_at_elsewhere_pass() -> None:
+    for value in ("https://host/@scope/package", "me@example.org", "s3://bucket/a b@c"):
+        assert _variables([f"X={value}"])["X"] == value

@@ -120,6 +120,12 @@ def test_a_published_set_without_a_root_is_found_where_data_is_kept(
     assert found == {("tasks", "set", "options", "root"): Named(str(tmp_path), "tree", "MNIST/raw")}
 
 
+def test_a_published_set_that_is_not_here_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster may have it; whoever runs the spec there looks for it, and says what is missing."""
+    monkeypatch.setenv("LINES_SWEEP_DATA", str(tmp_path))
+    assert named_files(vision("MNIST")) == named_files(vision("MNIST", root="/on/the/cluster")) == {}
+
+
 def test_a_spec_at_other_places_is_the_same_in_all_else() -> None:
     spec = parse_spec(small_spec({"clipart": Path("embedded/clipart"), "mnist": Path("e.pt")}))
     there = moved(spec, {("experts", "mnist"): "/cache/e.pt"})

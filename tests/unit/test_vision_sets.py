@@ -21,7 +21,7 @@ from tasks.data import prepare
 from tasks.images import GroupedSource, TrainingSource
 from tasks.sources.splits import cut_validation
 from tasks.vision_catalogue import set_names, vision_set
-from tasks.vision_files import VisionOptions
+from tasks.vision_files import JOB, VisionOptions, vision_options
 from tasks.vision_sets import VisionSource
 
 WRITERS = writers()
@@ -202,6 +202,24 @@ def test_a_set_that_is_not_there_is_told_with_where_it_belongs(tmp_path: Path, m
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"tasks\.t\.options\.{message}"):
         image_source(TaskRequest("t", "vision/MNIST", {}, options))
+
+
+def test_relative_paths_are_refused_but_in_a_job_whose_folder_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes a spec may start it anywhere; a job's nodes all start in a folder with the spec's files."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "index.npy").touch()
+    values = {"root": "data", "val_index": "index.npy"}
+    monkeypatch.chdir(tmp_path)
+    for name, value in values.items():
+        with pytest.raises(ValueError, match=rf"options\.{name}: must be an absolute path, .*, got '{value}'"):
+            vision_options("options", {name: value})
+    monkeypatch.setenv(JOB, "1")
+    found = vision_options("options", values)
+    assert (found.root, found.val_index) == (tmp_path / "data", tmp_path / "index.npy")
+    with pytest.raises(ValueError, match=r"options\.root: must be an absolute path, .*, got 'gone'"):
+        vision_options("options", {"root": "gone"})
 
 
 def test_the_fingerprint_follows_the_files_and_what_is_read_from_them(tmp_path: Path) -> None:
