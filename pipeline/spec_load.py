@@ -128,7 +128,8 @@ def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
         "base": fixed(spec.base, folder),
         "backbone": spec.backbone.model_copy(update={"model": fixed(spec.backbone.model, folder)}),
         "tasks": _fixed_tasks(spec.tasks, folder),
-        "plugins": tuple(fixed(p, folder) for p in spec.plugins),
+        # Others are names of modules, whatever lies beside the spec.
+        "plugins": tuple(fixed(p, folder) if p.endswith(".py") else p for p in spec.plugins),
     }
 
 

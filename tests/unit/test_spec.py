@@ -252,11 +252,12 @@ def test_paths_are_beside_the_spec_where_they_exist_there(tmp_path: Path) -> Non
     (tmp_path / "more.py").touch()
     experts = {**dict.fromkeys(TASKS, "hf:owner/model"), "cats": "models/cats.safetensors", "dogs": "nowhere.pt"}
     path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump({**GOOD, "experts": experts, "plugins": ["more.py", "package.module"]}))
+    path.write_text(yaml.safe_dump({**GOOD, "experts": experts, "plugins": ["more.py", "package.module", "folder"]}))
+    (tmp_path / "folder").mkdir()  # where a module of that name may lie
     spec = load_spec(path)
     assert spec.experts["cats"] == str(tmp_path / "models" / "cats.safetensors")
     assert (spec.experts["dogs"], spec.experts["cars"]) == ("nowhere.pt", "hf:owner/model")
-    assert spec.plugins == (str(tmp_path / "more.py"), "package.module")
+    assert spec.plugins == (str(tmp_path / "more.py"), "package.module", "folder")
 
 
 def test_the_schema_describes_every_field() -> None:
