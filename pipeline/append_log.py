@@ -137,15 +137,21 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         ValueError: a line that is not the last is not JSON: the file was damaged by something else.
     """
+    for number, line in enumerate(whole_lines(path), 1):
+        yield _record(path, number, line)
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """Every line that was written to its end, with that; none where there is no file."""
     if not path.exists():
         return
     left = whole_length(path)
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for line in file:
             left -= len(line)
             if left < 0:
                 return
-            yield _record(path, number, line)
+            yield line
 
 
 def _record(path: Path, number: int, line: bytes) -> Record:

@@ -96,7 +96,7 @@ class GroupSearch:
         """Drop proposals that were asked after an outcome that is not known: a shard that was lost is scored anew."""
         known = (answered(self.group, p, self._driver.ledger) for p in self._proposals)
         first = next((i for i, is_known in enumerate(known) if not is_known), len(self._proposals))
-        if self._proposals[first + self._window :]:
+        if len(self._proposals) > first + self._window:
             del self._proposals[first + self._window :]
             # Journaled, lest what is dropped counts again once the outcome is known: there this proposal ends the list.
             self._driver.propose(self.group, self._proposals[-1])

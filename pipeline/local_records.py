@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.append_log import Record, append_unless_locked, parse_line, whole_length
+from pipeline.append_log import Record, append_unless_locked, parse_line, whole_lines
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class LocalRecords:
         """
         passed_over = 0
         try:
-            for line in self._lines():
+            for line in whole_lines(self._path):
                 try:
                     found = parse(parse_line(line))
                 except Exception:  # whatever a damaged line may lead to
@@ -40,17 +40,6 @@ class LocalRecords:
         if passed_over:
             logger.warning("%s: lines that are damaged: %d; they are passed over, and the file may be deleted",
                            self._path, passed_over)  # fmt: skip
-
-    def _lines(self) -> Iterator[bytes]:
-        if not self._path.exists():
-            return
-        left = whole_length(self._path)
-        with self._path.open("rb") as file:
-            for line in file:
-                left -= len(line)
-                if left < 0:
-                    return
-                yield line
 
     def add(self, records: Iterable[Record]) -> None:
         """Keep records, written once there are enough of them."""

@@ -53,7 +53,7 @@ class WorkersLostError(RuntimeError):
 
 def failure_kind(error: BaseException) -> FailureKind:
     """What kind of failure an evaluator's error is; by name, so that torch need not be imported here."""
-    names = {cls.__name__ for cls in type(error).__mro__}
+    names = _names(error)
     # On the CPU torch has no type of its own for it.
     if names & {"OutOfMemoryError", "MemoryError"} or "DefaultCPUAllocator: " in str(error):
         return "out_of_memory"
@@ -66,7 +66,11 @@ def is_broken(error: BaseException) -> bool:
     """Whether the process is of no use any more: after an error of the device CUDA raises it again at every call."""
     if failure_kind(error) == "out_of_memory":
         return False
-    return "AcceleratorError" in {cls.__name__ for cls in type(error).__mro__} or "CUDA error: " in str(error)
+    return "AcceleratorError" in _names(error) or "CUDA error: " in str(error)
+
+
+def _names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
 
 
 def describe(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.answers import Answers
 from pipeline.append_log import Record
-from pipeline.journal import answer_record, parse_answer
+from pipeline.journal import Key, answer_record, parse_answer
 from pipeline.ledger import Identity
 from pipeline.local_records import LocalRecords
 from pipeline.messages import EvalRequest, ShardScore
@@ -53,7 +53,7 @@ class ScoreCache:
         return replace(score, request=request)
 
     def _found(self, request: EvalRequest, data: str) -> ShardScore | None:
-        found = self._known.get(_filed(request, data).key)
+        found = self._known.get(_key(request, data))
         return found if isinstance(found, ShardScore) else None
 
     def _has_texts(self, request: EvalRequest) -> bool:
@@ -89,5 +89,10 @@ def _parse(record: Record) -> ShardScore:
 
 
 def _filed(request: EvalRequest, data: str) -> EvalRequest:
+    _, task, _, shard = _key(request, data)
+    return replace(request, task=task, shard=shard)
+
+
+def _key(request: EvalRequest, data: str) -> Key:
     """Under the fingerprint of its data, and its samples; neither the task's name nor the cut into shards counts."""
-    return replace(request, task=data, shard=request.start << 32 | request.stop)
+    return request.recipe_id, data, request.split, request.start << 32 | request.stop

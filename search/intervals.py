@@ -108,9 +108,9 @@ def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level:
     sign = -1.0 if value < 0 else 1.0
     for total_N in totals.values():
         means_R += sign * _resampled_means(sign * total_N, resamples, rng) / len(cells)
-    # Rounded, so that what floating point leaves of 0 is 0: it decides between a tie and a verdict.
+    # Rounded, so that what floating point leaves of 0, or of a threshold, is that: it decides between verdicts.
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2]).round(12)
-    return Interval(value, float(low), float(high), sum(map(len, totals.values())))
+    return Interval(round(value, 12), float(low), float(high), sum(map(len, totals.values())))
 
 
 def _totals(cells: list[tuple[str, Array]]) -> dict[str, Array]:

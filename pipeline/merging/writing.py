@@ -8,6 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tasks.whole_files import whole_file
+
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write beside `path`, flush to the device, then rename; on failure nothing is left behind.
@@ -15,18 +17,15 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
     Raises:
         ValueError: the file cannot be written, as where there is no space on the device; `path` is as it was.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file({name: t.contiguous() for name, t in state.items()}, partial, {"format": "pt", **metadata})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file({name: t.contiguous() for name, t in state.items()}, partial, {"format": "pt", **metadata})
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
     except (OSError, SafetensorError) as error:
         size = sum(t.numel() * t.element_size() for t in state.values())
         raise ValueError(f"{path}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.regress.pairs import Leave, changes, paired
@@ -108,7 +108,7 @@ def _comparison(
     p, adjusted, test, level = tested
     (arm, role, task), now_N, before_N = key, run.mean_N(key), baseline.mean_N(key)
     tolerance, minimum = regress.threshold(arm, task)
-    difference = _settled(paired_difference([Cell(task, now_N, before_N)], level=1 - regress.level))
+    difference = paired_difference([Cell(task, now_N, before_N)], level=1 - regress.level)
     now, before = (round(float(mean_N.mean()), _DIGITS) for mean_N in (now_N, before_N))
     least = min(difference.low, 0.0 if _same(run, baseline, key) else -unseen(now_N, before_N, regress.level))
     verdict = _verdict(difference.value, least, adjusted <= regress.level, tolerance)
@@ -125,10 +125,6 @@ def _same(run: Snapshot, baseline: Snapshot, key: Key) -> bool:
     """Whether they are the same models, evaluated in the same way: beyond these samples they do not differ either."""
     weights = [{group: row.recipe_id for group, row in place.cells[key].items()} for place in (run, baseline)]
     return weights[0] == weights[1] and run.about["numerics"] == baseline.about["numerics"]
-
-
-def _settled(difference: Interval) -> Interval:
-    return replace(difference, value=round(difference.value, _DIGITS))
 
 
 def _verdict(value: float, least: float, significant: bool, tolerance: float) -> Verdict:

@@ -148,9 +148,12 @@ def _release(lease: Lease, say: Say) -> None:
 
 def _start(remote: Place, chain: Chain) -> bytes:
     """What the store holds of the journal; of a folder that was copied there its file, until all of that is sent."""
-    log, copied = chain.read(), remote.read(FILE_NAME) or b""
-    whole = copied[: copied.rfind(b"\n") + 1]
-    return whole if len(whole) > len(log) and whole.startswith(log) else log
+    log, copied = chain.read(), remote.info(FILE_NAME)
+    if copied is None or copied["size"] <= len(log):
+        return log
+    data = remote.read(FILE_NAME) or b""
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole if whole.startswith(log) else log
 
 
 def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:

@@ -37,20 +37,20 @@ class SharedRecords:
 
     def _read(self, place: Place, parse: Callable[[Record], T]) -> list[T]:
         names = list(place.entries(self._folder))
-        records: list[Record] = []
+        lines: dict[bytes, None] = {}
         parsed: list[T] = []
         whole = []
         for name, data in place.read_many(names).items():
             if data is not None:  # None: another has made one object of it and others meanwhile
                 with tolerated("read", place.url):
-                    some = _records(f"{place.url}/{name}", data)
-                    parsed += _parsed(f"{place.url}/{name}", some, parse)
-                    records += some
+                    some, found = _read_object(f"{place.url}/{name}", data, parse)
+                    lines |= dict.fromkeys(some)
+                    parsed += found
                     whole.append(name)
         if len(whole) > _MANY and shared_cache("write"):
             with tolerated("write", place.url):
                 # Written before those are deleted: whatever two that do this at once delete, each of them has written.
-                place.create(self._new_name(), _sealed({lines_of([r]): r for r in records}.values()))
+                place.create(self._new_name(), seal(b"".join(lines)))
                 place.delete(whole)
         return parsed
 
@@ -66,27 +66,19 @@ class SharedRecords:
         place = shared_cache("write")
         if place is not None and self._unwritten:
             with tolerated("write", place.url):
-                place.create(self._new_name(), _sealed(self._unwritten))
+                place.create(self._new_name(), seal(lines_of(self._unwritten)))
         self._unwritten = []
 
     def _new_name(self) -> str:
         return f"{self._folder}/{uuid.uuid4().hex}.jsonl"
 
 
-def _sealed(records: Iterable[Record]) -> bytes:
-    return seal(lines_of(records))
-
-
-def _records(name: str, data: bytes) -> list[Record]:
+def _read_object(name: str, data: bytes, parse: Callable[[Record], T]) -> tuple[list[bytes], list[T]]:
+    """Its lines, and what they stand for. Whoever may write to the shared cache may have written anything."""
     try:
-        return [parse_line(line) for line in unseal(data)[1].splitlines()]
-    except ValueError as error:
+        lines = unseal(data)[1].splitlines(keepends=True)
+        return lines, [parse(parse_line(line)) for line in lines]
+    except DamagedError as error:
         raise DamagedError(f"{name}: {error}") from error
-
-
-def _parsed(name: str, records: Iterable[Record], parse: Callable[[Record], T]) -> list[T]:
-    """Whoever may write to the shared cache may have written anything."""
-    try:
-        return [parse(record) for record in records]
     except Exception as error:
         raise DamagedError(f"{name}: a record in it cannot be read ({type(error).__name__}: {error})") from error

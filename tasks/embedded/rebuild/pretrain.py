@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from tasks.whole_files import whole_file
+
 from .catalogue import BY_NAME, PRINTED_DIGIT, SEEN
 from .records import SIZE, load_split
 from .towers import (
@@ -145,9 +147,8 @@ def save_base(model: CLIP, path: Path) -> None:
     """Writes the whole state in half precision, under open_clip's names."""
     tensors = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
 
 
 def optimiser(model: CLIP, rate: float) -> torch.optim.AdamW:
