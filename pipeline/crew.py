@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic
 
 import ray
 
 from pipeline.actors import Actor, Host, Job, advice
+from pipeline.blame import IN_A_ROW, Deaths
 from pipeline.messages import WorkerInfo
 from pipeline.pool import A, Evaluator, WorkersLostError, describe
 from pipeline.ray_nodes import alive_nodes, away_from, place_of
@@ -17,14 +17,8 @@ from pipeline.room import ActorShape, Node, room
 
 log = logging.getLogger(__name__)
 
-#: Losses for each actor, without one answer in between, after which its node, and then the pool, is given up: the fault
-#: is not the shard's. A node that is taken away loses all of its actors at once, which is no such fault.
-_MAX_LOST_IN_A_ROW = 4
 #: Seconds for which an actor may be out of reach. Ray gives a node up after 15 to 60 s, and its actors with it.
 _MAX_SILENCE = 120.0
-#: So many candidates of which workers die, one after the other without an answer in between, in a pool that has never
-#: answered, and in one that has: the fault is not the candidates'.
-_DEADLY, _DEADLY_LATER = 3, 8
 #: Seconds after which a node that was left out is tried again, twice as many each time: a full disk may be freed.
 #: And seconds without an answer after which there is no more hope in them, where there are no others.
 _TRY_AGAIN, _HOPE = 60.0, 180.0
@@ -53,11 +47,9 @@ class Crew(Generic[Q, A]):
         #: Node -> when it is tried again, and after how many seconds that is.
         self._again: dict[str, tuple[float, float]] = {}
         self._start_at = 0.0
-        self._answered, self._answered_at = False, time.monotonic()
-        self._deaths: Counter[str | None] = Counter()
-        self._deadly: set[str] = set()
-        self._in_a_row = self._most = 0
-        self._started = 0
+        self._answered_at = time.monotonic()
+        self.deaths = Deaths()
+        self._started = self._most = 0
         self._starved: float | None = None
         self._tell_at = 0.0
         self._nodes = alive_nodes()
@@ -163,9 +155,8 @@ class Crew(Generic[Q, A]):
 
     def answered(self, actor: Actor[Q]) -> None:
         """It works."""
-        self._in_a_row, self._answered, self._answered_at = 0, True, time.monotonic()
-        self._deadly.clear()
-        self._deaths.pop(actor.node, None)
+        self._answered_at = time.monotonic()
+        self.deaths.answered(actor.node)
         if actor.node is not None and actor.node not in self._left_out:
             self._again.pop(actor.node, None)
 
@@ -183,7 +174,7 @@ class Crew(Generic[Q, A]):
             self._leave_out(node, f"{cause}; {advice(error)}")
             return
         # It never had a process, so Ray does not say where that was to be.
-        self._one_more(actor, cause)
+        self.deaths.add(None, actor.name, cause, self._most)
         self._start_at = time.monotonic() + _TRY_AGAIN
         log.warning("%s; %s. The run goes on with the others, and another one starts in a minute", cause, advice(error))
 
@@ -212,38 +203,13 @@ class Crew(Generic[Q, A]):
         node = actor.node or place_of(actor.handle)
         if getattr(error, "preempted", False) or (node is not None and node not in {n.id for n in alive_nodes()}):
             return False
-        self._deaths[node] += 1
-        self._one_more(actor, describe(error))
+        self.deaths.add(node, actor.name, describe(error), self._most)
         there = sum(a.node == node for a in self.actors if a is not actor)
-        limit = max(_MAX_LOST_IN_A_ROW, self._shape.retries + 1) * (there + 1)  # one deadly request is no fault of it
-        if node is not None and self._deaths[node] > limit and self._room(without=node):
-            cause = f"{self._deaths[node]} workers were lost there without an answer; the last: {describe(error)}"
+        limit = max(IN_A_ROW, self._shape.retries + 1) * (there + 1)  # one deadly request is no fault of it
+        if node is not None and self.deaths.on(node) > limit and self._room(without=node):
+            cause = f"{self.deaths.on(node)} workers were lost there without an answer; the last: {describe(error)}"
             self._leave_out(node, f"{cause}; is there enough memory for one worker?")
         return True
-
-    def _one_more(self, actor: Actor[Q], cause: str) -> None:
-        self._in_a_row += 1
-        if self._in_a_row > _MAX_LOST_IN_A_ROW * max(2, self._most):
-            raise WorkersLostError(
-                f"{self._in_a_row} workers were lost one after the other without an answer; the last, "
-                f"{actor.name}: {cause}: is there enough memory for one worker? What was scored is kept"
-            )
-
-    def pardon(self, candidate: str, nodes: Sequence[str | None]) -> None:
-        """A request was to blame for the deaths of actors on `nodes`, and is given up: the others were not.
-
-        Raises:
-            WorkersLostError: so it was with one candidate after the other.
-        """
-        for node in nodes:
-            self._in_a_row = max(0, self._in_a_row - 1)
-            self._deaths[node] = max(0, self._deaths[node] - 1)
-        self._deadly.add(candidate)
-        if len(self._deadly) > (_DEADLY_LATER if self._answered else _DEADLY):
-            raise WorkersLostError(
-                f"workers die of every candidate, of {len(self._deadly)} by now without an answer in between: is there "
-                "enough memory for one worker? What was scored is kept"
-            )
 
     def look(self) -> list[Actor[Q]]:
         """Follow the cluster; returns the actors of nodes that have left, and those that are out of reach for long.
@@ -281,11 +247,12 @@ class Crew(Generic[Q, A]):
 
         Of a fixed number those without a place go on waiting for one: an autoscaler grows by them.
         """
-        many = len(self._counted()) - max(1, self._room())
+        counted = self._counted()
+        many = len(counted) - max(1, self._room())
         if many <= 0 or not (self._shape.elastic or self._shape.beside is not None):
             return []
         placeless = [a for a in self.actors if a.info is None and place_of(a.handle) is None]
-        keeping = [a for a in self._counted() if a not in placeless] if self._shape.beside is not None else []
+        keeping = [a for a in counted if a not in placeless] if self._shape.beside is not None else []
         if not self._shape.elastic:
             return keeping[::-1][: max(0, many - len(placeless))]
         return [*reversed(placeless), *reversed(keeping)][:many]

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Generic
 
@@ -19,6 +18,7 @@ from ray.exceptions import (
 )
 
 from pipeline.actors import Actor, Job
+from pipeline.blame import Suspicion
 from pipeline.crew import Crew
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.pool import A, Evaluator, describe, failure_kind, is_broken
@@ -34,11 +34,6 @@ _IN_FLIGHT = 2
 _LOOK, _OVERDUE = 3.0, 0.25
 #: Seconds for which an answer that Ray says is there may take to be read: large ones lie in their node's store.
 _READ = 5.0
-#: Times the usual, and seconds at least, after which people are told that a request takes long, and after which the
-#: process that evaluates it is replaced: it hangs, as in a lock, or on a device that does not answer.
-_LONG, _HANGS = (30.0, 600.0), (100.0, 3600.0)
-#: After so many requests of a candidate that actors die of, its others get one try each.
-_DEADLY = 2
 #: How much a request is blamed for the end of a node, or of the way to it, where the end of a process counts 1.
 _LIGHT = 0.25
 
@@ -61,15 +56,8 @@ class RayPool(Generic[Q, A]):
             kind: what they are called.
             check: raises ValueError for what must not be used; the node that has loaded it is left out.
         """
-        self._retries, self._kind = shape.retries, kind
         self._queue = RequestQueue[Q]()
-        self._lost: dict[Q, float] = {}
-        #: Request -> the nodes of the actors that died of it, as far as anyone can tell.
-        self._died_of: dict[Q, list[str | None]] = {}
-        self._deadly = Counter[str]()
-        #: Requests that were on an actor when it was lost: each goes alone from then on, so that it is known of which
-        #: an actor dies. The answer to the one before may die with the process on its way.
-        self._suspects: set[Q] = set()
+        self._suspicion = Suspicion[Q](shape.retries)
         self._unanswered = 0
         self._ready: list[A | Failure] = []
         self._pace = Pace()
@@ -98,7 +86,7 @@ class RayPool(Generic[Q, A]):
                 request = self._queue.take(actor.name)
                 if request is None:
                     return
-                if actor.outstanding and request in self._suspects:
+                if actor.outstanding and request in self._suspicion:
                     self._queue.put_first([request])
                     return
                 self._send(actor, Job(request))
@@ -113,7 +101,7 @@ class RayPool(Generic[Q, A]):
             free.pop(actor, None)
         usable = actor.info is not None and actor.silent is None and actor in self._crew
         front = actor.front
-        closed = front is not None and (front.done or front.request in self._suspects)
+        closed = front is not None and (front.done or front.request in self._suspicion)
         if usable and not closed and len(actor.outstanding) < _IN_FLIGHT:
             self._free[len(actor.outstanding)][actor] = None
 
@@ -232,25 +220,18 @@ class RayPool(Generic[Q, A]):
         self._queue.forget(actor.name)
         log.warning("%s was lost (%s)", actor.name, describe(error))
         to_blame = self._crew.died(actor, error)
-        if to_blame and jobs:
-            self._died_of.setdefault(jobs[0].request, []).append(actor.node)
         self._again(actor, jobs, 1.0 if to_blame else _LIGHT, error)
         self._crew.fill()
         self._look_at = 0.0
 
     def _again(self, actor: Actor[Q], jobs: list[Job[Q]], blame: float, error: BaseException) -> None:
         """What was not answered goes first in the queue, unless a copy of it is on another actor."""
-        # Only the request at the front was being evaluated; the one behind it is not to blame.
-        for job in jobs[:1]:
-            self._lost[job.request] = self._lost.get(job.request, 0.0) + blame
-        if blame >= 1:
-            self._suspects |= {job.request for job in jobs}
+        self._suspicion.lost([job.request for job in jobs], actor.node, blame)
         again = []
         for job in jobs:
             if job.done or (job.on and not isinstance(error, TimeoutError)):  # else copy after copy would hang
                 continue
-            lost = self._lost.get(job.request, 0.0)
-            if lost > (0 if self._deadly[job.request.recipe_id] >= _DEADLY else self._retries):
+            if lost := self._suspicion.too_often(job.request):
                 self._condemn(job.request)
                 cause = f"its worker was lost {lost:g} times; the last: {describe(error)}"
                 self._answer(job, Failure(job.request.asked, "lost", cause, actor.name))
@@ -260,10 +241,9 @@ class RayPool(Generic[Q, A]):
 
     def _condemn(self, request: Q) -> None:
         """It is given up: actors died of it, not of those nodes; others of its candidate may do the same, and wait."""
-        if nodes := self._died_of.pop(request, None):
-            self._deadly[request.recipe_id] += 1
+        if nodes := self._suspicion.condemn(request):
             self._queue.put_last(request.recipe_id)
-            self._crew.pardon(request.recipe_id, nodes)
+            self._crew.deaths.pardon(request.recipe_id, nodes)
 
     def _follow(self) -> None:
         """Every few seconds: actors on nodes that have joined, none on those that have left."""
@@ -287,17 +267,14 @@ class RayPool(Generic[Q, A]):
         if front is None or actor.silent is not None:
             return
         asked, seconds = front.request.asked, time.monotonic() - actor.since
-        usual = self._pace.usual(asked.task)
-        long, hangs = (seconds > max(least, times * (usual or seconds)) for times, least in (_LONG, _HANGS))
+        long, hangs = self._pace.limits(asked.task)
         what = f"shard {asked.shard} of {asked.task}, {asked.split}, candidate {asked.recipe_id[:12]}"
-        if hangs:
+        if seconds > hangs:
             self._lose(actor, TimeoutError(f"it has been at {what} for {seconds:.0f} s"))
-        elif long and not front.told:
+        elif seconds > long and not front.told:
             front.told = True
-            log.warning(
-                "%s has been at %s for %.0f s, where %.1f s are usual; its process is replaced after %.0f s",
-                actor.name, what, seconds, usual, max(_HANGS[1], _HANGS[0] * (usual or 0.0)),
-            )  # fmt: skip
+            log.warning("%s has been at %s for %.0f s, where %.1f s are usual; its process is replaced after %.0f s",
+                        actor.name, what, seconds, self._pace.usual(asked.task), hangs)  # fmt: skip
 
     def _copy_overdue(self) -> None:
         """Give idle actors, when nothing is queued, copies of what others take too long for: the latest first."""
@@ -305,22 +282,9 @@ class RayPool(Generic[Q, A]):
         if not self._free[0] or self._queue or now < self._overdue_at:
             return
         self._overdue_at = now + _OVERDUE
-        late = sorted(self._overdue(now), key=lambda found: -found[0])
-        for actor, (_, job) in zip(list(self._free[0]), late, strict=False):
+        for actor, job in zip(list(self._free[0]), self._pace.late(self._crew.actors, now), strict=False):
             log.info("%s gets a copy of what %s takes long for", actor.name, job.on[0].name)
             self._send(actor, job)
-
-    def _overdue(self, now: float) -> Iterable[tuple[float, Job[Q]]]:
-        for actor in self._crew.actors:
-            front = actor.front
-            if front is None:
-                continue
-            for job in actor.outstanding.values():
-                if job is None or job.done or len(job.on) > 1:
-                    continue
-                overdue = self._pace.overdue(front.request.asked.task, now - actor.since, waits=job is not front)
-                if overdue >= 1:
-                    yield overdue, job
 
     def close(self) -> None:
         """Kill the actors."""

@@ -1,7 +1,12 @@
 """When an answer is overdue: an idle worker then gets a copy of the request, and whichever answers first counts."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
+from math import inf
 from statistics import median
+
+from pipeline.actors import Actor, Job
+from pipeline.request_queue import Q
 
 #: Answers of each task that say what is usual.
 _REMEMBERED = 31
@@ -12,6 +17,9 @@ _EVALUATED = (3.0, 2.0)
 #: The same for a request that waits behind another one: nothing of its work is done, and the copy can only gain; but
 #: one whose turn has almost come is left to its worker, which may hold the weights.
 _WAITING = (1.5, 1.0)
+#: The same until people are told that a request takes long, and until the process that evaluates it is replaced: it
+#: hangs, as in a lock, or on a device that does not answer.
+_LONG, _HANGS = (30.0, 600.0), (100.0, 3600.0)
 #: Seconds until a request is copied while nothing is known of any task: its worker may be the slow one.
 _UNKNOWN = 30.0
 
@@ -44,3 +52,21 @@ class Pace:
         times, least = _WAITING if waits else _EVALUATED
         usual = self.usual(task)
         return seconds / (_UNKNOWN if usual is None else max(least, times * usual))
+
+    def limits(self, task: str) -> tuple[float, float]:
+        """Seconds after which a request for `task` takes long, and after which it hangs; never while none is usual."""
+        usual = self.usual(task)
+        long, hangs = (inf if usual is None else max(least, times * usual) for times, least in (_LONG, _HANGS))
+        return long, hangs
+
+    def late(self, actors: Iterable[Actor[Q]], now: float) -> list[Job[Q]]:
+        """Requests that are to be copied, the one that is most overdue first; those that are on two actors are not."""
+        found = [
+            (overdue, job)
+            for actor in actors
+            if (front := actor.front) is not None
+            for job in actor.outstanding.values()
+            if job is not None and not job.done and len(job.on) == 1
+            if (overdue := self.overdue(front.request.asked.task, now - actor.since, waits=job is not front)) >= 1
+        ]
+        return [job for _, job in sorted(found, key=lambda each: -each[0])]

@@ -177,8 +177,8 @@ class World:
         actor.die()
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def virtual(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which pools work from here on."""
     made = World()
     for module in (crew, ray_pool):
         monkeypatch.setattr(module, "ray", made)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import RuntimeEnvSetupError
-from virtual_ray import Behaviour, VirtualActor, World, drained, raised, requests, score, well, world
+from virtual_ray import Behaviour, VirtualActor, World, drained, raised, requests, score, virtual, well
 
 from pipeline.messages import Completions, EvalRequest, Failure, ScoreRequest
 from pipeline.pool import WorkersLostError
@@ -13,9 +13,12 @@ from pipeline.ray_pool import RayPool
 from pipeline.room import ActorShape, Node
 from pipeline.staged_pool import StagedPool
 
-__all__ = ["world"]  # a fixture
-
 HOUR = 3600.0
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return virtual(monkeypatch)
 
 
 def elastic(workers: int) -> RayPool:
