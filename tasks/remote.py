@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,10 +15,9 @@ from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.callbacks import Callback
-from fsspec.implementations.local import LocalFileSystem
 
+from tasks.disk import Disk
 from tasks.remote_errors import EXTRAS, RemoteError, credentials, explained, http_status, no_bucket
-from tasks.whole_files import whole_file, write_whole
 
 Progress = Callable[[int, int], None]
 
@@ -92,11 +90,8 @@ class Place:
     @property
     def creates_alone(self) -> bool:
         """Whether of two that create the same object one is refused: fsspec's own way is to look, and then to write."""
-        return getattr(self.fs.pipe_file, "__func__", None) is not AbstractFileSystem.pipe_file
-
-    @property
-    def _on_disk(self) -> bool:
-        return isinstance(self.fs, LocalFileSystem)
+        its_own = getattr(self.fs.pipe_file, "__func__", None) is not AbstractFileSystem.pipe_file
+        return its_own and not isinstance(self.fs, Disk)
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is no such object.
@@ -131,14 +126,12 @@ class Place:
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object, in one step; False, and nothing written, where there is one of that name.
 
-        On a disk, and in any store that does not `creates_alone`, two that create it at the same time may both succeed.
+        In a store that does not `creates_alone`, two that create it at the same time may both succeed.
 
         Raises:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
-            if self._on_disk:
-                return not Path(f"{self.root}/{name}").exists() and bool(self._write_here(name, data))
             try:
                 self.fs.pipe_file(f"{self.root}/{name}", data, mode="create")
             except Exception as error:  # of packages that need not be installed
@@ -154,15 +147,7 @@ class Place:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
-            if self._on_disk:
-                self._write_here(name, data)
-            else:
-                self.fs.pipe_file(f"{self.root}/{name}", data)
-
-    def _write_here(self, name: str, data: bytes) -> Path:
-        path = Path(f"{self.root}/{name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_whole(path, data)
+            self.fs.pipe_file(f"{self.root}/{name}", data)
 
     def upload(self, path: Path, name: str) -> None:
         """Write a file as an object.
@@ -171,13 +156,7 @@ class Place:
             RemoteError: the store refuses.
         """
         with self._told("write", name):
-            if self._on_disk:
-                target = Path(f"{self.root}/{name}")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(target) as partial:
-                    shutil.copyfile(path, partial)
-            else:
-                self.fs.put_file(str(path), f"{self.root}/{name}")
+            self.fs.put_file(str(path), f"{self.root}/{name}")
 
     def download(self, name: str, path: Path, progress: Progress | None = None) -> None:
         """Write an object to a file.
@@ -276,7 +255,7 @@ def _filesystem(protocol: str, *environment: str | None) -> AbstractFileSystem:
             extra = EXTRAS[protocol]
             raise ValueError(f"{protocol}://: needs {extra}fs: pip install 'lines-sweep[{extra}]'") from error
     try:
-        kind = get_filesystem_class(protocol)
+        kind = Disk if protocol == "file" else get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{protocol}://: {error}; s3:// and gs:// are what is tested") from error
     options = {"auto_mkdir": True} if protocol == "file" else {"use_listings_cache": False}

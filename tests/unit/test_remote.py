@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from faulty_place import memory_place
 
-from tasks import remote
+from tasks import disk
 from tasks.remote import Place, check_url, is_url
 from tasks.remote_errors import RemoteError, UnreachableError, explained
 
@@ -75,7 +75,7 @@ def test_a_shared_folder_never_holds_half_an_object(tmp_path: Path, monkeypatch:
         target.write_bytes(b"n")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(remote.shutil, "copyfile", killed)
+    monkeypatch.setattr(disk.shutil, "copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
         place.upload(tmp_path / "file", "a/b")
     assert place.read("a/b") == b"old" and list(place.entries()) == ["a/b"]
