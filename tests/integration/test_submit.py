@@ -177,3 +177,23 @@ def test_where_nothing_answers_and_where_something_else_does(tmp_path: Path) -> 
         status, said = told(command("jobs", "list", "--address", f"127.0.0.1:{other.server_port}"), tmp_path)
         other.shutdown()
     assert status == 2 and "is no Ray dashboard" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:{free}", "no Ray cluster answers there (UNAVAILABLE"),
+        ("ray://127.0.0.1:{free}", "`lines submit SPEC --address http://HOST:8265`"),
+        ("{gcs}", "the Ray cluster there asks for another token: put its own in ~/.ray/auth_token"),
+    ],
+)
+def test_a_run_is_told_where_its_address_is_no_cluster_that_it_may_join(
+    lines: Lines, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # the head listens on the loopback address alone
+    (free,) = free_ports(1)
+    at = address.format(free=free, gcs=head.gcs)
+    words = command("run", lines.spec(resources={"pool": "ray"}), "--address", at, "--out", tmp_path / "run")
+    status, output = told(words, tmp_path, token="f" * 64)
+    assert status == 2 and f"--address {at}: " in output and said in output, output
+    assert not (tmp_path / "run").exists() and TOKEN not in output
