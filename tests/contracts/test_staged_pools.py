@@ -164,7 +164,7 @@ def test_a_reward_that_cannot_be_loaded_ends_the_wait_and_completions_are_kept(
 def test_a_reward_whose_actors_all_die_ends_the_wait_and_is_named(
     on_ray: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.crew._MAX_LOST_IN_A_ROW", 1)  # actors take seconds to start
+    monkeypatch.setattr("pipeline.blame.IN_A_ROW", 1)  # actors take seconds to start
     pool = on_ray(rewards={"dogs": {"deadly": 0}}, retries=100)
     pool.submit(requests(1))
     with pytest.raises(WorkersLostError, match=r"the last, dogs-\d+: "):
