@@ -25,8 +25,8 @@ from torch import Tensor
 from benchmarks.rebuild import tower_shapes
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
-from pipeline.merging.parameters import resolve
-from pipeline.merging.streaming import Difference, StoredTensors
+from pipeline.parameters import resolve
+from pipeline.checkpoints.lazy import Difference, StoredTensors
 
 KEEP, TALL_LAMBDA, THRESHOLD = 20, 0.4, 2
 

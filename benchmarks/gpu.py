@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.merging.resident import ResidentModel
 from pipeline.recipe import Recipe
-from tasks.clip import OpenClipBackbone, build
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 
 MODEL = "ViT-B-32-quickgelu"
 CLASSES, BATCH = 100, 256

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipeline.cluster import local_ray
+from pipeline.cluster.session import local_ray
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
 from tasks.stats import Stats

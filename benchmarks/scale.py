@@ -31,10 +31,10 @@ from benchmarks.simulated_runs import (
     plan_of,
     scaled,
 )
-from pipeline.driver import Progress
-from pipeline.journal import read_history
-from pipeline.report import build
-from pipeline.run import run
+from pipeline.run.driver import Progress
+from pipeline.records.journal import read_history
+from pipeline.report.page import build
+from pipeline.run.run import run
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.nodes import NodeProcess, unseen
-from pipeline.cluster import local_ray
-from pipeline.shipping import Shipment, shipment
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
+from pipeline.cluster.session import local_ray
+from pipeline.cluster.files.transfer import Shipment, shipment
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
 
 _EXPERTS, _IMAGES = 4, 2000
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.request_queue import RequestQueue
+from pipeline.pools.queue import RequestQueue
 
 #: Requests in flight for each worker, as in `RayPool`.
 _IN_FLIGHT = 2

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated import Service
-from pipeline.journal import read_history
-from pipeline.ledger import Identity
+from pipeline.records.journal import read_history
+from pipeline.records.ledger import Identity
 from pipeline.messages import EvalRequest, ShardScore
-from pipeline.plan import Plan, make_plan
-from pipeline.spec_load import parse_spec
+from pipeline.plan.plan import Plan, make_plan
+from pipeline.spec.load import parse_spec
 from tasks.stats import Stats
 
 EXPERTS = 8
@@ -134,7 +134,7 @@ def completed(services: list[Service]) -> list[Service]:
 def on_embedded(samples: int = 256, candidates: int = 4) -> list[Service]:
     """Measure one real worker on the embedded ViT, one thread: shards of 8 tasks under a few recipes."""
     from benchmarks.sweep import spec_of  # torch: not for the processes of the simulated runs
-    from pipeline.worker import Worker
+    from pipeline.workers.worker import Worker
 
     spec = parse_spec({**spec_of(candidates, samples), "shard_size": samples})
     worker = Worker(spec)

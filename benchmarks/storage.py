@@ -17,11 +17,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from store import KEYS, Proxy, s3_server  # noqa: E402
 
-from pipeline.append_log import AppendLog  # noqa: E402
-from pipeline.journal import FILE_NAME  # noqa: E402
-from pipeline.storage.mirror import open_run  # noqa: E402
+from pipeline.records.append_log import AppendLog  # noqa: E402
+from pipeline.records.journal import FILE_NAME  # noqa: E402
+from pipeline.storage.run_folder import open_run  # noqa: E402
 from pipeline.storage.segments import Chain  # noqa: E402
-from tasks.remote import Place  # noqa: E402
+from tasks.files.object_store import Place  # noqa: E402
 
 _LINE = 420
 

@@ -17,20 +17,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.cluster import local_ray
-from pipeline.ledger import Identity
-from pipeline.loading import load_experts, load_model
-from pipeline.loading import prepare as prepare_run
+from pipeline.cluster.session import local_ray
+from pipeline.records.ledger import Identity
+from pipeline.loading.model import load_experts, load_model
+from pipeline.loading.model import prepare as prepare_run
 from pipeline.messages import WorkerInfo
-from pipeline.plan import Plan, make_plan
-from pipeline.ray_pool import RayPool
-from pipeline.room import ActorShape
-from pipeline.run import run
-from pipeline.spec_load import parse_spec
-from pipeline.worker import make_worker
+from pipeline.plan.plan import Plan, make_plan
+from pipeline.pools.ray_pool import RayPool
+from pipeline.cluster.capacity import ActorShape
+from pipeline.run.run import run
+from pipeline.spec.load import parse_spec
+from pipeline.workers.worker import make_worker
 from tasks.base import Backbone, TaskRequest
-from tasks.classification import image_source, image_text
-from tasks.data import prepare
+from tasks.vision.classification import image_source, image_text
+from tasks.vision.decoded import prepare
 
 BATCH = 128
 TASKS = ["mnist", "fashion", "kana", "katakana", "greek", "cyrillic", "emoji", "icons"]

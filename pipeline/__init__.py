@@ -1,0 +1,1 @@
+"""From a spec to tables: LiNeS sweeps evaluated in parallel on Ray."""

@@ -99,8 +99,8 @@ def _identity(entry: object) -> str:
 
 TASKS: Registry[TaskFactory] = Registry("task")
 BACKBONES: Registry[BackboneFactory] = Registry("backbone")
-BACKBONES.register("open_clip", "tasks.clip:build")
-BACKBONES.register("open_clip_classifier", "tasks.classifier:build")
+BACKBONES.register("open_clip", "tasks.vision.clip.backbone:build")
+BACKBONES.register("open_clip_classifier", "tasks.vision.classifier:build")
 BACKBONES.register("causal", "tasks.language.causal:build")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
-from pipeline import tables
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.run import run
+from pipeline.records import tables
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.run.run import run
 from search.intervals import Cell, paired_difference
 
 GRID = {"grid": [0.0, 0.25, "...", 1.0]}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tasks.remote import Place
-from tasks.remote_errors import UnreachableError
+from tasks.files.object_store import Place
+from tasks.files.store_errors import UnreachableError
 
 _T = TypeVar("_T")
 _numbers = itertools.count()

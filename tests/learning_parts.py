@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.ledger import Identity
-from pipeline.loading import identify, load_experts, load_model, load_tasks
+from pipeline.records.ledger import Identity
+from pipeline.loading.model import identify, load_experts, load_model, load_tasks
 from pipeline.merging.methods.base import Experts
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
 from tasks.base import Backbone, LayerMap, Task
 
 

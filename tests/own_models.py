@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.folders import DEFAULT_TEMPLATES
+from tasks.vision.folders import DEFAULT_TEMPLATES
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "your-own-models.yaml"
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "yellow": (225, 205, 40)}

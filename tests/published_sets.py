@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
 
-from tasks.vision_catalogue import set_names, vision_set
+from tasks.vision.published.catalogue import set_names, vision_set
 
 Pixels = npt.NDArray[np.uint8]
 #: Pixels and label of each image, in the order in which the files give them.

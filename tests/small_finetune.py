@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.train.finetune_spec import FinetuneSpec, load_finetune_spec
+from pipeline.train.finetune.spec import FinetuneSpec, load_finetune_spec
 
 
 def small_finetune(**changes: Any) -> dict[str, Any]:

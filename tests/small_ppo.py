@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import yaml
 from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
 
-from pipeline.train.language.jobs import Job, Told
-from pipeline.train.language.measure import measure
-from pipeline.train.language.policy import train_policy
-from pipeline.train.language.preparation import Stages
-from pipeline.train.language.sft import train_sft
-from pipeline.train.language.spec import PpoSpec, load_ppo_spec
+from pipeline.train.ppo.jobs import Job, Told
+from pipeline.train.ppo.sft_scores import measure
+from pipeline.train.ppo.policy import train_policy
+from pipeline.train.ppo.preparation import Stages
+from pipeline.train.ppo.sft import train_sft
+from pipeline.train.ppo.spec import PpoSpec, load_ppo_spec
 
 REWARDS = '''"""Rewards of the small spec."""
 

@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from tasks.embedded import checkpoint_path
 
 TASKS = ("clipart", "mnist")

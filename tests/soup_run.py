@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import tables
+from pipeline.records import tables
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.recipe import Recipe
 

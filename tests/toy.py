@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ledger import Identity
+from pipeline.records.ledger import Identity
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
 from pipeline.recipe import Recipe
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
 from tasks.stats import Stats
 
 TASKS = ("cats", "dogs", "cars")

@@ -13,9 +13,9 @@ import ray
 from ray.cluster_utils import Cluster
 from toy import ToyEvaluator
 
-from pipeline.cluster import stay_on_loopback
+from pipeline.cluster.session import stay_on_loopback
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.ray_pool import RayPool
+from pipeline.pools.ray_pool import RayPool
 
 _STORE = 80 * 2**20
 

@@ -1,0 +1,1 @@
+"""Statistics and coefficients that some methods learn from validation data."""

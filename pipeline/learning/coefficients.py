@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, AdamW, Optimizer
 
-from pipeline.learning.subject import SPLIT, Encoder, LabelledImages, leaves, overwrite
+from pipeline.learning.inputs import SPLIT, Encoder, LabelledImages, leaves, overwrite
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput
 

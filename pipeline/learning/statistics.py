@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.learning.subject import SPLIT, Encoder, LabelledImages, leaves
+from pipeline.learning.inputs import SPLIT, Encoder, LabelledImages, leaves
 from tasks.base import NonFiniteOutput
 
 #: Called as `progress(done, total)`, in images.

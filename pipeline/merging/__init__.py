@@ -1,0 +1,1 @@
+"""Task vectors to weights: scaling over depth, merge methods, rebuilding in place."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.merging.parameters import Parameter, look_up, near, resolve
+from pipeline.parameters import Parameter, look_up, near, resolve
 from pipeline.recipe import ParamValue, Recipe, canonical_number
 
 #: Controls go in front of a function's name: "reversed:linear".

@@ -1,0 +1,1 @@
+"""Compare a run with a baseline, and a metric over many runs."""

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.outcomes import packed, unpacked
+from pipeline.records.outcomes import packed, unpacked
 from pipeline.regress.snapshot import Row, Snapshot, snapshot_of
-from pipeline.report.data import Run
-from pipeline.storage.mirror import run_folder
-from pipeline.tables import write
+from pipeline.report.data.run import Run
+from pipeline.storage.run_folder import run_folder
+from pipeline.records.tables import write
 from search.intervals import Array
 from search.significance import is_binary
-from tasks.remote import is_url
+from tasks.files.object_store import is_url
 
 #: Raised by one whenever the file changes its form.
 BASELINE_VERSION = 1

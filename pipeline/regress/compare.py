@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.regress.pairs import Leave, changes, paired
 from pipeline.regress.snapshot import Key, Snapshot
-from pipeline.spec_regress import Regress
+from pipeline.spec.thresholds import Regress
 from search.intervals import Array, Cell, Interval, paired_difference
 from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from pipeline.merging.parameters import near
+from pipeline.parameters import near
 from pipeline.regress.pairs import changes
 from pipeline.regress.snapshot import Snapshot
-from pipeline.report.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Entry, Table, Units
 from search.intervals import Cell, Interval, mean_interval
 
 _ROLES = ("target", "control", "ood")

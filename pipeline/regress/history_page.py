@@ -6,11 +6,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from pipeline.regress.history import History, history_table, trend_table
-from pipeline.report import render
-from pipeline.report.arms import PALETTE, SYMBOLS, Arm
-from pipeline.report.figure import Figure, panel, safe
-from pipeline.report.table import Table
-from tasks.whole_files import write_whole
+from pipeline.report.rendering import render
+from pipeline.report.data.arms import PALETTE, SYMBOLS, Arm
+from pipeline.report.figures.figure import Figure, panel, safe
+from pipeline.report.tables.table import Table
+from tasks.files.atomic import write_whole
 
 
 @dataclass(frozen=True)

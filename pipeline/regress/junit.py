@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from pipeline.regress.compare import Comparison, Regression
-from pipeline.regress.shown import named, numbers
-from tasks.whole_files import write_whole
+from pipeline.regress.text import named, numbers
+from tasks.files.atomic import write_whole
 
 #: What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from pipeline.merging.parameters import near
+from pipeline.parameters import near
 from pipeline.regress.snapshot import Key, Snapshot
-from pipeline.spec_regress import Regress
+from pipeline.spec.thresholds import Regress
 
 #: Fields of the spec that change no score, or whose change is told by content.
 _NOT_TOLD = ("name", "base", "experts", "resources", "exhibits", "regress")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data import Candidate, Run
+from pipeline.report.data.run import Candidate, Run
 from search.intervals import Array
 
 #: (arm, role, task): what is compared is a mean over the models of an arm that have the task in that role.

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from pipeline.report import render
-from pipeline.report.claims import RIVALS, Standing, standings, table_claims, verdict_claims
-from pipeline.report.data import Run
+from pipeline.report.rendering import render
+from pipeline.report.tables.claims import RIVALS, Standing, standings, table_claims, verdict_claims
+from pipeline.report.data.run import Run
 from pipeline.report.exhibits import asked, exhibits
-from pipeline.report.figure import Figure
-from pipeline.report.measure import Measure
-from pipeline.report.results import counted, main_tables
+from pipeline.report.figures.figure import Figure
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.results import counted, main_tables
 from pipeline.report.soups import is_soup, soup_page
-from pipeline.report.table import Entry, Table
-from pipeline.report.verdict import Verdict, verdicts
-from pipeline.spec_exhibits import TableExhibit
-from tasks.whole_files import write_whole
+from pipeline.report.tables.table import Entry, Table
+from pipeline.report.tables.verdict import Verdict, verdicts
+from pipeline.spec.exhibits import TableExhibit
+from tasks.files.atomic import write_whole
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.append_log import LockedError
-from tasks.remote import Place
-from tasks.remote_errors import RemoteError, UnreachableError
+from pipeline.records.append_log import LockedError
+from tasks.files.object_store import Place
+from tasks.files.store_errors import RemoteError, UnreachableError
 
 NAME = "lease.json"
 #: Seconds between renewals, and without one after which the owner counts as gone.

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.append_log import LockedError
-from tasks.remote import Place
-from tasks.sealed import DamagedError, seal, unseal
+from pipeline.records.append_log import LockedError
+from tasks.files.object_store import Place
+from tasks.files.checksums import DamagedError, seal, unseal
 
 FOLDER = "journal"
 _NAME = re.compile(r"journal/(?P<first>\d{15})(-(?P<end>\d{15}))?\.jsonl")

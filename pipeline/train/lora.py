@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.merging.writing import write_safetensors
+from pipeline.checkpoints.writing import write_safetensors
 from pipeline.recipe import ParamValue
 from tasks.base import Backbone, LayerMap
 

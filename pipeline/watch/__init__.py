@@ -1,0 +1,1 @@
+"""Observers of a run: terminal, Prometheus, dashboard, MLflow, Weights & Biases."""

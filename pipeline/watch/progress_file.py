@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.driver import Progress
-from pipeline.progress import Rate
-from tasks.whole_files import write_whole
+from pipeline.run.driver import Progress
+from pipeline.watch.terminal import Rate
+from tasks.files.atomic import write_whole
 
 log = logging.getLogger(__name__)
 FILE_NAME = "progress.json"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
-from tasks.adapters import WeightPart
+from tasks.lora import WeightPart
 from tasks.language.causal_names import Names, layer_map
 from tasks.language.experts import check_vocabulary
 from tasks.language.models import check_config, inputs_fingerprint, load_tokenizer, model_folder, quiet, readable

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from tasks.base import NonFiniteOutput
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Decoding, Prompt
 
 

@@ -12,9 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tasks.cache import cache_root, digest
-from tasks.fetched import nearby
-from tasks.hub import hub_silence, out_of_reach
+from tasks.files.cache import cache_root, digest
+from tasks.files.models import nearby
+from tasks.files.hub import hub_silence, out_of_reach
 from tasks.registry import near
 
 _HUB = "hf:"

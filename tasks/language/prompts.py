@@ -10,7 +10,7 @@ from types import MappingProxyType
 from pyarrow import ArrowException, parquet
 from transformers import PreTrainedTokenizerBase
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Prompt, PromptRequest
 from tasks.language.models import model_folder
 from tasks.registry import near

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
-from pipeline.merging.parameters import resolve
+from pipeline.parameters import resolve
 from pipeline.recipe import ParamValue
 
 #: One line for each way to call a method: (method, weights of three experts, parameters).

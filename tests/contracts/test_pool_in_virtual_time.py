@@ -8,10 +8,10 @@ from ray.exceptions import RuntimeEnvSetupError
 from virtual_ray import Behaviour, VirtualActor, World, drained, raised, requests, score, virtual, well
 
 from pipeline.messages import Completions, EvalRequest, Failure, ScoreRequest
-from pipeline.pool import WorkersLostError
-from pipeline.ray_pool import RayPool
-from pipeline.room import ActorShape, Node
-from pipeline.staged_pool import StagedPool
+from pipeline.pools.base import WorkersLostError
+from pipeline.pools.ray_pool import RayPool
+from pipeline.cluster.capacity import ActorShape, Node
+from pipeline.pools.staged import StagedPool
 
 HOUR = 3600.0
 

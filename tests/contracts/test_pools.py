@@ -11,14 +11,14 @@ import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import ray_for_toys
 
-from pipeline.ledger import Ledger
+from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool, Pool
-from pipeline.ray_pool import RayPool
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool, Pool
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
-from pipeline.run import run
+from pipeline.cluster.capacity import ActorShape
+from pipeline.run.run import run
 
 MakePool = Callable[..., Pool]
 

@@ -12,16 +12,16 @@ from toy import IDENTITY
 from toy_nodes import ray_for_toys
 from toy_stages import TASKS, ToyReward, ToyWriter
 
-from pipeline.cluster import staged_shapes
-from pipeline.completion_cache import CompletionCache
-from pipeline.ledger import Ledger
+from pipeline.cluster.session import staged_shapes
+from pipeline.storage.caches.completions import CompletionCache
+from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.pool import LocalPool, WorkersLostError
-from pipeline.ray_pool import RayPool
+from pipeline.pools.base import LocalPool, WorkersLostError
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
-from pipeline.spec_resources import Resources
-from pipeline.staged_pool import StagedPool
+from pipeline.cluster.capacity import ActorShape
+from pipeline.spec.resources import Resources
+from pipeline.pools.staged import StagedPool
 
 Answers = list[ShardScore | Failure]
 MakePool = Callable[..., StagedPool]
@@ -164,7 +164,7 @@ def test_a_reward_that_cannot_be_loaded_ends_the_wait_and_completions_are_kept(
 def test_a_reward_whose_actors_all_die_ends_the_wait_and_is_named(
     on_ray: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.blame.IN_A_ROW", 1)  # actors take seconds to start
+    monkeypatch.setattr("pipeline.pools.fault_attribution.IN_A_ROW", 1)  # actors take seconds to start
     pool = on_ray(rewards={"dogs": {"deadly": 0}}, retries=100)
     pool.submit(requests(1))
     with pytest.raises(WorkersLostError, match=r"the last, dogs-\d+: "):

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from tasks.base import Task, TaskRequest
-from tasks.classification import load_task
-from tasks.clip import OpenClipBackbone, build
-from tasks.clip_models import create
+from tasks.vision.classification import load_task
+from tasks.vision.clip.backbone import OpenClipBackbone, build
+from tasks.vision.clip.architectures import create
 from tasks.registry import load_plugins
 from tasks.stats import Stats, shards
 

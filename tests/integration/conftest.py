@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small_run import Lines, write_experts
 
-from pipeline.cluster import read_token_anew
+from pipeline.cluster.session import read_token_anew
 
 if TYPE_CHECKING:
     from chaos_run import Survived

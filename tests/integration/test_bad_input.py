@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_run import Lines, tables
 
-from pipeline.journal import Journal, read_history
+from pipeline.records.journal import Journal, read_history
 
 
 class RunsCode:
@@ -213,7 +213,7 @@ def test_ctrl_c_keeps_what_was_scored_and_the_same_command_finishes(
 ) -> None:
     spec = lines.spec()
     words = ["run", str(spec), "--out", str(run_folder), "--no-cache"]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *words]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while len(read_history(run_folder).answers) < 10 and child.poll() is None and time.monotonic() < deadline:

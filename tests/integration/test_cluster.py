@@ -3,8 +3,8 @@
 import pytest
 import ray
 
-from pipeline.cluster import actor_shape, stay_on_loopback
-from pipeline.spec_resources import PerWorker, Resources
+from pipeline.cluster.session import actor_shape, stay_on_loopback
+from pipeline.spec.resources import PerWorker, Resources
 
 
 @pytest.mark.cluster

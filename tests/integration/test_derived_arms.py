@@ -10,10 +10,10 @@ import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, accuracy, toy_spec
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
 from pipeline.recipe import Recipe
-from pipeline.run import rebuild, run
+from pipeline.run.run import rebuild, run
 
 GRID = {"grid": [0.0, 0.5, 1.0]}
 ARMS: dict[str, Any] = {

@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
-from pipeline.append_log import LockedError
-from pipeline.driver import Progress
-from pipeline.journal import Journal, read_history
+from pipeline.records.append_log import LockedError
+from pipeline.run.driver import Progress
+from pipeline.records.journal import Journal, read_history
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.report import build
-from pipeline.run import RunFolderError, rebuild, reopen, run
-from pipeline.score_cache import ScoreCache
-from pipeline.spec import RunSpec
-from tasks.whole_files import write_whole
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.report.page import build
+from pipeline.run.run import RunFolderError, rebuild, reopen, run
+from pipeline.storage.caches.scores import ScoreCache
+from pipeline.spec.run import RunSpec
+from tasks.files.atomic import write_whole
 
 TABLES = ("candidates.parquet", "scores.parquet", *(f"samples/{t}.parquet" for t in (*TASKS, "cats_ood")))
 
@@ -164,7 +164,7 @@ def test_a_report_that_is_written_while_the_run_comes_to_its_end_is_that_of_the_
         reopened.append(found)
         return found
 
-    monkeypatch.setattr("pipeline.run.reopen", reopen_slowly)
+    monkeypatch.setattr("pipeline.run.run.reopen", reopen_slowly)
     rebuild(run_folder)
     assert contents(run_folder) == contents(tmp_path / "whole") and len(reopened) == 2
     assert json.loads((run_folder / "provenance.json").read_text())["complete"]

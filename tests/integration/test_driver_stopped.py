@@ -11,8 +11,8 @@ from ray_head import wait_until
 from small_run import Lines
 from toy_nodes import cluster_of_nodes
 
-from pipeline.journal import read_history
-from pipeline.people import STOPPED
+from pipeline.records.journal import read_history
+from pipeline.console import STOPPED
 
 pytestmark = pytest.mark.cluster
 
@@ -35,7 +35,7 @@ pool.wait()
 
 def test_sigterm_ends_a_run_as_ctrl_c_does_and_the_same_command_goes_on(lines: Lines, tmp_path: Path) -> None:
     spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"
-    main = "from pipeline.cli import main; main()"
+    main = "from pipeline.cli.main import main; main()"
     words = [sys.executable, "-c", main, "run", str(spec), "--out", str(folder), "--no-cache"]
     command = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     wait_until(lambda: command.poll() is not None or (folder.exists() and len(read_history(folder).answers) >= 2), 120)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.plan import make_plan
-from pipeline.report import summary
-from pipeline.spec_load import load_spec
+from pipeline.plan.plan import make_plan
+from pipeline.report.page import summary
+from pipeline.spec.load import load_spec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TABLES = ("candidates.parquet", "scores.parquet", "samples/mnist.parquet")
@@ -39,7 +39,7 @@ def small_demo(folder: Path) -> Path:
 
 
 def lines(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

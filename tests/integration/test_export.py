@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from tasks import embedded
-from tasks.clip import build
-from tasks.clip_models import create
+from tasks.vision.clip.backbone import build
+from tasks.vision.clip.architectures import create
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ import pytest
 from small_finetune import outputs, small_finetune, write_finetune
 from small_run import Lines
 
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()", "finetune"]
+COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "finetune"]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_training_that_diverges_names_the_run_and_the_others_are_made(lines: Lin
 
 
 def test_models_that_another_node_kept_to_itself_are_missed(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.train.jobs.work_here", lambda train, jobs, watch: {})
+    monkeypatch.setattr("pipeline.train.executor.work_here", lambda train, jobs, watch: {})
     status, said = lines("finetune", write_finetune(lines.folder), "--out", lines.folder / "out")
     assert status == 2 and "2 models were trained but are not here (full/emoji, lora/emoji)" in said, said
 

@@ -15,11 +15,11 @@ from own_models import CONFIG, Trainer, visual, write_authors, write_hugging_fac
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.loading import load_experts, load_model
-from pipeline.merging.sources import locate
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
-from tasks.clip_activation import warn_of_unknown
+from pipeline.loading.model import load_experts, load_model
+from pipeline.checkpoints.sources import locate
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
+from tasks.vision.clip.activation import warn_of_unknown
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from small_run import TASKS, Lines, tables
 
-from pipeline.journal import read_history
+from pipeline.records.journal import read_history
 from pipeline.messages import ShardScore
 
 SHORT = {"steps": 2, "batch_size": 5}

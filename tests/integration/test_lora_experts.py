@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from small_run import TASKS, Lines
 from torch import Tensor
 
-from pipeline.loading import load_model
-from pipeline.spec_load import load_spec
+from pipeline.loading.model import load_model
+from pipeline.spec.load import load_spec
 from tasks.embedded import checkpoint_path
 
 SCALING = {"function": "linear", "alpha": {"grid": [0.0, 1.0]}, "beta": "1 - alpha"}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from small_run import TASKS, Lines
 
-from pipeline.plan import make_plan
-from pipeline.spec_load import load_spec
+from pipeline.plan.plan import make_plan
+from pipeline.spec.load import load_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nightly"
 

@@ -12,17 +12,17 @@ import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import Nodes, NodeToy, Noted, cluster_of_nodes
 
-from pipeline.cluster import actor_shape
-from pipeline.driver import Progress
-from pipeline.ledger import Ledger
+from pipeline.cluster.session import actor_shape
+from pipeline.run.driver import Progress
+from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.preflight import check_nodes
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.cluster.preflight import check_nodes
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
-from pipeline.run import run
-from pipeline.spec_resources import PerWorker, Resources
+from pipeline.cluster.capacity import ActorShape
+from pipeline.run.run import run
+from pipeline.spec.resources import PerWorker, Resources
 
 pytestmark = pytest.mark.cluster
 

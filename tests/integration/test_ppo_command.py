@@ -15,14 +15,14 @@ import torch
 from small_ppo import small_ppo, weights, write_ground, write_ppo
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.merging.adapters import read_adapter
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.sources import locate_adapter
+from pipeline.cli.main import app
+from pipeline.checkpoints.lora import read_adapter
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.sources import locate_adapter
 from tasks.language.causal import build
 from tasks.language.experts import adapter_base
 
-COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()", "ppo"]
+COMMAND = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "ppo"]
 
 
 @pytest.fixture(scope="module")

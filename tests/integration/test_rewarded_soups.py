@@ -19,8 +19,8 @@ from small_soup import REWARDS, soup_spec, write_soup, write_soup_spec
 from tiny_language import tiny_tokenizer, write_adapter, write_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.journal import read_history
-from pipeline.policy_worker import PolicyWorker
+from pipeline.records.journal import read_history
+from pipeline.workers.completion_worker import PolicyWorker
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_report_speaks_of_fronts_and_shows_completions(undisturbed: Path) ->
 
 def test_killed_and_taken_up_again_the_tables_are_the_same(files: Path, undisturbed: Path, tmp_path: Path) -> None:
     words = ["run", str(write_soup_spec(files)), "--out", str(tmp_path / "run"), "--no-cache"]
-    call = [sys.executable, "-c", "from pipeline.cli import main; main()", *words]
+    call = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *words]
     child = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(read_history(tmp_path / "run").answers) < 10 and child.poll() is None and time.monotonic() < deadline:

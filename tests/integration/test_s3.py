@@ -13,9 +13,9 @@ import pytest
 from small_run import Lines, tables
 from store import KEYS, Proxy, free_port, s3_server
 
-from pipeline.storage.mirror import mirror_of, run_folder
+from pipeline.storage.run_folder import mirror_of, run_folder
 from pipeline.storage.segments import Chain
-from tasks.remote import Place
+from tasks.files.object_store import Place
 
 URL = "s3://bucket/runs/x"
 
@@ -53,7 +53,7 @@ def lines(lines: Lines, tmp_path: Path, decoded: Path, monkeypatch: pytest.Monke
 def started(lines: Lines, spec: Path) -> subprocess.Popen[str]:
     words = ["run", str(spec), "--out", URL, "--no-cache"]
     often = "from pipeline.storage import shipper; shipper.EVERY = 0.02"  # what it does takes a second
-    command = [sys.executable, "-c", f"{often}; from pipeline.cli import main; main()", *words]
+    command = [sys.executable, "-c", f"{often}; from pipeline.cli.main import main; main()", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

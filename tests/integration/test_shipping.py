@@ -12,17 +12,17 @@ from PIL import Image
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from small_run import TASKS, small_spec, tables
 
-from pipeline.cluster import actor_shape, local_ray
-from pipeline.loading import prepare
-from pipeline.parcels import pack
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.ray_pool import RayPool
-from pipeline.run import run
-from pipeline.shipping import Shipment, shipment
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
-from pipeline.worker import Worker, make_worker
+from pipeline.cluster.session import actor_shape, local_ray
+from pipeline.loading.model import prepare
+from pipeline.cluster.files.bundle import pack
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.pools.ray_pool import RayPool
+from pipeline.run.run import run
+from pipeline.cluster.files.transfer import Shipment, shipment
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
+from pipeline.workers.worker import Worker, make_worker
 from tasks.embedded import checkpoint_path
 
 

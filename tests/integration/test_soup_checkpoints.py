@@ -11,13 +11,13 @@ from small_run import Lines, write_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.loading import load_model, load_tasks
-from pipeline.spec_load import parse_spec
+from pipeline.loading.model import load_model, load_tasks
+from pipeline.spec.load import parse_spec
 from tasks import embedded
 from tasks.base import Task
-from tasks.classification import ZeroShotClassification
-from tasks.clip import build
-from tasks.clip_models import create
+from tasks.vision.classification import ZeroShotClassification
+from tasks.vision.clip.backbone import build
+from tasks.vision.clip.architectures import create
 
 CLASSES = [str(digit) for digit in range(10)]
 SAMPLES = 120

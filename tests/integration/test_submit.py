@@ -20,9 +20,9 @@ from published_sets import folders, writers
 from ray_head import CutProxy, RayHead, free_ports, wait_until
 from small_run import Lines, small_spec, tables, write_spec
 
-from pipeline.cluster import read_token_anew
-from pipeline.job_versions import versions_here
-from tasks.vision_files import JOB
+from pipeline.cluster.session import read_token_anew
+from pipeline.versions import versions_here
+from tasks.vision.published.files import JOB
 
 TOKEN = "5" * 64
 pytestmark = pytest.mark.cluster
@@ -120,7 +120,7 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
 def test_a_cluster_of_other_versions_is_refused_by_their_names(
     head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.job_versions.versions_here", lambda: {**versions_here(), "optuna": "4.9.0"})
+    monkeypatch.setattr("pipeline.versions.versions_here", lambda: {**versions_here(), "optuna": "4.9.0"})
     status, said = lines("submit", lines.spec(), "--address", head.dashboard, "--out", tmp_path / "run")
     assert status == 2, said
     assert "optuna" in said and "(submitted from 4.9.0)" in said and "install constraints.txt on both" in said
@@ -137,7 +137,7 @@ def test_a_job_has_all_images_published_sets_and_our_code_whatever_lies_beside_t
     beside = tmp_path / "beside"
     beside.mkdir()
     for name in ("pipeline.py", "search.py", "tasks.py"):
-        (beside / name).write_text("import pipeline.spec, search.space, tasks.registry")  # ours, not these files
+        (beside / name).write_text("import pipeline.spec.run, search.space, tasks.registry")  # ours, not these files
     folders(beside / "own", ("cat", "venv"), {"test": "test"})
     (beside / "own" / ".gitignore").write_text("cat\n")
     writers()["MNIST"](tmp_path / "data")

@@ -21,19 +21,19 @@ from ray_head import wait_until
 from small_run import Lines
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
-from pipeline.cluster import local_ray
-from pipeline.driver import Progress
-from pipeline.ledger import Ledger
+from pipeline.cluster.session import local_ray
+from pipeline.run.driver import Progress
+from pipeline.records.ledger import Ledger
 from pipeline.messages import Failure
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.ray_metrics import RayMetrics
-from pipeline.ray_pool import RayPool
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.watch.prometheus import RayMetrics
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
-from pipeline.run import run
-from pipeline.watch.mlflow_mirror import MlflowMirror
-from pipeline.watch.picture import Picture, Row
+from pipeline.cluster.capacity import ActorShape
+from pipeline.run.run import run
+from pipeline.watch.mirrors.mlflow import MlflowMirror
+from pipeline.watch.mirrors.snapshot import Picture, Row
 
 ROOT = Path(__file__).parents[2]
 ZERO = Recipe.make("zero")
@@ -48,7 +48,7 @@ class Dashboard:
     """`lines dashboard` in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        words = [sys.executable, "-c", "from pipeline.cli import main; main()", "dashboard", str(folder)]
+        words = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "dashboard", str(folder)]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
         assert self.process.stdout is not None
         self.page = self._address(self.process.stdout.readline())

@@ -12,20 +12,20 @@ from small_run import TASKS, Lines, small_spec, tables
 from toy import IDENTITY as TOY
 from toy import ToyEvaluator, toy_spec
 
-from pipeline.cluster import local_ray
-from pipeline.journal import read_history
-from pipeline.ledger import Identity, Ledger
-from pipeline.loading import prepare
+from pipeline.cluster.session import local_ray
+from pipeline.records.journal import read_history
+from pipeline.records.ledger import Identity, Ledger
+from pipeline.loading.model import prepare
 from pipeline.messages import ShardScore, WorkerInfo
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.ray_pool import RayPool
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
-from pipeline.run import run
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
-from pipeline.worker import Worker, make_worker
+from pipeline.cluster.capacity import ActorShape
+from pipeline.run.run import run
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
+from pipeline.workers.worker import Worker, make_worker
 
 A = Recipe.make("single", "linear", 0.3, 0.7, (1, 0))
 B = Recipe.make("sum", "quadratic", "auto", 0.5)

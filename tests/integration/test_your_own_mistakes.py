@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from tasks.folders import FolderSource
+from pipeline.cli.main import app
+from tasks.vision.folders import FolderSource
 
 
 @pytest.fixture(scope="module")

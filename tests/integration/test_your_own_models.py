@@ -14,11 +14,11 @@ from own_models import EXAMPLE, TASKS, bring
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.loading import load_model
-from pipeline.spec_load import load_spec
+from pipeline.cli.main import app
+from pipeline.loading.model import load_model
+from pipeline.spec.load import load_spec
 from tasks.base import TaskRequest
-from tasks.classification import load_task
+from tasks.vision.classification import load_task
 
 
 def lines(*words: object) -> str:

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.loading import load_experts, load_model
-from pipeline.merging.adapters import adapter_fingerprint
-from pipeline.merging.lowrank import LowRankDelta
-from pipeline.merging.sources import locate, locate_adapter
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
+from pipeline.loading.model import load_experts, load_model
+from pipeline.checkpoints.lora import adapter_fingerprint
+from pipeline.merging.low_rank import LowRankDelta
+from pipeline.checkpoints.sources import locate, locate_adapter
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
 from pipeline.train.lora import LoraTuning
-from tasks.clip_models import create
+from tasks.vision.clip.architectures import create
 
 CPU = torch.device("cpu")
 CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"

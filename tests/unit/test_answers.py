@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.answers import Answers
+from pipeline.records.answers import Answers
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
 from tasks.stats import Stats

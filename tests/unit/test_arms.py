@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.arms import Group, make_groups, pre_trained
+from pipeline.plan.groups import Group, make_groups, pre_trained
 from pipeline.recipe import Recipe
 from search.space import Choice, Float
 

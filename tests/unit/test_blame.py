@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.blame import Deaths, Suspicion
+from pipeline.pools.fault_attribution import Deaths, Suspicion
 from pipeline.messages import EvalRequest
-from pipeline.pool import WorkersLostError
+from pipeline.pools.base import WorkersLostError
 from pipeline.recipe import Recipe
 
 

@@ -24,12 +24,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from pipeline.merging.adapters import read_adapter
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.deltas import Named, layer_sizes, task_vector
-from pipeline.merging.lowrank import LowRankDelta
-from pipeline.merging.sources import locate_adapter
-from tasks.adapters import ChecksPolicies, TakesAdapters
+from pipeline.checkpoints.lora import read_adapter
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.merging.task_vectors import Named, layer_sizes, task_vector
+from pipeline.merging.low_rank import LowRankDelta
+from pipeline.checkpoints.sources import locate_adapter
+from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.base import Backbone
 from tasks.language.causal import CausalBackbone, build
 from tasks.language.causal_names import layer_map

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.merging.checkpoints import fingerprint, read_checkpoint
+from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 
 STATE = {
     "visual.proj": torch.arange(6.0).reshape(2, 3),

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.base import TaskRequest
-from tasks.classification import ZeroShotClassification, load_task
-from tasks.classifier import ClassifierBackbone, build
-from tasks.clip_models import create
+from tasks.vision.classification import ZeroShotClassification, load_task
+from tasks.vision.classifier import ClassifierBackbone, build
+from tasks.vision.clip.architectures import create
 
 CPU = torch.device("cpu")
 CLASSES = ["cat", "dog", "missile", "bird", "missile"]

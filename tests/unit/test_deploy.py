@@ -139,7 +139,7 @@ def test_the_nightly_job_may_start_runs_and_look_at_them_alone() -> None:
 def test_the_commands_in_the_manifests_are_ours() -> None:
     from typer.testing import CliRunner
 
-    from pipeline.cli import app
+    from pipeline.cli.main import app
 
     words = shlex.split(ray_job()["spec"]["entrypoint"])
     assert words[:2] == ["lines", "run"]

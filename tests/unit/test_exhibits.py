@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from exhibit_run import EXHIBITS, exhibit_spec
 
-from pipeline.plan import make_plan
-from pipeline.spec_load import parse_spec
+from pipeline.plan.plan import make_plan
+from pipeline.spec.load import parse_spec
 
 ONE = {"kind": "table", "columns": {"Target": "target"}, "rows": {"A": "LiNeS"}}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.merging.resident import NonFiniteError
-from pipeline.pool import failure_kind
+from pipeline.pools.base import failure_kind
 from tasks.base import NonFiniteOutput
 
 

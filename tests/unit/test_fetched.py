@@ -8,11 +8,11 @@ import torch
 from faulty_place import memory_place
 from safetensors.torch import save
 
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.sources import locate, locate_adapter
-from tasks import fetched
-from tasks.fetched import nearby
-from tasks.remote import Place
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.sources import locate, locate_adapter
+from tasks.files import models as fetched
+from tasks.files.models import nearby
+from tasks.files.object_store import Place
 
 STATE = {"a": torch.arange(4.0)}
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import data
-from tasks.cache import cache_root, digest
-from tasks.data import prepare, prepare_train
+from tasks.vision import decoded as data
+from tasks.files.cache import cache_root, digest
+from tasks.vision.decoded import prepare, prepare_train
 from tasks.embedded import pack_path
-from tasks.folders import FolderSource
-from tasks.images import ImageRecord, TrainingSource
-from tasks.packs import PackSource
-from tasks.preprocess import Preprocess
+from tasks.vision.folders import FolderSource
+from tasks.vision.images import ImageRecord, TrainingSource
+from tasks.vision.packs import PackSource
+from tasks.vision.preprocess import Preprocess
 
 PLAIN = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash")
 

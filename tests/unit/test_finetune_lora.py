@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.train.lora import LoraTuning, check_rank, targets
-from tasks.clip import OpenClipBackbone, build
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.embedded import checkpoint_path
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.merging.parameters import resolve
-from pipeline.train.methods import METHODS
-from pipeline.train.rates import nearest_block, rate_at, rate_factors
-from tasks.clip import layer_map
+from pipeline.parameters import resolve
+from pipeline.train.finetune.methods import METHODS
+from pipeline.train.finetune.rates import nearest_block, rate_at, rate_factors
+from tasks.vision.clip.backbone import layer_map
 
 VIT = ["class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_post.bias"]
 VIT += [f"transformer.resblocks.{i}.attn.in_proj_weight" for i in range(4)]

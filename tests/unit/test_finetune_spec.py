@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from small_finetune import read_finetune
 
-from pipeline.spec_load import SpecError
-from pipeline.train.finetune_spec import FinetuneRun, load_finetune_spec, runs_of
+from pipeline.spec.load import SpecError
+from pipeline.train.finetune.spec import FinetuneRun, load_finetune_spec, runs_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from small_finetune import outputs, read_finetune
 from torch.nn import functional as F
 
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.train.augment import AUGMENTATIONS
-from pipeline.train.batches import Batches, generator_of, seed_of
-from pipeline.train.finetune import NonFiniteTraining, Told, finetune
-from pipeline.train.finetune_spec import Settings
-from pipeline.train.jobs import work_here
-from pipeline.train.outputs import CHECKPOINT, RESULT, condition
-from pipeline.train.preparation import Job, load_base, load_training_task, prepare
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.train.finetune.augment import AUGMENTATIONS
+from pipeline.train.finetune.batches import Batches, generator_of, seed_of
+from pipeline.train.finetune.trainer import NonFiniteTraining, Told, finetune
+from pipeline.train.finetune.spec import Settings
+from pipeline.train.executor import work_here
+from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
+from pipeline.train.finetune.preparation import Job, load_base, load_training_task, prepare
 from tasks.embedded import checkpoint_path
 
 
@@ -164,7 +164,7 @@ def test_a_run_killed_between_its_weights_and_its_result_goes_on(
     whole = replace(killed, folder=tmp_path / "whole")
     train(whole)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pipeline.train.finetune.finish", interrupt)
+        patch.setattr("pipeline.train.finetune.trainer.finish", interrupt)
         train(killed)
     assert not (killed.folder / RESULT).exists() and len(outputs(killed.folder)) == len(outputs(whole.folder))
     assert condition(killed.folder, killed.identity) == "started"

@@ -14,18 +14,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "tasks", "search")
 #: `doctor` imports Ray inside a function, to say which one is installed.
 MAY_IMPORT_RAY = {
-    "pipeline.cluster",
-    "pipeline.crew",
-    "pipeline.doctor",
-    "pipeline.jobs_client",
-    "pipeline.joining",
-    "pipeline.preflight",
-    "pipeline.ray_metrics",
-    "pipeline.ray_nodes",
-    "pipeline.ray_pool",
-    "pipeline.ray_prepare",
-    "pipeline.shipping",
-    "pipeline.train.jobs",
+    "pipeline.cluster.session",
+    "pipeline.pools.actor_group",
+    "pipeline.cli.doctor",
+    "pipeline.cluster.jobs.client",
+    "pipeline.cluster.join",
+    "pipeline.cluster.preflight",
+    "pipeline.watch.prometheus",
+    "pipeline.cluster.nodes",
+    "pipeline.pools.ray_pool",
+    "pipeline.cluster.decode_images",
+    "pipeline.cluster.files.transfer",
+    "pipeline.train.executor",
 }
 SEARCH_STANDS_ON = {"numpy", "optuna", "moocore", "scipy", "search"}
 #: What needs them besides these: the command line, loading, workers, pools on Ray, export, merging of weights.
@@ -126,11 +126,11 @@ def test_search_stands_on_numbers_and_optuna_alone() -> None:
 
 def test_ray_is_imported_in_two_files_and_by_the_doctor_when_it_is_asked() -> None:
     assert {m for m in MODULES if "ray" in roots(m)} == MAY_IMPORT_RAY
-    assert "ray" not in imported("pipeline.doctor", lazy=False)
+    assert "ray" not in imported("pipeline.cli.doctor", lazy=False)
 
 
 def test_a_search_never_imports_what_makes_checkpoints() -> None:
-    makers = ("pipeline.train.", "pipeline.finetune_command", "pipeline.ppo_command")
+    makers = ("pipeline.train.", "pipeline.cli.finetune", "pipeline.cli.ppo")
     others = {m for m in MODULES if not f"{m}.".startswith(makers)}
     assert {m for m in others if any(n.startswith("pipeline.train") for n in imported(m))} == set()
 

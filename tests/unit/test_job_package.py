@@ -15,16 +15,16 @@ from published_sets import CIFAR10, folders
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from pipeline import job_package
-from pipeline.job_entry import ARGUMENTS, SPEC
-from pipeline.job_package import Origin, Package, pack
-from pipeline.job_versions import check_versions, versions_here
-from pipeline.jobs_client import Jobs, jobs_url
-from pipeline.spec_load import load_spec
-from pipeline.submit_command import _place, _variables
+from pipeline.cluster.jobs import package as job_package
+from pipeline.cli.job_entry import ARGUMENTS, SPEC
+from pipeline.cluster.jobs.package import Origin, Package, pack
+from pipeline.versions import check_versions, versions_here
+from pipeline.cluster.jobs.client import Jobs, jobs_url
+from pipeline.spec.load import load_spec
+from pipeline.cli.submit import _place, _variables
 from tasks.base import TaskRequest
-from tasks.classification import image_source
-from tasks.vision_files import JOB
+from tasks.vision.classification import image_source
+from tasks.vision.published.files import JOB
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,7 +181,7 @@ def test_a_plugin_beside_the_spec_may_be_called_as_a_package_of_ours(place: Path
     jobs.submit("job", "/run", package, {})
     (package.working_dir / ARGUMENTS).write_text(json.dumps({"versions": {"torch": "none such"}}))
     path = os.pathsep.join(map(str, (package.modules[0].parent, package.working_dir)))
-    words, env = [sys.executable, "-m", "pipeline.job_entry"], {**os.environ, **client.env, "PYTHONPATH": path}
+    words, env = [sys.executable, "-m", "pipeline.cli.job_entry"], {**os.environ, **client.env, "PYTHONPATH": path}
     found = subprocess.run(words, cwd=package.working_dir, env=env, capture_output=True, text=True)
     assert found.returncode == 2 and "error: the cluster has other versions" in found.stderr, found.stderr
     assert spec["plugins"] == [f"{name}.py"] and (package.working_dir / f"{name}.py").exists()
@@ -253,7 +253,7 @@ def test_a_job_looks_at_the_versions_before_it_imports_anything(tmp_path: Path) 
     """As the cluster's Python may have none of the packages: this one has no site-packages at all."""
     (tmp_path / ARGUMENTS).parent.mkdir()
     (tmp_path / ARGUMENTS).write_text(json.dumps({"versions": {"torch": "2.15.0"}, "out": "/run", "arguments": []}))
-    words = [sys.executable, "-S", "-m", "pipeline.job_entry"]
+    words = [sys.executable, "-S", "-m", "pipeline.cli.job_entry"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert found.returncode == 2

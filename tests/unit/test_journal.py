@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.append_log import LockedError
-from pipeline.journal import FILE_NAME, JOURNAL_VERSION, Journal, answer_record, parse_answer, read_history
+from pipeline.records.append_log import LockedError
+from pipeline.records.journal import FILE_NAME, JOURNAL_VERSION, Journal, answer_record, parse_answer, read_history
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
 from search.proposer import Proposal

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from pipeline.learning.coefficients import RULES, Settings, entropy, learn
 from pipeline.learning.meter import Meter
-from pipeline.learning.subject import labelled, overwrite
-from pipeline.merging.lowrank import LowRank, LowRankDelta
+from pipeline.learning.inputs import labelled, overwrite
+from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput
 

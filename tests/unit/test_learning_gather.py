@@ -10,11 +10,11 @@ from learning_parts import Embedded
 from safetensors.torch import load_file, save_file
 
 from pipeline.learning.coefficients import RULES, Settings, learn
-from pipeline.learning.gather import Gatherer, TensorFile, by_block
+from pipeline.learning.gatherer import Gatherer, TensorFile, by_block
 from pipeline.learning.statistics import fisher
-from pipeline.learning.subject import overwrite
+from pipeline.learning.inputs import overwrite
 from pipeline.merging.methods import METHODS
-from pipeline.merging.parameters import resolve
+from pipeline.parameters import resolve
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap, NonFiniteOutput
 
@@ -160,7 +160,7 @@ def test_what_diverged_is_not_learned_again_for_the_next_shard(
     embedded: Embedded, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: list[str] = []
-    monkeypatch.setattr("pipeline.learning.gather.learn", lambda *args: learned.append("") or learn(*args))
+    monkeypatch.setattr("pipeline.learning.gatherer.learn", lambda *args: learned.append("") or learn(*args))
     made = gatherer(embedded)
     for _ in range(2):
         with pytest.raises(NonFiniteOutput, match="NaN or infinite gradient at step 1"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import IDENTITY, ToyEvaluator
 
-from pipeline.ledger import Identity, Ledger
+from pipeline.records.ledger import Identity, Ledger
 from pipeline.messages import Failure
 from pipeline.recipe import Recipe
 

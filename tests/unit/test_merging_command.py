@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pipeline.merge_command import merge
-from pipeline.merging.checkpoints import fingerprint, read_checkpoint
-from pipeline.merging.statistics import origin
+from pipeline.cli.merge import merge
+from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
+from pipeline.checkpoints.statistics import origin
 from pipeline.recipe import Recipe
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
@@ -315,7 +315,7 @@ def test_output_is_never_replaced_by_accident(tmp_path: Path) -> None:
 def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
     """The system refuses to write beyond a limit, in a process of its own, as a full device would."""
     out = tmp_path / "out.safetensors"
-    code = "import typer; from pipeline.merge_command import merge; typer.run(merge)"
+    code = "import typer; from pipeline.cli.merge import merge; typer.run(merge)"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments(out)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipeline.merging.layouts import LAYOUTS, by_pattern, detect
+from pipeline.checkpoints.blocks import LAYOUTS, by_pattern, detect
 
 #: A few names of a family (real ones, three blocks of each), -> the depth of some of them.
 FAMILIES = {

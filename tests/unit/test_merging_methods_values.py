@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.deltas import Named, task_vector
+from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.merging.methods import METHODS, aggregation
 from pipeline.merging.methods.aggregation import column_sum
 from pipeline.merging.methods.base import Experts
-from pipeline.merging.parameters import resolve
+from pipeline.parameters import resolve
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 

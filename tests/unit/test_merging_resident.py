@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.merging.arena import Arena, fingerprint
-from pipeline.merging.deltas import Named, task_vector
+from pipeline.merging.flat import Arena, fingerprint
+from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.resident import NonFiniteError, ResidentModel

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from faulty_place import memory_place, names
 
-from pipeline.append_log import LockedError
-from pipeline.journal import FILE_NAME, Journal
-from pipeline.storage import lease, mirror, shipper
+from pipeline.records.append_log import LockedError
+from pipeline.records.journal import FILE_NAME, Journal
+from pipeline.storage import lease, run_folder as mirror, uploader as shipper
 from pipeline.storage.lease import Lease
-from pipeline.storage.mirror import mirror_of, open_run, run_folder
+from pipeline.storage.run_folder import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
-from pipeline.storage.several import common_place, index_of
-from tasks.remote import Place
-from tasks.remote_errors import RemoteError, UnreachableError
+from pipeline.cli.index import common_place, index_of
+from tasks.files.object_store import Place
+from tasks.files.store_errors import RemoteError, UnreachableError
 
 FIRST, SECOND = {"spec": {"name": "x"}}, {"spec": {"name": "y"}}
 

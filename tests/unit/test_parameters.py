@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.merging.methods import METHODS
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.merging.scaling import SCALINGS
 
 FLOAT = Parameter("share", "", 0.5, low=0, high=1, open_high=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.parcels import Entry, Parcel, Stream, content_digest, pack, same, unpack
-from tasks.cache import cached
+from pipeline.cluster.files.bundle import Entry, Parcel, Stream, content_digest, pack, same, unpack
+from tasks.files.cache import cached
 
 MEBI = 2**20
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.arms import Chosen, Group
-from pipeline.controls import flattened
-from pipeline.plan import Plan, make_plan, proposer
+from pipeline.plan.groups import Chosen, Group
+from pipeline.plan.controls import flattened
+from pipeline.plan.plan import Plan, make_plan, proposer
 from pipeline.recipe import Recipe
 
 LINES = {"edit": "each_expert", "scaling": {"function": "linear", "alpha": {"grid": [0, 0.5, 1]}, "beta": "1 - alpha"}}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.spec_language import RewardSpec
-from pipeline.train.language.spec import Kl, Lora, PolicyEntry, PpoSpec, Sft, Training
+from pipeline.spec.generation import RewardSpec
+from pipeline.train.ppo.spec import Kl, Lora, PolicyEntry, PpoSpec, Sft, Training
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ppo.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig
 
-from pipeline.train.language import sft
-from pipeline.train.language.data import load_data, rows
-from pipeline.train.language.models import one_device
-from pipeline.train.language.sft import example, rate, train_sft
+from pipeline.train.ppo import sft
+from pipeline.train.ppo.data import load_data, rows
+from pipeline.train.ppo.models import one_device
+from pipeline.train.ppo.sft import example, rate, train_sft
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.spec_load import SpecError
-from pipeline.train.language.spec import PpoSpec, load_ppo_spec, runs_of
+from pipeline.spec.load import SpecError
+from pipeline.train.ppo.spec import PpoSpec, load_ppo_spec, runs_of
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from small_ppo import ignore, policy, read_ppo, result, stages, stop, stopping, table, train
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pipeline.policy_log import TRAINING
-from pipeline.train.language import policy as learning
-from pipeline.train.language.data import load_data
-from pipeline.train.language.kl import limit, next_coef
-from pipeline.train.language.models import with_factors
-from pipeline.train.language.policy import train_policy
-from pipeline.train.language.spec import Kl, Lora
-from pipeline.train.outputs import condition
+from pipeline.train.policy_log import TRAINING
+from pipeline.train.ppo import policy as learning
+from pipeline.train.ppo.data import load_data
+from pipeline.train.ppo.kl import limit, next_coef
+from pipeline.train.ppo.models import with_factors
+from pipeline.train.ppo.policy import train_policy
+from pipeline.train.ppo.spec import Kl, Lora
+from pipeline.train.model_folder import condition
 from tasks.language.models import load_tokenizer
 
 
@@ -142,7 +142,7 @@ def test_the_table_of_a_training_has_what_the_reward_gave(ground: Path, begun: P
 
 def test_the_adapter_is_one_of_the_sft_model(ground: Path, begun: Path, tmp_path: Path) -> None:
     """Loaded by peft onto its base, it says what the policy said at its end."""
-    from pipeline.train.language.sampling import complete
+    from pipeline.train.ppo.sampling import complete
 
     job = policy(tmp_path, ground, begun)
     train(job)

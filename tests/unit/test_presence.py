@@ -8,10 +8,10 @@ import huggingface_hub
 import pytest
 from published_sets import writers
 
-from pipeline.presence import check_present
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
-from tasks.clip_models import pretrained_source
+from pipeline.loading.missing import check_present
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
+from tasks.vision.clip.architectures import pretrained_source
 
 EXPERT = "single_task/ViT-B-32/{}Val/nonlinear_finetuned.pt"
 

@@ -14,12 +14,12 @@ from own_models import Trainer, visual, write_authors, write_hugging_face
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.loading import load_experts, load_model
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.sources import locate
-from pipeline.spec import RunSpec
-from pipeline.spec_load import parse_spec
-from tasks.clip_layouts import to_open_clip
+from pipeline.loading.model import load_experts, load_model
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.sources import locate
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import parse_spec
+from tasks.vision.clip.layouts import to_open_clip
 
 #: The folder of ViT-B/16 was seen in upper case; what is written after hf: is taken as it stands.
 _EXPERTS = (("ViT-B-32", "MNIST"), ("VIT-B-16", "DTD"))

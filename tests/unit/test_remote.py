@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from faulty_place import memory_place
 
-from tasks import disk
-from tasks.remote import Place, check_url, is_url
-from tasks.remote_errors import RemoteError, UnreachableError, explained
+from tasks.files import local_store as disk
+from tasks.files.object_store import Place, check_url, is_url
+from tasks.files.store_errors import RemoteError, UnreachableError, explained
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from toy_run import UNTRUSTED, RunBuilder, build_run
 
-from pipeline.report import build, summary
-from pipeline.report.render import escape_markdown
+from pipeline.report.page import build, summary
+from pipeline.report.rendering.render import escape_markdown
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -148,7 +148,7 @@ def test_a_missing_table_and_another_schema_are_errors(finished_run: Path, tmp_p
 
 
 def test_report_needs_neither_torch_nor_ray() -> None:
-    code = "import sys, pipeline.report; sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    code = "import sys, pipeline.report.page; sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -9,20 +9,20 @@ import yaml
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 from toy_run import GRID, build_run
 
-from pipeline import tables
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.report import build
-from pipeline.report.arms import read_arms
-from pipeline.report.clouds import TRADE_OFF, averaged_scene, own_scenes
-from pipeline.report.data import Run
-from pipeline.report.hypervolumes import front_tables
-from pipeline.report.measure import Measure
-from pipeline.report.origin import spec_text
-from pipeline.report.searched import searched
-from pipeline.report.sweeps import sweeps
-from pipeline.report.table import Table, decimal
-from pipeline.run import run
+from pipeline.records import tables
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.report.page import build
+from pipeline.report.data.arms import read_arms
+from pipeline.report.data.clouds import TRADE_OFF, averaged_scene, own_scenes
+from pipeline.report.data.run import Run
+from pipeline.report.tables.hypervolumes import front_tables
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.provenance import spec_text
+from pipeline.report.figures.searched import searched
+from pipeline.report.figures.sweeps import sweeps
+from pipeline.report.tables.table import Table, decimal
+from pipeline.run.run import run
 
 FREE = {"function": "linear", "alpha": {"range": [0.0, 1.0]}, "beta": {"range": [0.0, 1.0]}}
 EVOLVED = {"sampler": "nsga2", "trials": 8, "in_flight": 4, "options": {"population_size": 4}}

@@ -15,7 +15,7 @@ from toy import TASKS
 from toy_run import UNTRUSTED, RunBuilder, build_run
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from pipeline.report.index import build_index, common_folder
 
 GRID = {"grid": [0.0, 0.25, "...", 1.0]}

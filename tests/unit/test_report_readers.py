@@ -8,7 +8,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 
-from pipeline.report.origin import READERS
+from pipeline.report.tables.provenance import READERS
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "results.md"
 NAMES = {"pyarrow": pyarrow, "pandas": pandas, "duckdb": duckdb}

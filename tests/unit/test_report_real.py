@@ -6,10 +6,10 @@ import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
 from pipeline.messages import EvalRequest, ShardScore
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool
-from pipeline.report import build, summary
-from pipeline.run import run
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool
+from pipeline.report.page import build, summary
+from pipeline.run.run import run
 
 
 class Failing(ToyEvaluator):

@@ -6,7 +6,7 @@ from operations import operations
 
 from pipeline.messages import EvalRequest
 from pipeline.recipe import Recipe
-from pipeline.request_queue import RequestQueue
+from pipeline.pools.queue import RequestQueue
 
 RECIPE = Recipe.make("sum")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.room import ActorShape, Node, room
+from pipeline.cluster.capacity import ActorShape, Node, room
 
 
 def node(cpus: float, gpus: float = 0, name: str = "n") -> Node:

@@ -10,13 +10,13 @@ from toy import IDENTITY, ToyEvaluator, toy_spec
 from benchmarks.scale import line, measure
 from benchmarks.simulated import Messages, Service, SimulatedPool
 from benchmarks.simulated_runs import Case, scaled
-from pipeline.journal import read_history
-from pipeline.ledger import Ledger
+from pipeline.records.journal import read_history
+from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.plan import make_plan
-from pipeline.pool import LocalPool, Pool
+from pipeline.plan.plan import make_plan
+from pipeline.pools.base import LocalPool, Pool
 from pipeline.recipe import Recipe
-from pipeline.run import run
+from pipeline.run.run import run
 
 SERVICES = [Service(0.5, 0.01), Service(0.5, 0.02)]
 FREE = Messages(0.0, 0.0, 0.0)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from toy import IDENTITY
 
-from pipeline.append_log import AppendLog
+from pipeline.records.append_log import AppendLog
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
-from pipeline.score_cache import ScoreCache
+from pipeline.storage.caches.scores import ScoreCache
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
@@ -39,7 +39,7 @@ def test_scores_of_a_program_that_rebuilt_or_scored_otherwise_are_not_found(
 ) -> None:
     cache.add([SCORE])
     cache.flush()
-    monkeypatch.setattr("pipeline.score_cache._FORMAT", "of another program")
+    monkeypatch.setattr("pipeline.storage.caches.scores._FORMAT", "of another program")
     assert ScoreCache(tmp_path, IDENTITY).get(REQUEST) is None
 
 
@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_ends_no_run(
     def full(*arguments: object) -> bool:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.local_records.append_unless_locked", full)
+    monkeypatch.setattr("pipeline.storage.caches.local.append_unless_locked", full)
     for i in range(3):
         cache.add([replace(SCORE, request=replace(REQUEST, start=4 * i, stop=4 * i + 4))])
         cache.flush()

@@ -7,10 +7,10 @@ from faulty_place import FaultyPlace, Killed, memory_place, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.append_log import LockedError
+from pipeline.records.append_log import LockedError
 from pipeline.storage.segments import Chain, ChainError, segment_name
-from tasks.remote import Place
-from tasks.remote_errors import UnreachableError
+from tasks.files.object_store import Place
+from tasks.files.store_errors import UnreachableError
 
 WRITERS = range(3)
 FAULTS = ["", "", "", "lost before", "lost after", "killed before", "killed after"]

@@ -12,12 +12,12 @@ from toy import IDENTITY
 
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
-from pipeline.score_cache import ScoreCache
-from pipeline.storage import shared_records
-from pipeline.storage.shared_records import SharedRecords
-from tasks.cache import cache_root, cached
-from tasks.remote import Place
-from tasks.sealed import seal
+from pipeline.storage.caches.scores import ScoreCache
+from pipeline.storage.caches import shared as shared_records
+from pipeline.storage.caches.shared import SharedRecords
+from tasks.files.cache import cache_root, cached
+from tasks.files.object_store import Place
+from tasks.files.checksums import seal
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import make_plan
-from pipeline.spec_load import load_spec
-from pipeline.train.language.spec import load_ppo_spec, runs_of
+from pipeline.plan.plan import make_plan
+from pipeline.spec.load import load_spec
+from pipeline.train.ppo.spec import load_ppo_spec, runs_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAIRS = {

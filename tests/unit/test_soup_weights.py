@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_soup import soup_spec
 
-from pipeline.arms import Chosen
-from pipeline.plan import make_plan
+from pipeline.plan.groups import Chosen
+from pipeline.plan.plan import make_plan
 from pipeline.recipe import Recipe
-from pipeline.soup import lambda_dimensions, soup_weights
-from pipeline.spec import RunSpec
-from pipeline.spec_load import SpecError, parse_spec
-from pipeline.spec_values import Range
+from pipeline.plan.soups import lambda_dimensions, soup_weights
+from pipeline.spec.run import RunSpec
+from pipeline.spec.load import SpecError, parse_spec
+from pipeline.spec.values import Range
 from search.space import Space
 
 

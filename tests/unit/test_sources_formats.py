@@ -12,11 +12,11 @@ import pytest
 import torchvision.datasets as oracle
 from published_sets import Splits, fer2013, parquet, rgb, webdataset, writers
 
-from tasks.sources.listing import Listing
-from tasks.sources.names import label_order
-from tasks.vision_catalogue import vision_set
-from tasks.vision_files import VisionOptions, find_files
-from tasks.vision_sets import VisionSource
+from tasks.vision.published.formats.listing import Listing
+from tasks.vision.published.formats.names import label_order
+from tasks.vision.published.catalogue import vision_set
+from tasks.vision.published.files import VisionOptions, find_files
+from tasks.vision.published.sets import VisionSource
 
 WRITERS = writers()
 FLAGS: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}

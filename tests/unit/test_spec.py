@@ -9,9 +9,9 @@ import pytest
 import yaml
 from toy import TASKS, toy_spec
 
-from pipeline.plan import make_plan
-from pipeline.spec import RunSpec, models
-from pipeline.spec_load import SpecError, load_spec, parse_spec
+from pipeline.plan.plan import make_plan
+from pipeline.spec.run import RunSpec, models
+from pipeline.spec.load import SpecError, load_spec, parse_spec
 
 GOOD = toy_spec().model_dump(mode="json")
 CONTINUOUS = {"alpha": {"range": [0, 1]}}

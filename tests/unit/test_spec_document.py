@@ -8,34 +8,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.plan import make_plan
-from pipeline.spec import (
-    Arm,
-    Backbone,
-    Controls,
-    Merge,
-    RunSpec,
-    Scaling,
-    Search,
-    Select,
-    TaskSpec,
-    models,
-)
-from pipeline.spec_exhibits import (
-    BarsExhibit,
-    Cell,
-    CoefficientsExhibit,
-    CurveExhibit,
-    HeatmapExhibit,
-    PathExhibit,
-    ScatterExhibit,
-    TableExhibit,
-)
-from pipeline.spec_language import Generation, Prompts
-from pipeline.spec_load import parse_spec
-from pipeline.spec_regress import ArmThreshold, Regress, Threshold
-from pipeline.spec_resources import PerReward, PerWorker, Resources
-from pipeline.spec_values import Grid, Range
+from pipeline.plan.plan import make_plan
+from pipeline.spec.run import Arm, Backbone, Controls, Merge, RunSpec, Scaling, Search, Select, TaskSpec, models
+from pipeline.spec.exhibits import BarsExhibit, Cell, CoefficientsExhibit, CurveExhibit, HeatmapExhibit, PathExhibit, ScatterExhibit, TableExhibit
+from pipeline.spec.generation import Generation, Prompts
+from pipeline.spec.load import parse_spec
+from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
+from pipeline.spec.resources import PerReward, PerWorker, Resources
+from pipeline.spec.values import Grid, Range
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.spec_load import load_spec
+from pipeline.spec.load import load_spec
 
 BELOW = """
 backbone: {family: open_clip, model: embedded/tiny-vit}

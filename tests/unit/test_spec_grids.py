@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.spec_values import Grid
+from pipeline.spec.values import Grid
 
 
 def grid(written: list[Any]) -> tuple[float, ...]:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from toy import IDENTITY, ToyEvaluator
 
-from pipeline.completion_cache import CompletionCache
-from pipeline.ledger import Ledger
+from pipeline.storage.caches.completions import CompletionCache
+from pipeline.records.ledger import Ledger
 from pipeline.messages import COMPLETIONS, Completions, EvalRequest, Failure, ScoreRequest, ShardScore, WorkerInfo
-from pipeline.pool import LocalPool
+from pipeline.pools.base import LocalPool
 from pipeline.recipe import Recipe
-from pipeline.staged_pool import StagedPool, completions_of
+from pipeline.pools.staged import StagedPool, completions_of
 from tasks.stats import Stats
 
 TASKS = ("cats", "dogs")

@@ -1,6 +1,6 @@
 """Proves when a request is copied: long after what is usual for its task, sooner while it only waits in line."""
 
-from pipeline.stragglers import Pace
+from pipeline.pools.stragglers import Pace
 
 
 def pace(**tasks: list[float]) -> Pace:

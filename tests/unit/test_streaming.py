@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.merging import streaming
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.deltas import Named, task_vector
-from pipeline.merging.states import merge_states
-from pipeline.merging.streaming import Difference, StoredTensors, open_checkpoint
+from pipeline.checkpoints import lazy as streaming
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.merging.task_vectors import Named, task_vector
+from pipeline.checkpoints.merge import merge_states
+from pipeline.checkpoints.lazy import Difference, StoredTensors, open_checkpoint
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import tables
+from pipeline.records import tables
 
 DATA = Path(__file__).parent.parent / "data"
 SCHEMAS = {

@@ -9,11 +9,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tasks.base import NonFiniteOutput, TaskRequest
-from tasks.cache import cache_root
-from tasks.classification import ZeroShotClassification, image_source, load_task
-from tasks.clip import OpenClipBackbone, build
-from tasks.clip_models import create
-from tasks.heads import text_head
+from tasks.files.cache import cache_root
+from tasks.vision.classification import ZeroShotClassification, image_source, load_task
+from tasks.vision.clip.backbone import OpenClipBackbone, build
+from tasks.vision.clip.architectures import create
+from tasks.vision.heads import text_head
 
 
 def tiny(seed: int = 0) -> OpenClipBackbone:

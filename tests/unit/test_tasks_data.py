@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.cache import cache_root, cached
-from tasks.data import prepare
-from tasks.folders import FolderSource
-from tasks.images import ImageRecord, content_hash, in_validation, ordered, without_leaks
-from tasks.packs import PackSource
-from tasks.preprocess import Preprocess
+from tasks.files.cache import cache_root, cached
+from tasks.vision.decoded import prepare
+from tasks.vision.folders import FolderSource
+from tasks.vision.images import ImageRecord, content_hash, in_validation, ordered, without_leaks
+from tasks.vision.packs import PackSource
+from tasks.vision.preprocess import Preprocess
 
 PLAIN = Preprocess((16, 16), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), "bicubic", "shortest")
 
@@ -223,8 +223,8 @@ def test_bad_packs_are_explained(tmp_path: Path) -> None:
 
 def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "set", [f"test/a/{i}.png" for i in range(11)])
-    monkeypatch.setattr("tasks.data._CHUNK_UNIT", 4)
-    monkeypatch.setattr("tasks.data._CHUNK_BYTES", 1)
+    monkeypatch.setattr("tasks.vision.decoded._CHUNK_UNIT", 4)
+    monkeypatch.setattr("tasks.vision.decoded._CHUNK_BYTES", 1)
     images = prepare(FolderSource(root), PLAIN)["test"]
     assert [len(c) for c in images.chunks] == [4, 4, 3]
     whole = torch.cat(images.chunks)

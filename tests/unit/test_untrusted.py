@@ -10,11 +10,11 @@ from rich.text import Text
 from safetensors.torch import save_file
 from small_run import Lines
 
-from pipeline.append_log import read_records
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.people import console, plain
-from pipeline.spec_code import code_named
-from pipeline.spec_load import SpecError, load_spec, parse_spec
+from pipeline.records.append_log import read_records
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.console import console, plain
+from pipeline.spec.user_code import code_named
+from pipeline.spec.load import SpecError, load_spec, parse_spec
 
 SPEC: dict[str, Any] = {
     "name": "small",

@@ -9,13 +9,13 @@ import pytest
 from published_sets import CIFAR10, fer2013, parquet, writers
 
 from tasks.base import TaskRequest
-from tasks.classification import image_source
-from tasks.data import prepare
-from tasks.images import TrainingSource
-from tasks.preprocess import Preprocess
-from tasks.vision_catalogue import vision_set
-from tasks.vision_files import VisionOptions
-from tasks.vision_sets import VisionSource
+from tasks.vision.classification import image_source
+from tasks.vision.decoded import prepare
+from tasks.vision.images import TrainingSource
+from tasks.vision.preprocess import Preprocess
+from tasks.vision.published.catalogue import vision_set
+from tasks.vision.published.files import VisionOptions
+from tasks.vision.published.sets import VisionSource
 
 PLAIN = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash")
 

@@ -13,16 +13,16 @@ from published_sets import CIFAR10, OWN, WORDNET, fer2013, folders, parquet, pet
 from torch.utils.data import random_split
 
 from tasks.base import TaskRequest
-from tasks.cache import cache_root
-from tasks.classification import image_source, load_task
-from tasks.clip import OpenClipBackbone, build
-from tasks.clip_models import create
-from tasks.data import prepare
-from tasks.images import GroupedSource, TrainingSource
-from tasks.sources.splits import cut_validation
-from tasks.vision_catalogue import set_names, vision_set
-from tasks.vision_files import JOB, VisionOptions, vision_options
-from tasks.vision_sets import VisionSource
+from tasks.files.cache import cache_root
+from tasks.vision.classification import image_source, load_task
+from tasks.vision.clip.backbone import OpenClipBackbone, build
+from tasks.vision.clip.architectures import create
+from tasks.vision.decoded import prepare
+from tasks.vision.images import GroupedSource, TrainingSource
+from tasks.vision.published.formats.splits import cut_validation
+from tasks.vision.published.catalogue import set_names, vision_set
+from tasks.vision.published.files import JOB, VisionOptions, vision_options
+from tasks.vision.published.sets import VisionSource
 
 WRITERS = writers()
 LOOSE = {"check_counts": False}

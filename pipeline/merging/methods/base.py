@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number, ParamValue
 
 if TYPE_CHECKING:

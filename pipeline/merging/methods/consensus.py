@@ -9,16 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import column_pieces, column_sum, stacked, where_true
-from pipeline.merging.methods.base import (
-    Experts,
-    Method,
-    Params,
-    check_selection,
-    number,
-    selected,
-    used_experts,
-)
-from pipeline.merging.parameters import Parameter
+from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected, used_experts
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:

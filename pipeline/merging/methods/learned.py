@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.base import Experts, Method, Params, check_selection, used_experts
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.merging.methods.aggregation import aggregate, combine_edited
 from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected, used_experts
 from pipeline.merging.methods.ties import KEEP, trim_thresholds
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _dare(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta
 
 def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     """Per parameter: of n entries the floor(top% n) largest go, and of the rest the ceil(keep% n) largest stay."""
-    from pipeline.merging.selection import kth_largest_magnitude
+    from pipeline.merging.methods.kth_largest import kth_largest_magnitude
 
     top, keep = number(params, "top"), number(params, "keep")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import mean_of
 from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, used_experts
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import aggregate, column_pieces, column_sum, stacked, where_true
 from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected
-from pipeline.merging.parameters import Parameter
+from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) ->
         keep: percent of all entries, those outside included.
         outside: entries that the task vectors do not hold and that are 0.
     """
-    from pipeline.merging.selection import kth_largest_magnitude
+    from pipeline.merging.methods.kth_largest import kth_largest_magnitude
 
     held = sum(tensor.numel() for tensor in deltas[0].values())
     kept = int((held + outside) * (keep / 100)) + 1

@@ -5,13 +5,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipeline.report.data import Run
+from pipeline.report.data.run import Run
 from pipeline.report.exhibits import bars, coefficients, curve, heatmap, path, scatter
 from pipeline.report.exhibits.table import table
-from pipeline.report.figure import Figure
-from pipeline.report.measure import Measure
-from pipeline.report.table import Table
-from pipeline.spec_exhibits import Exhibits
+from pipeline.report.figures.figure import Figure
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.table import Table
+from pipeline.spec.exhibits import Exhibits
 
 _EXHIBITS: TypeAdapter[Any] = TypeAdapter(Exhibits)
 _MAKE: dict[str, Callable[[str, Any, Measure], Table | Figure]] = {

@@ -1,12 +1,12 @@
 """Exhibit: accuracy of what was chosen, task by task."""
 
-from pipeline.report.bars import GROUPED, Scale, bar, task_means
+from pipeline.report.figures.bars import GROUPED, Scale, bar, task_means
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
-from pipeline.report.figure import Figure, panel
-from pipeline.report.measure import Measure
-from pipeline.report.results import INTERVALS, split_word
-from pipeline.report.table import Entry, Table, Units
-from pipeline.spec_exhibits import ACCURACIES, BarsExhibit
+from pipeline.report.figures.figure import Figure, panel
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.results import INTERVALS, split_word
+from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.spec.exhibits import ACCURACIES, BarsExhibit
 
 
 def figure(title: str, exhibit: BarsExhibit, measure: Measure) -> Figure:

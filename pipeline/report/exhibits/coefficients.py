@@ -3,13 +3,13 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.arms import Arm
-from pipeline.report.depths import block_ticks, profile
+from pipeline.report.data.arms import Arm
+from pipeline.report.figures.depths import block_ticks, profile
 from pipeline.report.exhibits.scope import caption, subjects
-from pipeline.report.figure import Figure, panel, safe
-from pipeline.report.measure import Measure
-from pipeline.report.table import Entry, Table
-from pipeline.spec_exhibits import CoefficientsExhibit
+from pipeline.report.figures.figure import Figure, panel, safe
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.table import Entry, Table
+from pipeline.spec.exhibits import CoefficientsExhibit
 
 
 def figure(title: str, exhibit: CoefficientsExhibit, measure: Measure) -> Figure:

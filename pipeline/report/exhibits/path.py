@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.arms import Arm
-from pipeline.report.benches import Place
+from pipeline.report.data.arms import Arm
+from pipeline.report.data.comparable import Place
 from pipeline.report.exhibits.scope import Scope, caption, ordered, subjects
-from pipeline.report.figure import Figure, Panel, panel, safe
-from pipeline.report.measure import Measure
-from pipeline.report.points import Point
-from pipeline.report.results import counted
-from pipeline.report.table import NONE, Entry, Table, Units
-from pipeline.spec_exhibits import PathExhibit
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
+from pipeline.report.data.estimates import Measure
+from pipeline.report.data.points import Point
+from pipeline.report.tables.results import counted
+from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.spec.exhibits import PathExhibit
 from search.intervals import Interval
 
 MEAN = "mean of the shifted sets"

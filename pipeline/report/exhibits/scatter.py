@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.arms import Arm
-from pipeline.report.benches import Place
+from pipeline.report.data.arms import Arm
+from pipeline.report.data.comparable import Place
 from pipeline.report.exhibits.labels import Spot, placed
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
-from pipeline.report.figure import HOVER, Figure, Panel, panel, safe
-from pipeline.report.measure import Measure
-from pipeline.report.results import split_word
-from pipeline.report.table import Entry, Table, Units
-from pipeline.spec_exhibits import ScatterExhibit
+from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.results import split_word
+from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.spec.exhibits import ScatterExhibit
 from search.intervals import Interval
 
 ROLES = ("control", "target")

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.report.arms import Arm, distinct
-from pipeline.report.benches import Place, members, own_places
-from pipeline.report.data import PRE_TRAINED
-from pipeline.report.measure import Average, Measure, Pick
-from pipeline.report.points import Point, shared_points
-from pipeline.spec_exhibits import ACCURACIES
+from pipeline.report.data.arms import Arm, distinct
+from pipeline.report.data.comparable import Place, members, own_places
+from pipeline.report.data.run import PRE_TRAINED
+from pipeline.report.data.estimates import Average, Measure, Pick
+from pipeline.report.data.points import Point, shared_points
+from pipeline.spec.exhibits import ACCURACIES
 
 #: How an accuracy is called on an axis or over a column.
 WORDS = {

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from pipeline.report.arms import Arm, distinct
-from pipeline.report.chosen import alpha_origin
-from pipeline.report.data import Candidate
+from pipeline.report.data.arms import Arm, distinct
+from pipeline.report.tables.chosen import alpha_origin
+from pipeline.report.data.run import Candidate
 from pipeline.report.exhibits.scope import Scope, caption
-from pipeline.report.measure import Average, Measure
-from pipeline.report.results import INTERVALS, split_word
-from pipeline.report.table import NONE, Entry, Table, Units
-from pipeline.spec_exhibits import ACCURACIES, TableExhibit
+from pipeline.report.data.estimates import Average, Measure
+from pipeline.report.tables.results import INTERVALS, split_word
+from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.spec.exhibits import ACCURACIES, TableExhibit
 
 EMPTY = Entry("")
 #: A number of what was chosen -> how it is read off one candidate; None where it has none.

@@ -8,8 +8,8 @@ from statistics import fmean
 
 import pyarrow.compute as pc
 
-from pipeline import tables
-from pipeline.report.data import Candidate
+from pipeline.records import tables
+from pipeline.report.data.run import Candidate
 from pipeline.report.soups.scene import Scene
 
 _WORD = re.compile(r"\w+")

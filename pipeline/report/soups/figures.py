@@ -6,14 +6,14 @@ from itertools import combinations
 
 import plotly.graph_objects as go
 
-from pipeline.report.arms import GREY
-from pipeline.report.figure import Figure, Panel, panel, safe, translucent
-from pipeline.report.fronts import Front
+from pipeline.report.data.arms import GREY
+from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
+from pipeline.report.data.fronts import Front
 from pipeline.report.soups.completions import Completions
-from pipeline.report.soups.resampling import interval
+from pipeline.report.soups.resamples import interval
 from pipeline.report.soups.samples import cut, shown_prompts
 from pipeline.report.soups.scene import Scene, Soup
-from pipeline.report.table import Units
+from pipeline.report.tables.table import Units
 from search.pareto import Array, non_dominated
 
 UNITS = Units(percent=False)

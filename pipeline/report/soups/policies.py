@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.report.data import Run
+from pipeline.report.data.run import Run
 from search.pareto import Array
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.report.arms import opponents
-from pipeline.report.data import Candidate
+from pipeline.report.data.arms import opponents
+from pipeline.report.data.run import Candidate
 from pipeline.report.soups.completions import Completions
 from pipeline.report.soups.scene import Scene, Soup
-from pipeline.report.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Entry, Table, Units
 
 SHOWN = 3
 #: Points of an arm that a table shows, evenly spread.

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.report.arms import Arm, opponents
-from pipeline.report.soups.compare import Fronts
+from pipeline.report.data.arms import Arm, opponents
+from pipeline.report.soups.comparisons import Fronts
 from pipeline.report.soups.completions import Completions
-from pipeline.report.soups.resampling import RESAMPLES, interval
+from pipeline.report.soups.resamples import RESAMPLES, interval
 from pipeline.report.soups.scale import read_scale
 from pipeline.report.soups.scene import Scene, Soup
-from pipeline.report.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Entry, Table, Units
 
 UNITS = Units(percent=False)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.arms import CONTROL_WORDS, Arm, opponents
-from pipeline.report.soups.compare import SURE, Contest, Fronts, contest
-from pipeline.report.table import NONE, Entry, Table, Units
-from pipeline.report.verdict import Comparison, Verdict, conclusion, standing
+from pipeline.report.data.arms import CONTROL_WORDS, Arm, opponents
+from pipeline.report.soups.comparisons import SURE, Contest, Fronts, contest
+from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.verdict import Comparison, Verdict, conclusion, standing
 
 UNITS = Units(percent=False)
 _VOLUME = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tasks.cache import cache_root, cached
+from tasks.files.cache import cache_root, cached
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.clip_models import create
+from tasks.vision.clip.architectures import create
 
 from .catalogue import BY_NAME, SEEN, TASKS, TaskSpec
 from .finetune import load_base

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.whole_files import whole_file
+from tasks.files.atomic import whole_file
 
 from .catalogue import BY_NAME, PRINTED_DIGIT, SEEN
 from .records import SIZE, load_split

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Prompt, Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.language.rewards.files import folder_fingerprint, read_fast_tokenizer, read_model, reward_folder

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.models import check_config, model_folder, read_tokenizer, readable
 
 #: What a model's scores depend on; readme files, training logs and checkpoints in folders below do not matter.

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.registry import check_options, imported, near

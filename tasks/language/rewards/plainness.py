@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.registry import near

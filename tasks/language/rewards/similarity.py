@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from tasks.cache import digest
+from tasks.files.cache import digest
 from tasks.language.base import Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.language.rewards.files import folder_fingerprint, read_fast_tokenizer, read_model, reward_folder

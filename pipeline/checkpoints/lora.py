@@ -1,0 +1,205 @@
+"""LoRA adapters as peft saves them (Hu et al., 2022): from files to a task vector of low rank.
+
+Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoints.checkpoint import check_finite, fingerprint
+from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
+from pipeline.checkpoints.readers import read_tensors
+from pipeline.checkpoints.sources import AdapterFiles
+from tasks.lora import WeightPart
+
+_NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+#: What makes an adapter more than scale * B A on a frozen base, by its field in adapter_config.json.
+_MORE_THAN_LORA = (
+    "use_dora",
+    "modules_to_save",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
+#: Ways to begin that leave the base's weights as they are; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA rewrite them, and
+#: their factors are then no change of the base that is in the spec.
+_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+#: The output of an nn.MultiheadAttention, which peft wraps as a whole. Up to this version peft adds its change twice,
+#: in training as in merging (its pull request 3774): such a file means 2 * scale * B A.
+_ATTENTION_OUTPUT = ".base_layer.out_proj"
+_TWICE_UP_TO = (0, 21, 2)
+_MERGE_HELP = "load it with peft, call merge_and_unload() and save_pretrained(FOLDER), and give that folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The factors of an adapter.
+
+    Attributes:
+        source: as the user named it.
+        factors: module name, without peft's prefix -> its change; scales are in.
+    """
+
+    source: str
+    factors: Mapping[str, LowRank]
+
+    def task_vector(self, parts: Mapping[str, WeightPart], shapes: Mapping[str, torch.Size]) -> LowRankDelta:
+        """The task vector over a model's parameters.
+
+        Args:
+            parts: where each module's weight lies (`tasks.lora.TakesAdapters.weight_parts`).
+            shapes: of all parameters.
+
+        Raises:
+            ValueError: factors of another shape than the weight's.
+        """
+        found: dict[str, list[LowRank]] = {}
+        for module, factor in self.factors.items():
+            part = parts[module]
+            rows, *columns = shapes[part.parameter]
+            if factor.shape != (rows // part.count, *columns):
+                raise ValueError(
+                    f"{self.source}: {module}: its factors give {tuple(factor.shape)}, but its weight has "
+                    f"{(rows // part.count, *columns)}: was it trained on another architecture?"
+                )
+            found.setdefault(part.parameter, []).append(_among_rows(factor, part))
+        return LowRankDelta({name: stacked(factors) for name, factors in found.items()}, shapes)
+
+
+def _among_rows(factor: LowRank, part: WeightPart) -> LowRank:
+    """The change of the whole parameter: 0 in the rows of its other parts, and still of the same rank."""
+    if part.count == 1:
+        return factor
+    rows = factor.b.shape[0]
+    b = factor.b.new_zeros(part.count * rows, factor.b.shape[1])
+    b[part.index * rows : (part.index + 1) * rows] = factor.b
+    return LowRank(b, factor.a)
+
+
+def adapter_fingerprint(delta: LowRankDelta) -> str:
+    """Of the factors with their scales, by parameter name: 16 hexadecimal digits."""
+    sides = {f"{name}.{side}": getattr(f, side) for name, f in delta.factors.items() for side in ("a", "b")}
+    return fingerprint(sides)
+
+
+def read_adapter(source: str, files: AdapterFiles) -> Adapter:
+    """Read an adapter; no code of its files is ever run.
+
+    Args:
+        source: as the user named it.
+        files: from `sources.locate_adapter(source)`.
+
+    Raises:
+        ValueError: not readable, not plain LoRA of linear modules, incomplete, or not finite; the source and the field
+            or the first names are given.
+    """
+    config = _read_config(source, files.config)
+    state = read_tensors(files.weights)
+    check_finite(source, state)
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if (match := _NAME.fullmatch(name)) is None:
+            raise ValueError(f"{source}: holds {name}, which is no factor of a linear module; {_MERGE_HELP}")
+        pairs.setdefault(match["module"], {})[match["side"]] = tensor
+    if not pairs:
+        raise ValueError(f"{source}: holds no factors")
+    return Adapter(source, {module: _factor(source, module, sides, config) for module, sides in pairs.items()})
+
+
+def _read_config(source: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source}: {path.name}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else config
+        raise ValueError(f"{source}: {path.name}: peft_type: must be LORA, got {kind!r}; {_MERGE_HELP}")
+    for field, rule, value in _faults(config):
+        raise ValueError(f"{source}: {path.name}: {field}: must be {rule}, got {value!r}; {_MERGE_HELP}")
+    return config
+
+
+def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
+    """(field, rule, value) of what is not plain LoRA."""
+    yield from ((field, "unset", config[field]) for field in _MORE_THAN_LORA if config.get(field))
+    if (bias := config.get("bias", "none")) != "none":
+        yield "bias", "none", bias
+    if (start := config.get("init_lora_weights", True)) not in _PLAIN_STARTS:
+        yield "init_lora_weights", "one that leaves the base's weights as they are", start
+    for field in ("r", "lora_alpha"):
+        if not isinstance(value := config.get(field), int | float) or value <= 0:
+            yield field, "a positive number", value
+    for field in ("rank_pattern", "alpha_pattern"):
+        if not _is_pattern(value := config.get(field) or {}):
+            yield field, "a mapping of regular expressions to positive numbers", value
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        return isinstance(value, dict) and all(re.compile(k) and float(v) > 0 for k, v in value.items())
+    except (re.error, TypeError, ValueError):
+        return False
+
+
+def _factor(source: str, module: str, sides: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
+    """Scale B and A of one module, as peft does: by alpha / R, or alpha / sqrt(R) for rank-stabilised LoRA."""
+    if set(sides) != {"A", "B"}:
+        raise ValueError(
+            f"{source}: {module}: must have lora_A and lora_B, got lora_{' and lora_'.join(sorted(sides))}"
+        )
+    a_RI, b_OR = sides["A"], sides["B"]
+    if a_RI.ndim != 2 or b_OR.ndim != 2:
+        raise ValueError(f"{source}: {module}: LoRA of a convolution is not supported; {_MERGE_HELP}")
+    # peft gives the output of an attention what its configuration says of the attention itself.
+    named = module.removesuffix(_ATTENTION_OUTPUT)
+    rank = _by_pattern(config.get("rank_pattern"), named, config["r"])
+    if not a_RI.shape[0] == b_OR.shape[1] == rank:
+        got = f"A of {tuple(a_RI.shape)} and B of {tuple(b_OR.shape)}"
+        raise ValueError(f"{source}: {module}: must have the rank {rank:g} of its configuration, got {got}")
+    alpha = _by_pattern(config.get("alpha_pattern"), named, config["lora_alpha"])
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    if named != module:
+        scale *= _times(source, config)
+    b, a = b_OR.float() * scale, a_RI.float()
+    b, a = (a.t(), b.t()) if config.get("fan_in_fan_out") else (b, a)
+    # Products depend on how their factors lie in memory: copies lie alike, whatever file they come from.
+    return LowRank(*(t.clone(memory_format=torch.contiguous_format) for t in (b, a)))
+
+
+def _times(source: str, config: Mapping[str, Any]) -> int:
+    """How often the peft that wrote the file adds the change of an attention's output; old ones do not name themselves.
+
+    Raises:
+        ValueError: a version of which it is not known.
+    """
+    version = config.get("peft_version") or "0"
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) <= _TWICE_UP_TO:
+        return 2
+    known = ".".join(map(str, _TWICE_UP_TO))
+    raise ValueError(
+        f"{source}: changes the output of nn.MultiheadAttention, and was written by peft {version}: up to {known} peft "
+        f"adds that change twice, of later ones it is not known here; {_MERGE_HELP}"
+    )
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: float) -> float:
+    """The value of the first pattern that the end of the module's name matches, as peft looks them up."""
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
+            return float(value)
+    return default

@@ -1,0 +1,104 @@
+"""Merge whole state dicts, of any architecture, into one: what `lines merge` and an export compute."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.merging.task_vectors import Named, check_agree, group_norms, layer_sizes, norm, resolve_alpha
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import Experts, resolve_weights
+from pipeline.parameters import look_up, resolve
+from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
+from pipeline.checkpoints.lazy import Difference
+from pipeline.recipe import Recipe
+from tasks.base import LayerMap
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A merged model.
+
+    Attributes:
+        state: tensors by name, in the base's types; what is not edited is the base's own.
+        alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
+        lambdas: the coefficient outside the blocks and of each block.
+        sizes: numbers of edited parameters, likewise.
+        change: ||theta - theta0|| (L2) over the edited tensors, after the cast.
+        base_norm: ||theta0|| over the same.
+    """
+
+    state: dict[str, Tensor]
+    alpha: float
+    lambdas: Coefficients
+    sizes: LayerSizes
+    change: float
+    base_norm: float
+
+
+def edited_names(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that a merge edits: the floating-point ones; counters and masks are the base's."""
+    return [name for name, tensor in state.items() if tensor.is_floating_point()]
+
+
+def merge_states(
+    base: Checkpoint,
+    experts: Sequence[Checkpoint],
+    recipe: Recipe,
+    layer_map: LayerMap,
+    statistics: Sequence[Mapping[str, Tensor]] = (),
+) -> Merged:
+    """Theta = theta0 + lambda * combined for every floating-point tensor; the rest are the base's.
+
+    Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`. Task
+    vectors are taken tensor by tensor, so that beside the base and what of the experts is in memory, the result is, and
+    a few tensors (see docs/methods.md for what each method adds).
+
+    Args:
+        base: theta0.
+        experts: with the same names and shapes.
+        recipe: what to make.
+        layer_map: over the names of the edited tensors.
+        statistics: one for each expert, where the recipe's method needs any (`statistics.open_statistics`).
+
+    Raises:
+        ValueError: names or shapes differ; the recipe does not fit; the result is not finite, or equals the base
+            although the recipe says otherwise.
+    """
+    for expert in experts:
+        check_agree(Named(base.source, base.state), Named(expert.source, expert.state))
+    theta0 = {name: base.state[name] for name in edited_names(base.state)}
+    method = look_up(METHODS, recipe.method, "method")
+    weights = resolve_weights(recipe.weights, len(experts))
+    params = resolve(method.parameters, dict(recipe.params))
+    method.check(weights, params)
+    deltas = [Difference(theta0, expert.state) for expert in experts]
+    combined = method.combine(Experts(deltas, theta0, statistics), weights, params)
+    sizes = layer_sizes(layer_map, theta0)
+    alpha = recipe.alpha
+    if isinstance(alpha, str):
+        alpha = resolve_alpha(alpha, [d for d, w in zip(deltas, weights, strict=True) if w], combined)
+    if is_equal_norm(recipe):
+        alpha = equal_norm(recipe, sizes, alpha, group_norms(layer_map, combined))
+    lambdas = coefficients(recipe, sizes, alpha)
+    state = dict(base.state)
+    for name, theta in theta0.items():
+        block = layer_map.blocks.get(name)
+        state[name] = _edited(name, theta, combined[name], lambdas.outside if block is None else lambdas.blocks[block])
+    change = norm(state[name].double() - tensor.double() for name, tensor in theta0.items())
+    if change == 0 and recipe.method != "zero":
+        raise ValueError(
+            f"the merged weights equal the base's: the recipe ({recipe}) does nothing to them in the base's types"
+        )
+    return Merged(state, float(alpha), lambdas, sizes, change, norm(theta0.values()))
+
+
+def _edited(name: str, theta0: Tensor, delta: Tensor, coefficient: float) -> Tensor:
+    """Written over `delta`, of which nobody else knows: the result takes no memory of its own in float32."""
+    if coefficient == 0:
+        return theta0
+    theta = delta.mul_(coefficient).add_(theta0.float()).to(theta0.dtype)
+    if not bool(theta.isfinite().all()):
+        raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
+    return theta

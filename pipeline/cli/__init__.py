@@ -1,0 +1,1 @@
+"""The command `lines`, one file for each subcommand: options in, one call, a table out."""

@@ -1,0 +1,53 @@
+"""The commands `lines baseline set` and `lines baseline show`: what a run came to, kept in one small file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipeline.console import console, errors_for_people, tell
+
+baseline = typer.Typer(help="Keep what a run came to, for `lines regress` and `lines history`.", no_args_is_help=True)
+
+
+@baseline.command("set")
+def set_baseline(
+    run: Annotated[str, typer.Argument(help="A finished run's folder, a path or a URL.", metavar="RUN")],
+    file: Annotated[
+        Path | None, typer.Argument(help="A .parquet file.", show_default="baselines/NAME.parquet", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Keep what every arm of RUN chose, with its outcomes on test, in one file."""
+    with errors_for_people():
+        from pipeline.regress.baseline import SUFFIX, read_place, write_baseline
+
+        found = read_place(run)
+        path = file or Path("baselines") / f"{found.about['name']}{SUFFIX}"
+        if path.suffix != SUFFIX:
+            raise ValueError(f"{path}: must end in {SUFFIX}")
+        if path.exists() and not force:
+            raise ValueError(f"{path}: exists: --force replaces it, or give another FILE")
+        write_baseline(found, path)
+        said = f"wrote {path}: {len(found.rows)} models on tasks, {path.stat().st_size:,} bytes"
+        tell(said)
+
+
+@baseline.command("show")
+def show_baseline(
+    file: Annotated[str, typer.Argument(help="A baseline, or a finished run.", metavar="FILE")],
+) -> None:
+    """What a baseline holds: where it comes from, and the mean of every arm on every task."""
+    with errors_for_people():
+        from pipeline.regress.baseline import read_place
+        from pipeline.regress.history import means_table
+        from pipeline.cli.tables import rendered
+
+        found = read_place(file)
+        about = found.about
+        console.print(f"[bold]{escape(about['name'])}[/], run {escape(about.get('started', 'at a time not kept'))}")
+        for what in ("checkpoints", "versions"):
+            pairs = ", ".join(f"{name} {value}" for name, value in about[what].items())
+            console.print(f"{what}: {pairs}", markup=False, highlight=False, soft_wrap=True)
+        console.print(rendered(means_table(found)))

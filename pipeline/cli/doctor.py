@@ -1,0 +1,116 @@
+"""`lines doctor`: what is installed, which devices there are, whether Ray starts and a hub is in reach."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.files.cache import cache_root
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "ray",
+    "optuna",
+    "pyarrow",
+    "moocore",
+    "safetensors",
+    "pydantic",
+)
+_OPTIONAL = ("transformers", "datasets", "duckdb", "pandas")
+
+Check = tuple[str, bool, str]
+
+
+def doctor(console: Console) -> bool:
+    """Print one line a check; True when nothing that a run needs is missing."""
+    table = Table("check", "", "found", title="lines doctor", title_justify="left")
+    needed = True
+    for checks in (_python, _packages, _devices, _space, _embedded, _ray, _hub):
+        for name, good, found in _safely(checks):
+            needed &= good
+            table.add_row(name, "[green]ok[/]" if good else "[red]missing[/]", found)
+    console.print(table)
+    return needed
+
+
+def _safely(checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """A check that raises is a finding, not the end of the others."""
+    try:
+        yield from checks()
+    except Exception as error:
+        yield checks.__name__.strip("_"), False, f"{type(error).__name__}: {error}"
+
+
+def _python() -> Iterator[Check]:
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield "python", good, f"{platform.python_version()} on {platform.system()} {platform.machine()} (3.11 to 3.13)"
+
+
+def _packages() -> Iterator[Check]:
+    for package in _PACKAGES:
+        try:
+            yield package, True, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield package, False, f"not installed: pip install {package}"
+    extra = [f"{p} {metadata.version(p)}" for p in _OPTIONAL if importlib.util.find_spec(p)]
+    yield "optional packages", True, ", ".join(extra) or "none"
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    yield "CPU", True, f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads in this process"
+    if not torch.cuda.is_available():
+        yield "GPU", True, "none in reach of torch: workers run on the CPU"
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        yield f"GPU {i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def _space() -> Iterator[Check]:
+    root = cache_root()
+    existing = next(p for p in (root, *root.parents) if p.exists())
+    writable = os.access(existing, os.W_OK)
+    free = shutil.disk_usage(existing).free / 2**30
+    yield "cache folder", writable and free > 1, f"{root}, {free:.0f} GiB free{'' if writable else ', not writable'}"
+
+
+def _embedded() -> Iterator[Check]:
+    import tasks.embedded
+
+    folder = Path(tasks.embedded.__file__).parent
+    packs, checkpoints = (
+        len(list((folder / d).glob(p))) for d, p in (("packs", "*.parquet"), ("checkpoints", "*.safetensors"))
+    )
+    yield "embedded models", packs > 0 and checkpoints > 0, f"{packs} task packs, {checkpoints} checkpoints"
+
+
+def _ray() -> Iterator[Check]:
+    from pipeline.cluster.session import local_ray
+
+    with local_ray(num_cpus=1):
+        import ray
+
+        yield "Ray", True, f"starts on this machine ({ray.__version__}), listening on 127.0.0.1 only"
+
+
+def _hub() -> Iterator[Check]:
+    """Never an error: everything embedded runs without."""
+    from huggingface_hub import constants
+
+    host = constants.ENDPOINT.split("//")[-1]
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+        yield "model hub", True, f"{host} is in reach"
+    except OSError as error:
+        yield "model hub", True, f"{host} is not in reach ({error}): hf: sources need files that are cached already"

@@ -1,0 +1,39 @@
+"""The command `lines history`: a metric over runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.console import console, errors_for_people, tell
+
+
+def history(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Finished runs, paths or URLs; or baselines' files.", metavar="RUN..."),
+    ],
+    metric: Annotated[str, typer.Option(help="target, control or ood, means over tasks; or a task's name.")] = "target",
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm to follow; repeatable.", show_default="all but controls")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page, an .html file; Markdown is written beside it.")] = Path(
+        "history.html"
+    ),
+) -> None:
+    """Plot a metric over runs in the order of their times, with intervals and with what changed from run to run."""
+    with errors_for_people():
+        from pipeline.regress.baseline import read_place
+        from pipeline.regress.history import change_lines, history_table, make_history, trend_table
+        from pipeline.regress.history_page import write_history
+        from pipeline.cli.tables import rendered
+
+        if out.suffix != ".html":
+            raise ValueError(f"--out: must end in .html, got {out}")
+        found = make_history([read_place(run) for run in dict.fromkeys(runs)], metric, arm or [])
+        pages = write_history(found, out)
+        for table in (history_table(found, told=False), trend_table(found)):
+            console.print(rendered(table))
+        for line in change_lines(found):
+            tell(f"- changed, {line}")
+        tell(f"history: {', '.join(map(str, pages))}")

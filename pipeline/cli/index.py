@@ -1,0 +1,43 @@
+"""The index of several runs: where it lies, be they folders or URLs."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+
+from pipeline.report.index import common_folder
+from pipeline.storage.run_folder import copy_of, run_folder
+from tasks.files.object_store import Place, is_url
+
+
+def common_place(places: Sequence[str]) -> str:
+    """The deepest folder that all runs lie in, for their index.
+
+    Raises:
+        ValueError: there is none: other buckets, paths beside URLs, or nothing but the root of the file system.
+    """
+    if not any(map(is_url, places)):
+        return str(common_folder([Path(place) for place in places]))
+    protocols = {place.partition("://")[0] if is_url(place) else "" for place in places}
+    parents = [str(PurePosixPath(place.partition("://")[2]).parent) for place in places]
+    common = os.path.commonpath(parents) if len(protocols) == 1 else ""
+    if common in ("", "."):
+        raise ValueError(f"{', '.join(places)}: their index needs one bucket, or one disk, that holds them all")
+    return f"{protocols.pop()}://{common}"
+
+
+@contextmanager
+def index_of(places: Sequence[str], common: str) -> Iterator[tuple[list[Path], Path]]:
+    """The folders of runs, and the one that the block writes their index.html and index.md into.
+
+    Raises:
+        RemoteError: the store refuses.
+    """
+    with ExitStack() as stack:
+        folders = [stack.enter_context(run_folder(place)) for place in places]
+        folder = copy_of(common) if is_url(common) else Path(common)
+        yield folders, folder
+        if is_url(common):
+            remote = Place.open(common)
+            for name in ("index.html", "index.md"):
+                remote.upload(folder / name, name)

@@ -1,0 +1,49 @@
+"""The commands `lines jobs list`, `attach` and `cancel`: what `lines submit` has left on a cluster."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.console import console, errors_for_people, tell
+from pipeline.cli.submit import DASHBOARD, Address, watched
+
+jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
+JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` printed it.", metavar="JOB")]
+
+
+@jobs.command("list")
+def list_jobs(address: Address = DASHBOARD) -> None:
+    """Show the jobs of a cluster, the newest first."""
+    with errors_for_people():
+        from pipeline.cluster.jobs.client import Jobs
+
+        table = Table("job", "status", "started", "run")
+        for job in Jobs(address).all():
+            started = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
+            table.add_row(escape(job.id), job.status.lower(), started, escape(job.out))
+        console.print(table)
+
+
+@jobs.command()
+def attach(job: JobName, address: Address = DASHBOARD) -> None:
+    """Show what a job says, from its beginning, until it ends; the exit status is that of its run."""
+    with errors_for_people():
+        from pipeline.cluster.jobs.client import Jobs
+
+        connected = Jobs(address)
+        connected.get(job)
+        raise typer.Exit(watched(connected, job, address))
+
+
+@jobs.command()
+def cancel(job: JobName, address: Address = DASHBOARD) -> None:
+    """Stop a job; what it has scored is kept, and a job with the same --out goes on from there."""
+    with errors_for_people():
+        from pipeline.cluster.jobs.client import Jobs
+
+        stopped = Jobs(address).cancel(job)
+        said = "cancelled" if stopped else "had ended already"
+        tell(f"{job}: {said}")

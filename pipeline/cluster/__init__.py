@@ -1,0 +1,1 @@
+"""Ray itself: started here or joined; nodes, capacity and tokens."""

@@ -1,0 +1,1 @@
+"""Files that nodes do not see: bundled and sent once to each node."""

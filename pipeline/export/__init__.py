@@ -1,0 +1,1 @@
+"""A candidate's weights as files with a model card."""

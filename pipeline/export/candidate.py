@@ -1,0 +1,216 @@
+"""A candidate's weights as files: what open_clip, peft or transformers load, the recipe, and a model card."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from pipeline.records import tables
+from pipeline.run.selection import Candidate, choose, judge_all
+from pipeline.learning.gatherer import gatherer_of_run
+from pipeline.records.ledger import Ledger
+from pipeline.loading.model import Model, load_experts, load_model
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import resolve_weights
+from pipeline.parameters import near
+from pipeline.merging.resident import ResidentModel
+from pipeline.checkpoints.writing import write_safetensors
+from pipeline.plan.plan import Plan
+from pipeline.run.run import reopen
+from pipeline.spec.user_code import tell_code
+from tasks.vision.clip.backbone import OpenClipBackbone
+from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which candidate: the chosen one of an arm and, for an edit, of an expert; or the one at a point of its space.
+
+    Attributes:
+        arm: as in the spec.
+        expert: of an edit.
+        point: dimension -> value, such as lambda -> 0.4; {} for what validation chose.
+    """
+
+    arm: str
+    expert: str = ""
+    point: Mapping[str, str] = field(default_factory=dict)
+
+
+def export(run: Path, wanted: Wanted, output: Path) -> Path:
+    """Rebuild what an arm chose and write it with its recipe and a model card.
+
+    Args:
+        run: the run's folder.
+        wanted: arm and expert.
+        output: a new folder.
+
+    Raises:
+        ValueError: there is no such arm or expert, it chose nothing, a checkpoint is not what it was during the run, or
+            the folder exists.
+    """
+    if output.exists():
+        raise ValueError(f"{output}: exists already; give another folder")
+    plan, ledger, history = reopen(run)
+    tell_code(plan.spec)
+    candidate = _chosen(judge_all(plan, ledger, history.proposals), wanted)
+    model, deltas = _same_checkpoints(plan, ledger)
+    backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    facts = _facts(run, plan, ledger, candidate)
+    if backbone is None:
+        from pipeline.export.policy import write_policy  # transformers: not for other exports
+
+        beside: dict[str, Any] = {"library": write_policy(partial, model, deltas, candidate.recipe)}
+    else:
+        beside = _write_open_clip(partial, backbone, candidate)
+    _write_json(partial / "recipe.json", facts)
+    used = _used(candidate, list(facts["experts"]))
+    card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not wanted.point})
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    partial.rename(output)
+    return output
+
+
+def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candidate) -> dict[str, Any]:
+    """Weights, configuration and what belongs beside them; returns what the card says of these."""
+    config, words, trunk = open_clip_config(backbone), vocabulary(backbone), trunk_folder(backbone)
+    metadata = {"recipe": candidate.recipe.canonical().decode(), "recipe_id": candidate.recipe_id}
+    write_safetensors(folder / "open_clip_model.safetensors", open_clip_state(backbone), metadata)
+    _write_json(folder / "open_clip_config.json", config)
+    if words:
+        shutil.copy(words, folder / words.name)
+    if trunk:
+        shutil.copytree(trunk, folder / trunk.name)
+    return {
+        "library": "open_clip",
+        "vocabulary": words.name if words else "",
+        "trunk": trunk.name if trunk else "",
+        "context_length": config["model_cfg"]["text_cfg"].get("context_length", 77),
+    }
+
+
+def _chosen(judged: dict[tuple[str, str], list[Candidate]], wanted: Wanted) -> Candidate:
+    arms = list(dict.fromkeys(arm for arm, _ in judged))
+    if wanted.arm not in arms:
+        raise ValueError(f"--arm {wanted.arm}: not in the run{near(wanted.arm, arms)}")
+    groups = [name for arm, name in judged if arm == wanted.arm]
+    if wanted.expert not in groups:
+        what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert{near(wanted.expert, groups)}"
+        raise ValueError(f"--arm {wanted.arm}: {what}")
+    if wanted.point:
+        return _at_point(judged[wanted.arm, wanted.expert], wanted)
+    candidate = choose(judged[wanted.arm, wanted.expert])
+    if candidate is None:
+        raise ValueError(f"--arm {wanted.arm}: chose nothing: no candidate was scored without a failure")
+    return candidate
+
+
+def _at_point(found: list[Candidate], wanted: Wanted) -> Candidate:
+    for candidate in found:
+        point = candidate.proposal.point
+        if point.keys() == wanted.point.keys() and all(_same(point[k], v) for k, v in wanted.point.items()):
+            return candidate
+    points = [", ".join(f"{k}={v}" for k, v in c.proposal.point.items()) for c in found]
+    asked = ", ".join(f"{k}={v}" for k, v in wanted.point.items())
+    raise ValueError(f"--point {asked}: was not tried by {wanted.arm}; its points: {'; '.join(points[:12])}")
+
+
+def _same(value: float | int | str, asked: str) -> bool:
+    """A number as a person writes it, or a word."""
+    if isinstance(value, str):
+        return value.replace(" ", "") == asked.replace(" ", "")
+    try:
+        return abs(value - float(asked)) < 1e-6
+    except ValueError:
+        return False
+
+
+def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[Model, dict[str, Mapping[str, Tensor]]]:
+    """The base and the task vectors, from the same checkpoints that the run used."""
+    model = load_model(plan.spec, torch.device("cpu"))
+    known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
+    if model.fingerprint != known["base"]:
+        raise ValueError(f"base: {plan.spec.base}: is {model.fingerprint}, but the run used {known['base']}")
+    for expert in load_experts(plan.spec, model):
+        if expert.fingerprint != known[expert.name]:
+            what = f"is {expert.fingerprint}, but the run used {known[expert.name]}"
+            raise ValueError(f"experts.{expert.name}: {plan.spec.experts[expert.name]}: {what}")
+        deltas[expert.name] = expert.delta
+    return model, deltas
+
+
+def _rebuilt(
+    plan: Plan, ledger: Ledger, candidate: Candidate, model: Model, deltas: Mapping[str, Mapping[str, Tensor]]
+) -> OpenClipBackbone:
+    """The backbone with the candidate's weights."""
+    backbone = model.backbone
+    if not isinstance(backbone, OpenClipBackbone):
+        raise ValueError(
+            f"backbone.family: {plan.spec.backbone.family}: only open_clip models, and language models, can be exported"
+        )
+    dtype = backbone.dtype
+    needs = METHODS[candidate.recipe.method].needs
+    gather = gatherer_of_run(plan.spec, model, ledger.identity) if needs else None
+    resident = ResidentModel(
+        backbone.module, backbone.layer_map, model.base.tensors, deltas, torch.device("cpu"), dtype, gather
+    )
+    resident.materialise(candidate.recipe)
+    return backbone
+
+
+def _facts(run: Path, plan: Plan, ledger: Ledger, candidate: Candidate) -> dict[str, Any]:
+    identity, group = ledger.identity, candidate.group
+    score = ledger.any_score(candidate.recipe_id, group.roles)
+    return {
+        "run": plan.spec.name,
+        "arm": group.arm,
+        "expert": group.name,
+        "recipe_id": candidate.recipe_id,
+        "recipe": candidate.recipe.to_json(),
+        "alpha": None if score is None else score.alpha,
+        "experts": dict(plan.spec.experts),
+        "base": plan.spec.base,
+        "architecture": plan.spec.backbone.model,
+        "checkpoints": dict(identity.checkpoints),
+        "numerics": identity.numerics,
+        "scores": _scores(run, candidate),
+    }
+
+
+def _used(candidate: Candidate, experts: list[str]) -> dict[str, float | int]:
+    """The weight of each expert that takes part."""
+    weights = resolve_weights(candidate.recipe.weights, len(experts))
+    return {name: weight for name, weight in zip(experts, weights, strict=True) if weight}
+
+
+def _scores(run: Path, candidate: Candidate) -> list[dict[str, Any]]:
+    table = tables.read(run / "scores.parquet", tables.SCORES)
+    mine = pc.equal(table["recipe_id"], candidate.recipe_id)
+    mine = pc.and_(mine, pc.and_(pc.equal(table["arm"], candidate.group.arm), pc.equal(table["split"], "test")))
+    mine = pc.and_(mine, pc.equal(table["group"], candidate.group.name))
+    return list(table.filter(mine).select(["task", "role", "metric", "value", "std_err", "n"]).to_pylist())
+
+
+def _card(facts: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.export"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        # A card is Markdown, which escapes otherwise than HTML; names were checked against a pattern by the spec.
+        autoescape=False,
+    )
+    return environment.get_template("model_card.md.j2").render(**facts)
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

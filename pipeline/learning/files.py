@@ -1,0 +1,66 @@
+"""Statistics of a spec's experts as files of their own, under the names of the experts' checkpoints."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bars
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.learning.gatherer import Gatherer
+from pipeline.loading.model import load_experts, load_model, load_tasks, prepare
+from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from pipeline.checkpoints.statistics import origin
+from pipeline.checkpoints.writing import write_safetensors
+from pipeline.spec.run import RunSpec
+from tasks.base import Backbone
+
+
+def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path, console: Console) -> Iterator[Path]:
+    """Write one file for each expert; yields each once it is there. One expert is in memory at a time.
+
+    Args:
+        spec: base, experts and tasks.
+        kind: "fisher" or "gram".
+        samples: validation images of each expert's own task, at most.
+        folder: made if need be.
+        console: shows progress.
+
+    Raises:
+        ValueError: a checkpoint or a task is not what the spec says, or a task has no labelled images.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    with Bars(console=console, transient=True) as bars:
+        bar = bars.add_task("preparing", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bars.update(bar, description=what, completed=done, total=total)
+
+        identity = prepare(spec, device.type, report)
+        model = load_model(spec, device)
+        gatherer = Gatherer(spec, model.backbone, load_tasks(spec, model, report), identity)
+        for expert in load_experts(spec, model):
+            progress = partial(report, f"{kind} of {expert.name}")
+            kept = gatherer.statistic(kind, expert.name, model.base.tensors, expert.delta, samples, progress)
+            path = folder / f"{expert.name}.safetensors"
+            checkpoint = read_checkpoint(spec.experts[expert.name])
+            tensors = _as_in(checkpoint, kind, load_file(kept.path), model.backbone)
+            write_safetensors(path, tensors, origin(kind, checkpoint.fingerprint, samples))
+            yield path
+
+
+def _as_in(checkpoint: Checkpoint, kind: str, tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Under the names of a checkpoint, which `lines merge` goes by, for each tensor that is in it as in the module.
+
+    Fisher information has an entry for every tensor there: 0, which stands for equal shares, outside the tower.
+    """
+    state = checkpoint.state
+    known = {id(tensor): name for name, tensor in state.items()}
+    names = {name: known.get(id(t), name) for name, t in backbone.select(state, checkpoint.source).items()}
+    found = {names[name]: tensor for name, tensor in tensors.items()}
+    others = {n: t for n, t in state.items() if kind == "fisher" and n not in found and t.is_floating_point()}
+    return {**found, **{name: torch.zeros_like(t, dtype=torch.float32) for name, t in others.items()}}

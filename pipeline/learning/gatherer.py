@@ -1,0 +1,228 @@
+"""What a merge method needs of models and data, computed by whoever needs it first, and kept on disk for the others."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.learning.coefficients import RULES, Settings, learn
+from pipeline.learning.meter import Meter
+from pipeline.learning.statistics import STATISTICS, Progress, silent
+from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
+from pipeline.records.ledger import Identity
+from pipeline.loading.model import Model, load_tasks
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import Experts, Params, number, resolve_weights, used_experts
+from pipeline.parameters import resolve
+from pipeline.recipe import Number, Recipe
+from pipeline.spec.run import RunSpec
+from tasks.base import Backbone, LayerMap, NonFiniteOutput, Task
+from tasks.files.cache import cache_root, cached, digest
+
+#: Part of every key: raised whenever the same inputs give another result, or files another form.
+_FORMAT = "1"
+#: What it cost, and the coefficients in short: plain JSON, which travels with every score (see `ShardScore.note`).
+Note: TypeAlias = Mapping[str, Any]
+Tensors: TypeAlias = Mapping[str, Tensor]
+_Key: TypeAlias = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A result on disk, and what it cost to compute."""
+
+    path: Path
+    seconds: float
+    peak_bytes: int
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of a .safetensors file, read when asked for and not kept."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Of `path`, read to `device`."""
+        self._path, self._device = path, str(device)
+        with safe_open(path, "pt") as file:
+            self._names = tuple(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, "pt", device=self._device) as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the file's order."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Number of tensors."""
+        return len(self._names)
+
+
+class Gatherer:
+    """Makes `Experts.statistics` for the methods that need any; overwrites the backbone's weights as it does.
+
+    Results depend on checkpoints, validation data, numerics and parameters alone; these make the key of a result in the
+    cache folder, so that one process of a machine computes it and all others read it.
+    """
+
+    def __init__(self, spec: RunSpec, backbone: Backbone, tasks: Mapping[str, Task], identity: Identity) -> None:
+        """Take the parts of a worker.
+
+        Args:
+            spec: says which task is each expert's own.
+            backbone: whose module is overwritten.
+            tasks: every task of the run.
+            identity: fingerprints and numerics.
+        """
+        self._backbone = backbone
+        self._experts = tuple(spec.experts)
+        self._tasks = {expert: (spec.target(expert), tasks[spec.target(expert)]) for expert in spec.experts}
+        self._data = {expert: identity.tasks[name][:2] for expert, (name, _) in self._tasks.items()}
+        inputs, base = repr(getattr(backbone, "preprocess", "")), identity.checkpoints["base"]
+        context = [_FORMAT, spec.backbone.family, spec.backbone.model, inputs, identity.numerics, base]
+        self._keys = {e: digest([*context, identity.checkpoints[e], *map(str, d)]) for e, d in self._data.items()}
+        self._notes: dict[_Key, Note] = {}
+        self._diverged: dict[_Key, str] = {}
+
+    def __call__(self, method: str, experts: Experts, weights: Sequence[Number], params: Params) -> list[Tensors]:
+        """What `method` needs of each expert, in the run's order; nothing of those whose weight is 0.
+
+        Raises:
+            NonFiniteOutput: a logit or a gradient is NaN or infinite; raised again, and not computed again, for every
+                further shard of the recipe.
+            ValueError: a task has no labelled images, or the backbone embeds none.
+        """
+        used, key = used_experts(weights), _key(method, weights, params)
+        if key in self._diverged:
+            raise NonFiniteOutput(self._diverged[key])
+        gather = self._learned if METHODS[method].needs == "learned" else self._statistics
+        try:
+            found, self._notes[key] = gather(method, experts, used, params)
+        except NonFiniteOutput as error:
+            self._diverged[key] = str(error)
+            raise
+        by_expert = dict(zip(used, found, strict=True))
+        return [by_expert.get(i, {}) for i in range(len(weights))]
+
+    def note(self, recipe: Recipe) -> Note:
+        """What gathering for `recipe` cost; empty where its method needs nothing.
+
+        `seconds` and `peak_bytes` of the computation, whoever did it; and where coefficients were learned
+        `coefficients`: expert -> outside the blocks, then each block. The method must have been called before.
+        """
+        method = METHODS[recipe.method]
+        if not method.needs:
+            return {}
+        params = resolve(method.parameters, dict(recipe.params))
+        return self._notes[_key(recipe.method, resolve_weights(recipe.weights, len(self._experts)), params)]
+
+    def statistic(
+        self, kind: str, expert: str, base: Tensors, delta: Tensors, samples: int, progress: Progress = silent
+    ) -> _Kept:
+        """The file of one expert's "fisher" or "gram", computed unless it is there.
+
+        Raises:
+            ValueError: its task has no labelled images, or the backbone embeds none.
+        """
+        backbone, task = as_encoder(self._backbone), self._labelled(expert)
+
+        def compute() -> dict[str, Tensor]:
+            overwrite(backbone, base, [(delta, dict.fromkeys(base, 1.0))])
+            return STATISTICS[kind](backbone, task, samples, progress)
+
+        return self._keep(kind, [self._keys[expert], str(samples)], compute)
+
+    def _statistics(
+        self, method: str, experts: Experts, used: Sequence[int], params: Params
+    ) -> tuple[Sequence[Tensors], Note]:
+        assert experts.base is not None
+        kind, samples = METHODS[method].needs, int(number(params, "samples"))
+        kept = [self.statistic(kind, self._experts[i], experts.base, experts.deltas[i], samples) for i in used]
+        return [TensorFile(k.path, self._backbone.device) for k in kept], _cost(kept)
+
+    def _learned(
+        self, method: str, experts: Experts, used: Sequence[int], params: Params
+    ) -> tuple[Sequence[Tensors], Note]:
+        backbone, names = as_encoder(self._backbone), [self._experts[i] for i in used]
+        part = Experts([experts.deltas[i] for i in used], experts.base)
+        # Experts may share a task, whose images then count once.
+        tasks = list({self._data[expert]: self._labelled(expert) for expert in names}.values())
+
+        def compute() -> dict[str, Tensor]:
+            rows = learn(backbone, tasks, part, RULES[method], Settings(**params))  # type: ignore[arg-type]
+            return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+        kept = self._keep(method, [*(self._keys[n] for n in names), json.dumps(sorted(params.items()))], compute)
+        stored = load_file(kept.path)
+        found = [{name: by_expert[t] for name, by_expert in stored.items()} for t in range(len(used))]
+        shapes = {n: p.shape for n, p in self._backbone.module.named_parameters()}
+        rows = {e: by_block(row, shapes, backbone.layer_map) for e, row in zip(names, found, strict=True)}
+        return found, {**_cost([kept]), "coefficients": rows}
+
+    def _labelled(self, expert: str) -> LabelledImages:
+        name, task = self._tasks[expert]
+        return labelled(task, name)
+
+    def _keep(self, kind: str, key: Sequence[str], compute: Callable[[], dict[str, Tensor]]) -> _Kept:
+        def create(path: Path) -> None:
+            with Meter(self._backbone.device) as meter:
+                tensors = compute()
+            cost = {"seconds": repr(meter.seconds), "peak_bytes": str(meter.peak_bytes)}
+            save_file({name: t.contiguous() for name, t in tensors.items()}, path, cost)
+
+        path = cached(cache_root() / "statistics" / f"{kind}-{digest([kind, *key])}.safetensors", create)
+        with safe_open(path, "pt") as file:
+            cost = file.metadata()
+        return _Kept(path, float(cost["seconds"]), int(cost["peak_bytes"]))
+
+
+def gatherer_of_run(spec: RunSpec, model: Model, identity: Identity) -> Gatherer:
+    """What gathered for a finished run, once more: finds on disk what its workers left there, or computes it anew.
+
+    Args:
+        spec: the run's.
+        model: its base.
+        identity: what its scores stand on.
+
+    Raises:
+        ValueError: the data of a task are not what they were.
+    """
+    tasks = load_tasks(spec, model, lambda what, done, total: None)
+    for name in dict.fromkeys(map(spec.target, spec.experts)):
+        now, then = (tasks[name].fingerprint, tasks[name].num_samples(SPLIT)), identity.tasks[name][:2]
+        if now != then:
+            raise ValueError(f"tasks.{name}: is {now[0]} with {now[1]} samples, but the run used {then[0]}, {then[1]}")
+    return Gatherer(spec, model.backbone, tasks, identity)
+
+
+def by_block(coefficients: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], layers: LayerMap) -> list[float]:
+    """The mean coefficient outside the blocks, then of each block, over its matrices (attention and linear layers).
+
+    As figure 5 shows them; where there is one coefficient a block, it is that one.
+    """
+    means = []
+    for group in (None, *range(layers.num_blocks)):
+        names = [n for n in coefficients if layers.blocks.get(n) == group]
+        matrices = [n for n in names if len(shapes[n]) > 1] or names
+        means.append(sum(float(coefficients[n]) for n in matrices) / max(1, len(matrices)))
+    return [round(m, 5) for m in means]
+
+
+def _cost(kept: Sequence[_Kept]) -> Note:
+    """One after the other: seconds add up, and memory is that of the largest."""
+    seconds = sum(k.seconds for k in kept)
+    return {"seconds": round(seconds, 2), "peak_bytes": max((k.peak_bytes for k in kept), default=0)}
+
+
+def _key(method: str, weights: Sequence[Number], params: Params) -> _Key:
+    return method, tuple(weights), tuple(sorted(params.items()))

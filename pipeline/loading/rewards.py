@@ -1,0 +1,184 @@
+"""A run's prompts and rewards, as its spec names them: the same in preparation, in workers and in rewards' actors."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.records import tables
+from pipeline.records.ledger import Identity
+from pipeline.messages import EvalRequest
+from pipeline.spec.run import RunSpec
+from pipeline.spec.generation import Generation
+from tasks.base import Backbone, Scored
+from tasks.files.cache import digest
+from tasks.files.models import nearby
+from tasks.language.base import Decoding, Prompt, PromptRequest, Sample
+from tasks.language.causal import CausalBackbone
+from tasks.language.models import load_tokenizer
+from tasks.language.prompts import PromptSet, load_prompts
+from tasks.language.rewards.loading import checked, load_reward, reward_fingerprint
+
+_SPLITS: tuple[Literal["val"], Literal["test"]] = ("val", "test")
+#: What `lines ppo` writes beside a policy: its curves, and what became of it.
+_TRAINING = ("training.parquet", "train.json")
+#: Completions that a Python function is tried on before anything is generated: it costs nothing, and is new code.
+_TRIED = 4
+
+
+@dataclass
+class RewardTask:
+    """A reward over a run's completions; whoever holds the reward scores them.
+
+    Attributes:
+        name: the task's.
+        fingerprint: of prompts, decoding and reward.
+        counts: split -> completions.
+    """
+
+    name: str
+    fingerprint: str
+    counts: dict[str, int]
+    metric: str = "reward"
+
+    def num_samples(self, split: str) -> int:
+        """Completions of `split`: prompts times samples of each."""
+        return self.counts[split]
+
+
+def as_policy(backbone: Backbone) -> CausalBackbone:
+    """The backbone as one that completes prompts.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(backbone, CausalBackbone):
+        raise ValueError(f"backbone.family: must be causal where tasks are rewards, got {backbone.family}")
+    return backbone
+
+
+def prompts_for(spec: RunSpec) -> PromptSet:
+    """The run's prompts, without the model itself: for who scores their completions.
+
+    Raises:
+        ValueError: as `prompts_of`.
+    """
+    return _prompts(spec, load_tokenizer(spec.backbone.model), None)
+
+
+def prompts_of(spec: RunSpec, backbone: CausalBackbone) -> PromptSet:
+    """The run's prompts, for the model that completes them.
+
+    Raises:
+        ValueError: no such prompts, an empty one, or one that leaves no room; the field or the file is named.
+    """
+    new = _generation(spec).max_new_tokens
+    if new >= backbone.context:
+        raise ValueError(
+            f"generation.max_new_tokens: must leave room for a prompt in the model's {backbone.context} tokens, "
+            f"got {new}"
+        )
+    return _prompts(spec, backbone.tokenizer, backbone.context - new)
+
+
+def _prompts(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, room: int | None) -> PromptSet:
+    """Read them; without `room` they are taken to fit, as preparation has checked."""
+    asked = _generation(spec).prompts
+    limits: dict[str, int] = {split: asked.limits[split] for split in _SPLITS if split in asked.limits}
+    request = PromptRequest(asked.source, asked.template, asked.max_source_tokens, limits)
+    try:
+        return load_prompts(request, tokenizer, sys.maxsize if room is None else room, _SPLITS)
+    except ValueError as error:
+        raise ValueError(f"generation.prompts: {error}") from error
+
+
+def samples_of(spec: RunSpec) -> int:
+    """Completions of each prompt."""
+    return _generation(spec).samples
+
+
+def on_vllm(spec: RunSpec) -> bool:
+    """Whether vLLM generates, which holds the base itself."""
+    return _generation(spec).engine == "vllm"
+
+
+def decoding_of(spec: RunSpec) -> Decoding:
+    """How completions are drawn."""
+    generation = _generation(spec)
+    return Decoding(generation.max_new_tokens, generation.temperature, generation.batch_size, spec.seed)
+
+
+def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
+    """Every reward of the run, none of them loaded; Python functions are tried on a few references.
+
+    Raises:
+        ValueError: fewer than 2 completions of val, an unknown reward or option, files that are not there, a function
+            that gives the wrong number of scores or no finite ones; the field is named.
+    """
+    counts: dict[str, int] = {split: samples_of(spec) * len(prompts.splits[split]) for split in _SPLITS}
+    if counts["val"] < 2:  # they are counted in standard deviations
+        raise ValueError(
+            f"generation.prompts: must give at least 2 completions of val, to tell rewards apart, got {counts['val']}"
+        )
+    tried = [Sample(prompt, prompt.reference or prompt.source) for prompt in prompts.splits["val"][:_TRIED]]
+    tasks: dict[str, Scored] = {}
+    for name, task in spec.tasks.items():
+        try:
+            mark = reward_fingerprint(task.source, task.options)
+            if ":" in task.source:
+                checked(task.source, load_reward(task.source, task.options, torch.device("cpu")), tried)
+        except ValueError as error:
+            raise ValueError(f"tasks.{name}: {error}") from error
+        tasks[name] = RewardTask(name, scored_fingerprint(spec, prompts, mark), counts)
+    return tasks
+
+
+def scored_fingerprint(spec: RunSpec, prompts: PromptSet, reward: str) -> str:
+    """Of what a reward with the fingerprint `reward` scores in the run, and of itself."""
+    generation = _generation(spec)
+    made = digest([prompts.fingerprint, repr(decoding_of(spec)), str(generation.samples), generation.engine])
+    return digest([made, reward])[:16]
+
+
+def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:
+    """Write the prompts into a run's folder, and how its policies were trained where `lines ppo` has left that.
+
+    Returns:
+        the prompts.
+    """
+    prompts = prompts_for(spec)
+    rows: list[dict[str, object]] = [
+        {"split": split, "index": i, "prompt": p.text, "source": p.source, "reference": p.reference}
+        for split in _SPLITS
+        for i, p in enumerate(prompts.splits[split])
+    ]
+    tables.write(folder / "prompts.parquet", rows, tables.PROMPTS)
+    for expert, source in spec.experts.items():
+        for file in _TRAINING:
+            if (path := Path(nearby(source)) / file).is_file():
+                (folder / "training").mkdir(exist_ok=True)
+                shutil.copyfile(path, folder / "training" / f"{expert}{path.suffix}")
+    return prompts
+
+
+def completions_context(spec: RunSpec, identity: Identity, prompts: PromptSet) -> str:
+    """All that completions stand on but the recipe."""
+    generation = _generation(spec)
+    parts = [identity.fingerprint, identity.numerics, prompts.fingerprint, repr(decoding_of(spec))]
+    return "\0".join([*parts, str(generation.samples), generation.engine])
+
+
+def drawn(prompts: Sequence[Prompt], samples: int, request: EvalRequest) -> tuple[list[Prompt], list[int]]:
+    """The prompt, and which of its samples, of each of a request's completions."""
+    places = [divmod(index, samples) for index in range(request.start, request.stop)]
+    return [prompts[i] for i, _ in places], [draw for _, draw in places]
+
+
+def _generation(spec: RunSpec) -> Generation:
+    assert spec.generation is not None, "a run of rewards"
+    return spec.generation

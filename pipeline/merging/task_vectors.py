@@ -1,0 +1,122 @@
+"""Task vectors: an expert's weights minus the base's, by parameter name; and the sizes and norms taken over them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.merging.low_rank import LowRankDelta, entry_of_sum
+from pipeline.merging.scaling import LayerSizes
+from pipeline.recipe import AUTO, canonical_number
+from tasks.base import LayerMap
+
+#: The order of the vector norm that each word for alpha stands for.
+_ORDERS = {AUTO["l1"]: 1, AUTO["l2"]: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Tensors by parameter name, and where they came from, for errors."""
+
+    source: str
+    tensors: Mapping[str, Tensor]
+
+
+def task_vector(base: Named, expert: Named) -> dict[str, Tensor]:
+    """Subtract `base` from `expert`, tensor by tensor, in float32 whatever their types.
+
+    Raises:
+        ValueError: names or shapes differ; the file and the first names are given.
+    """
+    check_agree(base, expert)
+    return {name: expert.tensors[name].float() - tensor.float() for name, tensor in base.tensors.items()}
+
+
+def check_agree(base: Named, expert: Named) -> None:
+    """Two models of the same architecture have the same names and shapes.
+
+    Raises:
+        ValueError: they have not; the file and the first names are given.
+    """
+    missing = [name for name in base.tensors if name not in expert.tensors]
+    extra = [name for name in expert.tensors if name not in base.tensors]
+    faults = [_some(kind, names) for kind, names in (("missing", missing), (f"not in {base.source}", extra)) if names]
+    shapes = [
+        f"{name} {tuple(expert.tensors[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in base.tensors.items()
+        if name in expert.tensors and expert.tensors[name].shape != tensor.shape
+    ]
+    if shapes:
+        faults.append(_some("of another shape", shapes))
+    if faults:
+        raise ValueError(f"{expert.source}: does not match {base.source}: {'; '.join(faults)}")
+
+
+def _some(kind: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{kind}: {', '.join(names[:3])}{more}"
+
+
+def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSizes:
+    """Count the parameters of `tensors` outside the blocks and in each block."""
+    outside, blocks = 0, [0] * layer_map.num_blocks
+    for name, tensor in tensors.items():
+        block = layer_map.blocks.get(name)
+        if block is None:
+            outside += tensor.numel()
+        else:
+            blocks[block] += tensor.numel()
+    return LayerSizes(outside, tuple(blocks))
+
+
+def group_norms(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
+    """L2 norm of what lies outside the blocks, then of each block, accumulated in float64; an entry is read once."""
+    squares = [0.0] * (1 + layer_map.num_blocks)
+    for name, tensor in tensors.items():
+        squares[layer_map.blocks.get(name, -1) + 1] += norm([tensor]) ** 2
+    return tuple(math.sqrt(square) for square in squares)
+
+
+def resolve_alpha(word: str, used: Sequence[Mapping[str, Tensor]], combined: Mapping[str, Tensor]) -> float:
+    """Equation 2: alpha = ||tau_sum|| / (N ||tau_MTL||), over all edited parameters.
+
+    tau_sum is the plain sum of the N used experts' task vectors, whatever the method does to them. The text does not
+    name the norm; the authors' code uses L1. Norms accumulate in float64, and the result is rounded to a recipe's seven
+    digits: machines that add in another order agree, and a recipe with this number gives the same weights.
+
+    Args:
+        word: "auto" (L1) or "auto_l2".
+        used: task vectors of the experts with a weight other than 0.
+        combined: tau_MTL, with the same names.
+
+    Raises:
+        ValueError: an unknown word; no expert used; a combined vector of norm 0.
+    """
+    if word not in _ORDERS:
+        raise ValueError(f"alpha: must be a number, {' or '.join(map(repr, _ORDERS))}, got {word!r}")
+    if not used:
+        raise ValueError(f"alpha: {word!r} needs at least one expert with a weight other than 0")
+    order = _ORDERS[word]
+    merged = norm(combined.values(), order)
+    if merged == 0:
+        raise ValueError(f"alpha: {word!r} is not defined (equation 2): the combined task vector is 0 everywhere")
+    total = norm((_plain_sum(used, name) for name in combined), order)
+    return float(canonical_number(total / (len(used) * merged)))
+
+
+def _plain_sum(deltas: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    low = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
+    if len(low) == len(deltas):
+        return entry_of_sum(low, name)
+    total = deltas[0][name].clone()
+    for delta in deltas[1:]:
+        total += delta[name]
+    return total
+
+
+def norm(tensors: Iterable[Tensor], order: int = 2) -> float:
+    """The vector norm of all tensors as one, accumulated in float64."""
+    parts = [torch.linalg.vector_norm(t, order, dtype=torch.float64).item() ** order for t in tensors]
+    return float(sum(parts) ** (1 / order))

@@ -1,0 +1,1 @@
+"""A `RunSpec` to the groups that are searched, with their controls."""

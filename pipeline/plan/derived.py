@@ -1,0 +1,101 @@
+"""Arms that stand on what others chose: a soup scaled otherwise, and consensus merging with its masks' lambdas."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.plan.groups import Chosen, Derivation, Group, Template
+from pipeline.merging.methods import METHODS
+from pipeline.parameters import near
+from pipeline.spec.run import Arm, RunSpec, Search, Select
+from search.space import Choice, Space
+
+#: The arm of the masks' searches, or how it begins.
+MASKS = "TALL masks"
+#: The lambdas of TALL masks that are tried for each task (Wang et al. 2024, as in the authors' code).
+TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
+_AUTO = "auto"
+
+
+def taken_over(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> Group:
+    """The group of an arm with `merge: {of: ...}`: experts, method and weights are those that the named arm chooses.
+
+    Raises:
+        ValueError: no merge of that name stands above.
+    """
+    assert arm.merge is not None
+    merges = {g.arm: g for g in above if g.kind == "merge"}
+    if arm.merge.of not in merges:
+        below = spec.arms.get(arm.merge.of)
+        stands = below is not None and below.merge is not None and below is not arm
+        hint = ", which stands below: move it above this arm" if stands else near(arm.merge.of, merges)
+        raise ValueError(f"merge.of: must be a merge above this arm, got {arm.merge.of!r}{hint}")
+    parent = merges[arm.merge.of]
+    roles = {t: role for t, role in parent.roles.items() if arm.score == "all" or role != "control"}
+    return replace(group, roles=roles, derivation=Derivation((parent.key,), _with_merge))
+
+
+def _with_merge(group: Group, chosen: Sequence[Chosen]) -> Group:
+    """The group with the parent's method, weights and the method's parameters; the scaling is its own."""
+    (parent,) = chosen
+    own, method = group.template, parent.group.template.method
+    weights, params = parent.group.template.filled(parent.point)
+    of_method = {p.name: params[p.name] for p in METHODS[method].parameters if p.name in params}
+    template = replace(own, method=method, weights=weights, params={**of_method, **own.params})
+    return replace(group, template=template, derivation=None)
+
+
+def wants_masks(group: Group) -> bool:
+    """Whether the lambdas of a consensus merge's masks are to be chosen on validation.
+
+    Raises:
+        ValueError: a lambda is another word than that.
+    """
+    value, searched = group.template.params.get("tall_lambda"), {d.name for d in group.space.dims}
+    if group.template.method != "consensus" or not isinstance(value, str) or value in searched:
+        return False
+    if value != _AUTO:
+        raise ValueError(f"merge.params.tall_lambda: must be a number, one for each expert, or {_AUTO}, got {value!r}")
+    return True
+
+
+def mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
+    """One search for each expert that the merge uses: the lambda of its mask that is best on its own task."""
+    used, experts = list(arm.experts or spec.experts), list(spec.experts)
+    name = MASKS if len(used) == len(experts) else f"{MASKS} of {', '.join(used)}"
+    return [
+        replace(
+            group,
+            arm=name,
+            kind="mask",
+            name=expert,
+            roles={spec.target(expert): "target"},
+            space=Space((Choice("tall_lambda", TALL_LAMBDAS),)),
+            template=Template(
+                "tall_mask",
+                "constant",
+                1,
+                0,
+                group.template.weights,
+                {"tall_lambda": "tall_lambda", "expert": experts.index(expert)},
+            ),
+            search=Search(),
+            objectives=Select(maximise=("target",)).maximise,
+            control_of="",
+            control="",
+            test_all=False,
+        )
+        for expert in used
+    ]
+
+
+def with_masks(group: Group, masks: Sequence[Group], spec: RunSpec) -> Group:
+    """The merge, waiting for the lambdas that `masks` choose."""
+
+    def complete(planned: Group, chosen: Sequence[Chosen]) -> Group:
+        found = {mask.name: mine.point["tall_lambda"] for mask, mine in zip(masks, chosen, strict=True)}
+        # An expert without a part in the merge has no mask: any lambda says the same, so it is always the first.
+        lambdas = tuple(float(found.get(e, TALL_LAMBDAS[0])) for e in spec.experts)
+        template = replace(planned.template, params={**planned.template.params, "tall_lambda": lambdas})
+        return replace(planned, template=template, derivation=None)
+
+    return replace(group, derivation=Derivation(tuple(mask.key for mask in masks), complete))

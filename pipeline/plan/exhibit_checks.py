@@ -1,0 +1,145 @@
+"""Whether the exhibits of a spec can be made of its arms: known before anything is evaluated."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pipeline.plan.groups import PRE_TRAINED, Group, is_fine_tuned
+from pipeline.parameters import near
+from pipeline.spec.exhibits import ACCURACIES, BarsExhibit, CoefficientsExhibit, CurveExhibit, Exhibit, HeatmapExhibit, PathExhibit, ScatterExhibit, TableExhibit
+
+#: An arm's name -> its groups.
+Groups = Mapping[str, Sequence[Group]]
+
+
+def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> None:
+    """Check every exhibit against the groups of the plan.
+
+    Raises:
+        ValueError: an arm is unknown or of a kind that the exhibit cannot show, means would run over different tasks,
+            or an arm's searched dimensions are not those of the figure; the message names the exhibit and the field.
+    """
+    arms: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.kind != "mask":
+            arms.setdefault(group.arm, []).append(group)
+    for name, exhibit in exhibits.items():
+        try:
+            _check_names(exhibit, arms)
+            _CHECKS[type(exhibit)](exhibit, arms)
+        except ValueError as error:
+            raise ValueError(f"exhibits.{name}.{error}") from error
+
+
+def _check_names(exhibit: Exhibit, arms: Groups) -> None:
+    if isinstance(exhibit, TableExhibit):
+        named = {f"rows.{row}": cell.arm for row, cells in exhibit.rows.items() for cell in cells if cell}
+    else:
+        named = {f"arms.{label}": arm for label, arm in exhibit.arms.items()}
+    for field, arm in named.items():
+        if arm not in arms:
+            raise ValueError(f"{field}: unknown arm {arm!r}{near(arm, arms)}")
+
+
+def _check_table(exhibit: TableExhibit, arms: Groups) -> None:
+    for i, column in enumerate(exhibit.columns):
+        cells = {row: cells[i] for row, cells in exhibit.rows.items()}
+        used = {row: arms[cell.arm] for row, cell in cells.items() if cell}
+        _check_same_tasks(f"columns.{column}", used.values())
+        for row, groups in used.items():
+            cell = cells[row]
+            assert cell is not None
+            _check_metric(f"rows.{row}", exhibit.metric(i, cell), groups)
+
+
+def _check_metric(field: str, metric: str, groups: Sequence[Group]) -> None:
+    if metric == "best" and (groups[0].kind != "edit" or len(_targets(groups)) > 1):
+        raise ValueError(f"{field}: best is one expert among several of one task, and needs an arm that edits such")
+    role = ACCURACIES[metric][0] if metric in ACCURACIES else "target"
+    if groups[0].kind != PRE_TRAINED and not any(role in group.roles.values() for group in groups):
+        raise ValueError(f"{field}: {metric} needs {role} tasks, and the arm {groups[0].arm!r} has none")
+
+
+def _check_curve(exhibit: CurveExhibit, arms: Groups) -> None:
+    _check_same_tasks("arms", [arms[name] for name in exhibit.arms.values()])
+    for label, name in exhibit.arms.items():
+        for metric in exhibit.metrics:
+            _check_metric(f"arms.{label}", metric, arms[name])
+        dimensions = _dimensions(arms[name])
+        if len(dimensions) > 1:
+            raise ValueError(f"arms.{label}: a curve runs over one searched dimension, got {', '.join(dimensions)}")
+
+
+def _check_scatter(exhibit: ScatterExhibit, arms: Groups) -> None:
+    _check_edits(exhibit.arms, arms)
+    for label, name in exhibit.arms.items():
+        _check_metric(f"arms.{label}", "control", arms[name])
+
+
+def _check_path(exhibit: PathExhibit, arms: Groups) -> None:
+    _check_edits(exhibit.arms, arms)
+    for label, name in exhibit.arms.items():
+        _check_metric(f"arms.{label}", "ood", arms[name])
+        if _dimensions(arms[name]) and not all(group.test_all for group in arms[name]):
+            raise ValueError(f"arms.{label}: every candidate is shown on test: give the arm {name!r} `test: every`")
+
+
+def _check_coefficients(exhibit: CoefficientsExhibit, arms: Groups) -> None:
+    for label, name in exhibit.arms.items():
+        if name == PRE_TRAINED:
+            raise ValueError(f"arms.{label}: the pre-trained model has no coefficients")
+
+
+def _check_heatmap(exhibit: HeatmapExhibit, arms: Groups) -> None:
+    for label, name in exhibit.arms.items():
+        _check_metric(f"arms.{label}", exhibit.metric, arms[name])
+        dimensions = _dimensions(arms[name])
+        if sorted(dimensions) != sorted((exhibit.x, exhibit.y)):
+            found = ", ".join(dimensions) or "none"
+            raise ValueError(f"arms.{label}: the searched dimensions must be {exhibit.x} and {exhibit.y}, got {found}")
+
+
+def _check_bars(exhibit: BarsExhibit, arms: Groups) -> None:
+    _check_same_tasks("arms", [arms[name] for name in exhibit.arms.values()])
+    for label, name in exhibit.arms.items():
+        _check_metric(f"arms.{label}", exhibit.metric, arms[name])
+
+
+def _check_edits(named: Mapping[str, str], arms: Groups) -> None:
+    for label, name in named.items():
+        if arms[name][0].kind == "merge":
+            raise ValueError(f"arms.{label}: must edit experts, and {name!r} is a merge")
+
+
+def _check_same_tasks(field: str, used: Iterable[Sequence[Group]]) -> None:
+    """Means that stand side by side run over the same tasks; theta0 and the plain experts are scored on all of them."""
+    scored = [groups for groups in used if groups[0].kind != PRE_TRAINED]
+    leaders = [groups for groups in scored if not all(map(is_fine_tuned, groups))] or scored
+    for groups in scored:
+        expected, own = _targets(leaders[0]), _targets(groups)
+        if not (own == expected or (expected < own and all(map(is_fine_tuned, groups)))):
+            raise ValueError(
+                f"{field}: means over different tasks cannot be compared: {leaders[0][0].arm!r} is of "
+                f"{_few(expected)}, {groups[0].arm!r} of {_few(own)}: give them columns or exhibits of their own"
+            )
+
+
+def _targets(groups: Sequence[Group]) -> set[str]:
+    return {task for group in groups for task, role in group.roles.items() if role == "target"}
+
+
+def _dimensions(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(d.name for group in groups for d in group.space.dims))
+
+
+def _few(tasks: set[str]) -> str:
+    return ", ".join(sorted(tasks)[:4]) + ", ..." * (len(tasks) > 4)
+
+
+_CHECKS: dict[type, Callable[..., None]] = {
+    TableExhibit: _check_table,
+    CurveExhibit: _check_curve,
+    ScatterExhibit: _check_scatter,
+    PathExhibit: _check_path,
+    CoefficientsExhibit: _check_coefficients,
+    HeatmapExhibit: _check_heatmap,
+    BarsExhibit: _check_bars,
+}

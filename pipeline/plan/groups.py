@@ -1,0 +1,246 @@
+"""From the spec's arms to groups: each a space of points, and the recipe that each point says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.recipe import ParamValue, Recipe
+from pipeline.plan.soups import lambda_dimensions, soup_weights
+from pipeline.spec.run import Arm, RunSpec, Scaling, Search
+from pipeline.spec.values import Grid, Range
+from search.space import Choice, Dimension, Float, Space
+
+Kind = Literal["pre-trained", "edit", "merge", "mask"]
+Role = Literal["target", "control", "ood"]
+Point = Mapping[str, float | int | str]
+#: A constant, or the name of the searched dimension that gives the value.
+Slot = float | int | str | tuple["float | int | str", ...]
+
+PRE_TRAINED = "pre-trained"
+FINE_TUNED = "fine-tuned"
+GREEDY = "greedy"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A recipe with holes: every string that is a dimension's name is filled from a point.
+
+    Attributes:
+        soup: places of the experts whose weights a rewarded soup's point says, in the place of those of `weights`.
+    """
+
+    method: str
+    scaling: str
+    alpha: Slot
+    beta: Slot
+    weights: tuple[Slot, ...]
+    params: Mapping[str, Slot]
+    one_minus_alpha: bool = False
+    scale: Slot = 1
+    soup: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Template":
+        """A template without holes."""
+        return cls(recipe.method, recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params))
+
+    def recipe(self, point: Point) -> Recipe:
+        """The recipe that `point` says."""
+        alpha = _fill(self.alpha, point)
+        beta = 1 - alpha if self.one_minus_alpha else _fill(self.beta, point)  # type: ignore[operator]
+        weights, params = self.filled(point)
+        if self.scale != 1:
+            scale = _fill(self.scale, point)
+            alpha, beta = alpha * scale, beta * scale  # type: ignore[operator]
+        return Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
+
+    def filled(self, point: Point) -> tuple[tuple[float, ...], dict[str, ParamValue]]:
+        """The weights of the experts, and the parameters of method and scaling function, that `point` says."""
+        weights = tuple(_fill(w, point) for w in self.weights)
+        if self.soup:
+            of_place = dict(zip(self.soup, soup_weights(point, len(self.soup)), strict=True))
+            weights = tuple(of_place.get(place, 0) for place in range(len(weights)))
+        return weights, {name: _fill(value, point) for name, value in self.params.items()}  # type: ignore[return-value]
+
+
+def _fill(slot: Slot, point: Point) -> ParamValue:
+    if isinstance(slot, tuple):
+        return tuple(_fill(part, point) for part in slot)  # type: ignore[misc]
+    return point.get(slot, slot) if isinstance(slot, str) else slot
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a group's template follows from what other groups choose.
+
+    Attributes:
+        parents: keys of those groups, which stand before this one in the plan.
+        complete: (the group as planned, what its parents chose, in their order) -> the group with its template.
+    """
+
+    parents: tuple[tuple[str, str], ...]
+    complete: "Callable[[Group, Sequence[Chosen]], Group]"
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is searched and chosen as one: an arm's edit of one expert, or an arm's merge.
+
+    Attributes:
+        arm: the row's name in tables.
+        kind: pre-trained, edit, merge, or mask: the choice of one expert's mask for a consensus merge.
+        name: an edit's expert; "" otherwise.
+        roles: task -> target, control or ood, in the order of the spec.
+        space: the searched dimensions; without any there is one candidate.
+        template: makes the recipe of a point.
+        search: how the space is searched.
+        objectives: expressions to maximise on validation.
+        control_of: the arm this one is a control of, or "".
+        control: "", uniform, equal_norm, constant or reversed.
+        test_all: whether every candidate is scored on test, not the chosen one alone.
+        derivation: what the template waits for; None where it is complete.
+    """
+
+    arm: str
+    kind: Kind
+    name: str
+    roles: Mapping[str, Role]
+    space: Space
+    template: Template
+    search: Search
+    objectives: tuple[str, ...]
+    control_of: str = ""
+    control: str = ""
+    test_all: bool = False
+    derivation: Derivation | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names the group in the journal and in the tables."""
+        return self.arm, self.name
+
+    def recipe(self, point: Point) -> Recipe:
+        """The recipe of a point of the group's space."""
+        return self.template.recipe(point)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a group chose: a point of its space, which says more than its recipe, as an alpha of 0 is no merge at all.
+
+    Attributes:
+        group: with its template.
+        point: of its space.
+    """
+
+    group: Group
+    point: Point
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was chosen."""
+        return self.group.recipe(self.point)
+
+
+def validation_tasks(group: Group) -> list[str]:
+    """The tasks that are scored while searching."""
+    return [task for task, role in group.roles.items() if role != "ood"]
+
+
+def make_groups(name: str, arm: Arm, spec: RunSpec, control_of: str = "", control: str = "") -> list[Group]:
+    """One group for each expert of an edit; one for a merge."""
+    experts = list(spec.experts)
+    if arm.edit is not None:
+        used = experts if "each_expert" in arm.edit else list(arm.edit)
+        one_hot = {e: tuple(int(e == other) for other in experts) for e in used}
+        return [_group(name, arm, spec, ("single", one_hot[e], e), (control_of, control)) for e in used]
+    assert arm.merge is not None
+    used = list(arm.experts or experts)
+    weights: tuple[Slot, ...] = () if len(used) == len(experts) else tuple(int(e in used) for e in experts)
+    if arm.search.sampler == GREEDY:
+        weights = tuple(f"weights.{e}" if e in used else 0 for e in experts)
+    return [_group(name, arm, spec, (arm.merge.method, weights, ""), (control_of, control))]
+
+
+def _group(
+    name: str, arm: Arm, spec: RunSpec, what: tuple[str, tuple[Slot, ...], str], control: tuple[str, str]
+) -> Group:
+    method, weights, expert = what
+    dims: list[Dimension] = []
+    if arm.search.sampler == GREEDY:
+        dims += [Choice(w, (0, 1)) for w in weights if isinstance(w, str)]
+    soup: tuple[int, ...] = ()
+    if arm.merge is not None and arm.merge.lambdas is not None:
+        weights = (0,) * len(spec.experts)
+        soup = _soup_places(arm.experts or tuple(spec.experts), spec)
+        dims += lambda_dimensions(arm.merge.lambdas, len(soup))
+    if arm.merge is not None and arm.merge.weights:
+        weights = tuple(_slot(f"weights.{e}", arm.merge.weights.get(e, 0.0), dims) for e in spec.experts)
+    scaling = arm.scaling
+    alpha = scaling.alpha if isinstance(scaling.alpha, str) else _slot("alpha", scaling.alpha, dims)
+    beta = 0.0 if isinstance(scaling.beta, str) else _slot("beta", scaling.beta, dims)
+    given = {**(arm.merge.params if arm.merge else {}), **scaling.params}
+    params = {key: _slot(key, value, dims) for key, value in given.items()}
+    scale = _slot("scale", scaling.scale, dims)
+    one_minus_alpha = isinstance(scaling.beta, str)
+    targets = [spec.target(expert)] if expert else [spec.target(e) for e in arm.experts or spec.experts]
+    known = roles(spec, targets)
+    return Group(
+        arm=name,
+        kind="edit" if expert else "merge",
+        name=expert,
+        roles=known if arm.score == "all" else {t: role for t, role in known.items() if role != "control"},
+        space=Space(tuple(dims)),
+        template=Template(method, scaling.function, alpha, beta, weights, params, one_minus_alpha, scale, soup),
+        search=arm.search,
+        objectives=(arm.select or spec.select).maximise,
+        control_of=control[0],
+        control=control[1],
+        test_all=arm.test == "every",
+    )
+
+
+def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:
+    """Raises ValueError: the experts stand in another order than the run's, so that lambdas could be read in either."""
+    ordered = [e for e in spec.experts if e in used]
+    if ordered != list(used):
+        order, got = ", ".join(ordered), ", ".join(used)
+        raise ValueError(f"experts: must stand in the run's order, {order}, as that is the order of lambdas, got {got}")
+    return tuple(i for i, e in enumerate(spec.experts) if e in used)
+
+
+def roles(spec: RunSpec, targets: list[str]) -> dict[str, Role]:
+    """Each task's role for a group whose experts were fine-tuned on `targets`."""
+    known: dict[str, Role] = {task: "target" if task in targets else "control" for task in spec.tasks}
+    return known | dict.fromkeys(spec.ood, "ood")
+
+
+def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
+    """A constant, or the name of a dimension that is added to `dims`."""
+    if isinstance(value, tuple):
+        return tuple(_slot(f"{name}.{i}", part, dims) for i, part in enumerate(value))  # type: ignore[misc]
+    if isinstance(value, Grid):
+        if len(value.grid) == 1:
+            return value.grid[0]
+        dims.append(Choice(name, value.grid))
+        return name
+    if isinstance(value, Range):
+        dims.append(Float(name, *value.range, step=value.step, log=value.log))
+        return name
+    assert isinstance(value, str | float | int)
+    return value
+
+
+def pre_trained(spec: RunSpec) -> Group:
+    """The pre-trained model: the reference of control tasks, and a row of every table."""
+    arm = Arm(edit=(next(iter(spec.experts)),), scaling=Scaling(alpha=0.0))
+    targets = [spec.target(e) for e in spec.experts]
+    template = Template("zero", "constant", 0, 0, (), {})
+    shown = ("accuracy",) if spec.generation is None else ("reward",)
+    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, arm.search, shown)
+
+
+def is_fine_tuned(group: Group) -> bool:
+    """Whether the group is an expert as it is: the reference of its target task."""
+    plain = group.kind == "edit" and not group.space.dims and group.derivation is None
+    return plain and group.recipe({}).to_json()[1:4] == ["constant", 1, 0]

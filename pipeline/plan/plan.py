@@ -1,0 +1,198 @@
+"""The whole of a run as groups: references first, then the arms, each followed by its matched controls."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.plan.groups import FINE_TUNED, GREEDY, PRE_TRAINED, Chosen, Group, is_fine_tuned, make_groups, pre_trained, validation_tasks
+from pipeline.plan.controls import NAMES, following_controls, tuned_controls
+from pipeline.plan.derived import MASKS, mask_groups, taken_over, wants_masks, with_masks
+from pipeline.plan.exhibit_checks import check_exhibits
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import resolve_weights
+from pipeline.parameters import look_up, near, resolve
+from pipeline.merging.scaling import SCALINGS
+from pipeline.spec.run import Arm, RunSpec
+from pipeline.spec.thresholds import check_regress
+from search.greedy import GreedyProposer
+from search.objectives import METRICS, REWARD_METRICS, Objective
+from search.proposer import Proposer
+from search.sampling import SearchConfig, make_proposer
+from search.space import Choice, Float, Int
+
+_SCALE_APART = "scale the soup in an arm of its own, with merge: {of: THIS ARM}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Groups in the order of the tables.
+
+    Attributes:
+        references: the pre-trained model and each expert unscaled: what accuracies are normalised by.
+        searched: every other group; one with a derivation stands behind its parents.
+    """
+
+    spec: RunSpec
+    references: tuple[Group, ...]
+    searched: tuple[Group, ...]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every group, in the order of the tables."""
+        return self.references + self.searched
+
+
+def make_plan(spec: RunSpec) -> Plan:
+    """Lay out the run, checking all that needs no checkpoint.
+
+    Raises:
+        ValueError: an unknown function, sampler or metric, an empty grid, a sampler that cannot do what is asked,
+            a name that is taken; the message names the arm and the field.
+    """
+    references: list[Group] = [pre_trained(spec)]
+    searched: list[Group] = []
+    for name, arm in spec.arms.items():
+        _check_name(name, spec)
+        groups = _checked_groups(name, arm, spec, searched)
+        references += [g for g in groups if is_fine_tuned(g)]
+        searched += [g for g in groups if not is_fine_tuned(g)]
+        if spec.controls.kinds and arm.scaling.function != "constant":
+            for control, tuned in tuned_controls(arm, spec).items():
+                searched += _arm_groups(f"{name}, {control}", tuned, spec, searched, (name, control))
+            followed = [g for g in groups if g.kind != "mask" and not is_fine_tuned(g)]
+            searched += [c for g in followed for c in following_controls(g, spec)]
+    missing = [e for e in spec.experts if not any(g.name == e for g in references)]
+    if missing and FINE_TUNED in spec.arms:
+        raise ValueError(f"arms.{FINE_TUNED}: this name is kept for the experts as they are; use another one")
+    if missing:
+        references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
+    check_exhibits(spec.exhibits, references + searched)
+    check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})
+    return Plan(spec, tuple(references), tuple(searched))
+
+
+def _check_name(name: str, spec: RunSpec) -> None:
+    if name == PRE_TRAINED:
+        raise ValueError(f"arms.{name}: this name is taken by the pre-trained model, which every run evaluates")
+    if name.startswith(MASKS):
+        raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are kept for the searches of their lambdas")
+    for other, arm in spec.arms.items():
+        lines = arm.scaling.function != "constant" and spec.controls.kinds
+        if lines and name in {f"{other}, {control}" for control in NAMES}:
+            raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}")
+
+
+def _arm_groups(
+    name: str, arm: Arm, spec: RunSpec, above: Sequence[Group], control: tuple[str, str] = ("", "")
+) -> list[Group]:
+    """An arm's groups, and before them the choices of masks that they wait for and no arm above has made."""
+    groups = make_groups(name, arm, spec, *control)
+    if arm.merge is not None and arm.merge.of:
+        return [taken_over(g, arm, spec, above) for g in groups]
+    if not wants_masks(groups[0]):
+        return groups
+    masks = mask_groups(groups[0], arm, spec)
+    known = {g.key for g in above}
+    return [m for m in masks if m.key not in known] + [with_masks(g, masks, spec) for g in groups]
+
+
+def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> list[Group]:
+    """An arm's groups, once it is known that their searches cannot fail when workers run."""
+    with _at(f"arms.{name}: "):
+        groups = _arm_groups(name, arm, spec, above)
+    planned = {g.key: g for g in [*above, *groups]}
+    for group in groups:
+        with _at(f"arms.{name}.search: "):
+            _check_greedy(group, arm)
+            proposer(group, spec)
+        with _at(f"arms.{name}."):
+            for point in _corners(group):
+                _check_recipe(_example(group, planned), point, len(spec.experts))
+        for expression in group.objectives:
+            with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
+                known = METRICS if spec.generation is None else REWARD_METRICS
+                Objective.parse(expression, validation_tasks(group), known)
+    return groups
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Say where in the spec an error is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}{error}") from error
+
+
+def _example(group: Group, planned: dict[tuple[str, str], Group]) -> Group:
+    """The group as it would be if its parents chose the last of their points."""
+    if group.derivation is None:
+        return group
+    parents = [_example(planned[key], planned) for key in group.derivation.parents]
+    return group.derivation.complete(group, [Chosen(parent, _corners(parent)[-1]) for parent in parents])
+
+
+def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts: int) -> None:
+    """Method and function are known, and take every parameter and weight that the point gives them."""
+    template = group.template
+    if template.scaling not in SCALINGS:
+        raise ValueError(f"scaling.function: unknown name {template.scaling!r}{near(template.scaling, SCALINGS)}")
+    method, scaling = look_up(METHODS, template.method, "merge.method"), SCALINGS[template.scaling]
+    declared = {p.name: p for p in (*method.parameters, *scaling.parameters)}
+    weights, params = template.filled(point)
+    for name, value in params.items():
+        if name not in declared:
+            raise ValueError(f"params: unknown parameter {name!r}{near(name, declared)}")
+        with _at("params."):
+            declared[name].check(value)
+    with _at("merge.weights: "):
+        method.check(resolve_weights(weights, num_experts), resolve(method.parameters, params))
+
+
+def _check_greedy(group: Group, arm: Arm) -> None:
+    """A greedy soup searches which experts take part, and nothing else."""
+    if arm.search.sampler != GREEDY:
+        return
+    if arm.merge is None or arm.merge.method != "average":
+        raise ValueError("greedy: builds a soup, which is a merge by the method average")
+    if arm.search.trials is not None or arm.search.options:
+        raise ValueError("greedy: tries what follows from the soup so far; leave trials and options out")
+    if arm.scaling.function != "constant":
+        raise ValueError(f"greedy: builds a soup of constant scaling, got {arm.scaling.function}: {_SCALE_APART}")
+    if others := [d.name for d in group.space.dims if not d.name.startswith("weights.")]:
+        raise ValueError(
+            f"greedy: searches which experts take part and nothing else, got {', '.join(others)} too: {_SCALE_APART}"
+        )
+
+
+def _corners(group: Group) -> list[dict[str, float | int | str]]:
+    """Points with every dimension at its lowest, its highest and between them: what is allowed are intervals.
+
+    A greedy soup never proposes the lowest, which is no expert at all.
+    """
+    ends = {
+        d.name: sorted(d.choices) if isinstance(d, Choice) else [d.low, _middle(d), d.high] for d in group.space.dims
+    }
+    places = (2,) if group.search.sampler == GREEDY else (0, 1, 2)
+    return [{name: values[i * (len(values) - 1) // 2] for name, values in ends.items()} for i in places]
+
+
+def _middle(dimension: Float | Int) -> float:
+    """A value between the lowest and the highest, on the dimension's steps where it has any."""
+    half = (dimension.high - dimension.low) / 2
+    return dimension.low + (half // dimension.step * dimension.step if dimension.step else half)
+
+
+def proposer(group: Group, spec: RunSpec) -> Proposer:
+    """A fresh proposer of the group's space; the run's seed is mixed with the group's place so that groups differ.
+
+    Raises:
+        ValueError: the sampler is unknown or cannot do what is asked.
+    """
+    search = group.search
+    if search.sampler == GREEDY:
+        return GreedyProposer([d.name for d in group.space.dims], len(group.objectives))
+    seed = zlib.crc32(f"{spec.seed}/{group.arm}/{group.name}".encode())
+    config = SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
+    return make_proposer(group.space, config)

@@ -1,0 +1,91 @@
+"""Rewarded soups: weights on the simplex (equation 4, and Rame et al. 2023 for more than two rewards).
+
+Legend: K policies, in the order of the run's experts; their weights are at least 0 and sum to 1.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from pipeline.spec.values import Grid, Range
+from search.space import Choice, Dimension, Float
+
+#: The dimension of a soup's space; of a continuous one with K > 2, there are K - 1 of them: lambda.1, lambda.2, ...
+LAMBDA = "lambda"
+#: How far the sum of weights may be from 1: what a person rounds, 0.333 three times, is told.
+_TOLERANCE = 1e-6
+
+Lambdas = int | Grid | Range | tuple[tuple[float, ...], ...]
+
+
+def check_lambdas(lambdas: Lambdas) -> None:
+    """Every weight is on the simplex.
+
+    Raises:
+        ValueError: one is below 0 or above 1, or a list of them does not sum to 1; the value is named.
+    """
+    if isinstance(lambdas, tuple):
+        for weights in lambdas:
+            if any(w < 0 for w in weights) or abs(math.fsum(weights) - 1) > _TOLERANCE:
+                raise ValueError(f"lambdas: weights must be at least 0 and sum to 1, got {list(weights)}")
+    elif not isinstance(lambdas, int):
+        low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
+        if low < 0 or high > 1:
+            raise ValueError(f"lambdas: must lie in [0, 1], got {low if low < 0 else high:g}")
+
+
+def lambda_dimensions(lambdas: Lambdas, count: int) -> list[Dimension]:
+    """The searched dimensions of a soup of `count` policies.
+
+    Raises:
+        ValueError: fewer than two policies, or weights for another number of them.
+    """
+    if count < 2:
+        raise ValueError(f"merge.lambdas: a soup needs at least 2 experts, got {count}")
+    if isinstance(lambdas, Range):
+        if count == 2:
+            return [Float(LAMBDA, *lambdas.range, step=lambdas.step)]
+        if lambdas.range != (0.0, 1.0) or lambdas.step is not None:
+            raise ValueError(f"merge.lambdas: of {count} experts the range must be [0, 1] without a step")
+        return [Float(f"{LAMBDA}.{i + 1}", 0.0, 1.0) for i in range(count - 1)]
+    if isinstance(lambdas, Grid) and count != 2:
+        raise ValueError(f"merge.lambdas: a grid is of the first of 2 experts; of {count}, give points or lists")
+    return [Choice(LAMBDA, tuple(dict.fromkeys(map(_written, _points(lambdas, count)))))]
+
+
+def _points(lambdas: int | Grid | tuple[tuple[float, ...], ...], count: int) -> list[tuple[float, ...]]:
+    if isinstance(lambdas, Grid):
+        return [(w, 1 - w) for w in lambdas.grid]
+    if isinstance(lambdas, tuple):
+        if wrong := next((w for w in lambdas if len(w) != count), None):
+            raise ValueError(f"merge.lambdas: needs one weight for each of {count} experts, got {list(wrong)}")
+        return list(lambdas)
+    steps = lambdas - 1
+    # Stars and bars: count - 1 bars among the places cut them into the parts between.
+    bars = itertools.combinations(range(steps + count - 1), count - 1)
+    cuts = ((-1, *places, steps + count - 1) for places in bars)
+    return [tuple((b - a - 1) / steps for a, b in itertools.pairwise(cut)) for cut in cuts]
+
+
+def _written(weights: Sequence[float]) -> float | str:
+    """A point as it stands in tables: the first weight of two, else all of them."""
+    return round(weights[0], 7) if len(weights) == 2 else ", ".join(f"{w:.7g}" for w in weights)
+
+
+def soup_weights(point: Mapping[str, float | int | str], count: int) -> tuple[float, ...]:
+    """The weights that a point says.
+
+    Continuous ones of more than two policies are cut from a stick: w1 = 1 - (1 - u1) ** (1 / (K - 1)), w2 of what is
+    left likewise with K - 2, ..., so that uniform u are uniform on the simplex.
+    """
+    value = point.get(LAMBDA)
+    if isinstance(value, str):
+        return tuple(float(part) for part in value.split(","))
+    if value is not None:
+        return float(value), 1 - float(value)
+    left, weights = 1.0, []
+    for i in range(1, count):
+        cut = 1 - (1 - float(point[f"{LAMBDA}.{i}"])) ** (1 / (count - i))
+        weights.append(left * cut)
+        left -= weights[-1]
+    return (*weights, left)

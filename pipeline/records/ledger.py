@@ -1,0 +1,175 @@
+"""What is known of every candidate: shard answers, reduced in shard order to one value a task."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from pipeline.records.answers import Answers
+from pipeline.records.journal import Key
+from pipeline.merging.methods import METHODS
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.recipe import Recipe
+from tasks.stats import Stats, shards
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run's scores stand on; every worker must agree with it.
+
+    Attributes:
+        fingerprint: of base, experts and architecture; part of every recipe id.
+        tasks: task -> (fingerprint, validation samples, test samples).
+        metrics: task -> metric.
+        block_sizes: edited parameters of each block, in order of depth.
+        outside_size: edited parameters outside the blocks.
+        checkpoints: "base" and each expert -> content fingerprint.
+        numerics: what else a score depends on: dtype, device type, versions.
+        targets: expert -> its task: what methods that learn from data learn from.
+    """
+
+    fingerprint: str
+    tasks: Mapping[str, tuple[str, int, int]]
+    metrics: Mapping[str, str]
+    block_sizes: tuple[int, ...]
+    outside_size: int
+    checkpoints: Mapping[str, str]
+    numerics: str
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the journal's header keeps it."""
+        return {
+            **asdict(self),
+            "tasks": {k: list(v) for k, v in self.tasks.items()},
+            "block_sizes": list(self.block_sizes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Identity":
+        """Inverse of `to_json`."""
+        tasks = {k: (v[0], v[1], v[2]) for k, v in data["tasks"].items()}
+        return cls(**{**data, "tasks": tasks, "block_sizes": tuple(data["block_sizes"])})
+
+    def worker(self, name: str, device: str) -> WorkerInfo:
+        """What a worker of that name says of itself, having loaded all this on `device`."""
+        return WorkerInfo(
+            name=name,
+            device=device,
+            fingerprint=self.fingerprint,
+            tasks=dict(self.tasks),
+            block_sizes=self.block_sizes,
+            outside_size=self.outside_size,
+            checkpoints=dict(self.checkpoints),
+            numerics=self.numerics,
+        )
+
+    def check(self, worker: WorkerInfo) -> None:
+        """Refuse a worker that loaded something else.
+
+        Raises:
+            ValueError: naming the worker and what differs.
+        """
+        for what, mine, its in (
+            ("checkpoints", self.fingerprint, worker.fingerprint),
+            ("data", dict(self.tasks), worker.tasks),
+            ("numerics", self.numerics, worker.numerics),
+        ):
+            if mine != its:
+                raise ValueError(
+                    f"{worker.name} ({worker.device}): its {what} differ from the run's: {its}, not {mine}"
+                )
+
+
+class Ledger:
+    """Answers by request key."""
+
+    def __init__(self, identity: Identity, shard_size: int, answers: Mapping[Key, ShardScore | Failure]) -> None:
+        """Start from the answers of a journal, which are taken over where they are `Answers`."""
+        self.identity = identity
+        self._size = shard_size
+        self.answers = answers if isinstance(answers, Answers) else Answers(answers)
+        self._ids: dict[Recipe, str] = {}
+        self._places: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
+
+    def recipe_id(self, recipe: Recipe) -> str:
+        """The recipe's content id under the run's checkpoints; and its data, where the method learns from them."""
+        known = self._ids.get(recipe)
+        if known is None:
+            known = self._ids[recipe] = recipe.id(self._context(recipe))
+        return known
+
+    def _context(self, recipe: Recipe) -> str:
+        if not METHODS[recipe.method].needs:
+            return self.identity.fingerprint
+        of_tasks = self.identity.tasks
+        data = [f"{e} {of_tasks[task][0]} {of_tasks[task][1]}" for e, task in self.identity.targets.items()]
+        return "\0".join([self.identity.fingerprint, self.identity.numerics, *data])
+
+    def requests(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
+        """One request for each shard of each task."""
+        recipe_id = self.recipe_id(recipe)
+        return [self._request(recipe, recipe_id, place) for task in tasks for place in self._shards(task, split)]
+
+    def missing(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
+        """Those of `requests` that have no answer."""
+        recipe_id = self.recipe_id(recipe)
+        return [
+            self._request(recipe, recipe_id, place)
+            for task in tasks
+            for place in self._shards(task, split)
+            if (recipe_id, *place) not in self.answers
+        ]
+
+    def _request(self, recipe: Recipe, recipe_id: str, place: tuple[str, str, int]) -> EvalRequest:
+        task, split, shard = place
+        start = shard * self._size
+        return EvalRequest(recipe, recipe_id, *place, start, min(start + self._size, self._samples(task, split)))
+
+    def _samples(self, task: str, split: str) -> int:
+        _, val, test = self.identity.tasks[task]
+        return val if split == "val" else test
+
+    def _shards(self, task: str, split: str) -> list[tuple[str, str, int]]:
+        """(task, split, shard) of each shard of a task, in order."""
+        known = self._places.get((task, split))
+        if known is None:
+            count = len(list(shards(self._samples(task, split), self._size)))
+            known = self._places[task, split] = [(task, split, i) for i in range(count)]
+        return known
+
+    def scores(self, recipe_id: str, task: str, split: str) -> list[ShardScore] | None:
+        """All shards of a task in order; None unless every one of them is scored."""
+        answers = [self.answers.get((recipe_id, *place)) for place in self._shards(task, split)]
+        scored = [a for a in answers if isinstance(a, ShardScore)]
+        return scored if scored and len(scored) == len(answers) else None
+
+    def stats(self, recipe_id: str, task: str, split: str) -> Stats | None:
+        """The task's sums, added in shard order; None unless every shard is scored."""
+        return self.answers.stats(recipe_id, self._shards(task, split))
+
+    def outcomes(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
+        """One outcome a sample, in the data set's order; None unless every shard is scored."""
+        return self.answers.outcomes(recipe_id, self._shards(task, split))
+
+    def means(self, recipe_id: str, tasks: Iterable[str], split: str) -> dict[str, float] | None:
+        """Task -> mean outcome; None unless every task is scored in full."""
+        stats = {task: self.stats(recipe_id, task, split) for task in tasks}
+        if any(s is None for s in stats.values()):
+            return None
+        return {task: s.mean for task, s in stats.items() if s is not None}
+
+    def failure(self, recipe_id: str, tasks: Iterable[str], split: str) -> Failure | None:
+        """The first failure among the shards of `tasks`."""
+        failures = self.answers.failures
+        if not failures:
+            return None
+        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, split))
+        return next((failures[key] for key in keys if key in failures), None)
+
+    def any_score(self, recipe_id: str, tasks: Iterable[str]) -> ShardScore | None:
+        """Any of the candidate's scores on validation: for what all of them say alike, as its alpha as a number."""
+        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, "val"))
+        answers = (self.answers.get(key) for key in keys)
+        return next((answer for answer in answers if isinstance(answer, ShardScore)), None)

@@ -1,0 +1,125 @@
+"""The run's tables: versioned Arrow schemas, written to Parquet. Free of torch and Ray."""
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.files.atomic import whole_file
+
+#: Raised by one whenever a column changes its name, type or meaning; a golden test holds the schemas of each version.
+SCHEMA_VERSION = 2
+#: Rows that are Python's at a time: as dictionaries they take ten times the memory.
+_BATCH = 1000
+_METADATA = {b"lines_sweep.schema_version": str(SCHEMA_VERSION).encode()}
+
+#: One row for each candidate of each arm and group, in the order they were proposed.
+CANDIDATES = pa.schema(
+    [
+        pa.field("arm", pa.string(), False),  # the arm's name in the spec; controls carry their own: "LiNeS, reversed"
+        pa.field("kind", pa.string(), False),  # pre-trained, edit, merge, or mask (of an expert, for a consensus merge)
+        pa.field("group", pa.string(), False),  # an edit's expert; "" for a merge and for the pre-trained model
+        pa.field("number", pa.int32(), False),  # order within (arm, group)
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("method", pa.string(), False),
+        pa.field("scaling", pa.string(), False),
+        pa.field("alpha", pa.float64()),  # as a number, equation 2 resolved; null when nothing was evaluated
+        pa.field("alpha_auto", pa.bool_(), False),  # whether alpha came from equation 2
+        pa.field("beta", pa.float64(), False),
+        pa.field("weights", pa.list_(pa.float64()), False),
+        pa.field("params", pa.string(), False),  # JSON object
+        pa.field("point", pa.string(), False),  # JSON object: the searched dimensions, by name
+        pa.field("control_of", pa.string(), False),  # the LiNeS arm this one is the control of, or ""
+        # "", uniform (equal mean), equal_norm, constant (tuned) or reversed (tuned)
+        pa.field("control", pa.string(), False),
+        pa.field("state", pa.string(), False),  # complete or failed
+        pa.field("failure", pa.string(), False),  # the first cause, or ""
+        pa.field("objectives", pa.list_(pa.float64())),  # on validation, in provenance.json's order; null if failed
+        pa.field("on_front", pa.bool_(), False),  # not dominated within (arm, group) on validation
+        pa.field("chosen", pa.bool_(), False),  # what the validation objective picked in (arm, group)
+        # JSON object of a method that learns from data: seconds, peak_bytes, coefficients; "" for all others
+        pa.field("note", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
+#: One row for each candidate, task and split that was scored in full.
+SCORES = pa.schema(
+    [
+        pa.field("arm", pa.string(), False),
+        pa.field("group", pa.string(), False),
+        pa.field("number", pa.int32(), False),
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("task", pa.string(), False),
+        pa.field("split", pa.string(), False),  # val or test
+        pa.field("role", pa.string(), False),  # target, control or ood, for this arm and group
+        pa.field("metric", pa.string(), False),
+        pa.field("value", pa.float64(), False),  # mean outcome: for accuracy a fraction
+        pa.field("std_err", pa.float64(), False),
+        pa.field("n", pa.int64(), False),
+        # value / reference: the task's expert for a target, the pre-trained model for a control or OOD set; null if the
+        # reference is not there or is 0
+        pa.field("normalised", pa.float64()),
+    ],
+    metadata=_METADATA,
+)
+
+#: One file a task; one row for each recipe and split: the paired outcomes that intervals and tests need.
+SAMPLES = pa.schema(
+    [
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("split", pa.string(), False),
+        pa.field("outcomes", pa.list_(pa.float32()), False),  # in the data set's order; 0 or 1 for accuracy
+    ],
+    metadata=_METADATA,
+)
+
+#: Of runs whose tasks are rewards: what was scored, one row an outcome, in the order of SAMPLES.
+COMPLETIONS = pa.schema(
+    [
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("split", pa.string(), False),
+        pa.field("index", pa.int32(), False),  # of the outcome: prompt times samples a prompt, plus the sample
+        pa.field("prompt", pa.string(), False),  # with its template filled in
+        pa.field("reference", pa.string(), False),  # what a person wrote, or ""
+        pa.field("completion", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
+#: Of such runs too: what was completed, kept beside the journal so that tables can be made anew anywhere.
+PROMPTS = pa.schema(
+    [
+        pa.field("split", pa.string(), False),
+        pa.field("index", pa.int32(), False),
+        pa.field("prompt", pa.string(), False),
+        pa.field("source", pa.string(), False),  # the part of it that rewards compare with
+        pa.field("reference", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
+
+def write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
+    """Write `rows` as Parquet (zstd) by way of a temporary file, so that a reader never sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left, parts = iter(rows), [schema.empty_table()]
+    while batch := list(islice(left, _BATCH)):
+        parts.append(pa.Table.from_pylist(batch, schema=schema))
+    with whole_file(path) as partial:
+        pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
+
+
+def read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one of the tables.
+
+    Raises:
+        ValueError: the file holds another schema version.
+    """
+    table = pq.read_table(path)
+    version = (table.schema.metadata or {}).get(b"lines_sweep.schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: run `lines report`")
+    return table.cast(schema)

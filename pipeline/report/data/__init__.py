@@ -1,0 +1,1 @@
+"""Values for the report, read from the tables of a run."""

@@ -1,0 +1,146 @@
+"""The arms of a run and what each must be compared with: plain arms, LiNeS arms and their matched controls."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
+
+#: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which vanish on a light or dark page;
+#: then three more, for runs of several LiNeS arms with all their controls.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7E57C2", "#A0522D", "#7CB342")
+#: The first arm of each role has its own place in the palette, in edits and merges alike.
+PLACES = {"lines": 0, "plain": 1, "constant": 2, "uniform": 3, "reversed": 4, "equal_norm": 5}
+GREY = "#8A8F98"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star-triangle-down", "pentagon", "hourglass")
+#: A second sign beside the colour, for grey prints: what an arm is decides how its line is drawn.
+DASHES = {
+    "lines": "solid",
+    "plain": "longdash",
+    "uniform": "dot",
+    "equal_norm": "dot",
+    "constant": "dash",
+    "reversed": "dashdot",
+}
+#: A control in words.
+CONTROL_WORDS = {
+    "uniform": "constant of equal mean",
+    "equal_norm": "constant of equal norm",
+    "constant": "tuned constant",
+    "reversed": "reversed depth",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm over all its groups.
+
+    Attributes:
+        name: as in the spec.
+        kind: pre-trained, edit, merge, or mask: what helped a merge to its parameters, and is no model of its own.
+        role: "pre-trained", "plain" (no scaling over depth), "lines", or its control: uniform, equal_norm, constant,
+            reversed.
+        control_of: the LiNeS arm of a control, else "".
+        groups: an edit's experts, or ("",).
+        candidates: in the order they were proposed, within each group.
+        colour: the same in every figure, as are symbol and dash.
+    """
+
+    name: str
+    kind: str
+    role: str
+    control_of: str
+    groups: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    colour: str
+    symbol: str
+
+    @property
+    def dash(self) -> str:
+        """The arm's line style in plotly's words."""
+        return DASHES.get(self.role, "solid")
+
+    def chosen(self, group: str) -> Candidate | None:
+        """What validation picked in the group, or the only candidate there; theta0 is the same for every group."""
+        here = [c for c in self.candidates if self.kind == PRE_TRAINED or c.group == group]
+        picked = [c for c in here if c.chosen] or (here if len(here) == 1 else [])
+        return picked[0] if picked else None
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The merge methods tried."""
+        return frozenset(c.recipe.method for c in self.candidates if c.recipe.method != "zero")
+
+
+def read_arms(run: Run) -> list[Arm]:
+    """All arms: the pre-trained model, then edits, then merges, then masks, each in the order of the spec."""
+    names = list(dict.fromkeys(c.arm for c in run.candidates))
+    parts = {name: tuple(c for c in run.candidates if c.arm == name) for name in names}
+    led = {c.control_of for c in run.candidates}
+    kinds = {name: parts[name][0].kind for name in names}
+    arms = [_arm(name, parts[name], _role(parts[name], led), GREY, "square") for name in names]
+    coloured = [_colour([a for a in arms if kinds[a.name] == kind]) for kind in ("edit", "merge")]
+    uncoloured = {kind: [a for a in arms if a.kind == kind] for kind in (PRE_TRAINED, "mask")}
+    return uncoloured[PRE_TRAINED] + coloured[0] + coloured[1] + uncoloured["mask"]
+
+
+def opponents(arm: Arm, arms: Iterable[Arm]) -> list[Arm]:
+    """What a LiNeS arm is measured against: the plain arms of its kind (and merge method), then its own controls."""
+    others = [a for a in arms if a.kind == arm.kind and a.name != arm.name]
+    plain = [a for a in others if a.role == "plain"]
+    same = [a for a in plain if a.methods & arm.methods]
+    return (same or plain) + [a for a in others if a.control_of == arm.name]
+
+
+def distinct(arms: Iterable[Arm]) -> list[Arm]:
+    """The arms that one exhibit shows, in colours that differ as far as the palette goes; the first keeps its own."""
+    arms = list(arms)
+    used = Counter({arm.colour for arm in arms})
+    seen: set[str] = set()
+    found = []
+    for arm in arms:
+        if arm.colour in seen and arm.colour in PALETTE:
+            arm = _painted(arm, min(range(len(PALETTE)), key=lambda i: used[PALETTE[i]]))
+            used[arm.colour] += 1
+        seen.add(arm.colour)
+        found.append(arm)
+    return found
+
+
+def _role(candidates: tuple[Candidate, ...], led: set[str]) -> str:
+    first = candidates[0]
+    if first.kind == PRE_TRAINED:
+        return PRE_TRAINED
+    if first.control_of:
+        return first.control
+    # A LiNeS arm is known by what it tries, or by having controls: at beta = 0 alone it would be a constant.
+    return "lines" if first.arm in led or any(c.recipe.scaling != "constant" for c in candidates) else "plain"
+
+
+def _arm(name: str, candidates: tuple[Candidate, ...], role: str, colour: str, symbol: str) -> Arm:
+    first = candidates[0]
+    groups = tuple(dict.fromkeys(c.group for c in candidates))
+    return Arm(name, first.kind, role, first.control_of, groups, candidates, colour, symbol)
+
+
+def _colour(arms: list[Arm]) -> list[Arm]:
+    places: dict[str, int] = {}
+    for arm in arms:
+        if PLACES[arm.role] not in places.values():
+            places[arm.name] = PLACES[arm.role]
+    for arm in arms:
+        if arm.name not in places:
+            beside = Counter(places[a.name] for a in arms if a.name in places and _side_by_side(arm, a))
+            used = Counter(places.values())
+            places[arm.name] = min(range(len(PALETTE)), key=lambda i: (beside[i], used[i], i))
+    return [_painted(arm, places[arm.name]) for arm in arms]
+
+
+def _side_by_side(a: Arm, b: Arm) -> bool:
+    """Whether a verdict sets one beside the other: a LiNeS arm, its controls, and the plain arms of its method."""
+    family = (a.control_of or a.name) == (b.control_of or b.name)
+    return family or ("plain" in (a.role, b.role) and bool(a.methods & b.methods))
+
+
+def _painted(arm: Arm, place: int) -> Arm:
+    return replace(arm, colour=PALETTE[place], symbol=SYMBOLS[place])

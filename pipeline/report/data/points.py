@@ -1,0 +1,58 @@
+"""The points of an arm's search space that were scored in every group, which are those that can be averaged."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.report.data.arms import Arm
+from pipeline.report.data.run import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point, with the candidate that it gave in each group."""
+
+    values: Mapping[str, object]
+    by_group: Mapping[str, Candidate]
+
+    def pick(self, group: str) -> Candidate | None:
+        """The candidate of a group; theta0 has one row, in the group "", for all of them."""
+        return self.by_group.get(group) or self.by_group.get("")
+
+    @property
+    def label(self) -> str:
+        """For people: "alpha = 0.3, beta = 0.7"."""
+        return describe(self.values)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether validation picked it in at least one group."""
+        return any(candidate.chosen for candidate in self.by_group.values())
+
+    @property
+    def dimension(self) -> tuple[str, float] | None:
+        """(name, value) where exactly one dimension was searched and it is a number."""
+        if len(self.values) != 1:
+            return None
+        ((name, value),) = self.values.items()
+        return (name, float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def shared_points(arm: Arm) -> list[Point]:
+    """The points of an arm that gave a score in every one of its groups, in the order they were proposed.
+
+    None where most are an expert's own: samplers that learn share their first points only, which would misjudge them.
+    """
+    found: dict[str, dict[str, Candidate]] = {}
+    for candidate in arm.candidates:
+        if not candidate.failure:
+            found.setdefault(json.dumps(candidate.point, sort_keys=True), {})[candidate.group] = candidate
+    shared = [by_group for by_group in found.values() if set(by_group) == set(arm.groups)]
+    if 2 * len(shared) * len(arm.groups) < sum(map(len, found.values())):
+        return []
+    return [Point(next(iter(by_group.values())).point, by_group) for by_group in shared]
+
+
+def describe(values: Mapping[str, object]) -> str:
+    """A point in one line."""
+    return ", ".join(f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in values.items())

@@ -1,0 +1,167 @@
+"""A run folder, read once: candidates, scores, per-sample outcomes and provenance. Free of torch and Ray."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.records import tables
+from pipeline.recipe import Recipe
+
+Outcomes = npt.NDArray[np.float32]
+PRE_TRAINED = "pre-trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row of candidates.parquet, with its recipe put together again."""
+
+    arm: str
+    kind: str
+    group: str
+    number: int
+    recipe_id: str
+    recipe: Recipe
+    alpha: float | None
+    alpha_auto: bool
+    point: Mapping[str, object]
+    control_of: str
+    control: str
+    failure: str
+    objectives: tuple[float, ...] | None
+    chosen: bool
+    note: Mapping[str, Any]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Candidate":
+        """Read a row of the table `pipeline.records.tables.CANDIDATES`."""
+        alpha = "auto" if row["alpha_auto"] and row["alpha"] is None else row["alpha"]
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(row["params"]).items()}
+        recipe = Recipe.make(
+            row["method"],
+            row["scaling"],
+            0 if alpha is None else alpha,
+            row["beta"],
+            tuple(row["weights"]),
+            params,
+        )
+        same = ("arm", "kind", "group", "number", "recipe_id", "alpha", "alpha_auto", "control_of", "control", "chosen")
+        return cls(
+            recipe=recipe,
+            point=json.loads(row["point"]),
+            failure=row["failure"] if row["state"] == "failed" else "",
+            objectives=None if row["objectives"] is None else tuple(row["objectives"]),
+            note=json.loads(row["note"] or "{}"),
+            **{name: row[name] for name in same},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the report needs of a row of scores.parquet."""
+
+    role: str
+    metric: str
+    value: float
+    normalised: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run.
+
+    Attributes:
+        folder: where it lies.
+        provenance: the content of provenance.json.
+        candidates: in the order of the table.
+        scores: (arm, group, number) -> (task, split) -> score.
+        samples: task -> (recipe id, split) -> outcomes of shape (n,).
+    """
+
+    folder: Path
+    provenance: Mapping[str, Any]
+    candidates: tuple[Candidate, ...]
+    scores: Mapping[tuple[str, str, int], Mapping[tuple[str, str], Score]]
+    samples: Mapping[str, Mapping[tuple[str, str], Outcomes]] = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read the tables of a run folder.
+
+        Raises:
+            ValueError: a file is missing, or is of another schema version.
+        """
+        provenance = _read_provenance(folder / "provenance.json")
+        rows = _rows(folder / "candidates.parquet", tables.CANDIDATES)
+        candidates = tuple(Candidate.from_row(row) for row in rows)
+        scores: dict[tuple[str, str, int], dict[tuple[str, str], Score]] = {}
+        for row in _rows(folder / "scores.parquet", tables.SCORES):
+            score = Score(row["role"], row["metric"], row["value"], row["normalised"])
+            scores.setdefault((row["arm"], row["group"], row["number"]), {})[row["task"], row["split"]] = score
+        names = sorted({task for by_task in scores.values() for task, _ in by_task})
+        samples = {name: _read_samples(folder / "samples" / f"{name}.parquet") for name in names}
+        return cls(folder, provenance, candidates, scores, samples)
+
+    @property
+    def name(self) -> str:
+        """The run's name in its spec."""
+        return str(self.provenance["name"])
+
+    @cached_property
+    def percent(self) -> bool:
+        """Whether every metric is an accuracy, so that values read as per cent."""
+        return all(s.metric == "accuracy" for by_task in self.scores.values() for s in by_task.values())
+
+    @cached_property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks in the order of the spec."""
+        return tuple(str(task["name"]) for task in self.provenance["tasks"])
+
+    @cached_property
+    def pre_trained(self) -> Candidate | None:
+        """The row of theta0, if it was scored."""
+        return next((c for c in self.candidates if c.kind == PRE_TRAINED), None)
+
+    def scored(self, candidate: Candidate) -> Mapping[tuple[str, str], Score]:
+        """(task, split) -> score of one candidate; empty where nothing was scored in full."""
+        return self.scores.get((candidate.arm, candidate.group, candidate.number), {})
+
+    def outcomes(self, candidate: Candidate, task: str, split: str) -> Outcomes | None:
+        """Per-sample outcomes (n,), or None where the candidate was not scored."""
+        return self.samples.get(task, {}).get((candidate.recipe_id, split))
+
+
+def _read_provenance(path: Path) -> Mapping[str, Any]:
+    _check_exists(path)
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    version = content.get("schema_version")
+    if version != tables.SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema version {version}, this program reads {tables.SCHEMA_VERSION}")
+    return content
+
+
+def _rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    _check_exists(path)
+    rows: list[dict[str, Any]] = tables.read(path, schema).to_pylist()
+    return rows
+
+
+def _read_samples(path: Path) -> dict[tuple[str, str], Outcomes]:
+    _check_exists(path)
+    table = tables.read(path, tables.SAMPLES).combine_chunks()
+    # `values` of a list scalar is a slice of one buffer: a column of a million outcomes never becomes Python floats.
+    values = [scalar.values.to_numpy(zero_copy_only=False) for scalar in table["outcomes"]]
+    keys = zip(table["recipe_id"].to_pylist(), table["split"].to_pylist(), strict=True)
+    return dict(zip(keys, values, strict=True))
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        found = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise ValueError(f"{path}: no such file, so this is no finished run; the folder holds {found or 'nothing'}")

@@ -1,0 +1,81 @@
+"""The table of what validation chose: each arm's recipe in words, and how far it fell on test."""
+
+import json
+from collections.abc import Sequence
+
+from pipeline.merging.scaling import is_equal_norm
+from pipeline.report.data.arms import Arm
+from pipeline.report.data.comparable import Place
+from pipeline.report.data.run import PRE_TRAINED, Candidate
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.results import Params, lead, scored, split_params
+from pipeline.report.tables.table import NONE, Entry, Table, Units
+
+
+def chosen_table(measure: Measure) -> Table:
+    """What validation picked, and how far it fell on test (target tasks)."""
+    rows = []
+    for arm in (a for a in measure.arms if a.kind != PRE_TRAINED):
+        for group in arm.groups:
+            candidate = arm.chosen(group)
+            if candidate is not None:
+                rows.append(_row(measure, arm, candidate))
+    recipe = ("method", "scaling", "alpha", "beta", "scale")
+    columns = ("arm", "expert", *recipe, "objective", "val", "test", "gap", "recipe id")
+    note = (
+        "Objective: on validation, in the order of provenance.json. Val, test: accuracy on the target tasks; "
+        "gap: validation minus test. The recipe id names the recipe and the checkpoints it applies to."
+    )
+    if any(row[columns.index("scale")].text != NONE for row in rows):
+        note += " Scale: what was searched; alpha and beta have been multiplied by it."
+    return Table("What validation chose", note, *scored(columns, rows))
+
+
+def alpha_origin(candidate: Candidate) -> str:
+    """Where an alpha comes from that no one chose: the constant of equal norm, or equation 2."""
+    if is_equal_norm(candidate.recipe):
+        return "(equal norm)"
+    return "(equation 2)" if candidate.alpha_auto else ""
+
+
+def ingredients(weights: Sequence[float], experts: Sequence[str]) -> str:
+    """Which experts a merge takes, where it does not take all of them alike: "2 of 3 experts: cats, dogs"."""
+    used = {expert: weight for expert, weight in zip(experts, weights, strict=False) if weight}
+    if not used or (len(used) == len(experts) and len(set(used.values())) == 1):
+        return ""
+    names = ", ".join(name if weight == 1 else f"{weight:.4g} × {name}" for name, weight in used.items())
+    return f"{len(used)} of {len(experts)} experts: {names}" if len(used) < len(experts) else names
+
+
+def _row(measure: Measure, arm: Arm, candidate: Candidate) -> tuple[Entry, ...]:
+    units, recipe = Units(measure.run.percent), candidate.recipe
+    kinds = measure.run.scored(candidate).items()
+    targets = [Place(candidate.group, task) for task in dict.fromkeys(t for (t, _), s in kinds if s.role == "target")]
+    val, test = (measure.mean(arm.chosen, targets, split) if targets else None for split in ("val", "test"))
+    gap = NONE if val is None or test is None else units.number(val.value - test.value, True)
+    of_method, of_shape = split_params(recipe)
+    # An edit's expert has a column of its own.
+    experts = "" if arm.kind == "edit" else ingredients(recipe.weights, measure.run.provenance["experts"])
+    details = "; ".join(filter(None, (experts, _said(of_method))))
+    return (
+        lead(arm),
+        Entry(candidate.group or NONE),
+        Entry(recipe.method, f"({details})" if details else ""),
+        Entry(recipe.scaling, f"({_said(of_shape)})" if of_shape else ""),
+        Entry(NONE if candidate.alpha is None else f"{candidate.alpha:.4g}", alpha_origin(candidate)),
+        Entry(NONE if is_equal_norm(recipe) else f"{recipe.beta:.4g}"),
+        Entry(_scale(candidate)),
+        Entry(", ".join(f"{v:.4f}" for v in candidate.objectives or ()) or NONE),
+        *(Entry(NONE if i is None else units.number(i.value)) for i in (val, test)),
+        Entry(gap),
+        Entry(candidate.recipe_id, tone="code"),
+    )
+
+
+def _said(params: Params) -> str:
+    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in params)
+
+
+def _scale(candidate: Candidate) -> str:
+    scale = candidate.point.get("scale")
+    return f"{scale:.4g}" if isinstance(scale, int | float) else NONE

@@ -1,0 +1,67 @@
+"""Where the numbers come from: checkpoints, data, versions, counts, and how to read the tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pipeline.report.data.run import Run
+from pipeline.report.tables.table import NONE, Entry, Table
+
+#: One line each, run in the folder of the run; docs/results.md has the same lines, and a test executes them.
+READERS = (
+    ("pyarrow", 'pyarrow.parquet.read_table("scores.parquet")'),
+    ("pandas", 'pandas.read_parquet("scores.parquet")'),
+    (
+        "DuckDB",
+        "duckdb.sql(\"SELECT arm, role, avg(value) FROM 'scores.parquet' WHERE split = 'test' GROUP BY arm, role\")",
+    ),
+)
+
+
+def origin_tables(run: Run) -> list[Table]:
+    """Provenance as tables."""
+    said = run.provenance
+    return [
+        _task_table(said["tasks"]),
+        _pairs("Checkpoints", "Content fingerprints.", ("checkpoint", "fingerprint"), said["checkpoints"], "code"),
+        _pairs("Counts", "", ("what", "number"), _counts(run)),
+        _pairs("Workers", said["numerics"], ("worker", "device"), {w["name"]: w["device"] for w in said["workers"]}),
+        _pairs("Versions", "", ("package", "version"), said["versions"]),
+    ]
+
+
+def spec_text(run: Run) -> str:
+    """The spec with its defaults filled in, as YAML, without what is empty."""
+    spec = _filled(run.provenance["spec"])
+    return str(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+
+
+def _filled(value: object) -> object:
+    """Without empty entries, at any depth."""
+    if isinstance(value, dict):
+        kept = {key: _filled(entry) for key, entry in value.items()}
+        return {key: entry for key, entry in kept.items() if entry is not None and entry not in ({}, [], "")}
+    return [_filled(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _counts(run: Run) -> dict[str, object]:
+    """The counts and the seconds, with words for people."""
+    counts = {key.replace("_", " "): f"{value:,}".replace(",", " ") for key, value in run.provenance["counts"].items()}
+    seconds = {f"seconds, {key}": f"{value:.1f}" for key, value in run.provenance["seconds"].items()}
+    return counts | seconds | {"schema version": run.provenance["schema_version"]}
+
+
+def _pairs(title: str, note: str, columns: tuple[str, str], pairs: Mapping[str, object], tone: str = "") -> Table:
+    rows = tuple((Entry(str(key)), Entry(str(value), tone=tone)) for key, value in pairs.items())
+    return Table(title, note, columns, rows)
+
+
+def _task_table(tasks: list[dict[str, Any]]) -> Table:
+    rows = []
+    for task in tasks:
+        kind = f"shifted from {task['shifted_from']}" if task.get("shifted_from") else task["role_hint"]
+        counts = [Entry(str(task["n"].get(split, NONE))) for split in ("val", "test")]
+        rows.append((Entry(task["name"]), Entry(kind), *counts, Entry(task["fingerprint"], tone="code")))
+    note = "Fingerprint: of the data, the class names and the templates."
+    return Table("Tasks", note, ("task", "kind", "validation", "test", "fingerprint"), tuple(rows))

@@ -1,0 +1,188 @@
+"""The tables of results: the paper's Table 1 and the top of Table 2, arms by tasks, failures."""
+
+from collections.abc import Sequence
+
+from pipeline.merging.scaling import split_control
+from pipeline.recipe import ParamValue, Recipe
+from pipeline.report.data.arms import Arm, opponents
+from pipeline.report.data.comparable import Bench, Place, members
+from pipeline.report.data.run import PRE_TRAINED
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.verdict import ROLE_WORDS
+
+#: What the columns of arms x tasks are.
+OVER = {
+    ("edit", "target"): "each on its own task",
+    ("edit", "control"): "each task as a control",
+    ("edit", "ood"): "each shifted task",
+    ("merge", "target"): "each task",
+    ("merge", "control"): "each task as a control",
+    ("merge", "ood"): "each shifted task",
+}
+Params = Sequence[tuple[str, ParamValue]]
+INTERVALS = "95% intervals by bootstrap over the samples"
+
+
+def result_tables(measure: Measure, split: str) -> list[Table]:
+    """Every table of accuracies on one split, of what validation chose; those without rows are left out."""
+    tables = main_tables(measure, split)
+    for bench in measure.benches:
+        tables += [task_table(measure, split, bench, role) for role in bench.roles]
+    return [table for table in tables if table.rows]
+
+
+def main_tables(measure: Measure, split: str) -> list[Table]:
+    """Table 1 and the top of Table 2, once for each bench; those without rows are left out."""
+    make = {"edit": edit_table, "merge": merge_table}
+    tables = [make[bench.kind](measure, split, bench) for bench in measure.benches]
+    return [table for table in tables if table.rows]
+
+
+def edit_table(measure: Measure, split: str, bench: Bench) -> Table:
+    """Table 1 of the paper: target and control accuracy, averaged over the experts."""
+    units = Units(measure.run.percent)
+    rows = []
+    for arm in bench.arms:
+        cells = []
+        for role in bench.roles:
+            places = bench.over(role)
+            cells.append(units.mean(measure.mean(arm.chosen, places, split)))
+            cells += [units.mean(measure.normalised(arm.chosen, places, split, role == "target"))] * (role != "ood")
+        rows.append((lead(arm), *cells))
+    columns = ["model"]
+    for role in bench.roles:
+        word = ROLE_WORDS["edit", role]
+        columns += [word] + [f"{word}, normalised"] * (role != "ood")
+    note = (
+        f"{split_word(split)}, mean over {counted(len(bench.experts), 'expert')}. Target: the expert's own "
+        "task; control: the other tasks. Normalised: divided by the fine-tuned expert (target) or by the pre-trained "
+        f"model (control). {INTERVALS}."
+    )
+    title = bench.titled("One expert edited at a time: target and control accuracy")
+    return Table(title, note, *scored(tuple(columns), rows))
+
+
+def merge_table(measure: Measure, split: str, bench: Bench) -> Table:
+    """Top of Table 2 of the paper: one model for all tasks, with the difference to the merge without LiNeS."""
+    units, targets = Units(measure.run.percent), bench.over("target")
+    plain_edit = next((a for a in measure.arms if a.kind == "edit" and a.role == "plain"), None)
+    rows = []
+    if plain_edit is not None:
+        first = Entry(f"{plain_edit.name} (one model a task)", tone="lead")
+        places = _own_tasks(measure, plain_edit, bench)
+        rows.append((first, *_accuracy(measure, plain_edit, places, split), Entry(NONE), Entry(NONE)))
+    for arm in bench.arms:
+        rows.append((lead(arm), *_accuracy(measure, arm, targets, split), *_gain(measure, arm, bench, split)))
+    note = (
+        f"{split_word(split)}, mean over {counted(len(targets), 'task')}. Normalised: divided by each task's "
+        "fine-tuned expert. The difference is paired, to the merge by the same method without LiNeS, which the last "
+        f"column names{units.points and ', in points'}. {INTERVALS}."
+    )
+    columns = ("model", "mean accuracy", "normalised", "difference to the plain merge", "plain merge")
+    return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, *scored(columns, rows))
+
+
+def task_table(measure: Measure, split: str, bench: Bench, role: str) -> Table:
+    """Arms x tasks for one role; a control is the mean over the experts of other tasks."""
+    units, places, kind = Units(measure.run.percent), bench.over(role), bench.kind
+    tasks = list(dict.fromkeys(place.task for place in places))
+    rows = []
+    for arm in bench.arms:
+        cells = [units.mean(measure.mean(arm.chosen, [p for p in places if p.task == t], split)) for t in tasks]
+        rows.append((lead(arm), *cells))
+    whom = {"edit": "One expert edited at a time", "merge": "Experts in one model"}[kind]
+    means = {("edit", "control"): " Mean over the experts of other tasks.", ("edit", "ood"): " Mean over the experts."}
+    note = f"{split_word(split)}.{means.get((kind, role), '')} {INTERVALS}."
+    return Table(bench.titled(f"{whom}: {OVER[kind, role]}"), note, *scored(("model", *tasks), rows))
+
+
+def failure_table(measure: Measure) -> Table:
+    """Every failure with its kind, place and cause; a recipe that several arms tried is one failure."""
+    rows = []
+    for failure in measure.run.provenance["failures"]:
+        tried = [c for c in measure.run.candidates if c.recipe_id == failure["recipe_id"]]
+        where = dict.fromkeys(f"{c.arm} ({c.group})" if c.group else c.arm for c in tried)
+        place = [
+            Entry(str(text)) for text in (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
+        ]
+        rows.append((*place, Entry(failure["recipe_id"], tone="code"), Entry(failure["cause"])))
+    columns = ("kind", "arm (expert)", "task", "split", "recipe id", "cause")
+    return Table("Failures", "A failed candidate has no score; it is never counted as zero.", columns, tuple(rows))
+
+
+def split_params(recipe: Recipe) -> tuple[Params, Params]:
+    """Those of the method, and those of the function of depth."""
+    shape = {parameter.name for parameter in split_control(recipe.scaling)[1].parameters}
+    of_shape = [(name, value) for name, value in recipe.params if name in shape]
+    return [(name, value) for name, value in recipe.params if name not in shape], of_shape
+
+
+def split_word(split: str) -> str:
+    """How a split is named in a note."""
+    return {"test": "Test split", "val": "Validation split, on which the choice was made"}[split]
+
+
+def counted(number: int, what: str) -> str:
+    """1 expert, 8 experts."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _own_tasks(measure: Measure, plain: Arm, bench: Bench) -> list[Place]:
+    """Each of the merged experts, as it is, on its own task."""
+    merged = {expert for arm in bench.arms if arm.kind == "merge" for expert in members(measure.run, arm)}
+    own = measure.run.provenance["targets"].items()
+    return [Place(expert, task) for expert, task in own if expert in merged and expert in plain.groups]
+
+
+def lead(arm: Arm) -> Entry:
+    """An arm's name as a row's first cell."""
+    return Entry(arm.name, tone="lead", colour=arm.colour)
+
+
+def scored(
+    columns: tuple[str, ...], rows: Sequence[tuple[Entry, ...]]
+) -> tuple[tuple[str, ...], tuple[tuple[Entry, ...], ...]]:
+    """Without the rows and columns that have no value at all: shifted tasks have no validation scores, for one."""
+    kept = [row for row in rows if any(entry.text != NONE for entry in row[1:])]
+    full = [i for i in range(len(columns)) if any(row[i].text != NONE for row in kept)]
+    return tuple(columns[i] for i in full), tuple(tuple(row[i] for i in full) for row in kept)
+
+
+def _accuracy(measure: Measure, arm: Arm, places: Sequence[Place], split: str) -> list[Entry]:
+    units = Units(measure.run.percent)
+    mean, normalised = (
+        measure.mean(arm.chosen, places, split),
+        measure.normalised(arm.chosen, places, split, True),
+    )
+    return [units.mean(mean), units.mean(normalised)]
+
+
+def _gain(measure: Measure, arm: Arm, bench: Bench, split: str) -> list[Entry]:
+    """The difference to the plain merge, and its name."""
+    plain = _plain_merge(arm, bench)
+    if plain is None:
+        return [Entry(NONE), Entry(NONE)]
+    difference = measure.difference(arm.chosen, plain.chosen, bench.over("target"), split)
+    return [Units(measure.run.percent).difference(difference), Entry(plain.name if difference else NONE)]
+
+
+def _plain_merge(arm: Arm, bench: Bench) -> Arm | None:
+    """The plain arm of the same method, of several the likest; a control has that of its LiNeS arm."""
+    if arm.role in (PRE_TRAINED, "plain"):
+        return None
+    leader = next((a for a in bench.arms if a.name == arm.control_of), arm)
+    plain = [a for a in opponents(leader, bench.arms) if a.role == "plain" and a.methods & leader.methods]
+    weights, params = _merged(leader)
+
+    def unlike(other: Arm) -> tuple[bool, bool]:
+        theirs = _merged(other)
+        return theirs[0] != weights, theirs[1] != params
+
+    return min(plain, key=unlike, default=None)
+
+
+def _merged(arm: Arm) -> tuple[object, object]:
+    """The weights and the method's parameters of what was chosen."""
+    chosen = arm.chosen("")
+    return (chosen.recipe.weights, split_params(chosen.recipe)[0]) if chosen else ((), [])

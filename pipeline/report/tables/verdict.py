@@ -1,0 +1,123 @@
+"""The headline: each LiNeS arm on test against the plain arms and against its matched controls, in plain words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.report.data.arms import CONTROL_WORDS, Arm, opponents
+from pipeline.report.data.comparable import Bench
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.table import Entry, Table, Units
+from search.intervals import Interval
+
+#: How a column is called; the targets of a merge are all its experts' tasks.
+ROLE_WORDS = {
+    ("edit", "target"): "target",
+    ("edit", "control"): "control",
+    ("edit", "ood"): "OOD",
+    ("merge", "target"): "mean accuracy",
+    ("merge", "control"): "control",
+    ("merge", "ood"): "OOD",
+}
+#: What is said of one or several controls that were not beaten, after: depth is not shown to matter.
+UNBEATEN = {
+    "tie": ("ties with it", "tie with it"),
+    "worse": ("beats it", "beat it"),
+    "trade-off": ("beats it on one side", "beat it on one side"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A LiNeS arm against one other arm: a paired difference for each role."""
+
+    other: Arm
+    differences: tuple[tuple[str, Interval], ...]
+
+    @property
+    def word(self) -> str:
+        """Better or worse where no role says the contrary, tie where none says anything, else trade-off."""
+        said = {interval.verdict for _, interval in self.differences} - {"tie"}
+        return "trade-off" if len(said) > 1 else next(iter(said), "tie")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of one LiNeS arm."""
+
+    arm: Arm
+    sentences: tuple[str, ...]
+    table: Table
+
+
+def verdicts(measure: Measure) -> list[Verdict]:
+    """One verdict for each LiNeS arm that has test scores."""
+    return [v for arm in measure.arms if arm.role == "lines" and (v := _verdict(arm, measure))]
+
+
+def _verdict(arm: Arm, measure: Measure) -> Verdict | None:
+    units = Units(measure.run.percent)
+    bench = measure.bench(arm)
+    rivals = opponents(arm, bench.arms) if bench else []
+    comparisons = [c for other in rivals if bench and (c := _compare(arm, other, measure, bench)).differences]
+    if not comparisons:
+        return None
+    plain = [c for c in comparisons if c.other.role == "plain"]
+    controls = [c for c in comparisons if c.other.control_of]
+    against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
+    return Verdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, units))
+
+
+def _compare(arm: Arm, other: Arm, measure: Measure, bench: Bench) -> Comparison:
+    found = []
+    for role in bench.roles:
+        interval = measure.difference(arm.chosen, other.chosen, bench.over(role), "test")
+        if interval is not None:
+            found.append((ROLE_WORDS[arm.kind, role], interval))
+    return Comparison(other, tuple(found))
+
+
+def _outcome(comparison: Comparison) -> str:
+    """For people: better on control, tied on target. The numbers are in the table."""
+    said = []
+    for verdict in ("better", "worse", "tie"):
+        roles = [role for role, interval in comparison.differences if interval.verdict == verdict]
+        said += [f"{'tied' if verdict == 'tie' else verdict} on {_list(roles)}"] if roles else []
+    return ", ".join(said)
+
+
+def conclusion(controls: Sequence[Comparison]) -> str:
+    """Whether depth matters: only where every matched control is beaten."""
+    if not controls:
+        return "It was run without matched controls, so nothing here tells depth from mere shrinking."
+    unbeaten = {word: [CONTROL_WORDS[c.other.role] for c in controls if c.word == word] for word in UNBEATEN}
+    said = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
+    if not said:
+        return "Here the profile over depth matters: it beats every matched control."
+    return f"Here the profile over depth is not shown to matter: {'; '.join(said)}."
+
+
+def standing(controls: Sequence[Comparison]) -> list[str]:
+    """Which controls are beaten, where only some are."""
+    beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
+    some = beaten and len(beaten) < len(controls)
+    return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
+
+
+def _table(arm: Arm, comparisons: Sequence[Comparison], units: Units) -> Table:
+    roles = list(dict.fromkeys(role for c in comparisons for role, _ in c.differences))
+    rows = []
+    for c in comparisons:
+        by_role = dict(c.differences)
+        cells = [units.difference(by_role.get(role)) for role in roles]
+        what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
+        lead = Entry(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
+        rows.append((lead, *([Entry(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
+    unit = units.points and " in points"
+    note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals."
+    return Table(
+        f"{arm.name} against …", note, ("against", *(["in all"] if len(roles) > 1 else []), *roles), tuple(rows)
+    )
+
+
+def _list(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,1 @@
+"""The page of a training: curves of `lines finetune` and `lines ppo`."""

@@ -1,0 +1,112 @@
+"""How policies were trained: curves of reward and KL. Free of torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from pipeline.report.data.arms import DASHES, PALETTE, SYMBOLS, Arm
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
+from pipeline.report.tables.table import Entry, Table, decimal
+
+_HOVER = "%{hovertext}<br>update %{x}: %{y:.4g}<extra></extra>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A column of TRAINING and how it is shown."""
+
+    column: str
+    title: str
+    unit: str
+
+
+_REWARD = _Curve("reward", "reward", "mean raw reward")
+_KL = (
+    _Curve("kl", "KL against the SFT model", "nats a completion"),
+    _Curve("kl_coef", "what a nat cost", "coefficient"),
+)
+_HEALTH = (
+    _Curve("entropy", "entropy", "nats a token"),
+    _Curve("length", "length", "tokens a completion"),
+    _Curve("eos", "completions that ended by themselves", "fraction"),
+)
+
+
+def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
+    """Figures of how policies were trained; none where there are no curves.
+
+    Args:
+        curves: policy -> its table of the schema TRAINING; all policies have one colour in every figure.
+    """
+    filled = {name: table for name, table in curves.items() if table.num_rows}
+    if not filled:
+        return []
+    arms = {name: _arm(name, number) for number, name in enumerate(filled)}
+    rewards = [_panel({name: table}, arms, _REWARD, f"{name}: reward") for name, table in filled.items()]
+    return [
+        Figure(
+            "Reward while the policies learned",
+            "Means over an update's completions, by each policy's own reward, raw. The first are the SFT model's.",
+            rewards,
+            list(arms.values()),
+            _numbers(filled),
+        ),
+        Figure(
+            "KL while the policies learned",
+            "How far a policy has gone from the SFT model, and what it paid for that, in units of the centred reward.",
+            [_panel(filled, arms, curve, curve.title) for curve in _KL],
+            list(arms.values()),
+        ),
+        Figure(
+            "Health of the training",
+            "Entropy that falls to 0 and lengths that all grow to the most that is allowed are signs of a reward that "
+            "is played upon.",
+            [_panel(filled, arms, curve, curve.title) for curve in _HEALTH],
+            list(arms.values()),
+            folded=True,
+        ),
+    ]
+
+
+def _arm(name: str, number: int) -> Arm:
+    """A policy as the legend has it."""
+    colour, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
+    return Arm(name, "edit", "plain", "", ("",), (), colour, symbol)
+
+
+def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, Arm], curve: _Curve, title: str) -> Panel:
+    dashes = list(dict.fromkeys(DASHES.values()))
+    order = list(arms)
+    traces = [
+        go.Scatter(
+            x=table["step"].to_pylist(),
+            y=[round(value, 4) for value in table[curve.column].to_pylist()],
+            name=name,
+            mode="lines+markers",
+            marker={"symbol": arms[name].symbol, "size": 5, "color": arms[name].colour},
+            line={"color": arms[name].colour, "width": 2, "dash": dashes[order.index(name) % len(dashes)]},
+            hovertext=[safe(name)] * table.num_rows,
+            hovertemplate=_HOVER,
+        )
+        for name, table in curves.items()
+    ]
+    return panel(title, traces, "update", curve.unit)
+
+
+def _numbers(curves: Mapping[str, pa.Table]) -> Table:
+    """First, middle and last update of every policy."""
+    rows = [
+        (Entry(name, tone="lead"), *_row(table.slice(at, 1).to_pylist()[0]))
+        for name, table in curves.items()
+        for at in dict.fromkeys((0, table.num_rows // 2, table.num_rows - 1))
+    ]
+    columns = ("policy", "update", "reward", "KL, nats", "coefficient", "entropy", "length", "ended")
+    return Table("Training", "First, middle and last update.", columns, tuple(rows))
+
+
+def _row(row: Mapping[str, float]) -> Sequence[Entry]:
+    shown = [str(row["step"]), decimal(row["reward"], 3), decimal(row["kl"], 2), decimal(row["kl_coef"], 4)]
+    shown += [decimal(row["entropy"], 2), decimal(row["length"], 1), decimal(row["eos"], 2)]
+    return [Entry(text) for text in shown]

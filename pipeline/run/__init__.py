@@ -1,0 +1,1 @@
+"""The loop: propose, evaluate, choose on validation, confirm on test, write tables."""

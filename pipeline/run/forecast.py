@@ -1,0 +1,56 @@
+"""How much a run has to score, as far as can be told beforehand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.plan.groups import GREEDY, Group, validation_tasks
+from pipeline.records.ledger import Ledger
+from pipeline.plan.plan import Plan
+from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run takes without any cache, an upper bound where arms follow from others' choices.
+
+    Attributes:
+        shards: requests to workers.
+        samples: forward passes of one sample.
+    """
+
+    shards: int
+    samples: int
+
+
+def forecast(plan: Plan, ledger: Ledger) -> Forecast:
+    """Count; candidates that equal others count once."""
+    any_recipe = plan.references[0].recipe({})
+    shards = samples = 0
+    for count, tasks, split in _parts(plan):
+        requests = ledger.requests(any_recipe, tasks, split)
+        shards += count * len(requests)
+        samples += count * sum(r.stop - r.start for r in requests)
+    return Forecast(shards, samples)
+
+
+def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
+    """(number of candidates, tasks, split)."""
+    known: set[tuple[Recipe, tuple[str, ...]]] = set()
+    for group in plan.groups:
+        tasks = tuple(validation_tasks(group))
+        if group.derivation is None and (group.search.sampler == "grid" or not group.space.dims):
+            new = {(group.recipe(point), tasks) for point in group.space.grid()} - known
+            known |= new
+            count = len(new)
+        else:
+            count = proposed(group)
+        yield count, tasks, "val"
+        if group.kind != "mask":
+            yield count if group.test_all else 1, tuple(group.roles), "test"
+
+
+def proposed(group: Group) -> int:
+    """How many candidates a group proposes, at most; of a greedy soup the points of its space are far more."""
+    if group.search.sampler == GREEDY:
+        return 2 * len(group.space.dims) - 1
+    return group.search.trials or len(group.space.grid())

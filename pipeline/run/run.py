@@ -1,0 +1,189 @@
+"""One run in its folder: open or take up the journal, work to the end, write tables and provenance."""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.records.answers import Answers
+from pipeline.run.rows import provenance, write_tables
+from pipeline.run.driver import Driver, Progress
+from pipeline.versions import installed
+from pipeline.records.journal import History, Journal, has_ended, read_history
+from pipeline.records.ledger import Identity, Ledger
+from pipeline.plan.plan import Plan, make_plan
+from pipeline.pools.base import Pool
+from pipeline.storage.caches.scores import ScoreCache
+from pipeline.spec.run import NOT_OF_THE_RESULT, USED_LATER, RunSpec
+from pipeline.spec.load import parse_spec
+from tasks.files.atomic import write_whole
+
+_ABSENT = object()
+_PACKAGES = (
+    "lines-sweep",
+    "torch",
+    "open_clip_torch",
+    "transformers",
+    "peft",
+    "ray",
+    "optuna",
+    "pyarrow",
+    "moocore",
+    "numpy",
+    "safetensors",
+)
+
+
+class RunFolderError(ValueError):
+    """The folder holds something that this run cannot go on with."""
+
+
+def run(
+    plan: Plan,
+    identity: Identity,
+    folder: Path,
+    open_pool: Callable[[], Pool],
+    cache: ScoreCache | None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Work a run to its end, or what a stopped one left of it.
+
+    Args:
+        plan: what to do.
+        identity: what is evaluated, as preparation found it.
+        folder: the run's folder; made if need be.
+        open_pool: makes the workers; called only once the folder is known to be usable.
+        cache: scores of other runs, None to evaluate everything anew.
+        watch: called after every step.
+
+    Raises:
+        LockedError: another run is writing in the folder.
+        RunFolderError: the folder holds another run.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder)
+    try:
+        history = read_history(folder)
+        _check_header(plan.spec, identity, folder, history, journal)
+        ledger = Ledger(identity, plan.spec.shard_size, _kept(history))
+        pool = open_pool()
+        try:
+            _work(Driver(plan, ledger, journal, pool, cache, watch), history, journal, pool, folder)
+        finally:
+            pool.close()
+            if cache is not None:
+                cache.flush()
+    finally:
+        journal.close()
+
+
+def _kept(history: History) -> Answers:
+    """Scores, and failures of the application; a shard whose worker was lost or out of memory gets another chance."""
+    failures = history.answers.failures
+    for key in [k for k, failure in failures.items() if failure.kind in ("lost", "out_of_memory")]:
+        del failures[key]
+    return history.answers
+
+
+def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder: Path) -> None:
+    started, now = time.monotonic(), _utc()
+    driver.run(history.proposals)
+    earlier = history.provenance.get("seconds", {}).get("total", 0.0)
+    known = {
+        "complete": True,
+        "versions": _versions(),
+        "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
+        "started": history.provenance.get("started", now),
+        "finished": _utc(),
+        "seconds": {"total": round(time.monotonic() - started + earlier, 1)},
+        "counts": _counts(driver.progress.candidates_done, driver.ledger)
+        | {"shards_from_cache": driver.progress.from_cache},
+    }
+    journal.finish(known)
+    write_results(folder, driver.plan, driver.ledger, driver.proposals, known)
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
+    failures = len(ledger.answers.failures)
+    return {"candidates": candidates, "shards_scored": len(ledger.answers) - failures, "failures": failures}
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
+
+
+def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
+    """Write the header of a new run; of an old one, require that it is the same run."""
+    mine = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
+    if history.header is None:
+        journal.header(mine)
+        return
+    # Where a run is executed, what its report opens with and what is held against it later may change in between.
+    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in NOT_OF_THE_RESULT}
+    pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
+    pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
+    if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
+        raise RunFolderError(
+            f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
+        )
+    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in USED_LATER):
+        journal.header(mine)  # the last header counts: `lines report` and `lines regress` then go by them too
+
+
+def _first_difference(path: str, theirs: object, ours: object) -> str:
+    """The path of keys below `path` at which two unequal values first differ."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return path
+    key = next(k for k in theirs | ours if theirs.get(k, _ABSENT) != ours.get(k, _ABSENT))
+    return _first_difference(f"{path}.{key}", theirs.get(key, _ABSENT), ours.get(key, _ABSENT))
+
+
+def reopen(folder: Path) -> tuple[Plan, Ledger, History]:
+    """Read a run back from its journal alone.
+
+    Raises:
+        RunFolderError: there is no run in the folder.
+        ValueError: the journal is damaged or of another version.
+    """
+    history = read_history(folder)
+    if history.header is None:
+        raise RunFolderError(f"{folder}: no run here: there is no journal.jsonl with a first record")
+    plan = make_plan(parse_spec(history.header["spec"], str(folder)))
+    identity = Identity.from_json(history.header["identity"])
+    return plan, Ledger(identity, plan.spec.shard_size, history.answers), history
+
+
+def rebuild(folder: Path) -> None:
+    """Write the tables and provenance of a run, finished or not, from its journal.
+
+    Raises:
+        RunFolderError: there is no run in the folder.
+    """
+    finished = False
+    while not finished:
+        plan, ledger, history = reopen(folder)
+        known = history.provenance or {
+            "complete": False,
+            "versions": _versions(),
+            "workers": [],
+            "seconds": {},
+            "counts": _counts(sum(map(len, history.proposals.values())), ledger),
+        }
+        write_results(folder, plan, ledger, history.proposals, known)
+        # Where the run has come to its end meanwhile, its own tables may have been overwritten by these.
+        finished = history.finished or not has_ended(folder)
+
+
+def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
+    """Write tables and provenance.json; the latter last, and whole or not at all."""
+    write_tables(folder, plan, ledger, proposals)
+    contents = provenance(plan, ledger, proposals, known)
+    write_whole(folder / "provenance.json", json.dumps(contents, indent=2, sort_keys=False) + "\n")

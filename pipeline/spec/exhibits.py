@@ -1,0 +1,230 @@
+"""The exhibits of a run: the tables and figures that its report opens with, such as those of the paper."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from pipeline.parameters import near
+from pipeline.spec.values import Model
+
+#: Accuracy -> the role of the tasks it is a mean over, and whether each is divided by its reference (section 3).
+ACCURACIES: dict[str, tuple[Literal["target", "control", "ood"], bool]] = {
+    "accuracy": ("target", False),
+    "target": ("target", False),
+    "control": ("control", False),
+    "ood": ("ood", False),
+    "normalised": ("target", True),
+    "target_normalised": ("target", True),
+    "control_normalised": ("control", True),
+}
+#: What else a cell may show of what was chosen.
+NUMBERS = ("alpha", "beta", "objective", "seconds", "peak_gb")
+METRICS = (*ACCURACIES, "best", *NUMBERS)
+
+Split = Literal["test", "val"]
+
+
+def _one_of(names: Iterable[str]) -> AfterValidator:
+    known = tuple(names)
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"got {value!r}, which is not known{near(value, known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Metric = Annotated[str, _one_of(METRICS)]
+Accuracy = Annotated[str, _one_of(ACCURACIES)]
+
+
+def _labelled(value: object) -> object:
+    """One arm, a list of arms, or label -> arm."""
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, list) and all(isinstance(arm, str) for arm in value):
+        return {arm: arm for arm in value}
+    return value
+
+
+Arms = Annotated[dict[str, str], BeforeValidator(_labelled), Field(min_length=1)]
+
+
+def _cells(row: object) -> object:
+    return [{"arm": cell} if isinstance(cell, str) else cell for cell in row] if isinstance(row, list) else row
+
+
+class Cell(Model):
+    """One cell of a table, in full."""
+
+    arm: str
+    """The arm it is of."""
+    metric: Annotated[str, _one_of(("", *METRICS))] = ""
+    """What it shows, in place of the column's metric."""
+
+
+class TableExhibit(Model):
+    """A table of what was chosen."""
+
+    kind: Literal["table"]
+    """Always table."""
+    columns: dict[str, Metric] = Field(min_length=1)
+    """Column -> metric: accuracy (of the targets), control, ood, normalised, control_normalised, best, alpha, ..."""
+    rows: dict[str, tuple[Cell | None, ...]] = Field(min_length=1)
+    """Row -> arm, {arm: ..., metric: ...}, or a list of these: one for each column, null where there is none."""
+    against: dict[str, str] = {}
+    """Row -> the row that it is compared with: paired difference, 95% interval and verdict stand in its cells."""
+    paper: dict[str, tuple[float | None, ...]] = {}
+    """Row -> the paper's numbers, one for each column; set beside ours."""
+    split: Split = "test"
+    """test or val."""
+    note: str = ""
+    """Words under the title."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_rows(cls, data: Any) -> Any:
+        """A single arm fills its row, and an arm's name is a cell."""
+        if not (isinstance(data, dict) and all(isinstance(data.get(key), dict) for key in ("rows", "columns"))):
+            return data
+        width = len(data["columns"])
+        rows = {name: [row] * width if isinstance(row, str | dict) else row for name, row in data["rows"].items()}
+        return {**data, "rows": {name: _cells(row) for name, row in rows.items()}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TableExhibit":
+        width = len(self.columns)
+        lists: dict[str, dict[str, tuple[Any, ...]]] = {"rows": dict(self.rows), "paper": dict(self.paper)}
+        for field, named in lists.items():
+            for row, cells in named.items():
+                if len(cells) != width:
+                    raise ValueError(f"{field}.{row}: must have one cell a column, {width} in all, got {len(cells)}")
+        for field, rows in (("against", [*self.against, *self.against.values()]), ("paper", list(self.paper))):
+            for row in rows:
+                if row not in self.rows:
+                    raise ValueError(f"{field}: unknown row {row!r}{near(row, self.rows)}")
+        return self
+
+    def metric(self, column: int, cell: Cell) -> str:
+        """What a cell shows."""
+        return cell.metric or list(self.columns.values())[column]
+
+
+class CurveExhibit(Model):
+    """Accuracy over the one dimension that each arm searched; an arm without one is a level."""
+
+    kind: Literal["curve"]
+    """Always curve."""
+    arms: Arms
+    """The arms, or label -> arm."""
+    metrics: Annotated[tuple[Accuracy, ...], Field(min_length=1)] = ("accuracy",)
+    """A panel for each."""
+    x_title: str = ""
+    """Of the x axis; the searched dimensions' names where left out."""
+    split: Split | None = None
+    """Where left out: test if every candidate was scored on it (`test: every`), else validation."""
+    note: str = ""
+    """Words under the title."""
+
+
+class ScatterExhibit(Model):
+    """Normalised accuracy on the target against that on the controls: a dot for each expert of each arm."""
+
+    kind: Literal["scatter"]
+    """Always scatter."""
+    arms: Arms
+    """Arms that edit experts, and pre-trained."""
+    labels: bool = False
+    """Name every dot's expert; each arm then has a panel."""
+    split: Split = "test"
+    """test or val."""
+    note: str = ""
+    """Words under the title."""
+
+
+class PathExhibit(Model):
+    """Accuracy on shifted sets against that on the target, along each arm's candidates; needs `test: every`."""
+
+    kind: Literal["path"]
+    """Always path."""
+    arms: Arms
+    """Arms that edit experts, and pre-trained."""
+    panels: Literal["ood", "experts"] = "ood"
+    """ood: one for each shifted set and for their mean, averaged over experts; experts: one for each expert."""
+    note: str = ""
+    """Words under the title."""
+
+
+class CoefficientsExhibit(Model):
+    """Lambda of each block of what was chosen, mean over the experts."""
+
+    kind: Literal["coefficients"]
+    """Always coefficients."""
+    arms: Arms
+    """The arms, or label -> arm."""
+    note: str = ""
+    """Words under the title."""
+
+
+class HeatmapExhibit(Model):
+    """Accuracy over two searched dimensions; the best on validation is boxed."""
+
+    kind: Literal["heatmap"]
+    """Always heatmap."""
+    arms: Arms
+    """A panel for each."""
+    x: str = "beta"
+    """The dimension along x."""
+    y: str = "alpha"
+    """The dimension along y."""
+    metric: Accuracy = "accuracy"
+    """What is shown."""
+    split: Split | None = None
+    """Where left out: test if every candidate was scored on it, else validation."""
+    note: str = ""
+    """Words under the title."""
+
+
+class BarsExhibit(Model):
+    """Accuracy of what was chosen, task by task."""
+
+    kind: Literal["bars"]
+    """Always bars."""
+    arms: Arms
+    """The arms, or label -> arm."""
+    metric: Accuracy = "accuracy"
+    """What is shown."""
+    split: Split = "test"
+    """test or val."""
+    note: str = ""
+    """Words under the title."""
+
+
+KINDS = ("table", "curve", "scatter", "path", "coefficients", "heatmap", "bars")
+
+
+def _known_kind(value: object) -> object:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    if kind not in KINDS:
+        got = "is required" if kind is None else f"got {kind!r}"
+        raise ValueError(f"kind: {got}{near(str(kind), KINDS)}")
+    return value
+
+
+def _tag(value: object) -> str:
+    return f"<{value['kind'] if isinstance(value, dict) else getattr(value, 'kind', '')}>"
+
+
+Exhibit = Annotated[
+    Annotated[TableExhibit, Tag("<table>")]
+    | Annotated[CurveExhibit, Tag("<curve>")]
+    | Annotated[ScatterExhibit, Tag("<scatter>")]
+    | Annotated[PathExhibit, Tag("<path>")]
+    | Annotated[CoefficientsExhibit, Tag("<coefficients>")]
+    | Annotated[HeatmapExhibit, Tag("<heatmap>")]
+    | Annotated[BarsExhibit, Tag("<bars>")],
+    Discriminator(_tag),
+    BeforeValidator(_known_kind),
+]
+Exhibits = dict[Annotated[str, Field(min_length=1)], Exhibit]

@@ -1,0 +1,129 @@
+"""Prompts and generation, as a spec has them: for runs whose tasks are rewards, and for `lines ppo`."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from pipeline.merging.methods import METHODS
+from pipeline.spec.values import Model
+
+if TYPE_CHECKING:
+    from pipeline.spec.run import Merge, RunSpec
+
+Rows = dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]]
+
+
+class Prompts(Model):
+    """A set of prompts, in splits."""
+
+    source: str
+    """embedded/packages, or a folder with val.jsonl, test.jsonl (and train.jsonl), or the same as .parquet."""
+    template: str = "{source}"
+    """What a model continues; {source} stands for the row's text. Rows with a `prompt` of their own need none."""
+    max_source_tokens: int | None = Field(None, ge=1)
+    """Longer sources are cut to so many tokens, the template never; a prompt that is still too long is an error."""
+    limits: Rows = {}
+    """Prompts to use of each split, the first of its order; all where left out."""
+
+    @field_validator("template")
+    @classmethod
+    def _one_place(cls, template: str) -> str:
+        if template.count("{source}") != 1:
+            raise ValueError(f"must hold {{source}} once, got {template!r}")
+        return template
+
+
+class RewardSpec(BaseModel):
+    """A reward, as a task of a run names it; of `lines ppo`, and so no part of a run's spec."""
+
+    model_config = Model.model_config
+
+    source: str
+    """reward/NAME, or a Python function: FILE.py:FUNCTION or package.module:FUNCTION."""
+    options: dict[str, Any] = {}
+    """What the reward understands, such as model."""
+
+
+class Generation(Model):
+    """How completions are made and scored: every task of the run is then a reward of the same completions."""
+
+    prompts: Prompts
+    """What is completed."""
+    max_new_tokens: int = Field(ge=1)
+    """The longest completion, in tokens."""
+    temperature: float = Field(0.0, ge=0)
+    """0: always the most probable token; above 0: sampled."""
+    samples: int = Field(1, ge=1)
+    """Completions of each prompt, each drawn with a seed of its own; more than 1 needs a temperature."""
+    batch_size: int = Field(16, ge=1)
+    """Prompts a batch; `shard_size` must be a multiple of it, so that shards never change a score."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers; or vllm, where it is installed."""
+
+
+def is_reward(source: str) -> bool:
+    """Whether a task's source is a reward: `reward/NAME`, or a Python function, FILE.py:NAME or MODULE:NAME."""
+    return source.startswith("reward/") or re.search(r":[A-Za-z_]\w*$", source) is not None
+
+
+def reward_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run of rewards has where its spec is silent: a shard is a batch, and the mean reward is maximised."""
+    generation = data.get("generation")
+    if not isinstance(generation, Mapping | Generation):
+        return data
+    batch = generation.batch_size if isinstance(generation, Generation) else generation.get("batch_size", 16)
+    return {"shard_size": batch, "select": {"maximise": "reward"}, **data}
+
+
+def check_rewards(spec: "RunSpec") -> None:
+    """A run has rewards for tasks and says how completions are made, or neither.
+
+    Raises:
+        ValueError: it mixes rewards with other tasks, or a field has no meaning in such a run.
+    """
+    rewards = [name for name, task in spec.tasks.items() if is_reward(task.source)]
+    if spec.generation is None:
+        if rewards:
+            raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it says what is completed")
+        return
+    for name, task in spec.tasks.items():
+        if name not in rewards:
+            raise ValueError(
+                f"tasks.{name}: must be a reward (reward/NAME, or FILE.py:FUNCTION), as all tasks of a run with "
+                f"generation are, got {task.source!r}"
+            )
+        if task.limits:
+            raise ValueError(f"tasks.{name}.limits: rewards score the same prompts: set generation.prompts.limits")
+    if spec.limits:
+        raise ValueError("limits: rewards score the same prompts: set generation.prompts.limits")
+    if spec.ood:
+        raise ValueError("ood: has no meaning in a run of rewards; leave it out")
+    for name, arm in spec.arms.items():
+        if arm.merge is not None:
+            _check_merge(f"arms.{name}.merge", arm.merge)
+    for name, exhibit in spec.exhibits.items():
+        if exhibit.kind != "coefficients":
+            raise ValueError(
+                f"exhibits.{name}: shows accuracies, and the tasks of this run are rewards: only exhibits of the kind "
+                f"coefficients have a meaning, got {exhibit.kind}; the report shows fronts by itself"
+            )
+    if spec.generation.samples > 1 and spec.generation.temperature == 0:
+        raise ValueError(
+            f"generation.samples: {spec.generation.samples} completions of a prompt are the same at temperature 0: "
+            "set a temperature, or samples to 1"
+        )
+    if spec.shard_size % spec.generation.batch_size:
+        raise ValueError(
+            f"shard_size: must be a multiple of generation.batch_size, {spec.generation.batch_size}, so that shards "
+            f"never change what is in a batch, got {spec.shard_size}"
+        )
+
+
+def _check_merge(field: str, merge: "Merge") -> None:
+    """Raises ValueError: the merge needs accuracies, or data with labels, which a run of rewards has not."""
+    if merge.method in METHODS and METHODS[merge.method].needs:
+        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, which a run of rewards has not")
+    if merge.params.get("tall_lambda") == "auto":
+        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, which a run of rewards has not")

@@ -1,0 +1,171 @@
+"""From a YAML file to a checked `RunSpec`, with errors that name the field, the rule and the value got."""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.parameters import near
+from pipeline.spec.run import RunSpec, TaskSpec
+from pipeline.spec.protocol import ModelSpec
+from pipeline.spec.extends import extended
+from pipeline.spec.generation import Prompts, RewardSpec, is_reward
+from pipeline.spec.yaml_reader import read_yaml
+from tasks.embedded import pack_names
+
+_M = TypeVar("_M", bound=BaseModel)
+_R = TypeVar("_R", TaskSpec, RewardSpec)
+#: Options of rewards that are paths.
+_PATHS = ("model", "corpus")
+#: Characters of a value that an error shows.
+_SHOWN = 500
+
+
+class SpecError(ValueError):
+    """The spec is not valid; the message has one line for each error."""
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read and check a spec; relative paths in it are resolved against its folder.
+
+    Raises:
+        SpecError: not there, not YAML, or against the schema: each error with the field's path and the value got.
+    """
+    return parse_spec(read_mapping(path, RunSpec), str(path), path.parent)
+
+
+def read_mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """Read the YAML of a spec of `kind`, and of the files that it extends, unchecked.
+
+    Raises:
+        SpecError: not there, not YAML, or not a mapping.
+    """
+    try:
+        return extended(_read(path, kind), path, lambda file: _read(file, kind))
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+
+
+def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    try:
+        data = read_yaml(path)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        *first, last = (name for name, field in kind.model_fields.items() if field.is_required())
+        raise SpecError(f"{path}: must be a mapping with {', '.join(first)} and {last}")
+    return data
+
+
+def parse_spec(data: dict[str, Any], source: str = "spec", folder: Path | None = None) -> RunSpec:
+    """Check a spec given as a mapping.
+
+    Raises:
+        SpecError: as `load_spec`.
+    """
+    spec = checked(RunSpec, data, source)
+    return spec if folder is None else _resolve(spec, folder)
+
+
+def checked(kind: type[_M], data: dict[str, Any], source: str) -> _M:
+    """A spec of `kind` from a mapping.
+
+    Raises:
+        SpecError: against the schema: each error with the field's path and the value got, behind `source`.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(e, kind) for e in error.errors())
+        raise SpecError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _explain(error: Any, kind: type[BaseModel]) -> str:
+    """One error of pydantic as: field path: rule, got value."""
+    # The tag of a union's member ("<grid>") is not part of the field's path, nor are pydantic's "function-before[...]".
+    path = [str(p) for p in error["loc"] if not re.match(r"<|function-|\[key\]", str(p))]
+    where = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{near(path[-1], _keys_at(path[:-1], kind))}"
+    if error["type"] == "missing":
+        return f"{where}: is required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:
+        return message
+    got = error.get("input")
+    shown = f", got {_short(got)}" if isinstance(got, str | int | float | list) and "got" not in message else ""
+    return f"{where}: {message[0].lower() + message[1:]}{shown}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:
+    """Every field name that may stand at `path`, or of the whole schema where the path goes through names of users."""
+    schema = kind.model_json_schema()
+    at = schema["$defs"].values() if path else [schema]
+    return list(dict.fromkeys(field for part in at for field in part.get("properties", ())))
+
+
+def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
+    experts = {name: fixed(source, folder) for name, source in spec.experts.items()}
+    changes = {**resolved(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)}
+    if spec.generation is not None:
+        changes["generation"] = spec.generation.model_copy(
+            update={"prompts": fixed_prompts(spec.generation.prompts, folder)}
+        )
+    return spec.model_copy(update=changes)
+
+
+def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Fields in which relative paths that exist beside the spec are absolute, so that workers elsewhere find them."""
+    return {
+        "base": fixed(spec.base, folder),
+        "backbone": spec.backbone.model_copy(update={"model": fixed(spec.backbone.model, folder)}),
+        "tasks": _fixed_tasks(spec.tasks, folder),
+        # Others are names of modules, whatever lies beside the spec.
+        "plugins": tuple(fixed(p, folder) if p.endswith(".py") else p for p in spec.plugins),
+    }
+
+
+def fixed(source: str, folder: Path) -> str:
+    """A path that exists beside the spec, absolute; anything else as it is."""
+    if source.startswith("local-dir:"):
+        return f"local-dir:{fixed(source.removeprefix('local-dir:'), folder)}"
+    if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
+        return source
+    return str((folder / source).resolve()) if (folder / source).exists() else source
+
+
+def fixed_prompts(prompts: Prompts, folder: Path) -> Prompts:
+    """Prompts whose source, where it exists beside the spec, is absolute."""
+    return prompts.model_copy(update={"source": fixed(prompts.source, folder)})
+
+
+def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
+    return {
+        name: fixed_reward(task, folder)
+        if is_reward(task.source)
+        else task.model_copy(update={"source": _fixed_task(task.source, folder)})
+        for name, task in tasks.items()
+    }
+
+
+def fixed_reward(reward: _R, folder: Path) -> _R:
+    """A reward whose file, and the paths among its options, are absolute where they exist beside the spec."""
+    options = {k: fixed(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()}
+    file, colon, name = reward.source.rpartition(":")
+    source = f"{fixed(file, folder)}:{name}" if colon else reward.source
+    return reward.model_copy(update={"source": source, "options": options})
+
+
+def _fixed_task(source: str, folder: Path) -> str:
+    """A bare name was taken for an embedded task; where there is none, it is the folder beside the spec."""
+    name = source.removeprefix("embedded/")
+    bare = name != source and name not in pack_names() and (folder / name).is_dir()
+    return fixed(name if bare else source, folder)

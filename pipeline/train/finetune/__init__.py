@@ -1,0 +1,1 @@
+"""`lines finetune`: experts of a vision backbone."""

@@ -1,0 +1,45 @@
+"""Which images a step sees, and random numbers that follow from the seed and the step alone.
+
+Shape legend: B images of a batch, N training images.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from pipeline.train.finetune.spec import Settings
+
+
+def seed_of(*parts: object) -> int:
+    """63 bits that depend on every part and on nothing else."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator_of(*parts: object) -> torch.Generator:
+    """A generator on the CPU, seeded by `seed_of`."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+class Batches:
+    """Every epoch is a permutation of its own, less what does not fill a batch."""
+
+    def __init__(self, count: int, settings: Settings) -> None:
+        """Lay out training on `count` images.
+
+        Attributes:
+            size: B.
+            total: steps in all.
+        """
+        self.size = min(settings.batch_size, count)
+        self._count, self._an_epoch, self._seed = count, count // self.size, settings.seed
+        self.total = settings.steps or (settings.epochs or 0) * self._an_epoch
+        self._epoch, self._order_N = -1, torch.empty(0)
+
+    def rows(self, step: int) -> Tensor:
+        """Indices (B,) of the images of a step, int64."""
+        epoch, part = divmod(step, self._an_epoch)
+        if epoch != self._epoch:
+            self._order_N = torch.randperm(self._count, generator=generator_of("order", self._seed, epoch))
+            self._epoch = epoch
+        return self._order_N[part * self.size : (part + 1) * self.size]

@@ -1,0 +1,72 @@
+"""Ways to fine-tune, declared once: their parameters, and how fast each block learns (appendices C.8.3 and C.8.4)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.parameters import Parameter
+from pipeline.recipe import ParamValue
+
+#: (number of blocks, parameters) -> one factor of the learning rate for each block, in [0, 1]; 0 freezes it.
+BlockRates = Callable[[int, Mapping[str, ParamValue]], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to fine-tune the image tower.
+
+    Attributes:
+        doc: one line for people, with its source.
+        rates: of the blocks, shallowest first. What lies before the blocks goes with the first, what lies behind them
+            with the last.
+        parameters: declared once; specs are checked against them.
+        low_rank: whether factors beside the weights are trained, instead of the weights.
+    """
+
+    doc: str
+    rates: BlockRates
+    parameters: tuple[Parameter, ...] = ()
+    low_rank: bool = False
+
+
+def _full(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, ...]:
+    return (1.0,) * blocks
+
+
+def _linear(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, ...]:
+    return tuple(block / (blocks - 1) for block in range(blocks)) if blocks > 1 else (1.0,)
+
+
+def _exponential(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, ...]:
+    factor = params["factor"]
+    assert isinstance(factor, float | int)
+    return tuple(float(factor) ** (blocks - 1 - block) for block in range(blocks))
+
+
+def _half_frozen(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, ...]:
+    return tuple(float(block >= blocks // 2) for block in range(blocks))
+
+
+def _last_block(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, ...]:
+    return tuple(float(block == blocks - 1) for block in range(blocks))
+
+
+METHODS: Mapping[str, Method] = {
+    "full": Method("every parameter at the same rate", _full),
+    "linear": Method("LinLR: from 0 at the first block to the full rate at the last (C.8.3)", _linear),
+    "exponential": Method(
+        "ExpLR: the full rate at the last block, times `factor` for each block towards the first (C.8.3)",
+        _exponential,
+        (Parameter("factor", "from one block to the shallower one beside it", 0.5, low=0, high=1, open_low=True),),
+    ),
+    "half_frozen": Method("HalfFT: the first half of the blocks is frozen (C.8.3)", _half_frozen),
+    "last_block": Method("LastFT: all blocks but the last are frozen (C.8.3)", _last_block),
+    "lora": Method(
+        "LoRA: W + scale * B A on the linear layers of every block (Hu et al. 2022; C.8.4)",
+        _full,
+        (
+            Parameter("rank", "inner dimension of the factors", 16, "int", low=1),
+            Parameter("scale", "alpha / rank; the paper has alpha = rank", 1.0, low=0, open_low=True),
+        ),
+        low_rank=True,
+    ),
+}

@@ -1,0 +1,131 @@
+"""What a fine-tuning stands on: checked and prepared once, before any model is trained."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.loading.model import Model, Report, load_model
+from pipeline.train.finetune.batches import Batches
+from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
+from pipeline.train.lora import check_rank
+from pipeline.train.finetune.methods import METHODS
+from tasks.base import Backbone, TaskRequest
+from tasks.vision.classification import ZeroShotClassification, load_task
+from tasks.vision.decoded import Progress
+
+_PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "peft")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to make.
+
+    Attributes:
+        run: which.
+        spec: that it stands in.
+        folder: where it is written; every worker must see it.
+        identity: what decides the result; a worker that loads anything else stops.
+        total: updates in all.
+        device_type: "cpu" or "cuda".
+    """
+
+    run: FinetuneRun
+    spec: FinetuneSpec
+    folder: Path
+    identity: Mapping[str, Any]
+    total: int
+    device_type: str
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.run.name
+
+
+def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[Job]:
+    """Check the base, every task and every rank, and decode what the cache lacks.
+
+    Raises:
+        ValueError: whatever is wrong with them; the field or file is named.
+    """
+    report("reading base", 0, 1)
+    model = load_base(spec, torch.device("cpu"))
+    runs = runs_of(spec)
+    tasks = {}
+    for name in dict.fromkeys(run.task for run in runs):
+
+        def progress(done: int, total: int, name: str = name) -> None:
+            report(f"decoding {name}", done, total)
+
+        tasks[name] = load_training_task(spec, name, model.backbone, progress)
+    jobs = []
+    for run in runs:
+        _check_method(run, model.backbone)
+        task = tasks[run.task]
+        total = Batches(task.num_samples("train"), run.settings).total
+        jobs.append(Job(run, spec, out / run.name, identify(spec, run, model, task), total, device_type))
+    return jobs
+
+
+def load_base(spec: FinetuneSpec, device: torch.device) -> Model:
+    """The base with its weights in float32, whatever the precision: bfloat16 is reached by autocast.
+
+    Raises:
+        ValueError: as `pipeline.loading.model.load_model`.
+    """
+    backbone = spec.backbone.model_copy(update={"precision": "float32"})
+    return load_model(spec.model_copy(update={"backbone": backbone}), device)
+
+
+def load_training_task(
+    spec: FinetuneSpec, name: str, backbone: Backbone, progress: Progress | None = None
+) -> ZeroShotClassification:
+    """The task `name` of the spec, with its training images.
+
+    Raises:
+        ValueError: an unknown source, no training or validation images, or a task that is no classification of images.
+    """
+    entry = spec.tasks[name]
+    limits: Mapping[str, int | None] = {**spec.limits, **entry.limits}  # type: ignore[dict-item]
+    request = TaskRequest(name, entry.source, limits, entry.options, train=True)
+    try:
+        task = load_task(request, backbone, progress)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(f"tasks.{name}") else f"tasks.{name}: {text}") from error
+    if not isinstance(task, ZeroShotClassification) or not task.num_samples("train"):
+        raise ValueError(
+            f"tasks.{name}: {entry.source}: gives no training images; fine-tuning needs a source with them"
+        )
+    if not task.num_samples("val"):
+        raise ValueError(f"tasks.{name}: {entry.source}: has no val samples, by which training is watched; add images")
+    return task
+
+
+def _check_method(run: FinetuneRun, backbone: Backbone) -> None:
+    if METHODS[run.method].low_rank:
+        try:
+            check_rank(backbone, run.params["rank"])
+        except ValueError as error:
+            raise ValueError(f"{run.name}: params.{error}") from None
+
+
+def identify(spec: FinetuneSpec, run: FinetuneRun, model: Model, task: ZeroShotClassification) -> dict[str, Any]:
+    """What decides the weights that come out, as JSON: the same identity, the same model."""
+    return {
+        "backbone": spec.backbone.model_dump(mode="json"),
+        "base": model.fingerprint,
+        "task": task.fingerprint,
+        **run.to_json(),
+        "save_dtype": spec.save_dtype,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that training stands on."""
+    return {"python": platform.python_version(), **{package: metadata.version(package) for package in _PACKAGES}}

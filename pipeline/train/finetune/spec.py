@@ -1,0 +1,216 @@
+"""The spec of a fine-tuning: which models are made, from what, and how."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from pipeline.parameters import look_up, resolve
+from pipeline.recipe import ParamValue
+from pipeline.spec.run import Backbone, Limits, Tasks
+from pipeline.spec.load import checked, read_mapping, resolved
+from pipeline.spec.resources import Resources
+from pipeline.spec.values import Model
+from pipeline.train.finetune.methods import METHODS
+
+_PART = r"[\w][\w.+-]*"
+_Part = Annotated[str, Field(pattern=rf"^{_PART}$")]
+_Path = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one model is trained, every field decided: see `Training`."""
+
+    lr: float
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    weight_decay: float = 0.1
+    warm_up: float = 0.1
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    seed: int = 0
+
+
+class _Model(BaseModel):
+    """As `pipeline.spec.values.Model`, of which every subclass is a part of a sweep's spec."""
+
+    model_config = Model.model_config
+
+
+class Training(_Model):
+    """How models are trained; given for all, for a method or for one run, of which the narrower wins."""
+
+    lr: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW; needed."""
+    steps: int | None = Field(None, ge=1)
+    """Updates of the weights; this or `epochs` is needed."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training images; the last, smaller batch of a pass is left out."""
+    batch_size: int | None = Field(None, ge=1)
+    """Images an update; 128 where left out, and all of them where there are fewer."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Of AdamW; 0.1 where left out."""
+    warm_up: float | None = Field(None, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly, before it falls as a cosine; 0.1 where left out."""
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    """Share of the target that is spread over all classes; 0 where left out."""
+    augment: Literal["none", "jitter", "crop"] | None = None
+    """none; jitter: small turns, stretches and moves, for small drawings; crop: random crops, as open_clip trains."""
+    seed: int | None = Field(None, ge=0)
+    """Of the order of images, augmentation and the first factors of LoRA; 0 where left out."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("exactly one of steps and epochs must be given")
+        return self
+
+
+class MethodEntry(_Model):
+    """A way to fine-tune, applied to every task."""
+
+    method: str | None = None
+    """full, linear, exponential, half_frozen, last_block or lora; the entry's own name where left out."""
+    params: dict[str, float] = {}
+    """Parameters of the method: `factor` of exponential, `rank` and `scale` of lora."""
+    training: Training = Training()
+    """What differs from the spec's `training`."""
+
+
+class RunEntry(_Model):
+    """One model to make."""
+
+    task: str
+    """Whose training images are used."""
+    method: str = "full"
+    """As in `methods`."""
+    params: dict[str, float] = {}
+    """Parameters of the method."""
+    training: Training = Training()
+    """What differs from the spec's `training`."""
+
+
+class FinetuneSpec(_Model):
+    """Models to make from one base: every method on every task, and runs of their own."""
+
+    name: _Part
+    """Names the folder: runs/NAME."""
+    backbone: Backbone
+    """The model family and architecture; precision bfloat16 trains by autocast, on weights in float32."""
+    base: str
+    """The pre-trained checkpoint, as in the spec of a sweep."""
+    tasks: Tasks = Field(min_length=1)
+    """Data by name: sources with training images."""
+    methods: dict[_Part, MethodEntry] = {}
+    """Each is applied to each task; the model is called METHOD/TASK."""
+    runs: dict[_Path, RunEntry] = {}
+    """More models, by name."""
+    training: Training
+    """How models are trained."""
+    limits: Limits = {}
+    """Validation images to use, for every task that does not say otherwise."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps from one checkpoint, and one look at validation, to the next."""
+    save_dtype: Literal["float32", "float16"] = "float32"
+    """Of the weights that are written."""
+    plugins: tuple[str, ...] = ()
+    """Python modules or files that register tasks and backbones of your own."""
+    resources: Resources = Resources()
+    """Where and how wide it is executed: each worker trains one model at a time."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "FinetuneSpec":
+        if self.backbone.precision == "float16":
+            raise ValueError("backbone.precision: must be float32 or bfloat16 to train; float16 gradients underflow")
+        names = [run.name for run in runs_of(self)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"runs.{name}: this name is taken by a method and its task; use another one")
+            if within := [n for n in names if n.startswith(f"{name}/")]:
+                raise ValueError(f"runs.{name}: its folder would hold that of {within[0]}; use another name")
+        if not names:
+            raise ValueError("methods: give at least one, such as methods: {full: {}}, or name the models under runs")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRun:
+    """One model to make, every choice resolved.
+
+    Attributes:
+        name: of its folder, with slashes.
+        task: name in the spec's tasks.
+        method: name in METHODS.
+        params: of the method, all of them.
+        settings: of the training.
+    """
+
+    name: str
+    task: str
+    method: str
+    params: Mapping[str, ParamValue]
+    settings: Settings
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return {"method": self.method, "params": dict(self.params), "training": asdict(self.settings)}
+
+
+def runs_of(spec: FinetuneSpec) -> list[FinetuneRun]:
+    """Every model that the spec asks for: methods in their order, each over all tasks, then `runs`.
+
+    Raises:
+        ValueError: an unknown task, method or parameter, or a training without lr, or without steps or epochs.
+    """
+    return list(_runs(spec))
+
+
+def _runs(spec: FinetuneSpec) -> Iterator[FinetuneRun]:
+    for name, entry in spec.methods.items():
+        method, settings = entry.method or name, _settings(f"methods.{name}", spec.training, entry.training)
+        params = _params(f"methods.{name}", method, entry.params)
+        yield from (FinetuneRun(f"{name}/{task}", task, method, params, settings) for task in spec.tasks)
+    for name, run in spec.runs.items():
+        where = f"runs.{name}"
+        look_up(spec.tasks, run.task, f"{where}.task")
+        params = _params(where, run.method, run.params)
+        yield FinetuneRun(name, run.task, run.method, params, _settings(where, spec.training, run.training))
+
+
+def _params(where: str, method: str, given: Mapping[str, float]) -> dict[str, ParamValue]:
+    declared = {p.name: p for p in look_up(METHODS, method, f"{where}.method").parameters}
+    for name in given:
+        look_up(declared, name, f"{where}.params of {method}")
+    try:
+        return resolve(declared.values(), given)
+    except ValueError as error:
+        raise ValueError(f"{where}.params.{error}") from error
+
+
+def _settings(where: str, *levels: Training) -> Settings:
+    values: dict[str, Any] = {}
+    for level in levels:
+        own = level.model_dump(exclude_none=True)
+        if own.keys() & {"steps", "epochs"}:  # the narrower level's length replaces the other kind of the wider one
+            values = {k: v for k, v in values.items() if k not in ("steps", "epochs")}
+        values |= own
+    if "lr" not in values:
+        raise ValueError(f"{where}.training.lr: must be given, there or in the spec's training")
+    if not values.keys() & {"steps", "epochs"}:
+        raise ValueError(f"{where}.training.steps: must be given (or epochs), there or in the spec's training")
+    assert values.keys() <= {f.name for f in fields(Settings)}
+    return Settings(**values)
+
+
+def load_finetune_spec(path: Path) -> FinetuneSpec:
+    """Read and check a spec; relative paths in it are resolved against its folder.
+
+    Raises:
+        SpecError: as `pipeline.spec.load.load_spec`.
+    """
+    spec = checked(FinetuneSpec, read_mapping(path, FinetuneSpec), str(path))
+    return spec.model_copy(update=resolved(spec, path.parent))

@@ -1,0 +1,209 @@
+"""Fine-tune one image tower on one task: cross-entropy over its frozen zero-shot head.
+
+A step depends on the weights, the optimiser's moments and (seed, step) alone: the order of images and every random
+number follow from the latter two. So a checkpoint holds no generator's state, and a run that was killed ends with the
+bits of an undisturbed one (on the CPU with as many threads; GPUs add up in another order now and then).
+
+Shape legend: B images of a batch, C, H, W their channels, height and width, D embedding dimension.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.train.finetune.augment import AUGMENTATIONS
+from pipeline.train.finetune.batches import Batches, generator_of, seed_of
+from pipeline.train.finetune.spec import FinetuneRun
+from pipeline.train.lora import LoraTuning, check_rank
+from pipeline.train.finetune.methods import METHODS
+from pipeline.train.model_folder import State, condition, finish, load_state, optimiser_tensors, restore, save_state, write_log
+from pipeline.train.finetune.preparation import Job, identify, load_base, load_training_task, versions
+from pipeline.train.finetune.rates import rate_at
+from pipeline.train.finetune.tuning import DenseTuning, Tuning
+from tasks.base import Backbone
+from tasks.vision.classification import ImageTextBackbone, image_text
+
+#: Of the gradient's norm, as the authors have it.
+_MAX_NORM = 1.0
+#: Validation images a call: what they score is added up.
+_SHARD = 512
+
+
+class NonFiniteTraining(ValueError):
+    """Loss or gradients became NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far a run is.
+
+    Attributes:
+        step: updates done.
+        total: updates in all.
+        loss: of the last batch.
+    """
+
+    step: int
+    total: int
+    loss: float
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"loss {self.loss:.3f}"
+
+
+def finetune(job: Job, tell: Callable[[Told], None]) -> None:
+    """Train one model to its end, from its last checkpoint where it has one.
+
+    Raises:
+        NonFiniteTraining: the loss or its gradient became NaN or infinite; the last checkpoint is kept.
+        ValueError: this machine sees other checkpoints or data than the one that prepared, or nothing can be written.
+    """
+    torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    training = _Training(job)
+    training.work(tell)
+    training.finish()
+
+
+class _Training:
+    """One model in memory: tower, data, optimiser, and how far it is."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._settings = job, job.run.settings
+        model = load_base(job.spec, torch.device(job.device_type))
+        self._backbone: Backbone = model.backbone
+        self._encoder: ImageTextBackbone = image_text(model.backbone)
+        self._task = load_training_task(job.spec, job.run.task, model.backbone)
+        if identify(job.spec, job.run, model, self._task) != job.identity:
+            raise ValueError(f"{job.run.name}: other checkpoints or data here than where the run was prepared")
+        self._batches = Batches(self._task.num_samples("train"), self._settings)
+        self._tuning = _tuning(model.backbone, job.run)
+        self._optimiser = _optimiser(self._tuning, self._settings.weight_decay)
+        self._state = load_state(job.folder) if condition(job.folder, job.identity) == "started" else State()
+        if self._state.step:
+            restore(self._optimiser, self._tuning.trained, self._state)
+        self._started = time.perf_counter()
+
+    def work(self, tell: Callable[[Told], None]) -> None:
+        """Every step that is left."""
+        if not self._state.log:
+            self._log(loss=None, lr=None, grad_norm=None, val_accuracy=self._accuracy())
+        self._backbone.module.train()
+        while self._state.step < self._job.total:
+            loss = self._step()
+            tell(Told(self._state.step, self._job.total, loss))
+            if self._state.step % self._job.spec.checkpoint_every == 0 and self._state.step < self._job.total:
+                self._state.log[-1]["val_accuracy"] = self._accuracy()
+                self._save()
+
+    def _step(self) -> float:
+        """One update; returns the loss before it."""
+        step, settings = self._state.step, self._settings
+        rate = settings.lr * rate_at(step, self._job.total, settings.warm_up)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        loss = self._loss(step)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._tuning.trained.values(), _MAX_NORM)
+        if not (bool(loss.isfinite()) and bool(norm.isfinite())):
+            self._stop(rate, float(loss.detach()), float(norm))
+        self._optimiser.step()
+        self._state.step += 1
+        self._log(loss=float(loss.detach()), lr=rate, grad_norm=float(norm), val_accuracy=None)
+        return float(loss.detach())
+
+    def _loss(self, step: int) -> Tensor:
+        settings = self._settings
+        torch.manual_seed(seed_of("model", settings.seed, step))  # for modules that drop paths or units
+        images_BCHW, labels_B = self._task.batch("train", self._batches.rows(step), self._encoder.device)
+        changed = AUGMENTATIONS[settings.augment](images_BCHW, generator_of("augment", settings.seed, step))
+        with self._autocast():
+            features_BD = self._encoder.embed(changed, self._tuning.weights())
+        return F.cross_entropy(self._task.logits(features_BD), labels_B, label_smoothing=settings.label_smoothing)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._job.spec.backbone.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._job.device_type, torch.bfloat16)
+
+    def _accuracy(self) -> float:
+        """On validation, of the weights as they are."""
+        self._tuning.settle()
+        self._backbone.module.eval()
+        count = self._task.num_samples("val")
+        starts = range(0, count, _SHARD)
+        results = [self._task.evaluate(self._backbone, "val", s, min(s + _SHARD, count)) for s in starts]
+        self._backbone.module.train()
+        return sum(r.stats.total for r in results) / count
+
+    def _log(self, **values: float | None) -> None:
+        self._state.log.append({"step": self._state.step, **values})
+
+    def _save(self) -> None:
+        tensors = optimiser_tensors(self._optimiser, self._tuning.trained)
+        save_state(self._job.folder, self._job.identity, replace(self._state, seconds=self._seconds(), tensors=tensors))
+        write_log(self._job.folder, self._state)
+
+    def _seconds(self) -> float:
+        """Of this attempt and of those before it, up to their last checkpoints."""
+        return self._state.seconds + time.perf_counter() - self._started
+
+    def _stop(self, rate: float, loss: float, norm: float) -> None:
+        write_log(self._job.folder, self._state)
+        raise NonFiniteTraining(
+            f"{self._job.run.name}: the loss is {loss:g} and its gradient's norm {norm:g} at step "
+            f"{self._state.step + 1} of {self._job.total}, at a rate of {rate:.3g}: lower training.lr or raise "
+            f"training.warm_up, and give another --out or delete {self._job.folder}, whose log.parquet has the losses"
+        )
+
+    def finish(self) -> None:
+        """Write weights, log and result."""
+        job, dtype = self._job, getattr(torch, self._job.spec.save_dtype)
+        seconds = self._seconds()
+        self._save()  # killed from here on, the folder is still known for this run's, and training is not done again
+        self._tuning.write(job.folder, dtype)
+        accuracy = self._accuracy()
+        self._state.log[-1]["val_accuracy"] = accuracy
+        write_log(job.folder, self._state)
+        result = {
+            "name": job.run.name,
+            "task": job.run.task,
+            "identity": job.identity,
+            "steps": self._job.total,
+            "val_accuracy": accuracy,
+            "base_val_accuracy": self._state.log[0]["val_accuracy"],
+            "val_samples": self._task.num_samples("val"),
+            "train_samples": self._task.num_samples("train"),
+            "trained_parameters": sum(p.numel() for p in self._tuning.trained.values()),
+            "seconds": round(seconds, 2),
+            "device": job.device_type,
+            "versions": versions(),
+        }
+        finish(job.folder, result)
+
+
+def _tuning(backbone: Backbone, run: FinetuneRun) -> Tuning:
+    method = METHODS[run.method]
+    if method.low_rank:
+        rank, scale = check_rank(backbone, run.params["rank"]), run.params["scale"]
+        assert isinstance(scale, float | int)
+        return LoraTuning(backbone, rank, scale, seed_of("lora", run.settings.seed))
+    return DenseTuning(backbone, method.rates(backbone.layer_map.num_blocks, run.params))
+
+
+def _optimiser(tuning: Tuning, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with one group for each factor of the rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in tuning.trained.items():
+        groups.setdefault(tuning.factors[name], []).append(parameter)
+    by_factor = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+    return torch.optim.AdamW(by_factor, lr=0.0, weight_decay=weight_decay, fused=True)

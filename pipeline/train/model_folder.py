@@ -1,0 +1,165 @@
+"""The folder of one model: what it holds, whose it is, and the checkpoint from which training goes on."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.checkpoints.writing import write_safetensors
+from pipeline.records.tables import write
+from tasks.files.atomic import write_whole
+
+CHECKPOINT, RESULT, LOG = "checkpoint.safetensors", "train.json", "log.parquet"
+#: Left by a run that was stopped before its first checkpoint; it starts anew over them.
+_LEAVINGS = (LOG,)
+
+#: One row for each step, and one for the base (step 0).
+LOG_SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int64(), False),  # updates done
+        pa.field("loss", pa.float64()),  # of the step's batch, before the update; null at step 0
+        pa.field("lr", pa.float64()),  # the peak of the layers' rates in this step
+        pa.field("grad_norm", pa.float64()),  # before clipping
+        pa.field("val_accuracy", pa.float64()),  # after the update; null where it was not looked at
+    ]
+)
+
+
+@dataclass
+class State:
+    """What training has come to.
+
+    Attributes:
+        step: updates done.
+        seconds: of training so far, over all attempts.
+        log: rows of LOG_SCHEMA.
+        tensors: trained tensors and the optimiser's, by "weights.NAME", "exp_avg.NAME" and "exp_avg_sq.NAME".
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    log: list[dict[str, Any]] = field(default_factory=list)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def condition(
+    folder: Path, identity: Mapping[str, Any], leavings: Collection[str] = _LEAVINGS
+) -> Literal["new", "started", "finished"]:
+    """What is to be done in `folder` for the run of this identity.
+
+    Args:
+        folder: of one model; need not be there.
+        identity: what decides the model.
+        leavings: files that a run may have left there before its first checkpoint.
+
+    Raises:
+        ValueError: it holds another run, or something else.
+    """
+    here = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if RESULT in here:
+        _check(folder, json.loads((folder / RESULT).read_text())["identity"], identity)
+        return "finished"
+    if CHECKPOINT in here:
+        _check(folder, json.loads(_metadata(folder)["identity"]), identity)
+        return "started"
+    if strangers := [name for name in here if name not in leavings and not name.endswith(".partial")]:
+        raise ValueError(f"{folder}: holds something else ({', '.join(strangers[:3])}); choose another --out")
+    return "new"
+
+
+def _check(folder: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """The same run, or an error that says what differs; both sides as JSON has them."""
+    mine, its = dict(_flat(json.loads(json.dumps(identity)))), dict(_flat(found))
+    differs = [f"{key} {its.get(key)!r}, not {mine.get(key)!r}" for key in mine | its if mine.get(key) != its.get(key)]
+    if differs:
+        raise ValueError(
+            f"{folder}: holds a model that was made otherwise: {'; '.join(differs)}; choose another --out, or delete "
+            "that folder"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def save_state(folder: Path, identity: Mapping[str, Any], state: State) -> None:
+    """Write the checkpoint, all of it or nothing.
+
+    Raises:
+        ValueError: it cannot be written; the one before is as it was.
+    """
+    progress = {"step": state.step, "seconds": state.seconds, "log": state.log}
+    metadata = {"identity": json.dumps(identity), "progress": json.dumps(progress)}
+    write_safetensors(folder / CHECKPOINT, state.tensors, metadata)
+
+
+def load_state(folder: Path) -> State:
+    """Read the checkpoint: tensors and JSON, nothing that could run.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    progress = json.loads(_metadata(folder)["progress"])
+    with safe_open(folder / CHECKPOINT, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return State(progress["step"], progress["seconds"], progress["log"], tensors)
+
+
+def _metadata(folder: Path) -> Mapping[str, str]:
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}); delete the folder to start this model anew") from error
+    if not {"identity", "progress"} <= metadata.keys():
+        raise ValueError(f"{path}: is no checkpoint of a fine-tuning; choose another --out")
+    return metadata
+
+
+def write_log(folder: Path, state: State) -> None:
+    """Write the rows so far as Parquet."""
+    write(folder / LOG, state.log, LOG_SCHEMA)
+
+
+def finish(folder: Path, result: Mapping[str, Any]) -> None:
+    """Mark the model as finished: the last file that is written, after which the checkpoint is not needed."""
+    write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Trained tensors with AdamW's two moments of each, on the CPU, by the names of `State.tensors`."""
+    tensors = {f"weights.{name}": p.detach().cpu() for name, p in trained.items()}
+    for name, parameter in trained.items():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if parameter in optimiser.state:
+                tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment].cpu()
+    return tensors
+
+
+@torch.no_grad()
+def restore_weights(trained: Mapping[str, Tensor], state: State) -> None:
+    """Put trained tensors back."""
+    for name, parameter in trained.items():
+        parameter.copy_(state.tensors[f"weights.{name}"])
+
+
+def restore(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor], state: State) -> None:
+    """Put trained tensors and AdamW's moments back, as if every step had been done here."""
+    restore_weights(trained, state)
+    for name, parameter in trained.items():
+        if f"exp_avg.{name}" in state.tensors:
+            moments = {m: state.tensors[f"{m}.{name}"].to(parameter.device) for m in ("exp_avg", "exp_avg_sq")}
+            done = torch.tensor(float(state.step), device=parameter.device)
+            optimiser.state[parameter] = {"step": done, **moments}

@@ -1,0 +1,89 @@
+"""Which prompts are learned from, in what order; all of it follows from the seed and the number of the step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from pipeline.spec.generation import Prompts
+from pipeline.train.finetune.batches import generator_of
+from pipeline.train.ppo.spec import MEASURED, PpoSpec
+from tasks.language.base import Prompt, PromptRequest
+from tasks.language.prompts import load_prompts
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prompts of a spec, in the tokens of its model.
+
+    Attributes:
+        train: to learn from.
+        val: to measure on.
+        train_fingerprint: of the first.
+        fingerprint: of both.
+    """
+
+    train: Sequence[Prompt]
+    val: Sequence[Prompt]
+    train_fingerprint: str
+    fingerprint: str
+
+
+def load_data(spec: PpoSpec, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Data:
+    """Read the prompts.
+
+    Raises:
+        ValueError: as `tasks.language.prompts.load_prompts`, or prompts without the references that the spec needs.
+    """
+    request = _request(spec.prompts)
+    room = context(tokenizer, config) - spec.max_new_tokens
+    train, val = (load_prompts(request, tokenizer, room, (split,)) for split in ("train", "val"))
+    _check_references(spec, {"train": train.splits["train"], "val": val.splits["val"]})
+    both = f"{train.fingerprint} {val.fingerprint}"
+    return Data(train.splits["train"], val.splits["val"], train.fingerprint, both)
+
+
+def context(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The longest text that a model takes, in tokens."""
+    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+
+
+def _check_references(spec: PpoSpec, splits: Mapping[str, Sequence[Prompt]]) -> None:
+    for split, prompts in splits.items():
+        asked = _asks_for_references(spec, split)
+        bare = sum(not p.reference for p in prompts)
+        if bare and asked:
+            raise ValueError(
+                f"prompts.source: {spec.prompts.source}: {bare} of {len(prompts)} rows of {split} have no reference, "
+                f"which {asked} needs; leave them out or add references"
+            )
+
+
+def _asks_for_references(spec: PpoSpec, split: str) -> str:
+    """What cannot do without the references of a split; "" where nothing needs them."""
+    if spec.reward_centring == "reference":
+        return "reward_centring: reference"
+    return "sft" if spec.sft and split == "train" else ""
+
+
+def _request(prompts: Prompts) -> PromptRequest:
+    limits: dict[str, int] = {"val": MEASURED, **prompts.limits}  # type: ignore[dict-item]
+    return PromptRequest(prompts.source, prompts.template, prompts.max_source_tokens, limits)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Its tokens, with those that the tokenizer adds in front."""
+    ids: list[int] = tokenizer(prompt.text)["input_ids"]
+    return ids
+
+
+def rows(count: int, first: int, last: int, *seed: object) -> list[int]:
+    """Indices of the examples number `first` to `last` - 1, in passes over `count`, each in an order of its own."""
+    passes = {p: _order(count, p, seed) for p in range(first // count, (last - 1) // count + 1)}
+    return [passes[at // count][at % count] for at in range(first, last)]
+
+
+def _order(count: int, number: int, seed: object) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator_of("prompts", seed, number)).tolist()
+    return order

@@ -1,0 +1,103 @@
+"""What is checked before anything is trained, and the jobs of each stage: the SFT model, measurements, policies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from pipeline.loading.model import Report
+from pipeline.train.ppo.data import Data, load_data
+from pipeline.train.ppo.jobs import Job
+from pipeline.train.ppo.sft_scores import load_entry
+from pipeline.train.ppo.models import check_targets, model_fingerprint
+from pipeline.train.ppo.quiet import quiet
+from pipeline.train.ppo.sampling import score
+from pipeline.train.ppo.spec import PolicyRun, PpoSpec, runs_of
+from tasks.language.models import load_tokenizer, model_folder
+
+#: Completions that a reward is tried on.
+_TRIED = 4
+
+
+class Stages:
+    """Everything that was read once, from which the jobs of each stage are made."""
+
+    def __init__(self, spec: PpoSpec, out: Path, device_type: str, report: Report) -> None:
+        """Check base, prompts and rewards.
+
+        Raises:
+            ValueError: whatever is wrong with them; the field or file is named.
+        """
+        self._spec, self._out, self._device_type = spec, out, device_type
+        report("reading prompts", 0, 1)
+        folder = model_folder(spec.base)
+        with quiet():
+            config = AutoConfig.from_pretrained(folder)
+            for field, lora in (("sft.lora", spec.sft and spec.sft.lora), ("lora", spec.lora)):
+                if lora:
+                    check_targets(config, field, lora)
+            self._data: Data = load_data(spec, load_tokenizer(spec.base), config)
+            self._rewards: dict[str, str] = {}
+            for done, name in enumerate(spec.rewards):
+                report(f"trying reward {name}", done, len(spec.rewards))
+                self._rewards[name] = self._tried(name)
+
+    def _tried(self, name: str) -> str:
+        """The fingerprint of a reward that was seen to give a finite number for each completion."""
+        reward = load_entry(name, self._spec.rewards[name], "cpu")
+        prompts = self._data.val[:_TRIED]
+        score(f"rewards.{name}", reward, prompts, [p.reference or p.source for p in prompts])
+        return reward.fingerprint
+
+    @property
+    def sft(self) -> Path:
+        """The folder of the SFT model."""
+        return self._out / "sft" if self._spec.sft else model_folder(self._spec.base)
+
+    def first(self) -> list[Job]:
+        """The SFT model; none where the base is one."""
+        sft = self._spec.sft
+        if sft is None:
+            return []
+        identity = {
+            "base": model_fingerprint(self._spec.base),
+            "prompts": self._data.train_fingerprint,
+            "precision": self._spec.precision,
+            "sft": sft.model_dump(mode="json"),
+        }
+        return [self._job("sft", identity, sft.steps)]
+
+    def measurements(self) -> list[Job]:
+        """One for each reward that a policy learns; the SFT model must be there."""
+        sft, names = model_fingerprint(str(self.sft)), dict.fromkeys(run.reward for run in runs_of(self._spec))
+        return [self._job(f"measured/{name}", self._common(sft, name), 1) for name in names]
+
+    def policies(self) -> list[Job]:
+        """One for each policy; the SFT model must be there."""
+        sft, spec = model_fingerprint(str(self.sft)), self._spec
+        shared = {
+            "precision": spec.precision,
+            "reward_centring": spec.reward_centring,
+            "lora": spec.lora.model_dump(mode="json"),
+            "kl": spec.kl.model_dump(mode="json"),
+            "checkpoint_every": spec.checkpoint_every,
+        }
+        return [
+            self._job(
+                f"policies/{r.name}", {**self._common(sft, r.reward), **shared, **r.to_json()}, r.settings.updates, r
+            )
+            for r in runs_of(spec)
+        ]
+
+    def _common(self, sft: str, reward: str) -> dict[str, Any]:
+        return {
+            "sft": sft,
+            "prompts": self._data.fingerprint,
+            "reward_fingerprint": self._rewards[reward],
+            "max_new_tokens": self._spec.max_new_tokens,
+        }
+
+    def _job(self, name: str, identity: dict[str, Any], total: int, run: PolicyRun | None = None) -> Job:
+        whole = json.loads(json.dumps(identity))
+        return Job(name, self._spec, self._out / name, self.sft, whole, total, self._device_type, run)

@@ -1,0 +1,61 @@
+"""Completions of the val prompts, and the rewards that they get."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.records.tables import write
+from pipeline.train.ppo.jobs import COMPLETIONS_FILE
+from tasks.language.base import Decoding, Prompt, Reward, Sample
+from tasks.language.generation import TransformersEngine
+from tasks.language.rewards.loading import checked
+
+#: Of completions.parquet, in the order of val.
+COMPLETIONS = pa.schema(
+    [
+        pa.field("prompt", pa.string(), False),
+        pa.field("reference", pa.string(), False),
+        pa.field("completion", pa.string(), False),
+        pa.field("reward", pa.float64(), False),  # raw
+    ]
+)
+#: How models are measured, and what people are told of it.
+TEMPERATURE, SAMPLED = 1.0, "sampled at temperature 1"
+
+
+def complete(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int
+) -> list[str]:
+    """One sampled completion a prompt, of the same noise for every model."""
+    engine = TransformersEngine(model, tokenizer, model.device)
+    return engine.complete(prompts, [0] * len(prompts), Decoding(max_new_tokens, TEMPERATURE))
+
+
+def score(name: str, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+    """The raw reward of each completion.
+
+    Raises:
+        ValueError: as `tasks.language.rewards.loading.checked`.
+    """
+    samples = [Sample(p, c) for p, c in zip(prompts, completions, strict=True)]
+    return [float(s) for s in checked(name, reward, samples)]
+
+
+def write_completions(
+    folder: Path, prompts: Sequence[Prompt], completions: Sequence[str], scores: Sequence[float]
+) -> None:
+    """Write completions.parquet."""
+    rows = [
+        {"prompt": p.text, "reference": p.reference, "completion": c, "reward": s}
+        for p, c, s in zip(prompts, completions, scores, strict=True)
+    ]
+    write(folder / COMPLETIONS_FILE, rows, COMPLETIONS)
+
+
+def summary(scores: Sequence[float]) -> dict[str, float]:
+    """Mean and deviation, as train.json has them."""
+    return {"reward_mean": statistics.fmean(scores), "reward_std": statistics.stdev(scores)}

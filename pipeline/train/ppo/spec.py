@@ -1,0 +1,234 @@
+"""The spec of `lines ppo`: an SFT model and policies that each learn one reward."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.parameters import look_up
+from pipeline.spec.generation import Prompts, RewardSpec
+from pipeline.spec.load import checked, fixed, fixed_prompts, fixed_reward, read_mapping
+from pipeline.spec.resources import Resources
+from pipeline.spec.values import Model
+
+_NAME = r"^[\w][\w.+-]*$"
+_Name = Annotated[str, Field(pattern=_NAME)]
+Algorithm = Literal["ppo", "rloo", "grpo"]
+#: Prompts of val on which models are measured, where `prompts.limits` does not say.
+MEASURED = 64
+
+
+class Lora(Model):
+    """Low-rank factors beside linear layers, as peft has them."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: float = Field(32, gt=0)
+    """The factors' product counts alpha / r times."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of the factors' inputs, in SFT; while policies learn, trl switches all dropout off."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Modules that get factors, by the ends of their names; all-linear: every linear layer but the output's."""
+
+
+class Sft(Model):
+    """How the base is taught to complete prompts as their references do."""
+
+    steps: int = Field(ge=1)
+    """Updates of the weights."""
+    batch_size: int = Field(8, ge=1)
+    """Pairs of prompt and reference an update."""
+    lr: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    warm_up: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly, before it falls linearly to 0."""
+    lora: Lora | None = Lora()
+    """Factors that are trained and then merged; null trains every weight."""
+    seed: int = Field(0, ge=0)
+    """Of the order of pairs, dropout and the first factors of LoRA."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
+
+
+class Training(Model):
+    """How policies are trained; given for all or for one policy, which wins."""
+
+    updates: int | None = Field(None, ge=1)
+    """Batches of completions that are made, scored and learned from; needed."""
+    lr: float | None = Field(None, gt=0)
+    """Learning rate of AdamW, constant; needed."""
+    batch_size: int | None = Field(None, ge=2)
+    """Completions an update; 16 where left out."""
+    mini_batches: int | None = Field(None, ge=1)
+    """Parts of a batch; each is a step of the optimiser; 2 where left out."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over a batch; 2 where left out."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Completions that go through the model at once while it learns, to save memory; a mini-batch where left out."""
+    temperature: float | None = Field(None, gt=0)
+    """Of sampling; 1 where left out."""
+    lam: float | None = Field(None, ge=0, le=1)
+    """Lambda of generalised advantage estimation, of ppo; 1 where left out."""
+    samples_per_prompt: int | None = Field(None, ge=2)
+    """Completions of the same prompt that are compared, of rloo and grpo; 4 where left out."""
+    missing_eos_penalty: float | None = Field(None, ge=0)
+    """Taken off the centred reward of a completion that does not end by itself; 1 where left out."""
+    critic: Literal["small", "policy"] | None = None
+    """Of ppo. small: a Llama of 2 blocks and width 128 of its own; policy: the SFT model with factors as in `lora`."""
+    seed: int | None = Field(None, ge=0)
+    """Of the order of prompts, sampling, and the first weights of factors and critic; 0 where left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one policy is trained, every field decided: see `Training`."""
+
+    updates: int
+    lr: float
+    batch_size: int = 16
+    mini_batches: int = 2
+    epochs: int = 2
+    micro_batch_size: int | None = None
+    temperature: float = 1.0
+    lam: float = 1.0
+    samples_per_prompt: int = 4
+    missing_eos_penalty: float = 1.0
+    critic: str = "small"
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, an update."""
+        return self.epochs * self.mini_batches
+
+
+class PolicyEntry(Model):
+    """One policy to make."""
+
+    reward: str
+    """Which of `rewards` it learns."""
+    algorithm: Algorithm | None = None
+    """The spec's where left out."""
+    training: Training = Training()
+    """What differs from the spec's `training`."""
+
+
+class Kl(Model):
+    """How far policies may go from the SFT model, in nats a completion."""
+
+    coef: float = Field(0.05, gt=0)
+    """What a nat costs, in the centred reward; where there is a target, what it costs at first."""
+    target: float | None = Field(None, gt=0)
+    """The coefficient follows the KL so that it stays near this value (Ziegler et al. 2019, section 2.2)."""
+    stop: float | None = Field(None, gt=0)
+    """Training ends after the first update whose KL is above this."""
+
+
+class PpoSpec(Model):
+    """An SFT model from one base, and from it one policy for each reward."""
+
+    name: _Name
+    """Names the folder: runs/NAME."""
+    base: str
+    """The language model: a folder, hf:OWNER/REPO or embedded/NAME."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the model's weights; factors, critic and what the optimiser keeps are in float32."""
+    prompts: Prompts
+    """What is completed: train to learn from, val (64 where limits do not say) to measure the models on."""
+    max_new_tokens: int = Field(ge=1)
+    """The longest completion, in tokens."""
+    sft: Sft | None
+    """How the SFT model is made; null where the base is one already."""
+    rewards: dict[_Name, RewardSpec] = Field(min_length=1)
+    """Rewards by name."""
+    policies: dict[_Name, PolicyEntry] = {}
+    """Policies by name; one for each reward, of its name, where left out."""
+    algorithm: Algorithm = "ppo"
+    """ppo: with a critic; rloo, grpo: several completions of a prompt against each other."""
+    lora: Lora = Lora()
+    """Factors that policies learn; everything else of them is the SFT model."""
+    training: Training = Training()
+    """How policies are trained."""
+    reward_centring: Literal["sft", "reference", "none"] = "sft"
+    """sft: a reward less the mean of the SFT model's, over its deviation; reference: less the reference's too; none."""
+    kl: Kl = Kl()
+    """What holds policies near the SFT model."""
+    checkpoint_every: int = Field(5, ge=1)
+    """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
+    resources: Resources = Resources()
+    """Where and how wide it is executed: each worker trains one model at a time."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "PpoSpec":
+        runs_of(self)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRun:
+    """One policy to make, every choice resolved.
+
+    Attributes:
+        name: of its folder.
+        reward: name in the spec's rewards.
+        algorithm: ppo, rloo or grpo.
+        settings: of the training.
+    """
+
+    name: str
+    reward: str
+    algorithm: Algorithm
+    settings: Settings
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return {"reward": self.reward, "algorithm": self.algorithm, "training": asdict(self.settings)}
+
+
+def runs_of(spec: PpoSpec) -> list[PolicyRun]:
+    """Every policy that the spec asks for.
+
+    Raises:
+        ValueError: an unknown reward, a training without lr or updates, or parts that do not divide a batch.
+    """
+    entries = spec.policies or {name: PolicyEntry(reward=name) for name in spec.rewards}
+    return [_run(spec, name, entry) for name, entry in entries.items()]
+
+
+def _run(spec: PpoSpec, name: str, entry: PolicyEntry) -> PolicyRun:
+    where = f"policies.{name}"
+    look_up(spec.rewards, entry.reward, f"{where}.reward")
+    algorithm = entry.algorithm or spec.algorithm
+    values = {**spec.training.model_dump(exclude_none=True), **entry.training.model_dump(exclude_none=True)}
+    for needed in ("updates", "lr"):
+        if needed not in values:
+            raise ValueError(f"{where}.training.{needed}: must be given, there or in the spec's training")
+    settings = Settings(**values)
+    _check_parts(f"{where}.training", algorithm, settings)
+    return PolicyRun(name, entry.reward, algorithm, settings)
+
+
+def _check_parts(where: str, algorithm: str, settings: Settings) -> None:
+    size, parts = settings.batch_size, {"mini_batches": settings.mini_batches}
+    if algorithm != "ppo":
+        parts["samples_per_prompt"] = settings.samples_per_prompt
+    for part, count in parts.items():
+        if size % count:
+            raise ValueError(f"{where}.batch_size: must be a multiple of {part}, {count}, got {size}")
+    mini, micro = size // settings.mini_batches, settings.micro_batch_size
+    if micro is not None and mini % micro:
+        raise ValueError(f"{where}.micro_batch_size: must divide a mini-batch, {mini} completions, got {micro}")
+
+
+def load_ppo_spec(path: Path) -> PpoSpec:
+    """Read and check a spec; relative paths in it are resolved against its folder.
+
+    Raises:
+        SpecError: as `pipeline.spec.load.load_spec`.
+    """
+    spec = checked(PpoSpec, read_mapping(path, PpoSpec), str(path))
+    folder = path.parent
+    rewards = {name: fixed_reward(entry, folder) for name, entry in spec.rewards.items()}
+    changes = {"base": fixed(spec.base, folder), "prompts": fixed_prompts(spec.prompts, folder), "rewards": rewards}
+    return spec.model_copy(update=changes)

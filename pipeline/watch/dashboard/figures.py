@@ -1,0 +1,37 @@
+"""The report's figures and hypervolumes of a run in progress."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.report.exhibits import exhibits
+from pipeline.report.figures.figure import Figure
+from pipeline.report.data.estimates import Measure
+from pipeline.report.figures.searched import searched
+from pipeline.report.soups import is_soup, soup_page
+from pipeline.report.figures.sweeps import sweeps
+from pipeline.report.figures.tradeoff import tradeoff
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What can be drawn by now.
+
+    Attributes:
+        figures: in their order on the page.
+        colours: arm -> its colour in all of them.
+    """
+
+    figures: Sequence[Figure] = ()
+    colours: dict[str, str] = field(default_factory=dict)
+
+
+def draw(tables: Path) -> Drawn:
+    """Draw from a folder of tables."""
+    measure = Measure.read(tables)
+    own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Figure) and exhibit.panels]
+    if is_soup(measure.run):
+        found = list(soup_page(measure).fronts)
+    else:
+        found = [*tradeoff(measure), *sweeps(measure), *searched(measure)]
+    return Drawn([*found, *own], {arm.name: arm.colour for arm in measure.arms})

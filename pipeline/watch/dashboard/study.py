@@ -1,0 +1,144 @@
+"""Optuna's studies, made from a run's journal again for those who look at them: one for each search of an arm."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from pipeline.plan.groups import Group
+from pipeline.run.selection import Candidate
+from pipeline.watch.dashboard.server import ADDRESS, is_own_host
+from pipeline.watch.follow.survey import Open, Survey, label
+
+MISSING = "Optuna Dashboard is not installed: pip install 'lines-sweep[dashboard]'"
+_Entry = Candidate | Open
+
+
+class Studies:
+    """The studies of one run in memory, brought up to date by each survey of it."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.storage: BaseStorage = InMemoryStorage()
+        self._known: dict[str, tuple[Study, list[dict[str, Any]]]] = {}
+
+    def __call__(self, survey: Survey) -> None:
+        """Add what is new."""
+        entries: dict[str, list[_Entry]] = {}
+        every: list[_Entry] = [c for found in survey.judged.values() for c in found]
+        for entry in [*every, *survey.open]:
+            if entry.group.space.dims:
+                entries.setdefault(label(entry.group), []).append(entry)
+        for name, found in entries.items():
+            self._update(name, sorted(found, key=lambda entry: entry.proposal.number))
+
+    def _update(self, name: str, entries: list[_Entry]) -> None:
+        points: list[dict[str, Any]] = [dict(entry.proposal.point) for entry in entries]
+        study, known = self._known.get(name) or (None, [])
+        if study is not None and (points[: len(known)] != known or _overtaken(study, entries)):
+            # The search went another way after a loss, or what had failed was mended.
+            optuna.delete_study(study_name=name, storage=self.storage)
+            study, known = None, []
+        if study is None:
+            study = _new_study(name, entries[0].group, self.storage)
+        for entry in entries[len(known) :]:
+            study.add_trial(_trial(entry))
+        self._known[name] = study, points
+        trials = study.get_trials(deepcopy=False)
+        for entry, trial in zip(entries, trials, strict=True):
+            if isinstance(entry, Candidate) and not trial.state.is_finished():
+                self._tell(study, trial._trial_id, entry)
+
+    def _tell(self, study: Study, trial_id: int, candidate: Candidate) -> None:
+        self.storage.set_trial_user_attr(trial_id, "recipe", candidate.recipe_id)
+        if candidate.failure:
+            self.storage.set_trial_user_attr(trial_id, "failure", candidate.failure)
+        self.storage.set_trial_state_values(trial_id, _state(candidate), candidate.values)
+
+
+def _state(entry: _Entry) -> TrialState:
+    if isinstance(entry, Open):
+        return TrialState.RUNNING
+    return TrialState.FAIL if entry.values is None else TrialState.COMPLETE
+
+
+def _overtaken(study: Study, entries: list[_Entry]) -> bool:
+    """Whether a trial that has ended did not end so: what has ended cannot be changed."""
+    trials = study.get_trials(deepcopy=False)
+    return any(t.state.is_finished() and t.state != _state(e) for e, t in zip(entries, trials, strict=False))
+
+
+def _new_study(name: str, group: Group, storage: BaseStorage) -> Study:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        directions = [StudyDirection.MAXIMIZE] * len(group.objectives)
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(group.objectives))
+    finally:
+        optuna.logging.set_verbosity(level)
+    study.set_user_attr("sampler", group.search.sampler)
+    return study
+
+
+def _trial(entry: _Entry) -> optuna.trial.FrozenTrial:
+    point, space = dict(entry.proposal.point), entry.group.space.optuna()
+    return create_trial(state=TrialState.RUNNING, params=point, distributions=space)
+
+
+def study_server(studies: Studies, port: int) -> Any:
+    """Optuna Dashboard on the studies, to look at: it answers GET alone.
+
+    Raises:
+        ImportError: it is not installed.
+        OSError: the port cannot be had.
+    """
+    import optuna_dashboard
+
+    app = optuna_dashboard.wsgi(studies.storage)
+    return make_server(ADDRESS, port, guarded(app), _StudyServer, _Quiet)
+
+
+Start = Callable[..., Any]
+Wsgi = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+
+def guarded(app: Wsgi) -> Wsgi:
+    """An application that answers this machine's own browser alone, and changes nothing."""
+
+    def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        if not is_own_host(environ.get("HTTP_HOST")):
+            start("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"this dashboard answers to 127.0.0.1 and localhost alone\n"]
+        if environ["REQUEST_METHOD"] != "GET":
+            start("405 Method Not Allowed", [("Content-Type", "text/plain")])
+            return [b"these studies follow a run and cannot be changed\n"]
+        return app(environ, start)
+
+    return answer
+
+
+class _StudyServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    allow_reuse_address = False
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def serve(server: Any) -> threading.Thread:
+    """Serve in a thread until the server is shut down."""
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,1 @@
+"""Follow the journal of a run in progress."""

@@ -1,0 +1,1 @@
+"""Copies of results in MLflow and Weights & Biases."""

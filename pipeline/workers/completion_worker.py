@@ -1,0 +1,124 @@
+"""The worker of a run of rewards: base and policies on one device; a recipe and a shard in, completions out."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from pipeline.loading.model import Model, identify, load_experts, load_model
+from pipeline.merging.resident_low_rank import AdaptedModel, Candidates
+from pipeline.merging.edited_parameters import Edited, merge_methods
+from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.resident import Applied, ResidentModel
+from pipeline.messages import Completions, EvalRequest, WorkerInfo
+from pipeline.recipe import Recipe
+from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
+from pipeline.spec.run import RunSpec
+from pipeline.workers.worker import Fetch, Held, Materialises, describe_device
+from tasks.language.base import Engine
+from tasks.language.generation import TransformersEngine
+from tasks.language.models import model_folder
+from tasks.language.vllm_engine import VllmEngine, write_adapter
+
+
+class PolicyWorker:
+    """A plain class, as `pipeline.workers.worker.Worker` is; its answers are completions, which others score."""
+
+    def __init__(
+        self, spec: RunSpec, name: str = "local", device_type: str = "cpu", here: RunSpec | None = None
+    ) -> None:
+        """Load everything once.
+
+        Args:
+            spec: the run.
+            name: unique within the pool.
+            device_type: "cuda", the first GPU that this process may use, or "cpu".
+            here: the same with the places of its files on this machine, where they are others.
+
+        Raises:
+            ValueError: a checkpoint, the prompts or a reward are not what the spec says.
+        """
+        torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
+        self.name, self.device = name, torch.device(device_type)
+        here = here or spec
+        model = load_model(here, torch.device("cpu") if on_vllm(spec) else self.device)
+        backbone = as_policy(model.backbone)
+        prompts = prompts_of(here, backbone)
+        fingerprints, deltas, edited = {}, {}, Edited(backbone, merge_methods(spec))
+        for expert in load_experts(here, model):
+            fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
+            edited.add(expert.delta)
+        tasks = reward_tasks(here, prompts)
+        self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
+        self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
+        self.policy, self._engine = _engine(here, model, deltas, edited)
+        self._held = Held(self.policy)
+
+    def info(self) -> WorkerInfo:
+        """What it has loaded."""
+        return self._identity.worker(self.name, describe_device(self.device))
+
+    def evaluate(self, request: EvalRequest) -> Completions:
+        """Set the scales or weights unless they are there already, and complete one shard's prompts.
+
+        Raises:
+            ValueError: the recipe cannot be built, or gives NaN or infinite factors or logits.
+        """
+        started = time.perf_counter()
+        alpha = self._held.hold(request.recipe).alpha
+        held = time.perf_counter()
+        prompts, draws = drawn(self._prompts[request.split], self._samples, request)
+        texts = self._engine.complete(prompts, draws, self._decoding)
+        seconds = (held - started, time.perf_counter() - held)
+        return Completions(request, tuple(texts), alpha, seconds, self.name)
+
+
+def _engine(
+    spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
+) -> tuple[Materialises, Engine]:
+    """What sets candidates, and what completes prompts with them."""
+    backbone = as_policy(model.backbone)
+    module, device = backbone.module, backbone.device
+    low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
+    if on_vllm(spec):
+        if not edited.apart:
+            raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums of shares")
+        policy = VllmPolicy(spec.backbone.model, Candidates(module, backbone.layer_map, low, device), spec.seed)
+        return policy, policy.engine
+    engine = TransformersEngine(module, backbone.tokenizer, device)
+    if edited.apart:
+        return AdaptedModel(module, Candidates(module, backbone.layer_map, low, device), backbone.dtype), engine
+    resident = ResidentModel(module, backbone.layer_map, model.base.tensors, deltas, device, backbone.dtype)
+    resident.sizes = edited.sizes
+    return resident, engine
+
+
+class VllmPolicy:
+    """Hands each candidate to vLLM as one adapter: the factors of all policies side by side, with their scales."""
+
+    def __init__(self, model: str, candidates: Candidates, seed: int) -> None:
+        """Load the base of `model` into vLLM, with room for all policies' ranks together."""
+        self._model, self._candidates = model, candidates
+        ranks = (sum(d.factors[n].b.shape[1] for d in candidates.deltas if n in d.factors) for n in candidates.names)
+        self.engine = VllmEngine(model_folder(model), max(ranks), seed)
+        self._folder = TemporaryDirectory(prefix="lines-candidate-")
+
+    def materialise(self, recipe: Recipe) -> Applied:
+        """Write the candidate's adapter, and have vLLM use it.
+
+        Raises:
+            ValueError: see `Candidates.factors`.
+        """
+        alpha, factors = self._candidates.factors(recipe)
+        pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
+        folder = write_adapter(Path(self._folder.name), pairs, self._model) if pairs else None
+        self.engine.use(folder)
+        return Applied(alpha, recipe.id("vllm"))
+
+
+def make_policy_worker(name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> PolicyWorker:
+    """What a Ray actor calls to make its worker."""
+    return PolicyWorker(spec, name, device_type, fetch and fetch(spec))

@@ -1,0 +1,1 @@
+"""Files: cache, object stores, fetched models, atomic writes, checksums."""

@@ -1,5 +1,0 @@
-"""Every format of files by its name in tasks/vision/sets.yaml."""
-
-from tasks.sources import arrays, files, objectnet, webdataset
-
-FORMATS = {**arrays.FORMATS, **files.FORMATS, "objectnet": objectnet.FORMAT, "webdataset": webdataset.FORMAT}

@@ -1,0 +1,262 @@
+"""Zero-shot classification: frozen text heads over image features, scored by top-1 accuracy.
+
+Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an image's channels, height and width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tasks import embedded
+from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
+from tasks.files.cache import digest
+from tasks.vision.decoded import ImageSet, Progress, prepare, prepare_train
+from tasks.vision.folders import FolderSource
+from tasks.vision.heads import Head, check_templates
+from tasks.vision.images import GroupedSource, ImageSource
+from tasks.vision.packs import PackSource
+from tasks.vision.preprocess import Preprocess
+from tasks.registry import TASKS, check_options, near
+from tasks.stats import Stats
+from tasks.vision.published.catalogue import vision_set
+from tasks.vision.published.files import VISION_OPTIONS, vision_options
+from tasks.vision.published.sets import VisionSource
+
+#: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower, whose activations then
+#: stay in the cache of a core.
+_CPU_BATCH, _ACCELERATOR_BATCH = 128, 256
+_COMMON_OPTIONS = ("batch_size", "templates")
+_FOLDER_OPTIONS = ("class_names", "val_fraction")
+
+
+@runtime_checkable
+class ImageTextBackbone(Protocol):
+    """What classification needs of a backbone, beyond `Backbone`."""
+
+    preprocess: Preprocess
+    device: torch.device
+
+    def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
+        """What turns features into the logits of a task's classes."""
+        ...
+
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Float32 features (B, D) of uint8 images: of image-text models, L2-normalised."""
+        ...
+
+    def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """As `encode`, with gradients; under `parameters` (by the module's names) instead of its own where given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a task is read.
+
+    Attributes:
+        limits: samples of a split to use, None for all.
+        batch_size: images a forward pass.
+        groups: where a class is several rows of the head (its logit is their largest), the rows of each class.
+    """
+
+    limits: Mapping[str, int | None]
+    batch_size: int
+    groups: Sequence[Sequence[int]] = ()
+
+
+class ZeroShotClassification:
+    """Images and a head; each split goes to the device when it is first scored, and stays there."""
+
+    metric = "accuracy"
+
+    def __init__(
+        self, name: str, splits: Mapping[str, ImageSet], head: Head, class_names: Sequence[str], how: Evaluation
+    ) -> None:
+        """Hold the splits ("val", "test") as they are mapped, with the head on the CPU."""
+        self.name = name
+        self.class_names = tuple(class_names)
+        self._splits = dict(splits)
+        self._head_KD = head.weights_KD
+        self._how = how
+        self._groups_KM = _padded(how.groups)
+        data = [f"{split}:{images.fingerprint}" for split, images in sorted(splits.items())]
+        self.fingerprint = digest([self.metric, head.key, *self.class_names, *data, *map(str, how.groups)])[:16]
+
+    def num_samples(self, split: str) -> int:
+        """Samples of `split` to score: at most its limit; 0 where the task has no such split."""
+        available = len(self._splits[split]) if split in self._splits else 0
+        limit = self._how.limits.get(split)
+        return available if limit is None else min(limit, available)
+
+    def keys(self, split: str) -> tuple[str, ...]:
+        """Content hash of each sample's image, in the order of outcomes."""
+        return self._splits[split].keys[: self.num_samples(split)]
+
+    def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
+        """Score samples start to stop - 1: one bool a sample, whether the largest logit is the label's.
+
+        Raises:
+            NonFiniteOutput: a logit is NaN or infinite.
+            ValueError: the range is not within the split, or the backbone encodes no images.
+        """
+        if not 0 <= start < stop <= self.num_samples(split):
+            raise ValueError(
+                f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
+            )
+        encoder = image_text(backbone)
+        images = self._resident(split, encoder.device)
+        right_B, finite = self._score(encoder, images, range(start, stop, self._how.batch_size), stop)
+        if not finite:
+            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: non-finite logits (NaN or infinity)")
+        outcomes = right_B.cpu().numpy()
+        total = float(outcomes.sum())
+        return ShardResult(Stats(len(outcomes), total, total), outcomes)
+
+    def batch(self, split: str, rows_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Any images of a split, for training: uint8 (B, C, H, W) and labels (B,), on `device`.
+
+        Args:
+            split: "train" where the task was loaded with it, "val" or "test".
+            rows_B: int64 on the CPU, each at least 0 and less than `num_samples(split)`.
+            device: where the batch is wanted.
+        """
+        images = self._splits[split]
+        size = images.chunk_size
+        pixels = torch.stack([images.chunks[row // size][row % size] for row in rows_B.tolist()])
+        return pixels.to(device), images.labels_N[rows_B.to(images.labels_N.device)].to(device)
+
+    def logits(self, features_BD: Tensor) -> Tensor:
+        """Logits (B, K) of L2-normalised features: the frozen head, on the features' device."""
+        logits = features_BD @ self._head_KD.to(features_BD.device).T
+        if self._groups_KM is None:
+            return logits
+        return logits[:, self._groups_KM.to(features_BD.device)].amax(dim=-1)
+
+    def _resident(self, split: str, device: torch.device) -> ImageSet:
+        if self._splits[split].labels_N.device != device:
+            self._splits[split] = self._splits[split].to(device, self.num_samples(split))
+            self._head_KD = self._head_KD.to(device)
+        return self._splits[split]
+
+    @torch.inference_mode()
+    def _score(self, encoder: ImageTextBackbone, images: ImageSet, starts: range, stop: int) -> tuple[Tensor, bool]:
+        """Outcomes (B,) as bool on the device, and whether all logits were finite; waits for the device once."""
+        right, finite = [], []
+        for start in starts:
+            end = min(start + starts.step, stop)
+            logits_BK = self.logits(encoder.encode(images.slice(start, end)))
+            right.append(logits_BK.argmax(dim=1) == images.labels_N[start:end])
+            finite.append(torch.isfinite(logits_BK).all())
+        return torch.cat(right), bool(torch.stack(finite).all())
+
+
+def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:
+    """Rows of the head a class, each class filled up with its first one, which leaves the largest logit as it is."""
+    if not groups:
+        return None
+    width = max(map(len, groups))
+    return torch.tensor([[*rows, *[rows[0]] * (width - len(rows))] for rows in groups])
+
+
+def zero_shot(
+    request: TaskRequest, backbone: Backbone, source: ImageSource, progress: Progress | None = None
+) -> ZeroShotClassification:
+    """Make the task of any image source: decode and encode what the cache lacks, then map it into memory.
+
+    Raises:
+        ValueError: a bad limit, batch size or template, or whatever preparing the images raises.
+    """
+    encoder = image_text(backbone)
+    options = request.options
+    if len(source.class_names) < 2:
+        raise ValueError(
+            f"tasks.{request.name}: {source.name}: has one class only ({', '.join(source.class_names)}), and so every "
+            "answer would be right; of a folder of images, name the one whose subfolders are the classes"
+        )
+    default = _CPU_BATCH if encoder.device.type == "cpu" else _ACCELERATOR_BATCH
+    batch_size = _positive(f"tasks.{request.name}.options.batch_size", options.get("batch_size", default))
+    groups = source.class_groups if isinstance(source, GroupedSource) else ()
+    how = Evaluation(_limits(request), batch_size, groups)
+    templates = _strings(request, "templates", source.templates)
+    check_templates(f"tasks.{request.name}.options", templates)
+    head = encoder.head(source.class_names, templates)
+    splits = prepare(source, encoder.preprocess, progress)
+    if request.train:
+        splits = {**splits, "train": prepare_train(source, encoder.preprocess, progress)}
+    return ZeroShotClassification(request.name, splits, head, source.class_names, how)
+
+
+def image_source(request: TaskRequest) -> ImageSource:
+    """The source that `request.source` names: `embedded/NAME`, `vision/NAME`, or a folder of images.
+
+    Raises:
+        ValueError: it is neither (near names of packs and registered tasks are suggested), or an option is unknown.
+    """
+    where, options = f"tasks.{request.name}.options", request.options
+    if request.source.startswith("embedded/"):
+        check_options(where, options, _COMMON_OPTIONS)
+        name = request.source.removeprefix("embedded/")
+        try:
+            return PackSource(embedded.pack_path(name))
+        except ValueError as error:
+            raise ValueError(f"{error}; a folder of that name is written ./{name}") from error
+    if request.source.startswith("vision/"):
+        check_options(where, options, _COMMON_OPTIONS + VISION_OPTIONS)
+        chosen: dict[str, Any] = {k: v for k, v in options.items() if k in VISION_OPTIONS}
+        return VisionSource(vision_set(request.source.removeprefix("vision/")), vision_options(where, chosen))
+    if not (folder := Path(request.source)).is_dir():
+        known = [f"embedded/{name}" for name in embedded.pack_names()] + list(TASKS)
+        known += [str(p) for p in folder.parent.glob("*/") if "/" in request.source]
+        rule = f"{request.source!r} is no folder, embedded pack or registered task"
+        raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
+    check_options(where, options, _COMMON_OPTIONS + _FOLDER_OPTIONS)
+    chosen = {k: options[k] for k in _FOLDER_OPTIONS if k in options}
+    return FolderSource(Path(request.source), **chosen)
+
+
+def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | None = None) -> Task:
+    """Load any task: a registered one by its name, or else zero-shot classification of `image_source(request)`.
+
+    Call it in the driver first, with `progress`: images and heads are then on disk, and the same call in a worker maps
+    them into memory within milliseconds. A worker whose machine does not share the cache prepares them by itself.
+    """
+    if request.source in TASKS:
+        return TASKS[request.source](request, backbone, progress)
+    return zero_shot(request, backbone, image_source(request), progress)
+
+
+def image_text(backbone: object) -> ImageTextBackbone:
+    """The backbone as one that encodes images and text.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(backbone, ImageTextBackbone):
+        raise ValueError(
+            f"backbone: {type(backbone).__name__} encodes no images, or knows no classes; classification needs both"
+        )
+    return backbone
+
+
+def _limits(request: TaskRequest) -> Mapping[str, int | None]:
+    for split, limit in request.limits.items():
+        if limit is not None:
+            _positive(f"tasks.{request.name}.limits.{split}", limit)
+    return dict(request.limits)
+
+
+def _positive(where: str, value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where}: must be a whole number, at least 1, got {value!r}")
+    return value
+
+
+def _strings(request: TaskRequest, name: str, default: Sequence[str]) -> Sequence[str]:
+    value: Any = request.options.get(name, default)
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"tasks.{request.name}.options.{name}: must be a list of strings, got {value!r}")
+    return list(value)

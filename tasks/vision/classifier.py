@@ -1,0 +1,194 @@
+"""open_clip image towers with a linear classification head of their own: model soups' checkpoints, plain classifiers.
+
+The head is part of theta: it was fine-tuned, so it is merged and scaled with the tower, outside the residual blocks. As
+in the model soups' code (Wortsman et al. 2022), it is applied to L2-normalised features.
+
+Shape legend: B images, D embedding dimension, N classes of the head, K classes of a task.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from tasks.base import LayerMap
+from tasks.files.cache import digest
+from tasks.vision.clip.backbone import check_tensors, exact, layer_map
+from tasks.vision.clip.activation import ActivationCheck
+from tasks.vision.clip.layouts import to_open_clip
+from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
+from tasks.vision.heads import Head
+from tasks.vision.preprocess import Preprocess
+from tasks.registry import check_options, near
+
+_HEAD = re.compile(r"(?:(?:module|_orig_mod)\.)*classification_head\.(weight|bias)")
+#: What soups' files keep of the text tower, or all of it.
+_TEXT = re.compile(r"(token_embedding|ln_final|transformer|text)\..*|positional_embedding|text_projection|logit_scale")
+
+
+class ImageClassifier(nn.Module):
+    """An image tower, and a linear layer on its normalised features."""
+
+    def __init__(self, visual: nn.Module, features: int, classes: int) -> None:
+        """Take the tower, which gives `features` numbers an image; the head's weights are random."""
+        super().__init__()
+        self.visual = visual
+        self.classification_head = nn.Linear(features, classes)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Logits (B, N), float32: only the tower computes in lower precision."""
+        features_BD = F.normalize(self.visual(pixels_BCHW).float(), dim=-1)
+        head = self.classification_head
+        return F.linear(features_BD, head.weight.float(), head.bias.float())
+
+
+class ClassifierBackbone:
+    """A classifier on a device, with its preprocessing and the names of its classes."""
+
+    family = "open_clip_classifier"
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        classes: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+        said_activation: str | None = None,
+    ) -> None:
+        """Build the classifier of `classes` around the architecture's image tower, weights still random."""
+        self.model_name = architecture.name
+        self.preprocess: Preprocess = architecture.preprocess
+        self.dtype = dtype
+        self.classes = tuple(classes)
+        visual = architecture.model.visual
+        self._check_activation = ActivationCheck(architecture.name, activation(visual), said_activation)
+        module = ImageClassifier(visual, _num_features(architecture), len(classes))
+        self.module: nn.Module = module.to(device, dtype).eval().requires_grad_(False)
+        self.device = next(self.module.parameters()).device
+        towers = layer_map(name for name, _ in visual.named_parameters())
+        self.layer_map = LayerMap({f"visual.{name}": i for name, i in towers.blocks.items()}, towers.num_blocks)
+        self._shapes = {n: p.shape for n, p in self.module.named_parameters()}
+
+    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Pick the image tower, in any layout of tasks/vision/clip/layouts.py, and `classification_head.{weight,bias}`.
+
+        What such files keep of a text tower has no part in the logits, and is left out.
+
+        Raises:
+            ValueError: no head, or one of another number of classes; missing, unexpected or mis-shaped tensors; or
+                weights that need another activation.
+        """
+        tensors, hugging_face = _named(state, source)
+        self._check_activation(source, hugging_face)
+        check_tensors(tensors, self._shapes, source)
+        return {name: tensors[name] for name in self._shapes}
+
+    def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
+        """Pick the logits of a task's classes, by name; templates play no part, as the head was learned.
+
+        Where the head has several classes of one name (ImageNet's list has "missile" and "sunglasses" twice), the
+        task's first class of that name is the head's first, its second the second.
+
+        Raises:
+            ValueError: the head has no such class, or not as many of the name; near names are suggested.
+        """
+        rows_of = defaultdict(list)
+        for row, name in enumerate(self.classes):
+            rows_of[name].append(row)
+        rows, seen = [], dict.fromkeys(class_names, 0)
+        for name in class_names:
+            if seen[name] >= len(rows_of.get(name, ())):
+                times = f" {seen[name] + 1} times" if seen[name] else ""
+                raise ValueError(
+                    f"backbone.options.classes: the head has no class {name!r}{times}; {near(name, self.classes)}"
+                )
+            rows.append(rows_of[name][seen[name]])
+            seen[name] += 1
+        weights_KN = F.one_hot(torch.tensor(rows), len(self.classes)).float()
+        return Head(weights_KN, digest(["classification_head", str(len(self.classes)), *map(str, rows)]))
+
+    @torch.inference_mode()
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Logits of all the head's classes for uint8 images: float32 of shape (B, N), on the backbone's device."""
+        return self.embed(images_BCHW)
+
+    def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """As `encode`, with gradients; under `parameters` (by the module's names) instead of its own where given."""
+        pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
+        with exact(self.device):
+            logits: Tensor = functional_call(self.module, dict(parameters or {}), (pixels,))
+        return logits
+
+
+def build(
+    model: str,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: Mapping[str, Any] | None = None,
+) -> ClassifierBackbone:
+    """Build the classifier with the base's weights.
+
+    Args:
+        model: see `tasks.vision.clip.architectures.create`; its text tower is not used.
+        state: the base: an image tower and its head, such as the model soups' linear probe (`model_0.pt`).
+        device: of the model.
+        dtype: of the tower's weights and activations; features, head and logits are float32.
+        options: see `tasks.vision.clip.architectures.configured`; and `classes`, the names of the head's classes in their order, or
+            "imagenet", the 1,000 of open_clip's list.
+
+    Raises:
+        ValueError: unknown model or option, or weights that do not fit it.
+    """
+    options = options or {}
+    check_options("backbone.options", options, (*OPTIONS, "classes"))
+    classes = _classes(options.get("classes"))
+    architecture, said_activation = configured(model, options)
+    backbone = ClassifierBackbone(architecture, classes, device, dtype, said_activation)
+    tensors, _ = _named(state, "base")
+    if (found := tensors["classification_head.weight"].shape[0]) != len(classes):
+        raise ValueError(f"backbone.options.classes: names {len(classes)} classes, but the base's head has {found}")
+    check_tensors(tensors, {n: p.shape for n, p in backbone.module.named_parameters()}, "base")
+    backbone.module.load_state_dict(tensors)
+    return backbone
+
+
+def _named(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], bool]:
+    """Tower and head by the module's names, and whether the tower had Hugging Face's."""
+    head = {f"classification_head.{m[1]}": t for n, t in state.items() if (m := _HEAD.fullmatch(n))}
+    if "classification_head.weight" not in head:
+        raise ValueError(
+            f"{source}: has no classification_head.weight, so it is no classifier; a CLIP whose classes are named by "
+            "its text tower is of backbone.family open_clip"
+        )
+    found = to_open_clip({n: t for n, t in state.items() if not _HEAD.fullmatch(n)}, source)
+    if strange := sorted(n for n in found.text if not _TEXT.fullmatch(n)):
+        raise ValueError(f"{source}: {len(strange)} unexpected tensors ({'; '.join(strange[:3])})")
+    return {f"visual.{n}": t for n, t in found.visual.items()} | head, found.hugging_face
+
+
+def _classes(value: object) -> Sequence[str]:
+    """The class names that `backbone.options.classes` gives."""
+    if value == "imagenet":
+        return list(open_clip.IMAGENET_CLASSNAMES)
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(name, str) for name in value):
+        return value
+    got = "nothing" if value is None else repr(value)
+    raise ValueError(
+        "backbone.options.classes: must be the names of the head's classes in their order, two or more, or imagenet; "
+        f"got {got}"
+    )
+
+
+@torch.inference_mode()
+def _num_features(architecture: Architecture) -> int:
+    """Numbers an image that the tower gives: its kinds have no common name for it."""
+    height, width = architecture.preprocess.size
+    features: Tensor = architecture.model.visual.eval()(torch.zeros(1, 3, height, width))
+    return features.shape[1]

@@ -1,0 +1,1 @@
+"""CLIP backbones of open_clip, and classifiers with a text head."""

@@ -1,0 +1,72 @@
+"""An edited image tower with its base's text tower as one open_clip model: state dict and configuration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from tasks import embedded
+from tasks.vision.clip.backbone import OpenClipBackbone
+from tasks.vision.clip.architectures import TIMM_FOLDER, timm_folder
+
+
+def open_clip_state(backbone: OpenClipBackbone) -> dict[str, Tensor]:
+    """The whole model as it stands: `visual.*` of the edited tower, and the base's text tower as its file has it."""
+    visual = {f"visual.{name}": tensor.detach().cpu() for name, tensor in backbone.module.state_dict().items()}
+    return visual | dict(backbone.text.weights)
+
+
+def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
+    """The content of open_clip_config.json; a folder of timm's (`trunk_folder`) is meant to lie beside it.
+
+    Raises:
+        ValueError: open_clip does not know the architecture's configuration.
+    """
+    name = backbone.model_name
+    path = _config_file(name)
+    config = json.loads(path.read_text()) if path else open_clip.get_model_config(name)
+    if not config:
+        raise ValueError(f"backbone.model: {name}: open_clip has no configuration of that name to export")
+    model = dict(config.get("model_cfg") or config)
+    model.pop("preprocess_cfg", None)
+    if trunk := trunk_folder(backbone):
+        model["vision_cfg"] = model["vision_cfg"] | {"timm_model_name": f"{TIMM_FOLDER}{trunk.name}"}
+    how = backbone.preprocess
+    preprocess = {
+        "size": list(how.size),
+        "mean": list(how.mean),
+        "std": list(how.std),
+        "interpolation": how.interpolation,
+        "resize_mode": how.resize_mode,
+    }
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def vocabulary(backbone: OpenClipBackbone) -> Path | None:
+    """The tokenizer's vocabulary where it is not open_clip's own: as `tasks.vision.clip.architectures.create` finds it."""
+    path = _config_file(backbone.model_name)
+    if path is None:
+        return None
+    config = json.loads(path.read_text())
+    text = (config.get("model_cfg") or config)["text_cfg"]
+    given = (text.get("tokenizer_kwargs") or {}).get("bpe_path")
+    words = path.parent / (given or f"bpe_{text.get('vocab_size')}.txt.gz")
+    return words if words.is_file() else None
+
+
+def trunk_folder(backbone: OpenClipBackbone) -> Path | None:
+    """The folder with timm's configuration of the image tower, where the model's configuration names one."""
+    path = _config_file(backbone.model_name)
+    if path is None:
+        return None
+    config = json.loads(path.read_text())
+    return timm_folder(path, config.get("model_cfg") or config)
+
+
+def _config_file(name: str) -> Path | None:
+    """The configuration of a model that open_clip does not know by name."""
+    if name.startswith("embedded/"):
+        return embedded.model_config_path(name.removeprefix("embedded/"))
+    return Path(name) if name.endswith(".json") else None

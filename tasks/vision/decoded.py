@@ -1,0 +1,241 @@
+"""Images decoded and resized once, into Arrow files that every worker maps into memory.
+
+Shape legend: N images of a split, C, H, W channels, height and width. Pixels are uint8.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tasks.files.cache import cache_root, cached, digest
+from tasks.vision.images import ImageRecord, ImageSource, TrainingSource, for_training, ordered, without_leaks
+from tasks.vision.preprocess import Pixels, Preprocess
+
+#: Called as `progress(done, total)` while images are decoded.
+Progress: TypeAlias = Callable[[int, int], None]
+#: `decode(records, preprocess, rows)` gives the images in order, `rows` at a time (the last fewer): (rows, 3, H, W).
+Decode: TypeAlias = Callable[[Sequence[ImageRecord], Preprocess, int], Iterator[Pixels]]
+
+#: Part of the cache key: raised whenever the files or the order of images change.
+_FORMAT = "1"
+_CHUNK_BYTES = 64 * 2**20
+#: Chunks hold a multiple of this many images, so that batches of 128 or 256 seldom straddle two of them.
+_CHUNK_UNIT = 256
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split, decoded.
+
+    Attributes:
+        chunks: uint8 tensors of shape (chunk_size, C, H, W); the last may be shorter.
+        chunk_size: images a chunk.
+        labels_N: int64.
+        keys: content hash of each image's source, hexadecimal.
+        fingerprint: content hash of pixels and labels, in order.
+    """
+
+    chunks: tuple[Tensor, ...]
+    chunk_size: int
+    labels_N: Tensor
+    keys: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels_N)
+
+    def slice(self, start: int, stop: int) -> Tensor:
+        """Images start to stop - 1 as one uint8 tensor; a view, unless they straddle two chunks."""
+        first, last = start // self.chunk_size, (stop - 1) // self.chunk_size
+        parts = [
+            self.chunks[i][max(start - i * self.chunk_size, 0) : stop - i * self.chunk_size]
+            for i in range(first, last + 1)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def to(self, device: torch.device, count: int) -> "ImageSet":
+        """Copy the first `count` images and labels to an accelerator; on the CPU the mapped files are used as they are.
+
+        The mapped pages are the kernel's cache: workers of one machine share them.
+        """
+        if device.type == "cpu":
+            return self
+        starts = range(0, count, self.chunk_size)
+        chunks = tuple(self.slice(i, min(i + self.chunk_size, count)).to(device) for i in starts)
+        labels_N = self.labels_N[:count].to(device)
+        return ImageSet(chunks, self.chunk_size, labels_N, self.keys[:count], self.fingerprint)
+
+
+def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Pixels]:
+    """Decode and resize with threads of this process: see `Decode`."""
+    resize = preprocess.resizer()
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(records), rows):
+            yield np.stack(list(pool.map(lambda r: decode_image(r, resize), records[start : start + rows])))
+
+
+def prepare(
+    source: ImageSource, preprocess: Preprocess, progress: Progress | None = None, decode: Decode = decode_here
+) -> dict[str, ImageSet]:
+    """Map the splits of `source` into memory, decoding them first where the cache does not hold them.
+
+    Raises:
+        ValueError: an image cannot be decoded (its name is given), there is no image, or no space left.
+    """
+    folder = cached(
+        prepared_folder(source, preprocess), lambda partial: _write(partial, source, preprocess, progress, decode)
+    )
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.arrow"))}
+
+
+def prepared_folder(source: ImageSource, preprocess: Preprocess) -> Path:
+    """Where the decoded val and test of `source` are in the cache, once they have been prepared."""
+    return cache_root() / "images" / digest([_FORMAT, source.fingerprint, preprocess.resize_key])
+
+
+def prepare_train(source: ImageSource, preprocess: Preprocess, progress: Progress | None = None) -> ImageSet:
+    """Map the training images of `source`, less those that are scored too; an entry of its own in the cache.
+
+    Raises:
+        ValueError: there is none, or as `prepare`.
+    """
+    key = digest([_FORMAT, source.fingerprint, preprocess.resize_key, "train"])
+    folder = cached(cache_root() / "images" / key, lambda partial: _write_train(partial, source, preprocess, progress))
+    return _read(folder / "train.arrow")
+
+
+def _write(
+    folder: Path, source: ImageSource, preprocess: Preprocess, progress: Progress | None, decode: Decode
+) -> None:
+    splits = {s: ordered(r) for s, r in without_leaks(source.records(), source.name).items() if r}
+    if not splits:
+        raise ValueError(f"{source.name}: holds no images for val or test")
+    _write_splits(folder, splits, preprocess, progress, decode)
+
+
+def _write_train(folder: Path, source: ImageSource, preprocess: Preprocess, progress: Progress | None) -> None:
+    train = source.train_records() if isinstance(source, TrainingSource) else ()
+    records = ordered(for_training(train, source.records(), source.name)) if train else []
+    if not records:
+        raise ValueError(
+            f"{source.name}: holds no training images: a folder of images has them in train/CLASS/ beside val or test, "
+            "and a source of your own gives them by train_records()"
+        )
+    _write_splits(folder, {"train": records}, preprocess, progress)
+
+
+def _write_splits(
+    folder: Path,
+    splits: Mapping[str, Sequence[ImageRecord]],
+    preprocess: Preprocess,
+    progress: Progress | None,
+    decode: Decode = decode_here,
+) -> None:
+    total = sum(map(len, splits.values()))
+    folder.mkdir()
+    _check_space(folder, total * 3 * preprocess.size[0] * preprocess.size[1])
+    done = 0
+    for split, records in splits.items():
+        for count in _write_split(folder / f"{split}.arrow", records, preprocess, decode):
+            done += count
+            if progress:
+                progress(done, total)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"cache {cache_root()}: no space left: the decoded images need {needed / 1e9:.2f} GB, and {free / 1e9:.2f} "
+            "GB are free; free some, or set LINES_SWEEP_CACHE to another folder"
+        )
+
+
+def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preprocess, decode: Decode) -> Iterator[int]:
+    """Write one Arrow IPC file, uncompressed, a record batch a chunk; yields the number of images after each."""
+    height, width = preprocess.size
+    rows = max(1, _CHUNK_BYTES // (3 * height * width) // _CHUNK_UNIT) * _CHUNK_UNIT
+    metadata = {"shape": json.dumps([3, height, width]), "chunk_size": str(rows)}
+    schema = pa.schema(
+        [
+            pa.field("image", pa.binary(3 * height * width)),
+            pa.field("label", pa.int64()),
+            pa.field("key", pa.string()),
+            pa.field("name", pa.string()),
+        ],
+        metadata=metadata,
+    )
+    content = hashlib.blake2b(digest_size=16)
+    with path.open("wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start, pixels in zip(range(0, len(records), rows), decode(records, preprocess, rows), strict=True):
+            part = records[start : start + rows]
+            labels = np.array([r.label for r in part], dtype=np.int64)
+            content.update(pixels.tobytes())
+            content.update(labels.tobytes())
+            writer.write_batch(_batch(schema, pixels, labels, part))
+            yield len(part)
+    path.with_suffix(".json").write_text(json.dumps({"fingerprint": content.hexdigest()}))
+
+
+def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[ImageRecord]) -> Any:
+    images = pa.FixedSizeBinaryArray.from_buffers(
+        schema.field("image").type, len(part), [None, pa.py_buffer(pixels_NCHW.reshape(-1))]
+    )
+    keys, names = pa.array([r.digest.hex() for r in part]), pa.array([r.name for r in part])
+    return pa.RecordBatch.from_arrays([images, pa.array(labels_N), keys, names], schema=schema)
+
+
+def decode_image(record: ImageRecord, resize: Callable[[Image.Image], Pixels]) -> Pixels:
+    """One image, decoded and resized: uint8 of shape (3, H, W).
+
+    Raises:
+        ValueError: it cannot be decoded; its name is given.
+    """
+    try:
+        image = record.image() if callable(record.image) else record.image
+        if isinstance(image, np.ndarray):
+            return resize(Image.fromarray(image))
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            return resize(opened)
+    # What PIL's readers raise on broken files; SyntaxError is its PNG reader's word for them.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{record.name}: cannot decode this image ({error}); repair it or take it out") from error
+
+
+def _read(path: Path) -> ImageSet:
+    table = pa.ipc.open_file(pa.memory_map(str(path)))
+    shape: list[int] = json.loads(table.schema.metadata[b"shape"])
+    batches = [table.get_batch(i) for i in range(table.num_record_batches)]
+    manifest: Mapping[str, str] = json.loads(path.with_suffix(".json").read_text())
+    columns = pa.Table.from_batches(batches)
+    return ImageSet(
+        chunks=tuple(_pixels(batch, shape) for batch in batches),
+        chunk_size=int(table.schema.metadata[b"chunk_size"]),
+        labels_N=torch.from_numpy(columns["label"].to_numpy().copy()),
+        keys=tuple(columns["key"].to_pylist()),
+        fingerprint=manifest["fingerprint"],
+    )
+
+
+def _pixels(batch: Any, shape: Sequence[int]) -> Tensor:
+    array = np.frombuffer(
+        batch.column("image").buffers()[1], dtype=np.uint8, count=batch.num_rows * int(np.prod(shape))
+    )
+    with warnings.catch_warnings():
+        # The mapping is read-only, and nothing here writes to it; torch warns about any such array.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array.reshape(-1, *shape))

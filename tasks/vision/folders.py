@@ -1,0 +1,194 @@
+"""Folders of images as an image source: ROOT/CLASS/* or ROOT/{train,val,test}/CLASS/*."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tasks.files.cache import digest
+from tasks.vision.images import ImageRecord, content_hash, in_validation
+from tasks.registry import near
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+_SPLITS = ("train", "val", "test")
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+class FolderSource:
+    """One folder a class.
+
+    Where the splits come from:
+
+    - `val` and `test` are there: these.
+    - one of them is missing: `val` is cut from `train`, or both from `val`, by content hash;
+    - no split folders: both are cut from all images;
+    - `test` alone: there is no val, as for a shifted set.
+
+    `val_fraction` says how much of the pool val gets.
+
+    Images of `train` that are not cut for val are never scored; `train_records` gives them for fine-tuning.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        class_names: Mapping[str, str] | None = None,
+        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        val_fraction: float = 0.2,
+    ) -> None:
+        """List the folder.
+
+        Args:
+            root: the data set's folder.
+            class_names: class folder -> name in prompts; the others are named as their folder, with "_" as a space.
+            templates: prompts with one {}.
+            val_fraction: share of the pool that becomes val, where val is cut by content hash; in (0, 1).
+
+        Raises:
+            ValueError: no such folder, no classes, split folders beside class folders, or an unknown class.
+        """
+        if not root.is_dir():
+            raise ValueError(f"{root}: no such folder; {near(root.name, (p.name for p in root.parent.glob('*')))}")
+        if not (isinstance(val_fraction, float | int) and 0 < val_fraction < 1):
+            raise ValueError(f"{root}: val_fraction: must be in (0, 1), got {val_fraction!r}")
+        self.name = str(root)
+        self.templates = templates
+        self._val_fraction = val_fraction
+        self._split_folders = _split_folders(root)
+        parts = self._split_folders.values()
+        self._classes = sorted({p.name for part in parts for p in _folders(part)})
+        if not self._classes:
+            lying = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
+            got = f" but {lying} images, as a class folder does; name the folder above it" if lying else ""
+            raise ValueError(f"{root}: holds no class folders{got}: images belong into ROOT/CLASS/ or ROOT/test/CLASS/")
+        names = _checked_names(root, class_names or {}, self._classes)
+        self.class_names = [names.get(c, c.replace("_", " ")) for c in self._classes]
+        _check_distinct(root, dict(zip(self._classes, self.class_names, strict=True)))
+        self._files = {split: _images(part) for split, part in self._split_folders.items()}
+        self._check_depth(root)
+        self._warn_of_classes()
+        self.fingerprint = digest(self._listing(root.resolve()))
+
+    def _check_depth(self, root: Path) -> None:
+        """Images in folders within class folders are fine, but if all are, the folder is of another level."""
+        paths = [p.relative_to(self._split_folders[split]).parts for split, files in self._files.items() for p in files]
+        if paths and all(len(parts) > 2 for parts in paths):
+            raise ValueError(
+                f"{root}: every image lies a level deeper than ROOT/CLASS/IMAGE, as {'/'.join(paths[0])} does: name "
+                f"the folder whose subfolders are the classes (split folders must be called {', '.join(_SPLITS)})"
+            )
+
+    def _warn_of_classes(self) -> None:
+        """Classes without images stay in the prompts: right for a sample of a larger set, wrong for a misspelt name."""
+        have = {
+            split: {p.relative_to(self._split_folders[split]).parts[0] for p in files}
+            for split, files in self._files.items()
+            if split != "train" or "val" not in self._files
+        }
+        for split, classes in have.items():
+            if lack := [c for c in self._classes if c not in classes]:
+                where = "" if split == "all" else f" in {split}"
+                logger.warning(
+                    "%s: %d of %d classes have no images%s, and stay in the prompts: %s",
+                    self.name,
+                    len(lack),
+                    len(self._classes),
+                    where,
+                    ", ".join(lack[:5]),
+                )
+
+    def _listing(self, root: Path) -> list[str]:
+        """All that `records` depends on, without reading the files: paths, sizes and times stand for their bytes.
+
+        Hashing a large data set takes minutes, and this is asked at every start. The change time cannot be set back,
+        unlike the modification time, which archives restore. What enters a score's identity is the hash of the pixels.
+        """
+        lines = [str(root), str(self._val_fraction), *self._classes]
+        for files in self._files.values():
+            for path in files:
+                stat = path.stat()
+                lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
+        return lines
+
+    def records(self) -> Mapping[str, Sequence[ImageRecord]]:
+        """Hash and split all images of val and test."""
+        read = {split: self._read(split) for split in self._files if split != "train" or "val" not in self._files}
+        pools = [split for split in ("train", "val", "all") if split in read]
+        if not pools or {"val", "test"} <= set(read):
+            return read
+        val, rest = self._cut(read[pools[0]])
+        return {"val": val, "test": read.get("test", rest)}
+
+    def train_records(self) -> Sequence[ImageRecord]:
+        """Images of the folder `train` that are not cut for val; none where there is no such folder."""
+        if "train" not in self._files:
+            return []
+        records = self._read("train")
+        return records if "val" in self._files else self._cut(records)[1]
+
+    def _cut(self, pool: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
+        val = [r for r in pool if in_validation(r.digest, self._val_fraction)]
+        return val, [r for r in pool if not in_validation(r.digest, self._val_fraction)]
+
+    def _read(self, split: str) -> list[ImageRecord]:
+        labels = {c: i for i, c in enumerate(self._classes)}
+        part = self._split_folders[split]
+
+        def record(path: Path) -> ImageRecord:
+            label = labels[path.relative_to(part).parts[0]]
+            return ImageRecord(str(path), label, content_hash(path.read_bytes()), path)
+
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(record, self._files[split]))
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> folder; {"all": root} where the class folders are directly in it."""
+    folders = {p.name: p for p in _folders(root)}
+    found = {name: folders[name] for name in _SPLITS if name in folders}
+    if not found:
+        return {"all": root}
+    if strangers := sorted(set(folders) - set(found)):
+        raise ValueError(
+            f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders, called "
+            f"{', '.join(_SPLITS)}, or class folders"
+        )
+    if list(found) == ["train"]:
+        raise ValueError(f"{root}: holds train only, and a model fine-tuned on it is not scored on it: add val or test")
+    return found
+
+
+def _images(folder: Path) -> list[Path]:
+    files = sorted(p for part in _folders(folder) for p in part.rglob("*") if p.is_file())
+    if others := Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES):
+        logger.warning(
+            "%s: left out %d files that are no %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others)
+        )
+    return [p for p in files if p.suffix.lower() in SUFFIXES]
+
+
+def _checked_names(root: Path, names: Mapping[str, str], classes: Sequence[str]) -> Mapping[str, str]:
+    if not isinstance(names, Mapping):
+        raise ValueError(f"{root}: class_names: must be a mapping of class folder to name, got {names!r}")
+    for name in names:
+        if name not in classes:
+            raise ValueError(f"{root}: class_names: no class folder {name!r}; {near(name, classes)}")
+    return names
+
+
+def _check_distinct(root: Path, names: Mapping[str, str]) -> None:
+    """Tokenizers lower the case, so that names which differ in it give one prompt, and two classes for one answer."""
+    seen: dict[str, str] = {}
+    for folder, name in names.items():
+        if (other := seen.setdefault(name.casefold(), folder)) != folder:
+            raise ValueError(
+                f"{root}: the class folders {other!r} and {folder!r} have one name in prompts ({name!r}): call the "
+                "folder the same in every split, or tell the classes apart by class_names"
+            )

@@ -1,0 +1,92 @@
+"""The published image sets that the package knows, as `tasks/vision/*.yaml` says them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+from tasks.registry import near
+
+_DATA = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a set's files lie.
+
+    Attributes:
+        format: a format of `tasks.vision.published.formats.formats`.
+        place: below the root.
+        splits: "train", "val", "test" -> what the format calls it.
+    """
+
+    format: str
+    place: str
+    splits: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSet:
+    """One entry of sets.yaml, whose head says what the fields mean."""
+
+    name: str
+    layouts: Sequence[Layout]
+    counts: Mapping[str, int]
+    templates: Sequence[str]
+    by_hand: str
+    names: str = ""
+    numbered: bool = False
+    keep_underscores: bool = False
+    drop_letter: bool = False
+    counts_inferred: bool = False
+    download: Mapping[str, Any] = field(default_factory=dict)
+    huggingface: Mapping[str, Any] = field(default_factory=dict)
+
+    def class_names(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Names in prompts, and what files call the same classes; both empty where the files bring the names."""
+        if not self.names:
+            return (), ()
+        ids = _read("wordnet_ids.yaml")
+        if self.names not in ids:
+            lists = _read("class_names.yaml")
+            return lists[self.names], lists.get(f"{self.names} keys", ())
+        keys: list[str] = ids[self.names]
+        index = {wordnet_id: i for i, wordnet_id in enumerate(ids["ImageNet"])}
+        return [IMAGENET_CLASSNAMES[index[k]] for k in keys], [str(index[k]) for k in keys] if self.numbered else keys
+
+    def prompt_name(self, own: str) -> str:
+        """The name in prompts of a class that the files call `own`, for sets whose files bring the names."""
+        if self.drop_letter and own[1:2] == "_":
+            own = own[2:]
+        return own if self.keep_underscores else own.replace("_", " ")
+
+
+def set_names() -> list[str]:
+    """Names of all sets, in the order of the paper's 8, 14 and 20 tasks, then ImageNet and its shifted sets."""
+    return list(_read("sets.yaml"))
+
+
+def vision_set(name: str) -> VisionSet:
+    """Look up a set.
+
+    Raises:
+        ValueError: no such set; near names are suggested.
+    """
+    if name not in (known := _read("sets.yaml")):
+        raise ValueError(f"vision/{name}: no such data set; {near(name, known)}")
+    values = dict(known[name])
+    layouts = [Layout(**layout) for layout in values.pop("layouts")]
+    templates = values.pop("templates")
+    if templates == "openai_imagenet":
+        templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    return VisionSet(name, layouts, templates=templates, **values)
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((_DATA / name).read_text(encoding="utf-8"))
+    return values

@@ -1,0 +1,125 @@
+"""Formats of one file an image: class folders, and lists of files with labels in text, JSON, csv or MATLAB's .mat."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
+
+#: torchvision's ImageFolder takes these; its order of files is the one that the authors' splits stand on.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def class_folders(place: Path, split: str) -> list[str]:
+    """Names of the folders in PLACE/SPLIT, sorted: the classes.
+
+    Raises:
+        FilesMissing: there is none.
+    """
+    found = sorted(e.name for e in os.scandir(place / split) if e.is_dir() and not e.name.startswith("."))
+    if not found:
+        raise FilesMissing(f"{place / split}: holds no class folders")
+    return found
+
+
+def _read_folders(place: Path, split: str) -> Listing:
+    """PLACE/SPLIT/CLASS/*, in the order of torchvision's ImageFolder: by class, folder and file name."""
+    images, labels = [], []
+    for label, name in enumerate(class_folders(place, split)):
+        files = _images(place / split / name)
+        images += files
+        labels += [label] * len(files)
+    return Listing(images, labels)
+
+
+def _images(folder: Path) -> list[Path]:
+    walked = sorted(os.walk(folder, followlinks=True))
+    return [Path(top, name) for top, _, names in walked for name in sorted(names) if name.lower().endswith(_SUFFIXES)]
+
+
+def _read_dtd(place: Path, lists: str) -> Listing:
+    """The lists labels/NAME.txt of the authors of DTD, together and in the order of an ImageFolder of their images."""
+    entries = sorted(tuple(line.split("/")) for name in lists.split() for line in _lines(place / f"labels/{name}.txt"))
+    labels = {name: i for i, name in enumerate(_dtd_names(place, lists))}
+    return Listing([place.joinpath("images", *entry) for entry in entries], [labels[entry[0]] for entry in entries])
+
+
+def _dtd_names(place: Path, split: str) -> Sequence[str]:
+    return class_folders(place, "images")
+
+
+def _read_resisc45(place: Path, split: str) -> Listing:
+    """NWPU-RESISC45/CLASS/*.jpg, those that resisc45-SPLIT.txt lists."""
+    wanted = set(_lines(place / f"resisc45-{split}.txt"))
+    everything = _read_folders(place, "NWPU-RESISC45")
+    kept = [i for i, path in enumerate(everything.images) if isinstance(path, Path) and path.name in wanted]
+    return Listing([everything.images[i] for i in kept], [everything.labels[i] for i in kept])
+
+
+def _resisc45_names(place: Path, split: str) -> Sequence[str]:
+    return class_folders(place, "NWPU-RESISC45")
+
+
+def _read_gtsrb(place: Path, split: str) -> Listing:
+    if split == "train":
+        found, names = _read_folders(place, "GTSRB/Training"), class_folders(place, "GTSRB/Training")
+        return Listing(found.images, [int(names[label]) for label in found.labels])  # folders are called 00000 to 00042
+    with (place / "GT-final_test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";", skipinitialspace=True))
+    folder = place / "GTSRB/Final_Test/Images"
+    return Listing([folder / row["Filename"] for row in rows], [int(row["ClassId"]) for row in rows])
+
+
+def _read_cars(place: Path, split: str) -> Listing:
+    file = "devkit/cars_train_annos.mat" if split == "train" else "cars_test_annos_withlabels.mat"
+    notes = np.atleast_1d(loadmat(str(place / file), squeeze_me=True)["annotations"])
+    images = [place / f"cars_{split}" / str(note["fname"]) for note in notes]
+    return Listing(images, [int(note["class"]) - 1 for note in notes])
+
+
+def _cars_names(place: Path, split: str) -> Sequence[str]:
+    return [str(n) for n in loadmat(str(place / "devkit/cars_meta.mat"), squeeze_me=True)["class_names"]]
+
+
+def _read_pets(place: Path, split: str) -> Listing:
+    rows = [line.split() for line in _lines(place / f"annotations/{split}.txt")]
+    return Listing([place / f"images/{row[0]}.jpg" for row in rows], [int(row[1]) - 1 for row in rows])
+
+
+def _read_flowers(place: Path, split: str) -> Listing:
+    numbers = np.atleast_1d(loadmat(str(place / "setid.mat"), squeeze_me=True)[split]).tolist()
+    labels = np.atleast_1d(loadmat(str(place / "imagelabels.mat"), squeeze_me=True)["labels"])
+    return Listing([place / f"jpg/image_{n:05d}.jpg" for n in numbers], [int(labels[n - 1]) - 1 for n in numbers])
+
+
+def _read_food101(place: Path, split: str) -> Listing:
+    """In the order of meta/SPLIT.json, which is that of the classes in the file."""
+    listed: dict[str, list[str]] = json.loads((place / f"meta/{split}.json").read_text())
+    labels = {name: i for i, name in enumerate(_food101_names(place, split))}
+    images = [place / f"images/{name}.jpg" for names in listed.values() for name in names]
+    return Listing(images, [labels[c] for c, names in listed.items() for _ in names])
+
+
+def _food101_names(place: Path, split: str) -> Sequence[str]:
+    return sorted(json.loads((place / f"meta/{split}.json").read_text()))
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+FORMATS = {
+    "folders": Format(_read_folders, class_folders),
+    "dtd": Format(_read_dtd, _dtd_names),
+    "resisc45": Format(_read_resisc45, _resisc45_names),
+    "gtsrb": Format(_read_gtsrb),
+    "cars": Format(_read_cars, _cars_names),
+    "pets": Format(_read_pets),
+    "flowers": Format(_read_flowers),
+    "food101": Format(_read_food101, _food101_names),
+}

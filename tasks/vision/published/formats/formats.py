@@ -1,0 +1,5 @@
+"""Every format of files by its name in tasks/vision/sets.yaml."""
+
+from tasks.vision.published.formats import arrays, files, objectnet, webdataset
+
+FORMATS = {**arrays.FORMATS, **files.FORMATS, "objectnet": objectnet.FORMAT, "webdataset": webdataset.FORMAT}
