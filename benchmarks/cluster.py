@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks.nodes import NodeProcess
 from benchmarks.simulated_runs import Case, Formula, identity_of, plan_of
-from pipeline.cluster.session import local_ray
-from pipeline.pools.actor_group import Actor
-from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.pools.ray_pool import RayPool
 from pipeline.cluster.capacity import ActorShape
+from pipeline.cluster.session import local_ray
+from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.pools.actor_group import Actor
+from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
 
 #: Two tasks of one shard each, as large as real ones are.

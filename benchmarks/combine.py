@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.rebuild import tower_shapes
+from pipeline.checkpoints.lazy import Difference, StoredTensors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.parameters import resolve
-from pipeline.checkpoints.lazy import Difference, StoredTensors
 
 KEEP, TALL_LAMBDA, THRESHOLD = 20, 0.4, 2
 

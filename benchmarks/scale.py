@@ -31,9 +31,9 @@ from benchmarks.simulated_runs import (
     plan_of,
     scaled,
 )
-from pipeline.run.driver import Progress
 from pipeline.records.journal import read_history
 from pipeline.report.page import build
+from pipeline.run.progress import Progress
 from pipeline.run.run import run
 
 

@@ -16,10 +16,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.nodes import NodeProcess, unseen
-from pipeline.cluster.session import local_ray
 from pipeline.cluster.files.transfer import Shipment, shipment
-from pipeline.spec.run import RunSpec
+from pipeline.cluster.session import local_ray
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 
 _EXPERTS, _IMAGES = 4, 2000
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated import Service
-from pipeline.records.journal import read_history
-from pipeline.records.ledger import Identity
-from pipeline.messages import EvalRequest, ShardScore
+from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.plan.plan import Plan, make_plan
+from pipeline.records.journal import read_history
 from pipeline.spec.load import parse_spec
 from tasks.stats import Stats
 

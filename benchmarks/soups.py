@@ -19,19 +19,19 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig, GPT2Config, GPT2ForSequenceClassification
 
-from pipeline.cluster.session import local_ray
-from pipeline.records.ledger import Identity, Ledger
-from pipeline.loading.model import prepare
-from pipeline.messages import COMPLETIONS, EvalRequest, ShardScore
-from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker
-from pipeline.pools.base import LocalPool
-from pipeline.pools.ray_pool import RayPool
-from pipeline.recipe import Recipe
 from pipeline.cluster.capacity import ActorShape
-from pipeline.workers.reward_worker import Scorer, make_scorer
-from pipeline.spec.run import RunSpec
-from pipeline.spec.load import parse_spec
+from pipeline.cluster.session import local_ray
+from pipeline.loading.prepare import prepare
+from pipeline.messages import COMPLETIONS, EvalRequest, Identity, ShardScore
+from pipeline.pools.local import LocalPool
+from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool
+from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
+from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
+from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker
+from pipeline.workers.reward_worker import Scorer, make_scorer
 from tasks.language.models import load_causal, load_tokenizer, model_folder
 
 BASE = "embedded/smollm2"

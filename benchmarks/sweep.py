@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.records.ledger import Identity
-from pipeline.loading.model import load_experts, load_model
-from pipeline.loading.model import prepare as prepare_run
-from pipeline.messages import WorkerInfo
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import load_model
+from pipeline.loading.prepare import prepare as prepare_run
+from pipeline.messages import Identity, WorkerInfo
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.pools.ray_pool import RayPool
-from pipeline.cluster.capacity import ActorShape
 from pipeline.run.run import run
 from pipeline.spec.load import parse_spec
 from pipeline.workers.worker import make_worker

@@ -77,8 +77,7 @@ def errors_for_people(kept: str = "") -> Iterator[None]:
 
 
 def _ours(error: Exception) -> bool:
-    from pipeline.records.append_log import LockedError
-    from pipeline.pools.base import WorkersLostError
+    from pipeline.errors import LockedError, WorkersLostError
 
     return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
 

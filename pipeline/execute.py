@@ -9,22 +9,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from pipeline.cluster.session import actor_shape, local_ray, staged_shapes
-from pipeline.storage.caches.completions import CompletionCache
-from pipeline.records.journal import read_history
-from pipeline.records.ledger import Identity
-from pipeline.loading.model import prepare
-from pipeline.plan.plan import Plan
-from pipeline.pools.base import LocalPool, Pool
-from pipeline.cluster.preflight import check_nodes
-from pipeline.watch.terminal import Display
-from pipeline.pools.ray_pool import RayPool
-from pipeline.run.run import run
-from pipeline.storage.caches.scores import ScoreCache
 from pipeline.cluster.files.transfer import shipment
-from pipeline.spec.run import RunSpec
+from pipeline.cluster.preflight import check_nodes
+from pipeline.cluster.session import local_ray
+from pipeline.cluster.worker_shapes import actor_shape, staged_shapes
+from pipeline.loading.prepare import prepare
+from pipeline.messages import Identity
+from pipeline.plan.plan import Plan
+from pipeline.pools.base import Pool
+from pipeline.pools.local import LocalPool
+from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool, completions_of
+from pipeline.records.journal import read_history
+from pipeline.run.run import run
+from pipeline.spec.run import RunSpec
+from pipeline.storage.caches.completions import CompletionCache
+from pipeline.storage.caches.scores import ScoreCache
 from pipeline.watch.observers import watched
+from pipeline.watch.terminal import Display
 from pipeline.workers.worker import Fetch, Worker, make_worker
 from tasks.files.cache import cache_root
 
@@ -117,8 +119,8 @@ def _open_pool(spec: RunSpec, identity: Identity, device_type: str, fetch: Fetch
 
 def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where, fetch: Fetch | None) -> StagedPool:
     """Workers that complete prompts, and one for each reward; what the report needs of their inputs is kept first."""
-    from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker  # transformers: not for other runs
     from pipeline.loading.rewards import completions_context, keep_inputs
+    from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker  # transformers: not for other runs
     from pipeline.workers.reward_worker import Scorer, make_scorer
 
     prompts = keep_inputs(spec, where.folder)

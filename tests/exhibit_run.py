@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
-from pipeline.records import tables
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
+from pipeline.records import tables
 from pipeline.run.run import run
 from search.intervals import Cell, paired_difference
 

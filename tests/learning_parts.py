@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.records.ledger import Identity
-from pipeline.loading.model import identify, load_experts, load_model, load_tasks
+from pipeline.loading.experts import load_experts
+from pipeline.loading.identity import identify
+from pipeline.loading.model import load_model
+from pipeline.loading.tasks import load_tasks
 from pipeline.merging.methods.base import Experts
-from pipeline.spec.run import RunSpec
+from pipeline.messages import Identity
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, LayerMap, Task
 
 

@@ -11,10 +11,10 @@ import yaml
 from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
 
 from pipeline.train.ppo.jobs import Job, Told
-from pipeline.train.ppo.sft_scores import measure
 from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.preparation import Stages
 from pipeline.train.ppo.sft import train_sft
+from pipeline.train.ppo.sft_scores import measure
 from pipeline.train.ppo.spec import PpoSpec, load_ppo_spec
 
 REWARDS = '''"""Rewards of the small spec."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.records import tables
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.recipe import Recipe
+from pipeline.records import tables
 
 SIZES = LayerSizes(60_000, (110_000,) * 8)
 PROMPTS = {"val": 40, "test": 60}

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.ledger import Identity
-from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
+from pipeline.messages import EvalRequest, Identity, ShardScore, WorkerInfo
 from pipeline.recipe import Recipe
-from pipeline.spec.run import RunSpec
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.stats import Stats
 
 TASKS = ("cats", "dogs", "cars")

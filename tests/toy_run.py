@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.records import tables
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.recipe import Recipe
+from pipeline.records import tables
 
 EXPERTS = ("digits", "fashion", "letters", "textures")
 UNTRUSTED = "LiNeS <script>alert('|')</script>"

@@ -14,10 +14,11 @@ import pytest
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from toy import IDENTITY
 
-from pipeline.pools import actor_group as crew, ray_pool
-from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.recipe import Recipe
 from pipeline.cluster.capacity import Node
+from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.pools import actor_group as crew
+from pipeline.pools import ray_pool
+from pipeline.recipe import Recipe
 from tasks.stats import Stats
 
 #: What an actor does when it is called: seconds, and "answers", "raises" or "dies", with what.

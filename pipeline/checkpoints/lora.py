@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import check_finite, fingerprint
-from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
 from pipeline.checkpoints.readers import read_tensors
 from pipeline.checkpoints.sources import AdapterFiles
+from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
 from tasks.lora import WeightPart
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.merging.task_vectors import Named, check_agree, group_norms, layer_sizes, norm, resolve_alpha
+from pipeline.checkpoints.lazy import Difference
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, resolve_weights
-from pipeline.parameters import look_up, resolve
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
-from pipeline.checkpoints.lazy import Difference
+from pipeline.merging.task_vectors import Named, check_agree, group_norms, layer_sizes, norm, resolve_alpha
+from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

@@ -14,8 +14,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 
 from pipeline.parameters import near
 from tasks.files.cache import cache_root
-from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.files.hub import hub_silence, out_of_reach
+from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.files.object_store import is_url
 
 _EMBEDDED = "embedded/"

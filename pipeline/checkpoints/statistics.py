@@ -7,8 +7,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.merging.methods.base import Method
 from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.merging.methods.base import Method
 
 _KINDS = {"fisher": "diagonal Fisher information", "gram": "products X^T X of the inputs of linear layers"}
 _KIND, _EXPERT, _SAMPLES = "lines_sweep.kind", "lines_sweep.expert", "lines_sweep.samples"

@@ -40,9 +40,9 @@ def show_baseline(
 ) -> None:
     """What a baseline holds: where it comes from, and the mean of every arm on every task."""
     with errors_for_people():
+        from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
         from pipeline.regress.history import means_table
-        from pipeline.cli.tables import rendered
 
         found = read_place(file)
         about = found.about

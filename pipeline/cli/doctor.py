@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import console
 from tasks.files.cache import cache_root
 
 _PACKAGES = (
@@ -31,7 +33,12 @@ _OPTIONAL = ("transformers", "datasets", "duckdb", "pandas")
 Check = tuple[str, bool, str]
 
 
-def doctor(console: Console) -> bool:
+def doctor() -> None:
+    """What is installed, which devices there are, whether Ray starts and a hub is in reach."""
+    raise typer.Exit(0 if check(console) else 1)
+
+
+def check(console: Console) -> bool:
     """Print one line a check; True when nothing that a run needs is missing."""
     table = Table("check", "", "found", title="lines doctor", title_justify="left")
     needed = True

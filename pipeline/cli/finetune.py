@@ -10,13 +10,13 @@ import typer
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.console import console, errors_for_people, tell
 from pipeline.cluster.auth import use_token
+from pipeline.console import console, errors_for_people, tell
 from pipeline.train.display import Display, alone, say_conditions
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
-    from pipeline.train.finetune.spec import FinetuneSpec
     from pipeline.train.finetune.preparation import Job
+    from pipeline.train.finetune.spec import FinetuneSpec
 
 _KEPT = "finished models and the last checkpoint of the others are kept; the same command goes on from there"
 
@@ -56,9 +56,10 @@ def _execute(spec: "FinetuneSpec", folder: Path, address: str | None) -> Mapping
     use_token(address)
     import torch
 
-    from pipeline.cluster.session import actor_shape, local_ray
-    from pipeline.train.finetune.trainer import finetune as train
+    from pipeline.cluster.session import local_ray
+    from pipeline.cluster.worker_shapes import actor_shape
     from pipeline.train.executor import work_here, work_on_ray
+    from pipeline.train.finetune.trainer import finetune as train
 
     local = spec.resources.pool == "local"
     if local and address is not None:
@@ -77,8 +78,8 @@ def _execute(spec: "FinetuneSpec", folder: Path, address: str | None) -> Mapping
 
 def _prepared(spec: "FinetuneSpec", folder: Path, device_type: str) -> "list[Job]":
     """Every model that is not finished yet."""
-    from pipeline.train.model_folder import condition
     from pipeline.train.finetune.preparation import prepare
+    from pipeline.train.model_folder import condition
 
     with Bars(console=console, transient=True) as bars:
         bar = bars.add_task("preparing", total=None)

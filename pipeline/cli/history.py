@@ -23,10 +23,10 @@ def history(
 ) -> None:
     """Plot a metric over runs in the order of their times, with intervals and with what changed from run to run."""
     with errors_for_people():
+        from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
         from pipeline.regress.history import change_lines, history_table, make_history, trend_table
         from pipeline.regress.history_page import write_history
-        from pipeline.cli.tables import rendered
 
         if out.suffix != ".html":
             raise ValueError(f"--out: must end in .html, got {out}")

@@ -10,12 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
 from pipeline.versions import check_versions, versions_here
-
-#: Below the job's working directory, and not where the files that the spec names lie: a path that is relative to that
-#: directory must stay so, since it goes into the journal and the next job has another directory.
-FOLDER = "lines-job"
-SPEC, ARGUMENTS = f"{FOLDER}/spec.yaml", f"{FOLDER}/job.json"
 
 
 def main() -> None:

@@ -7,8 +7,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli.common import Address
+from pipeline.cluster.jobs.client import DASHBOARD
+from pipeline.cluster.jobs.follow import watched
 from pipeline.console import console, errors_for_people, tell
-from pipeline.cli.submit import DASHBOARD, Address, watched
 
 jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
 JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` printed it.", metavar="JOB")]

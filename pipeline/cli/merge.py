@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from pipeline.console import console, errors_for_people, tell
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method, resolve_weights
-from pipeline.parameters import look_up, near, resolve
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
-from pipeline.console import console, errors_for_people, tell
+from pipeline.parameters import look_up, near, resolve
 from pipeline.recipe import AUTO, ParamValue, Recipe
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
@@ -94,9 +94,9 @@ def _check(recipe: Recipe, sources: _Sources) -> None:
 def _merge(recipe: Recipe, sources: _Sources, blocks: str | None, output: Path) -> None:
     """Read, merge, write and say what was done."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
+    from pipeline.checkpoints.lazy import open_checkpoint
     from pipeline.checkpoints.merge import edited_names, merge_states
     from pipeline.checkpoints.statistics import open_statistics
-    from pipeline.checkpoints.lazy import open_checkpoint
     from pipeline.checkpoints.writing import write_safetensors
 
     base = read_checkpoint(sources.base)

@@ -66,8 +66,8 @@ def _pictures(run: str, follow: bool, every: float) -> "Iterator[Picture]":
     from pipeline.storage.run_folder import run_folder
     from pipeline.watch.follow.interim_tables import tables_now
     from pipeline.watch.follow.run_view import opened
-    from pipeline.watch.mirrors.snapshot import read_picture
     from pipeline.watch.follow.tail import Tail
+    from pipeline.watch.mirrors.snapshot import read_picture
 
     tail, known = Tail(), None
     while True:

@@ -10,8 +10,8 @@ import typer
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.console import console, errors_for_people, tell
 from pipeline.cluster.auth import use_token
+from pipeline.console import console, errors_for_people, tell
 from pipeline.train.display import Display, alone, say_conditions
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
@@ -59,7 +59,8 @@ def _execute(spec: "PpoSpec", folder: Path, address: str | None) -> dict[str, st
     use_token(address)
     import torch
 
-    from pipeline.cluster.session import actor_shape, local_ray
+    from pipeline.cluster.session import local_ray
+    from pipeline.cluster.worker_shapes import actor_shape
     from pipeline.train.executor import work_here, work_on_ray
 
     local = spec.resources.pool == "local"
@@ -76,9 +77,9 @@ def _execute(spec: "PpoSpec", folder: Path, address: str | None) -> dict[str, st
 
 def _stages(spec: "PpoSpec", folder: Path, device_type: str, work: Work) -> dict[str, str]:
     """The SFT model, then what rewards say of it, then the policies; a stage that fails is the last."""
-    from pipeline.train.ppo.sft_scores import measure
     from pipeline.train.ppo.policy import train_policy
     from pipeline.train.ppo.sft import train_sft
+    from pipeline.train.ppo.sft_scores import measure
 
     stages = _prepared(spec, folder, device_type)
     for noun, train, make in (
@@ -127,8 +128,8 @@ def _prepared(spec: "PpoSpec", folder: Path, device_type: str) -> "Stages":
 
 def _finished(spec: "PpoSpec", folder: Path) -> dict[str, Any]:
     """Name -> train.json of every policy that is finished."""
-    from pipeline.train.ppo.spec import runs_of
     from pipeline.train.model_folder import RESULT
+    from pipeline.train.ppo.spec import runs_of
 
     paths = {run.name: folder / "policies" / run.name / RESULT for run in runs_of(spec)}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}

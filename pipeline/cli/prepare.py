@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.console import console, errors_for_people
 from pipeline.cluster.auth import use_token
+from pipeline.console import console, errors_for_people
+from pipeline.spec.load import load_spec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import tell_code
-from pipeline.spec.load import load_spec
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
     from tasks.base import TaskRequest
@@ -55,8 +55,8 @@ def prepare(
 def _prepare(run: RunSpec, address: str | None) -> tuple[Table, list[str]]:
     import torch
 
-    from pipeline.loading.model import load_model
     from pipeline.loading.missing import check_present, checkpoint_lines, missing_checkpoints
+    from pipeline.loading.model import load_model
     from tasks.base import TaskRequest
     from tasks.vision.classification import image_text
 
@@ -97,8 +97,8 @@ def _decoder(run: RunSpec, address: str | None, stack: ExitStack) -> "Callable[[
 
         if run.resources.pool == "local":
             return decode_here
-        from pipeline.cluster.session import local_ray
         from pipeline.cluster.decode_images import OBJECT_STORE, decode_with_ray
+        from pipeline.cluster.session import local_ray
 
         stack.enter_context(local_ray(address=address, object_store=OBJECT_STORE))
         return decode_with_ray
@@ -110,9 +110,9 @@ def _prepare_task(
     request: "TaskRequest", backbone: "ImageTextBackbone", decoder: "Callable[[], Decode]"
 ) -> tuple[str, ...]:
     """Prepare one task; its row of the table."""
+    from tasks.registry import TASKS
     from tasks.vision.classification import load_task
     from tasks.vision.decoded import prepared_folder
-    from tasks.registry import TASKS
 
     rate = "ready"
     if request.source not in TASKS:
@@ -129,10 +129,10 @@ def _source(request: "TaskRequest", preprocess: "Preprocess") -> "ImageSource":
     """The task's source, its files fetched where they are missing or not whole and something can fetch them."""
     from tasks.vision.classification import image_source
     from tasks.vision.decoded import prepared_folder
-    from tasks.vision.published.formats.download import fetch
-    from tasks.vision.published.formats.listing import FilesMissing
     from tasks.vision.published.catalogue import vision_set
     from tasks.vision.published.files import can_fetch, files_there, root_of, vision_options
+    from tasks.vision.published.formats.download import fetch
+    from tasks.vision.published.formats.listing import FilesMissing
     from tasks.vision.published.sets import VisionSource
 
     try:

@@ -70,10 +70,10 @@ def _thresholds(run: "Snapshot", spec: Path | None) -> Regress:
 
 
 def _tell(found: "Regression", markdown: str | None) -> None:
+    from pipeline.cli.tables import rendered
     from pipeline.regress.junit import write
     from pipeline.regress.text import markdown as as_markdown
     from pipeline.regress.text import sentences, table
-    from pipeline.cli.tables import rendered
 
     if markdown == "-":
         typer.echo(plain(as_markdown(found)))

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 
-from pipeline.console import console, tell
-from pipeline.cli.index import index_of
+from pipeline.cli.index import common_place, index_of
+from pipeline.console import console, errors_for_people, tell
+from pipeline.records.journal import FILE_NAME
+from pipeline.storage.run_folder import run_folder
 
 
 def show_report(folder: Path, place: str) -> int:
@@ -17,8 +21,8 @@ def show_report(folder: Path, place: str) -> int:
         folder: of the run.
         place: where people find it: the folder, or a URL.
     """
-    from pipeline.report.page import build, summary
     from pipeline.cli.tables import rendered
+    from pipeline.report.page import build, summary
 
     pages = [f"{place.rstrip('/')}/{path.name}" for path in build(folder)]
     found = summary(folder)
@@ -41,8 +45,8 @@ def show_report(folder: Path, place: str) -> int:
 
 def show_index(places: Sequence[str], common: str) -> None:
     """Write the one page for many runs, and print where LiNeS improves, ties or worsens."""
-    from pipeline.report.index import build_index
     from pipeline.cli.tables import rendered
+    from pipeline.report.index import build_index
 
     with index_of(places, common) as (folders, folder):
         *pages, overview = build_index(folders, folder)
@@ -53,3 +57,42 @@ def show_index(places: Sequence[str], common: str) -> None:
 def _print_pages(what: str, pages: Sequence[str]) -> None:
     text = f"\n{' ' * (len(what) + 2)}".join(pages)
     tell(f"{what}: {text}")
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Runs' folders, paths or URLs.", metavar="RUN...")],
+) -> None:
+    """Write a run's tables and report anew, from its journal; for a run in progress, from what it has scored by now.
+
+    Of several runs, an index too: index.html and index.md in the folder that holds them.
+    """
+    from pipeline.run.run import rebuild
+
+    with errors_for_people():
+        places = _runs(runs)
+        common = common_place(places) if len(places) > 1 else None
+        for place in places:
+            with run_folder(place, write=True) as folder:
+                rebuild(folder)
+                show_report(folder, place)
+        if common is not None:
+            show_index(places, common)
+
+
+def _runs(places: list[str]) -> list[str]:
+    """The places, each once.
+
+    Raises:
+        ValueError: one of them holds no run; said before any is worked on.
+    """
+    runs: dict[Path, str] = {}
+    others = []
+    for place in places:
+        with run_folder(place) as folder:
+            runs.setdefault(folder.resolve(), place)
+            if not (folder / FILE_NAME).is_file():
+                others.append(place)
+    if others:
+        hint = "; of a folder of runs, name the folders in it: FOLDER/*/" if len(places) > 1 else ""
+        raise ValueError(f"{', '.join(others)}: no run here: there is no {FILE_NAME}{hint}")
+    return list(runs.values())

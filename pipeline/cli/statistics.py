@@ -24,8 +24,8 @@ def statistics(
     """
     with errors_for_people():
         from pipeline.learning.files import write_statistics  # torch: not before it is needed
-        from pipeline.spec.user_code import tell_code
         from pipeline.spec.load import load_spec
+        from pipeline.spec.user_code import tell_code
 
         read = load_spec(spec)
         tell_code(read)

@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,17 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.console import STOPPED, console, errors_for_people, plain, tell
+from pipeline.cli.common import Address
+from pipeline.cluster.jobs.client import DASHBOARD
+from pipeline.cluster.jobs.follow import address_option, watched
+from pipeline.console import console, errors_for_people, tell
 from tasks.files.object_store import check_url, is_url
 
 if TYPE_CHECKING:
-    from pipeline.cluster.jobs.client import Job, Jobs
+    from pipeline.cluster.jobs.client import Jobs
     from pipeline.spec.run import RunSpec
 
-Address = Annotated[
-    str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
-]
-DASHBOARD = "http://127.0.0.1:8265"
 #: Where a cluster's head keeps the runs that are not said to lie elsewhere.
 _RUNS = "~/lines-runs"
 #: Names of secrets; short words count as whole parts of a name, so that AUTHOR is none.
@@ -64,11 +62,11 @@ def submit(
     The same command with the same --out goes on where a stopped job was. The exit status is that of the run.
     """
     with errors_for_people():
-        from pipeline.versions import versions_here
         from pipeline.cluster.jobs.client import Jobs
         from pipeline.plan.plan import make_plan
-        from pipeline.spec.user_code import tell_code
         from pipeline.spec.load import load_spec
+        from pipeline.spec.user_code import tell_code
+        from pipeline.versions import versions_here
 
         plan = make_plan(load_spec(spec))
         tell_code(plan.spec)
@@ -80,7 +78,8 @@ def submit(
         _send(jobs, _Sent(name, plan.spec, spec.parent, seen or []), told, variables)
         typer.echo(f"job: {name}\nrun: {place}" + (" (on the head)" if not is_url(place) else ""))
         if detach:
-            typer.echo(f"lines jobs attach {name}{_at(address)}    lines jobs cancel {name}{_at(address)}")
+            where = address_option(address)
+            typer.echo(f"lines jobs attach {name}{where}    lines jobs cancel {name}{where}")
             return
         raise typer.Exit(watched(jobs, name, address))
 
@@ -106,33 +105,6 @@ def _send(jobs: "Jobs", sent: _Sent, told: dict[str, Any], variables: dict[str, 
         files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
         tell(f"sending code, spec{files} to {jobs.url}")
         jobs.submit(sent.name, str(told["out"]), package, variables)
-
-
-def watched(jobs: "Jobs", name: str, address: str) -> int:
-    """Show what the job says until it ends, or until Ctrl-C leaves it; the exit status that follows."""
-    try:
-        job = jobs.follow(name, lambda text: typer.echo(plain(text), nl=False))
-    except KeyboardInterrupt:
-        typer.echo(f"\nleft {name}, which goes on: lines jobs attach {name}{_at(address)}")
-        return STOPPED
-    typer.echo(_end(job))
-    if job.exit_code is not None and job.exit_code >= 0:
-        return job.exit_code
-    return {"SUCCEEDED": 0, "STOPPED": STOPPED}.get(job.status, 1)
-
-
-def _end(job: "Job") -> str:
-    """What became of a job, and how to get at its run."""
-    if job.status == "STOPPED":
-        return f"{job.id}: cancelled; what was scored is kept: submit again with --out {shlex.quote(job.out)} to go on"
-    if job.exit_code is None and job.message:
-        return f"{job.id}: {job.status.lower()}: {plain(job.message)}"
-    fetch = "" if is_url(job.out) else f" on the head; `ray rsync-down cluster.yaml '{job.out}' .` gets it"
-    return f"{job.id}: {job.status.lower()}; the run: {job.out}{fetch}"
-
-
-def _at(address: str) -> str:
-    return "" if address == DASHBOARD else f" --address {shlex.quote(address)}"
 
 
 def _job_name(run: str) -> str:

@@ -9,10 +9,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.versions import differences, versions_here
-from pipeline.pools.base import describe
-from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.capacity import Node
+from pipeline.cluster.nodes import alive_nodes
+from pipeline.errors import describe
+from pipeline.versions import differences, versions_here
 
 log = logging.getLogger(__name__)
 

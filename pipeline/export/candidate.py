@@ -12,18 +12,19 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from pipeline.records import tables
-from pipeline.run.selection import Candidate, choose, judge_all
+from pipeline.checkpoints.writing import write_safetensors
 from pipeline.learning.gatherer import gatherer_of_run
-from pipeline.records.ledger import Ledger
-from pipeline.loading.model import Model, load_experts, load_model
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import Model, load_model
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
-from pipeline.parameters import near
 from pipeline.merging.resident import ResidentModel
-from pipeline.checkpoints.writing import write_safetensors
+from pipeline.parameters import near
 from pipeline.plan.plan import Plan
+from pipeline.records import tables
+from pipeline.records.ledger import Ledger
 from pipeline.run.run import reopen
+from pipeline.run.selection import Candidate, choose, judge_all
 from pipeline.spec.user_code import tell_code
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.loading.model import Model
-from pipeline.merging.resident_low_rank import Candidates
+from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import Edited
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.resident import ResidentModel
+from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
-from pipeline.loading.rewards import as_policy
 from tasks.language.vllm_engine import write_adapter
 
 CPU = torch.device("cpu")

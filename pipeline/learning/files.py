@@ -10,11 +10,14 @@ from rich.progress import Progress as Bars
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.learning.gatherer import Gatherer
-from pipeline.loading.model import load_experts, load_model, load_tasks, prepare
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.statistics import origin
 from pipeline.checkpoints.writing import write_safetensors
+from pipeline.learning.gatherer import Gatherer
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import load_model
+from pipeline.loading.prepare import prepare
+from pipeline.loading.tasks import load_tasks
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.learning.coefficients import RULES, Settings, learn
+from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
 from pipeline.learning.meter import Meter
 from pipeline.learning.statistics import STATISTICS, Progress, silent
-from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
-from pipeline.records.ledger import Identity
-from pipeline.loading.model import Model, load_tasks
+from pipeline.loading.model import Model
+from pipeline.loading.tasks import load_tasks
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params, number, resolve_weights, used_experts
+from pipeline.messages import Identity
 from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe
 from pipeline.spec.run import RunSpec

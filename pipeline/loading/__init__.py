@@ -1,1 +1,4 @@
-"""A spec to what is in memory: base, experts, tasks and rewards. The driver runs it before a run, each worker when it starts."""
+"""A spec to what is in memory: base, experts, tasks, rewards.
+
+The driver runs this code before a run to check everything, and each worker runs it when it starts.
+"""

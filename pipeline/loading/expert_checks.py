@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline.merging.task_vectors import Named, norm
 from pipeline.spec.run import RunSpec
-from tasks.lora import ChecksPolicies
 from tasks.base import Backbone
+from tasks.lora import ChecksPolicies
 
 #: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP lie at a few
 #: hundredths (the embedded ones at 0.02 to 0.04), models trained apart at about 1.4.

@@ -6,13 +6,13 @@ from pathlib import PurePath
 from pipeline.checkpoints.sources import locate, locate_adapter
 from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
+from tasks.files.hub import hub_silence, out_of_reach
+from tasks.files.models import nearby
+from tasks.files.store_errors import UnreachableError
 from tasks.vision.classification import image_source
 from tasks.vision.clip.architectures import pretrained_source
-from tasks.files.models import nearby
-from tasks.files.hub import hub_silence, out_of_reach
-from tasks.files.store_errors import UnreachableError
-from tasks.vision.published.formats.listing import FilesMissing
 from tasks.vision.published.files import FETCHED
+from tasks.vision.published.formats.listing import FilesMissing
 
 _PRETRAINED, _HUB = "pretrained:", "hf:"
 #: More missing files than this in one folder or repository share a line.

@@ -10,11 +10,10 @@ from typing import Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pipeline.messages import EvalRequest, Identity
 from pipeline.records import tables
-from pipeline.records.ledger import Identity
-from pipeline.messages import EvalRequest
-from pipeline.spec.run import RunSpec
 from pipeline.spec.generation import Generation
+from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Scored
 from tasks.files.cache import digest
 from tasks.files.models import nearby

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pipeline.merging.flat import Held
-from pipeline.merging.task_vectors import group_norms, resolve_alpha
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import LayerSizes, equal_norm, is_equal_norm
+from pipeline.merging.task_vectors import group_norms, resolve_alpha
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from pipeline.merging.resident_low_rank import may_stay_apart
-from pipeline.merging.task_vectors import layer_sizes
 from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.resident_low_rank import may_stay_apart
 from pipeline.merging.scaling import LayerSizes
-from pipeline.spec.run import RunSpec
+from pipeline.merging.task_vectors import layer_sizes
 from tasks.base import Backbone
 
 
@@ -39,8 +38,3 @@ class Edited:
         """Changed parameters outside the blocks and in each block."""
         changed = {name: p for name, p in self._module.named_parameters() if name in self._names}
         return layer_sizes(self._layer_map, changed)
-
-
-def merge_methods(spec: RunSpec) -> tuple[str, ...]:
-    """The merge methods that the spec's arms name."""
-    return tuple(dict.fromkeys(arm.merge.method for arm in spec.arms.values() if arm.merge and arm.merge.method))

@@ -17,14 +17,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pipeline.merging.flat import Arena, Flat, Held, fingerprint
 from pipeline.merging.combined import Combined
-from pipeline.merging.task_vectors import Named, check_agree, layer_sizes
+from pipeline.merging.flat import Arena, Flat, Held, fingerprint
 from pipeline.merging.low_rank import LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params, resolve_weights
-from pipeline.parameters import look_up, resolve
 from pipeline.merging.scaling import coefficients
+from pipeline.merging.task_vectors import Named, check_agree, layer_sizes
+from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap
 

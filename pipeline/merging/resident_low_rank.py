@@ -14,15 +14,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.merging.flat import fingerprint
 from pipeline.merging.combined import Combined
-from pipeline.merging.task_vectors import layer_sizes
+from pipeline.merging.flat import fingerprint
 from pipeline.merging.low_rank import LowRank, LowRankDelta, low_rank_sum
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
-from pipeline.parameters import resolve
 from pipeline.merging.resident import Applied, NonFiniteError
 from pipeline.merging.scaling import coefficients
+from pipeline.merging.task_vectors import layer_sizes
+from pipeline.parameters import resolve
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

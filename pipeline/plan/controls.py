@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
-from pipeline.spec.run import Arm, RunSpec, Scaling, Search
+from pipeline.spec.arms import Arm, Scaling, Search
+from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Grid, Range
 from search.space import Space
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.plan.groups import Chosen, Derivation, Group, Template
 from pipeline.merging.methods import METHODS
 from pipeline.parameters import near
-from pipeline.spec.run import Arm, RunSpec, Search, Select
+from pipeline.plan.groups import Chosen, Derivation, Group, Template
+from pipeline.spec.arms import Arm, Search, Select
+from pipeline.spec.run import RunSpec
 from search.space import Choice, Space
 
 #: The arm of the masks' searches, or how it begins.

@@ -2,9 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pipeline.plan.groups import PRE_TRAINED, Group, is_fine_tuned
 from pipeline.parameters import near
-from pipeline.spec.exhibits import ACCURACIES, BarsExhibit, CoefficientsExhibit, CurveExhibit, Exhibit, HeatmapExhibit, PathExhibit, ScatterExhibit, TableExhibit
+from pipeline.plan.groups import PRE_TRAINED, Group, is_fine_tuned
+from pipeline.spec.exhibits import (
+    ACCURACIES,
+    BarsExhibit,
+    CoefficientsExhibit,
+    CurveExhibit,
+    Exhibit,
+    HeatmapExhibit,
+    PathExhibit,
+    ScatterExhibit,
+    TableExhibit,
+)
 
 #: An arm's name -> its groups.
 Groups = Mapping[str, Sequence[Group]]

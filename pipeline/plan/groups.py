@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.recipe import ParamValue, Recipe
 from pipeline.plan.soups import lambda_dimensions, soup_weights
-from pipeline.spec.run import Arm, RunSpec, Scaling, Search
+from pipeline.recipe import ParamValue, Recipe
+from pipeline.spec.arms import Arm, Scaling, Search
+from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Grid, Range
 from search.space import Choice, Dimension, Float, Space
 

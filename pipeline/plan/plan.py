@@ -5,15 +5,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.plan.groups import FINE_TUNED, GREEDY, PRE_TRAINED, Chosen, Group, is_fine_tuned, make_groups, pre_trained, validation_tasks
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import resolve_weights
+from pipeline.merging.scaling import SCALINGS
+from pipeline.parameters import look_up, near, resolve
 from pipeline.plan.controls import NAMES, following_controls, tuned_controls
 from pipeline.plan.derived import MASKS, mask_groups, taken_over, wants_masks, with_masks
 from pipeline.plan.exhibit_checks import check_exhibits
-from pipeline.merging.methods import METHODS
-from pipeline.merging.methods.base import resolve_weights
-from pipeline.parameters import look_up, near, resolve
-from pipeline.merging.scaling import SCALINGS
-from pipeline.spec.run import Arm, RunSpec
+from pipeline.plan.groups import (
+    FINE_TUNED,
+    GREEDY,
+    PRE_TRAINED,
+    Chosen,
+    Group,
+    is_fine_tuned,
+    make_groups,
+    pre_trained,
+    validation_tasks,
+)
+from pipeline.spec.arms import Arm, Merge
+from pipeline.spec.run import RunSpec
 from pipeline.spec.thresholds import check_regress
 from search.greedy import GreedyProposer
 from search.objectives import METRICS, REWARD_METRICS, Objective
@@ -54,6 +65,8 @@ def make_plan(spec: RunSpec) -> Plan:
     searched: list[Group] = []
     for name, arm in spec.arms.items():
         _check_name(name, spec)
+        if spec.generation is not None and arm.merge is not None:
+            _check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
         groups = _checked_groups(name, arm, spec, searched)
         references += [g for g in groups if is_fine_tuned(g)]
         searched += [g for g in groups if not is_fine_tuned(g)]
@@ -196,3 +209,11 @@ def proposer(group: Group, spec: RunSpec) -> Proposer:
     seed = zlib.crc32(f"{spec.seed}/{group.arm}/{group.name}".encode())
     config = SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
     return make_proposer(group.space, config)
+
+
+def _check_merge_of_rewards(field: str, merge: Merge) -> None:
+    """Raises ValueError: the merge needs accuracies, or data with labels, which a run of rewards has not."""
+    if merge.method in METHODS and METHODS[merge.method].needs:
+        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, which a run of rewards has not")
+    if merge.params.get("tall_lambda") == "auto":
+        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, which a run of rewards has not")

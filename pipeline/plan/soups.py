@@ -4,34 +4,13 @@ Legend: K policies, in the order of the run's experts; their weights are at leas
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
-from pipeline.spec.values import Grid, Range
+from pipeline.spec.values import Grid, Lambdas, Range
 from search.space import Choice, Dimension, Float
 
 #: The dimension of a soup's space; of a continuous one with K > 2, there are K - 1 of them: lambda.1, lambda.2, ...
 LAMBDA = "lambda"
-#: How far the sum of weights may be from 1: what a person rounds, 0.333 three times, is told.
-_TOLERANCE = 1e-6
-
-Lambdas = int | Grid | Range | tuple[tuple[float, ...], ...]
-
-
-def check_lambdas(lambdas: Lambdas) -> None:
-    """Every weight is on the simplex.
-
-    Raises:
-        ValueError: one is below 0 or above 1, or a list of them does not sum to 1; the value is named.
-    """
-    if isinstance(lambdas, tuple):
-        for weights in lambdas:
-            if any(w < 0 for w in weights) or abs(math.fsum(weights) - 1) > _TOLERANCE:
-                raise ValueError(f"lambdas: weights must be at least 0 and sum to 1, got {list(weights)}")
-    elif not isinstance(lambdas, int):
-        low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
-        if low < 0 or high > 1:
-            raise ValueError(f"lambdas: must lie in [0, 1], got {low if low < 0 else high:g}")
 
 
 def lambda_dimensions(lambdas: Lambdas, count: int) -> list[Dimension]:

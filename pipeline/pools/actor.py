@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+from pipeline.errors import describe
 from pipeline.messages import WorkerInfo
-from pipeline.pools.base import A, Evaluator, describe
+from pipeline.pools.base import A, Evaluator
 from pipeline.pools.queue import Q
 
 

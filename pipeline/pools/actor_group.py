@@ -7,13 +7,14 @@ from typing import Any, Generic
 
 import ray
 
-from pipeline.pools.actor import Actor, Host, Job, advice
-from pipeline.pools.fault_attribution import IN_A_ROW, Deaths
-from pipeline.messages import WorkerInfo
-from pipeline.pools.base import A, Evaluator, WorkersLostError, describe
-from pipeline.cluster.nodes import alive_nodes, away_from, place_of
-from pipeline.pools.queue import Q
 from pipeline.cluster.capacity import ActorShape, Node, room
+from pipeline.cluster.nodes import alive_nodes, away_from, place_of
+from pipeline.errors import WorkersLostError, describe
+from pipeline.messages import WorkerInfo
+from pipeline.pools.actor import Actor, Host, Job, advice
+from pipeline.pools.base import A, Evaluator
+from pipeline.pools.fault_attribution import IN_A_ROW, Deaths
+from pipeline.pools.queue import Q
 
 log = logging.getLogger(__name__)
 

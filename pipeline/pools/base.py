@@ -1,12 +1,11 @@
 """A pool of workers: the protocol, and the pool of one worker in this process."""
 
 from collections.abc import Iterable
-from typing import Generic, Protocol
+from typing import Protocol
 
 from typing_extensions import TypeVar
 
 from pipeline.messages import Addressed, EvalRequest, Failure, FailureKind, ShardScore, WorkerInfo
-from pipeline.pools.queue import Q, RequestQueue
 
 A = TypeVar("A", default=ShardScore)
 _Asked = TypeVar("_Asked", bound=Addressed, default=EvalRequest, contravariant=True)
@@ -47,10 +46,6 @@ class Pool(Protocol[_Asked, _Answer]):
         ...
 
 
-class WorkersLostError(RuntimeError):
-    """Workers die faster than they answer, or there is no place for one."""
-
-
 def failure_kind(error: BaseException) -> FailureKind:
     """What kind of failure an evaluator's error is; by name, so that torch need not be imported here."""
     names = _names(error)
@@ -71,42 +66,3 @@ def is_broken(error: BaseException) -> bool:
 
 def _names(error: BaseException) -> set[str]:
     return {cls.__name__ for cls in type(error).__mro__}
-
-
-def describe(error: BaseException) -> str:
-    """The error's type and first line, for people."""
-    text = str(error).strip() or "no message"
-    return f"{type(error).__name__}: {text.splitlines()[0][:500]}"
-
-
-class LocalPool(Generic[Q, A]):
-    """One evaluator in this process: no Ray, the same answers."""
-
-    def __init__(self, evaluator: Evaluator[Q, A]) -> None:
-        """Take over an evaluator that has loaded."""
-        self._evaluator = evaluator
-        self._info = evaluator.info()
-        self._queue = RequestQueue[Q]()
-
-    @property
-    def workers(self) -> list[WorkerInfo]:
-        """The one worker."""
-        return [self._info]
-
-    def submit(self, requests: Iterable[Q]) -> None:
-        """Queue requests."""
-        self._queue.put(requests)
-
-    def wait(self, timeout: float | None = None) -> list[A | Failure]:
-        """Evaluate the next request here and now; `timeout` cannot interrupt it."""
-        request = self._queue.take(self._info.name)
-        if request is None:
-            return []
-        try:
-            return [self._evaluator.evaluate(request)]
-        except Exception as error:
-            return [Failure(request.asked, failure_kind(error), describe(error), self._info.name)]
-
-    def close(self) -> None:
-        """Drop what is queued."""
-        self._queue = RequestQueue[Q]()

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Generic
 
-from pipeline.pools.base import WorkersLostError
+from pipeline.errors import WorkersLostError
 from pipeline.pools.queue import Q
 
 #: Losses for each actor, without one answer in between, after which its node, and then the pool, is given up: the fault

@@ -17,13 +17,14 @@ from ray.exceptions import (
     UnserializableException,
 )
 
-from pipeline.pools.actor import Actor, Job
-from pipeline.pools.fault_attribution import Suspicion
-from pipeline.pools.actor_group import Crew
-from pipeline.messages import Failure, WorkerInfo
-from pipeline.pools.base import A, Evaluator, describe, failure_kind, is_broken
-from pipeline.pools.queue import Q, RequestQueue
 from pipeline.cluster.capacity import ActorShape
+from pipeline.errors import describe
+from pipeline.messages import Failure, WorkerInfo
+from pipeline.pools.actor import Actor, Job
+from pipeline.pools.actor_group import Crew
+from pipeline.pools.base import A, Evaluator, failure_kind, is_broken
+from pipeline.pools.fault_attribution import Suspicion
+from pipeline.pools.queue import Q, RequestQueue
 from pipeline.pools.stragglers import Pace
 
 log = logging.getLogger(__name__)

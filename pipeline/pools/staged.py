@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from pipeline.storage.caches.completions import CompletionCache
 from pipeline.messages import COMPLETIONS, Completions, EvalRequest, Failure, ScoreRequest, ShardScore, WorkerInfo
 from pipeline.pools.base import Pool
+from pipeline.storage.caches.completions import CompletionCache
 
 #: Seconds for which each pool is asked in turn; a shard takes about a second.
 _POLL = 0.02

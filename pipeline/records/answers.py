@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.records.outcomes import packed, unpacked
 from pipeline.recipe import Recipe
+from pipeline.records.outcomes import packed, unpacked
 from tasks.stats import Stats
 
 _Key = tuple[str, str, str, int]

@@ -10,15 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from pipeline.errors import LockedError
+
 Record = dict[str, Any]
 
 _SYNC_SECONDS = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class LockedError(RuntimeError):
-    """Another process is writing the file."""
 
 
 def lock_alone(file: IO[Any], path: Path) -> None:

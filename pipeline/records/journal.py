@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.records.answers import Answers
-from pipeline.records.append_log import AppendLog, LockedError, Record, read_records
+from pipeline.errors import LockedError
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.records.outcomes import packed, unpacked
 from pipeline.recipe import Recipe
+from pipeline.records.answers import Answers
+from pipeline.records.append_log import AppendLog, Record, read_records
+from pipeline.records.outcomes import packed, unpacked
 from search.proposer import Proposal
 from tasks.stats import Stats
 

@@ -1,85 +1,16 @@
 """What is known of every candidate: shard answers, reduced in shard order to one value a task."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy.typing as npt
 
+from pipeline.merging.methods import METHODS
+from pipeline.messages import EvalRequest, Failure, Identity, ShardScore
+from pipeline.recipe import Recipe
 from pipeline.records.answers import Answers
 from pipeline.records.journal import Key
-from pipeline.merging.methods import METHODS
-from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.recipe import Recipe
 from tasks.stats import Stats, shards
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a run's scores stand on; every worker must agree with it.
-
-    Attributes:
-        fingerprint: of base, experts and architecture; part of every recipe id.
-        tasks: task -> (fingerprint, validation samples, test samples).
-        metrics: task -> metric.
-        block_sizes: edited parameters of each block, in order of depth.
-        outside_size: edited parameters outside the blocks.
-        checkpoints: "base" and each expert -> content fingerprint.
-        numerics: what else a score depends on: dtype, device type, versions.
-        targets: expert -> its task: what methods that learn from data learn from.
-    """
-
-    fingerprint: str
-    tasks: Mapping[str, tuple[str, int, int]]
-    metrics: Mapping[str, str]
-    block_sizes: tuple[int, ...]
-    outside_size: int
-    checkpoints: Mapping[str, str]
-    numerics: str
-    targets: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As the journal's header keeps it."""
-        return {
-            **asdict(self),
-            "tasks": {k: list(v) for k, v in self.tasks.items()},
-            "block_sizes": list(self.block_sizes),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Identity":
-        """Inverse of `to_json`."""
-        tasks = {k: (v[0], v[1], v[2]) for k, v in data["tasks"].items()}
-        return cls(**{**data, "tasks": tasks, "block_sizes": tuple(data["block_sizes"])})
-
-    def worker(self, name: str, device: str) -> WorkerInfo:
-        """What a worker of that name says of itself, having loaded all this on `device`."""
-        return WorkerInfo(
-            name=name,
-            device=device,
-            fingerprint=self.fingerprint,
-            tasks=dict(self.tasks),
-            block_sizes=self.block_sizes,
-            outside_size=self.outside_size,
-            checkpoints=dict(self.checkpoints),
-            numerics=self.numerics,
-        )
-
-    def check(self, worker: WorkerInfo) -> None:
-        """Refuse a worker that loaded something else.
-
-        Raises:
-            ValueError: naming the worker and what differs.
-        """
-        for what, mine, its in (
-            ("checkpoints", self.fingerprint, worker.fingerprint),
-            ("data", dict(self.tasks), worker.tasks),
-            ("numerics", self.numerics, worker.numerics),
-        ):
-            if mine != its:
-                raise ValueError(
-                    f"{worker.name} ({worker.device}): its {what} differ from the run's: {its}, not {mine}"
-                )
 
 
 class Ledger:

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.records.outcomes import packed, unpacked
+from pipeline.records.tables import write
 from pipeline.regress.snapshot import Row, Snapshot, snapshot_of
 from pipeline.report.data.run import Run
 from pipeline.storage.run_folder import run_folder
-from pipeline.records.tables import write
 from search.intervals import Array
 from search.significance import is_binary
 from tasks.files.object_store import is_url

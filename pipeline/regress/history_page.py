@@ -6,9 +6,9 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from pipeline.regress.history import History, history_table, trend_table
-from pipeline.report.rendering import render
 from pipeline.report.data.arms import PALETTE, SYMBOLS, Arm
 from pipeline.report.figures.figure import Figure, panel, safe
+from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table
 from tasks.files.atomic import write_whole
 

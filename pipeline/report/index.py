@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from pipeline.report.rendering import render
-from pipeline.report.tables.claims import RIVALS, Standing, standings, table_claims, verdict_claims
+from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Run
 from pipeline.report.exhibits import asked, exhibits
 from pipeline.report.figures.figure import Figure
-from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.results import counted, main_tables
+from pipeline.report.rendering import render
 from pipeline.report.soups import is_soup, soup_page
+from pipeline.report.tables.claims import RIVALS, Standing, standings, table_claims, verdict_claims
+from pipeline.report.tables.results import counted, main_tables
 from pipeline.report.tables.table import Entry, Table
 from pipeline.report.tables.verdict import Verdict, verdicts
 from pipeline.spec.exhibits import TableExhibit

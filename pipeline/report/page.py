@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.report.rendering import render
-from pipeline.report.figures.bars import bars
-from pipeline.report.tables.chosen import chosen_table
-from pipeline.report.data.run import Run
-from pipeline.report.figures.depths import depths
-from pipeline.report.exhibits import exhibits
-from pipeline.report.figures.figure import Figure
-from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.run import Run
+from pipeline.report.exhibits import exhibits
+from pipeline.report.figures.bars import bars
+from pipeline.report.figures.depths import depths
+from pipeline.report.figures.figure import Figure
+from pipeline.report.figures.searched import searched
+from pipeline.report.figures.sweeps import sweeps
+from pipeline.report.figures.tradeoff import tradeoff
+from pipeline.report.rendering import render
+from pipeline.report.soups import SoupPage, is_soup, soup_page
+from pipeline.report.tables.chosen import chosen_table
+from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
-from pipeline.report.figures.searched import searched
-from pipeline.report.soups import SoupPage, is_soup, soup_page
-from pipeline.report.figures.sweeps import sweeps
 from pipeline.report.tables.table import Table
-from pipeline.report.figures.tradeoff import tradeoff
 from pipeline.report.tables.verdict import Verdict, verdicts
 from tasks.files.atomic import write_whole
 

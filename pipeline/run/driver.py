@@ -1,18 +1,18 @@
 """The loop of a run: propose, hand out, journal, tell; references first, then the search, then the test."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 
-from pipeline.plan.groups import Group
-from pipeline.run.selection import Candidate, References, check_rewards, choose, complete, references
-from pipeline.run.forecast import forecast
-from pipeline.run.group_search import GroupSearch, Ticket
-from pipeline.records.journal import GroupKey, Journal, Key
-from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
+from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan, proposer
 from pipeline.pools.base import Pool
 from pipeline.recipe import Recipe
+from pipeline.records.journal import GroupKey, Journal, Key
+from pipeline.records.ledger import Ledger
+from pipeline.run.forecast import forecast
+from pipeline.run.group_search import GroupSearch, Ticket
+from pipeline.run.progress import Progress
+from pipeline.run.selection import Candidate, References, check_rewards, choose, complete, references
 from pipeline.storage.caches.scores import ScoreCache
 from search.proposer import Proposal
 
@@ -21,23 +21,6 @@ from search.proposer import Proposal
 _AHEAD = 2
 #: At least so many: before workers have loaded there is none, and a few workers want more than two each.
 _LEAST_AHEAD = 64
-
-
-@dataclass
-class Progress:
-    """What a person watching the run wants to know; the driver keeps it up to date."""
-
-    phase: str = "references"
-    candidates_done: int = 0
-    shards_done: int = 0
-    shards_evaluated: int = 0
-    shards_asked: int = 0
-    shards_expected: int = 0
-    from_cache: int = 0
-    failures: int = 0
-    best: dict[GroupKey, float] = field(default_factory=dict)
-    latest: Sequence[ShardScore | Failure] = ()  # what this very step was answered
-    workers: Sequence[WorkerInfo] = ()
 
 
 class Driver:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.plan.groups import GREEDY, Group, validation_tasks
-from pipeline.records.ledger import Ledger
 from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

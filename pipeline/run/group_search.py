@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.plan.groups import Group, validation_tasks
-from pipeline.run.selection import Candidate, References, answered, judge
+from pipeline.recipe import Recipe
 from pipeline.records.journal import GroupKey, Key
 from pipeline.records.ledger import Ledger
-from pipeline.recipe import Recipe
+from pipeline.run.selection import Candidate, References, answered, judge
 from search.greedy import GreedyProposer
 from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 

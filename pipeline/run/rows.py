@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records import tables
 from pipeline.plan.groups import Group
-from pipeline.run.selection import REWARD, Candidate, References, answered, choose, judge_all, references
-from pipeline.records.journal import GroupKey
-from pipeline.records.ledger import Ledger
 from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
+from pipeline.records import tables
+from pipeline.records.journal import GroupKey
+from pipeline.records.ledger import Ledger
+from pipeline.run.selection import REWARD, Candidate, References, answered, choose, judge_all, references
 from search.pareto import non_dominated
 from search.proposer import Proposal
 

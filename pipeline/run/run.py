@@ -8,17 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.records.answers import Answers
-from pipeline.run.rows import provenance, write_tables
-from pipeline.run.driver import Driver, Progress
-from pipeline.versions import installed
-from pipeline.records.journal import History, Journal, has_ended, read_history
-from pipeline.records.ledger import Identity, Ledger
+from pipeline.messages import Identity
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.pools.base import Pool
-from pipeline.storage.caches.scores import ScoreCache
-from pipeline.spec.run import NOT_OF_THE_RESULT, USED_LATER, RunSpec
+from pipeline.records.answers import Answers
+from pipeline.records.journal import History, Journal, has_ended, read_history
+from pipeline.records.ledger import Ledger
+from pipeline.run.driver import Driver
+from pipeline.run.progress import Progress
+from pipeline.run.rows import provenance, write_tables
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import NOT_OF_THE_RESULT, USED_LATER, RunSpec
+from pipeline.storage.caches.scores import ScoreCache
+from pipeline.versions import installed
 from tasks.files.atomic import write_whole
 
 _ABSENT = object()

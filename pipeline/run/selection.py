@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pipeline.plan.groups import Chosen, Group, validation_tasks
-from pipeline.records.ledger import Ledger
 from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
 from search.objectives import METRICS, REWARD_METRICS, Objective, reward_metrics, role_metrics
 from search.proposer import Proposal
 

@@ -2,15 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from pipeline.merging.methods import METHODS
 from pipeline.spec.values import Model
-
-if TYPE_CHECKING:
-    from pipeline.spec.run import Merge, RunSpec
 
 Rows = dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]]
 
@@ -75,55 +71,3 @@ def reward_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
         return data
     batch = generation.batch_size if isinstance(generation, Generation) else generation.get("batch_size", 16)
     return {"shard_size": batch, "select": {"maximise": "reward"}, **data}
-
-
-def check_rewards(spec: "RunSpec") -> None:
-    """A run has rewards for tasks and says how completions are made, or neither.
-
-    Raises:
-        ValueError: it mixes rewards with other tasks, or a field has no meaning in such a run.
-    """
-    rewards = [name for name, task in spec.tasks.items() if is_reward(task.source)]
-    if spec.generation is None:
-        if rewards:
-            raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it says what is completed")
-        return
-    for name, task in spec.tasks.items():
-        if name not in rewards:
-            raise ValueError(
-                f"tasks.{name}: must be a reward (reward/NAME, or FILE.py:FUNCTION), as all tasks of a run with "
-                f"generation are, got {task.source!r}"
-            )
-        if task.limits:
-            raise ValueError(f"tasks.{name}.limits: rewards score the same prompts: set generation.prompts.limits")
-    if spec.limits:
-        raise ValueError("limits: rewards score the same prompts: set generation.prompts.limits")
-    if spec.ood:
-        raise ValueError("ood: has no meaning in a run of rewards; leave it out")
-    for name, arm in spec.arms.items():
-        if arm.merge is not None:
-            _check_merge(f"arms.{name}.merge", arm.merge)
-    for name, exhibit in spec.exhibits.items():
-        if exhibit.kind != "coefficients":
-            raise ValueError(
-                f"exhibits.{name}: shows accuracies, and the tasks of this run are rewards: only exhibits of the kind "
-                f"coefficients have a meaning, got {exhibit.kind}; the report shows fronts by itself"
-            )
-    if spec.generation.samples > 1 and spec.generation.temperature == 0:
-        raise ValueError(
-            f"generation.samples: {spec.generation.samples} completions of a prompt are the same at temperature 0: "
-            "set a temperature, or samples to 1"
-        )
-    if spec.shard_size % spec.generation.batch_size:
-        raise ValueError(
-            f"shard_size: must be a multiple of generation.batch_size, {spec.generation.batch_size}, so that shards "
-            f"never change what is in a batch, got {spec.shard_size}"
-        )
-
-
-def _check_merge(field: str, merge: "Merge") -> None:
-    """Raises ValueError: the merge needs accuracies, or data with labels, which a run of rewards has not."""
-    if merge.method in METHODS and METHODS[merge.method].needs:
-        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, which a run of rewards has not")
-    if merge.params.get("tall_lambda") == "auto":
-        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, which a run of rewards has not")

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipeline.parameters import near
-from pipeline.spec.run import RunSpec, TaskSpec
-from pipeline.spec.protocol import ModelSpec
 from pipeline.spec.extends import extended
 from pipeline.spec.generation import Prompts, RewardSpec, is_reward
+from pipeline.spec.run import RunSpec
+from pipeline.spec.sources import ModelSpec, TaskSpec
 from pipeline.spec.yaml_reader import read_yaml
 from tasks.embedded import pack_names
 

@@ -14,12 +14,6 @@ def code_named(spec: BaseModel) -> list[str]:
     return list(dict.fromkeys(_code(spec.model_dump(mode="json"), "")))
 
 
-def tell_code(spec: BaseModel) -> None:
-    """Say that a spec runs code, where it does; without this package's own and what it stands on."""
-    if named := code_named(spec):
-        say(f"this spec runs code with your rights: {'; '.join(named)}")
-
-
 def _code(value: Any, where: str) -> Iterator[str]:
     if isinstance(value, list):
         for part in value:
@@ -36,3 +30,9 @@ def _code(value: Any, where: str) -> Iterator[str]:
             yield f"{field}: what the model brings"
         else:
             yield from _code(part, field)
+
+
+def tell_code(spec: BaseModel) -> None:
+    """Say that a spec runs code, where it does; without this package's own and what it stands on."""
+    if named := code_named(spec):
+        say(f"this spec runs code with your rights: {'; '.join(named)}")

@@ -1,9 +1,11 @@
 """What a field of the spec may hold: a number, a grid, a range; and the base of every model of the spec."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from pipeline.parameters import near
 
 #: A grid of one dimension that is longer is a slip of the pen.
 _MAX_CONTINUED = 10_000
@@ -124,3 +126,29 @@ Beta = Annotated[_Forms | Annotated[OneMinusAlpha, Tag("<word>")], _discriminato
 ParamDimension = Annotated[
     _Forms | Annotated[str, Tag("<word>")] | Annotated[tuple[Dimension, ...], Tag("<list>")], _discriminator
 ]
+
+
+#: How far the sum of weights may be from 1: what a person rounds, 0.333 three times, is told.
+_TOLERANCE = 1e-6
+
+
+def check_lambdas(lambdas: Lambdas) -> None:
+    """Every weight is on the simplex.
+
+    Raises:
+        ValueError: one is below 0 or above 1, or a list of them does not sum to 1; the value is named.
+    """
+    if isinstance(lambdas, tuple):
+        for weights in lambdas:
+            if any(w < 0 for w in weights) or abs(math.fsum(weights) - 1) > _TOLERANCE:
+                raise ValueError(f"lambdas: weights must be at least 0 and sum to 1, got {list(weights)}")
+    elif not isinstance(lambdas, int):
+        low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
+        if low < 0 or high > 1:
+            raise ValueError(f"lambdas: must lie in [0, 1], got {low if low < 0 else high:g}")
+
+
+def check_known(where: str, name: str, names: dict[str, Any], what: str) -> None:
+    """Raises ValueError: `name` is none of `names`; near ones are suggested."""
+    if name not in names:
+        raise ValueError(f"{where}: unknown {what} {name!r}{near(name, names)}")

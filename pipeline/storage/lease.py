@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.records.append_log import LockedError
+from pipeline.errors import LockedError
 from tasks.files.object_store import Place
 from tasks.files.store_errors import RemoteError, UnreachableError
 

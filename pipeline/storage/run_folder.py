@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.records.append_log import LockedError, lock_alone, whole_length
+from pipeline.errors import LockedError
+from pipeline.records.append_log import lock_alone, whole_length
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage import lease as leases
 from pipeline.storage.lease import Lease, Say
 from pipeline.storage.segments import FOLDER, Chain
 from pipeline.storage.uploader import Shipper
+from tasks.files.atomic import PARTIAL, write_whole
 from tasks.files.cache import cache_root
 from tasks.files.object_store import Place, check_url, is_url
 from tasks.files.store_errors import RemoteError
-from tasks.files.atomic import PARTIAL, write_whole
 
 #: Of a mirror alone: which log it follows, its lock, and a log that was not what the store held.
 _STATE, _LOCK, _ASIDE = "mirror.json", "mirror.lock", "journal.superseded.jsonl"

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.records.append_log import LockedError
-from tasks.files.object_store import Place
+from pipeline.errors import LockedError
 from tasks.files.checksums import DamagedError, seal, unseal
+from tasks.files.object_store import Place
 
 FOLDER = "journal"
 _NAME = re.compile(r"journal/(?P<first>\d{15})(-(?P<end>\d{15}))?\.jsonl")

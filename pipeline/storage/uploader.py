@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.records.append_log import LockedError
+from pipeline.errors import LockedError
 from pipeline.storage.lease import Lease
 from pipeline.storage.segments import Chain, ChainError
 from tasks.files.store_errors import RemoteError, UnreachableError

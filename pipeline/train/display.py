@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from pipeline.records.append_log import LockedError
+from pipeline.errors import LockedError
 
 #: Where there is no terminal, a line of text this often.
 _LINE_SECONDS = 10.0
@@ -68,7 +68,7 @@ def alone(folder: Path, command: str) -> Iterator[None]:
 
 
 def say_conditions(console: Console, conditions: Mapping[str, str]) -> None:
-    """Say which models are finished and which go on; `conditions` are those of `pipeline.train.model_folder.condition`."""
+    """Print which models are finished and which go on; `conditions` come from `pipeline.train.model_folder`."""
     for what in ("finished", "started"):
         if names := [name for name, found in conditions.items() if found == what]:
             verb = "are finished" if what == "finished" else "go on from a checkpoint"

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from pipeline.pools.base import describe
 from pipeline.cluster.capacity import ActorShape
+from pipeline.errors import describe
 from pipeline.train.display import Job, Told
 
 _J = TypeVar("_J", bound=Job)

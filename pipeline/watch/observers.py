@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.run.driver import Progress
+from pipeline.run.progress import Progress
 from pipeline.spec.run import RunSpec
 from pipeline.watch.progress_file import ProgressFile
 

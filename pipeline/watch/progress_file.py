@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.driver import Progress
+from pipeline.run.progress import Progress
 from pipeline.watch.terminal import Rate
 from tasks.files.atomic import write_whole
 

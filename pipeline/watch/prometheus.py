@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from pipeline.run.driver import Progress
 from pipeline.messages import Failure, ShardScore, WorkerInfo
+from pipeline.run.progress import Progress
 
 #: Ray puts `ray_` in front of each.
 PREFIX = "lines_sweep_"

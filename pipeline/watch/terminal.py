@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.run.driver import Progress
+from pipeline.run.progress import Progress
 
 #: Where there is no terminal, a line of text this often.
 _LINE_SECONDS = 10.0

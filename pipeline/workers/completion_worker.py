@@ -8,16 +8,19 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pipeline.loading.model import Model, identify, load_experts, load_model
-from pipeline.merging.resident_low_rank import AdaptedModel, Candidates
-from pipeline.merging.edited_parameters import Edited, merge_methods
+from pipeline.loading.experts import load_experts, merge_methods
+from pipeline.loading.identity import identify
+from pipeline.loading.model import Model, load_model
+from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
+from pipeline.merging.edited_parameters import Edited
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.resident import Applied, ResidentModel
+from pipeline.merging.resident_low_rank import AdaptedModel, Candidates
 from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
-from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.spec.run import RunSpec
-from pipeline.workers.worker import Fetch, Held, Materialises, describe_device
+from pipeline.workers.held import Held, Materialises
+from pipeline.workers.worker import Fetch, describe_device
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
 from tasks.language.models import model_folder

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import torch
 
-from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
 from pipeline.loading.rewards import drawn, prompts_for, samples_of, scored_fingerprint
+from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
 from pipeline.spec.run import RunSpec
 from pipeline.workers.worker import Fetch
 from tasks.language.base import Sample

@@ -3,16 +3,18 @@
 import platform
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 
 from pipeline.learning.gatherer import Gatherer
-from pipeline.loading.model import identify, load_experts, load_model, load_tasks
-from pipeline.merging.resident import Applied, ResidentModel
+from pipeline.loading.experts import load_experts
+from pipeline.loading.identity import identify
+from pipeline.loading.model import load_model
+from pipeline.loading.tasks import load_tasks
+from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
-from pipeline.recipe import Recipe
 from pipeline.spec.run import RunSpec
+from pipeline.workers.held import Held
 
 
 class Worker:
@@ -73,34 +75,6 @@ class Worker:
         seconds = (rebuilt - started, time.perf_counter() - rebuilt)
         note = self._gather.note(request.recipe)
         return ShardScore(request, result.stats, result.outcomes, alpha, seconds, self.name, note)
-
-
-class Materialises(Protocol):
-    """What has a model compute as a recipe says, by its weights or by scales beside them."""
-
-    def materialise(self, recipe: Recipe) -> Applied:
-        """Set it; whatever was set before has no part in it."""
-        ...
-
-
-class Held:
-    """The recipe that is set: a candidate's next shard need not set it again."""
-
-    def __init__(self, model: Materialises) -> None:
-        """Nothing is set yet."""
-        self._model = model
-        self._holds: tuple[Recipe, Applied] | None = None
-
-    def hold(self, recipe: Recipe) -> Applied:
-        """Set `recipe` unless it is set already.
-
-        Raises:
-            ValueError: it cannot be set.
-        """
-        if self._holds is None or self._holds[0] != recipe:
-            self._holds = None  # what fails leaves the weights of no recipe
-            self._holds = recipe, self._model.materialise(recipe)
-        return self._holds[1]
 
 
 def describe_device(device: torch.device) -> str:

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from tasks.files.checksums import DamagedError, check_file, seal_file
 from tasks.files.object_store import Place
 from tasks.files.store_errors import RemoteError
-from tasks.files.checksums import DamagedError, check_file, seal_file
 
 VARIABLE = "LINES_SWEEP_SHARED_CACHE"
 logger = logging.getLogger(__name__)

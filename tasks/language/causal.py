@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
-from tasks.lora import WeightPart
 from tasks.language.causal_names import Names, layer_map
 from tasks.language.experts import check_vocabulary
 from tasks.language.models import check_config, inputs_fingerprint, load_tokenizer, model_folder, quiet, readable
+from tasks.lora import WeightPart
 from tasks.registry import check_options
 
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from tasks.files.cache import cache_root, digest
-from tasks.files.models import nearby
 from tasks.files.hub import hub_silence, out_of_reach
+from tasks.files.models import nearby
 from tasks.registry import near
 
 _HUB = "hf:"

@@ -14,14 +14,14 @@ from torch import Tensor
 from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
 from tasks.files.cache import digest
+from tasks.registry import TASKS, check_options, near
+from tasks.stats import Stats
 from tasks.vision.decoded import ImageSet, Progress, prepare, prepare_train
 from tasks.vision.folders import FolderSource
 from tasks.vision.heads import Head, check_templates
 from tasks.vision.images import GroupedSource, ImageSource
 from tasks.vision.packs import PackSource
 from tasks.vision.preprocess import Preprocess
-from tasks.registry import TASKS, check_options, near
-from tasks.stats import Stats
 from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VISION_OPTIONS, vision_options
 from tasks.vision.published.sets import VisionSource

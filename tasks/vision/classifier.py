@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from tasks.base import LayerMap
 from tasks.files.cache import digest
-from tasks.vision.clip.backbone import check_tensors, exact, layer_map
+from tasks.registry import check_options, near
 from tasks.vision.clip.activation import ActivationCheck
-from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
+from tasks.vision.clip.backbone import check_tensors, exact, layer_map
+from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.heads import Head
 from tasks.vision.preprocess import Preprocess
-from tasks.registry import check_options, near
 
 _HEAD = re.compile(r"(?:(?:module|_orig_mod)\.)*classification_head\.(weight|bias)")
 #: What soups' files keep of the text tower, or all of it.
@@ -140,7 +140,7 @@ def build(
         state: the base: an image tower and its head, such as the model soups' linear probe (`model_0.pt`).
         device: of the model.
         dtype: of the tower's weights and activations; features, head and logits are float32.
-        options: see `tasks.vision.clip.architectures.configured`; and `classes`, the names of the head's classes in their order, or
+        options: see `tasks.vision.clip.architectures.configured`; and `classes`, the head's class names in order, or
             "imagenet", the 1,000 of open_clip's list.
 
     Raises:

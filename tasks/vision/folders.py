@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tasks.files.cache import digest
-from tasks.vision.images import ImageRecord, content_hash, in_validation
 from tasks.registry import near
+from tasks.vision.images import ImageRecord, content_hash, in_validation
 
 logger = logging.getLogger(__name__)
 

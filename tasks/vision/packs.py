@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.vision.images import ImageRecord
 from tasks.registry import near
+from tasks.vision.images import ImageRecord
 
 
 class PackSource:

@@ -7,10 +7,10 @@ import pytest
 from ray.exceptions import RuntimeEnvSetupError
 from virtual_ray import Behaviour, VirtualActor, World, drained, raised, requests, score, virtual, well
 
-from pipeline.messages import Completions, EvalRequest, Failure, ScoreRequest
-from pipeline.pools.base import WorkersLostError
-from pipeline.pools.ray_pool import RayPool
 from pipeline.cluster.capacity import ActorShape, Node
+from pipeline.errors import WorkersLostError
+from pipeline.messages import Completions, EvalRequest, Failure, ScoreRequest
+from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool
 
 HOUR = 3600.0

@@ -11,13 +11,14 @@ import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import ray_for_toys
 
-from pipeline.records.ledger import Ledger
+from pipeline.cluster.capacity import ActorShape
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool, Pool
+from pipeline.pools.base import Pool
+from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.cluster.capacity import ActorShape
+from pipeline.records.ledger import Ledger
 from pipeline.run.run import run
 
 MakePool = Callable[..., Pool]

@@ -12,16 +12,17 @@ from toy import IDENTITY
 from toy_nodes import ray_for_toys
 from toy_stages import TASKS, ToyReward, ToyWriter
 
-from pipeline.cluster.session import staged_shapes
-from pipeline.storage.caches.completions import CompletionCache
-from pipeline.records.ledger import Ledger
-from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.pools.base import LocalPool, WorkersLostError
-from pipeline.pools.ray_pool import RayPool
-from pipeline.recipe import Recipe
 from pipeline.cluster.capacity import ActorShape
-from pipeline.spec.resources import Resources
+from pipeline.cluster.worker_shapes import staged_shapes
+from pipeline.errors import WorkersLostError
+from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.pools.local import LocalPool
+from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool
+from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
+from pipeline.spec.resources import Resources
+from pipeline.storage.caches.completions import CompletionCache
 
 Answers = list[ShardScore | Failure]
 MakePool = Callable[..., StagedPool]

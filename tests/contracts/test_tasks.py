@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from tasks.base import Task, TaskRequest
-from tasks.vision.classification import load_task
-from tasks.vision.clip.backbone import OpenClipBackbone, build
-from tasks.vision.clip.architectures import create
 from tasks.registry import load_plugins
 from tasks.stats import Stats, shards
+from tasks.vision.classification import load_task
+from tasks.vision.clip.architectures import create
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-task.md"
 

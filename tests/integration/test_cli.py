@@ -117,7 +117,13 @@ def test_a_folder_without_a_run_is_status_2(lines: Lines, tmp_path: Path) -> Non
 
 
 def test_a_process_prints_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "run", str(tmp_path / "nothing.yaml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli.main import main; main()",
+        "run",
+        str(tmp_path / "nothing.yaml"),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     output = " ".join((found.stdout + found.stderr).split())
     assert found.returncode == 2 and "nothing.yaml: cannot be read" in output and "Traceback" not in output

@@ -3,7 +3,8 @@
 import pytest
 import ray
 
-from pipeline.cluster.session import actor_shape, stay_on_loopback
+from pipeline.cluster.session import stay_on_loopback
+from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.spec.resources import PerWorker, Resources
 
 

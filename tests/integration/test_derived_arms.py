@@ -11,7 +11,7 @@ from toy import IDENTITY, TASKS, ToyEvaluator, accuracy, toy_spec
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
 from pipeline.run.run import rebuild, run
 

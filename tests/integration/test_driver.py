@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
-from pipeline.records.append_log import LockedError
-from pipeline.run.driver import Progress
-from pipeline.records.journal import Journal, read_history
+from pipeline.errors import LockedError
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
+from pipeline.records.journal import Journal, read_history
 from pipeline.report.page import build
+from pipeline.run.progress import Progress
 from pipeline.run.run import RunFolderError, rebuild, reopen, run
-from pipeline.storage.caches.scores import ScoreCache
 from pipeline.spec.run import RunSpec
+from pipeline.storage.caches.scores import ScoreCache
 from tasks.files.atomic import write_whole
 
 TABLES = ("candidates.parquet", "scores.parquet", *(f"samples/{t}.parquet" for t in (*TASKS, "cats_ood")))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
+from pipeline.plan.plan import make_plan
+from pipeline.pools.local import LocalPool
 from pipeline.records.append_log import AppendLog, Record, read_records
 from pipeline.records.journal import FILE_NAME
-from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
 from pipeline.run.run import run
 
 TABLES = ("candidates.parquet", "scores.parquet", *(f"samples/{t}.parquet" for t in (*TASKS, "cats_ood")))

@@ -11,8 +11,8 @@ from ray_head import wait_until
 from small_run import Lines
 from toy_nodes import cluster_of_nodes
 
-from pipeline.records.journal import read_history
 from pipeline.console import STOPPED
+from pipeline.records.journal import read_history
 
 pytestmark = pytest.mark.cluster
 

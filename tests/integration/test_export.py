@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli.main import app
 from tasks import embedded
-from tasks.vision.clip.backbone import build
 from tasks.vision.clip.architectures import create
+from tasks.vision.clip.backbone import build
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,11 @@ from own_models import CONFIG, Trainer, visual, write_authors, write_hugging_fac
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.loading.model import load_experts, load_model
 from pipeline.checkpoints.sources import locate
-from pipeline.spec.run import RunSpec
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import load_model
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.vision.clip.activation import warn_of_unknown
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

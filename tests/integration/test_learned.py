@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 from small_run import TASKS, Lines, tables
 
-from pipeline.records.journal import read_history
 from pipeline.messages import ShardScore
+from pipeline.records.journal import read_history
 
 SHORT = {"steps": 2, "batch_size": 5}
 ARMS = {

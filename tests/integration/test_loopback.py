@@ -8,12 +8,12 @@ import psutil
 import pytest
 from toy import IDENTITY, ToyEvaluator
 
+from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.records.ledger import Ledger
 from pipeline.messages import ShardScore
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.cluster.capacity import ActorShape
+from pipeline.records.ledger import Ledger
 
 
 @pytest.mark.cluster

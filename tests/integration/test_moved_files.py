@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from small_soup import write_soup, write_soup_spec
 
-from pipeline.cluster.files.spec_files import moved, named_files
 from pipeline.cluster.files.bundle import PIECE, Stream, content_digest, pack, unpack
+from pipeline.cluster.files.spec_files import moved, named_files
+from pipeline.spec.load import load_spec
+from pipeline.spec.run import RunSpec
 from pipeline.workers.completion_worker import make_policy_worker
 from pipeline.workers.reward_worker import make_scorer
-from pipeline.spec.run import RunSpec
-from pipeline.spec.load import load_spec
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import Nodes, NodeToy, Noted, cluster_of_nodes
 
-from pipeline.cluster.session import actor_shape
-from pipeline.run.driver import Progress
-from pipeline.records.ledger import Ledger
+from pipeline.cluster.capacity import ActorShape
+from pipeline.cluster.preflight import check_nodes
+from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
-from pipeline.cluster.preflight import check_nodes
+from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
-from pipeline.cluster.capacity import ActorShape
+from pipeline.records.ledger import Ledger
+from pipeline.run.progress import Progress
 from pipeline.run.run import run
 from pipeline.spec.resources import PerWorker, Resources
 

@@ -8,8 +8,8 @@ import yaml
 from small_run import Lines
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.run import RunSpec
 from pipeline.spec.load import load_spec, read_mapping
+from pipeline.spec.run import RunSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TWINS = sorted(p for p in (EXAMPLES / "embedded").glob("*.yaml") if not p.name.startswith("finetune"))

@@ -15,10 +15,10 @@ import torch
 from small_ppo import small_ppo, weights, write_ground, write_ppo
 from typer.testing import CliRunner
 
-from pipeline.cli.main import app
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.sources import locate_adapter
+from pipeline.cli.main import app
 from tasks.language.causal import build
 from tasks.language.experts import adapter_base
 

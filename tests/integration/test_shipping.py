@@ -12,16 +12,17 @@ from PIL import Image
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from small_run import TASKS, small_spec, tables
 
-from pipeline.cluster.session import actor_shape, local_ray
-from pipeline.loading.model import prepare
 from pipeline.cluster.files.bundle import pack
+from pipeline.cluster.files.transfer import Shipment, shipment
+from pipeline.cluster.session import local_ray
+from pipeline.cluster.worker_shapes import actor_shape
+from pipeline.loading.prepare import prepare
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
-from pipeline.cluster.files.transfer import Shipment, shipment
-from pipeline.spec.run import RunSpec
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from pipeline.workers.worker import Worker, make_worker
 from tasks.embedded import checkpoint_path
 

@@ -11,13 +11,14 @@ from small_run import Lines, write_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.loading.model import load_model, load_tasks
+from pipeline.loading.model import load_model
+from pipeline.loading.tasks import load_tasks
 from pipeline.spec.load import parse_spec
 from tasks import embedded
 from tasks.base import Task
 from tasks.vision.classification import ZeroShotClassification
-from tasks.vision.clip.backbone import build
 from tasks.vision.clip.architectures import create
+from tasks.vision.clip.backbone import build
 
 CLASSES = [str(digit) for digit in range(10)]
 SAMPLES = 120

@@ -13,11 +13,11 @@ from small_run import Lines, tables
 from small_soup import REWARDS, soup_spec, write_soup, write_soup_spec
 from transformers import AutoModelForCausalLM
 
-from pipeline.loading.model import prepare
-from pipeline.workers.completion_worker import PolicyWorker
+from pipeline.loading.prepare import prepare
 from pipeline.loading.rewards import prompts_for, reward_tasks
-from pipeline.workers.reward_worker import Scorer
 from pipeline.spec.load import load_spec
+from pipeline.workers.completion_worker import PolicyWorker
+from pipeline.workers.reward_worker import Scorer
 
 LINES = {"function": "linear", "alpha": 1.0, "beta": 0.5}
 SOUP = {"merge": {"method": "weighted", "lambdas": 3}, "test": "every"}

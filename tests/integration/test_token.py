@@ -7,8 +7,8 @@ import sys
 import pytest
 import ray
 
-from pipeline.cluster.session import local_ray
 from pipeline.cluster.auth import token_of_our_own
+from pipeline.cluster.session import local_ray
 
 _JOIN = """
 import sys, ray

@@ -21,19 +21,19 @@ from ray_head import wait_until
 from small_run import Lines
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
+from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.run.driver import Progress
-from pipeline.records.ledger import Ledger
 from pipeline.messages import Failure
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
-from pipeline.watch.prometheus import RayMetrics
+from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.cluster.capacity import ActorShape
+from pipeline.records.ledger import Ledger
+from pipeline.run.progress import Progress
 from pipeline.run.run import run
 from pipeline.watch.mirrors.mlflow import MlflowMirror
 from pipeline.watch.mirrors.snapshot import Picture, Row
+from pipeline.watch.prometheus import RayMetrics
 
 ROOT = Path(__file__).parents[2]
 ZERO = Recipe.make("zero")

@@ -12,19 +12,19 @@ from small_run import TASKS, Lines, small_spec, tables
 from toy import IDENTITY as TOY
 from toy import ToyEvaluator, toy_spec
 
+from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.records.journal import read_history
-from pipeline.records.ledger import Identity, Ledger
-from pipeline.loading.model import prepare
-from pipeline.messages import ShardScore, WorkerInfo
+from pipeline.loading.prepare import prepare
+from pipeline.messages import Identity, ShardScore, WorkerInfo
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.cluster.capacity import ActorShape
+from pipeline.records.journal import read_history
+from pipeline.records.ledger import Ledger
 from pipeline.run.run import run
-from pipeline.spec.run import RunSpec
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from pipeline.workers.worker import Worker, make_worker
 
 A = Recipe.make("single", "linear", 0.3, 0.7, (1, 0))

@@ -9,11 +9,11 @@ from tiny_language import write_adapter, write_tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, may_stay_apart
 from pipeline.checkpoints.lora import read_adapter
+from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.resident import NonFiniteError, ResidentModel
-from pipeline.checkpoints.sources import locate_adapter
+from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, may_stay_apart
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 from tasks.language.causal import CausalBackbone, build

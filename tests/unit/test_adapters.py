@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.loading.model import load_experts, load_model
 from pipeline.checkpoints.lora import adapter_fingerprint
-from pipeline.merging.low_rank import LowRankDelta
 from pipeline.checkpoints.sources import locate, locate_adapter
-from pipeline.spec.run import RunSpec
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import load_model
+from pipeline.merging.low_rank import LowRankDelta
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from pipeline.train.lora import LoraTuning
 from tasks.vision.clip.architectures import create
 

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records.answers import Answers
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
+from pipeline.records.answers import Answers
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.25, 0.5, (1, 0, 1), {"keep": 20})

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records.append_log import AppendLog, LockedError, Record, read_records, whole_length
+from pipeline.errors import LockedError
+from pipeline.records.append_log import AppendLog, Record, read_records, whole_length
 
 TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=8)
 

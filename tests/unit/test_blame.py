@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.pools.fault_attribution import Deaths, Suspicion
+from pipeline.errors import WorkersLostError
 from pipeline.messages import EvalRequest
-from pipeline.pools.base import WorkersLostError
+from pipeline.pools.fault_attribution import Deaths, Suspicion
 from pipeline.recipe import Recipe
 
 

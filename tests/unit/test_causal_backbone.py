@@ -24,16 +24,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.merging.task_vectors import Named, layer_sizes, task_vector
-from pipeline.merging.low_rank import LowRankDelta
+from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.sources import locate_adapter
-from tasks.lora import ChecksPolicies, TakesAdapters
+from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.task_vectors import Named, layer_sizes, task_vector
 from tasks.base import Backbone
 from tasks.language.causal import CausalBackbone, build
 from tasks.language.causal_names import layer_map
 from tasks.language.experts import adapter_base, check_same_base
+from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.registry import BACKBONES
 
 CPU = torch.device("cpu")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 
-from pipeline.run.selection import Candidate, References, candidates, choose, judge, judge_all, references
-from pipeline.run.forecast import forecast, proposed
-from pipeline.records.ledger import Ledger
 from pipeline.messages import Failure
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
+from pipeline.records.ledger import Ledger
+from pipeline.run.forecast import forecast, proposed
 from pipeline.run.run import run
+from pipeline.run.selection import Candidate, References, candidates, choose, judge, judge_all, references
 from search.proposer import Proposal
 
 PLAN = make_plan(toy_spec(select={"maximise": ["2 * target + control", "worst"]}))

@@ -11,8 +11,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
-from tasks.vision.clip.backbone import OpenClipBackbone, build, layer_map
 from tasks.vision.clip.architectures import create, pretrained_source
+from tasks.vision.clip.backbone import OpenClipBackbone, build, layer_map
 
 CPU = torch.device("cpu")
 VISION = {"image_size": 16, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.base import TaskRequest
-from tasks.vision.classification import load_task
-from tasks.vision.clip.backbone import OpenClipBackbone, build
-from tasks.vision.clip.architectures import create
 from tasks.embedded import checkpoint_path, model_config_path
 from tasks.embedded.rebuild.convnext import EXPERTS, augment, distillation_loss
+from tasks.vision.classification import load_task
+from tasks.vision.clip.architectures import create
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 
 CPU = torch.device("cpu")
 SAMPLES = 300

@@ -11,14 +11,14 @@ from toy import TASKS
 from toy_run import EXPERTS, SIZES, RunBuilder, build_run
 
 from pipeline.merging.scaling import coefficients
-from pipeline.report.page import build, summary
 from pipeline.report.data.arms import read_arms
+from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Run
 from pipeline.report.exhibits import exhibits
 from pipeline.report.exhibits.labels import HEIGHT, POSITIONS, WIDTH, Spot, _box, _shared, placed
 from pipeline.report.exhibits.scope import caption
 from pipeline.report.figures.figure import Figure
-from pipeline.report.data.estimates import Measure
+from pipeline.report.page import build, summary
 from pipeline.report.tables.table import Table, decimal
 from pipeline.run.run import rebuild
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.vision import decoded as data
-from tasks.files.cache import cache_root, digest
-from tasks.vision.decoded import prepare, prepare_train
 from tasks.embedded import pack_path
+from tasks.files.cache import cache_root, digest
+from tasks.vision import decoded as data
+from tasks.vision.decoded import prepare, prepare_train
 from tasks.vision.folders import FolderSource
 from tasks.vision.images import ImageRecord, TrainingSource
 from tasks.vision.packs import PackSource

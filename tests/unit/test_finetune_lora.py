@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.train.lora import LoraTuning, check_rank, targets
-from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.embedded import checkpoint_path
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from small_finetune import outputs, read_finetune
 from torch.nn import functional as F
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.train.finetune.augment import AUGMENTATIONS
-from pipeline.train.finetune.batches import Batches, generator_of, seed_of
-from pipeline.train.finetune.trainer import NonFiniteTraining, Told, finetune
-from pipeline.train.finetune.spec import Settings
 from pipeline.train.executor import work_here
-from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
+from pipeline.train.finetune.augment import AUGMENTATIONS
+from pipeline.train.finetune.batches import Batches
 from pipeline.train.finetune.preparation import Job, load_base, load_training_task, prepare
+from pipeline.train.finetune.spec import Settings
+from pipeline.train.finetune.trainer import NonFiniteTraining, Told, finetune
+from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
+from pipeline.train.seeds import generator_of, seed_of
 from tasks.embedded import checkpoint_path
 
 

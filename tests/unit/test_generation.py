@@ -13,10 +13,10 @@ from scipy import stats
 from tiny_language import TEMPLATE, row, write_adapter, write_tiny_llama
 from transformers import GenerationConfig, PreTrainedModel
 
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.merging.low_rank import LowRankDelta, low_rank_sum
+from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.sources import locate_adapter
+from pipeline.merging.low_rank import LowRankDelta, low_rank_sum
 from tasks.base import NonFiniteOutput
 from tasks.language.base import Decoding, Engine, Prompt
 from tasks.language.causal import CausalBackbone, build

@@ -15,13 +15,13 @@ from published_sets import CIFAR10, folders
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from pipeline.cluster.jobs import package as job_package
-from pipeline.cli.job_entry import ARGUMENTS, SPEC
-from pipeline.cluster.jobs.package import Origin, Package, pack
-from pipeline.versions import check_versions, versions_here
-from pipeline.cluster.jobs.client import Jobs, jobs_url
-from pipeline.spec.load import load_spec
 from pipeline.cli.submit import _place, _variables
+from pipeline.cluster.jobs import package as job_package
+from pipeline.cluster.jobs.client import Jobs, jobs_url
+from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
+from pipeline.cluster.jobs.package import Origin, Package, pack
+from pipeline.spec.load import load_spec
+from pipeline.versions import check_versions, versions_here
 from tasks.base import TaskRequest
 from tasks.vision.classification import image_source
 from tasks.vision.published.files import JOB

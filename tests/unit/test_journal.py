@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records.append_log import LockedError
-from pipeline.records.journal import FILE_NAME, JOURNAL_VERSION, Journal, answer_record, parse_answer, read_history
+from pipeline.errors import LockedError
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
+from pipeline.records.journal import FILE_NAME, JOURNAL_VERSION, Journal, answer_record, parse_answer, read_history
 from search.proposer import Proposal
 from tasks.stats import Stats
 

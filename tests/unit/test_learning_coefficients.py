@@ -10,8 +10,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from pipeline.learning.coefficients import RULES, Settings, entropy, learn
-from pipeline.learning.meter import Meter
 from pipeline.learning.inputs import labelled, overwrite
+from pipeline.learning.meter import Meter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput

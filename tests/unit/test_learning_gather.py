@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.learning.coefficients import RULES, Settings, learn
 from pipeline.learning.gatherer import Gatherer, TensorFile, by_block
-from pipeline.learning.statistics import fisher
 from pipeline.learning.inputs import overwrite
+from pipeline.learning.statistics import fisher
 from pipeline.merging.methods import METHODS
 from pipeline.parameters import resolve
 from pipeline.recipe import Recipe

@@ -7,8 +7,8 @@ import torch
 from learning_parts import Embedded, LinearEncoder, Rows
 from torch import Tensor, nn
 
-from pipeline.learning.statistics import fisher, gram
 from pipeline.learning.inputs import overwrite
+from pipeline.learning.statistics import fisher, gram
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import IDENTITY, ToyEvaluator
 
-from pipeline.records.ledger import Identity, Ledger
-from pipeline.messages import Failure
+from pipeline.messages import Failure, Identity
 from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
 ID = RECIPE.id(IDENTITY.fingerprint)

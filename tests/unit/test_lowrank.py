@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.merging.task_vectors import norm, resolve_alpha
 from pipeline.merging.low_rank import LowRank, LowRankDelta, combine_low_rank, low_rank_sum
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method
 from pipeline.merging.resident import NonFiniteError, ResidentModel
+from pipeline.merging.task_vectors import norm, resolve_alpha
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap
 

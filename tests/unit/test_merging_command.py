@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pipeline.cli.merge import merge
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 from pipeline.checkpoints.statistics import origin
+from pipeline.cli.merge import merge
 from pipeline.recipe import Recipe
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.task_vectors import Named, layer_sizes, resolve_alpha, task_vector
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, resolve_weights
 from pipeline.merging.scaling import LayerSizes
+from pipeline.merging.task_vectors import Named, layer_sizes, resolve_alpha, task_vector
 from tasks.base import LayerMap
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.merging.methods import METHODS, aggregation
 from pipeline.merging.methods.aggregation import column_sum
 from pipeline.merging.methods.base import Experts
+from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.parameters import resolve
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"

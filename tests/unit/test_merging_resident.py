@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.merging.flat import Arena, fingerprint
-from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.resident import NonFiniteError, ResidentModel
+from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

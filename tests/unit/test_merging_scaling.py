@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.merging.scaling import SCALINGS, Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm, split_control
+from pipeline.merging.scaling import (
+    SCALINGS,
+    Coefficients,
+    LayerSizes,
+    coefficients,
+    equal_norm,
+    is_equal_norm,
+    split_control,
+)
 from pipeline.recipe import Recipe
 
 NUMBERS = st.floats(-3, 3).map(lambda x: round(x, 3))

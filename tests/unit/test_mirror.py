@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from faulty_place import memory_place, names
 
-from pipeline.records.append_log import LockedError
+from pipeline.cli.index import common_place, index_of
+from pipeline.errors import LockedError
 from pipeline.records.journal import FILE_NAME, Journal
-from pipeline.storage import lease, run_folder as mirror, uploader as shipper
+from pipeline.storage import lease
+from pipeline.storage import run_folder as mirror
+from pipeline.storage import uploader as shipper
 from pipeline.storage.lease import Lease
 from pipeline.storage.run_folder import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
-from pipeline.cli.index import common_place, index_of
 from tasks.files.object_store import Place
 from tasks.files.store_errors import RemoteError, UnreachableError
 

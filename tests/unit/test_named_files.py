@@ -8,10 +8,10 @@ from published_sets import writers
 from small_run import small_spec
 from small_soup import soup_spec
 
-from pipeline.cluster.files.spec_files import Named, moved, named_files
 from pipeline.cluster.files.bundle import PIECE, Stream, content_digest, pack, unpack
-from pipeline.spec.run import RunSpec
+from pipeline.cluster.files.spec_files import Named, moved, named_files
 from pipeline.spec.load import load_spec, parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
 from tasks.vision.classification import image_source

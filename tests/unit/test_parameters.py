@@ -5,8 +5,8 @@ import math
 import pytest
 
 from pipeline.merging.methods import METHODS
-from pipeline.parameters import Parameter
 from pipeline.merging.scaling import SCALINGS
+from pipeline.parameters import Parameter
 
 FLOAT = Parameter("share", "", 0.5, low=0, high=1, open_high=True)
 INT = Parameter("count", "", 1, "int", low=0)

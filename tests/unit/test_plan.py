@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.plan.groups import Chosen, Group
 from pipeline.plan.controls import flattened
+from pipeline.plan.groups import Chosen, Group
 from pipeline.plan.plan import Plan, make_plan, proposer
 from pipeline.recipe import Recipe
 

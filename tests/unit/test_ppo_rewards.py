@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.train.ppo.data import prompt_ids
-from pipeline.train.ppo.sft_scores import centring_of, judge, saturation
 from pipeline.train.ppo.reward_model import Batches, Centring, Completion, RewardModule, Scorer
+from pipeline.train.ppo.sft_scores import centring_of, judge, saturation
 from tasks.language.base import Prompt, Sample
 from tasks.language.models import load_tokenizer
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from small_ppo import ignore, policy, read_ppo, result, stages, stop, stopping, table, train
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from pipeline.train.model_folder import condition
 from pipeline.train.policy_log import TRAINING
 from pipeline.train.ppo import policy as learning
 from pipeline.train.ppo.data import load_data
@@ -25,7 +26,6 @@ from pipeline.train.ppo.kl import limit, next_coef
 from pipeline.train.ppo.models import with_factors
 from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.spec import Kl, Lora
-from pipeline.train.model_folder import condition
 from tasks.language.models import load_tokenizer
 
 

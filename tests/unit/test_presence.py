@@ -9,8 +9,8 @@ import pytest
 from published_sets import writers
 
 from pipeline.loading.missing import check_present
-from pipeline.spec.run import RunSpec
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.vision.clip.architectures import pretrained_source
 
 EXPERT = "single_task/ViT-B-32/{}Val/nonlinear_finetuned.pt"

@@ -14,11 +14,12 @@ from own_models import Trainer, visual, write_authors, write_hugging_face
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.loading.model import load_experts, load_model
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.sources import locate
-from pipeline.spec.run import RunSpec
+from pipeline.loading.experts import load_experts
+from pipeline.loading.model import load_model
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
 from tasks.vision.clip.layouts import to_open_clip
 
 #: The folder of ViT-B/16 was seen in upper case; what is written after hf: is taken as it stands.

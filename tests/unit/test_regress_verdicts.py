@@ -11,8 +11,8 @@ from pipeline.regress.compare import Regression, compare
 from pipeline.regress.history import make_history, sparkline
 from pipeline.regress.junit import junit
 from pipeline.regress.pairs import Leave
-from pipeline.regress.text import markdown
 from pipeline.regress.snapshot import Row, Snapshot, sample_means
+from pipeline.regress.text import markdown
 from pipeline.spec.thresholds import Regress
 from search.intervals import Cell, mean_interval
 

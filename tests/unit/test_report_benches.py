@@ -11,15 +11,15 @@ from toy_run import EXPERTS, build_run
 
 from pipeline.recipe import Recipe
 from pipeline.report.data.arms import read_arms
-from pipeline.report.figures.bars import bars
 from pipeline.report.data.comparable import Place, members
-from pipeline.report.tables.chosen import chosen_table
-from pipeline.report.data.run import Run
-from pipeline.report.figures.depths import depths
 from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.results import main_tables, result_tables
+from pipeline.report.data.run import Run
+from pipeline.report.figures.bars import bars
+from pipeline.report.figures.depths import depths
 from pipeline.report.figures.searched import searched
 from pipeline.report.figures.sweeps import sweeps
+from pipeline.report.tables.chosen import chosen_table
+from pipeline.report.tables.results import main_tables, result_tables
 from pipeline.report.tables.table import Table, decimal
 from pipeline.report.tables.verdict import verdicts
 from search.intervals import Cell, mean_interval, paired_difference

@@ -7,11 +7,11 @@ from exhibit_run import ARMS, write_run
 from toy_run import RunBuilder
 
 from pipeline.recipe import Recipe
-from pipeline.report.page import build
 from pipeline.report.data.arms import PALETTE, distinct, read_arms
-from pipeline.report.tables.chosen import chosen_table, ingredients
-from pipeline.report.data.run import Candidate, Run
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.run import Candidate, Run
+from pipeline.report.page import build
+from pipeline.report.tables.chosen import chosen_table, ingredients
 from pipeline.report.tables.results import main_tables, split_params
 from pipeline.report.tables.table import Table
 

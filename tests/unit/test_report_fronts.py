@@ -9,18 +9,18 @@ import yaml
 from toy import IDENTITY, TASKS, ToyEvaluator, toy_spec
 from toy_run import GRID, build_run
 
-from pipeline.records import tables
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
-from pipeline.report.page import build
+from pipeline.pools.local import LocalPool
+from pipeline.records import tables
 from pipeline.report.data.arms import read_arms
 from pipeline.report.data.clouds import TRADE_OFF, averaged_scene, own_scenes
-from pipeline.report.data.run import Run
-from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.provenance import spec_text
+from pipeline.report.data.run import Run
 from pipeline.report.figures.searched import searched
 from pipeline.report.figures.sweeps import sweeps
+from pipeline.report.page import build
+from pipeline.report.tables.hypervolumes import front_tables
+from pipeline.report.tables.provenance import spec_text
 from pipeline.report.tables.table import Table, decimal
 from pipeline.run.run import run
 

@@ -7,7 +7,7 @@ from toy import IDENTITY, ToyEvaluator, toy_spec
 
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
 from pipeline.report.page import build, summary
 from pipeline.run.run import run
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from soup_run import LINES, PLAIN, PROMPTS, UNTRUSTED, SoupBuilder, build_soups
 
-from pipeline.records import tables
-from pipeline.train.policy_log import TRAINING
 from pipeline.recipe import Recipe
-from pipeline.report.page import build, summary
-from pipeline.report.index import build_index
+from pipeline.records import tables
 from pipeline.report.data.estimates import Measure
+from pipeline.report.index import build_index
+from pipeline.report.page import build, summary
 from pipeline.report.soups import SoupPage, is_soup, soup_page
-from pipeline.report.soups.warnings import _collapse, _saturation
 from pipeline.report.soups.comparisons import Contest, Fronts, contest, dominates, mean_gap, read_fronts
 from pipeline.report.soups.completions import Shares, read_completions, repeated_words
 from pipeline.report.soups.resamples import RESAMPLES, interval, resampled_means
 from pipeline.report.soups.samples import sample_tables, shown_prompts
 from pipeline.report.soups.scene import read_scene
+from pipeline.report.soups.warnings import _collapse, _saturation
+from pipeline.train.policy_log import TRAINING
 from search.intervals import Cell, mean_interval
 
 NAMES = ("faithful", "plain")

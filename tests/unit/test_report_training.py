@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.train.policy_log import TRAINING
 from pipeline.report.training.curves import training_figures
 from pipeline.report.training.page import build_training_report
+from pipeline.train.policy_log import TRAINING
 
 
 def curve(rewards: list[float]) -> pa.Table:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from operations import operations
 
 from pipeline.messages import EvalRequest
-from pipeline.recipe import Recipe
 from pipeline.pools.queue import RequestQueue
+from pipeline.recipe import Recipe
 
 RECIPE = Recipe.make("sum")
 

@@ -11,11 +11,11 @@ from tiny_language import write_adapter, write_tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.lora import read_adapter
+from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
-from pipeline.checkpoints.sources import locate_adapter
 from tasks.language.causal import CausalBackbone, build
 
 NAME = "model.layers.2.self_attn.q_proj.weight"

@@ -10,12 +10,13 @@ from toy import IDENTITY, ToyEvaluator, toy_spec
 from benchmarks.scale import line, measure
 from benchmarks.simulated import Messages, Service, SimulatedPool
 from benchmarks.simulated_runs import Case, scaled
-from pipeline.records.journal import read_history
-from pipeline.records.ledger import Ledger
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool, Pool
+from pipeline.pools.base import Pool
+from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
+from pipeline.records.journal import read_history
+from pipeline.records.ledger import Ledger
 from pipeline.run.run import run
 
 SERVICES = [Service(0.5, 0.01), Service(0.5, 0.02)]

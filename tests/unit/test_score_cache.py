@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from toy import IDENTITY
 
-from pipeline.records.append_log import AppendLog
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
+from pipeline.records.append_log import AppendLog
 from pipeline.storage.caches.scores import ScoreCache
 from tasks.stats import Stats
 

@@ -7,7 +7,7 @@ from faulty_place import FaultyPlace, Killed, memory_place, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records.append_log import LockedError
+from pipeline.errors import LockedError
 from pipeline.storage.segments import Chain, ChainError, segment_name
 from tasks.files.object_store import Place
 from tasks.files.store_errors import UnreachableError

@@ -12,12 +12,12 @@ from toy import IDENTITY
 
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
-from pipeline.storage.caches.scores import ScoreCache
 from pipeline.storage.caches import shared as shared_records
+from pipeline.storage.caches.scores import ScoreCache
 from pipeline.storage.caches.shared import SharedRecords
 from tasks.files.cache import cache_root, cached
-from tasks.files.object_store import Place
 from tasks.files.checksums import seal
+from tasks.files.object_store import Place
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)

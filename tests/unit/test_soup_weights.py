@@ -8,10 +8,10 @@ from small_soup import soup_spec
 
 from pipeline.plan.groups import Chosen
 from pipeline.plan.plan import make_plan
-from pipeline.recipe import Recipe
 from pipeline.plan.soups import lambda_dimensions, soup_weights
-from pipeline.spec.run import RunSpec
+from pipeline.recipe import Recipe
 from pipeline.spec.load import SpecError, parse_spec
+from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Range
 from search.space import Space
 

@@ -12,10 +12,10 @@ import pytest
 import torchvision.datasets as oracle
 from published_sets import Splits, fer2013, parquet, rgb, webdataset, writers
 
-from tasks.vision.published.formats.listing import Listing
-from tasks.vision.published.formats.names import label_order
 from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VisionOptions, find_files
+from tasks.vision.published.formats.listing import Listing
+from tasks.vision.published.formats.names import label_order
 from tasks.vision.published.sets import VisionSource
 
 WRITERS = writers()

@@ -10,8 +10,8 @@ import yaml
 from toy import TASKS, toy_spec
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.run import RunSpec, models
 from pipeline.spec.load import SpecError, load_spec, parse_spec
+from pipeline.spec.run import RunSpec, models
 
 GOOD = toy_spec().model_dump(mode="json")
 CONTINUOUS = {"alpha": {"range": [0, 1]}}

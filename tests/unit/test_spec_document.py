@@ -9,12 +9,23 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.run import Arm, Backbone, Controls, Merge, RunSpec, Scaling, Search, Select, TaskSpec, models
-from pipeline.spec.exhibits import BarsExhibit, Cell, CoefficientsExhibit, CurveExhibit, HeatmapExhibit, PathExhibit, ScatterExhibit, TableExhibit
+from pipeline.spec.arms import Arm, Merge, Scaling, Search, Select
+from pipeline.spec.exhibits import (
+    BarsExhibit,
+    Cell,
+    CoefficientsExhibit,
+    CurveExhibit,
+    HeatmapExhibit,
+    PathExhibit,
+    ScatterExhibit,
+    TableExhibit,
+)
 from pipeline.spec.generation import Generation, Prompts
 from pipeline.spec.load import parse_spec
-from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
 from pipeline.spec.resources import PerReward, PerWorker, Resources
+from pipeline.spec.run import Controls, RunSpec
+from pipeline.spec.sources import Backbone, TaskSpec
+from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
 from pipeline.spec.values import Grid, Range
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
@@ -69,7 +80,7 @@ def table(model: type[BaseModel]) -> str:
 
 
 def test_every_model_has_a_section() -> None:
-    assert set(SECTIONS.values()) == set(models())
+    assert {m.__name__ for m in SECTIONS.values()} == {"RunSpec", *RunSpec.model_json_schema()["$defs"]}
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from toy import IDENTITY, ToyEvaluator
 
-from pipeline.storage.caches.completions import CompletionCache
-from pipeline.records.ledger import Ledger
 from pipeline.messages import COMPLETIONS, Completions, EvalRequest, Failure, ScoreRequest, ShardScore, WorkerInfo
-from pipeline.pools.base import LocalPool
-from pipeline.recipe import Recipe
+from pipeline.pools.local import LocalPool
 from pipeline.pools.staged import StagedPool, completions_of
+from pipeline.recipe import Recipe
+from pipeline.records.ledger import Ledger
+from pipeline.storage.caches.completions import CompletionCache
 from tasks.stats import Stats
 
 TASKS = ("cats", "dogs")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.checkpoints import lazy as streaming
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.merging.task_vectors import Named, task_vector
-from pipeline.checkpoints.merge import merge_states
 from pipeline.checkpoints.lazy import Difference, StoredTensors, open_checkpoint
+from pipeline.checkpoints.merge import merge_states
+from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 

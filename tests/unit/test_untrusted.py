@@ -10,11 +10,11 @@ from rich.text import Text
 from safetensors.torch import save_file
 from small_run import Lines
 
-from pipeline.records.append_log import read_records
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.console import console, plain
-from pipeline.spec.user_code import code_named
+from pipeline.records.append_log import read_records
 from pipeline.spec.load import SpecError, load_spec, parse_spec
+from pipeline.spec.user_code import code_named
 
 SPEC: dict[str, Any] = {
     "name": "small",

@@ -15,13 +15,13 @@ from torch.utils.data import random_split
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
 from tasks.vision.classification import image_source, load_task
-from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.clip.architectures import create
+from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.decoded import prepare
 from tasks.vision.images import GroupedSource, TrainingSource
-from tasks.vision.published.formats.splits import cut_validation
 from tasks.vision.published.catalogue import set_names, vision_set
 from tasks.vision.published.files import JOB, VisionOptions, vision_options
+from tasks.vision.published.formats.splits import cut_validation
 from tasks.vision.published.sets import VisionSource
 
 WRITERS = writers()

@@ -9,19 +9,19 @@ import psutil
 import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
-from pipeline.run.driver import Progress
-from pipeline.records.journal import FILE_NAME, Journal
 from pipeline.messages import Failure, WorkerInfo
 from pipeline.plan.plan import make_plan
-from pipeline.pools.base import LocalPool
+from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
+from pipeline.records.journal import FILE_NAME, Journal
+from pipeline.run.progress import Progress
 from pipeline.run.run import run
 from pipeline.watch.dashboard.live import Live
 from pipeline.watch.dashboard.page import spoken
-from pipeline.watch.progress_file import ProgressFile, read_said
 from pipeline.watch.dashboard.server import bound, is_own_host, page_server
 from pipeline.watch.dashboard.study import Studies, serve
 from pipeline.watch.observers import watched
+from pipeline.watch.progress_file import ProgressFile, read_said
 from search.proposer import Proposal
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy import IDENTITY, ToyEvaluator
 
-from pipeline.records.journal import FILE_NAME, Journal, read_history
-from pipeline.records.ledger import Ledger
 from pipeline.messages import Failure
 from pipeline.recipe import Recipe
+from pipeline.records.journal import FILE_NAME, Journal, read_history
+from pipeline.records.ledger import Ledger
 from pipeline.watch.follow.tail import Tail
 from search.proposer import Proposal
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.files.bundle import Kind
-from pipeline.spec.run import RunSpec, TaskSpec
 from pipeline.spec.generation import is_reward
 from pipeline.spec.load import parse_spec
+from pipeline.spec.run import RunSpec
+from pipeline.spec.sources import TaskSpec
 from tasks.files.cache import cache_root
 from tasks.registry import TASKS
 
@@ -98,9 +99,11 @@ def _published(task: TaskSpec) -> Named | None:
 
     The run says so itself, where it is: another machine, as a cluster's head, may have them.
     """
-    from tasks.vision.published.formats.listing import FilesMissing
-    from tasks.vision.published.catalogue import vision_set  # it brings torch, which whoever only sends files does without
+    from tasks.vision.published.catalogue import (
+        vision_set,  # it brings torch, which whoever only sends files does without
+    )
     from tasks.vision.published.files import VISION_OPTIONS, find_files, root_of, vision_options
+    from tasks.vision.published.formats.listing import FilesMissing
 
     entry = vision_set(task.source.removeprefix("vision/"))
     options = vision_options("options", {k: v for k, v in task.options.items() if k in VISION_OPTIONS})

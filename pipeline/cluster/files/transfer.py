@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
 from pipeline.cluster.files.bundle import PIECE, Parcel, Stream, content_digest, pack, same, unpack
+from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
 from pipeline.spec.run import RunSpec
 from tasks.files.cache import cache_root, cached
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.cluster.auth import has_token, use_token
 from pipeline.cluster.jobs.package import Package
 from pipeline.parameters import near
-from pipeline.cluster.auth import has_token, use_token
 
 #: Of Ray's dashboard, which takes jobs.
 _PORT = 8265
@@ -242,3 +242,6 @@ def _job(details: Any) -> Job:
     started = (details.start_time or 0) / 1000
     status = str(getattr(details.status, "value", details.status))
     return Job(details.submission_id, status, out, started, details.driver_exit_code, details.message or "")
+
+
+DASHBOARD = "http://127.0.0.1:8265"

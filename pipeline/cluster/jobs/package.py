@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.cli.job_entry import ARGUMENTS, FOLDER, SPEC
-from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
 from pipeline.cluster.files.bundle import Parcel
 from pipeline.cluster.files.bundle import pack as listed
+from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
+from pipeline.cluster.jobs.layout import ARGUMENTS, FOLDER, SPEC
 from pipeline.spec.run import RunSpec
 from tasks.embedded import checkpoint_path, pack_names, pack_path
 

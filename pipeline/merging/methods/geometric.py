@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import sum_of
-from pipeline.merging.methods.base import CHOOSE_EXPERTS, Experts, Method, Params, check_selection, number, selected, used_experts
+from pipeline.merging.methods.base import (
+    CHOOSE_EXPERTS,
+    Experts,
+    Method,
+    Params,
+    check_selection,
+    number,
+    selected,
+    used_experts,
+)
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 

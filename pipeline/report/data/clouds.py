@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Bench
-from pipeline.report.data.run import Candidate
-from pipeline.report.data.fronts import read_front
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.fronts import read_front
 from pipeline.report.data.points import describe, shared_points
 from pipeline.report.data.resamples import RESAMPLES, bootstrap_weights
+from pipeline.report.data.run import Candidate
 from search.objectives import Objective, Role, role_metrics
 from search.pareto import Array, non_dominated
 

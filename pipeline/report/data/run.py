@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import tables
 from pipeline.recipe import Recipe
+from pipeline.records import tables
 
 Outcomes = npt.NDArray[np.float32]
 PRE_TRAINED = "pre-trained"

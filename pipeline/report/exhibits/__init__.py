@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Run
 from pipeline.report.exhibits import bars, coefficients, curve, heatmap, path, scatter
 from pipeline.report.exhibits.table import table
 from pipeline.report.figures.figure import Figure
-from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.table import Table
 from pipeline.spec.exhibits import Exhibits
 

@@ -1,9 +1,9 @@
 """Exhibit: accuracy of what was chosen, task by task."""
 
-from pipeline.report.figures.bars import GROUPED, Scale, bar, task_means
-from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
-from pipeline.report.figures.figure import Figure, panel
 from pipeline.report.data.estimates import Measure
+from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
+from pipeline.report.figures.bars import GROUPED, Scale, bar, task_means
+from pipeline.report.figures.figure import Figure, panel
 from pipeline.report.tables.results import INTERVALS, split_word
 from pipeline.report.tables.table import Entry, Table, Units
 from pipeline.spec.exhibits import ACCURACIES, BarsExhibit

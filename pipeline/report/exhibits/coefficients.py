@@ -4,10 +4,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
-from pipeline.report.figures.depths import block_ticks, profile
-from pipeline.report.exhibits.scope import caption, subjects
-from pipeline.report.figures.figure import Figure, panel, safe
 from pipeline.report.data.estimates import Measure
+from pipeline.report.exhibits.scope import caption, subjects
+from pipeline.report.figures.depths import block_ticks, profile
+from pipeline.report.figures.figure import Figure, panel, safe
 from pipeline.report.tables.table import Entry, Table
 from pipeline.spec.exhibits import CoefficientsExhibit
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
-from pipeline.report.exhibits.scope import WORDS, Scope, caption, ordered, shown_split, subjects
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import Point
-from pipeline.report.tables.results import split_word
+from pipeline.report.exhibits.scope import WORDS, Scope, caption, ordered, shown_split, subjects
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.figures.sweeps import Line, curve, ribbon
+from pipeline.report.tables.results import split_word
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from pipeline.spec.exhibits import CurveExhibit
 from search.intervals import Interval

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
-from pipeline.report.exhibits.scope import WORDS, Scope, caption, shown_split, subjects
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import Point, shared_points
+from pipeline.report.exhibits.scope import WORDS, Scope, caption, shown_split, subjects
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import split_word
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from pipeline.spec.exhibits import HeatmapExhibit

@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Place
-from pipeline.report.exhibits.scope import Scope, caption, ordered, subjects
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import Point
+from pipeline.report.exhibits.scope import Scope, caption, ordered, subjects
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import counted
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from pipeline.spec.exhibits import PathExhibit

@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Place
+from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.labels import Spot, placed
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
 from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe
-from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.results import split_word
 from pipeline.report.tables.table import Entry, Table, Units
 from pipeline.spec.exhibits import ScatterExhibit

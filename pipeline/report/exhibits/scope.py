@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.report.data.arms import Arm, distinct
 from pipeline.report.data.comparable import Place, members, own_places
-from pipeline.report.data.run import PRE_TRAINED
 from pipeline.report.data.estimates import Average, Measure, Pick
 from pipeline.report.data.points import Point, shared_points
+from pipeline.report.data.run import PRE_TRAINED
 from pipeline.spec.exhibits import ACCURACIES
 
 #: How an accuracy is called on an axis or over a column.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from pipeline.report.data.arms import Arm, distinct
-from pipeline.report.tables.chosen import alpha_origin
+from pipeline.report.data.estimates import Average, Measure
 from pipeline.report.data.run import Candidate
 from pipeline.report.exhibits.scope import Scope, caption
-from pipeline.report.data.estimates import Average, Measure
+from pipeline.report.tables.chosen import alpha_origin
 from pipeline.report.tables.results import INTERVALS, split_word
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from pipeline.spec.exhibits import ACCURACIES, TableExhibit

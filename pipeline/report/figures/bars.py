@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Bench, Place
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.data.estimates import Measure
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import OVER
 from pipeline.report.tables.table import Units
 from pipeline.report.tables.verdict import ROLE_WORDS

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.report.data.arms import Arm
+from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Candidate
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.table import Entry, Table
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
-from pipeline.report.data.run import Candidate
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe, shared_points
+from pipeline.report.data.run import Candidate
+from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.table import NONE, Entry, Table
 
 #: Candidates listed for each arm and expert.

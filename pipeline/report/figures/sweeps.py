@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Bench
-from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import Point, shared_points
+from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
 from pipeline.report.tables.table import Entry, Table, Units
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval

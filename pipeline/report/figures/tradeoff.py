@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Bench
+from pipeline.report.data.estimates import Measure
+from pipeline.report.data.fronts import Front, read_front
+from pipeline.report.data.points import describe, shared_points
 from pipeline.report.data.run import Candidate
 from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe, translucent
-from pipeline.report.data.fronts import Front, read_front
-from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import describe, shared_points
 from pipeline.report.tables.results import counted
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from search.pareto import Array

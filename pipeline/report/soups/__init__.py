@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.figures.figure import Figure
 from pipeline.report.data.estimates import Measure
-from pipeline.report.soups.warnings import cautions
+from pipeline.report.figures.figure import Figure
 from pipeline.report.soups.comparisons import read_fronts
 from pipeline.report.soups.completions import read_completions
 from pipeline.report.soups.figures import front_figures
@@ -14,9 +13,10 @@ from pipeline.report.soups.samples import sample_tables
 from pipeline.report.soups.scene import Scene, is_soup, read_scene
 from pipeline.report.soups.tables import point_table, reference_table, volume_tables
 from pipeline.report.soups.verdict import soup_verdicts
+from pipeline.report.soups.warnings import cautions
 from pipeline.report.tables.table import Table
-from pipeline.report.training.curves import training_figures
 from pipeline.report.tables.verdict import Verdict
+from pipeline.report.training.curves import training_figures
 
 __all__ = ["SoupPage", "is_soup", "soup_page"]
 

@@ -7,8 +7,8 @@ from itertools import combinations
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import GREY
-from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
 from pipeline.report.data.fronts import Front
+from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
 from pipeline.report.soups.completions import Completions
 from pipeline.report.soups.resamples import interval
 from pipeline.report.soups.samples import cut, shown_prompts

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report.data.arms import Arm
-from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe
+from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
 from pipeline.report.soups.resamples import resampled_means
 from search.pareto import Array
 

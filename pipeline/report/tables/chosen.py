@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pipeline.merging.scaling import is_equal_norm
 from pipeline.report.data.arms import Arm
 from pipeline.report.data.comparable import Place
-from pipeline.report.data.run import PRE_TRAINED, Candidate
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.run import PRE_TRAINED, Candidate
 from pipeline.report.tables.results import Params, lead, scored, split_params
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 

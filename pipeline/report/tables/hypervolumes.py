@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.report.data.arms import Arm, opponents
-from pipeline.report.data.comparable import Bench
 from pipeline.report.data.clouds import TRADE_OFF, Cloud, Scene, averaged_scene, own_scenes
+from pipeline.report.data.comparable import Bench
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import shared_points
 from pipeline.report.data.resamples import RESAMPLES

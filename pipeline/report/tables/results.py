@@ -6,8 +6,8 @@ from pipeline.merging.scaling import split_control
 from pipeline.recipe import ParamValue, Recipe
 from pipeline.report.data.arms import Arm, opponents
 from pipeline.report.data.comparable import Bench, Place, members
-from pipeline.report.data.run import PRE_TRAINED
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.run import PRE_TRAINED
 from pipeline.report.tables.table import NONE, Entry, Table, Units
 from pipeline.report.tables.verdict import ROLE_WORDS
 

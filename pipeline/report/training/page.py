@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.report.rendering import render
 from pipeline.report.figures.figure import Figure
+from pipeline.report.rendering import render
 from pipeline.report.tables.table import NONE, Entry, Table, decimal
 from pipeline.report.training.curves import training_figures
 from tasks.files.atomic import write_whole

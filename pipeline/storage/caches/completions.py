@@ -4,10 +4,10 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.messages import Completions, EvalRequest
 from pipeline.records.append_log import Record
 from pipeline.records.journal import parse_request, request_fields
 from pipeline.storage.caches.local import LocalRecords
-from pipeline.messages import Completions, EvalRequest
 from pipeline.storage.caches.shared import SharedRecords
 
 #: Raised whenever the same weights and prompts come to give other completions.

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.records.answers import Answers
 from pipeline.records.append_log import Record
 from pipeline.records.journal import Key, answer_record, parse_answer
-from pipeline.records.ledger import Identity
 from pipeline.storage.caches.local import LocalRecords
-from pipeline.messages import EvalRequest, ShardScore
 from pipeline.storage.caches.shared import SharedRecords
 
 #: Raised whenever the same recipe comes to give other weights, or the same samples another score: what older programs

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pipeline.records.append_log import Record, lines_of, parse_line
-from tasks.files.object_store import Place
 from tasks.files.checksums import DamagedError, seal, unseal
+from tasks.files.object_store import Place
 from tasks.files.shared_cache import shared_cache, tolerated
 
 #: So many objects are made one by whoever reads them next.

@@ -3,22 +3,11 @@
 Shape legend: B images of a batch, N training images.
 """
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from pipeline.train.finetune.spec import Settings
-
-
-def seed_of(*parts: object) -> int:
-    """63 bits that depend on every part and on nothing else."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def generator_of(*parts: object) -> torch.Generator:
-    """A generator on the CPU, seeded by `seed_of`."""
-    return torch.Generator().manual_seed(seed_of(*parts))
+from pipeline.train.seeds import generator_of
 
 
 class Batches:

@@ -11,9 +11,9 @@ import torch
 
 from pipeline.loading.model import Model, Report, load_model
 from pipeline.train.finetune.batches import Batches
+from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.lora import check_rank
-from pipeline.train.finetune.methods import METHODS
 from tasks.base import Backbone, TaskRequest
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.decoded import Progress

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
-from pipeline.spec.run import Backbone, Limits, Tasks
 from pipeline.spec.load import checked, read_mapping, resolved
 from pipeline.spec.resources import Resources
+from pipeline.spec.sources import Backbone, Limits, Tasks
 from pipeline.spec.values import Model
 from pipeline.train.finetune.methods import METHODS
 

@@ -18,14 +18,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.train.finetune.augment import AUGMENTATIONS
-from pipeline.train.finetune.batches import Batches, generator_of, seed_of
-from pipeline.train.finetune.spec import FinetuneRun
-from pipeline.train.lora import LoraTuning, check_rank
+from pipeline.train.finetune.batches import Batches
 from pipeline.train.finetune.methods import METHODS
-from pipeline.train.model_folder import State, condition, finish, load_state, optimiser_tensors, restore, save_state, write_log
 from pipeline.train.finetune.preparation import Job, identify, load_base, load_training_task, versions
 from pipeline.train.finetune.rates import rate_at
+from pipeline.train.finetune.spec import FinetuneRun
 from pipeline.train.finetune.tuning import DenseTuning, Tuning
+from pipeline.train.lora import LoraTuning, check_rank
+from pipeline.train.model_folder import (
+    State,
+    condition,
+    finish,
+    load_state,
+    optimiser_tensors,
+    restore,
+    save_state,
+    write_log,
+)
+from pipeline.train.seeds import generator_of, seed_of
 from tasks.base import Backbone
 from tasks.vision.classification import ImageTextBackbone, image_text
 

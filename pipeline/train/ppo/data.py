@@ -7,8 +7,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from pipeline.spec.generation import Prompts
-from pipeline.train.finetune.batches import generator_of
 from pipeline.train.ppo.spec import MEASURED, PpoSpec
+from pipeline.train.seeds import generator_of
 from tasks.language.base import Prompt, PromptRequest
 from tasks.language.prompts import load_prompts
 

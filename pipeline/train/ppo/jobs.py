@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.train.model_folder import LOG, condition
 from pipeline.train.policy_log import TRAINING_FILE
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec
-from pipeline.train.model_folder import LOG, condition
 
 _PACKAGES = ("lines-sweep", "torch", "transformers", "peft", "trl")
 COMPLETIONS_FILE = "completions.parquet"

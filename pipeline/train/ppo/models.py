@@ -20,9 +20,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.parameters import near
-from pipeline.train.finetune.batches import seed_of
-from pipeline.train.ppo.spec import Lora
 from pipeline.train.model_folder import CHECKPOINT, RESULT
+from pipeline.train.ppo.spec import Lora
+from pipeline.train.seeds import seed_of
 from tasks.language.models import load_causal, model_folder
 
 #: Of a model's folder, what decides what it says.

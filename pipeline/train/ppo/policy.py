@@ -16,22 +16,31 @@ from peft import get_peft_model_state_dict
 from transformers import set_seed
 
 from pipeline.checkpoints.writing import write_safetensors
-from pipeline.train.policy_log import TRAINING, TRAINING_FILE
 from pipeline.records.tables import write
-from pipeline.train.ppo import rloo_grpo as groups, ppo
+from pipeline.train.lora import CONFIG, FACTORS
+from pipeline.train.model_folder import (
+    State,
+    finish,
+    load_state,
+    optimiser_tensors,
+    restore,
+    restore_weights,
+    save_state,
+)
+from pipeline.train.policy_log import TRAINING, TRAINING_FILE
+from pipeline.train.ppo import ppo
+from pipeline.train.ppo import rloo_grpo as groups
 from pipeline.train.ppo.critic import make_critic
 from pipeline.train.ppo.data import load_data, rows
 from pipeline.train.ppo.jobs import Job, Told, versions
 from pipeline.train.ppo.kl import limit, next_coef
-from pipeline.train.ppo.sft_scores import centring_of, load_entry, read_measured
 from pipeline.train.ppo.models import load_plain, model_fingerprint, small_seed, trained, with_factors
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.reward_model import Scorer
 from pipeline.train.ppo.sampling import SAMPLED, complete, score, summary, write_completions
-from pipeline.train.ppo.spec import Kl, PolicyRun
 from pipeline.train.ppo.segment import Stopped, Stretch
-from pipeline.train.lora import CONFIG, FACTORS
-from pipeline.train.model_folder import State, finish, load_state, optimiser_tensors, restore, restore_weights, save_state
+from pipeline.train.ppo.sft_scores import centring_of, load_entry, read_measured
+from pipeline.train.ppo.spec import Kl, PolicyRun
 from tasks.language.models import load_tokenizer
 
 _TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}

@@ -9,10 +9,10 @@ from transformers import AutoConfig
 from pipeline.loading.model import Report
 from pipeline.train.ppo.data import Data, load_data
 from pipeline.train.ppo.jobs import Job
-from pipeline.train.ppo.sft_scores import load_entry
 from pipeline.train.ppo.models import check_targets, model_fingerprint
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.sampling import score
+from pipeline.train.ppo.sft_scores import load_entry
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec, runs_of
 from tasks.language.models import load_tokenizer, model_folder
 

@@ -19,12 +19,29 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.records.tables import write
+from pipeline.train.model_folder import (
+    LOG,
+    State,
+    finish,
+    load_state,
+    optimiser_tensors,
+    restore,
+    restore_weights,
+    save_state,
+)
 from pipeline.train.ppo.data import context, load_data, prompt_ids, rows
 from pipeline.train.ppo.jobs import Job, Told, versions
-from pipeline.train.ppo.models import load_plain, model_fingerprint, one_device, seed_everything, small_seed, trained, with_factors
+from pipeline.train.ppo.models import (
+    load_plain,
+    model_fingerprint,
+    one_device,
+    seed_everything,
+    small_seed,
+    trained,
+    with_factors,
+)
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.spec import Sft
-from pipeline.train.model_folder import LOG, State, finish, load_state, optimiser_tensors, restore, restore_weights, save_state
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer, model_folder
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from pipeline.spec.generation import RewardSpec
+from pipeline.train.model_folder import RESULT, finish
 from pipeline.train.ppo.data import load_data
 from pipeline.train.ppo.jobs import Job, Told
 from pipeline.train.ppo.models import load_plain
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.reward_model import Centring
 from pipeline.train.ppo.sampling import SAMPLED, complete, score, summary, write_completions
-from pipeline.train.model_folder import RESULT, finish
 from tasks.language.base import Prompt, Reward
 from tasks.language.models import load_tokenizer
 from tasks.language.rewards.loading import load_reward

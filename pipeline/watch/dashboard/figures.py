@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits import exhibits
 from pipeline.report.figures.figure import Figure
-from pipeline.report.data.estimates import Measure
 from pipeline.report.figures.searched import searched
-from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.figures.sweeps import sweeps
 from pipeline.report.figures.tradeoff import tradeoff
+from pipeline.report.soups import is_soup, soup_page
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage.run_folder import run_folder
 from pipeline.watch.dashboard.figures import Drawn, draw
+from pipeline.watch.dashboard.page import Look, details, drawings, status
 from pipeline.watch.follow.interim_tables import tables_now
 from pipeline.watch.follow.run_view import Opened, opened
-from pipeline.watch.dashboard.page import Look, details, drawings, status
-from pipeline.watch.progress_file import Said, read_said
 from pipeline.watch.follow.survey import Survey, Surveyor
 from pipeline.watch.follow.tail import Tail
+from pipeline.watch.progress_file import Said, read_said
 from tasks.files.object_store import is_url
 
 log = logging.getLogger(__name__)

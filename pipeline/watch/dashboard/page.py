@@ -4,15 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.run.selection import Candidate, choose
 from pipeline.messages import Failure, ShardScore
-from pipeline.report.figures.figure import Figure
 from pipeline.report.data.points import describe
+from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
 from pipeline.report.tables.table import NONE, Entry, Table, decimal
-from pipeline.watch.progress_file import Said
+from pipeline.run.selection import Candidate, choose
 from pipeline.watch.follow.survey import Open, Survey, label
 from pipeline.watch.follow.tail import Seen, Work
+from pipeline.watch.progress_file import Said
 
 #: Rows of a table that grows with the run.
 _ROWS = 40

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.plan.plan import Plan
 from pipeline.records.journal import History
 from pipeline.records.ledger import Ledger
-from pipeline.plan.plan import Plan
 from pipeline.run.run import write_results
 
 #: What a run keeps beside its journal before any table is written, and the report reads.

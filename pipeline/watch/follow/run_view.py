@@ -1,10 +1,11 @@
 """A run whose journal has begun: its plan and its answers, which grow as the journal does."""
 
-from pipeline.records.append_log import Record
-from pipeline.run.forecast import forecast
-from pipeline.records.journal import History
-from pipeline.records.ledger import Identity, Ledger
+from pipeline.messages import Identity
 from pipeline.plan.plan import make_plan
+from pipeline.records.append_log import Record
+from pipeline.records.journal import History
+from pipeline.records.ledger import Ledger
+from pipeline.run.forecast import forecast
 from pipeline.spec.load import parse_spec
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.plan.groups import Group, validation_tasks
-from pipeline.run.selection import Candidate, References, complete, judge, references
-from pipeline.records.journal import GroupKey
-from pipeline.records.ledger import Ledger
 from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
+from pipeline.records.journal import GroupKey
+from pipeline.records.ledger import Ledger
+from pipeline.run.selection import Candidate, References, complete, judge, references
 from search.proposer import Proposal
 
 

@@ -4,9 +4,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.messages import Failure, ShardScore
 from pipeline.records.append_log import Record, parse_line
 from pipeline.records.journal import FILE_NAME, History, Key, take_record
-from pipeline.messages import Failure, ShardScore
 
 #: Bytes read in one step.
 _STEP = 16 * 2**20

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tasks.files.cache import cache_root, cached
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
+from tasks.files.cache import cache_root, cached
 
 #: Fewer would be no ground for a front.
 _LEAST = {"train": 5000, "val": 500, "test": 1000}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from tasks import embedded
 from tasks.files.hub import hub_silence, out_of_reach
-from tasks.vision.preprocess import Preprocess
 from tasks.registry import check_options, near
+from tasks.vision.preprocess import Preprocess
 
 Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
 _SCHEMAS = ("local-dir:", "hf-hub:")

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from tasks.lora import WeightPart
 from tasks.base import LayerMap
 from tasks.files.cache import digest
+from tasks.lora import WeightPart
+from tasks.registry import check_options
 from tasks.vision.clip.activation import ActivationCheck
-from tasks.vision.clip.layouts import OPTIONAL, WRAPPERS, ClipState, to_open_clip, weight_parts
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
+from tasks.vision.clip.layouts import OPTIONAL, WRAPPERS, ClipState, to_open_clip, weight_parts
 from tasks.vision.heads import Head, text_head
 from tasks.vision.preprocess import Preprocess
-from tasks.registry import check_options
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class OpenClipBackbone:
         self._optional = {n: base.visual[n] for n in OPTIONAL & base.visual.keys()}
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Pick the image tower's tensors from a checkpoint of any known layout (tasks/vision/clip/layouts.py), checking all.
+        """Select the image tower's tensors from a checkpoint of any layout in tasks/vision/clip/layouts.py; check all.
 
         Where Hugging Face's CLIPVisionModel ends before the projection, the base's projection is returned and a warning
         logged: the projection's task vector is then zero.

@@ -8,8 +8,8 @@ import open_clip
 from torch import Tensor
 
 from tasks import embedded
-from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.architectures import TIMM_FOLDER, timm_folder
+from tasks.vision.clip.backbone import OpenClipBackbone
 
 
 def open_clip_state(backbone: OpenClipBackbone) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
 
 
 def vocabulary(backbone: OpenClipBackbone) -> Path | None:
-    """The tokenizer's vocabulary where it is not open_clip's own: as `tasks.vision.clip.architectures.create` finds it."""
+    """The tokenizer's vocabulary if it is not open_clip's own, as `tasks.vision.clip.architectures.create` finds it."""
     path = _config_file(backbone.model_name)
     if path is None:
         return None

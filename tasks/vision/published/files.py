@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.vision.published.catalogue import Layout, VisionSet
 from tasks.vision.published.formats.formats import FORMATS
 from tasks.vision.published.formats.listing import FilesMissing, Format
 from tasks.vision.published.formats.parquet import parquet_format
-from tasks.vision.published.catalogue import Layout, VisionSet
 
 VISION_OPTIONS = ("root", "from", "repo", "val_index", "check_counts", "classes_by")
 _ORIGINS = ("torchvision", "huggingface", "webdataset", "folder")

@@ -15,12 +15,12 @@ from scipy.io.matlab import MatReadError
 
 from tasks.files.cache import digest
 from tasks.vision.images import ImageRecord, content_hash
+from tasks.vision.published.catalogue import VisionSet
+from tasks.vision.published.files import VisionOptions, by_hand, find_files
 from tasks.vision.published.formats.listing import FilesMissing, Listing, Picture
 from tasks.vision.published.formats.names import label_order
 from tasks.vision.published.formats.objectnet import imagenet_groups
 from tasks.vision.published.formats.splits import Indices, cut_validation, held_out_by_file
-from tasks.vision.published.catalogue import VisionSet
-from tasks.vision.published.files import VisionOptions, by_hand, find_files
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

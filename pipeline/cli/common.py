@@ -1,0 +1,33 @@
+"""Arguments and checks that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.plan.plan import Plan, make_plan
+from pipeline.spec.load import load_spec
+
+SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
+
+
+RunPlace = Annotated[str, typer.Argument(help="A run's folder, a path or a URL.", metavar="RUN")]
+
+
+def plan_of(path: Path, pool: str | None = None, workers: int | None = None) -> Plan:
+    """The plan of a spec's file, with the pool and the workers of the command line in place of the spec's.
+
+    Raises:
+        ValueError: it is no valid spec; the file and the field are named.
+    """
+    spec = load_spec(path)
+    spec = spec.model_copy(update={"resources": spec.resources.changed(pool, workers)})
+    try:
+        return make_plan(spec)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+Address = Annotated[
+    str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
+]

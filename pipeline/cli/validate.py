@@ -1,0 +1,56 @@
+"""The commands `lines validate` and `lines schema`."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.cli.common import SpecPath, plan_of
+from pipeline.console import console, errors_for_people, tell
+from pipeline.plan.plan import Plan
+from pipeline.records.ledger import Ledger
+from pipeline.run.forecast import forecast, proposed
+from pipeline.spec.run import RunSpec
+from pipeline.spec.user_code import code_named, tell_code
+
+
+def validate(
+    spec: SpecPath,
+    code: Annotated[bool, typer.Option(help="Run what plug-ins and rewards of the spec need to be checked.")] = True,
+) -> None:
+    """Check a spec with its checkpoints and data, without evaluating anything."""
+    with errors_for_people():
+        plan = plan_of(spec)
+        if not code and (named := code_named(plan.spec)):
+            said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
+            tell(said)
+            return
+        tell_code(plan.spec)
+        from pipeline.execute import prepare_shown
+
+        identity = prepare_shown(plan.spec, "cpu", console)
+        console.print(_plan_table(plan))
+        val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
+        samples = f"{val} validation and {test} test samples"
+        console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
+        work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
+        console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
+        console.print(f"[green]valid[/]: {escape(str(spec))}", highlight=False)
+
+
+def schema() -> None:
+    """Print the JSON schema of specs, for editors."""
+    typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("arm", "kind", "searches", "candidates each", "objective")
+    arms: dict[str, list[int]] = {}
+    for group in plan.groups:
+        arms.setdefault(group.arm, []).append(proposed(group))
+    kinds = {g.arm: (g.kind, "; ".join(g.objectives)) for g in plan.groups}
+    for arm, counts in arms.items():
+        table.add_row(arm, kinds[arm][0], str(len(counts)), str(counts[0]), kinds[arm][1])
+    return table

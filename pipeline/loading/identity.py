@@ -1,0 +1,59 @@
+"""The identity of a run: everything that its scores depend on."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib import metadata
+
+import torch
+
+from pipeline.loading.model import Model
+from pipeline.merging.edited_parameters import Edited
+from pipeline.messages import Identity
+from pipeline.spec.run import RunSpec
+from tasks.base import Backbone, Scored
+from tasks.lora import ChecksPolicies
+from tasks.vision.classification import ImageTextBackbone
+
+
+def identify(
+    spec: RunSpec,
+    model: Model,
+    experts: Mapping[str, str],
+    tasks: Mapping[str, Scored],
+    device: torch.device,
+    edited: Edited | None = None,
+) -> Identity:
+    """What scores stand on.
+
+    Args:
+        spec: the run.
+        model: the base.
+        experts: name -> fingerprint, in the order of the spec.
+        tasks: every task of the run.
+        device: what kind of device evaluates.
+        edited: what the policies of a run of rewards change; of all others, every parameter counts.
+    """
+    sizes = model.sizes if edited is None else edited.sizes
+    library = "open_clip" if spec.generation is None else "transformers"
+    version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
+    checkpoints = {"base": model.fingerprint, **experts}
+    text = "\0".join([spec.backbone.family, spec.backbone.model, _inputs(model.backbone), *checkpoints.values()])
+    return Identity(
+        fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
+        tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},
+        metrics={n: t.metric for n, t in tasks.items()},
+        block_sizes=sizes.blocks,
+        outside_size=sizes.outside,
+        checkpoints=checkpoints,
+        numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, {library} {version}"
+        + ", adapters apart" * (edited is not None and edited.apart),
+        targets={expert: spec.target(expert) for expert in spec.experts},
+    )
+
+
+def _inputs(backbone: Backbone) -> str:
+    """What is done to data before the weights see them, where no data set's fingerprint says it."""
+    if isinstance(backbone, ChecksPolicies):
+        return backbone.inputs
+    # Mean and standard deviation are applied on the device.
+    return repr(backbone.preprocess) if isinstance(backbone, ImageTextBackbone) else ""

@@ -1,0 +1,39 @@
+"""Load the tasks of a spec."""
+
+from collections.abc import Mapping
+
+from pipeline.loading.model import Model, Report
+from pipeline.spec.run import RunSpec
+from tasks.base import Task, TaskRequest
+from tasks.vision.classification import load_task
+
+
+def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
+    """Load every task; what the caches lack is decoded and encoded first.
+
+    Raises:
+        ValueError: an unknown source or option, an image that cannot be decoded, no samples in a split.
+    """
+    tasks: dict[str, Task] = {}
+    for name, task in {**spec.tasks, **spec.ood}.items():
+        limits: Mapping[str, int | None] = {**spec.limits, **task.limits}  # type: ignore[dict-item]
+        request = TaskRequest(name, task.source, limits, task.options)
+
+        def progress(done: int, total: int, name: str = name) -> None:
+            report(f"decoding {name}", done, total)
+
+        where = f"ood.{name}" if name in spec.ood else f"tasks.{name}"
+        try:
+            tasks[name] = load_task(request, model.backbone, progress)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
+        for split in ("test",) if name in spec.ood else ("val", "test"):
+            if tasks[name].num_samples(split) == 0:
+                help_ = (
+                    "a set with test images alone belongs under `ood`; else add images"
+                    if split == "val"
+                    else "add images"
+                )
+                raise ValueError(f"{where}: {task.source}: has no {split} samples; {help_}")
+    return tasks
