@@ -35,6 +35,7 @@ test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev  ## The figures of docs/benchmarks.md.

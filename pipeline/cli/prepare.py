@@ -130,8 +130,8 @@ def _source(request: "TaskRequest", preprocess: "Preprocess") -> "ImageSource":
     from tasks.vision.classification import image_source
     from tasks.vision.decoded import prepared_folder
     from tasks.vision.published.catalogue import vision_set
+    from tasks.vision.published.download import fetch
     from tasks.vision.published.files import can_fetch, files_there, root_of, vision_options
-    from tasks.vision.published.formats.download import fetch
     from tasks.vision.published.formats.listing import FilesMissing
     from tasks.vision.published.sets import VisionSource
 

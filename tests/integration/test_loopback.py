@@ -1,12 +1,11 @@
 """Ray started by us listens on loopback alone, in all of its processes."""
 
-import os
 from ipaddress import ip_address
-from pathlib import Path
 
 import psutil
 import pytest
 from toy import IDENTITY, ToyEvaluator
+from toy_nodes import TOYS
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
@@ -18,8 +17,7 @@ from pipeline.records.ledger import Ledger
 
 @pytest.mark.cluster
 def test_no_process_of_ours_listens_on_anything_but_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    tests = Path(__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+    monkeypatch.setenv("PYTHONPATH", TOYS)
     with local_ray(num_cpus=1):
         pool = RayPool(ToyEvaluator, ActorShape(workers=1))
         pool.submit(Ledger(IDENTITY, 1000, {}).requests(Recipe.make("sum"), ["cats"], "val"))

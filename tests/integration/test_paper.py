@@ -13,7 +13,7 @@ from pipeline.spec.run import RunSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TWINS = sorted(p for p in (EXAMPLES / "embedded").glob("*.yaml") if not p.name.startswith("finetune"))
-#: Figure 4 is of language models: its report is the figure, and tests/unit/test_soup_examples.py looks at its specs.
+#: Figure 4 is of language models: its report is the figure; tests/unit/train/test_soup_examples.py checks its specs.
 OWN = sorted(p for p in (EXAMPLES / "paper").glob("*.yaml") if not p.name.startswith(("finetune", "ppo-", "figure4")))
 MODELS = ("regularised", "lora", "soup")
 

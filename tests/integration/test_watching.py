@@ -1,7 +1,6 @@
 """A run is followed while it works: page, studies, mirrors, each in a process or store of its own; Ray's metrics."""
 
 import json
-import os
 import re
 import struct
 import subprocess
@@ -20,6 +19,7 @@ import ray
 from ray_head import wait_until
 from small_run import Lines
 from toy import IDENTITY, ToyEvaluator, toy_spec
+from toy_nodes import TOYS
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
@@ -310,8 +310,7 @@ def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> 
 def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tests = Path(__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+    monkeypatch.setenv("PYTHONPATH", TOYS)
     with local_ray(num_cpus=1):
         metrics = RayMetrics("toy")
         spec = toy_spec(resources={"pool": "ray"})

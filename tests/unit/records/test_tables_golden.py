@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.records import tables
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 SCHEMAS = {
     "candidates": tables.CANDIDATES,
     "scores": tables.SCORES,

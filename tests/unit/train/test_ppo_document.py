@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pipeline.spec.generation import RewardSpec
 from pipeline.train.ppo.spec import Kl, Lora, PolicyEntry, PpoSpec, Sft, Training
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "ppo.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The training": PpoSpec,
     "sft": Sft,

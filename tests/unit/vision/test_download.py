@@ -14,8 +14,8 @@ import torchvision
 from published_sets import writers
 
 from tasks.vision.published.catalogue import vision_set
+from tasks.vision.published.download import fetch
 from tasks.vision.published.files import VisionOptions
-from tasks.vision.published.formats.download import fetch
 
 SET = vision_set("RenderedSST2")
 

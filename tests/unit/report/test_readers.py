@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.report.tables.provenance import READERS
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "results.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "results.md"
 NAMES = {"pyarrow": pyarrow, "pandas": pandas, "duckdb": duckdb}
 
 

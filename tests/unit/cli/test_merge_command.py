@@ -18,7 +18,7 @@ from pipeline.checkpoints.statistics import origin
 from pipeline.cli.merge import merge
 from pipeline.recipe import Recipe
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 EXPERTS = [str(ORACLE / f"finetuned_{i}.safetensors") for i in range(3)]
 BASE = str(ORACLE / "base.safetensors")
 

@@ -18,7 +18,7 @@ from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 
 
 @pytest.mark.parametrize("most", [0, 1 << 23])
@@ -93,7 +93,7 @@ for method in ("sum", "ties"):
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back to the system at once
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     grown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=env).stdout
     plain, ties = map(int, grown.split())
     assert 24 <= plain <= 24 + 24

@@ -8,7 +8,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.spec.load import load_spec
 from pipeline.train.ppo.spec import load_ppo_spec, runs_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 PAIRS = {
     "paper": ("ppo-reddit.yaml", "figure4.yaml", "runs/paper-ppo-reddit"),
     "rewarded-soups": ("ppo.yaml", "soups.yaml", "runs/rewarded-soups/models"),

@@ -103,5 +103,5 @@ def test_whether_there_is_an_sft_must_be_said(tmp_path: Path) -> None:
 
 
 def test_the_example_is_read() -> None:
-    spec = load_ppo_spec(Path(__file__).parents[2] / "examples" / "rewarded-soups" / "ppo.yaml")
+    spec = load_ppo_spec(Path(__file__).parents[3] / "examples" / "rewarded-soups" / "ppo.yaml")
     assert [run.name for run in runs_of(spec)] == ["faithful", "plain"] and spec.kl.stop == 20

@@ -26,7 +26,7 @@ from tasks.base import TaskRequest
 from tasks.vision.classification import image_source
 from tasks.vision.published.files import JOB
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from pipeline.spec.sources import Backbone, TaskSpec
 from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
 from pipeline.spec.values import Grid, Range
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "spec.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The run": RunSpec,
     "backbone": Backbone,

@@ -17,7 +17,7 @@ from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.parameters import resolve
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 
 
 @pytest.fixture(scope="module")

@@ -80,15 +80,16 @@ class Nodes:
         self._cluster.remove_node(node, allow_graceful=False)
 
 
-_TESTS = Path(__file__).parent
-_TOYS = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
+_SUPPORT = Path(__file__).parent
+#: The PYTHONPATH of processes that import the toys.
+TOYS = os.pathsep.join([str(_SUPPORT), str(_SUPPORT.parents[1])])
 
 
 @contextmanager
 def ray_for_toys(**resources: Any) -> Iterator[None]:
     """A Ray of one node, joined by this process, whose workers find the toys."""
     stay_on_loopback()
-    environment = {"env_vars": {"PYTHONPATH": _TOYS}}
+    environment = {"env_vars": {"PYTHONPATH": TOYS}}
     ray.init(address="local", include_dashboard=False, log_to_driver=False, runtime_env=environment, **resources)
     try:
         yield
@@ -101,7 +102,7 @@ def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
     """A head to which nodes can be added, joined by this process."""
     stay_on_loopback()
     cluster, before = Cluster(), os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = _TOYS
+    os.environ["PYTHONPATH"] = TOYS
     try:
         cluster.add_node(include_dashboard=False, object_store_memory=_STORE, **head)
         ray.init(address=cluster.address, log_to_driver=False)

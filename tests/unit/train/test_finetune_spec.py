@@ -10,7 +10,7 @@ from small_finetune import read_finetune
 from pipeline.spec.load import SpecError
 from pipeline.train.finetune.spec import FinetuneRun, load_finetune_spec, runs_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def runs(tmp_path: Path, **changes: Any) -> dict[str, FinetuneRun]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_ROOT = str(Path(__file__).parents[1])
+_ROOT = str(Path(__file__).parents[2])
 _OURS = tuple(f"{_ROOT}/{package}/" for package in ("pipeline", "search", "tasks"))
 
 

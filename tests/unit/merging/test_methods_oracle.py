@@ -16,7 +16,7 @@ from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.task_vectors import Named, layer_sizes, resolve_alpha, task_vector
 from tasks.base import LayerMap
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 VECTORS = [{"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([4.0, 8.0])}, {"a": torch.tensor([-3.0, 0.0])}]
 
 

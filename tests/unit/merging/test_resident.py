@@ -18,7 +18,7 @@ from pipeline.merging.task_vectors import Named, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
-ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 CPU = torch.device("cpu")
 
 

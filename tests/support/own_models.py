@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tasks.vision.folders import DEFAULT_TEMPLATES
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "your-own-models.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "your-own-models.yaml"
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "yellow": (225, 205, 40)}
 GROUNDS = {"black": 30, "grey": 125, "white": 225}
 FRAMES = {"purple": (140, 30, 160), "orange": (240, 140, 20), "cyan": (30, 200, 210)}
