@@ -33,7 +33,7 @@ from benchmarks.simulated_runs import (
 )
 from pipeline.records.journal import read_history
 from pipeline.report.page import build
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 
 
@@ -84,7 +84,7 @@ class Phases:
         self.pool: SimulatedPool | None = None
         self.began: dict[str, tuple[float, float, int]] = {}
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         """A step of the driver."""
         assert self.pool is not None
         if progress.phase not in self.began:

@@ -30,8 +30,8 @@ from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
-from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker
-from pipeline.workers.reward_worker import Scorer, make_scorer
+from pipeline.workers.completion_worker import CompletionWorker, make_policy_worker
+from pipeline.workers.reward_worker import RewardWorker, make_scorer
 from tasks.language.models import load_causal, load_tokenizer, model_folder
 
 BASE = "embedded/smollm2"
@@ -88,7 +88,7 @@ def requests(identity: Identity, spec: RunSpec, tasks: list[str], recipe: Recipe
     return Ledger(identity, spec.shard_size, {}).requests(recipe, tasks, "val")
 
 
-def bare(worker: PolicyWorker, batch: int, recipe: Recipe) -> Callable[[], int]:
+def bare(worker: CompletionWorker, batch: int, recipe: Recipe) -> Callable[[], int]:
     """`generate` of the merged model over the same batches; returns the tokens that it made."""
     tokenizer, prompts = load_tokenizer(BASE), [p.text for p in worker._prompts["val"]]
     model: Any = load_causal(BASE, torch.float32)
@@ -128,7 +128,7 @@ def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     """Tokens a second: a worker with adapters beside the model, and bare generate of the merged one."""
     torch.set_num_threads(1)
     spec = spec_of(folder, prompts, batch)
-    worker = PolicyWorker(spec)
+    worker = CompletionWorker(spec)
     for what, recipe in (("the SFT model", Recipe.make("zero")), ("a soup, rank 32 beside width 576", SOUP)):
         asked = requests(worker._identity, spec, ["first"], recipe)
         wanted = [replace(request, task=COMPLETIONS) for request in asked]
@@ -140,7 +140,7 @@ def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
         print(f"{what}: bare generate is {rates['bare'] / rates['worker']:.3f} times as fast (aim: at most 1.1)")
 
 
-def completed(worker: PolicyWorker, wanted: list[EvalRequest]) -> int:
+def completed(worker: CompletionWorker, wanted: list[EvalRequest]) -> int:
     """Every request answered; returns the tokens that were made."""
     before = worker._engine.tokens  # type: ignore[attr-defined]
     for request in wanted:
@@ -164,7 +164,7 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     spec = spec_of(folder, prompts, batch)
     identity = prepare(spec, "cpu", lambda what, done, total: None)
     wanted = requests(identity, spec, list(spec.tasks))
-    serial = StagedPool(LocalPool(PolicyWorker(spec)), {t: LocalPool(Scorer(spec, t)) for t in spec.tasks})
+    serial = StagedPool(LocalPool(CompletionWorker(spec)), {t: LocalPool(RewardWorker(spec, t)) for t in spec.tasks})
 
     def with_threads(threads: int) -> int:
         torch.set_num_threads(threads)

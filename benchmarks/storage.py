@@ -21,7 +21,7 @@ from pipeline.records.append_log import AppendLog  # noqa: E402
 from pipeline.records.journal import FILE_NAME  # noqa: E402
 from pipeline.storage.run_folder import open_run  # noqa: E402
 from pipeline.storage.segments import Chain  # noqa: E402
-from tasks.files.object_store import Place  # noqa: E402
+from tasks.files.object_store import StoreFolder  # noqa: E402
 
 _LINE = 420
 
@@ -46,7 +46,7 @@ def _record(number: int) -> dict[str, object]:
 
 def _steady(proxy: Proxy, seconds: float, rate: float) -> None:
     url, written = "s3://bucket/steady", 0
-    place = Place.open(url)
+    place = StoreFolder.open(url)
     with open_run(url) as opened, AppendLog(opened.folder / FILE_NAME) as log:
         before, started = proxy.counts.copy(), time.monotonic()
         while time.monotonic() - started < seconds:
@@ -73,7 +73,7 @@ def _backlog(records: int) -> None:
     times = []
     for _ in range(3):
         before = time.monotonic()
-        assert len(Chain(Place.open(url), "reader").read()) == size
+        assert len(Chain(StoreFolder.open(url), "reader").read()) == size
         times.append(time.monotonic() - before)
     print(
         f"backlog: {records:,} records, {size / 1e6:.0f} MB: written in {written - started:.1f} s, in the store after "

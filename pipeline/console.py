@@ -32,12 +32,12 @@ console = _PlainConsole()
 _errors = _PlainConsole(stderr=True)
 
 
-def tell(text: str) -> None:
+def print_result(text: str) -> None:
     """Tell a result as it is: no line broken, nothing taken for markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Tell something that is neither a result nor an error."""
     _errors.print(escape(text), highlight=False, soft_wrap=True)
 
@@ -57,7 +57,7 @@ def stop_on_sigterm() -> None:
 
 
 @contextmanager
-def errors_for_people(kept: str = "") -> Iterator[None]:
+def user_errors(kept: str = "") -> Iterator[None]:
     """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole.
 
     Args:

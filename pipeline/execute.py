@@ -26,13 +26,13 @@ from pipeline.spec.run import RunSpec
 from pipeline.storage.caches.completions import CompletionCache
 from pipeline.storage.caches.scores import ScoreCache
 from pipeline.watch.observers import watched
-from pipeline.watch.terminal import Display
+from pipeline.watch.terminal import RunDisplay
 from pipeline.workers.worker import Fetch, Worker, make_worker
 from tasks.files.cache import cache_root
 
 
 @dataclass(frozen=True)
-class Where:
+class RunTarget:
     """Where a run is executed.
 
     Attributes:
@@ -70,7 +70,7 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
         yield
 
 
-def execute(plan: Plan, where: Where, console: Console) -> None:
+def execute(plan: Plan, where: RunTarget, console: Console) -> None:
     """Work a run to its end, within `ray_for`.
 
     Raises:
@@ -83,7 +83,7 @@ def execute(plan: Plan, where: Where, console: Console) -> None:
     cache = ScoreCache(cache_root(), identity) if where.use_cache else None
     with (
         shipment(spec) if where.joined else nullcontext() as fetch,
-        Display(console).shown() as display,
+        RunDisplay(console).shown() as display,
         watched(spec, where.folder, lambda progress: where.check(), display) as watch,
     ):
         staged = partial(_open_stages, spec, identity, device_type, where, fetch)
@@ -117,11 +117,16 @@ def _open_pool(spec: RunSpec, identity: Identity, device_type: str, fetch: Fetch
     return RayPool(make, actor_shape(spec.resources), check=identity.check)
 
 
-def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Where, fetch: Fetch | None) -> StagedPool:
+def _open_stages(
+    spec: RunSpec, identity: Identity, device_type: str, where: RunTarget, fetch: Fetch | None
+) -> StagedPool:
     """Workers that complete prompts, and one for each reward; what the report needs of their inputs is kept first."""
     from pipeline.loading.rewards import completions_context, keep_inputs
-    from pipeline.workers.completion_worker import PolicyWorker, make_policy_worker  # transformers: not for other runs
-    from pipeline.workers.reward_worker import Scorer, make_scorer
+    from pipeline.workers.completion_worker import (  # transformers: not for other runs
+        CompletionWorker,
+        make_policy_worker,
+    )
+    from pipeline.workers.reward_worker import RewardWorker, make_scorer
 
     prompts = keep_inputs(spec, where.folder)
     where.keep()
@@ -129,8 +134,10 @@ def _open_stages(spec: RunSpec, identity: Identity, device_type: str, where: Whe
     known = completions_of(read_history(where.folder).answers.values())
     prepared = {task: fingerprint for task, (fingerprint, _, _) in identity.tasks.items()}
     if spec.resources.pool == "local":
-        scorers = {task: LocalPool(Scorer(spec, task, prepared[task], device_type=device_type)) for task in spec.tasks}
-        return StagedPool(LocalPool(PolicyWorker(spec, device_type=device_type)), scorers, cache, known)
+        scorers = {
+            task: LocalPool(RewardWorker(spec, task, prepared[task], device_type=device_type)) for task in spec.tasks
+        }
+        return StagedPool(LocalPool(CompletionWorker(spec, device_type=device_type)), scorers, cache, known)
     shape, of_reward = staged_shapes(spec.resources, len(spec.tasks))
     reward_device = "cuda" if of_reward.num_gpus else "cpu"
     make = partial(make_scorer, spec=spec, device_type=reward_device, fetch=fetch)

@@ -14,7 +14,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TaskOutcomes:
     """Per-sample outcomes on one task, in the data set's order.
 
     Attributes:
@@ -51,7 +51,9 @@ class Interval:
         return "worse" if self.high < 0 else "tie"
 
 
-def paired_difference(cells: Sequence[Cell], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+def paired_difference(
+    cells: Sequence[TaskOutcomes], resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
     """Percentile bootstrap of the mean over cells of mean(a - b).
 
     Samples are resampled within each task, the same for all cells of the task and for a and b: their errors go
@@ -77,7 +79,7 @@ def paired_difference(cells: Sequence[Cell], resamples: int = 2000, seed: int = 
     return _bootstrap(differences, resamples, seed, level)
 
 
-def mean_interval(cells: Sequence[Cell], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+def mean_interval(cells: Sequence[TaskOutcomes], resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
     """Percentile bootstrap of the mean over cells of mean(a), resampled as in `paired_difference`.
 
     Args:

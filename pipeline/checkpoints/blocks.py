@@ -12,7 +12,7 @@ _HEADS = r"(?:(?:bert|roberta|electra|vit|deit|convnext|convnextv2)\.)?"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BlockNames:
     """A family's block names.
 
     Attributes:
@@ -29,23 +29,23 @@ class Layout:
 #: A CLIP file has two stacks: the image tower is scaled and everything else gets alpha, as the authors do (their
 #: checkpoints hold no text blocks). T5: the decoder is scaled (section 5.2.2), and everything else gets alpha.
 LAYOUTS = (
-    Layout("open_clip ViT, image tower", r"visual\.transformer\.resblocks\.(\d+)\."),
-    Layout("open_clip ViT, tower alone", r"(?:text\.)?(?:transformer\.)?resblocks\.(\d+)\.", r"visual\."),
-    Layout("open_clip ConvNeXt, image tower", r"visual\.trunk\.stages\.(\d+)\.blocks\.(\d+)\."),
-    Layout("timm ViT in open_clip, image tower", r"visual\.trunk\.blocks\.(\d+)\."),
-    Layout("timm ConvNeXt", r"(?:trunk\.)?stages\.(\d+)\.blocks\.(\d+)\.", r"visual\."),
-    Layout("timm ViT", r"(?:trunk\.)?blocks\.(\d+)\.", r"visual\."),
-    Layout("Hugging Face CLIP, image tower", r"vision_model\.encoder\.layers\.(\d+)\."),
-    Layout("Hugging Face CLIP, text tower alone", r"text_model\.encoder\.layers\.(\d+)\.", r"vision_model\."),
-    Layout(
+    BlockNames("open_clip ViT, image tower", r"visual\.transformer\.resblocks\.(\d+)\."),
+    BlockNames("open_clip ViT, tower alone", r"(?:text\.)?(?:transformer\.)?resblocks\.(\d+)\.", r"visual\."),
+    BlockNames("open_clip ConvNeXt, image tower", r"visual\.trunk\.stages\.(\d+)\.blocks\.(\d+)\."),
+    BlockNames("timm ViT in open_clip, image tower", r"visual\.trunk\.blocks\.(\d+)\."),
+    BlockNames("timm ConvNeXt", r"(?:trunk\.)?stages\.(\d+)\.blocks\.(\d+)\.", r"visual\."),
+    BlockNames("timm ViT", r"(?:trunk\.)?blocks\.(\d+)\.", r"visual\."),
+    BlockNames("Hugging Face CLIP, image tower", r"vision_model\.encoder\.layers\.(\d+)\."),
+    BlockNames("Hugging Face CLIP, text tower alone", r"text_model\.encoder\.layers\.(\d+)\.", r"vision_model\."),
+    BlockNames(
         "Hugging Face CLIP, tower alone", r"encoder\.layers\.(\d+)\.(?:self_attn|mlp|layer_norm[12])\.", r"decoder\."
     ),
-    Layout("Hugging Face ConvNeXt", _HEADS + r"encoder\.stages\.(\d+)\.layers\.(\d+)\."),
-    Layout("Hugging Face BERT or ViT", _HEADS + r"encoder\.layer\.(\d+)\."),
-    Layout("Hugging Face ViT", r"vit\.layers\.(\d+)\."),
-    Layout("Llama, Mistral or Qwen", r"model\.layers\.(\d+)\."),
-    Layout("GPT-2", r"h\.(\d+)\."),
-    Layout("T5, decoder", r"decoder\.block\.(\d+)\."),
+    BlockNames("Hugging Face ConvNeXt", _HEADS + r"encoder\.stages\.(\d+)\.layers\.(\d+)\."),
+    BlockNames("Hugging Face BERT or ViT", _HEADS + r"encoder\.layer\.(\d+)\."),
+    BlockNames("Hugging Face ViT", r"vit\.layers\.(\d+)\."),
+    BlockNames("Llama, Mistral or Qwen", r"model\.layers\.(\d+)\."),
+    BlockNames("GPT-2", r"h\.(\d+)\."),
+    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\."),
 )
 
 
@@ -94,7 +94,7 @@ def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
     return LayerMap.from_pattern(names, compiled.pattern)
 
 
-def _matches(layout: Layout, names: list[str]) -> bool:
+def _matches(layout: BlockNames, names: list[str]) -> bool:
     if layout.unless and any(re.match(_PREFIX + layout.unless, name) for name in names):
         return False
     return any(re.match(_PREFIX + layout.pattern, name) for name in names)

@@ -10,7 +10,7 @@ from pipeline.checkpoints.lazy import Difference
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, resolve_weights
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
-from pipeline.merging.task_vectors import Named, check_agree, group_norms, layer_sizes, norm, resolve_alpha
+from pipeline.merging.task_vectors import NamedTensors, check_agree, group_norms, layer_sizes, norm, resolve_alpha
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
@@ -67,7 +67,7 @@ def merge_states(
             although the recipe says otherwise.
     """
     for expert in experts:
-        check_agree(Named(base.source, base.state), Named(expert.source, expert.state))
+        check_agree(NamedTensors(base.source, base.state), NamedTensors(expert.source, expert.state))
     theta0 = {name: base.state[name] for name in edited_names(base.state)}
     method = look_up(METHODS, recipe.method, "method")
     weights = resolve_weights(recipe.weights, len(experts))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 
 baseline = typer.Typer(help="Keep what a run came to, for `lines regress` and `lines history`.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def set_baseline(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Keep what every arm of RUN chose, with its outcomes on test, in one file."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.regress.baseline import SUFFIX, read_place, write_baseline
 
         found = read_place(run)
@@ -31,7 +31,7 @@ def set_baseline(
             raise ValueError(f"{path}: exists: --force replaces it, or give another FILE")
         write_baseline(found, path)
         said = f"wrote {path}: {len(found.rows)} models on tasks, {path.stat().st_size:,} bytes"
-        tell(said)
+        print_result(said)
 
 
 @baseline.command("show")
@@ -39,7 +39,7 @@ def show_baseline(
     file: Annotated[str, typer.Argument(help="A baseline, or a finished run.", metavar="FILE")],
 ) -> None:
     """What a baseline holds: where it comes from, and the mean of every arm on every task."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
         from pipeline.regress.history import means_table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.console import errors_for_people, tell
+from pipeline.console import print_result, user_errors
 
 if TYPE_CHECKING:
     from pipeline.watch.dashboard.live import Live
@@ -28,7 +28,7 @@ def dashboard(
 
     From elsewhere, forward the port: ssh -L 8280:127.0.0.1:8280 HOST, and open http://127.0.0.1:8280 there.
     """
-    with errors_for_people():
+    with user_errors():
         from pipeline.watch.dashboard.live import Live
         from pipeline.watch.dashboard.server import ADDRESS, PAGE_PORTS, bound, page_server
         from pipeline.watch.dashboard.study import Studies
@@ -79,4 +79,4 @@ def _say(run: str, url: str, shown: dict[str, str]) -> None:
     lines += [f"Optuna Dashboard: {shown['url']}"] if shown["url"] else []
     lines += [shown["note"]] if shown["note"] else []
     for line in lines:
-        tell(line)
+        print_result(line)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.common import RunPlace
-from pipeline.console import errors_for_people, tell
+from pipeline.console import print_result, user_errors
 from pipeline.storage.run_folder import run_folder
 
 
@@ -26,10 +26,10 @@ def export(
     from pipeline.export.candidate import Wanted
     from pipeline.export.candidate import export as write
 
-    with errors_for_people(), run_folder(run) as folder:
+    with user_errors(), run_folder(run) as folder:
         path = write(folder, Wanted(arm, expert, _point(point or [])), output)
         said = f"wrote {path}: README.md there says how to load it"
-        tell(said)
+        print_result(said)
 
 
 def _point(given: list[str]) -> dict[str, str]:

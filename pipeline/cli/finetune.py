@@ -11,11 +11,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, errors_for_people, tell
-from pipeline.train.display import Display, alone, say_conditions
+from pipeline.console import console, print_result, user_errors
+from pipeline.train.display import TrainingDisplay, alone, say_conditions
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
-    from pipeline.train.finetune.preparation import Job
+    from pipeline.train.finetune.preparation import FinetuneJob
     from pipeline.train.finetune.spec import FinetuneSpec
 
 _KEPT = "finished models and the last checkpoint of the others are kept; the same command goes on from there"
@@ -34,12 +34,12 @@ def finetune(
 
     Each model is a folder that a sweep's spec can name as an expert.
     """
-    with errors_for_people(_KEPT):
-        from pipeline.spec.user_code import tell_code
+    with user_errors(_KEPT):
+        from pipeline.spec.user_code import announce_code
         from pipeline.train.finetune.spec import load_finetune_spec
 
         read = load_finetune_spec(spec)
-        tell_code(read)
+        announce_code(read)
         read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "finetune"):
@@ -48,7 +48,7 @@ def finetune(
         if failures:
             raise ValueError("\n".join(failures.values()))
         _check_seen(read, folder)
-        tell(f"models: {folder}")
+        print_result(f"models: {folder}")
 
 
 def _execute(spec: "FinetuneSpec", folder: Path, address: str | None) -> Mapping[str, str]:
@@ -67,16 +67,16 @@ def _execute(spec: "FinetuneSpec", folder: Path, address: str | None) -> Mapping
     with ExitStack() as stack:
         if local:
             jobs = _prepared(spec, folder, "cuda" if torch.cuda.is_available() else "cpu")
-            display = stack.enter_context(Display(console, jobs).shown())
+            display = stack.enter_context(TrainingDisplay(console, jobs).shown())
             return work_here(train, jobs, display)
         stack.enter_context(local_ray(address=address))
         shape = actor_shape(spec.resources)
         jobs = _prepared(spec, folder, "cuda" if shape.num_gpus else "cpu")
-        display = stack.enter_context(Display(console, jobs).shown())
+        display = stack.enter_context(TrainingDisplay(console, jobs).shown())
         return work_on_ray(train, jobs, shape, display)
 
 
-def _prepared(spec: "FinetuneSpec", folder: Path, device_type: str) -> "list[Job]":
+def _prepared(spec: "FinetuneSpec", folder: Path, device_type: str) -> "list[FinetuneJob]":
     """Every model that is not finished yet."""
     from pipeline.train.finetune.preparation import prepare
     from pipeline.train.model_folder import condition

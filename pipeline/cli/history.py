@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 
 
 def history(
@@ -22,7 +22,7 @@ def history(
     ),
 ) -> None:
     """Plot a metric over runs in the order of their times, with intervals and with what changed from run to run."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
         from pipeline.regress.history import change_lines, history_table, make_history, trend_table
@@ -35,5 +35,5 @@ def history(
         for table in (history_table(found, told=False), trend_table(found)):
             console.print(rendered(table))
         for line in change_lines(found):
-            tell(f"- changed, {line}")
-        tell(f"history: {', '.join(map(str, pages))}")
+            print_result(f"- changed, {line}")
+        print_result(f"history: {', '.join(map(str, pages))}")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.report.index import common_folder
 from pipeline.storage.run_folder import copy_of, run_folder
-from tasks.files.object_store import Place, is_url
+from tasks.files.object_store import StoreFolder, is_url
 
 
 def common_place(places: Sequence[str]) -> str:
@@ -38,6 +38,6 @@ def index_of(places: Sequence[str], common: str) -> Iterator[tuple[list[Path], P
         folder = copy_of(common) if is_url(common) else Path(common)
         yield folders, folder
         if is_url(common):
-            remote = Place.open(common)
+            remote = StoreFolder.open(common)
             for name in ("index.html", "index.md"):
                 remote.upload(folder / name, name)

@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline.cli.common import Address
 from pipeline.cluster.jobs.client import DASHBOARD
 from pipeline.cluster.jobs.follow import watched
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 
 jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
 JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` printed it.", metavar="JOB")]
@@ -19,7 +19,7 @@ JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` 
 @jobs.command("list")
 def list_jobs(address: Address = DASHBOARD) -> None:
     """Show the jobs of a cluster, the newest first."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.cluster.jobs.client import Jobs
 
         table = Table("job", "status", "started", "run")
@@ -32,7 +32,7 @@ def list_jobs(address: Address = DASHBOARD) -> None:
 @jobs.command()
 def attach(job: JobName, address: Address = DASHBOARD) -> None:
     """Show what a job says, from its beginning, until it ends; the exit status is that of its run."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.cluster.jobs.client import Jobs
 
         connected = Jobs(address)
@@ -43,9 +43,9 @@ def attach(job: JobName, address: Address = DASHBOARD) -> None:
 @jobs.command()
 def cancel(job: JobName, address: Address = DASHBOARD) -> None:
     """Stop a job; what it has scored is kept, and a job with the same --out goes on from there."""
-    with errors_for_people():
+    with user_errors():
         from pipeline.cluster.jobs.client import Jobs
 
         stopped = Jobs(address).cancel(job)
         said = "cancelled" if stopped else "had ended already"
-        tell(f"{job}: {said}")
+        print_result(f"{job}: {said}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method, resolve_weights
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
@@ -60,13 +60,13 @@ def merge(
 
     Works on any state dict. Each tensor keeps the base's type; tensors of integers are the base's.
     """
-    with errors_for_people():
+    with user_errors():
         _check_output(output, overwrite)
         recipe = _recipe(method, scaling, alpha, beta, weight or [], param or [])
         sources = _Sources(base, expert, statistics or [])
         _check(recipe, sources)
         _merge(recipe, sources, blocks, output)
-        tell(f"wrote {output}")
+        print_result(f"wrote {output}")
 
 
 @dataclass(frozen=True)

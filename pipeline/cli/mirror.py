@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.console import errors_for_people, tell
+from pipeline.console import print_result, user_errors
 
 if TYPE_CHECKING:
     from pipeline.watch.mirrors.snapshot import Mirror, Picture
@@ -29,7 +29,7 @@ def mirror(
     The journal stays the only truth: a mirror can be made anew at any time, and one that fails does not touch the run.
     Keys are read from the environment, as those programs do.
     """
-    with errors_for_people(), ExitStack() as closing:
+    with user_errors(), ExitStack() as closing:
         mirrors = _mirrors(mlflow, wandb)
         for one in mirrors:
             closing.callback(one.close)
@@ -38,7 +38,7 @@ def mirror(
             for one in mirrors:
                 _show(one, picture, follow, told)
             state = "finished" if picture.finished else "not finished"
-            tell(f"{picture.name}: {len(picture.rows)} candidates mirrored, {state}")
+            print_result(f"{picture.name}: {len(picture.rows)} candidates mirrored, {state}")
 
 
 def _mirrors(mlflow: str | None, wandb: str | None) -> "list[Mirror]":
@@ -98,4 +98,4 @@ def _show(mirror: "Mirror", picture: "Picture", follow: bool, told: set[str]) ->
             raise
         if str(error) not in told:
             told.add(str(error))
-            tell(f"{error}; tried again at every look")
+            print_result(f"{error}; tried again at every look")

@@ -11,17 +11,17 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, errors_for_people, tell
-from pipeline.train.display import Display, alone, say_conditions
+from pipeline.console import console, print_result, user_errors
+from pipeline.train.display import TrainingDisplay, alone, say_conditions
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
-    from pipeline.train.ppo.jobs import Job
+    from pipeline.train.ppo.jobs import PpoJob
     from pipeline.train.ppo.preparation import Stages
     from pipeline.train.ppo.spec import PpoSpec
 
 _KEPT = "finished models and the last checkpoint of the others are kept; the same command goes on from there"
 #: Trains jobs, shows them, and returns name -> cause of those that failed.
-Work = Callable[[Any, "list[Job]", Display], dict[str, str]]
+TrainFunction = Callable[[Any, "list[PpoJob]", TrainingDisplay], dict[str, str]]
 
 
 def ppo(
@@ -37,12 +37,12 @@ def ppo(
 
     Each policy is a LoRA adapter that a sweep's spec can name as an expert, with the SFT model as its base.
     """
-    with errors_for_people(_KEPT):
-        from pipeline.spec.user_code import tell_code
+    with user_errors(_KEPT):
+        from pipeline.spec.user_code import announce_code
         from pipeline.train.ppo.spec import load_ppo_spec
 
         read = load_ppo_spec(spec)
-        tell_code(read)
+        announce_code(read)
         read = read.model_copy(update={"resources": read.resources.changed(pool, workers)})
         folder = (out or Path("runs") / read.name).resolve()
         with alone(folder, "ppo"):
@@ -51,7 +51,7 @@ def ppo(
         console.print(_table(read, folder))
         if failures:
             raise ValueError("\n".join(failures.values()))
-        tell(f"models: {folder}\nreport: {report}")
+        print_result(f"models: {folder}\nreport: {report}")
 
 
 def _execute(spec: "PpoSpec", folder: Path, address: str | None) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _execute(spec: "PpoSpec", folder: Path, address: str | None) -> dict[str, st
         return _stages(spec, folder, device_type, lambda train, jobs, show: work_on_ray(train, jobs, shape, show))
 
 
-def _stages(spec: "PpoSpec", folder: Path, device_type: str, work: Work) -> dict[str, str]:
+def _stages(spec: "PpoSpec", folder: Path, device_type: str, work: TrainFunction) -> dict[str, str]:
     """The SFT model, then what rewards say of it, then the policies; a stage that fails is the last."""
     from pipeline.train.ppo.policy import train_policy
     from pipeline.train.ppo.sft import train_sft
@@ -92,18 +92,18 @@ def _stages(spec: "PpoSpec", folder: Path, device_type: str, work: Work) -> dict
     return {}
 
 
-def _stage(noun: str, train: Any, jobs: "list[Job]", work: Work) -> dict[str, str]:
+def _stage(noun: str, train: Any, jobs: "list[PpoJob]", work: TrainFunction) -> dict[str, str]:
     found = {job.name: job.condition() for job in jobs}
     say_conditions(console, found)
     left = [job for job in jobs if found[job.name] != "finished"]
     if not left:
         return {}
-    with Display(console, left, noun).shown() as display:
+    with TrainingDisplay(console, left, noun).shown() as display:
         failures = work(train, left, display)
     return failures or _unseen(left)
 
 
-def _unseen(jobs: "list[Job]") -> dict[str, str]:
+def _unseen(jobs: "list[PpoJob]") -> dict[str, str]:
     """What was made elsewhere: name -> what to do."""
     missing = [job.name for job in jobs if job.condition() != "finished"]
     said = (

@@ -14,10 +14,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, errors_for_people
+from pipeline.console import console, user_errors
 from pipeline.spec.load import load_spec
 from pipeline.spec.run import RunSpec
-from pipeline.spec.user_code import tell_code
+from pipeline.spec.user_code import announce_code
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
     from tasks.base import TaskRequest
@@ -38,9 +38,9 @@ def prepare(
     What is there is left as it is. A set that cannot be had keeps no other one waiting: what is missing, and where it
     belongs, is told at the end.
     """
-    with errors_for_people("what has been fetched and decoded is kept; the same command goes on from there"):
+    with user_errors("what has been fetched and decoded is kept; the same command goes on from there"):
         run = load_spec(spec)
-        tell_code(run)
+        announce_code(run)
         if address is not None and run.resources.pool == "local":
             raise ValueError(f"--address {address}: the local pool joins no cluster: leave one of the two out")
         use_token(address)

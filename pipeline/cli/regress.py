@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.console import console, errors_for_people, plain
+from pipeline.console import console, plain, user_errors
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.thresholds import Regress
 
@@ -40,7 +40,7 @@ def regress(
     Exit status: 0 if nothing regressed, 1 if something did, 2 if they could not be compared. Thresholds stand in the
     spec's `regress` (docs/regression.md).
     """
-    with errors_for_people():
+    with user_errors():
         from pipeline.regress.baseline import read_place
         from pipeline.regress.compare import compare
         from pipeline.regress.junit import junit as as_junit

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline.cli.index import common_place, index_of
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage.run_folder import run_folder
 
@@ -56,7 +56,7 @@ def show_index(places: Sequence[str], common: str) -> None:
 
 def _print_pages(what: str, pages: Sequence[str]) -> None:
     text = f"\n{' ' * (len(what) + 2)}".join(pages)
-    tell(f"{what}: {text}")
+    print_result(f"{what}: {text}")
 
 
 def report(
@@ -68,7 +68,7 @@ def report(
     """
     from pipeline.run.run import rebuild
 
-    with errors_for_people():
+    with user_errors():
         places = _runs(runs)
         common = common_place(places) if len(places) > 1 else None
         for place in places:

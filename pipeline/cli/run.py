@@ -11,9 +11,9 @@ from rich.markup import escape
 from pipeline.cli.common import plan_of
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
-from pipeline.console import STOPPED, console, errors_for_people, say
+from pipeline.console import STOPPED, console, print_note, user_errors
 from pipeline.plan.plan import Plan
-from pipeline.spec.user_code import tell_code
+from pipeline.spec.user_code import announce_code
 from pipeline.storage.run_folder import open_run
 
 _KEPT = "what a run has scored so far is kept; the same command goes on from here"
@@ -37,21 +37,25 @@ def run(
     Several specs are all read first, and a mistake in one stops the command; one whose checkpoints, data or workers
     fail does not stop the others.
     """
-    with errors_for_people(_KEPT):
+    with user_errors(_KEPT):
         plans = _plans(specs, pool, workers)
         places = _places(plans, out)
         use_token(address)
         for plan in plans:
-            tell_code(plan.spec)
-        from pipeline.execute import Where, execute, ray_for  # torch and Ray: not before the specs are known to be good
+            announce_code(plan.spec)
+        from pipeline.execute import (  # torch and Ray: not before the specs are known to be good
+            RunTarget,
+            execute,
+            ray_for,
+        )
 
         status = dict.fromkeys(places, 0)
         with ray_for(plans, address):
             for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
                     console.rule(escape(plan.spec.name))
-                with _others_go_on(len(plans) > 1, place, status), open_run(place, say) as opened:
-                    where = Where(opened.folder, cache, address is not None, opened.check, opened.keep)
+                with _others_go_on(len(plans) > 1, place, status), open_run(place, print_note) as opened:
+                    where = RunTarget(opened.folder, cache, address is not None, opened.check, opened.keep)
                     execute(plan, where, console)
                     status[place] = show_report(opened.folder, place)
         worked = [place for place in places if status[place] < 2]
@@ -64,7 +68,7 @@ def run(
 def _others_go_on(several: bool, place: str, status: dict[str, int]) -> Iterator[None]:
     """Tell an error, and keep its status for the end; that of a single run, and Ctrl-C, end the command at once."""
     try:
-        with errors_for_people(_KEPT):
+        with user_errors(_KEPT):
             yield
     except typer.Exit as end:
         if not several or end.exit_code == STOPPED:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 
 
 def statistics(
@@ -22,12 +22,12 @@ def statistics(
     The names are those of the expert's own checkpoint, whose fingerprint the file's metadata hold. What a run has
     gathered is used again, and the other way round.
     """
-    with errors_for_people():
+    with user_errors():
         from pipeline.learning.files import write_statistics  # torch: not before it is needed
         from pipeline.spec.load import load_spec
-        from pipeline.spec.user_code import tell_code
+        from pipeline.spec.user_code import announce_code
 
         read = load_spec(spec)
-        tell_code(read)
+        announce_code(read)
         for path in write_statistics(read, kind, samples, out, console):
-            tell(f"wrote {path}")
+            print_result(f"wrote {path}")

@@ -15,7 +15,7 @@ import typer
 from pipeline.cli.common import Address
 from pipeline.cluster.jobs.client import DASHBOARD
 from pipeline.cluster.jobs.follow import address_option, watched
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 from tasks.files.object_store import check_url, is_url
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ def submit(
 
     The same command with the same --out goes on where a stopped job was. The exit status is that of the run.
     """
-    with errors_for_people():
+    with user_errors():
         from pipeline.cluster.jobs.client import Jobs
         from pipeline.plan.plan import make_plan
         from pipeline.spec.load import load_spec
-        from pipeline.spec.user_code import tell_code
+        from pipeline.spec.user_code import announce_code
         from pipeline.versions import versions_here
 
         plan = make_plan(load_spec(spec))
-        tell_code(plan.spec)
+        announce_code(plan.spec)
         arguments = ["--address", "auto", "--pool", "ray", *(["--workers", str(workers)] if workers else [])]
         arguments += [] if cache else ["--no-cache"]
         place, versions = _place(out, plan.spec.name), {} if any_versions else versions_here()
@@ -103,7 +103,7 @@ def _send(jobs: "Jobs", sent: _Sent, told: dict[str, Any], variables: dict[str, 
     with tempfile.TemporaryDirectory() as scratch:
         package = pack(sent.spec, Origin(sent.folder, sent.seen), told, Path(scratch))
         files = f" and {package.files / 2**20:.1f} MiB of files" if package.files else ""
-        tell(f"sending code, spec{files} to {jobs.url}")
+        print_result(f"sending code, spec{files} to {jobs.url}")
         jobs.submit(sent.name, str(told["out"]), package, variables)
 
 

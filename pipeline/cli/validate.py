@@ -8,12 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import SpecPath, plan_of
-from pipeline.console import console, errors_for_people, tell
+from pipeline.console import console, print_result, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
 from pipeline.spec.run import RunSpec
-from pipeline.spec.user_code import code_named, tell_code
+from pipeline.spec.user_code import announce_code, code_named
 
 
 def validate(
@@ -21,13 +21,13 @@ def validate(
     code: Annotated[bool, typer.Option(help="Run what plug-ins and rewards of the spec need to be checked.")] = True,
 ) -> None:
     """Check a spec with its checkpoints and data, without evaluating anything."""
-    with errors_for_people():
+    with user_errors():
         plan = plan_of(spec)
         if not code and (named := code_named(plan.spec)):
             said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
-            tell(said)
+            print_result(said)
             return
-        tell_code(plan.spec)
+        announce_code(plan.spec)
         from pipeline.execute import prepare_shown
 
         identity = prepare_shown(plan.spec, "cpu", console)

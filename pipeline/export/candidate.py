@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.learning.gatherer import gatherer_of_run
 from pipeline.loading.experts import load_experts
-from pipeline.loading.model import Model, load_model
+from pipeline.loading.model import LoadedModel, load_model
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.resident import ResidentModel
@@ -25,7 +25,7 @@ from pipeline.records import tables
 from pipeline.records.ledger import Ledger
 from pipeline.run.run import reopen
 from pipeline.run.selection import Candidate, choose, judge_all
-from pipeline.spec.user_code import tell_code
+from pipeline.spec.user_code import announce_code
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
 
@@ -60,7 +60,7 @@ def export(run: Path, wanted: Wanted, output: Path) -> Path:
     if output.exists():
         raise ValueError(f"{output}: exists already; give another folder")
     plan, ledger, history = reopen(run)
-    tell_code(plan.spec)
+    announce_code(plan.spec)
     candidate = _chosen(judge_all(plan, ledger, history.proposals), wanted)
     model, deltas = _same_checkpoints(plan, ledger)
     backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None
@@ -136,7 +136,7 @@ def _same(value: float | int | str, asked: str) -> bool:
         return False
 
 
-def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[Model, dict[str, Mapping[str, Tensor]]]:
+def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str, Mapping[str, Tensor]]]:
     """The base and the task vectors, from the same checkpoints that the run used."""
     model = load_model(plan.spec, torch.device("cpu"))
     known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
@@ -151,7 +151,7 @@ def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[Model, dict[str, Mapp
 
 
 def _rebuilt(
-    plan: Plan, ledger: Ledger, candidate: Candidate, model: Model, deltas: Mapping[str, Mapping[str, Tensor]]
+    plan: Plan, ledger: Ledger, candidate: Candidate, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]]
 ) -> OpenClipBackbone:
     """The backbone with the candidate's weights."""
     backbone = model.backbone

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.loading.model import Model
+from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import Edited
 from pipeline.merging.low_rank import LowRankDelta
@@ -19,7 +19,7 @@ from tasks.language.vllm_engine import write_adapter
 CPU = torch.device("cpu")
 
 
-def write_policy(folder: Path, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], recipe: Recipe) -> str:
+def write_policy(folder: Path, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], recipe: Recipe) -> str:
     """Write a candidate with its tokenizer.
 
     Args:

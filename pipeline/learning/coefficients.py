@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, AdamW, Optimizer
 
-from pipeline.learning.inputs import SPLIT, Encoder, LabelledImages, leaves, overwrite
+from pipeline.learning.inputs import SPLIT, ImageEncoder, LabelledImages, leaves, overwrite
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput
 
@@ -59,7 +59,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class LearningSettings:
     """The parameters of a method that learns.
 
     Attributes:
@@ -82,7 +82,7 @@ class Settings:
 
 @torch.enable_grad()
 def learn(
-    backbone: Encoder, tasks: Sequence[LabelledImages], experts: Experts, rule: Rule, settings: Settings
+    backbone: ImageEncoder, tasks: Sequence[LabelledImages], experts: Experts, rule: Rule, settings: LearningSettings
 ) -> list[dict[str, float]]:
     """Learn the coefficients of `experts` on the validation images of `tasks`.
 
@@ -124,8 +124,8 @@ def learn(
     return _by_name(coefficients_TG, places)
 
 
-def _groups(backbone: Encoder, granularity: str) -> dict[str, int]:
-    """Parameter name -> number of its group, from 0: see `Settings.granularity`."""
+def _groups(backbone: ImageEncoder, granularity: str) -> dict[str, int]:
+    """Parameter name -> number of its group, from 0: see `LearningSettings.granularity`."""
     names, blocks = [n for n, _ in backbone.module.named_parameters()], backbone.layer_map.blocks
     if granularity == "tensor":
         return {name: i for i, name in enumerate(names)}

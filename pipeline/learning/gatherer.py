@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.learning.coefficients import RULES, Settings, learn
+from pipeline.learning.coefficients import RULES, LearningSettings, learn
 from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
 from pipeline.learning.meter import Meter
 from pipeline.learning.statistics import STATISTICS, Progress, silent
-from pipeline.loading.model import Model
+from pipeline.loading.model import LoadedModel
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params, number, resolve_weights, used_experts
@@ -160,7 +160,7 @@ class Gatherer:
         tasks = list({self._data[expert]: self._labelled(expert) for expert in names}.values())
 
         def compute() -> dict[str, Tensor]:
-            rows = learn(backbone, tasks, part, RULES[method], Settings(**params))  # type: ignore[arg-type]
+            rows = learn(backbone, tasks, part, RULES[method], LearningSettings(**params))  # type: ignore[arg-type]
             return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
         kept = self._keep(method, [*(self._keys[n] for n in names), json.dumps(sorted(params.items()))], compute)
@@ -187,7 +187,7 @@ class Gatherer:
         return _Kept(path, float(cost["seconds"]), int(cost["peak_bytes"]))
 
 
-def gatherer_of_run(spec: RunSpec, model: Model, identity: Identity) -> Gatherer:
+def gatherer_of_run(spec: RunSpec, model: LoadedModel, identity: Identity) -> Gatherer:
     """What gathered for a finished run, once more: finds on disk what its workers left there, or computes it anew.
 
     Args:

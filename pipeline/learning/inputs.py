@@ -16,7 +16,7 @@ from tasks.vision.classification import image_text
 SPLIT = "val"
 
 
-class Encoder(Backbone, Protocol):
+class ImageEncoder(Backbone, Protocol):
     """A backbone that embeds images with gradients."""
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -43,7 +43,7 @@ class LabelledImages(Protocol):
         ...
 
 
-def as_encoder(backbone: Backbone) -> Encoder:
+def as_encoder(backbone: Backbone) -> ImageEncoder:
     """The backbone as one that embeds images.
 
     Raises:

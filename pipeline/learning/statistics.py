@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.learning.inputs import SPLIT, Encoder, LabelledImages, leaves
+from pipeline.learning.inputs import SPLIT, ImageEncoder, LabelledImages, leaves
 from tasks.base import NonFiniteOutput
 
 #: Called as `progress(done, total)`, in images.
 Progress: TypeAlias = Callable[[int, int], None]
 #: (weights in the module, task, images, progress) -> tensors by parameter name.
-Statistic: TypeAlias = Callable[[Encoder, LabelledImages, int, Progress], dict[str, Tensor]]
+Statistic: TypeAlias = Callable[[ImageEncoder, LabelledImages, int, Progress], dict[str, Tensor]]
 #: Of the labels that the diagonal Fisher draws.
 _SEED = 0
 _BATCH = 64
@@ -30,7 +30,9 @@ def silent(done: int, total: int) -> None:
 
 
 @torch.enable_grad()
-def fisher(backbone: Encoder, task: LabelledImages, samples: int, progress: Progress = silent) -> dict[str, Tensor]:
+def fisher(
+    backbone: ImageEncoder, task: LabelledImages, samples: int, progress: Progress = silent
+) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the weights now in the module (Matena & Raffel, 2022, equation 3).
 
     The mean over images of the squared gradient of log p(y | x), with y drawn from the model's own p(y | x), once an
@@ -66,7 +68,7 @@ def fisher(backbone: Encoder, task: LabelledImages, samples: int, progress: Prog
 
 
 @torch.no_grad()
-def gram(backbone: Encoder, task: LabelledImages, samples: int, progress: Progress = silent) -> dict[str, Tensor]:
+def gram(backbone: ImageEncoder, task: LabelledImages, samples: int, progress: Progress = silent) -> dict[str, Tensor]:
     """X^T X / N of the inputs X (N, D) of every linear layer, for the weights now in the module (Jin et al., 2023).
 
     Linear layers are `nn.Linear` and both projections of `nn.MultiheadAttention`: the joint one of query, key and value

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from pipeline.merging.task_vectors import Named, norm
+from pipeline.merging.task_vectors import NamedTensors, norm
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone
 from tasks.lora import ChecksPolicies
@@ -37,7 +37,7 @@ def check_vocabularies(spec: RunSpec, backbone: Backbone) -> None:
             logger.warning("experts.%s: its adapter was trained on %s, but the base is %s", name, of, spec.base)
 
 
-def check_distance(delta: Named, base_norm: float) -> None:
+def check_distance(delta: NamedTensors, base_norm: float) -> None:
     """An expert is near its base, and not the base itself.
 
     Raises:

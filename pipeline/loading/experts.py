@@ -9,9 +9,9 @@ from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 from pipeline.checkpoints.lora import Adapter, adapter_fingerprint, read_adapter
 from pipeline.checkpoints.sources import locate_adapter
 from pipeline.loading.expert_checks import check_distance, check_vocabularies
-from pipeline.loading.model import Model, file_of
+from pipeline.loading.model import LoadedModel, file_of
 from pipeline.merging.low_rank import LowRankDelta
-from pipeline.merging.task_vectors import Named, norm, task_vector
+from pipeline.merging.task_vectors import NamedTensors, norm, task_vector
 from pipeline.spec.run import RunSpec
 from tasks.lora import TakesAdapters
 
@@ -36,7 +36,7 @@ class Expert:
     fingerprint: str
 
 
-def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
+def load_experts(spec: RunSpec, model: LoadedModel) -> Iterator[Expert]:
     """Read and check one expert after the other, so that no more than one is in memory beside what the caller keeps.
 
     Raises:
@@ -50,20 +50,20 @@ def load_experts(spec: RunSpec, model: Model) -> Iterator[Expert]:
             delta, mark = _expert(source, model)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-        check_distance(Named(f"experts.{name}: {source}", delta), size)
+        check_distance(NamedTensors(f"experts.{name}: {source}", delta), size)
         yield Expert(name, delta, mark)
 
 
-def _expert(source: str, model: Model) -> tuple[Mapping[str, Tensor], str]:
+def _expert(source: str, model: LoadedModel) -> tuple[Mapping[str, Tensor], str]:
     """Task vector and fingerprint of a checkpoint or of a LoRA adapter."""
     if adapter := locate_adapter(source):
         low_rank = _low_rank(read_adapter(source, adapter), model)
         return low_rank, adapter_fingerprint(low_rank)
     tensors = model.backbone.select(read_checkpoint(source).state, file_of(source))
-    return task_vector(model.base, Named(source, tensors)), fingerprint(tensors)
+    return task_vector(model.base, NamedTensors(source, tensors)), fingerprint(tensors)
 
 
-def _low_rank(adapter: Adapter, model: Model) -> LowRankDelta:
+def _low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:
     if not isinstance(model.backbone, TakesAdapters):
         raise ValueError(f"{adapter.source}: a LoRA adapter, which the family {model.backbone.family} does not take")
     parts = model.backbone.weight_parts(adapter.factors, adapter.source)

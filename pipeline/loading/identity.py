@@ -6,7 +6,7 @@ from importlib import metadata
 
 import torch
 
-from pipeline.loading.model import Model
+from pipeline.loading.model import LoadedModel
 from pipeline.merging.edited_parameters import Edited
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
@@ -17,7 +17,7 @@ from tasks.vision.classification import ImageTextBackbone
 
 def identify(
     spec: RunSpec,
-    model: Model,
+    model: LoadedModel,
     experts: Mapping[str, str],
     tasks: Mapping[str, Scored],
     device: torch.device,

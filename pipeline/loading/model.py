@@ -8,7 +8,7 @@ import torch
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.sources import locate
 from pipeline.merging.scaling import LayerSizes
-from pipeline.merging.task_vectors import Named, layer_sizes
+from pipeline.merging.task_vectors import NamedTensors, layer_sizes
 from pipeline.spec.sources import ModelSpec
 from tasks.base import Backbone
 from tasks.files.models import nearby
@@ -21,7 +21,7 @@ _PRETRAINED = "pretrained:"
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A backbone that holds theta0, and theta0 itself.
 
     Attributes:
@@ -31,7 +31,7 @@ class Model:
     """
 
     backbone: Backbone
-    base: Named
+    base: NamedTensors
     fingerprint: str
 
     @property
@@ -40,7 +40,7 @@ class Model:
         return layer_sizes(self.backbone.layer_map, dict(self.backbone.module.named_parameters()))
 
 
-def load_model(spec: ModelSpec, device: torch.device) -> Model:
+def load_model(spec: ModelSpec, device: torch.device) -> LoadedModel:
     """Build the backbone with the base's weights.
 
     Raises:
@@ -61,7 +61,7 @@ def load_model(spec: ModelSpec, device: torch.device) -> Model:
         base = backbone.select(checkpoint.state, file_of(source))
     except ValueError as error:
         raise ValueError(_about_base(spec.base, str(error))) from error
-    return Model(backbone, Named(spec.base, base), checkpoint.fingerprint)
+    return LoadedModel(backbone, NamedTensors(spec.base, base), checkpoint.fingerprint)
 
 
 def _about_base(source: str, text: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from pipeline.loading.experts import load_experts, merge_methods
 from pipeline.loading.identity import identify
 from pipeline.loading.missing import check_present, fetch_urls
-from pipeline.loading.model import Model, Report, load_model
+from pipeline.loading.model import LoadedModel, Report, load_model
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.edited_parameters import Edited
 from pipeline.messages import Identity
@@ -41,7 +41,7 @@ def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
     return identify(spec, model, experts, tasks, torch.device(device_type), edited)
 
 
-def _scored(spec: RunSpec, model: Model, report: Report) -> Mapping[str, Scored]:
+def _scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:
     if spec.generation is None:
         return load_tasks(spec, model, report)
     from pipeline.loading.rewards import (  # transformers: other runs need not wait for it

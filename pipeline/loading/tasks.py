@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from pipeline.loading.model import Model, Report
+from pipeline.loading.model import LoadedModel, Report
 from pipeline.spec.run import RunSpec
 from tasks.base import Task, TaskRequest
 from tasks.vision.classification import load_task
 
 
-def load_tasks(spec: RunSpec, model: Model, report: Report) -> dict[str, Task]:
+def load_tasks(spec: RunSpec, model: LoadedModel, report: Report) -> dict[str, Task]:
     """Load every task; what the caches lack is decoded and encoded first.
 
     Raises:

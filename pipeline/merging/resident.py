@@ -23,7 +23,7 @@ from pipeline.merging.low_rank import LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params, resolve_weights
 from pipeline.merging.scaling import coefficients
-from pipeline.merging.task_vectors import Named, check_agree, layer_sizes
+from pipeline.merging.task_vectors import NamedTensors, check_agree, layer_sizes
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap
@@ -89,7 +89,7 @@ class ResidentModel:
         """
         module.to(device=device, dtype=dtype).requires_grad_(False)
         parameters = dict(module.named_parameters())
-        check_agree(Named("the module", parameters), Named("the base", base))
+        check_agree(NamedTensors("the module", parameters), NamedTensors("the base", base))
         self.sizes = layer_sizes(layer_map, parameters)
         self.experts = tuple(deltas)
         self._layer_map, self._device, self._gather = layer_map, device, gather
@@ -99,7 +99,7 @@ class ResidentModel:
         self._base_peaks = self._arena.peaks(self.base)
         self._weights = self._base.to(dtype, copy=True)
         for name, delta in deltas.items():
-            check_agree(Named("the base", base), Named(f"task vector of {name}", delta))
+            check_agree(NamedTensors("the base", base), NamedTensors(f"task vector of {name}", delta))
         self.deltas = tuple(self._arena.hold(delta, device) for delta in deltas.values())
         self._scratch = torch.empty(0, device=device)
         self._cache: OrderedDict[tuple[object, ...], Combined] = OrderedDict()

@@ -17,14 +17,14 @@ _ORDERS = {AUTO["l1"]: 1, AUTO["l2"]: 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedTensors:
     """Tensors by parameter name, and where they came from, for errors."""
 
     source: str
     tensors: Mapping[str, Tensor]
 
 
-def task_vector(base: Named, expert: Named) -> dict[str, Tensor]:
+def task_vector(base: NamedTensors, expert: NamedTensors) -> dict[str, Tensor]:
     """Subtract `base` from `expert`, tensor by tensor, in float32 whatever their types.
 
     Raises:
@@ -34,7 +34,7 @@ def task_vector(base: Named, expert: Named) -> dict[str, Tensor]:
     return {name: expert.tensors[name].float() - tensor.float() for name, tensor in base.tensors.items()}
 
 
-def check_agree(base: Named, expert: Named) -> None:
+def check_agree(base: NamedTensors, expert: NamedTensors) -> None:
     """Two models of the same architecture have the same names and shapes.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
-from pipeline.spec.arms import Arm, Scaling, Search
+from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Grid, Range
 from search.space import Space
@@ -35,7 +35,7 @@ def _prefixed(arm: Arm, control: str) -> Arm:
     return arm.model_copy(update={"scaling": scaling})
 
 
-def _constants(arm: Arm, spec: RunSpec) -> dict[str, Scaling | Search]:
+def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
     """Every constant of a dense grid; where a sampler searches the merge too, no grid spans that: it gets the interval.
 
     The arm's own search then has as many trials for the control as for the arm.
@@ -43,8 +43,8 @@ def _constants(arm: Arm, spec: RunSpec) -> dict[str, Scaling | Search]:
     merge = arm.merge
     searched = merge is not None and any(_is_searched(d) for d in (*merge.params.values(), *merge.weights.values()))
     if searched and arm.search.sampler != "grid":
-        return {"scaling": Scaling(alpha=Range(range=(0.0, max(1.0, _highest(arm, spec)))))}
-    return {"scaling": Scaling(alpha=_dense(arm, spec)), "search": Search()}
+        return {"scaling": ScalingSpec(alpha=Range(range=(0.0, max(1.0, _highest(arm, spec)))))}
+    return {"scaling": ScalingSpec(alpha=_dense(arm, spec)), "search": Search()}
 
 
 def _is_searched(value: object) -> bool:

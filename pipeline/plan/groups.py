@@ -6,12 +6,12 @@ from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
 from pipeline.recipe import ParamValue, Recipe
-from pipeline.spec.arms import Arm, Scaling, Search
+from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Grid, Range
 from search.space import Choice, Dimension, Float, Space
 
-Kind = Literal["pre-trained", "edit", "merge", "mask"]
+GroupKind = Literal["pre-trained", "edit", "merge", "mask"]
 Role = Literal["target", "control", "ood"]
 Point = Mapping[str, float | int | str]
 #: A constant, or the name of the searched dimension that gives the value.
@@ -103,7 +103,7 @@ class Group:
     """
 
     arm: str
-    kind: Kind
+    kind: GroupKind
     name: str
     roles: Mapping[str, Role]
     space: Space
@@ -234,7 +234,7 @@ def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
 
 def pre_trained(spec: RunSpec) -> Group:
     """The pre-trained model: the reference of control tasks, and a row of every table."""
-    arm = Arm(edit=(next(iter(spec.experts)),), scaling=Scaling(alpha=0.0))
+    arm = Arm(edit=(next(iter(spec.experts)),), scaling=ScalingSpec(alpha=0.0))
     targets = [spec.target(e) for e in spec.experts]
     template = Template("zero", "constant", 0, 0, (), {})
     shown = ("accuracy",) if spec.generation is None else ("reward",)

@@ -55,7 +55,7 @@ def _portable_errors() -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Job(Generic[Q]):
+class InFlight(Generic[Q]):
     """A request on its way, on one actor or on two.
 
     Attributes:
@@ -90,13 +90,13 @@ class Actor(Generic[Q]):
     handle: Any
     info: WorkerInfo | None = None
     node: str | None = None
-    outstanding: dict[Any, Job[Q] | None] = field(default_factory=dict)
+    outstanding: dict[Any, InFlight[Q] | None] = field(default_factory=dict)
     since: float = 0.0
     silent: float | None = None
     gone: bool = False
 
     @property
-    def front(self) -> Job[Q] | None:
+    def front(self) -> InFlight[Q] | None:
         """What it is evaluating."""
         return next(iter(self.outstanding.values()), None)
 

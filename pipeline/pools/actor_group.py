@@ -11,7 +11,7 @@ from pipeline.cluster.capacity import ActorShape, Node, room
 from pipeline.cluster.nodes import alive_nodes, away_from, place_of
 from pipeline.errors import WorkersLostError, describe
 from pipeline.messages import WorkerInfo
-from pipeline.pools.actor import Actor, Host, Job, advice
+from pipeline.pools.actor import Actor, Host, InFlight, advice
 from pipeline.pools.base import A, Evaluator
 from pipeline.pools.fault_attribution import IN_A_ROW, Deaths
 from pipeline.pools.queue import Q
@@ -98,7 +98,7 @@ class Crew(Generic[Q, A]):
         """Have it load, or say again what it has loaded."""
         self.owe(actor, actor.handle.info.remote(), None)
 
-    def owe(self, actor: Actor[Q], ref: Any, job: Job[Q] | None) -> None:
+    def owe(self, actor: Actor[Q], ref: Any, job: InFlight[Q] | None) -> None:
         """Note what `actor` is to answer."""
         if not actor.outstanding:
             actor.since = time.monotonic()
@@ -107,7 +107,7 @@ class Crew(Generic[Q, A]):
         if job is not None:
             job.on.append(actor)
 
-    def returned(self, actor: Actor[Q], ref: Any) -> Job[Q] | None:
+    def returned(self, actor: Actor[Q], ref: Any) -> InFlight[Q] | None:
         """What `ref` was the answer to; its actor has begun with the next."""
         job = actor.outstanding.pop(ref)
         del self.owners[ref]
@@ -116,11 +116,11 @@ class Crew(Generic[Q, A]):
             job.on.remove(actor)
         return job
 
-    def take_back(self, actor: Actor[Q]) -> list[Job[Q]]:
+    def take_back(self, actor: Actor[Q]) -> list[InFlight[Q]]:
         """All that `actor` was asked; nothing that it may still answer counts."""
         return [job for ref in list(actor.outstanding) if (job := self.returned(actor, ref)) is not None]
 
-    def remove(self, actor: Actor[Q]) -> list[Job[Q]]:
+    def remove(self, actor: Actor[Q]) -> list[InFlight[Q]]:
         """Let an actor go; returns what it was asked."""
         jobs = self.take_back(actor)
         self.actors.remove(actor)

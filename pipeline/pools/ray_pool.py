@@ -20,7 +20,7 @@ from ray.exceptions import (
 from pipeline.cluster.capacity import ActorShape
 from pipeline.errors import describe
 from pipeline.messages import Failure, WorkerInfo
-from pipeline.pools.actor import Actor, Job
+from pipeline.pools.actor import Actor, InFlight
 from pipeline.pools.actor_group import Crew
 from pipeline.pools.base import A, Evaluator, failure_kind, is_broken
 from pipeline.pools.fault_attribution import Suspicion
@@ -90,9 +90,9 @@ class RayPool(Generic[Q, A]):
                 if actor.outstanding and request in self._suspicion:
                     self._queue.put_first([request])
                     return
-                self._send(actor, Job(request))
+                self._send(actor, InFlight(request))
 
-    def _send(self, actor: Actor[Q], job: Job[Q]) -> None:
+    def _send(self, actor: Actor[Q], job: InFlight[Q]) -> None:
         self._crew.owe(actor, actor.handle.evaluate.remote(job.request), job)
         self._place(actor)
 
@@ -180,7 +180,7 @@ class RayPool(Generic[Q, A]):
             self._answer(job, Failure(job.request.asked, failure_kind(cause), describe(cause), actor.name))
         self._place(actor)
 
-    def _answer(self, job: Job[Q], answer: A | Failure) -> None:
+    def _answer(self, job: InFlight[Q], answer: A | Failure) -> None:
         """The first answer counts; of the same request the same is answered by whoever is asked."""
         if job.done:
             return
@@ -225,7 +225,7 @@ class RayPool(Generic[Q, A]):
         self._crew.fill()
         self._look_at = 0.0
 
-    def _again(self, actor: Actor[Q], jobs: list[Job[Q]], blame: float, error: BaseException) -> None:
+    def _again(self, actor: Actor[Q], jobs: list[InFlight[Q]], blame: float, error: BaseException) -> None:
         """What was not answered goes first in the queue, unless a copy of it is on another actor."""
         self._suspicion.lost([job.request for job in jobs], actor.node, blame)
         again = []

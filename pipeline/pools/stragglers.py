@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from math import inf
 from statistics import median
 
-from pipeline.pools.actor import Actor, Job
+from pipeline.pools.actor import Actor, InFlight
 from pipeline.pools.queue import Q
 
 #: Answers of each task that say what is usual.
@@ -59,7 +59,7 @@ class Pace:
         long, hangs = (inf if usual is None else max(least, times * usual) for times, least in (_LONG, _HANGS))
         return long, hangs
 
-    def late(self, actors: Iterable[Actor[Q]], now: float) -> list[Job[Q]]:
+    def late(self, actors: Iterable[Actor[Q]], now: float) -> list[InFlight[Q]]:
         """Requests that are to be copied, the one that is most overdue first; those that are on two actors are not."""
         found = [
             (overdue, job)

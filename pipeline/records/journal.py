@@ -25,7 +25,7 @@ FILE_NAME = "journal.jsonl"
 #: Bytes in which the record of a run's end is looked for: it names every worker.
 _LAST_RECORD = 4 << 20
 
-Key = tuple[str, str, str, int]
+ShardKey = tuple[str, str, str, int]
 GroupKey = tuple[str, str]
 
 

@@ -9,14 +9,14 @@ from pipeline.merging.methods import METHODS
 from pipeline.messages import EvalRequest, Failure, Identity, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.answers import Answers
-from pipeline.records.journal import Key
+from pipeline.records.journal import ShardKey
 from tasks.stats import Stats, shards
 
 
 class Ledger:
     """Answers by request key."""
 
-    def __init__(self, identity: Identity, shard_size: int, answers: Mapping[Key, ShardScore | Failure]) -> None:
+    def __init__(self, identity: Identity, shard_size: int, answers: Mapping[ShardKey, ShardScore | Failure]) -> None:
         """Start from the answers of a journal, which are taken over where they are `Answers`."""
         self.identity = identity
         self._size = shard_size

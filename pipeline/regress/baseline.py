@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.records.outcomes import packed, unpacked
 from pipeline.records.tables import write
-from pipeline.regress.snapshot import Row, Snapshot, snapshot_of
+from pipeline.regress.snapshot import ScoredModel, Snapshot, snapshot_of
 from pipeline.report.data.run import Run
 from pipeline.storage.run_folder import run_folder
 from search.intervals import Array
@@ -81,7 +81,7 @@ def read_baseline(path: Path) -> Snapshot:
         parts = table.cast(_SCHEMA).to_pylist()
         if _digest(metadata[_ABOUT], parts) != metadata.get(_DIGEST):
             raise ValueError("its content is not what was written")
-        rows = tuple(Row(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
+        rows = tuple(ScoredModel(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
         return Snapshot(str(path), json.loads(metadata[_ABOUT]), rows)
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: damaged: {error}; make the baseline anew") from error
@@ -95,7 +95,7 @@ def _digest(about: bytes, rows: Sequence[dict[str, Any]]) -> bytes:
     return state.hexdigest().encode()
 
 
-def _packed(row: Row) -> dict[str, Any]:
+def _packed(row: ScoredModel) -> dict[str, Any]:
     bits = is_binary(row.outcomes_N)
     named = {name: getattr(row, name) for name in _NAMES}
     data = packed(row.outcomes_N.astype(bool) if bits else row.outcomes_N)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.regress.pairs import Leave, changes, paired
-from pipeline.regress.snapshot import Key, Snapshot
+from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
-from search.intervals import Array, Cell, Interval, paired_difference
+from search.intervals import Array, Interval, TaskOutcomes, paired_difference
 from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
 
 Verdict = Literal["regressed", "improved", "equal", "no evidence"]
@@ -18,7 +18,7 @@ VERDICTS: tuple[Verdict, ...] = ("regressed", "improved", "equal", "no evidence"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineComparison:
     """One arm on one task, against the baseline.
 
     Attributes:
@@ -70,11 +70,11 @@ class Regression:
     run: Snapshot
     baseline: Snapshot
     level: float
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[BaselineComparison]
     changes: Sequence[str]
     left_out: Sequence[str]
 
-    def having(self, verdict: Verdict) -> list[Comparison]:
+    def having(self, verdict: Verdict) -> list[BaselineComparison]:
         """The comparisons that came to this verdict."""
         return [c for c in self.comparisons if c.verdict == verdict]
 
@@ -103,12 +103,12 @@ def _tested(now_N: Array, before_N: Array, level: float) -> tuple[float, str]:
 
 
 def _comparison(
-    run: Snapshot, baseline: Snapshot, key: Key, regress: Regress, tested: tuple[float, float, str, float]
-) -> Comparison:
+    run: Snapshot, baseline: Snapshot, key: SnapshotKey, regress: Regress, tested: tuple[float, float, str, float]
+) -> BaselineComparison:
     p, adjusted, test, level = tested
     (arm, role, task), now_N, before_N = key, run.mean_N(key), baseline.mean_N(key)
     tolerance, minimum = regress.threshold(arm, task)
-    difference = paired_difference([Cell(task, now_N, before_N)], level=1 - regress.level)
+    difference = paired_difference([TaskOutcomes(task, now_N, before_N)], level=1 - regress.level)
     now, before = (round(float(mean_N.mean()), _DIGITS) for mean_N in (now_N, before_N))
     least = min(difference.low, 0.0 if _same(run, baseline, key) else -unseen(now_N, before_N, regress.level))
     verdict = _verdict(difference.value, least, adjusted <= regress.level, tolerance)
@@ -118,10 +118,10 @@ def _comparison(
     recipes = {g: (its[g].recipe, mine[g].recipe) for g in mine if mine[g].recipe != its[g].recipe}
     numbers = (now, before, difference, p, adjusted, test, detectable(now_N, before_N, level))
     metric = next(iter(mine.values())).metric
-    return Comparison(arm, role, task, metric, *numbers, tolerance, minimum, recipes, verdict)
+    return BaselineComparison(arm, role, task, metric, *numbers, tolerance, minimum, recipes, verdict)
 
 
-def _same(run: Snapshot, baseline: Snapshot, key: Key) -> bool:
+def _same(run: Snapshot, baseline: Snapshot, key: SnapshotKey) -> bool:
     """Whether they are the same models, evaluated in the same way: beyond these samples they do not differ either."""
     weights = [{group: row.recipe_id for group, row in place.cells[key].items()} for place in (run, baseline)]
     return weights[0] == weights[1] and run.about["numerics"] == baseline.about["numerics"]

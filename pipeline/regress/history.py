@@ -8,15 +8,15 @@ from functools import cached_property
 from pipeline.parameters import near
 from pipeline.regress.pairs import changes
 from pipeline.regress.snapshot import Snapshot
-from pipeline.report.tables.table import NONE, Entry, Table, Units
-from search.intervals import Cell, Interval, mean_interval
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from search.intervals import Interval, TaskOutcomes, mean_interval
 
 _ROLES = ("target", "control", "ood")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
-class History:
+class MetricHistory:
     """One metric of several arms over runs.
 
     Attributes:
@@ -44,7 +44,7 @@ class History:
         return Units(self.percent)
 
 
-def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]) -> History:
+def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]) -> MetricHistory:
     """Sort runs by time and follow a metric.
 
     Args:
@@ -70,7 +70,7 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
         raise ValueError(f"--metric: no run has {metric} of any of {', '.join(followed)}")
     percent = all(row.metric == "accuracy" for run in runs for row in run.rows)
     changed = [[], *(changes(a, b) for a, b in zip(runs, runs[1:], strict=False))]
-    return History(metric, runs, lines, changed, percent)
+    return MetricHistory(metric, runs, lines, changed, percent)
 
 
 def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
@@ -79,36 +79,40 @@ def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
     keys = [key for key in run.cells if key[0] == arm and key[place] == metric]
     if metric not in _ROLES and any(role == "target" for _, role, _ in keys):
         keys = [key for key in keys if key[1] == "target"]
-    return mean_interval([Cell(key[2], run.mean_N(key)) for key in keys]) if keys else None
+    return mean_interval([TaskOutcomes(key[2], run.mean_N(key)) for key in keys]) if keys else None
 
 
-def change_lines(history: History) -> list[str]:
+def change_lines(history: MetricHistory) -> list[str]:
     """What changed, one line a run, for where a column would be too narrow."""
     pairs = zip(history.runs, history.changed, strict=True)
     return [f"{_time(run)}: {'; '.join(changed)}" for run, changed in pairs if changed]
 
 
-def history_table(history: History, told: bool = True) -> Table:
+def history_table(history: MetricHistory, told: bool = True) -> Table:
     """One row a run, the last one first; where `told`, with what changed."""
     unit = history.units
     rows = []
     for i, run in enumerate(history.runs):
         cells = [unit.mean(line[i]) for line in history.lines.values()]
-        last = [Entry("; ".join(history.changed[i]))] * told
-        rows.append((Entry(_time(run), tone="lead"), Entry(run.place), *cells, *last))
+        last = [TableCell("; ".join(history.changed[i]))] * told
+        rows.append((TableCell(_time(run), tone="lead"), TableCell(run.place), *cells, *last))
     columns = ("started, UTC", "run", *history.lines, *["changed since the run before"] * told)
     note = "Means on test with 95% intervals by bootstrap. For differences between two runs there is lines regress."
     return Table(f"History of {history.metric}", note, columns, tuple(reversed(rows)))
 
 
-def trend_table(history: History) -> Table:
+def trend_table(history: MetricHistory) -> Table:
     """One row an arm: its course as a sparkline, with the least, the most, and the last value."""
     unit, rows = history.units, []
     for arm, line in history.lines.items():
         values = [point.value for point in line if point is not None]
-        numbers = (Entry(unit.number(value)) for value in (min(values), max(values), values[-1]))
+        numbers = (TableCell(unit.number(value)) for value in (min(values), max(values), values[-1]))
         rows.append(
-            (Entry(arm, tone="lead"), Entry(sparkline([None if p is None else p.value for p in line])), *numbers)
+            (
+                TableCell(arm, tone="lead"),
+                TableCell(sparkline([None if p is None else p.value for p in line])),
+                *numbers,
+            )
         )
     note = f"From the first run to the last, each arm from its own least (▁) to its own most (█); {NONE}: not scored."
     return Table(f"Trend of {history.metric}", note, ("arm", "trend", "least", "most", "last"), tuple(rows))
@@ -129,8 +133,12 @@ def means_table(snapshot: Snapshot) -> Table:
     rows = []
     for (arm, role, task), of in snapshot.cells.items():
         row = next(iter(of.values()))
-        mean = Units(row.metric == "accuracy").mean(mean_interval([Cell(task, snapshot.mean_N((arm, role, task)))]))
-        rows.append((Entry(arm, tone="lead"), Entry(task), Entry(role), mean, Entry(str(len(row.outcomes_N)))))
+        mean = Units(row.metric == "accuracy").mean(
+            mean_interval([TaskOutcomes(task, snapshot.mean_N((arm, role, task)))])
+        )
+        rows.append(
+            (TableCell(arm, tone="lead"), TableCell(task), TableCell(role), mean, TableCell(str(len(row.outcomes_N))))
+        )
     note = "Means on test with 95% intervals by bootstrap; of an edit, over experts that have the task in that role."
     return Table("What every arm chose", note, ("arm", "task", "role", "mean", "samples"), tuple(rows))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from pipeline.regress.history import History, history_table, trend_table
-from pipeline.report.data.arms import PALETTE, SYMBOLS, Arm
+from pipeline.regress.history import MetricHistory, history_table, trend_table
+from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
 from pipeline.report.figures.figure import Figure, panel, safe
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table
@@ -23,7 +23,7 @@ class HistoryPage:
     table: Table
 
 
-def write_history(history: History, out: Path) -> list[Path]:
+def write_history(history: MetricHistory, out: Path) -> list[Path]:
     """Write the page, and beside it the same as Markdown."""
     names = list(dict.fromkeys(run.about["name"] for run in history.runs))
     page = HistoryPage(", ".join(names), _figure(history), trend_table(history), history_table(history))
@@ -32,12 +32,12 @@ def write_history(history: History, out: Path) -> list[Path]:
     return [html, write_whole(out.with_suffix(".md"), render.markdown("history.md.j2", page=page))]
 
 
-def _figure(history: History) -> Figure:
+def _figure(history: MetricHistory) -> Figure:
     traces, legend = [], []
     for i, arm in enumerate(history.lines):
         colour, symbol = PALETTE[i % len(PALETTE)], SYMBOLS[i % len(SYMBOLS)]
         traces.append(_trace(history, arm, colour, symbol))
-        legend.append(Arm(arm, "", "", "", (), (), colour, symbol))
+        legend.append(ArmResult(arm, "", "", "", (), (), colour, symbol))
     shapes = [_mark(time.isoformat()) for time, told in zip(history.times, history.changed, strict=True) if told]
     axis = {"title": {"text": "run, UTC"}, "automargin": True, "zeroline": False, "type": "date"}
     title = f"{history.metric}{history.units.suffix}"
@@ -48,7 +48,7 @@ def _figure(history: History) -> Figure:
     return Figure(f"{history.metric} over time", note, [drawn], legend, wide=True)
 
 
-def _trace(history: History, arm: str, colour: str, symbol: str) -> go.Scatter:
+def _trace(history: MetricHistory, arm: str, colour: str, symbol: str) -> go.Scatter:
     unit, points = history.units, []
     for i, interval in enumerate(history.lines[arm]):
         if interval is not None:
@@ -72,7 +72,7 @@ def _trace(history: History, arm: str, colour: str, symbol: str) -> go.Scatter:
     )
 
 
-def _hover(history: History, arm: str, i: int) -> str:
+def _hover(history: MetricHistory, arm: str, i: int) -> str:
     told = [f"{history.times[i]:%Y-%m-%d %H:%M}, {arm}", *history.changed[i]]
     return "<br>".join(safe(line) for line in told)
 

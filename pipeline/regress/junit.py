@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from pipeline.regress.compare import Comparison, Regression
+from pipeline.regress.compare import BaselineComparison, Regression
 from pipeline.regress.text import named, numbers
 from tasks.files.atomic import write_whole
 
@@ -43,7 +43,7 @@ def _suite(name: str, tests: int, counts: dict[str, int]) -> ET.Element:
     return root
 
 
-def _case(root: ET.Element, c: Comparison) -> None:
+def _case(root: ET.Element, c: BaselineComparison) -> None:
     about = {"classname": _legal(c.arm), "name": _legal(named(c)), "time": "0"}
     case = ET.SubElement(root[0], "testcase", about)
     said = _legal(numbers(c))

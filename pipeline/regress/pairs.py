@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pipeline.parameters import near
-from pipeline.regress.snapshot import Key, Snapshot
+from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
 
 #: Fields of the spec that change no score, or whose change is told by content.
@@ -27,7 +27,7 @@ class Leave:
     same_samples: bool = False
 
 
-def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> tuple[list[Key], list[str]]:
+def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> tuple[list[SnapshotKey], list[str]]:
     """The cells that both have, and why others are left out.
 
     Raises:
@@ -49,7 +49,7 @@ def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) ->
     return common, out
 
 
-def _groups(snapshot: Snapshot, key: Key) -> set[str]:
+def _groups(snapshot: Snapshot, key: SnapshotKey) -> set[str]:
     return set(snapshot.cells.get(key, ()))
 
 
@@ -68,7 +68,7 @@ def _data(run: Snapshot, baseline: Snapshot, same_samples: bool) -> dict[str, st
     return wrong
 
 
-def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[Key]) -> list[str]:
+def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[SnapshotKey]) -> list[str]:
     """Arms, tasks, and models on tasks that one of the two lacks; what is told of a whole arm is not told again."""
     told = []
     for one, other, where in ((run, baseline, "the baseline"), (baseline, run, "the run")):

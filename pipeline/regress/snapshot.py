@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data.run import Candidate, Run
+from pipeline.report.data.run import CandidateRow, Run
 from search.intervals import Array
 
 #: (arm, role, task): what is compared is a mean over the models of an arm that have the task in that role.
-Key = tuple[str, str, str]
+SnapshotKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredModel:
     """One chosen model on one task.
 
     Attributes:
@@ -52,12 +52,12 @@ class Snapshot:
 
     place: str
     about: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[ScoredModel, ...]
 
     @cached_property
-    def cells(self) -> Mapping[Key, Mapping[str, Row]]:
+    def cells(self) -> Mapping[SnapshotKey, Mapping[str, ScoredModel]]:
         """What can be compared: (arm, role, task) -> group -> row."""
-        found: dict[Key, dict[str, Row]] = {}
+        found: dict[SnapshotKey, dict[str, ScoredModel]] = {}
         for row in self.rows:
             found.setdefault((row.arm, row.role, row.task), {})[row.group] = row
         return found
@@ -88,7 +88,7 @@ class Snapshot:
             raise ValueError(f"{self.place}: does not say when it was run: an older version made it; run it anew")
         return datetime.fromisoformat(self.about["started"])
 
-    def mean_N(self, key: Key) -> Array:
+    def mean_N(self, key: SnapshotKey) -> Array:
         """Outcomes of a cell, averaged over its models."""
         mean_N: Array = np.mean([row.outcomes_N for row in self.cells[key].values()], axis=0)
         return mean_N
@@ -120,7 +120,7 @@ def sample_means(outcomes: npt.NDArray[Any], draws: int) -> Array:
     return mean_N.astype(np.float32).astype(np.float64)
 
 
-def _rows(run: Run, candidate: Candidate) -> list[Row]:
+def _rows(run: Run, candidate: CandidateRow) -> list[ScoredModel]:
     draws = (run.provenance["spec"].get("generation") or {}).get("samples", 1)
     found = []
     for (task, split), score in run.scored(candidate).items():
@@ -130,5 +130,5 @@ def _rows(run: Run, candidate: Candidate) -> list[Row]:
         mean_N = sample_means(outcomes, draws)
         who = (candidate.arm, candidate.kind, candidate.group, candidate.control_of)
         what = (candidate.recipe_id, candidate.recipe.canonical().decode())
-        found.append(Row(*who, *what, task, score.role, score.metric, mean_N))
+        found.append(ScoredModel(*who, *what, task, score.role, score.metric, mean_N))
     return found

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from pipeline.regress.compare import VERDICTS, Comparison, Regression
+from pipeline.regress.compare import VERDICTS, BaselineComparison, Regression
 from pipeline.report.rendering import render
-from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.report.tables.table import Table, TableCell, Units
 
 _ORDER = {verdict: i for i, verdict in enumerate(VERDICTS)}
 
 
-def units(comparison: Comparison) -> Units:
+def units(comparison: BaselineComparison) -> Units:
     """Per cent for accuracies."""
     return Units(comparison.metric == "accuracy")
 
 
-def named(comparison: Comparison) -> str:
+def named(comparison: BaselineComparison) -> str:
     """The task, with its role where it is no target."""
     return comparison.task + (f" ({comparison.role})" if comparison.role != "target" else "")
 
@@ -33,15 +33,20 @@ def table(found: Regression) -> Table:
     return Table("Against the baseline", note, columns, tuple(_row(c) for c in rows))
 
 
-def _row(c: Comparison) -> tuple[Entry, ...]:
+def _row(c: BaselineComparison) -> tuple[TableCell, ...]:
     unit = units(c)
-    difference = Entry(unit.number(c.difference.value, True), unit.range(c.difference, True))
-    numbers = (Entry(unit.number(c.before)), Entry(unit.number(c.now)), difference, Entry(f"{c.adjusted:.2g}"))
-    limits = (Entry(unit.number(c.tolerance)), Entry(unit.number(c.detectable)))
-    return (Entry(c.arm, tone="lead"), Entry(named(c)), *numbers, *limits, Entry(c.verdict, tone=c.verdict))
+    difference = TableCell(unit.number(c.difference.value, True), unit.range(c.difference, True))
+    numbers = (
+        TableCell(unit.number(c.before)),
+        TableCell(unit.number(c.now)),
+        difference,
+        TableCell(f"{c.adjusted:.2g}"),
+    )
+    limits = (TableCell(unit.number(c.tolerance)), TableCell(unit.number(c.detectable)))
+    return (TableCell(c.arm, tone="lead"), TableCell(named(c)), *numbers, *limits, TableCell(c.verdict, tone=c.verdict))
 
 
-def numbers(c: Comparison) -> str:
+def numbers(c: BaselineComparison) -> str:
     """One comparison in a sentence."""
     unit = units(c)
     difference = f"{unit.number(c.difference.value, True)} {unit.range(c.difference, True)}{unit.points}"
@@ -64,7 +69,7 @@ def sentences(found: Regression) -> list[str]:
     return told + [f"changed since: {line}" for line in found.changes]
 
 
-def _choices(comparisons: Sequence[Comparison]) -> list[str]:
+def _choices(comparisons: Sequence[BaselineComparison]) -> list[str]:
     """Each arm and expert once."""
     changed = {(c.arm, group): pair for c in comparisons for group, pair in c.recipes.items()}
     return [

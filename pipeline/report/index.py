@@ -15,8 +15,8 @@ from pipeline.report.rendering import render
 from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.tables.claims import RIVALS, Standing, standings, table_claims, verdict_claims
 from pipeline.report.tables.results import counted, main_tables
-from pipeline.report.tables.table import Entry, Table
-from pipeline.report.tables.verdict import Verdict, verdicts
+from pipeline.report.tables.table import Table, TableCell
+from pipeline.report.tables.verdict import ArmVerdict, verdicts
 from pipeline.spec.exhibits import TableExhibit
 from tasks.files.atomic import write_whole
 
@@ -55,7 +55,7 @@ class Section:
     run: Run
     folder: str
     shown: Sequence[Shown]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[ArmVerdict]
     standings: Sequence[Standing]
 
     @property
@@ -100,9 +100,9 @@ class Index:
         """The page's first table, for a terminal."""
         rows = []
         for section in self.sections:
-            named = [(Entry(section.name, tone="lead"), section.standings)]
-            named += [(Entry(f"  {shown.exhibit.title}"), shown.standings) for shown in section.shown]
-            rows += [(name, *(Entry(s.plain) for s in said)) for name, said in named]
+            named = [(TableCell(section.name, tone="lead"), section.standings)]
+            named += [(TableCell(f"  {shown.exhibit.title}"), shown.standings) for shown in section.shown]
+            rows += [(name, *(TableCell(s.plain) for s in said)) for name, said in named]
         return Table("Where LiNeS improves, ties or worsens", "", ("exhibit", *self.rivals), tuple(rows))
 
 

@@ -21,7 +21,7 @@ from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
 from pipeline.report.tables.table import Table
-from pipeline.report.tables.verdict import Verdict, verdicts
+from pipeline.report.tables.verdict import ArmVerdict, verdicts
 from tasks.files.atomic import write_whole
 
 
@@ -48,7 +48,7 @@ class Page:
 
     run: Run
     exhibits: Sequence[Table | Figure]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[ArmVerdict]
     test: Sequence[Table]
     val: Sequence[Table]
     tradeoff: Sequence[Figure]
@@ -111,7 +111,7 @@ def _soup_summary(measure: Measure, own: Sequence[Table]) -> Summary:
     return Summary(measure.run.name, sentences, (*tables, *(v.table for v in soups.verdicts)))
 
 
-def _spoken(said: Sequence[Verdict]) -> tuple[str, ...]:
+def _spoken(said: Sequence[ArmVerdict]) -> tuple[str, ...]:
     return tuple(f"{v.arm.name}: {' '.join(v.sentences)}" for v in said)
 
 

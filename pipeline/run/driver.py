@@ -7,11 +7,11 @@ from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan, proposer
 from pipeline.pools.base import Pool
 from pipeline.recipe import Recipe
-from pipeline.records.journal import GroupKey, Journal, Key
+from pipeline.records.journal import GroupKey, Journal, ShardKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast
 from pipeline.run.group_search import GroupSearch, Ticket
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.selection import Candidate, References, check_rewards, choose, complete, references
 from pipeline.storage.caches.scores import ScoreCache
 from search.proposer import Proposal
@@ -33,7 +33,7 @@ class Driver:
         journal: Journal,
         pool: Pool,
         cache: ScoreCache | None = None,
-        watch: Callable[[Progress], None] = lambda progress: None,
+        watch: Callable[[RunProgress], None] = lambda progress: None,
     ) -> None:
         """Take over the parts, all of them open.
 
@@ -51,11 +51,11 @@ class Driver:
         self._pool = pool
         self._cache = cache
         self._watch = watch
-        self._tickets: dict[Key, list[Ticket]] = {}
+        self._tickets: dict[ShardKey, list[Ticket]] = {}
         self._checked: set[str] = set()
         self._open = 0
         self._workers = 0
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.proposals: dict[GroupKey, list[Proposal]] = {}
 
     def run(self, recorded: dict[GroupKey, list[Proposal]]) -> None:

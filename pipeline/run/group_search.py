@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipeline.plan.groups import Group, validation_tasks
 from pipeline.recipe import Recipe
-from pipeline.records.journal import GroupKey, Key
+from pipeline.records.journal import GroupKey, ShardKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.selection import Candidate, References, answered, judge
 from search.greedy import GreedyProposer
@@ -18,7 +18,7 @@ from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 class Ticket:
     """The shards that are still missing of a recipe on some tasks of a split."""
 
-    missing: set[Key]
+    missing: set[ShardKey]
 
     @property
     def done(self) -> bool:

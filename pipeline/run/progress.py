@@ -8,7 +8,7 @@ from pipeline.records.journal import GroupKey
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """What a person watching the run wants to know; the driver keeps it up to date."""
 
     phase: str = "references"

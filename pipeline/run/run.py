@@ -15,7 +15,7 @@ from pipeline.records.answers import Answers
 from pipeline.records.journal import History, Journal, has_ended, read_history
 from pipeline.records.ledger import Ledger
 from pipeline.run.driver import Driver
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.rows import provenance, write_tables
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import NOT_OF_THE_RESULT, USED_LATER, RunSpec
@@ -49,7 +49,7 @@ def run(
     folder: Path,
     open_pool: Callable[[], Pool],
     cache: ScoreCache | None,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    watch: Callable[[RunProgress], None] = lambda progress: None,
 ) -> None:
     """Work a run to its end, or what a stopped one left of it.
 

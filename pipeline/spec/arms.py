@@ -9,15 +9,15 @@ from pipeline.spec.values import (
     Beta,
     Dimension,
     Lambdas,
-    Model,
     ParamDimension,
+    SpecModel,
     check_known,
     check_lambdas,
     lowest,
 )
 
 
-class Scaling(Model):
+class ScalingSpec(SpecModel):
     """lambda(depth) = alpha + beta * f(depth); alpha outside the residual blocks (equation 1, appendix A)."""
 
     function: str = "constant"
@@ -32,7 +32,7 @@ class Scaling(Model):
     """Multiplies alpha and beta, at least 0: WiSE-FT's interpolation with the pre-trained weights, of any function."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Scaling":
+    def _consistent(self) -> "ScalingSpec":
         if lowest(self.scale) < 0:
             raise ValueError(f"scale: must be at least 0, got {lowest(self.scale):g}")
         if self.scale != 1.0 and isinstance(self.alpha, str):
@@ -44,7 +44,7 @@ class Scaling(Model):
         return self
 
 
-class Merge(Model):
+class Merge(SpecModel):
     """How task vectors are combined, before any scaling."""
 
     method: str = ""
@@ -71,7 +71,7 @@ class Merge(Model):
         return self
 
 
-class Search(Model):
+class Search(SpecModel):
     """Which candidates of an arm's space are tried."""
 
     sampler: str = "grid"
@@ -88,14 +88,14 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-class Select(Model):
+class Select(SpecModel):
     """What decides, on validation, which candidate is chosen."""
 
     maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
     """Expressions over target, control, retained, mean, worst, accuracy, task["name"]: one, or several for a search."""
 
 
-class Arm(Model):
+class Arm(SpecModel):
     """One row of the paper's tables: a way to edit each expert, or to merge them all."""
 
     edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
@@ -104,7 +104,7 @@ class Arm(Model):
     """A merge of all experts (or of `experts`): a method's name, or a mapping with its parameters."""
     experts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The experts that a merge uses; all where left out."""
-    scaling: Scaling = Scaling()
+    scaling: ScalingSpec = ScalingSpec()
     """How the combined task vector is scaled over depth."""
     search: Search = Search()
     """How the space is searched."""

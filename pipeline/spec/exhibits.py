@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.parameters import near
-from pipeline.spec.values import Model
+from pipeline.spec.values import SpecModel
 
 #: Accuracy -> the role of the tasks it is a mean over, and whether each is divided by its reference (section 3).
 ACCURACIES: dict[str, tuple[Literal["target", "control", "ood"], bool]] = {
@@ -55,7 +55,7 @@ def _cells(row: object) -> object:
     return [{"arm": cell} if isinstance(cell, str) else cell for cell in row] if isinstance(row, list) else row
 
 
-class Cell(Model):
+class Cell(SpecModel):
     """One cell of a table, in full."""
 
     arm: str
@@ -64,7 +64,7 @@ class Cell(Model):
     """What it shows, in place of the column's metric."""
 
 
-class TableExhibit(Model):
+class TableExhibit(SpecModel):
     """A table of what was chosen."""
 
     kind: Literal["table"]
@@ -111,7 +111,7 @@ class TableExhibit(Model):
         return cell.metric or list(self.columns.values())[column]
 
 
-class CurveExhibit(Model):
+class CurveExhibit(SpecModel):
     """Accuracy over the one dimension that each arm searched; an arm without one is a level."""
 
     kind: Literal["curve"]
@@ -128,7 +128,7 @@ class CurveExhibit(Model):
     """Words under the title."""
 
 
-class ScatterExhibit(Model):
+class ScatterExhibit(SpecModel):
     """Normalised accuracy on the target against that on the controls: a dot for each expert of each arm."""
 
     kind: Literal["scatter"]
@@ -143,7 +143,7 @@ class ScatterExhibit(Model):
     """Words under the title."""
 
 
-class PathExhibit(Model):
+class PathExhibit(SpecModel):
     """Accuracy on shifted sets against that on the target, along each arm's candidates; needs `test: every`."""
 
     kind: Literal["path"]
@@ -156,7 +156,7 @@ class PathExhibit(Model):
     """Words under the title."""
 
 
-class CoefficientsExhibit(Model):
+class CoefficientsExhibit(SpecModel):
     """Lambda of each block of what was chosen, mean over the experts."""
 
     kind: Literal["coefficients"]
@@ -167,7 +167,7 @@ class CoefficientsExhibit(Model):
     """Words under the title."""
 
 
-class HeatmapExhibit(Model):
+class HeatmapExhibit(SpecModel):
     """Accuracy over two searched dimensions; the best on validation is boxed."""
 
     kind: Literal["heatmap"]
@@ -186,7 +186,7 @@ class HeatmapExhibit(Model):
     """Words under the title."""
 
 
-class BarsExhibit(Model):
+class BarsExhibit(SpecModel):
     """Accuracy of what was chosen, task by task."""
 
     kind: Literal["bars"]

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from pipeline.spec.values import Model
+from pipeline.spec.values import SpecModel
 
 Rows = dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]]
 
 
-class Prompts(Model):
+class Prompts(SpecModel):
     """A set of prompts, in splits."""
 
     source: str
@@ -34,7 +34,7 @@ class Prompts(Model):
 class RewardSpec(BaseModel):
     """A reward, as a task of a run names it; of `lines ppo`, and so no part of a run's spec."""
 
-    model_config = Model.model_config
+    model_config = SpecModel.model_config
 
     source: str
     """reward/NAME, or a Python function: FILE.py:FUNCTION or package.module:FUNCTION."""
@@ -42,7 +42,7 @@ class RewardSpec(BaseModel):
     """What the reward understands, such as model."""
 
 
-class Generation(Model):
+class Generation(SpecModel):
     """How completions are made and scored: every task of the run is then a reward of the same completions."""
 
     prompts: Prompts

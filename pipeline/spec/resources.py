@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.spec.values import AmountOrAuto, CountOrAuto, Model
+from pipeline.spec.values import AmountOrAuto, CountOrAuto, SpecModel
 
 
-class PerWorker(Model):
+class PerWorker(SpecModel):
     """What each worker asks of Ray."""
 
     num_gpus: AmountOrAuto = "auto"
@@ -16,7 +16,7 @@ class PerWorker(Model):
     """CPUs, which are also the threads that torch may use (at least 1)."""
 
 
-class PerReward(Model):
+class PerReward(SpecModel):
     """What each actor that holds a reward asks of Ray."""
 
     num_gpus: AmountOrAuto = "auto"
@@ -25,7 +25,7 @@ class PerReward(Model):
     """CPUs; the actor computes with as many threads, and at least 1."""
 
 
-class Resources(Model):
+class Resources(SpecModel):
     """Where and how wide a run is executed; never part of its result."""
 
     pool: Literal["ray", "local"] = "ray"

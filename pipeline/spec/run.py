@@ -8,14 +8,14 @@ from pipeline.spec.arms import Arm, Select
 from pipeline.spec.exhibits import Exhibits
 from pipeline.spec.generation import Generation, is_reward, reward_defaults
 from pipeline.spec.resources import Resources
-from pipeline.spec.sources import Backbone, Limits, Tasks
+from pipeline.spec.sources import BackboneSpec, Limits, Tasks
 from pipeline.spec.thresholds import Regress
-from pipeline.spec.values import Model, check_known
+from pipeline.spec.values import SpecModel, check_known
 
 _NAME = r"^[\w][\w .,+()=-]*$"
 
 
-class Controls(Model):
+class Controls(SpecModel):
     """The matched controls beside every LiNeS arm."""
 
     kinds: tuple[Literal["uniform", "reversed"], ...] = ()
@@ -31,12 +31,12 @@ USED_LATER = ("exhibits", "regress")
 NOT_OF_THE_RESULT = ("resources", *USED_LATER)
 
 
-class RunSpec(Model):
+class RunSpec(SpecModel):
     """A run: arms over the same backbone, experts and tasks."""
 
     name: Annotated[str, Field(pattern=_NAME)]
     """Names the run and its folder."""
-    backbone: Backbone
+    backbone: BackboneSpec
     """The model family and architecture."""
     base: str
     """The pre-trained checkpoint: embedded/base, a file, folder or URL, hf:OWNER/REPO, pretrained:TAG of open_clip."""

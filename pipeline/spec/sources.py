@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.spec.values import Model
+from pipeline.spec.values import SpecModel
 
 
-class Backbone(Model):
+class BackboneSpec(SpecModel):
     """The model family and architecture."""
 
     family: str
@@ -24,7 +24,7 @@ class Backbone(Model):
 Limits = dict[Literal["val", "test"], Annotated[int, Field(ge=1)]]
 
 
-class TaskSpec(Model):
+class TaskSpec(SpecModel):
     """A task with options of its own."""
 
     source: str
@@ -61,7 +61,7 @@ class ModelSpec(Protocol):
     """A model, the data that it meets, and the plug-ins that both may come from."""
 
     @property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> BackboneSpec:
         """The model family and architecture."""
         ...
 

@@ -6,10 +6,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from pipeline.parameters import near
-from pipeline.spec.values import Model
+from pipeline.spec.values import SpecModel
 
 
-class Threshold(Model):
+class Threshold(SpecModel):
     """What one task may lose, and what it must reach."""
 
     tolerance: float | None = Field(None, ge=0)
@@ -31,7 +31,7 @@ def _named(value: object) -> object:
     return value
 
 
-class Regress(Model):
+class Regress(SpecModel):
     """What `lines regress` compares, and what it calls a regression."""
 
     tolerance: float = Field(0.01, ge=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.console import say
+from pipeline.console import print_note
 from pipeline.spec.generation import is_reward
 
 
@@ -32,7 +32,7 @@ def _code(value: Any, where: str) -> Iterator[str]:
             yield from _code(part, field)
 
 
-def tell_code(spec: BaseModel) -> None:
+def announce_code(spec: BaseModel) -> None:
     """Say that a spec runs code, where it does; without this package's own and what it stands on."""
     if named := code_named(spec):
-        say(f"this spec runs code with your rights: {'; '.join(named)}")
+        print_note(f"this spec runs code with your rights: {'; '.join(named)}")

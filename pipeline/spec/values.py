@@ -11,7 +11,7 @@ from pipeline.parameters import near
 _MAX_CONTINUED = 10_000
 
 
-class Model(BaseModel):
+class SpecModel(BaseModel):
     """Frozen; unknown keys are refused; the docstring under a field is its description in the JSON schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -37,14 +37,14 @@ def _expand(values: object) -> object:
     return [*values[:i], *(round(second + step * (k + 1), 10) for k in range(round(count)))]
 
 
-class Grid(Model):
+class Grid(SpecModel):
     """An explicit list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
 
     grid: Annotated[tuple[float, ...], BeforeValidator(_expand), Field(min_length=1)]
     """The values, at least one."""
 
 
-class Range(Model):
+class Range(SpecModel):
     """An interval for a sampler to search."""
 
     range: tuple[float, float]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LockedError
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import RemoteError, UnreachableError
 
 NAME = "lease.json"
@@ -30,7 +30,7 @@ class Lease:
     Whatever takes long in between, the first reading, a large segment, the upload of tables, the lease stays fresh.
     """
 
-    def __init__(self, place: Place, owner: str) -> None:
+    def __init__(self, place: StoreFolder, owner: str) -> None:
         """Of a run at `place`; `owner` is an id of this driver alone."""
         self._place, self._owner = place, owner
         self._beat = 0

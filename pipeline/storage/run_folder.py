@@ -20,7 +20,7 @@ from pipeline.storage.segments import FOLDER, Chain
 from pipeline.storage.uploader import Shipper
 from tasks.files.atomic import PARTIAL, write_whole
 from tasks.files.cache import cache_root
-from tasks.files.object_store import Place, check_url, is_url
+from tasks.files.object_store import StoreFolder, check_url, is_url
 from tasks.files.store_errors import RemoteError
 
 #: Of a mirror alone: which log it follows, its lock, and a log that was not what the store held.
@@ -60,7 +60,7 @@ def run_folder(place: str, *, write: bool = False) -> Iterator[Path]:
     if not is_url(place):
         yield Path(place)
         return
-    remote = Place.open(place)
+    remote = StoreFolder.open(place)
     folder = copy_of(remote.url)
     _fetch(remote, folder)
     before = _stamps(folder)
@@ -88,7 +88,7 @@ def open_run(place: str, say: Say = lambda text: None) -> Iterator[OpenRun]:
         _check_writable(Path(place))
         yield OpenRun(Path(place))
         return
-    remote = Place.open(place)
+    remote = StoreFolder.open(place)
     folder = mirror_of(remote.url)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, remote.url):
@@ -105,7 +105,7 @@ def copy_of(url: str) -> Path:
     return _copies() / _relative(url)
 
 
-def _worked(remote: Place, folder: Path, say: Say) -> Iterator[OpenRun]:
+def _worked(remote: StoreFolder, folder: Path, say: Say) -> Iterator[OpenRun]:
     writer = uuid.uuid4().hex
     lease, chain = Lease(remote, writer), Chain(remote, writer)
     lease.acquire(say)
@@ -147,7 +147,7 @@ def _release(lease: Lease, say: Say) -> None:
         say(f"{error}; the next run there waits a minute before it starts")
 
 
-def _start(remote: Place, chain: Chain) -> bytes:
+def _start(remote: StoreFolder, chain: Chain) -> bytes:
     """What the store holds of the journal; of a folder that was copied there its file, until all of that is sent."""
     log, copied = chain.read(), remote.info(FILE_NAME)
     if copied is None or copied["size"] <= len(log):
@@ -192,7 +192,7 @@ def _alone(folder: Path, url: str) -> Iterator[None]:
         yield
 
 
-def _fetch(remote: Place, folder: Path) -> None:
+def _fetch(remote: StoreFolder, folder: Path) -> None:
     """Copy what the store holds of a run."""
     again = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _upload(remote: Place, folder: Path, names: list[str]) -> None:
+def _upload(remote: StoreFolder, folder: Path, names: list[str]) -> None:
     for name in names:
         remote.upload(folder / name, name)
 

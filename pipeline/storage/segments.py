@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import LockedError
 from tasks.files.checksums import DamagedError, seal, unseal
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 
 FOLDER = "journal"
 _NAME = re.compile(r"journal/(?P<first>\d{15})(-(?P<end>\d{15}))?\.jsonl")
@@ -56,7 +56,7 @@ class _Listing:
 class Chain:
     """The log of one place; one who only reads may be at it at any time, beside one writer."""
 
-    def __init__(self, place: Place, writer: str, kept: dict[str, tuple[str, bytes]] | None = None) -> None:
+    def __init__(self, place: StoreFolder, writer: str, kept: dict[str, tuple[str, bytes]] | None = None) -> None:
         """Nothing is read yet.
 
         Args:

@@ -18,7 +18,7 @@ _LINE_SECONDS = 10.0
 _NAMED = 5
 
 
-class Told(Protocol):
+class TrainingStatus(Protocol):
     """How far a model is."""
 
     @property
@@ -37,7 +37,7 @@ class Told(Protocol):
         ...
 
 
-class Job(Protocol):
+class TrainingJob(Protocol):
     """A model to make."""
 
     @property
@@ -77,14 +77,14 @@ def say_conditions(console: Console, conditions: Mapping[str, str]) -> None:
             console.print(said, highlight=False, markup=False)
 
 
-class Display:
+class TrainingDisplay:
     """A bar for all steps and one for each model in training; now and then a line where there is no terminal."""
 
-    def __init__(self, console: Console, jobs: Sequence[Job], noun: str = "models") -> None:
+    def __init__(self, console: Console, jobs: Sequence[TrainingJob], noun: str = "models") -> None:
         """Start nothing yet: see `shown`."""
         self._console, self._noun = console, noun
         self._totals = {job.name: job.total for job in jobs}
-        self._known: dict[str, Told] = {}
+        self._known: dict[str, TrainingStatus] = {}
         self._rows: dict[str, TaskID] = {}
         self._spoken = time.monotonic()
         self._bars = Bars(
@@ -98,7 +98,7 @@ class Display:
         )
 
     @contextmanager
-    def shown(self) -> Iterator["Display"]:
+    def shown(self) -> Iterator["TrainingDisplay"]:
         """Show it while the block runs."""
         if not self._console.is_terminal or not self._totals:
             yield self
@@ -107,7 +107,7 @@ class Display:
             self._rows[""] = self._bars.add_task(self._summary(), total=sum(self._totals.values()), said="")
             yield self
 
-    def __call__(self, told: Mapping[str, Told]) -> None:
+    def __call__(self, told: Mapping[str, TrainingStatus]) -> None:
         """Take note of how far models are."""
         self._known.update(told)
         if not self._rows:

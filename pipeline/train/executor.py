@@ -11,19 +11,19 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.errors import describe
-from pipeline.train.display import Job, Told
+from pipeline.train.display import TrainingJob, TrainingStatus
 
-_J = TypeVar("_J", bound=Job)
+_J = TypeVar("_J", bound=TrainingJob)
 #: Told of every job's progress by its name; a job that has just ended is at its total.
-Watch = Callable[[Mapping[str, Told]], None]
+WatchTraining = Callable[[Mapping[str, TrainingStatus]], None]
 #: Makes the model of one job to its end, and tells how far it is.
-Train = Callable[[_J, Callable[[Told], None]], None]
+Train = Callable[[_J, Callable[[TrainingStatus], None]], None]
 
 #: Seconds from one report of a worker to the next, and from one look at them to the next.
 _INTERVAL = 0.5
 
 
-def work_here(train: Train[_J], jobs: Sequence[_J], watch: Watch) -> dict[str, str]:
+def work_here(train: Train[_J], jobs: Sequence[_J], watch: WatchTraining) -> dict[str, str]:
     """Train one model after the other; returns name -> cause of those that failed."""
     failures: dict[str, str] = {}
     for job in jobs:
@@ -34,11 +34,11 @@ def work_here(train: Train[_J], jobs: Sequence[_J], watch: Watch) -> dict[str, s
     return failures
 
 
-def _show(watch: Watch, name: str, told: Told) -> None:
+def _show(watch: WatchTraining, name: str, told: TrainingStatus) -> None:
     watch({name: told})
 
 
-def work_on_ray(train: Train[_J], jobs: Sequence[_J], shape: ActorShape, watch: Watch) -> dict[str, str]:
+def work_on_ray(train: Train[_J], jobs: Sequence[_J], shape: ActorShape, watch: WatchTraining) -> dict[str, str]:
     """Train as many models at a time as `shape` says; returns name -> cause of those that failed.
 
     Ray gives a job whose worker is lost to another one, `shape.retries` times, where it goes on from its checkpoint.
@@ -68,12 +68,12 @@ class _Board:
     """The actor that workers report to."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, TrainingStatus] = {}
 
-    def tell(self, name: str, told: Told) -> None:
+    def tell(self, name: str, told: TrainingStatus) -> None:
         self._told[name] = told
 
-    def read(self) -> dict[str, Told]:
+    def read(self) -> dict[str, TrainingStatus]:
         return self._told
 
 
@@ -81,11 +81,11 @@ def _train(train: Train[_J], job: _J, board: Any) -> None:
     train(job, _seldom(lambda told: board.tell.remote(job.name, told)))
 
 
-def _seldom(tell: Callable[[Told], object]) -> Callable[[Told], None]:
+def _seldom(tell: Callable[[TrainingStatus], object]) -> Callable[[TrainingStatus], None]:
     """`tell`, but at most once in an interval, and always of the last step."""
     last = 0.0
 
-    def told(state: Told) -> None:
+    def told(state: TrainingStatus) -> None:
         nonlocal last
         if state.step == state.total or time.monotonic() - last > _INTERVAL:
             last = time.monotonic()
@@ -95,7 +95,7 @@ def _seldom(tell: Callable[[Told], object]) -> Callable[[Told], None]:
 
 
 @contextmanager
-def _ended(running: Mapping[Any, Job], board: Any) -> Iterator[None]:
+def _ended(running: Mapping[Any, TrainingJob], board: Any) -> Iterator[None]:
     """A cluster that was joined lives on; what still runs there when this process is stopped must not."""
     try:
         yield
@@ -105,7 +105,7 @@ def _ended(running: Mapping[Any, Job], board: Any) -> Iterator[None]:
             ray.cancel(ref, force=True)
 
 
-def _cause(ref: Any, job: Job, retries: int) -> str:
+def _cause(ref: Any, job: TrainingJob, retries: int) -> str:
     """Why a job failed; empty where it did not."""
     try:
         ray.get(ref)

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.spec.run import RunSpec
 from pipeline.watch.progress_file import ProgressFile
 
-Watch = Callable[[Progress], None]
+Observer = Callable[[RunProgress], None]
 
 
 @contextmanager
-def watched(spec: RunSpec, folder: Path, *others: Watch) -> Iterator[Watch]:
+def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer]:
     """One callback for all of them, for as long as the run works.
 
     Args:
@@ -21,13 +21,13 @@ def watched(spec: RunSpec, folder: Path, *others: Watch) -> Iterator[Watch]:
         others: who looks on besides, called first.
     """
     file = ProgressFile(folder)
-    every: list[Watch] = [*others, file]
+    every: list[Observer] = [*others, file]
     if spec.resources.pool == "ray":
         from pipeline.watch.prometheus import RayMetrics  # Ray: not for runs in this process
 
         every.append(RayMetrics(spec.name))
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: RunProgress) -> None:
         for one in every:
             one(progress)
 

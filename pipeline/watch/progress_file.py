@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.watch.terminal import Rate
 from tasks.files.atomic import write_whole
 
@@ -52,7 +52,7 @@ class ProgressFile:
         self._rate = Rate()
         self._works = True
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         """Take note of a step of the driver."""
         now = time.monotonic()
         rate = self._rate.after(progress)
@@ -65,7 +65,7 @@ class ProgressFile:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _write(self, progress: Progress, rate: float) -> None:
+    def _write(self, progress: RunProgress, rate: float) -> None:
         said = {
             "time": time.time(),
             "from_cache": progress.from_cache,

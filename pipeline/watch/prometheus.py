@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.messages import Failure, ShardScore, WorkerInfo
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 
 #: Ray puts `ray_` in front of each.
 PREFIX = "lines_sweep_"
@@ -45,7 +45,7 @@ class RayMetrics:
         self._queue = Gauge(PREFIX + "shards_outstanding", "Shards asked for and not answered.", ("run",))
         self._left = Gauge(PREFIX + "shards_expected", "Shards of the whole run, at most.", ("run",))
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         """Take note of a step of the driver."""
         counts = (progress.candidates_done, progress.shards_evaluated, progress.from_cache)
         for name, count in zip(_COUNTERS, counts, strict=True):

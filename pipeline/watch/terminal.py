@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 
 #: Where there is no terminal, a line of text this often.
 _LINE_SECONDS = 10.0
@@ -23,7 +23,7 @@ class Rate:
         """Nothing is answered yet."""
         self._first: tuple[float, int] | None = None  # when the first answer came, and how many had by then
 
-    def after(self, progress: Progress) -> float:
+    def after(self, progress: RunProgress) -> float:
         """Take note of a step of the driver; the rate by now, 0 before the first answer."""
         now = time.monotonic()
         if self._first is None and progress.shards_evaluated:
@@ -32,7 +32,7 @@ class Rate:
         return (progress.shards_evaluated - first) / max(1e-9, now - since) if self._first else 0.0
 
 
-class Display:
+class RunDisplay:
     """A live display on a terminal, now and then a line elsewhere."""
 
     def __init__(self, console: Console) -> None:
@@ -54,7 +54,7 @@ class Display:
         self._spoken = time.monotonic()
 
     @contextmanager
-    def shown(self) -> Iterator["Display"]:
+    def shown(self) -> Iterator["RunDisplay"]:
         """Show it while the block runs."""
         if not self._console.is_terminal:
             yield self
@@ -62,7 +62,7 @@ class Display:
         with Live(self._bars, console=self._console, refresh_per_second=4, transient=True) as self._live:
             yield self
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         """Take note of a step of the driver."""
         rate = self._rate.after(progress)
         if self._live is None:
@@ -79,7 +79,7 @@ class Display:
         )
         self._live.update(Group(self._bars, _details(progress)))
 
-    def _say(self, progress: Progress, rate: float) -> None:
+    def _say(self, progress: RunProgress, rate: float) -> None:
         if time.monotonic() - self._spoken < _LINE_SECONDS:
             return
         self._spoken = time.monotonic()
@@ -93,7 +93,7 @@ class Display:
         )
 
 
-def _details(progress: Progress) -> Table:
+def _details(progress: RunProgress) -> Table:
     """Counts, and the best objective so far of each arm (the mean over an edit's experts)."""
     table = Table.grid(padding=(0, 2))
     table.add_row(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.loading.experts import load_experts, merge_methods
 from pipeline.loading.identity import identify
-from pipeline.loading.model import Model, load_model
+from pipeline.loading.model import LoadedModel, load_model
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.merging.edited_parameters import Edited
 from pipeline.merging.low_rank import LowRankDelta
@@ -27,7 +27,7 @@ from tasks.language.models import model_folder
 from tasks.language.vllm_engine import VllmEngine, write_adapter
 
 
-class PolicyWorker:
+class CompletionWorker:
     """A plain class, as `pipeline.workers.worker.Worker` is; its answers are completions, which others score."""
 
     def __init__(
@@ -80,7 +80,7 @@ class PolicyWorker:
 
 
 def _engine(
-    spec: RunSpec, model: Model, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
+    spec: RunSpec, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
 ) -> tuple[Materialises, Engine]:
     """What sets candidates, and what completes prompts with them."""
     backbone = as_policy(model.backbone)
@@ -122,6 +122,8 @@ class VllmPolicy:
         return Applied(alpha, recipe.id("vllm"))
 
 
-def make_policy_worker(name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> PolicyWorker:
+def make_policy_worker(
+    name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None
+) -> CompletionWorker:
     """What a Ray actor calls to make its worker."""
-    return PolicyWorker(spec, name, device_type, fetch and fetch(spec))
+    return CompletionWorker(spec, name, device_type, fetch and fetch(spec))

@@ -16,7 +16,7 @@ from tasks.registry import load_plugins
 from tasks.stats import Stats
 
 
-class Scorer:
+class RewardWorker:
     """A plain class: the local pool calls it, Ray's actors wrap it."""
 
     def __init__(
@@ -74,6 +74,6 @@ class Scorer:
 
 def make_scorer(
     name: str, spec: RunSpec, task: str, prepared: str = "", device_type: str = "cpu", fetch: Fetch | None = None
-) -> Scorer:
+) -> RewardWorker:
     """What a Ray actor calls to make its scorer."""
-    return Scorer(fetch(spec) if fetch else spec, task, prepared, name, device_type)
+    return RewardWorker(fetch(spec) if fetch else spec, task, prepared, name, device_type)

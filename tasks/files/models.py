@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files.cache import cache_root, cached, digest
-from tasks.files.object_store import Place, is_url
+from tasks.files.object_store import StoreFolder, is_url
 
 #: A folder's weights, the safest and most common first; an index lists the shards of one model.
 WEIGHTS = (
@@ -55,7 +55,7 @@ def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
 def _fetched(url: str, report: Report) -> Path:
     parent, _, name = url.rpartition("/")
     one = name.endswith(WEIGHT_SUFFIXES)
-    place = Place.open(parent if one else url)
+    place = StoreFolder.open(parent if one else url)
     found = _of_file(place, name) if one else _of_folder(place)
     marks = {n: _mark(info) for n, info in sorted(found.items())}
     folder = cached(
@@ -65,14 +65,14 @@ def _fetched(url: str, report: Report) -> Path:
     return folder / name if one else folder
 
 
-def _of_file(place: Place, name: str) -> _Entries:
+def _of_file(place: StoreFolder, name: str) -> _Entries:
     if (info := place.info(name)) is None:
         raise ValueError(f"{place.url}/{name}: there is no such object")
     beside = {n: found for n in COMPANIONS if (found := place.info(n)) is not None}
     return {name: info, **beside}
 
 
-def _of_folder(place: Place) -> _Entries:
+def _of_folder(place: StoreFolder) -> _Entries:
     entries = {name: info for name, info in place.entries().items() if "/" not in name}
     if not entries:
         raise ValueError(f"{place.url}: there is no such folder of a model, nor a file of weights of that name")
@@ -81,7 +81,7 @@ def _of_folder(place: Place) -> _Entries:
     return {name: place.info(name) or {} for name in sorted(wanted)}
 
 
-def _weights(place: Place, names: Iterable[str]) -> Iterable[str]:
+def _weights(place: StoreFolder, names: Iterable[str]) -> Iterable[str]:
     """The first of the usual files, with its shards; of an adapter, its factors."""
     for name in (*WEIGHTS, *ADAPTER_WEIGHTS):
         if name in names:
@@ -119,7 +119,7 @@ def _mark(info: Mapping[str, Any]) -> str:
     return f"{info.get('size')} {next((t for t in times if t is not None), '')}"
 
 
-def _download(place: Place, found: _Entries, folder: Path, report: Report) -> None:
+def _download(place: StoreFolder, found: _Entries, folder: Path, report: Report) -> None:
     folder.mkdir()
     for name, info in found.items():
         place.download(name, folder / name, lambda done, total, name=name: report(name, done, total))  # type: ignore[misc]

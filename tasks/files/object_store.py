@@ -55,7 +55,7 @@ def _check_plain(place: str) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreFolder:
     """A folder of an object store, or of a disk.
 
     Attributes:
@@ -69,7 +69,7 @@ class Place:
     root: str
 
     @classmethod
-    def open(cls, url: str) -> "Place":
+    def open(cls, url: str) -> "StoreFolder":
         """The place that a URL, or a path, names; nothing is asked of the store yet.
 
         Raises:
@@ -83,9 +83,9 @@ class Place:
         fs = _filesystem(urlsplit(url).scheme.lower(), *map(os.environ.get, _ENVIRONMENT))
         return cls(url.rstrip("/"), fs, str(fs._strip_protocol(url)).rstrip("/"))
 
-    def __truediv__(self, name: str) -> "Place":
+    def __truediv__(self, name: str) -> "StoreFolder":
         """A folder, or an object, below."""
-        return Place(f"{self.url}/{name}", self.fs, f"{self.root}/{name}")
+        return StoreFolder(f"{self.url}/{name}", self.fs, f"{self.root}/{name}")
 
     @property
     def creates_alone(self) -> bool:

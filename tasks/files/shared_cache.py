@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.files.checksums import DamagedError, check_file, seal_file
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import RemoteError
 
 VARIABLE = "LINES_SWEEP_SHARED_CACHE"
@@ -27,16 +27,16 @@ Use = Literal["read", "write"]
 _given_up: set[tuple[Use, str]] = set()
 
 
-def shared_cache(use: Use) -> Place | None:
+def shared_cache(use: Use) -> StoreFolder | None:
     """The place that `$LINES_SWEEP_SHARED_CACHE` names; None where it names none, or where this has failed before."""
     url = os.environ.get(VARIABLE, "")
     return None if not url or (use, url) in _given_up else _open(url)
 
 
 @cache
-def _open(url: str) -> Place | None:
+def _open(url: str) -> StoreFolder | None:
     with tolerated("read", url), tolerated("write", url):
-        return Place.open(url)
+        return StoreFolder.open(url)
     return None
 
 
@@ -68,7 +68,7 @@ def take(entry: str, path: Path) -> bool:
     return False
 
 
-def _take(place: Place, name: str, path: Path) -> bool:
+def _take(place: StoreFolder, name: str, path: Path) -> bool:
     if place.info(name) is None:
         return False
     packed, unpacked = (path.with_name(f"{path.name}.{kind}") for kind in ("packed", "unpacked"))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
-from tasks.language.causal_names import Names, layer_map
+from tasks.language.causal_names import TensorNames, layer_map
 from tasks.language.experts import check_vocabulary
 from tasks.language.models import check_config, inputs_fingerprint, load_tokenizer, model_folder, quiet, readable
 from tasks.lora import WeightPart
@@ -37,7 +37,7 @@ class CausalBackbone:
         self.layer_map = layer_map(module)
         self.context = _context(module)
         self.dtype, self.device = module.dtype, module.device
-        self._names = Names.of(module)
+        self._names = TensorNames.of(module)
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Pick the parameters' tensors from a checkpoint of the whole or the bare model: see causal_names.py."""
@@ -88,7 +88,7 @@ def build(
         layer_map(empty)
     except ValueError as error:
         raise ValueError(f"backbone.model: {error}") from error
-    tensors = Names.of(empty).select(state, "base")
+    tensors = TensorNames.of(empty).select(state, "base")
     with quiet():
         module = type(empty).from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **kwargs)
     return CausalBackbone(model, _moved(module, device), tokenizer)

@@ -20,7 +20,7 @@ _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\
 
 
 @dataclass(frozen=True)
-class Names:
+class TensorNames:
     """What a model calls its tensors.
 
     Attributes:
@@ -40,7 +40,7 @@ class Names:
     linear: Collection[str]
 
     @classmethod
-    def of(cls, module: PreTrainedModel) -> "Names":
+    def of(cls, module: PreTrainedModel) -> "TensorNames":
         """Of a module, which may be on the meta device."""
         first = {id(p): name for name, p in module.named_parameters()}
         every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}

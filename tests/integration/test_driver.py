@@ -16,7 +16,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.records.journal import Journal, read_history
 from pipeline.report.page import build
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.run import RunFolderError, rebuild, reopen, run
 from pipeline.spec.run import RunSpec
 from pipeline.storage.caches.scores import ScoreCache
@@ -139,7 +139,7 @@ def test_a_search_that_lost_a_shard_comes_to_the_undisturbed_one_however_often_i
     run(make_plan(spec), IDENTITY, tmp_path / "cut", lambda: LocalPool(OutOfMemory(lost)), None)
     assert contents(tmp_path / "cut") != contents(tmp_path / "whole")
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: RunProgress) -> None:
         if any(answer.request.key == lost for answer in progress.latest):
             raise KeyboardInterrupt
 

@@ -20,7 +20,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 from pipeline.spec.resources import PerWorker, Resources
 
@@ -75,7 +75,7 @@ def test_a_node_that_joins_in_mid_run_gets_work_and_one_that_is_killed_costs_not
         pools.append(Noted(functools.partial(NodeToy, delay=0.1), AUTO))
         return pools[-1]
 
-    def disturb(progress: Progress) -> None:
+    def disturb(progress: RunProgress) -> None:
         nonlocal node
         if not events and progress.shards_done >= 5:
             node = nodes.add(num_cpus=1)

@@ -20,7 +20,7 @@ from tiny_language import tiny_tokenizer, write_adapter, write_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.records.journal import read_history
-from pipeline.workers.completion_worker import PolicyWorker
+from pipeline.workers.completion_worker import CompletionWorker
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_reward_that_is_added_later_scores_the_completions_that_are_there(
     (files / "more.py").write_text("def words(prompts, completions):\n    return [len(set(c)) for c in completions]\n")
     tasks = {**soup_spec()["tasks"], "rich": "more.py:words"}
     spec = write_soup_spec(files, name="more", tasks=tasks)
-    monkeypatch.setattr(PolicyWorker, "evaluate", _refuse)
+    monkeypatch.setattr(CompletionWorker, "evaluate", _refuse)
     status, output = command("run", spec, "--out", tmp_path / "second")
     assert status == 0, output
     first, second = ({r["completion"] for r in rows(tmp_path / n, "completions")} for n in ("first", "second"))

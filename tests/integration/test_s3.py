@@ -15,7 +15,7 @@ from store import KEYS, Proxy, free_port, s3_server
 
 from pipeline.storage.run_folder import mirror_of, run_folder
 from pipeline.storage.segments import Chain
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 
 URL = "s3://bucket/runs/x"
 
@@ -32,7 +32,7 @@ def store(server: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     proxy = Proxy(server[0])
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": proxy.url}.items():
         monkeypatch.setenv(name, value)
-    bucket = Place.open("s3://bucket/")
+    bucket = StoreFolder.open("s3://bucket/")
     bucket.delete(bucket.entries())
     yield proxy
     proxy.close()
@@ -58,7 +58,7 @@ def started(lines: Lines, spec: Path) -> subprocess.Popen[str]:
 
 
 def journal() -> bytes:
-    return Chain(Place.open(URL), "reader").read()
+    return Chain(StoreFolder.open(URL), "reader").read()
 
 
 def until(condition: Callable[[], object], child: subprocess.Popen[str]) -> None:
@@ -84,7 +84,7 @@ def test_a_run_in_a_bucket_has_the_tables_of_a_local_one_and_no_secret(
     status, output = lines("run", lines.spec(), "--out", URL, "--no-cache")
     assert status == 0 and f"report: {URL}/report.html" in output, output
     assert in_store() == tables(undisturbed)
-    bucket = Place.open("s3://bucket")
+    bucket = StoreFolder.open("s3://bucket")
     names = set(bucket.entries())
     assert "runs/x/report.html" in names and "runs/x/lease.json" not in names
     kept = [*bucket.read_many(names).values(), *(p.read_bytes() for p in mirror_of(URL).rglob("*") if p.is_file())]
@@ -120,7 +120,7 @@ def test_a_second_driver_is_refused_and_a_server_that_is_silent_or_busy_is_waite
     spec = lines.spec()
     child = started(lines, spec)
     try:
-        until(lambda: Place.open(URL).read("lease.json"), child)
+        until(lambda: StoreFolder.open(URL).read("lease.json"), child)
         child.send_signal(signal.SIGSTOP)  # else it may end first
         status, output = lines("run", spec, "--out", URL, "--no-cache")
         assert status == 2 and "another run on this machine is writing there" in output, output
@@ -185,7 +185,7 @@ def test_without_credentials_or_a_server_it_is_told_what_to_set(
 
 
 def test_checkpoints_and_several_runs_in_a_bucket(lines: Lines, store: Proxy, undisturbed: Path) -> None:
-    place = Place.open("s3://bucket/models")
+    place = StoreFolder.open("s3://bucket/models")
     for name, path in lines.experts.items():
         place.upload(path, f"{name}.safetensors")
     experts = {name: f"s3://bucket/models/{name}.safetensors" for name in lines.experts}
@@ -221,5 +221,5 @@ def test_a_second_node_takes_data_and_scores_from_the_shared_cache(
         counts = json.loads((lines.folder / node / "provenance.json").read_text())["counts"]
         assert counts["shards_from_cache"] == (0 if node == "a" else counts["shards_scored"])
     assert any((lines.folder / "node-b" / "images").iterdir())
-    shared = Place.open("s3://bucket/shared")
+    shared = StoreFolder.open("s3://bucket/shared")
     assert {name.split("/")[0] for name in shared.entries()} == {"images", "heads", "scores"}

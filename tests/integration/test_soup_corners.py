@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from pipeline.loading.prepare import prepare
 from pipeline.loading.rewards import prompts_for, reward_tasks
 from pipeline.spec.load import load_spec
-from pipeline.workers.completion_worker import PolicyWorker
-from pipeline.workers.reward_worker import Scorer
+from pipeline.workers.completion_worker import CompletionWorker
+from pipeline.workers.reward_worker import RewardWorker
 
 LINES = {"function": "linear", "alpha": 1.0, "beta": 0.5}
 SOUP = {"merge": {"method": "weighted", "lambdas": 3}, "test": "every"}
@@ -77,7 +77,7 @@ def test_a_reward_that_was_not_scored_yet_scores_the_completions_that_the_journa
     kept = [line for line in lines if _task(line) != "open" and json.loads(line)["record"] != "end"]
     assert 0 < len(kept) < len(lines)
     journal.write_text("".join(kept))
-    monkeypatch.setattr(PolicyWorker, "evaluate", _refuse)
+    monkeypatch.setattr(CompletionWorker, "evaluate", _refuse)
     work(spec, tmp_path / "cut", "--no-cache")
     assert tables(tmp_path / "cut") == tables(whole)
 
@@ -170,10 +170,10 @@ def test_less_precise_weights_are_completed_with_and_scored(own: Path, tmp_path:
 def test_a_reward_that_is_not_the_one_that_was_prepared_is_refused(own: Path) -> None:
     spec = load_spec(write_soup_spec(own))
     prepared = reward_tasks(spec, prompts_for(spec))["brief"].fingerprint
-    Scorer(spec, "brief", prepared)
+    RewardWorker(spec, "brief", prepared)
     (own / "rewards.py").write_text(REWARDS + "\n# mended\n")
     with pytest.raises(ValueError, match=r"tasks.brief: its reward, or the prompts, are not those that were prepared"):
-        Scorer(spec, "brief", prepared)
+        RewardWorker(spec, "brief", prepared)
 
 
 def test_another_configuration_or_tokenizer_is_another_model(own: Path) -> None:

@@ -29,10 +29,10 @@ from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 from pipeline.watch.mirrors.mlflow import MlflowMirror
-from pipeline.watch.mirrors.snapshot import Picture, Row
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
 from pipeline.watch.prometheus import RayMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -168,13 +168,13 @@ def test_a_mirror_in_mlflow_holds_every_candidate_once(lines: Lines, toy_run: Pa
     assert len(client.get_metric_history(one.info.run_id, "val/cats")) <= 2, "repeating it writes nothing"
 
 
-def picture(*rows: Row, finished: bool = False) -> Picture:
+def picture(*rows: CandidateSnapshot, finished: bool = False) -> Picture:
     return Picture("r1", "toy", {}, {"fingerprint": "f"}, rows, finished)
 
 
-def row(key: str, value: float | None, failure: str = "", chosen: bool = True) -> Row:
+def row(key: str, value: float | None, failure: str = "", chosen: bool = True) -> CandidateSnapshot:
     metrics = {} if value is None else {"objective": value}
-    return Row(key, key, "LiNeS", {"arm": "LiNeS", "expert": key}, metrics, failure, chosen)
+    return CandidateSnapshot(key, key, "LiNeS", {"arm": "LiNeS", "expert": key}, metrics, failure, chosen)
 
 
 class Away:
@@ -319,7 +319,7 @@ def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
         score = ToyEvaluator("worker-0").evaluate(Ledger(IDENTITY, 40, {}).requests(ZERO, ["cats"], "val")[0])
         worker = replace(ToyEvaluator("worker-0").info(), device="cpu (a processor, 2 threads)")
         latest = [replace(score, seconds=(0.25, 0.5)), Failure(score.request, "lost", "gone", "worker-0")]
-        metrics(Progress(from_cache=2, latest=latest, workers=[worker]))
+        metrics(RunProgress(from_cache=2, latest=latest, workers=[worker]))
         (node,) = ray.nodes()
         where = f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
 

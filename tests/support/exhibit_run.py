@@ -12,7 +12,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.records import tables
 from pipeline.run.run import run
-from search.intervals import Cell, paired_difference
+from search.intervals import TaskOutcomes, paired_difference
 
 GRID = {"grid": [0.0, 0.25, "...", 1.0]}
 SHIFTED = ("cats_ood", "cats_ood2")
@@ -133,7 +133,9 @@ class Oracle:
     def difference(self, left: Mapping[Any, str], right: Mapping[Any, str]) -> Any:
         """Paired difference of two mappings from (group, task) to recipe id, over the same keys."""
         pairs = [
-            Cell(task, self.outcomes(left[group, task], task, "test"), self.outcomes(right[group, task], task, "test"))
+            TaskOutcomes(
+                task, self.outcomes(left[group, task], task, "test"), self.outcomes(right[group, task], task, "test")
+            )
             for group, task in left
         ]
         return paired_difference(pairs)

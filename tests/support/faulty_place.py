@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import UnreachableError
 
 _T = TypeVar("_T")
@@ -16,31 +16,31 @@ class Killed(BaseException):
     """The process that asked is no more."""
 
 
-def memory_place() -> Place:
+def memory_place() -> StoreFolder:
     """An empty place of its own."""
-    return Place.open(f"memory://bucket/{next(_numbers)}")
+    return StoreFolder.open(f"memory://bucket/{next(_numbers)}")
 
 
 @dataclass(frozen=True)
-class FaultyPlace(Place):
+class FaultyPlace(StoreFolder):
     """Fails at the next changes as `faults` says, one for each: "", or "lost" or "killed" and "before" or "after"."""
 
     faults: list[str] = field(default_factory=list)
 
     @classmethod
-    def over(cls, place: Place) -> "FaultyPlace":
+    def over(cls, place: StoreFolder) -> "FaultyPlace":
         return cls(place.url, place.fs, place.root)
 
     def create(self, name: str, data: bytes) -> bool:
-        return self._failing(lambda: Place.create(self, name, data))
+        return self._failing(lambda: StoreFolder.create(self, name, data))
 
     def write(self, name: str, data: bytes) -> None:
-        self._failing(lambda: Place.write(self, name, data))
+        self._failing(lambda: StoreFolder.write(self, name, data))
 
     def delete(self, names: Iterable[str]) -> None:
         """Object by object: a store may have deleted some when it fails."""
         for name in names:
-            self._failing(lambda name=name: Place.delete(self, [name]))  # type: ignore[misc]
+            self._failing(lambda name=name: StoreFolder.delete(self, [name]))  # type: ignore[misc]
 
     def _failing(self, change: Callable[[], _T]) -> _T:
         fault = self.faults.pop(0) if self.faults else ""
@@ -56,6 +56,6 @@ class FaultyPlace(Place):
         raise Killed if fault.startswith("killed") else UnreachableError(fault)
 
 
-def names(place: Place) -> Iterator[str]:
+def names(place: StoreFolder) -> Iterator[str]:
     """All objects, in order."""
     yield from sorted(place.entries())

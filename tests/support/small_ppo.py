@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import yaml
 from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
 
-from pipeline.train.ppo.jobs import Job, Told
+from pipeline.train.ppo.jobs import PpoJob, PpoStatus
 from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.preparation import Stages
 from pipeline.train.ppo.sft import train_sft
@@ -94,7 +94,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}
 
 
-def ignore(told: Told) -> None:
+def ignore(told: PpoStatus) -> None:
     """Progress."""
 
 
@@ -113,7 +113,7 @@ def begin(folder: Path, ground: Path) -> Path:
     return out
 
 
-def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **changes: Any) -> Job:
+def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **changes: Any) -> PpoJob:
     """The job of one policy in a copy of `begun`."""
     out = folder / "out"
     if not out.exists():
@@ -126,18 +126,18 @@ def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **change
     return next(job for job in made.policies() if job.name == f"policies/{name}")
 
 
-def train(job: Job) -> list[Told]:
-    told: list[Told] = []
+def train(job: PpoJob) -> list[PpoStatus]:
+    told: list[PpoStatus] = []
     train_policy(job, told.append)
     return told
 
 
-def table(job: Job) -> list[dict[str, Any]]:
+def table(job: PpoJob) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = pq.read_table(job.folder / "training.parquet").to_pylist()
     return found
 
 
-def result(job: Job) -> dict[str, Any]:
+def result(job: PpoJob) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((job.folder / "train.json").read_text())
     return found
 
@@ -147,10 +147,10 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def stopping(at: int) -> Callable[[Told], None]:
+def stopping(at: int) -> Callable[[PpoStatus], None]:
     """Ctrl-C when the step `at` is told of."""
 
-    def tell(told: Told) -> None:
+    def tell(told: PpoStatus) -> None:
         if told.step == at:
             raise KeyboardInterrupt
 

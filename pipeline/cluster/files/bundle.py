@@ -14,7 +14,7 @@ from tasks.files.models import COMPANIONS
 #: Bytes of the stream that travel at once.
 PIECE = 16 * 2**20
 #: tree: a folder with all below it, or a file alone; model: a folder's own files, or a file and what is read beside it.
-Kind = Literal["tree", "model"]
+BundleKind = Literal["tree", "model"]
 #: What the state of a training leaves beside a model, often larger than that.
 _LEAVINGS = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "training_args.bin")
 #: At most so many files of a folder are looked into, at both of their ends.
@@ -22,7 +22,7 @@ _SAMPLED, _END = 64, 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """One file, or a folder, whose name ends in a slash: an empty one may be a class without images.
 
     Attributes:
@@ -50,7 +50,7 @@ class Parcel:
     """
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[FileEntry, ...]
     sample: str
     sampled: bool
 
@@ -60,7 +60,7 @@ class Parcel:
         return sum(entry.size for entry in self.entries)
 
 
-def pack(path: Path, kind: Kind, below: str = ".") -> Parcel:
+def pack(path: Path, kind: BundleKind, below: str = ".") -> Parcel:
     """List a file with what is read beside it, or a folder; links are followed, as their targets may not be elsewhere.
 
     Args:
@@ -75,7 +75,7 @@ def pack(path: Path, kind: Kind, below: str = ".") -> Parcel:
     name = path.name or "files"
     if path.is_dir():
         root = PurePosixPath(name) / below
-        found = [Entry(f"{root}/", str(path / below))]
+        found = [FileEntry(f"{root}/", str(path / below))]
         found += _tree(path / below, root, ()) if kind == "tree" else _files(path / below, root)
     else:
         found = [_entry(file, PurePosixPath(file.relative_to(path.parent))) for file in _with_companions(path, kind)]
@@ -83,30 +83,30 @@ def pack(path: Path, kind: Kind, below: str = ".") -> Parcel:
     return Parcel(name, entries, *_sample(entries))
 
 
-def _entry(path: Path, name: PurePosixPath) -> Entry:
+def _entry(path: Path, name: PurePosixPath) -> FileEntry:
     stat = path.stat()
-    return Entry(str(name), str(path), stat.st_size, stat.st_mtime_ns)
+    return FileEntry(str(name), str(path), stat.st_size, stat.st_mtime_ns)
 
 
-def _files(folder: Path, name: PurePosixPath) -> list[Entry]:
+def _files(folder: Path, name: PurePosixPath) -> list[FileEntry]:
     files = (path for path in folder.iterdir() if path.is_file())
     kept = [path for path in files if not any(fnmatch(path.name, left) for left in _LEAVINGS)]
     return [_entry(path, name / path.name) for path in kept]
 
 
-def _tree(folder: Path, name: PurePosixPath, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+def _tree(folder: Path, name: PurePosixPath, above: tuple[tuple[int, int], ...]) -> Iterator[FileEntry]:
     stat = folder.stat()
     if (here := (stat.st_dev, stat.st_ino)) in above:
         raise ValueError(f"{folder}: a link leads back to a folder above it: take it out")
     for path in folder.iterdir():
         if path.is_dir():
-            yield Entry(f"{name / path.name}/", str(path))
+            yield FileEntry(f"{name / path.name}/", str(path))
             yield from _tree(path, name / path.name, (*above, here))
         elif path.is_file():
             yield _entry(path, name / path.name)
 
 
-def _with_companions(path: Path, kind: Kind) -> list[Path]:
+def _with_companions(path: Path, kind: BundleKind) -> list[Path]:
     if kind != "model":
         return [path]
     beside = [path.parent / name for name in COMPANIONS]
@@ -129,7 +129,7 @@ def same(one: Parcel, other: Parcel) -> bool:
     return one.sample == other.sample and listed == listed_there
 
 
-def _sample(entries: Sequence[Entry]) -> tuple[str, bool]:
+def _sample(entries: Sequence[FileEntry]) -> tuple[str, bool]:
     """Hash of the ends of some files, spread over all; and whether that is every byte."""
     files = [entry for entry in entries if not entry.name.endswith("/")]
     some = files[:: max(1, -(-len(files) // _SAMPLED))]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.files.bundle import Kind
+from pipeline.cluster.files.bundle import BundleKind
 from pipeline.spec.generation import is_reward
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
@@ -14,13 +14,13 @@ from tasks.files.cache import cache_root
 from tasks.registry import TASKS
 
 #: Where a value stands in a spec: keys, and indices of lists.
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 _FOLDER = "local-dir:"
 _EMBEDDED = "embedded/"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedFile:
     """A file or folder, as a value of a spec names it.
 
     Attributes:
@@ -32,15 +32,15 @@ class Named:
     """
 
     path: str
-    kind: Kind
+    kind: BundleKind
     below: str = "."
     prefix: str = ""
     suffix: str = ""
 
 
-def named_files(spec: RunSpec) -> dict[Place, Named]:
+def named_files(spec: RunSpec) -> dict[FieldPath, NamedFile]:
     """All that `spec` names and that is on this machine's disk; what is installed everywhere or on a hub is not."""
-    found: dict[Place, Named | None] = {
+    found: dict[FieldPath, NamedFile | None] = {
         ("base",): _named(spec.base, "model"),
         ("backbone", "model"): _architecture(spec.backbone.model),
     }
@@ -55,22 +55,24 @@ def named_files(spec: RunSpec) -> dict[Place, Named]:
     return {place: named for place, named in found.items() if named is not None}
 
 
-def _named(source: str, kind: Kind, prefix: str = "", suffix: str = "") -> Named | None:
+def _named(source: str, kind: BundleKind, prefix: str = "", suffix: str = "") -> NamedFile | None:
     """What a source names, None where it is no path; of embedded names, the models that were built here."""
     built = source.startswith(_EMBEDDED)
     path = cache_root() / "language" / source.removeprefix(_EMBEDDED) if built else Path(source).expanduser()
     # An address as s3://BUCKET/NAME names nothing here, and so is left as it is.
-    return Named(str(path.absolute()), kind, ".", prefix, suffix) if path.exists() else None
+    return NamedFile(str(path.absolute()), kind, ".", prefix, suffix) if path.exists() else None
 
 
-def _architecture(model: str) -> Named | None:
+def _architecture(model: str) -> NamedFile | None:
     """A path, or open_clip's local-dir:FOLDER; any other name is an architecture, whatever may be called like it."""
     if model.startswith(_FOLDER):
         return _named(model.removeprefix(_FOLDER), "model", prefix=_FOLDER)
     return _named(model, "model") if "/" in model or model.endswith(".json") else None
 
 
-def _options(place: Place, options: Mapping[str, Any], kind: Kind = "tree") -> dict[Place, Named | None]:
+def _options(
+    place: FieldPath, options: Mapping[str, Any], kind: BundleKind = "tree"
+) -> dict[FieldPath, NamedFile | None]:
     """Options that are absolute paths: of any kind of loader, those of users too."""
     paths = {k: v for k, v in options.items() if isinstance(v, str) and (v.startswith(_EMBEDDED) or _absolute(v))}
     return {(*place, "options", name): _named(value, kind) for name, value in paths.items()}
@@ -80,7 +82,7 @@ def _absolute(value: str) -> bool:
     return Path(value).expanduser().is_absolute()
 
 
-def _of_task(place: Place, task: TaskSpec) -> Iterator[tuple[Place, Named | None]]:
+def _of_task(place: FieldPath, task: TaskSpec) -> Iterator[tuple[FieldPath, NamedFile | None]]:
     if is_reward(task.source):
         yield from _options(place, task.options, "model").items()
         file, _, function = task.source.rpartition(":")
@@ -94,7 +96,7 @@ def _of_task(place: Place, task: TaskSpec) -> Iterator[tuple[Place, Named | None
         yield (*place, "source"), _named(task.source, "tree")
 
 
-def _published(task: TaskSpec) -> Named | None:
+def _published(task: TaskSpec) -> NamedFile | None:
     """The part of the data's root that holds the files of one published set; None where they are not here.
 
     The run says so itself, where it is: another machine, as a cluster's head, may have them.
@@ -111,10 +113,10 @@ def _published(task: TaskSpec) -> Named | None:
         layout, _, _ = find_files(entry, options)
     except FilesMissing:
         return None
-    return Named(str(root_of(entry, options).absolute()), "tree", layout.place)
+    return NamedFile(str(root_of(entry, options).absolute()), "tree", layout.place)
 
 
-def moved(spec: RunSpec, places: Mapping[Place, str]) -> RunSpec:
+def moved(spec: RunSpec, places: Mapping[FieldPath, str]) -> RunSpec:
     """The spec with other values at `places`."""
     data: dict[str, Any] = spec.model_dump(mode="json")
     for (*above, last), value in places.items():

@@ -15,7 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster.files.bundle import PIECE, Parcel, Stream, content_digest, pack, same, unpack
-from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
+from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named_files
 from pipeline.spec.run import RunSpec
 from tasks.files.cache import cache_root, cached
 
@@ -27,21 +27,21 @@ class _Sender:
     """The actor on the driver's node; all that it knows it can find out again, so that it may be started anew."""
 
     def __init__(self) -> None:
-        self._parcels: dict[Named, Parcel] = {}
-        self._digests: dict[Named, str] = {}
+        self._parcels: dict[NamedFile, Parcel] = {}
+        self._digests: dict[NamedFile, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()
 
-    def parcel(self, named: Named) -> Parcel:
+    def parcel(self, named: NamedFile) -> Parcel:
         if named not in self._parcels:
             self._parcels[named] = _pack(named)
         return self._parcels[named]
 
-    def digest(self, named: Named) -> str:
+    def digest(self, named: NamedFile) -> str:
         if named not in self._digests:
             self._digests[named] = content_digest(self.parcel(named))
         return self._digests[named]
 
-    def piece(self, named: Named, start: int, node: str) -> bytes:
+    def piece(self, named: NamedFile, start: int, node: str) -> bytes:
         data = Stream(self.parcel(named)).read(start)
         self._sent[node, named.path] += len(data)
         return data
@@ -50,7 +50,7 @@ class _Sender:
         return dict(self._sent)
 
 
-def _pack(named: Named) -> Parcel:
+def _pack(named: NamedFile) -> Parcel:
     return pack(Path(named.path), named.kind, named.below)
 
 
@@ -65,7 +65,7 @@ class Shipment:
     """
 
     home: str
-    files: Mapping[Place, Named]
+    files: Mapping[FieldPath, NamedFile]
     sender: Any
 
     def __call__(self, spec: RunSpec) -> RunSpec:
@@ -79,7 +79,7 @@ class Shipment:
         here = {named: self._here(named, node) for named in dict.fromkeys(self.files.values())}
         return moved(spec, {place: f"{n.prefix}{here[n]}{n.suffix}" for place, n in self.files.items()})
 
-    def _here(self, named: Named, node: str) -> str:
+    def _here(self, named: NamedFile, node: str) -> str:
         parcel: Parcel = ray.get(self.sender.parcel.remote(named))
         if _sees(named, parcel):
             return named.path
@@ -90,7 +90,7 @@ class Shipment:
         )
         return str(folder / parcel.name)
 
-    def _pieces(self, named: Named, size: int, node: str) -> Iterator[bytes]:
+    def _pieces(self, named: NamedFile, size: int, node: str) -> Iterator[bytes]:
         asked: deque[Any] = deque()
         for start in range(0, size, PIECE):
             asked.append(self.sender.piece.remote(named, start, node))
@@ -100,7 +100,7 @@ class Shipment:
             yield ray.get(asked.popleft())
 
 
-def _sees(named: Named, parcel: Parcel) -> bool:
+def _sees(named: NamedFile, parcel: Parcel) -> bool:
     try:
         return same(_pack(named), parcel)
     except (OSError, ValueError):

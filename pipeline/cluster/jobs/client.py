@@ -37,7 +37,7 @@ _LOGGERS = (
 
 
 @dataclass(frozen=True)
-class Job:
+class SubmittedJob:
     """One job of ours on a cluster.
 
     Attributes:
@@ -108,12 +108,12 @@ class Jobs:
         except RuntimeError as error:
             raise ConnectionError(f"{self.url}: the cluster does not take the job: {error}") from error
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[SubmittedJob]:
         """Ours, the newest first; also those that have ended."""
         found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_OURS)]
         return sorted(found, key=lambda job: -job.started)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> SubmittedJob:
         """One job.
 
         Raises:
@@ -128,7 +128,7 @@ class Jobs:
         """Stop a job; False where it had ended already."""
         return not self.get(job_id).ended and bool(self._client.stop_job(job_id))
 
-    def follow(self, job_id: str, say: Callable[[str], None]) -> Job:
+    def follow(self, job_id: str, say: Callable[[str], None]) -> SubmittedJob:
         """Pass on what the job says from its beginning until it ends, also across a broken connection.
 
         The whole log is asked for again and again: Ray's own way to follow one gives ten lines a second, so that it
@@ -237,11 +237,11 @@ def _refused(error: Exception) -> str:
     return f"the cluster has another token than {token}: copy the cluster's into that file"
 
 
-def _job(details: Any) -> Job:
+def _job(details: Any) -> SubmittedJob:
     out = (details.metadata or {}).get("out", "")
     started = (details.start_time or 0) / 1000
     status = str(getattr(details.status, "value", details.status))
-    return Job(details.submission_id, status, out, started, details.driver_exit_code, details.message or "")
+    return SubmittedJob(details.submission_id, status, out, started, details.driver_exit_code, details.message or "")
 
 
 DASHBOARD = "http://127.0.0.1:8265"

@@ -10,7 +10,7 @@ from pipeline.console import STOPPED, plain
 from tasks.files.object_store import is_url
 
 if TYPE_CHECKING:
-    from pipeline.cluster.jobs.client import Job, Jobs
+    from pipeline.cluster.jobs.client import Jobs, SubmittedJob
 
 
 def watched(jobs: "Jobs", name: str, address: str) -> int:
@@ -26,7 +26,7 @@ def watched(jobs: "Jobs", name: str, address: str) -> int:
     return {"SUCCEEDED": 0, "STOPPED": STOPPED}.get(job.status, 1)
 
 
-def _end(job: "Job") -> str:
+def _end(job: "SubmittedJob") -> str:
     """What became of a job, and how to get at its run."""
     if job.status == "STOPPED":
         return f"{job.id}: cancelled; what was scored is kept: submit again with --out {shlex.quote(job.out)} to go on"

@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.cluster.files.bundle import Parcel
 from pipeline.cluster.files.bundle import pack as listed
-from pipeline.cluster.files.spec_files import Named, Place, moved, named_files
+from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named_files
 from pipeline.cluster.jobs.layout import ARGUMENTS, FOLDER, SPEC
 from pipeline.spec.run import RunSpec
 from tasks.embedded import checkpoint_path, pack_names, pack_path
@@ -99,11 +99,11 @@ def pack(spec: RunSpec, origin: Origin, job: Mapping[str, Any], scratch: Path) -
     return Package(tuple(sent), work, sum(parcel.size for parcel in parcels.values()))
 
 
-def _value(named: Named, parcel: Parcel, origin: Origin) -> str:
+def _value(named: NamedFile, parcel: Parcel, origin: Origin) -> str:
     return f"{named.prefix}{origin.place(named.path) / parcel.name}{named.suffix}"
 
 
-def _check_size(named: Mapping[Place, Named], parcels: Mapping[Named, Parcel]) -> None:
+def _check_size(named: Mapping[FieldPath, NamedFile], parcels: Mapping[NamedFile, Parcel]) -> None:
     if (total := sum(parcel.size for parcel in parcels.values())) <= MOST:
         return
     largest = sorted(named, key=lambda place: -parcels[named[place]].size)[:3]
@@ -118,7 +118,7 @@ def _check_size(named: Mapping[Place, Named], parcels: Mapping[Named, Parcel]) -
     )
 
 
-def _check_modules(named: Mapping[Place, Named], origin: Origin) -> None:
+def _check_modules(named: Mapping[FieldPath, NamedFile], origin: Origin) -> None:
     """Python files beside the spec: the job's folder is on Python's path, behind our code and before all else."""
     for place, found in named.items():
         path = Path(found.path)

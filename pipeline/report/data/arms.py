@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
+from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 
 #: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which vanish on a light or dark page;
 #: then three more, for runs of several LiNeS arms with all their controls.
@@ -32,7 +32,7 @@ CONTROL_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class ArmResult:
     """One arm over all its groups.
 
     Attributes:
@@ -51,7 +51,7 @@ class Arm:
     role: str
     control_of: str
     groups: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateRow, ...]
     colour: str
     symbol: str
 
@@ -60,7 +60,7 @@ class Arm:
         """The arm's line style in plotly's words."""
         return DASHES.get(self.role, "solid")
 
-    def chosen(self, group: str) -> Candidate | None:
+    def chosen(self, group: str) -> CandidateRow | None:
         """What validation picked in the group, or the only candidate there; theta0 is the same for every group."""
         here = [c for c in self.candidates if self.kind == PRE_TRAINED or c.group == group]
         picked = [c for c in here if c.chosen] or (here if len(here) == 1 else [])
@@ -72,7 +72,7 @@ class Arm:
         return frozenset(c.recipe.method for c in self.candidates if c.recipe.method != "zero")
 
 
-def read_arms(run: Run) -> list[Arm]:
+def read_arms(run: Run) -> list[ArmResult]:
     """All arms: the pre-trained model, then edits, then merges, then masks, each in the order of the spec."""
     names = list(dict.fromkeys(c.arm for c in run.candidates))
     parts = {name: tuple(c for c in run.candidates if c.arm == name) for name in names}
@@ -84,7 +84,7 @@ def read_arms(run: Run) -> list[Arm]:
     return uncoloured[PRE_TRAINED] + coloured[0] + coloured[1] + uncoloured["mask"]
 
 
-def opponents(arm: Arm, arms: Iterable[Arm]) -> list[Arm]:
+def opponents(arm: ArmResult, arms: Iterable[ArmResult]) -> list[ArmResult]:
     """What a LiNeS arm is measured against: the plain arms of its kind (and merge method), then its own controls."""
     others = [a for a in arms if a.kind == arm.kind and a.name != arm.name]
     plain = [a for a in others if a.role == "plain"]
@@ -92,7 +92,7 @@ def opponents(arm: Arm, arms: Iterable[Arm]) -> list[Arm]:
     return (same or plain) + [a for a in others if a.control_of == arm.name]
 
 
-def distinct(arms: Iterable[Arm]) -> list[Arm]:
+def distinct(arms: Iterable[ArmResult]) -> list[ArmResult]:
     """The arms that one exhibit shows, in colours that differ as far as the palette goes; the first keeps its own."""
     arms = list(arms)
     used = Counter({arm.colour for arm in arms})
@@ -107,7 +107,7 @@ def distinct(arms: Iterable[Arm]) -> list[Arm]:
     return found
 
 
-def _role(candidates: tuple[Candidate, ...], led: set[str]) -> str:
+def _role(candidates: tuple[CandidateRow, ...], led: set[str]) -> str:
     first = candidates[0]
     if first.kind == PRE_TRAINED:
         return PRE_TRAINED
@@ -117,13 +117,13 @@ def _role(candidates: tuple[Candidate, ...], led: set[str]) -> str:
     return "lines" if first.arm in led or any(c.recipe.scaling != "constant" for c in candidates) else "plain"
 
 
-def _arm(name: str, candidates: tuple[Candidate, ...], role: str, colour: str, symbol: str) -> Arm:
+def _arm(name: str, candidates: tuple[CandidateRow, ...], role: str, colour: str, symbol: str) -> ArmResult:
     first = candidates[0]
     groups = tuple(dict.fromkeys(c.group for c in candidates))
-    return Arm(name, first.kind, role, first.control_of, groups, candidates, colour, symbol)
+    return ArmResult(name, first.kind, role, first.control_of, groups, candidates, colour, symbol)
 
 
-def _colour(arms: list[Arm]) -> list[Arm]:
+def _colour(arms: list[ArmResult]) -> list[ArmResult]:
     places: dict[str, int] = {}
     for arm in arms:
         if PLACES[arm.role] not in places.values():
@@ -136,11 +136,11 @@ def _colour(arms: list[Arm]) -> list[Arm]:
     return [_painted(arm, places[arm.name]) for arm in arms]
 
 
-def _side_by_side(a: Arm, b: Arm) -> bool:
+def _side_by_side(a: ArmResult, b: ArmResult) -> bool:
     """Whether a verdict sets one beside the other: a LiNeS arm, its controls, and the plain arms of its method."""
     family = (a.control_of or a.name) == (b.control_of or b.name)
     return family or ("plain" in (a.role, b.role) and bool(a.methods & b.methods))
 
 
-def _painted(arm: Arm, place: int) -> Arm:
+def _painted(arm: ArmResult, place: int) -> ArmResult:
     return replace(arm, colour=PALETTE[place], symbol=SYMBOLS[place])

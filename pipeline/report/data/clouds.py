@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Bench
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.fronts import read_front
 from pipeline.report.data.points import describe, shared_points
 from pipeline.report.data.resamples import RESAMPLES, bootstrap_weights
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.run import CandidateRow
 from search.objectives import Objective, Role, role_metrics
 from search.pareto import Array, non_dominated
 
@@ -36,7 +36,7 @@ class Cloud:
             objective has no finite value.
     """
 
-    arm: Arm
+    arm: ArmResult
     labels: Sequence[str]
     recipe_ids: Sequence[str]
     xy_PM: Array
@@ -49,7 +49,7 @@ class Cloud:
 
 
 @dataclass(frozen=True)
-class Scene:
+class CloudSet:
     """Clouds over the same objectives.
 
     Attributes:
@@ -65,7 +65,7 @@ class Scene:
     samples: int
 
 
-def averaged_scene(measure: Measure, bench: Bench) -> Scene | None:
+def averaged_scene(measure: Measure, bench: ComparableArms) -> CloudSet | None:
     """Normalised target and control accuracy of the edits, mean over experts; None without an arm of several points."""
     if not all(bench.over(role) for role in TRADE_OFF):
         return None
@@ -77,17 +77,17 @@ def averaged_scene(measure: Measure, bench: Bench) -> Scene | None:
             columns = [1, 0]  # a front has control first, as its figure does
             labels = [point.label for point in points]
             clouds.append(Cloud(arm, labels, [], front.xy_P2[:, columns], front.xy_PR2[:, :, columns]))
-    return Scene("", TRADE_OFF, clouds, _samples(measure)) if any(len(c.labels) > 1 for c in clouds) else None
+    return CloudSet("", TRADE_OFF, clouds, _samples(measure)) if any(len(c.labels) > 1 for c in clouds) else None
 
 
-def own_scenes(measure: Measure, objectives: tuple[str, ...], arms: Sequence[Arm]) -> list[Scene]:
+def own_scenes(measure: Measure, objectives: tuple[str, ...], arms: Sequence[ArmResult]) -> list[CloudSet]:
     """One scene a group, by the arms' own candidates."""
     groups = dict.fromkeys(group for arm in arms for group in arm.groups)
     scenes = []
     for group in groups:
         clouds = [c for arm in arms if (c := _cloud(measure, arm, group, objectives)) is not None]
         scenes += (
-            [Scene(group, objectives, clouds, _samples(measure))] if any(len(c.labels) > 1 for c in clouds) else []
+            [CloudSet(group, objectives, clouds, _samples(measure))] if any(len(c.labels) > 1 for c in clouds) else []
         )
     return scenes
 
@@ -96,7 +96,7 @@ def _samples(measure: Measure) -> int:
     return sum(int(task["n"]["val"]) for task in measure.run.provenance["tasks"] if task["role_hint"] != "ood")
 
 
-def _cloud(measure: Measure, arm: Arm, group: str, objectives: tuple[str, ...]) -> Cloud | None:
+def _cloud(measure: Measure, arm: ArmResult, group: str, objectives: tuple[str, ...]) -> Cloud | None:
     parsed = [Objective.parse(text) for text in objectives]
     found = []
     for candidate in (c for c in arm.candidates if c.group == group and not c.failure):
@@ -109,7 +109,7 @@ def _cloud(measure: Measure, arm: Arm, group: str, objectives: tuple[str, ...]) 
     return Cloud(arm, labels, [c.recipe_id for c in candidates], np.stack(xy), np.stack(resampled))
 
 
-def _values(measure: Measure, candidate: Candidate, objectives: Sequence[Objective]) -> tuple[Array, Array] | None:
+def _values(measure: Measure, candidate: CandidateRow, objectives: Sequence[Objective]) -> tuple[Array, Array] | None:
     """Objectives (M,) and resampled (R, M); None where a task lacks outcomes or a reference, or one is not finite."""
     roles: dict[str, Role] = {
         task: role

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.run import PRE_TRAINED, Run
 
 ROLES = ("target", "control", "ood")
@@ -11,7 +11,7 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GroupTask:
     """One (group, task) that an average runs over: an edit's expert, or "" for merges, and a task it is scored on."""
 
     group: str
@@ -19,7 +19,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Bench:
+class ComparableArms:
     """Arms that are compared with each other.
 
     Attributes:
@@ -31,10 +31,10 @@ class Bench:
 
     kind: str
     name: str
-    arms: Sequence[Arm]
-    places: Mapping[str, tuple[Place, ...]]
+    arms: Sequence[ArmResult]
+    places: Mapping[str, tuple[GroupTask, ...]]
 
-    def over(self, role: str) -> tuple[Place, ...]:
+    def over(self, role: str) -> tuple[GroupTask, ...]:
         """The places of a role; none where no task has it."""
         return self.places.get(role, ())
 
@@ -53,11 +53,11 @@ class Bench:
         return f"{title} ({self.name})" if self.name else title
 
 
-def own_places(run: Run, arm: Arm, role: str) -> tuple[Place, ...]:
+def own_places(run: Run, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
     """Every place of one arm that has the role."""
     order = {task: i for i, task in enumerate(run.task_names)}
     found = {
-        Place(candidate.group, task): None
+        GroupTask(candidate.group, task): None
         for candidate in arm.candidates
         for (task, _), score in run.scored(candidate).items()
         if score.role == role
@@ -65,7 +65,7 @@ def own_places(run: Run, arm: Arm, role: str) -> tuple[Place, ...]:
     return tuple(sorted(found, key=lambda place: order[place.task]))
 
 
-def members(run: Run, arm: Arm) -> list[str]:
+def members(run: Run, arm: ArmResult) -> list[str]:
     """The experts that an arm edits, or that a candidate of a merge gives any weight."""
     experts = [str(expert) for expert in run.provenance["experts"]]
     if arm.kind == "edit":
@@ -75,7 +75,7 @@ def members(run: Run, arm: Arm) -> list[str]:
     return [expert for i, expert in enumerate(experts) if any(w[i] for w in weights)]
 
 
-def make_benches(run: Run, arms: Sequence[Arm]) -> tuple[Bench, ...]:
+def make_benches(run: Run, arms: Sequence[ArmResult]) -> tuple[ComparableArms, ...]:
     """One bench for each set of edited experts, and one for each set of merged target tasks."""
     first = [a for a in arms if a.kind == PRE_TRAINED]
     edits, merges = _edits([a for a in arms if a.kind == "edit"]), _merges(run, arms)
@@ -83,11 +83,11 @@ def make_benches(run: Run, arms: Sequence[Arm]) -> tuple[Bench, ...]:
     for kind, sets, what in (("edit", edits, "expert"), ("merge", merges, "task")):
         names = _names(list(sets), what)
         for name, (members_of, parts) in zip(names, sets.items(), strict=True):
-            found.append(Bench(kind, name, [*first, *parts], _places(run, parts, members_of, kind)))
+            found.append(ComparableArms(kind, name, [*first, *parts], _places(run, parts, members_of, kind)))
     return tuple(found)
 
 
-def _edits(arms: Sequence[Arm]) -> dict[Names, list[Arm]]:
+def _edits(arms: Sequence[ArmResult]) -> dict[Names, list[ArmResult]]:
     """Edited experts -> arms. Plain experts are always all there, as references: they join every bench they cover."""
     leaders = {arm.name: arm for arm in arms}
     own = {arm.name: leaders.get(arm.control_of, arm).groups for arm in arms}
@@ -100,9 +100,9 @@ def _edits(arms: Sequence[Arm]) -> dict[Names, list[Arm]]:
     }
 
 
-def _merges(run: Run, arms: Sequence[Arm]) -> dict[Names, list[Arm]]:
+def _merges(run: Run, arms: Sequence[ArmResult]) -> dict[Names, list[ArmResult]]:
     """Target tasks -> arms; merges of which nothing was scored are left out, since they have no row."""
-    found: dict[Names, list[Arm]] = {}
+    found: dict[Names, list[ArmResult]] = {}
     for arm in (a for a in arms if a.kind == "merge"):
         targets = tuple(dict.fromkeys(place.task for place in own_places(run, arm, "target")))
         if targets:
@@ -110,9 +110,9 @@ def _merges(run: Run, arms: Sequence[Arm]) -> dict[Names, list[Arm]]:
     return found
 
 
-def _places(run: Run, arms: Iterable[Arm], names: Names, kind: str) -> dict[str, tuple[Place, ...]]:
+def _places(run: Run, arms: Iterable[ArmResult], names: Names, kind: str) -> dict[str, tuple[GroupTask, ...]]:
     order = {task: i for i, task in enumerate(run.task_names)}
-    found: dict[str, dict[Place, None]] = {role: {} for role in ROLES}
+    found: dict[str, dict[GroupTask, None]] = {role: {} for role in ROLES}
     for arm in arms:
         for role in ROLES:
             own = own_places(run, arm, role)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.report.data.arms import Arm, read_arms
-from pipeline.report.data.comparable import Bench, Place, make_benches
-from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
-from search.intervals import Array, Cell, Interval, mean_interval, paired_difference
+from pipeline.report.data.arms import ArmResult, read_arms
+from pipeline.report.data.comparable import ComparableArms, GroupTask, make_benches
+from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
+from search.intervals import Array, Interval, TaskOutcomes, mean_interval, paired_difference
 
 #: Which candidate of a group stands for an arm: the chosen one, or one point of a curve.
-Pick = Callable[[str], Candidate | None]
+Pick = Callable[[str], CandidateRow | None]
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Average:
     @property
     def interval(self) -> Interval:
         """The mean, with its 95% interval."""
-        return mean_interval([Cell(task, self._weighted(task)) for task in self.parts])
+        return mean_interval([TaskOutcomes(task, self._weighted(task)) for task in self.parts])
 
     def minus(self, other: "Average") -> Interval | None:
         """The paired difference; None where the two do not give every task the same share."""
         shares, theirs = ({task: share for task, (share, _) in a.parts.items()} for a in (self, other))
         if shares != theirs:
             return None
-        return paired_difference([Cell(task, self._weighted(task), other._weighted(task)) for task in shares])
+        return paired_difference([TaskOutcomes(task, self._weighted(task), other._weighted(task)) for task in shares])
 
     def _weighted(self, task: str) -> Array:
         share, outcomes_N = self.parts[task]
@@ -50,7 +50,7 @@ class Measure:
     """Averages over places, each place of equal weight, as in Table 1 of the paper."""
 
     run: Run
-    arms: Sequence[Arm]
+    arms: Sequence[ArmResult]
 
     @classmethod
     def read(cls, folder: Path) -> "Measure":
@@ -63,11 +63,11 @@ class Measure:
         return cls(run, read_arms(run))
 
     @cached_property
-    def benches(self) -> tuple[Bench, ...]:
+    def benches(self) -> tuple[ComparableArms, ...]:
         """The arms by what they are averaged over: edits first, then merges."""
         return make_benches(self.run, self.arms)
 
-    def bench(self, arm: Arm) -> Bench | None:
+    def bench(self, arm: ArmResult) -> ComparableArms | None:
         """The bench of an edit or merge; None where nothing of it was scored."""
         return next((b for b in self.benches if any(a.name == arm.name for a in b.arms)), None)
 
@@ -82,7 +82,7 @@ class Measure:
                         found.setdefault((task, score.role == "target", split), score.value / score.normalised)
         return found
 
-    def average(self, pick: Pick, places: Iterable[Place], split: str, own: bool | None = None) -> Average | None:
+    def average(self, pick: Pick, places: Iterable[GroupTask], split: str, own: bool | None = None) -> Average | None:
         """Over `places`; None where one of them was not scored, since a mean over fewer would mislead.
 
         Args:
@@ -103,23 +103,23 @@ class Measure:
         parts = {task: (Fraction(n, len(places)), sums[task] / n) for task, n in counts.items()}
         return Average(parts) if parts else None
 
-    def mean(self, pick: Pick, places: Iterable[Place], split: str) -> Interval | None:
+    def mean(self, pick: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
         """Mean over `places`; None where one of them was not scored."""
         found = self.average(pick, places, split)
         return found.interval if found else None
 
-    def normalised(self, pick: Pick, places: Iterable[Place], split: str, target: bool) -> Interval | None:
+    def normalised(self, pick: Pick, places: Iterable[GroupTask], split: str, target: bool) -> Interval | None:
         """Mean of accuracy / reference; the references count as known constants."""
         found = self.average(pick, places, split, own=target)
         return found.interval if found else None
 
-    def difference(self, a: Pick, b: Pick, places: Iterable[Place], split: str) -> Interval | None:
+    def difference(self, a: Pick, b: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
         """Mean of a - b on the same samples; None where either was not scored somewhere."""
         places = list(places)
         left, right = self.average(a, places, split), self.average(b, places, split)
         return left.minus(right) if left and right else None
 
-    def _outcomes(self, pick: Pick, place: Place, split: str, own: bool | None) -> Array | None:
+    def _outcomes(self, pick: Pick, place: GroupTask, split: str, own: bool | None) -> Array | None:
         candidate = pick(place.group)
         outcomes = None if candidate is None else self.run.outcomes(candidate, place.task, split)
         if outcomes is None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data.comparable import Bench, Place
+from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import Point
+from pipeline.report.data.points import SearchedPoint
 from pipeline.report.data.resamples import RESAMPLES, bootstrap_weights
 from search.pareto import Array, attainment, non_dominated
 
@@ -29,7 +29,7 @@ class Front:
         mask_P: which of them are not dominated.
     """
 
-    points: Sequence[Point]
+    points: Sequence[SearchedPoint]
     xy_P2: Array
     xy_PR2: Array
     mask_P: npt.NDArray[np.bool_]
@@ -49,7 +49,9 @@ class Front:
         return np.concatenate([_staircase(outer, corner), _staircase(inner, corner)[::-1]])
 
 
-def read_front(measure: Measure, bench: Bench, points: Sequence[Point], normalised: bool = False) -> Front | None:
+def read_front(
+    measure: Measure, bench: ComparableArms, points: Sequence[SearchedPoint], normalised: bool = False
+) -> Front | None:
     """The front of `points`, averaged over a bench's places; None where they were not scored everywhere.
 
     Args:
@@ -67,7 +69,7 @@ def read_front(measure: Measure, bench: Bench, points: Sequence[Point], normalis
 
 
 def _averaged(
-    measure: Measure, places: Sequence[Place], points: Sequence[Point], role: str, normalised: bool
+    measure: Measure, places: Sequence[GroupTask], points: Sequence[SearchedPoint], role: str, normalised: bool
 ) -> tuple[Array, Array] | None:
     """Mean over the role's places for each point, as measured (P,) and resampled (P, R)."""
     scales = [measure.references.get((p.task, role == "target", "val")) if normalised else 1.0 for p in places]
@@ -81,7 +83,7 @@ def _averaged(
     return (value_P, value_PR) if len(points) else None
 
 
-def _outcomes(measure: Measure, points: Sequence[Point], place: Place) -> Array | None:
+def _outcomes(measure: Measure, points: Sequence[SearchedPoint], place: GroupTask) -> Array | None:
     candidates = [c for point in points if (c := point.pick(place.group)) is not None]
     found = [measure.run.outcomes(c, place.task, "val") for c in candidates]
     scored = [outcomes for outcomes in found if outcomes is not None]

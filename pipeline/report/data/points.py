@@ -4,18 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.run import CandidateRow
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SearchedPoint:
     """One point, with the candidate that it gave in each group."""
 
     values: Mapping[str, object]
-    by_group: Mapping[str, Candidate]
+    by_group: Mapping[str, CandidateRow]
 
-    def pick(self, group: str) -> Candidate | None:
+    def pick(self, group: str) -> CandidateRow | None:
         """The candidate of a group; theta0 has one row, in the group "", for all of them."""
         return self.by_group.get(group) or self.by_group.get("")
 
@@ -38,19 +38,19 @@ class Point:
         return (name, float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def shared_points(arm: Arm) -> list[Point]:
+def shared_points(arm: ArmResult) -> list[SearchedPoint]:
     """The points of an arm that gave a score in every one of its groups, in the order they were proposed.
 
     None where most are an expert's own: samplers that learn share their first points only, which would misjudge them.
     """
-    found: dict[str, dict[str, Candidate]] = {}
+    found: dict[str, dict[str, CandidateRow]] = {}
     for candidate in arm.candidates:
         if not candidate.failure:
             found.setdefault(json.dumps(candidate.point, sort_keys=True), {})[candidate.group] = candidate
     shared = [by_group for by_group in found.values() if set(by_group) == set(arm.groups)]
     if 2 * len(shared) * len(arm.groups) < sum(map(len, found.values())):
         return []
-    return [Point(next(iter(by_group.values())).point, by_group) for by_group in shared]
+    return [SearchedPoint(next(iter(by_group.values())).point, by_group) for by_group in shared]
 
 
 def describe(values: Mapping[str, object]) -> str:

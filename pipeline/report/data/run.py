@@ -19,7 +19,7 @@ PRE_TRAINED = "pre-trained"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CandidateRow:
     """One row of candidates.parquet, with its recipe put together again."""
 
     arm: str
@@ -39,7 +39,7 @@ class Candidate:
     note: Mapping[str, Any]
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Candidate":
+    def from_row(cls, row: Mapping[str, Any]) -> "CandidateRow":
         """Read a row of the table `pipeline.records.tables.CANDIDATES`."""
         alpha = "auto" if row["alpha_auto"] and row["alpha"] is None else row["alpha"]
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(row["params"]).items()}
@@ -86,7 +86,7 @@ class Run:
 
     folder: Path
     provenance: Mapping[str, Any]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateRow, ...]
     scores: Mapping[tuple[str, str, int], Mapping[tuple[str, str], Score]]
     samples: Mapping[str, Mapping[tuple[str, str], Outcomes]] = field(repr=False)
 
@@ -99,7 +99,7 @@ class Run:
         """
         provenance = _read_provenance(folder / "provenance.json")
         rows = _rows(folder / "candidates.parquet", tables.CANDIDATES)
-        candidates = tuple(Candidate.from_row(row) for row in rows)
+        candidates = tuple(CandidateRow.from_row(row) for row in rows)
         scores: dict[tuple[str, str, int], dict[tuple[str, str], Score]] = {}
         for row in _rows(folder / "scores.parquet", tables.SCORES):
             score = Score(row["role"], row["metric"], row["value"], row["normalised"])
@@ -124,15 +124,15 @@ class Run:
         return tuple(str(task["name"]) for task in self.provenance["tasks"])
 
     @cached_property
-    def pre_trained(self) -> Candidate | None:
+    def pre_trained(self) -> CandidateRow | None:
         """The row of theta0, if it was scored."""
         return next((c for c in self.candidates if c.kind == PRE_TRAINED), None)
 
-    def scored(self, candidate: Candidate) -> Mapping[tuple[str, str], Score]:
+    def scored(self, candidate: CandidateRow) -> Mapping[tuple[str, str], Score]:
         """(task, split) -> score of one candidate; empty where nothing was scored in full."""
         return self.scores.get((candidate.arm, candidate.group, candidate.number), {})
 
-    def outcomes(self, candidate: Candidate, task: str, split: str) -> Outcomes | None:
+    def outcomes(self, candidate: CandidateRow, task: str, split: str) -> Outcomes | None:
         """Per-sample outcomes (n,), or None where the candidate was not scored."""
         return self.samples.get(task, {}).get((candidate.recipe_id, split))
 

@@ -2,10 +2,10 @@
 
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
-from pipeline.report.figures.bars import GROUPED, Scale, bar, task_means
+from pipeline.report.figures.bars import GROUPED, BarScale, bar, task_means
 from pipeline.report.figures.figure import Figure, panel
 from pipeline.report.tables.results import INTERVALS, split_word
-from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.report.tables.table import Table, TableCell, Units
 from pipeline.spec.exhibits import ACCURACIES, BarsExhibit
 
 
@@ -14,13 +14,13 @@ def figure(title: str, exhibit: BarsExhibit, measure: Measure) -> Figure:
     arms, units = subjects(measure, exhibit.arms), Units(measure.run.percent)
     scope = Scope.of(measure, arms)
     role, normalised = ACCURACIES[exhibit.metric]
-    scale = Scale(exhibit.split, (role == "target") if normalised else None)
+    scale = BarScale(exhibit.split, (role == "target") if normalised else None)
     means = [(arm, task_means(measure, arm, scope.places(arm, role), scale)) for arm in arms]
     traces = [bar(arm, found, units) for arm, found in means if found]
     panels = [panel("", traces, "", f"{WORDS[exhibit.metric]}{units.suffix}", **GROUPED)] if traces else []
     tasks = [task for task in measure.run.task_names if any(task in found for _, found in means)]
     rows = [
-        (Entry(arm.name, tone="lead", colour=arm.colour), *(units.mean(found.get(task)) for task in tasks))
+        (TableCell(arm.name, tone="lead", colour=arm.colour), *(units.mean(found.get(task)) for task in tasks))
         for arm, found in means
     ]
     note = caption(exhibit.note, f"{split_word(exhibit.split)}. {INTERVALS}.")

@@ -3,12 +3,12 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.scope import caption, subjects
 from pipeline.report.figures.depths import block_ticks, profile
 from pipeline.report.figures.figure import Figure, panel, safe
-from pipeline.report.tables.table import Entry, Table
+from pipeline.report.tables.table import Table, TableCell
 from pipeline.spec.exhibits import CoefficientsExhibit
 
 
@@ -23,20 +23,22 @@ def figure(title: str, exhibit: CoefficientsExhibit, measure: Measure) -> Figure
         "Of learned coefficients: their mean over the experts."
     )
     note = caption(exhibit.note, said)
-    rows = [(Entry(a.name, tone="lead", colour=a.colour), *(Entry(f"{v:.3f}") for v in mean)) for a, mean in found]
+    rows = [
+        (TableCell(a.name, tone="lead", colour=a.colour), *(TableCell(f"{v:.3f}") for v in mean)) for a, mean in found
+    ]
     blocks = len(measure.run.provenance["layers"]["block_sizes"])
     columns = ("arm", "outside", *(f"block {i + 1}" for i in range(blocks)))
     return Figure(title, note, panels, arms, Table(title, "", columns, tuple(rows)))
 
 
-def _mean_profile(measure: Measure, arm: Arm) -> list[float] | None:
+def _mean_profile(measure: Measure, arm: ArmResult) -> list[float] | None:
     """Outside the blocks, then of each block; None where nothing was chosen."""
     chosen = [candidate for group in arm.groups if (candidate := arm.chosen(group)) is not None]
     profiles = [found for candidate in chosen if (found := profile(measure, candidate)) is not None]
     return [float(value) for value in np.mean(profiles, axis=0)] if profiles else None
 
 
-def _trace(arm: Arm, mean: list[float]) -> go.Scatter:
+def _trace(arm: ArmResult, mean: list[float]) -> go.Scatter:
     return go.Scatter(
         x=list(range(1, len(mean))),
         y=[round(value, 5) for value in mean[1:]],

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import Point
+from pipeline.report.data.points import SearchedPoint
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, ordered, shown_split, subjects
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.figures.sweeps import Line, curve, ribbon
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.spec.exhibits import CurveExhibit
 from search.intervals import Interval
 
@@ -27,7 +27,7 @@ def figure(title: str, exhibit: CurveExhibit, measure: Measure) -> Figure:
     return Figure(title, note, panels, arms, _table(measure, title, lines))
 
 
-def _lines(measure: Measure, arms: Sequence[Arm], metric: str, split: str) -> list[Line]:
+def _lines(measure: Measure, arms: Sequence[ArmResult], metric: str, split: str) -> list[Line]:
     """One an arm; of an arm that searched nothing, a line of a single step without a dimension."""
     scope = Scope.of(measure, arms)
     found = []
@@ -39,7 +39,7 @@ def _lines(measure: Measure, arms: Sequence[Arm], metric: str, split: str) -> li
     return found
 
 
-def _value(point: Point) -> float:
+def _value(point: SearchedPoint) -> float:
     return point.dimension[1] if point.dimension else 0.0
 
 
@@ -91,7 +91,11 @@ def _table(measure: Measure, title: str, lines: Mapping[str, Sequence[Line]]) ->
                 place = f"{line.dimension} = {value:.4g}" if line.dimension else NONE
                 found.setdefault((line.arm.name, place), {})[metric] = interval
     rows = [
-        (Entry(name, tone="lead", colour=colours[name]), Entry(place), *(units.mean(means.get(m)) for m in lines))
+        (
+            TableCell(name, tone="lead", colour=colours[name]),
+            TableCell(place),
+            *(units.mean(means.get(m)) for m in lines),
+        )
         for (name, place), means in found.items()
     ]
     return Table(title, "", ("arm", "at", *(WORDS[metric] for metric in lines)), tuple(rows))

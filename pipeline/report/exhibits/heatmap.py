@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import Point, shared_points
+from pipeline.report.data.points import SearchedPoint, shared_points
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, shown_split, subjects
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.spec.exhibits import HeatmapExhibit
 
-Where = tuple[float, float]
+CellPosition = tuple[float, float]
 #: Cells with their number written in, where all have room for it.
 WRITTEN = 150
 
@@ -32,25 +32,27 @@ def figure(title: str, exhibit: HeatmapExhibit, measure: Measure) -> Figure:
     return Figure(title, caption(exhibit.note, said), panels, [], table)
 
 
-def _grid(measure: Measure, exhibit: HeatmapExhibit, arm: Arm, split: str) -> dict[Where, float]:
+def _grid(measure: Measure, exhibit: HeatmapExhibit, arm: ArmResult, split: str) -> dict[CellPosition, float]:
     """(x, y) -> mean accuracy; the points that were not scored on the split are left out."""
     scope = Scope.of(measure, [arm])
     found = [(point, scope.average(arm, exhibit.metric, split, point.pick)) for point in shared_points(arm)]
     return {_where(point, exhibit): average.interval.value for point, average in found if average}
 
 
-def _where(point: Point, exhibit: HeatmapExhibit) -> Where:
+def _where(point: SearchedPoint, exhibit: HeatmapExhibit) -> CellPosition:
     x, y = point.values[exhibit.x], point.values[exhibit.y]
     assert isinstance(x, int | float) and isinstance(y, int | float), "dimensions of scaling and methods are numbers"
     return float(x), float(y)
 
 
-def _best(grid: Mapping[Where, float]) -> Where | None:
+def _best(grid: Mapping[CellPosition, float]) -> CellPosition | None:
     """The first of equals, as the search chooses."""
     return max(grid, key=lambda where: grid[where], default=None)
 
 
-def _panel(exhibit: HeatmapExhibit, arm: Arm, grid: Mapping[Where, float], box: Where | None, units: Units) -> Panel:
+def _panel(
+    exhibit: HeatmapExhibit, arm: ArmResult, grid: Mapping[CellPosition, float], box: CellPosition | None, units: Units
+) -> Panel:
     xs, ys = (sorted({where[axis] for where in grid}) for axis in (0, 1))
     values = [[units.axis(grid[x, y]) if (x, y) in grid else None for x in xs] for y in ys]
     trace = go.Heatmap(
@@ -74,14 +76,16 @@ def _box(column: int, row: int) -> dict[str, object]:
     return {"type": "rect", "line": {"color": "#E03131", "width": 3}, **ends}
 
 
-def _rows(arm: Arm, grid: Mapping[Where, float], box: Where | None, units: Units) -> list[tuple[Entry, ...]]:
+def _rows(
+    arm: ArmResult, grid: Mapping[CellPosition, float], box: CellPosition | None, units: Units
+) -> list[tuple[TableCell, ...]]:
     return [
         (
-            Entry(arm.name, tone="lead", colour=arm.colour),
-            Entry(f"{y:.4g}"),
-            Entry(f"{x:.4g}"),
-            Entry(units.number(value)),
-            Entry("yes" if (x, y) == box else NONE),
+            TableCell(arm.name, tone="lead", colour=arm.colour),
+            TableCell(f"{y:.4g}"),
+            TableCell(f"{x:.4g}"),
+            TableCell(units.number(value)),
+            TableCell("yes" if (x, y) == box else NONE),
         )
         for (x, y), value in grid.items()
     ]

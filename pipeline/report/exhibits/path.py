@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Place
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import Point
+from pipeline.report.data.points import SearchedPoint
 from pipeline.report.exhibits.scope import Scope, caption, ordered, subjects
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import counted
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.spec.exhibits import PathExhibit
 from search.intervals import Interval
 
@@ -23,7 +23,7 @@ MEAN = "mean of the shifted sets"
 class Step:
     """One point of an arm: accuracy on the target and on what the panel shows."""
 
-    point: Point
+    point: SearchedPoint
     target: Interval
     shifted: Interval
 
@@ -33,7 +33,7 @@ class Path:
     """One arm in one panel, its points in their order."""
 
     panel: str
-    arm: Arm
+    arm: ArmResult
     steps: Sequence[Step]
 
 
@@ -51,7 +51,7 @@ def figure(title: str, exhibit: PathExhibit, measure: Measure) -> Figure:
     return Figure(title, caption(exhibit.note, said), panels, arms, _table(measure, title, found))
 
 
-def _paths(scope: Scope, arm: Arm, panels: str) -> list[Path]:
+def _paths(scope: Scope, arm: ArmResult, panels: str) -> list[Path]:
     target, shifted = scope.places(arm, "target"), scope.places(arm, "ood")
     if panels == "experts":
         groups = dict.fromkeys(place.group for place in target)
@@ -64,7 +64,7 @@ def _paths(scope: Scope, arm: Arm, panels: str) -> list[Path]:
     return [path for path in found if path.steps]
 
 
-def _steps(measure: Measure, arm: Arm, target: Sequence[Place], shifted: Sequence[Place]) -> list[Step]:
+def _steps(measure: Measure, arm: ArmResult, target: Sequence[GroupTask], shifted: Sequence[GroupTask]) -> list[Step]:
     steps = []
     for point in ordered(arm):
         x, y = (measure.mean(point.pick, places, "test") for places in (target, shifted))
@@ -103,9 +103,9 @@ def _table(measure: Measure, title: str, paths: Sequence[Path]) -> Table:
     units = Units(measure.run.percent)
     rows = [
         (
-            Entry(path.panel),
-            Entry(path.arm.name, tone="lead", colour=path.arm.colour),
-            Entry(step.point.label or NONE),
+            TableCell(path.panel),
+            TableCell(path.arm.name, tone="lead", colour=path.arm.colour),
+            TableCell(step.point.label or NONE),
             units.mean(step.target),
             units.mean(step.shifted),
         )

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Place
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.labels import Spot, placed
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
 from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.report.tables.table import Table, TableCell, Units
 from pipeline.spec.exhibits import ScatterExhibit
 from search.intervals import Interval
 
@@ -47,14 +47,14 @@ def figure(title: str, exhibit: ScatterExhibit, measure: Measure) -> Figure:
     return Figure(title, note, panels, arms, table, wide=exhibit.labels)
 
 
-def _dots(measure: Measure, scope: Scope, arm: Arm, split: str) -> list[Dot]:
+def _dots(measure: Measure, scope: Scope, arm: ArmResult, split: str) -> list[Dot]:
     """Of each expert that was scored everywhere, after the mean over all of them."""
     places = {role: scope.places(arm, role) for role in ROLES}
     found = []
     for expert in ("", *dict.fromkeys(place.group for place in places["target"])):
         means = []
         for role in ROLES:
-            here: Sequence[Place] = [p for p in places[role] if p.group == expert] if expert else places[role]
+            here: Sequence[GroupTask] = [p for p in places[role] if p.group == expert] if expert else places[role]
             means.append(measure.normalised(arm.chosen, here, split, role == "target"))
         if means[0] is not None and means[1] is not None:
             found.append(Dot(expert, means[0], means[1]))
@@ -83,16 +83,16 @@ def _panel(title: str, traces: Sequence[object], ranges: Ranges, units: Units) -
     return panel(title, traces, x, y, **layout)
 
 
-def _plain(arm: Arm, dots: Sequence[Dot], units: Units) -> go.Scatter:
+def _plain(arm: ArmResult, dots: Sequence[Dot], units: Units) -> go.Scatter:
     return _marks(arm, [dot for dot in dots if dot.expert], 8, 0.75, units)
 
 
-def _mean(arm: Arm, dots: Sequence[Dot], units: Units) -> go.Scatter:
+def _mean(arm: ArmResult, dots: Sequence[Dot], units: Units) -> go.Scatter:
     mark = _marks(arm, [dot for dot in dots if not dot.expert], 16, 1.0, units)
     return mark.update(marker_line={"width": 2, "color": "#FFFFFF"})
 
 
-def _named(arm: Arm, dots: Sequence[Dot], ranges: Ranges, units: Units) -> go.Scatter:
+def _named(arm: ArmResult, dots: Sequence[Dot], ranges: Ranges, units: Units) -> go.Scatter:
     experts = [dot for dot in dots if dot.expert]
     spots = [Spot(dot.expert, units.axis(dot.control.value), units.axis(dot.target.value)) for dot in experts]
     labelled = {
@@ -105,7 +105,7 @@ def _named(arm: Arm, dots: Sequence[Dot], ranges: Ranges, units: Units) -> go.Sc
     return _marks(arm, experts, 8, 0.9, units).update(labelled)
 
 
-def _marks(arm: Arm, dots: Sequence[Dot], size: int, opacity: float, units: Units) -> go.Scatter:
+def _marks(arm: ArmResult, dots: Sequence[Dot], size: int, opacity: float, units: Units) -> go.Scatter:
     return go.Scatter(
         x=units.axes(dot.control.value for dot in dots),
         y=units.axes(dot.target.value for dot in dots),
@@ -117,6 +117,6 @@ def _marks(arm: Arm, dots: Sequence[Dot], size: int, opacity: float, units: Unit
     )
 
 
-def _row(arm: Arm, dot: Dot, units: Units) -> tuple[Entry, ...]:
-    lead = Entry(arm.name, tone="lead", colour=arm.colour)
-    return (lead, Entry(dot.expert or "mean"), units.mean(dot.control), units.mean(dot.target))
+def _row(arm: ArmResult, dot: Dot, units: Units) -> tuple[TableCell, ...]:
+    lead = TableCell(arm.name, tone="lead", colour=arm.colour)
+    return (lead, TableCell(dot.expert or "mean"), units.mean(dot.control), units.mean(dot.target))

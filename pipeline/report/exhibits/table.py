@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from pipeline.report.data.arms import Arm, distinct
+from pipeline.report.data.arms import ArmResult, distinct
 from pipeline.report.data.estimates import Average, Measure
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.run import CandidateRow
 from pipeline.report.exhibits.scope import Scope, caption
 from pipeline.report.tables.chosen import alpha_origin
 from pipeline.report.tables.results import INTERVALS, split_word
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.spec.exhibits import ACCURACIES, TableExhibit
 
-EMPTY = Entry("")
+EMPTY = TableCell("")
 #: A number of what was chosen -> how it is read off one candidate; None where it has none.
-_READ: dict[str, Callable[[Candidate], float | None]] = {
+_READ: dict[str, Callable[[CandidateRow], float | None]] = {
     "alpha": lambda c: c.alpha,
     "beta": lambda c: float(c.recipe.beta),
     "objective": lambda c: sum(c.objectives) if c.objectives else None,
@@ -38,7 +38,7 @@ class Column:
 
     scope: Scope
     split: str
-    cells: Mapping[str, tuple[Arm, str]]
+    cells: Mapping[str, tuple[ArmResult, str]]
 
     def average(self, row: str) -> Average | None:
         """What a row's cell is a mean of; None where it is no accuracy, or was not scored."""
@@ -53,7 +53,7 @@ class Column:
 def table(title: str, exhibit: TableExhibit, measure: Measure) -> Table:
     """The table, with an interval for every mean and a paired one for every difference."""
     units = Units(measure.run.percent)
-    columns: list[tuple[str, list[Entry]]] = []
+    columns: list[tuple[str, list[TableCell]]] = []
     for i, name in enumerate(exhibit.columns):
         columns.append((name, _entries(_column(exhibit, i, measure), exhibit, i, units)))
         numbers = [exhibit.paper[row][i] if row in exhibit.paper else None for row in exhibit.rows]
@@ -64,10 +64,10 @@ def table(title: str, exhibit: TableExhibit, measure: Measure) -> Table:
     return Table(title, _note(exhibit, units), ("model", *(name for name, _ in columns)), tuple(rows))
 
 
-def _printed(numbers: Sequence[float | None]) -> list[Entry]:
+def _printed(numbers: Sequence[float | None]) -> list[TableCell]:
     """The paper's numbers of one column, with as many decimals as the longest has: 48.0 beside 90.3."""
     digits = max(len(f"{number:g}".partition(".")[2]) for number in numbers if number is not None)
-    return [EMPTY if number is None else Entry(f"{number:.{digits}f}") for number in numbers]
+    return [EMPTY if number is None else TableCell(f"{number:.{digits}f}") for number in numbers]
 
 
 def _column(exhibit: TableExhibit, i: int, measure: Measure) -> Column:
@@ -77,12 +77,12 @@ def _column(exhibit: TableExhibit, i: int, measure: Measure) -> Column:
     return Column(Scope.of(measure, [arm for arm, _ in used.values()]), exhibit.split, used)
 
 
-def _entries(column: Column, exhibit: TableExhibit, i: int, units: Units) -> list[Entry]:
+def _entries(column: Column, exhibit: TableExhibit, i: int, units: Units) -> list[TableCell]:
     found = []
     for row, cells in exhibit.rows.items():
         arm, metric = column.cells.get(row, (None, ""))
         if arm is None:
-            found.append(Entry(NONE) if cells[i] else EMPTY)
+            found.append(TableCell(NONE) if cells[i] else EMPTY)
         elif metric in _READ:
             found.append(_number(column.scope, arm, metric))
         else:
@@ -91,16 +91,16 @@ def _entries(column: Column, exhibit: TableExhibit, i: int, units: Units) -> lis
     return found
 
 
-def _accuracy(average: Average | None, rival: Average | None, units: Units) -> Entry:
+def _accuracy(average: Average | None, rival: Average | None, units: Units) -> TableCell:
     """A mean with its interval; where there is a rival, with the paired difference in the interval's place."""
     difference = average.minus(rival) if average and rival else None
     if average is None or difference is None:
         return units.mean(average.interval if average else None)
     said = f"({units.number(difference.value, True)} {units.range(difference, True)})"
-    return Entry(units.number(average.interval.value), said, difference.verdict)
+    return TableCell(units.number(average.interval.value), said, difference.verdict)
 
 
-def _best(scope: Scope, arm: Arm, split: str) -> Average | None:
+def _best(scope: Scope, arm: ArmResult, split: str) -> Average | None:
     """Of the expert that is best on its task on validation, the first of equals."""
     places = scope.places(arm, "target")
     scored = [(found.interval.value, p) for p in places if (found := scope.measure.average(arm.chosen, [p], "val"))]
@@ -108,25 +108,25 @@ def _best(scope: Scope, arm: Arm, split: str) -> Average | None:
     return scope.measure.average(arm.chosen, [best[1]], split) if best else None
 
 
-def _number(scope: Scope, arm: Arm, metric: str) -> Entry:
+def _number(scope: Scope, arm: ArmResult, metric: str) -> TableCell:
     groups = dict.fromkeys(place.group for place in scope.places(arm, "target"))
     chosen = [candidate for group in groups if (candidate := arm.chosen(group)) is not None]
     values = [value for candidate in chosen if (value := _READ[metric](candidate)) is not None]
     if not values:
-        return Entry(NONE)
+        return TableCell(NONE)
     combined = _COMBINE.get(metric, fmean)(values)
     origins = [alpha_origin(c) for c in chosen] if metric == "alpha" else []
-    return Entry(f"{combined:.3g}", next(filter(None, origins), ""))
+    return TableCell(f"{combined:.3g}", next(filter(None, origins), ""))
 
 
-def _leads(exhibit: TableExhibit, measure: Measure) -> list[Entry]:
+def _leads(exhibit: TableExhibit, measure: Measure) -> list[TableCell]:
     """The rows' names, each with the colour of its arm where it has only one."""
     arms = {arm.name: arm for arm in measure.arms}
     whole = {row: {cell.arm for cell in cells if cell} for row, cells in exhibit.rows.items()}
     alone = {row: name for row, names in whole.items() if len(names) == 1 and (name := next(iter(names))) in arms}
     shown = distinct([arms[name] for name in dict.fromkeys(alone.values())])
     colours = {arm.name: arm.colour for arm in shown}
-    return [Entry(row, tone="lead", colour=colours.get(alone.get(row, ""), "")) for row in exhibit.rows]
+    return [TableCell(row, tone="lead", colour=colours.get(alone.get(row, ""), "")) for row in exhibit.rows]
 
 
 def _note(exhibit: TableExhibit, units: Units) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Bench, Place
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import OVER
@@ -24,14 +24,14 @@ GROUPED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class BarScale:
     """What a bar's height is: the split, and as in `Measure.average` what it is divided by."""
 
     split: str = "test"
     own: bool | None = None
 
 
-TEST = Scale()
+TEST = BarScale()
 
 
 def bars(measure: Measure) -> list[Figure]:
@@ -47,7 +47,7 @@ def bars(measure: Measure) -> list[Figure]:
     return figures
 
 
-def _panel(measure: Measure, bench: Bench, role: str) -> Panel | None:
+def _panel(measure: Measure, bench: ComparableArms, role: str) -> Panel | None:
     units = Units(measure.run.percent)
     means = [(arm, task_means(measure, arm, bench.over(role))) for arm in bench.arms]
     traces = [bar(arm, found, units) for arm, found in means if found]
@@ -55,16 +55,18 @@ def _panel(measure: Measure, bench: Bench, role: str) -> Panel | None:
     return panel(OVER[bench.kind, role], traces, "", y, **GROUPED) if traces else None
 
 
-def task_means(measure: Measure, arm: Arm, places: Sequence[Place], scale: Scale = TEST) -> dict[str, Interval]:
+def task_means(
+    measure: Measure, arm: ArmResult, places: Sequence[GroupTask], scale: BarScale = TEST
+) -> dict[str, Interval]:
     """Task -> the mean over its places, of the tasks that were scored at all of them."""
-    by_task: dict[str, list[Place]] = {}
+    by_task: dict[str, list[GroupTask]] = {}
     for place in places:
         by_task.setdefault(place.task, []).append(place)
     averages = {task: measure.average(arm.chosen, found, scale.split, scale.own) for task, found in by_task.items()}
     return {task: average.interval for task, average in averages.items() if average}
 
 
-def bar(arm: Arm, means: Mapping[str, Interval], units: Units) -> go.Bar:
+def bar(arm: ArmResult, means: Mapping[str, Interval], units: Units) -> go.Bar:
     """The arm's bars, with their intervals."""
     error = {
         "type": "data",

@@ -6,11 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pipeline.merging.scaling import LayerSizes, coefficients
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.run import CandidateRow
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.tables.table import Entry, Table
+from pipeline.report.tables.table import Table, TableCell
 
 
 def depths(measure: Measure) -> list[Figure]:
@@ -29,7 +29,7 @@ def depths(measure: Measure) -> list[Figure]:
     ]
 
 
-def profile(measure: Measure, candidate: Candidate) -> tuple[float, ...] | None:
+def profile(measure: Measure, candidate: CandidateRow) -> tuple[float, ...] | None:
     """Lambda outside the blocks and then of each block in order of depth, or None where alpha was never resolved.
 
     Of a method that learns coefficients, it is multiplied by their mean over the experts (figure 5 of the paper).
@@ -43,7 +43,7 @@ def profile(measure: Measure, candidate: Candidate) -> tuple[float, ...] | None:
     return tuple(np.mean(learned, axis=0) * found) if learned else found
 
 
-def _panel(measure: Measure, arms: Sequence[Arm]) -> Panel:
+def _panel(measure: Measure, arms: Sequence[ArmResult]) -> Panel:
     traces = [trace for arm in arms for trace in _traces(measure, arm)]
     return panel("", traces, "residual block", "λ", xaxis_dtick=block_ticks(measure))
 
@@ -53,7 +53,7 @@ def block_ticks(measure: Measure) -> int:
     return max(1, len(measure.run.provenance["layers"]["block_sizes"]) // 8)
 
 
-def _traces(measure: Measure, arm: Arm) -> list[go.Scatter]:
+def _traces(measure: Measure, arm: ArmResult) -> list[go.Scatter]:
     lines: dict[tuple[float, ...], list[str]] = {}
     for group in arm.groups:
         candidate = arm.chosen(group)
@@ -75,7 +75,7 @@ def _traces(measure: Measure, arm: Arm) -> list[go.Scatter]:
     ]
 
 
-def _table(measure: Measure, arms: Sequence[Arm]) -> Table:
+def _table(measure: Measure, arms: Sequence[ArmResult]) -> Table:
     count = len(measure.run.provenance["layers"]["block_sizes"])
     rows = []
     for arm in arms:
@@ -83,7 +83,7 @@ def _table(measure: Measure, arms: Sequence[Arm]) -> Table:
             candidate = arm.chosen(group)
             found = profile(measure, candidate) if candidate else None
             if found is not None:
-                values = [Entry(f"{value:.3f}") for value in found]
-                rows.append((Entry(arm.name, tone="lead", colour=arm.colour), Entry(group or "–"), *values))
+                values = [TableCell(f"{value:.3f}") for value in found]
+                rows.append((TableCell(arm.name, tone="lead", colour=arm.colour), TableCell(group or "–"), *values))
     columns = ("arm", "expert", "outside", *(f"block {i + 1}" for i in range(count)))
     return Table("λ of what was chosen", "Outside: parameters outside the residual blocks.", columns, tuple(rows))

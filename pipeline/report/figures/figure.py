@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.tables.table import Table
 
 #: What the pointer shows over a mark of a target-against-control panel.
@@ -44,7 +44,7 @@ class Figure:
     title: str
     note: str
     panels: Sequence[Panel]
-    legend: Sequence[Arm]
+    legend: Sequence[ArmResult]
     table: Table | None = None
     folded: bool = False
     wide: bool = False

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe, shared_points
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.run import CandidateRow
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.tables.table import NONE, Entry, Table
+from pipeline.report.tables.table import NONE, Table, TableCell
 
 #: Candidates listed for each arm and expert.
 LISTED = 5
@@ -20,8 +20,8 @@ LISTED = 5
 class Mark:
     """One candidate in one panel."""
 
-    arm: Arm
-    candidate: Candidate
+    arm: ArmResult
+    candidate: CandidateRow
     x: object
     y: float
 
@@ -41,20 +41,20 @@ def searched(measure: Measure) -> list[Figure]:
     return figures
 
 
-def _has_curve(arm: Arm) -> bool:
+def _has_curve(arm: ArmResult) -> bool:
     """Whether the arm searched nothing, or one number at points that every expert shares."""
     points = shared_points(arm)
     scored = [c for c in arm.candidates if c.objectives is not None]
     return all(not c.point for c in scored) or sum(p.dimension is not None for p in points) > 1
 
 
-def _is_greedy(arm: Arm) -> bool:
+def _is_greedy(arm: ArmResult) -> bool:
     """Whether experts were only taken or left, as in a greedy soup: a dimension for each, of which none has a curve."""
     points = [c.point for c in arm.candidates]
     return any(points) and all(name.startswith("weights.") and v in (0, 1) for p in points for name, v in p.items())
 
 
-def _panels(measure: Measure, arms: Sequence[Arm]) -> list[Panel]:
+def _panels(measure: Measure, arms: Sequence[ArmResult]) -> list[Panel]:
     found: dict[tuple[str, str], list[Mark]] = {}
     for arm in arms:
         names = measure.run.provenance["objectives"][arm.name]
@@ -75,7 +75,7 @@ def _panel(objective: str, dimension: str, marks: Sequence[Mark]) -> Panel:
     return panel(f"{objective} over {dimension}", traces, dimension, objective, height=280, xaxis_type=kind)
 
 
-def _trace(arm: Arm, marks: Sequence[Mark]) -> go.Scatter:
+def _trace(arm: ArmResult, marks: Sequence[Mark]) -> go.Scatter:
     chosen = [mark.candidate.chosen for mark in marks]
     return go.Scatter(
         x=[mark.x if isinstance(mark.x, int | float) else safe(str(mark.x)) for mark in marks],
@@ -94,15 +94,15 @@ def _trace(arm: Arm, marks: Sequence[Mark]) -> go.Scatter:
     )
 
 
-def _table(measure: Measure, title: str, arms: Sequence[Arm]) -> Table:
+def _table(measure: Measure, title: str, arms: Sequence[ArmResult]) -> Table:
     """The best candidates of each arm and expert by the sum of their objectives, which is what the choice goes by."""
     rows = []
     for arm in arms:
         for group in arm.groups:
             scored = [(c, c.objectives) for c in arm.candidates if c.group == group and c.objectives is not None]
             for candidate, values in sorted(scored, key=lambda pair: -sum(pair[1]))[:LISTED]:
-                lead = Entry(arm.name, tone="lead", colour=arm.colour)
+                lead = TableCell(arm.name, tone="lead", colour=arm.colour)
                 shown = ", ".join(f"{value:.4f}" for value in values)
-                rows.append((lead, Entry(group or NONE), Entry(describe(candidate.point)), Entry(shown)))
+                rows.append((lead, TableCell(group or NONE), TableCell(describe(candidate.point)), TableCell(shown)))
     columns = ("arm", "expert", "point", "objective")
     return Table(title, f"The best {LISTED} of each arm and expert.", columns, tuple(rows))

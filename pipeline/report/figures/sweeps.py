@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Bench
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.points import Point, shared_points
+from pipeline.report.data.points import SearchedPoint, shared_points
 from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
-from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.report.tables.table import Table, TableCell, Units
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
@@ -19,10 +19,10 @@ from search.intervals import Interval
 class Line:
     """One arm over one dimension for one role, by rising value: (value, point, mean over places)."""
 
-    arm: Arm
+    arm: ArmResult
     dimension: str
     role: str
-    steps: Sequence[tuple[float, Point, Interval]]
+    steps: Sequence[tuple[float, SearchedPoint, Interval]]
 
     @property
     def word(self) -> str:
@@ -41,7 +41,7 @@ def sweeps(measure: Measure) -> list[Figure]:
     return [_figure(bench.titled(titles[bench.kind]), lines, units) for bench, lines in found if lines]
 
 
-def _lines(measure: Measure, bench: Bench) -> list[Line]:
+def _lines(measure: Measure, bench: ComparableArms) -> list[Line]:
     lines = []
     for arm in (a for a in bench.arms if a.kind == bench.kind):
         placed = [(d, p) for p in shared_points(arm) if (d := p.dimension) is not None]
@@ -123,9 +123,9 @@ def _table(title: str, lines: Sequence[Line], units: Units) -> Table:
             found.setdefault((line.arm.name, line.dimension, value), {})[line.word] = interval
     rows = [
         (
-            Entry(name, tone="lead", colour=arms[name].colour),
-            Entry(dimension),
-            Entry(f"{value:.4g}"),
+            TableCell(name, tone="lead", colour=arms[name].colour),
+            TableCell(dimension),
+            TableCell(f"{value:.4g}"),
             *(units.mean(means.get(word)) for word in words),
         )
         for (name, dimension, value), means in found.items()

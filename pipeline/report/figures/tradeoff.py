@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Bench
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.fronts import Front, read_front
 from pipeline.report.data.points import describe, shared_points
-from pipeline.report.data.run import Candidate
+from pipeline.report.data.run import CandidateRow
 from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe, translucent
 from pipeline.report.tables.results import counted
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from search.pareto import Array
 
 
@@ -26,7 +26,7 @@ def tradeoff(measure: Measure) -> list[Figure]:
     return figures
 
 
-def _averaged(measure: Measure, bench: Bench) -> Figure:
+def _averaged(measure: Measure, bench: ComparableArms) -> Figure:
     units, title = Units(measure.run.percent), bench.titled("Target against control")
     found = [(arm, front) for arm in bench.arms if (front := read_front(measure, bench, shared_points(arm)))]
     # Shades first, so that none covers another arm's points; of LiNeS arms only, since those of all arms are one grey.
@@ -50,7 +50,7 @@ def _plot(traces: Sequence[object], title: str, units: Units, height: int) -> Pa
     return panel(title, traces, f"control accuracy{units.suffix}", f"target accuracy{units.suffix}", height=height)
 
 
-def _confidence(arm: Arm, outline_Q2: Array, units: Units) -> go.Scatter:
+def _confidence(arm: ArmResult, outline_Q2: Array, units: Units) -> go.Scatter:
     return go.Scatter(
         x=units.axes(outline_Q2[:, 0]),
         y=units.axes(outline_Q2[:, 1]),
@@ -63,7 +63,7 @@ def _confidence(arm: Arm, outline_Q2: Array, units: Units) -> go.Scatter:
     )
 
 
-def _arm_traces(arm: Arm, front: Front, units: Units) -> list[object]:
+def _arm_traces(arm: ArmResult, front: Front, units: Units) -> list[object]:
     line = go.Scatter(
         x=units.axes(front.line[:, 0]),
         y=units.axes(front.line[:, 1]),
@@ -84,7 +84,7 @@ def _arm_traces(arm: Arm, front: Front, units: Units) -> list[object]:
     return [line, marks] if front.mask_P.sum() > 1 else [marks]
 
 
-def _chosen(arm: Arm, measure: Measure, bench: Bench, units: Units) -> go.Scatter:
+def _chosen(arm: ArmResult, measure: Measure, bench: ComparableArms, units: Units) -> go.Scatter:
     means = [measure.mean(arm.chosen, bench.over(role), "val") for role in ("control", "target")]
     x, y = (units.axes([mean.value] if mean else []) for mean in means)
     return go.Scatter(
@@ -98,7 +98,7 @@ def _chosen(arm: Arm, measure: Measure, bench: Bench, units: Units) -> go.Scatte
     )
 
 
-def _by_expert(measure: Measure, bench: Bench) -> Figure:
+def _by_expert(measure: Measure, bench: ComparableArms) -> Figure:
     """Every candidate as it was scored, also where each expert was searched at points of its own."""
     units = Units(measure.run.percent)
     arms = [a for a in bench.arms if a.kind == "edit"]
@@ -110,7 +110,7 @@ def _by_expert(measure: Measure, bench: Bench) -> Figure:
     return Figure(bench.titled("Target against control, expert by expert"), note, panels, arms, folded=True)
 
 
-def _expert_trace(measure: Measure, arm: Arm, candidates: Sequence[Candidate], units: Units) -> go.Scatter:
+def _expert_trace(measure: Measure, arm: ArmResult, candidates: Sequence[CandidateRow], units: Units) -> go.Scatter:
     placed = [(c, xy) for c in candidates if (xy := _position(measure, c)) is not None]
     chosen = [c.chosen and len(placed) > 1 for c, _ in placed]
     return go.Scatter(
@@ -129,17 +129,17 @@ def _expert_trace(measure: Measure, arm: Arm, candidates: Sequence[Candidate], u
     )
 
 
-def _position(measure: Measure, candidate: Candidate) -> tuple[float, float] | None:
+def _position(measure: Measure, candidate: CandidateRow) -> tuple[float, float] | None:
     """(control, target) on validation, each the mean over its tasks."""
     scores = [score for (_, split), score in measure.run.scored(candidate).items() if split == "val"]
     control, target = ([s.value for s in scores if s.role == role] for role in ("control", "target"))
     return (float(np.mean(control)), float(np.mean(target))) if control and target else None
 
 
-def _front_rows(arm: Arm, front: Front, units: Units) -> list[tuple[Entry, ...]]:
-    lead = Entry(arm.name, tone="lead", colour=arm.colour)
+def _front_rows(arm: ArmResult, front: Front, units: Units) -> list[tuple[TableCell, ...]]:
+    lead = TableCell(arm.name, tone="lead", colour=arm.colour)
     order = [int(i) for i in np.argsort(front.xy_P2[:, 0]) if front.mask_P[i]]
     return [
-        (lead, Entry(front.points[i].label or NONE), *(Entry(units.number(float(v))) for v in front.xy_P2[i]))
+        (lead, TableCell(front.points[i].label or NONE), *(TableCell(units.number(float(v))) for v in front.xy_P2[i]))
         for i in order
     ]

@@ -10,12 +10,12 @@ from pipeline.report.soups.completions import read_completions
 from pipeline.report.soups.figures import front_figures
 from pipeline.report.soups.policies import read_curves, read_policies
 from pipeline.report.soups.samples import sample_tables
-from pipeline.report.soups.scene import Scene, is_soup, read_scene
+from pipeline.report.soups.scene import SoupScene, is_soup, read_scene
 from pipeline.report.soups.tables import point_table, reference_table, volume_tables
 from pipeline.report.soups.verdict import soup_verdicts
 from pipeline.report.soups.warnings import cautions
 from pipeline.report.tables.table import Table
-from pipeline.report.tables.verdict import Verdict
+from pipeline.report.tables.verdict import ArmVerdict
 from pipeline.report.training.curves import training_figures
 
 __all__ = ["SoupPage", "is_soup", "soup_page"]
@@ -39,7 +39,7 @@ class SoupPage:
 
     warnings: Sequence[str] = ()
     note: str = "Nothing was scored by every reward yet."
-    verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[ArmVerdict] = ()
     fronts: Sequence[Figure] = ()
     volumes: Sequence[Table] = ()
     references: Table | None = None
@@ -74,7 +74,7 @@ def soup_page(measure: Measure) -> SoupPage:
     )
 
 
-def _note(scene: Scene) -> str:
+def _note(scene: SoupScene) -> str:
     where = f"On the test split, of {scene.prompts} prompts"
     if scene.split == "val":
         where = (
@@ -90,7 +90,7 @@ def _note(scene: Scene) -> str:
     )
 
 
-def _seeds(scene: Scene) -> str:
+def _seeds(scene: SoupScene) -> str:
     targets: Mapping[str, str] = scene.run.provenance["targets"]
     if len(set(targets.values())) < len(targets):  # several policies of one reward
         return ""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.soups.resamples import interval
 from pipeline.report.soups.scale import read_scale
-from pipeline.report.soups.scene import Scene
+from pipeline.report.soups.scene import SoupScene
 from search.intervals import Interval
 from search.pareto import Array, hypervolume, non_dominated
 
@@ -31,7 +31,7 @@ class Fronts:
         corner_K: the worst mean of each reward among all arms as measured, raw.
     """
 
-    scene: Scene
+    scene: SoupScene
     fronts: Mapping[str, Sequence[Array]]
     volume_S: Mapping[str, Array]
     corner_K: Array
@@ -58,14 +58,14 @@ class Contest:
             None where they do not overlap, or where there are more rewards.
     """
 
-    other: Arm
+    other: ArmResult
     volume: Interval
     dominates: float
     dominated: float
     gap: Interval | None
 
 
-def read_fronts(scene: Scene) -> Fronts:
+def read_fronts(scene: SoupScene) -> Fronts:
     """Fronts, and hypervolumes above the worst values among all arms, at a fixed distance from the SFT model.
 
     A resample of harder prompts lowers all arms and the SFT model: the reference point moves with the latter, or that
@@ -84,7 +84,7 @@ def read_fronts(scene: Scene) -> Fronts:
     return Fronts(scene, fronts, volumes, corner_K)
 
 
-def contest(fronts: Fronts, arm: Arm, other: Arm) -> Contest:
+def contest(fronts: Fronts, arm: ArmResult, other: ArmResult) -> Contest:
     """How one arm's front does against another's."""
     ours, theirs = fronts.fronts[arm.name], fronts.fronts[other.name]
     return Contest(

@@ -9,8 +9,8 @@ from statistics import fmean
 import pyarrow.compute as pc
 
 from pipeline.records import tables
-from pipeline.report.data.run import Candidate
-from pipeline.report.soups.scene import Scene
+from pipeline.report.data.run import CandidateRow
+from pipeline.report.soups.scene import SoupScene
 
 _WORD = re.compile(r"\w+")
 
@@ -29,7 +29,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Completions:
+class SplitCompletions:
     """All completions of one split.
 
     Attributes:
@@ -48,13 +48,13 @@ class Completions:
         """Recipe id -> how varied its completions are."""
         return {recipe_id: _shares(texts, self.draws) for recipe_id, texts in self.texts.items()}
 
-    def first(self, candidate: Candidate, prompt: int) -> str | None:
+    def first(self, candidate: CandidateRow, prompt: int) -> str | None:
         """A candidate's first completion of a prompt, or None."""
         texts = self.texts.get(candidate.recipe_id)
         return None if texts is None else texts[prompt * self.draws]
 
 
-def read_completions(scene: Scene) -> Completions | None:
+def read_completions(scene: SoupScene) -> SplitCompletions | None:
     """The completions of the scene's split; None where the run has none of them.
 
     Raises:
@@ -75,7 +75,7 @@ def read_completions(scene: Scene) -> Completions | None:
         return None
     one = table.filter(pc.equal(table["recipe_id"], next(iter(whole))))
     prompts, references = (one[name].to_pylist()[:: scene.draws] for name in ("prompt", "reference"))
-    return Completions(prompts, references, whole, scene.draws)
+    return SplitCompletions(prompts, references, whole, scene.draws)
 
 
 def _shares(texts: Sequence[str], draws: int) -> Shares:

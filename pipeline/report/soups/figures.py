@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 from pipeline.report.data.arms import GREY
 from pipeline.report.data.fronts import Front
 from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
-from pipeline.report.soups.completions import Completions
+from pipeline.report.soups.completions import SplitCompletions
 from pipeline.report.soups.resamples import interval
 from pipeline.report.soups.samples import cut, shown_prompts
-from pipeline.report.soups.scene import Scene, Soup
+from pipeline.report.soups.scene import Soup, SoupScene
 from pipeline.report.tables.table import Units
 from search.pareto import Array, non_dominated
 
@@ -25,7 +25,7 @@ _ALL_PAIRS = 3
 _SHADED = ("lines", "plain")
 
 
-def front_figures(scene: Scene, completions: Completions | None) -> list[Figure]:
+def front_figures(scene: SoupScene, completions: SplitCompletions | None) -> list[Figure]:
     """One figure, a panel for each pair of rewards; none without soups."""
     count = len(scene.rewards)
     pairs = [pair for pair in combinations(range(count), 2) if count <= _ALL_PAIRS or pair[0] == 0]
@@ -36,7 +36,7 @@ def front_figures(scene: Scene, completions: Completions | None) -> list[Figure]
     return [Figure(title, _note(scene), panels, legend, wide=len(pairs) == 1)] if scene.soups else []
 
 
-def _note(scene: Scene) -> str:
+def _note(scene: SoupScene) -> str:
     joined = "joined along λ" if any(soup.joined for soup in scene.soups) else "one mark a point"
     projected = " Only two of the rewards are seen in each panel." if len(scene.rewards) > 2 else ""
     return (
@@ -46,7 +46,7 @@ def _note(scene: Scene) -> str:
     )
 
 
-def _references(scene: Scene) -> list[Soup]:
+def _references(scene: SoupScene) -> list[Soup]:
     """The SFT model and the policies, in grey: in colours of their own they would pass for arms."""
     looks = ((scene.sft, "SFT model", "star"), (scene.policies, "policies", "diamond-open"))
     return [
@@ -56,7 +56,7 @@ def _references(scene: Scene) -> list[Soup]:
     ]
 
 
-def _panel(scene: Scene, completions: Completions | None, pair: tuple[int, int], height: int) -> Panel:
+def _panel(scene: SoupScene, completions: SplitCompletions | None, pair: tuple[int, int], height: int) -> Panel:
     x, y = (scene.rewards[k] for k in pair)
     traces: list[object] = [_shade(soup, pair) for soup in scene.soups if _is_shaded(soup)]
     traces += [_points(scene, completions, soup, pair) for soup in scene.soups]
@@ -85,7 +85,7 @@ def _shade(soup: Soup, pair: tuple[int, int]) -> go.Scatter:
     )
 
 
-def _points(scene: Scene, completions: Completions | None, soup: Soup, pair: tuple[int, int]) -> go.Scatter:
+def _points(scene: SoupScene, completions: SplitCompletions | None, soup: Soup, pair: tuple[int, int]) -> go.Scatter:
     return go.Scatter(
         x=UNITS.axes(soup.mean_SPK[0, :, pair[0]]),
         y=UNITS.axes(soup.mean_SPK[0, :, pair[1]]),
@@ -98,7 +98,7 @@ def _points(scene: Scene, completions: Completions | None, soup: Soup, pair: tup
     )
 
 
-def _marks(scene: Scene, completions: Completions | None, soup: Soup, pair: tuple[int, int]) -> go.Scatter:
+def _marks(scene: SoupScene, completions: SplitCompletions | None, soup: Soup, pair: tuple[int, int]) -> go.Scatter:
     return go.Scatter(
         x=UNITS.axes(soup.mean_SPK[0, :, pair[0]]),
         y=UNITS.axes(soup.mean_SPK[0, :, pair[1]]),
@@ -113,7 +113,7 @@ def _marks(scene: Scene, completions: Completions | None, soup: Soup, pair: tupl
     )
 
 
-def _hovers(scene: Scene, completions: Completions | None, soup: Soup) -> list[str]:
+def _hovers(scene: SoupScene, completions: SplitCompletions | None, soup: Soup) -> list[str]:
     """For each point: which it is, its rewards, and one completion."""
     prompt = shown_prompts(scene.prompts)[0]
     found = []

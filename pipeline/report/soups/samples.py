@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.report.data.arms import opponents
-from pipeline.report.data.run import Candidate
-from pipeline.report.soups.completions import Completions
-from pipeline.report.soups.scene import Scene, Soup
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.data.run import CandidateRow
+from pipeline.report.soups.completions import SplitCompletions
+from pipeline.report.soups.scene import Soup, SoupScene
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 
 SHOWN = 3
 #: Points of an arm that a table shows, evenly spread.
@@ -23,7 +23,7 @@ def shown_prompts(prompts: int) -> list[int]:
     return sorted({(2 * i + 1) * prompts // (2 * SHOWN) for i in range(SHOWN)})
 
 
-def sample_tables(scene: Scene, completions: Completions) -> list[Table]:
+def sample_tables(scene: SoupScene, completions: SplitCompletions) -> list[Table]:
     """One table a prompt; none where no soup has completions."""
     soups = _side_by_side(scene)
     known = any(c.recipe_id in completions.texts for soup in soups for c in soup.candidates)
@@ -35,7 +35,7 @@ def cut(text: str, length: int) -> str:
     return textwrap.shorten(text, length, placeholder=" …") if len(text) > length else " ".join(text.split())
 
 
-def _side_by_side(scene: Scene) -> list[Soup]:
+def _side_by_side(scene: SoupScene) -> list[Soup]:
     """The plain soup and the first LiNeS arm; without one, the first two arms."""
     by_name = {soup.arm.name: soup for soup in scene.soups}
     leader = next((soup for soup in scene.soups if soup.arm.role == "lines"), None)
@@ -45,13 +45,13 @@ def _side_by_side(scene: Scene) -> list[Soup]:
     return [*(by_name[arm.name] for arm in plain[:1]), leader]
 
 
-def _table(scene: Scene, completions: Completions, soups: Sequence[Soup], prompt: int) -> Table:
+def _table(scene: SoupScene, completions: SplitCompletions, soups: Sequence[Soup], prompt: int) -> Table:
     columns = [dict(zip(soup.labels, soup.candidates, strict=True)) for soup in soups]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     picked = np.unique(np.linspace(0, len(labels) - 1, min(POINTS, len(labels))).round().astype(int))
     rows = [
         (
-            Entry(labels[i] or NONE, tone="lead"),
+            TableCell(labels[i] or NONE, tone="lead"),
             *(_said(scene, completions, column.get(labels[i]), prompt) for column in columns),
         )
         for i in picked
@@ -60,7 +60,7 @@ def _table(scene: Scene, completions: Completions, soups: Sequence[Soup], prompt
     return Table(title, _note(scene, completions, prompt), ("point", *(soup.arm.name for soup in soups)), tuple(rows))
 
 
-def _note(scene: Scene, completions: Completions, prompt: int) -> str:
+def _note(scene: SoupScene, completions: SplitCompletions, prompt: int) -> str:
     """The prompt, what a person wrote and what the SFT model says, as far as they are known."""
     found = []
     if completions.prompts[prompt]:
@@ -73,12 +73,12 @@ def _note(scene: Scene, completions: Completions, prompt: int) -> str:
     return " ".join(found)
 
 
-def _said(scene: Scene, completions: Completions, candidate: Candidate | None, prompt: int) -> Entry:
+def _said(scene: SoupScene, completions: SplitCompletions, candidate: CandidateRow | None, prompt: int) -> TableCell:
     text = None if candidate is None else completions.first(candidate, prompt)
     if candidate is None or text is None:
-        return Entry(NONE)
+        return TableCell(NONE)
     units, values = Units(percent=False), []
     for reward in scene.rewards:
         outcomes = scene.outcomes(candidate, reward)
         values += [] if outcomes is None else [f"{reward} {units.number(float(outcomes[prompt * scene.draws]))}"]
-    return Entry(f"“{cut(text, _COMPLETION)}”", ", ".join(values))
+    return TableCell(f"“{cut(text, _COMPLETION)}”", ", ".join(values))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.report.soups.scene import Scene
+from pipeline.report.soups.scene import SoupScene
 from search.pareto import Array
 
 
 @dataclass(frozen=True)
-class Scale:
+class RewardScale:
     """Each reward's zero, which every resample has of its own, and its unit, which is a constant.
 
     Attributes:
@@ -44,14 +44,14 @@ class Scale:
 _OWN = "the reward's own policy"
 
 
-def read_scale(scene: Scene) -> Scale:
+def read_scale(scene: SoupScene) -> RewardScale:
     """From the SFT model and the policies; where a reward's own policy is not above SFT, SFT's spread is the unit."""
     start_SK = np.zeros((1, len(scene.rewards))) if scene.sft is None else scene.sft.mean_SPK[:, 0]
     units, words = zip(*(_unit(scene, k, float(start_SK[0, k])) for k in range(len(scene.rewards))), strict=True)
-    return Scale(start_SK, np.array(units), dict(zip(scene.rewards, words, strict=True)))
+    return RewardScale(start_SK, np.array(units), dict(zip(scene.rewards, words, strict=True)))
 
 
-def _unit(scene: Scene, k: int, start: float) -> tuple[float, str]:
+def _unit(scene: SoupScene, k: int, start: float) -> tuple[float, str]:
     reward = scene.rewards[k]
     if scene.sft is None:
         return 1.0, "a raw 1 (and 0 a raw 0), since the SFT model was not scored"

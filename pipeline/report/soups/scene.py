@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe
-from pipeline.report.data.run import PRE_TRAINED, Candidate, Run
+from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from pipeline.report.soups.resamples import resampled_means
 from search.pareto import Array
 
@@ -28,15 +28,15 @@ class Soup:
         joined: whether they lie along one line, lambda, so that a figure may join them.
     """
 
-    arm: Arm
-    candidates: Sequence[Candidate]
+    arm: ArmResult
+    candidates: Sequence[CandidateRow]
     labels: Sequence[str]
     mean_SPK: Array
     joined: bool
 
 
 @dataclass(frozen=True)
-class Scene:
+class SoupScene:
     """All points of a run on one split.
 
     Attributes:
@@ -61,7 +61,7 @@ class Scene:
     soups: Sequence[Soup]
     others: Sequence[Soup]
 
-    def outcomes(self, candidate: Candidate, reward: str) -> Array | None:
+    def outcomes(self, candidate: CandidateRow, reward: str) -> Array | None:
         """Rewards of a candidate's completions, prompt-major, on the split of the scene."""
         found = self.run.outcomes(candidate, reward, self.split)
         return None if found is None else found.astype(np.float64)
@@ -77,7 +77,7 @@ def rewards_of(run: Run) -> tuple[str, ...]:
     return tuple(str(task["name"]) for task in run.provenance["tasks"] if task["role_hint"] != "ood")
 
 
-def read_scene(measure: Measure) -> Scene | None:
+def read_scene(measure: Measure) -> SoupScene | None:
     """The points that every reward has scored; None where there are none yet.
 
     Raises:
@@ -102,7 +102,7 @@ def read_scene(measure: Measure) -> Scene | None:
     merges = [s for s in soups if s.arm.kind == "merge"]
     first = {"sft": next(iter(sft), None), "policies": next(iter(policies), None)}
     prompts = len(found[0]) // draws
-    return Scene(run, rewards, split, draws, prompts, soups=merges, others=of("edit", False), **first)
+    return SoupScene(run, rewards, split, draws, prompts, soups=merges, others=of("edit", False), **first)
 
 
 def _all_on_test(measure: Measure) -> bool:
@@ -115,13 +115,15 @@ def _all_on_test(measure: Measure) -> bool:
     return any(counts["test"]) and all(t >= v for t, v in zip(counts["test"], counts["val"], strict=True))
 
 
-def _is_scored(run: Run, candidate: Candidate, split: str) -> bool:
+def _is_scored(run: Run, candidate: CandidateRow, split: str) -> bool:
     """Whether the scores table has it for every reward: outcomes alone may be another arm's, of the same recipe."""
     scored = run.scored(candidate)
     return all((reward, split) in scored for reward in rewards_of(run))
 
 
-def _soup(arm: Arm, candidates: Sequence[Candidate], run: Run, means_SAK: Array, place: Mapping[str, int]) -> Soup:
+def _soup(
+    arm: ArmResult, candidates: Sequence[CandidateRow], run: Run, means_SAK: Array, place: Mapping[str, int]
+) -> Soup:
     experts = [str(expert) for expert in run.provenance["experts"]]
     mixed = _mixed(candidates)
     joined = len(mixed) == 2 and all(set(c.point) == {"lambda"} and c.recipe.weights for c in candidates)
@@ -133,13 +135,13 @@ def _soup(arm: Arm, candidates: Sequence[Candidate], run: Run, means_SAK: Array,
     return Soup(arm, candidates, labels, means_SAK[:, [place[c.recipe_id] for c in candidates]], joined)
 
 
-def _mixed(candidates: Sequence[Candidate]) -> list[int]:
+def _mixed(candidates: Sequence[CandidateRow]) -> list[int]:
     """The experts that have a part in one candidate or another."""
     weights = [c.recipe.weights for c in candidates if c.recipe.weights]
     return [i for i in range(len(weights[0])) if any(w[i] for w in weights)] if weights else []
 
 
-def _label(candidate: Candidate, experts: Sequence[str], mixed: Sequence[int]) -> str:
+def _label(candidate: CandidateRow, experts: Sequence[str], mixed: Sequence[int]) -> str:
     """The first of two policies' weight, or each one's of several; then what else was searched."""
     weights = candidate.recipe.weights
     if not weights or not any(name.startswith("lambda") for name in candidate.point):

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.report.data.arms import Arm, opponents
+from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.soups.comparisons import Fronts
-from pipeline.report.soups.completions import Completions
+from pipeline.report.soups.completions import SplitCompletions
 from pipeline.report.soups.resamples import RESAMPLES, interval
 from pipeline.report.soups.scale import read_scale
-from pipeline.report.soups.scene import Scene, Soup
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.soups.scene import Soup, SoupScene
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 
 UNITS = Units(percent=False)
 
@@ -29,13 +29,13 @@ def volume_tables(fronts: Fronts) -> list[Table]:
     return [tables[0], *(replace(table, note="") for table in tables[1:])]
 
 
-def _volumes(fronts: Fronts, leader: Arm | None, rivals: Sequence[Arm], title: str) -> Table:
+def _volumes(fronts: Fronts, leader: ArmResult | None, rivals: Sequence[ArmResult], title: str) -> Table:
     soups = {soup.arm.name: soup for soup in fronts.scene.soups}
     rows = []
     for arm in [*([leader] if leader else []), *rivals]:
-        lead = Entry(arm.name, tone="lead", colour=arm.colour)
-        counts = [Entry(str(n)) for n in (len(soups[arm.name].labels), len(fronts.fronts[arm.name][0]))]
-        against = Entry(NONE)
+        lead = TableCell(arm.name, tone="lead", colour=arm.colour)
+        counts = [TableCell(str(n)) for n in (len(soups[arm.name].labels), len(fronts.fronts[arm.name][0]))]
+        against = TableCell(NONE)
         if leader is not None and arm.name != leader.name:
             against = UNITS.difference(fronts.difference(leader.name, arm.name))
         rows.append((lead, *counts, UNITS.mean(fronts.volume(arm.name)), *([against] if leader else [])))
@@ -55,13 +55,13 @@ def _volume_note(fronts: Fronts) -> str:
     )
 
 
-def reference_table(scene: Scene) -> Table:
+def reference_table(scene: SoupScene) -> Table:
     """Every reward of the SFT model and of each policy."""
     rows = []
     for soup, name in ((scene.sft, "SFT model"), (scene.policies, "policy")):
         for i, candidate in enumerate([] if soup is None else soup.candidates):
-            lead = Entry(f"{name} {candidate.group}".strip(), tone="lead")
-            rows.append((lead, *_rewards(scene, soup, i), Entry(candidate.recipe_id, tone="code")))
+            lead = TableCell(f"{name} {candidate.group}".strip(), tone="lead")
+            rows.append((lead, *_rewards(scene, soup, i), TableCell(candidate.recipe_id, tone="code")))
     return Table(
         "The models that the soups are made of",
         "Mean rewards, with 95% intervals.",
@@ -70,17 +70,17 @@ def reference_table(scene: Scene) -> Table:
     )
 
 
-def point_table(scene: Scene, completions: Completions | None) -> Table:
+def point_table(scene: SoupScene, completions: SplitCompletions | None) -> Table:
     """Every point of every arm: rewards, and how varied its completions are."""
     rows = []
     for soup in (*scene.soups, *scene.others):
         for i, (label, candidate) in enumerate(zip(soup.labels, soup.candidates, strict=True)):
             found = None if completions is None else completions.shares.get(candidate.recipe_id)
-            varied = [Entry(NONE)] * 2 if found is None else [_percent(found.distinct), _percent(found.repeated)]
-            lead = Entry(soup.arm.name, tone="lead", colour=soup.arm.colour)
+            varied = [TableCell(NONE)] * 2 if found is None else [_percent(found.distinct), _percent(found.repeated)]
+            lead = TableCell(soup.arm.name, tone="lead", colour=soup.arm.colour)
             kept = varied if completions is not None else []
-            point = Entry(label or NONE)
-            rows.append((lead, point, *_rewards(scene, soup, i), *kept, Entry(candidate.recipe_id, tone="code")))
+            point = TableCell(label or NONE)
+            rows.append((lead, point, *_rewards(scene, soup, i), *kept, TableCell(candidate.recipe_id, tone="code")))
     varied_columns = ("distinct", "repeated words") if completions is not None else ()
     note = f"Mean rewards, with 95% intervals.{_weight_note(scene)}"
     if completions is not None:
@@ -92,7 +92,7 @@ def point_table(scene: Scene, completions: Completions | None) -> Table:
     return Table("Every point", note, columns, tuple(rows))
 
 
-def _weight_note(scene: Scene) -> str:
+def _weight_note(scene: SoupScene) -> str:
     if not any(label.startswith("λ") for soup in scene.soups for label in soup.labels):
         return ""
     first, *rest = [str(expert) for expert in scene.run.provenance["experts"]]
@@ -103,10 +103,10 @@ def _weight_note(scene: Scene) -> str:
     )
 
 
-def _rewards(scene: Scene, soup: Soup | None, point: int) -> list[Entry]:
+def _rewards(scene: SoupScene, soup: Soup | None, point: int) -> list[TableCell]:
     assert soup is not None
     return [UNITS.mean(interval(soup.mean_SPK[:, point, k], scene.prompts)) for k in range(len(scene.rewards))]
 
 
-def _percent(share: float) -> Entry:
-    return Entry(f"{100 * share:.0f}%")
+def _percent(share: float) -> TableCell:
+    return TableCell(f"{100 * share:.0f}%")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.data.arms import CONTROL_WORDS, Arm, opponents
+from pipeline.report.data.arms import CONTROL_WORDS, ArmResult, opponents
 from pipeline.report.soups.comparisons import SURE, Contest, Fronts, contest
-from pipeline.report.tables.table import NONE, Entry, Table, Units
-from pipeline.report.tables.verdict import Comparison, Verdict, conclusion, standing
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.verdict import ArmComparison, ArmVerdict, conclusion, standing
 
 UNITS = Units(percent=False)
 _VOLUME = {
@@ -15,22 +15,22 @@ _VOLUME = {
 }
 
 
-def soup_verdicts(fronts: Fronts) -> list[Verdict]:
+def soup_verdicts(fronts: Fronts) -> list[ArmVerdict]:
     """One for each LiNeS arm that has points beside a plain soup's or a control's."""
     arms = [soup.arm for soup in fronts.scene.soups]
     leaders = [arm for arm in arms if arm.role == "lines"]
     return [found for arm in leaders if (found := _verdict(arm, opponents(arm, arms), fronts)) is not None]
 
 
-def _verdict(arm: Arm, rivals: Sequence[Arm], fronts: Fronts) -> Verdict | None:
+def _verdict(arm: ArmResult, rivals: Sequence[ArmResult], fronts: Fronts) -> ArmVerdict | None:
     contests = [contest(fronts, arm, other) for other in rivals]
     if not contests:
         return None
     plain = [sentence for c in contests if c.other.role == "plain" for sentence in _against(c, fronts)]
     controls = [c for c in contests if c.other.control_of]
-    compared = [Comparison(c.other, (("hypervolume", c.volume),)) for c in controls]
+    compared = [ArmComparison(c.other, (("hypervolume", c.volume),)) for c in controls]
     said = plain or ["It was run without a plain soup beside it."]
-    return Verdict(
+    return ArmVerdict(
         arm, (*said, conclusion(compared), *standing(compared), *_dominance(controls)), _table(arm, contests, fronts)
     )
 
@@ -79,12 +79,12 @@ def _control(found: Contest) -> str:
     return CONTROL_WORDS[found.other.role]
 
 
-def _table(arm: Arm, contests: Sequence[Contest], fronts: Fronts) -> Table:
+def _table(arm: ArmResult, contests: Sequence[Contest], fronts: Fronts) -> Table:
     rewards = fronts.scene.rewards
     rows = []
     for c in contests:
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
-        lead = Entry(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
+        lead = TableCell(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
         gap = [UNITS.difference(c.gap)] * (len(rewards) == 2)
         rows.append((lead, UNITS.difference(c.volume), *gap, _dominates(c)))
     gaps = [f"{rewards[1]} at equal {rewards[0]}"] * (len(rewards) == 2)
@@ -95,9 +95,9 @@ def _table(arm: Arm, contests: Sequence[Contest], fronts: Fronts) -> Table:
     return Table(f"{arm.name} against …", note, ("against", "hypervolume", *gaps, "dominance"), tuple(rows))
 
 
-def _dominates(found: Contest) -> Entry:
+def _dominates(found: Contest) -> TableCell:
     """Where one front dominates the other as measured: in how many of the resamples it does."""
     for share, word in ((found.dominates, "dominates"), (found.dominated, "dominated")):
         if share:
-            return Entry(word if share >= SURE else f"unsure: {word}", f"in {int(1000 * share + 1e-9) / 10:g}%")
-    return Entry(NONE)
+            return TableCell(word if share >= SURE else f"unsure: {word}", f"in {int(1000 * share + 1e-9) / 10:g}%")
+    return TableCell(NONE)

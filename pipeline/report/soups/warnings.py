@@ -5,9 +5,9 @@ from itertools import combinations
 
 import numpy as np
 
-from pipeline.report.soups.completions import Completions, Shares
+from pipeline.report.soups.completions import Shares, SplitCompletions
 from pipeline.report.soups.policies import Policy
-from pipeline.report.soups.scene import Scene, Soup
+from pipeline.report.soups.scene import Soup, SoupScene
 from search.pareto import Array
 
 #: A reward's range is from the SFT model's worst completion to the best of any model's: what broken models get says
@@ -27,13 +27,13 @@ WORSE = 1.25
 _NAMED = 5
 
 
-def cautions(scene: Scene, completions: Completions | None, policies: Sequence[Policy]) -> list[str]:
+def cautions(scene: SoupScene, completions: SplitCompletions | None, policies: Sequence[Policy]) -> list[str]:
     """All warnings, in whole sentences."""
     found = [*_rewards(scene), *(said for policy in policies for said in _training(policy))]
     return [*found, *(_collapses(scene, completions) if completions is not None else [])]
 
 
-def _rewards(scene: Scene) -> Iterator[str]:
+def _rewards(scene: SoupScene) -> Iterator[str]:
     if scene.sft is None:
         return
     start = {reward: scene.outcomes(scene.sft.candidates[0], reward) for reward in scene.rewards}
@@ -54,7 +54,7 @@ def _rewards(scene: Scene) -> Iterator[str]:
             )
 
 
-def _highest(scene: Scene, reward: str) -> float:
+def _highest(scene: SoupScene, reward: str) -> float:
     """The largest outcome of any completion of the run's split."""
     kept = scene.run.samples[reward].items()
     return max(float(outcomes.max()) for (_, split), outcomes in kept if split == scene.split and len(outcomes))
@@ -82,7 +82,7 @@ def _training(policy: Policy) -> Iterator[str]:
         yield f"The KL of the policy {policy.name} ran away: {far}, {reward}."
 
 
-def _collapses(scene: Scene, completions: Completions) -> Iterator[str]:
+def _collapses(scene: SoupScene, completions: SplitCompletions) -> Iterator[str]:
     start = None if scene.sft is None else completions.shares.get(scene.sft.candidates[0].recipe_id)
     if start is not None and start.distinct < DISTINCT:
         yield (

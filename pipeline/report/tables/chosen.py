@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 
 from pipeline.merging.scaling import is_equal_norm
-from pipeline.report.data.arms import Arm
-from pipeline.report.data.comparable import Place
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import PRE_TRAINED, Candidate
+from pipeline.report.data.run import PRE_TRAINED, CandidateRow
 from pipeline.report.tables.results import Params, lead, scored, split_params
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 
 
 def chosen_table(measure: Measure) -> Table:
@@ -31,7 +31,7 @@ def chosen_table(measure: Measure) -> Table:
     return Table("What validation chose", note, *scored(columns, rows))
 
 
-def alpha_origin(candidate: Candidate) -> str:
+def alpha_origin(candidate: CandidateRow) -> str:
     """Where an alpha comes from that no one chose: the constant of equal norm, or equation 2."""
     if is_equal_norm(candidate.recipe):
         return "(equal norm)"
@@ -47,10 +47,12 @@ def ingredients(weights: Sequence[float], experts: Sequence[str]) -> str:
     return f"{len(used)} of {len(experts)} experts: {names}" if len(used) < len(experts) else names
 
 
-def _row(measure: Measure, arm: Arm, candidate: Candidate) -> tuple[Entry, ...]:
+def _row(measure: Measure, arm: ArmResult, candidate: CandidateRow) -> tuple[TableCell, ...]:
     units, recipe = Units(measure.run.percent), candidate.recipe
     kinds = measure.run.scored(candidate).items()
-    targets = [Place(candidate.group, task) for task in dict.fromkeys(t for (t, _), s in kinds if s.role == "target")]
+    targets = [
+        GroupTask(candidate.group, task) for task in dict.fromkeys(t for (t, _), s in kinds if s.role == "target")
+    ]
     val, test = (measure.mean(arm.chosen, targets, split) if targets else None for split in ("val", "test"))
     gap = NONE if val is None or test is None else units.number(val.value - test.value, True)
     of_method, of_shape = split_params(recipe)
@@ -59,16 +61,16 @@ def _row(measure: Measure, arm: Arm, candidate: Candidate) -> tuple[Entry, ...]:
     details = "; ".join(filter(None, (experts, _said(of_method))))
     return (
         lead(arm),
-        Entry(candidate.group or NONE),
-        Entry(recipe.method, f"({details})" if details else ""),
-        Entry(recipe.scaling, f"({_said(of_shape)})" if of_shape else ""),
-        Entry(NONE if candidate.alpha is None else f"{candidate.alpha:.4g}", alpha_origin(candidate)),
-        Entry(NONE if is_equal_norm(recipe) else f"{recipe.beta:.4g}"),
-        Entry(_scale(candidate)),
-        Entry(", ".join(f"{v:.4f}" for v in candidate.objectives or ()) or NONE),
-        *(Entry(NONE if i is None else units.number(i.value)) for i in (val, test)),
-        Entry(gap),
-        Entry(candidate.recipe_id, tone="code"),
+        TableCell(candidate.group or NONE),
+        TableCell(recipe.method, f"({details})" if details else ""),
+        TableCell(recipe.scaling, f"({_said(of_shape)})" if of_shape else ""),
+        TableCell(NONE if candidate.alpha is None else f"{candidate.alpha:.4g}", alpha_origin(candidate)),
+        TableCell(NONE if is_equal_norm(recipe) else f"{recipe.beta:.4g}"),
+        TableCell(_scale(candidate)),
+        TableCell(", ".join(f"{v:.4f}" for v in candidate.objectives or ()) or NONE),
+        *(TableCell(NONE if i is None else units.number(i.value)) for i in (val, test)),
+        TableCell(gap),
+        TableCell(candidate.recipe_id, tone="code"),
     )
 
 
@@ -76,6 +78,6 @@ def _said(params: Params) -> str:
     return ", ".join(f"{name} = {json.dumps(value)}" for name, value in params)
 
 
-def _scale(candidate: Candidate) -> str:
+def _scale(candidate: CandidateRow) -> str:
     scale = candidate.point.get("scale")
     return f"{scale:.4g}" if isinstance(scale, int | float) else NONE

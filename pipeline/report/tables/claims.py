@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.report.data.arms import Arm
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.tables.table import Table
-from pipeline.report.tables.verdict import Verdict
+from pipeline.report.tables.verdict import ArmVerdict
 from pipeline.spec.exhibits import TableExhibit
 
 Word = Literal["better", "tie", "worse"]
@@ -22,7 +22,7 @@ class Side:
     """A row of a table and its arm."""
 
     row: str
-    arm: Arm
+    arm: ArmResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def standings(claims: Sequence[Claim]) -> list[Standing]:
     return [Standing([claim for claim in claims if claim.rival == rival]) for rival in RIVALS]
 
 
-def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, Arm]) -> list[Claim]:
+def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, ArmResult]) -> list[Claim]:
     """What an exhibit says in the rows that are compared with another."""
     found = []
     for (row, cells), entries in zip(exhibit.rows.items(), table.rows, strict=True):
@@ -83,7 +83,7 @@ def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, Arm]) -
     return [claim for claim in found if claim]
 
 
-def verdict_claims(verdicts: Iterable[Verdict], arms: Mapping[str, Arm]) -> list[Claim]:
+def verdict_claims(verdicts: Iterable[ArmVerdict], arms: Mapping[str, ArmResult]) -> list[Claim]:
     """What the verdicts on a run's LiNeS arms say."""
     found = []
     for verdict in verdicts:
@@ -104,7 +104,7 @@ def _claim(left: Side, right: Side, column: str, said: str) -> Claim | None:
     return None
 
 
-def _rival(lines: Arm, other: Arm) -> Rival | None:
+def _rival(lines: ArmResult, other: ArmResult) -> Rival | None:
     if lines.role != "lines":
         return None
     if other.control_of == lines.name:

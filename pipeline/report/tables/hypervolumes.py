@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.report.data.arms import Arm, opponents
-from pipeline.report.data.clouds import TRADE_OFF, Cloud, Scene, averaged_scene, own_scenes
-from pipeline.report.data.comparable import Bench
+from pipeline.report.data.arms import ArmResult, opponents
+from pipeline.report.data.clouds import TRADE_OFF, Cloud, CloudSet, averaged_scene, own_scenes
+from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import shared_points
 from pipeline.report.data.resamples import RESAMPLES
-from pipeline.report.tables.table import NONE, Entry, Table, decimal
+from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 from search.intervals import Interval
 from search.pareto import Array, hypervolume
 
@@ -32,7 +32,7 @@ def front_tables(measure: Measure) -> list[Table]:
     return [replace(tables[0], note=f"{tables[0].note} {EXPLAINED}"), *tables[1:]] if tables else []
 
 
-def _bench_tables(measure: Measure, bench: Bench) -> list[Table]:
+def _bench_tables(measure: Measure, bench: ComparableArms) -> list[Table]:
     tables = []
     searched = _searched(measure, bench)
     # With one expert, an average is that expert's own front, which is told with its objectives.
@@ -49,11 +49,11 @@ def _bench_tables(measure: Measure, bench: Bench) -> list[Table]:
     return tables
 
 
-def _searched(measure: Measure, bench: Bench) -> dict[tuple[str, ...], list[Arm]]:
+def _searched(measure: Measure, bench: ComparableArms) -> dict[tuple[str, ...], list[ArmResult]]:
     """Objectives -> the arms to compare group by group: those that searched for these, and the plain ones."""
     arms = [a for a in bench.arms if a.kind == bench.kind]
     wanted = {a.name: tuple(measure.run.provenance["objectives"].get(a.name, ())) for a in arms}
-    found: dict[tuple[str, ...], list[Arm]] = {}
+    found: dict[tuple[str, ...], list[ArmResult]] = {}
     if bench.kind == "edit" and bench.over("control") and any(not shared_points(a) for a in arms):
         found[TRADE_OFF] = arms
     for objectives in dict.fromkeys(wanted.values()):
@@ -62,7 +62,7 @@ def _searched(measure: Measure, bench: Bench) -> dict[tuple[str, ...], list[Arm]
     return found
 
 
-def _title(objectives: tuple[str, ...], scenes: Sequence[Scene]) -> str:
+def _title(objectives: tuple[str, ...], scenes: Sequence[CloudSet]) -> str:
     what = "" if objectives == TRADE_OFF else f" of {_versus(objectives)}"
     return f"Fronts{what} on validation" + ", expert by expert" * (len(scenes) > 1)
 
@@ -71,7 +71,7 @@ def _versus(objectives: Sequence[str]) -> str:
     return " against ".join(objectives)
 
 
-def _tables(measure: Measure, scenes: Sequence[Scene], title: str) -> list[Table]:
+def _tables(measure: Measure, scenes: Sequence[CloudSet], title: str) -> list[Table]:
     """One table for each LiNeS arm with its rivals; one of all arms where there is no LiNeS arm."""
     arms = [a for a in measure.arms if any(c.arm.name == a.name for s in scenes for c in s.clouds)]
     leaders = [a for a in arms if a.role == "lines"]
@@ -84,8 +84,8 @@ def _tables(measure: Measure, scenes: Sequence[Scene], title: str) -> list[Table
     return tables if leaders or not scenes else [_table(scenes, None, arms, title)]
 
 
-def _table(scenes: Sequence[Scene], leader: Arm | None, rivals: Sequence[Arm], title: str) -> Table:
-    rows: list[tuple[Entry, ...]] = []
+def _table(scenes: Sequence[CloudSet], leader: ArmResult | None, rivals: Sequence[ArmResult], title: str) -> Table:
+    rows: list[tuple[TableCell, ...]] = []
     for scene in scenes:
         rows += _rows(scene, leader, rivals)
     named = any(scene.group for scene in scenes) and len(scenes) > 1
@@ -94,7 +94,7 @@ def _table(scenes: Sequence[Scene], leader: Arm | None, rivals: Sequence[Arm], t
     return Table(title, _note(scenes), tuple(columns[i] for i in kept), tuple(tuple(r[i] for i in kept) for r in rows))
 
 
-def _note(scenes: Sequence[Scene]) -> str:
+def _note(scenes: Sequence[CloudSet]) -> str:
     scene = scenes[0]
     unit = "points of normalised accuracy" if scene.objectives == TRADE_OFF else "hundredths"
     note = f"Fronts of {_versus(scene.objectives)}, in {unit}"
@@ -105,7 +105,7 @@ def _note(scenes: Sequence[Scene]) -> str:
     return f"{note}, above the worst values among all arms: {' and '.join(worst)}."
 
 
-def _rows(scene: Scene, leader: Arm | None, rivals: Sequence[Arm]) -> list[tuple[Entry, ...]]:
+def _rows(scene: CloudSet, leader: ArmResult | None, rivals: Sequence[ArmResult]) -> list[tuple[TableCell, ...]]:
     volumes = _volumes(scene)
     by_name = {cloud.arm.name: cloud for cloud in scene.clouds}
     shown = [arm for arm in (leader, *rivals) if arm is not None and arm.name in by_name]
@@ -117,24 +117,24 @@ def _rows(scene: Scene, leader: Arm | None, rivals: Sequence[Arm]) -> list[tuple
     return rows
 
 
-def _row(scene: Scene, cloud: Cloud, volumes_S: Array, differences_S: Array | None) -> tuple[Entry, ...]:
+def _row(scene: CloudSet, cloud: Cloud, volumes_S: Array, differences_S: Array | None) -> tuple[TableCell, ...]:
     volume = _interval(volumes_S, scene.samples)
-    against = Entry(NONE)
+    against = TableCell(NONE)
     if differences_S is not None:
         interval = _interval(differences_S, scene.samples)
         verdict = interval.verdict if len(cloud.labels) > 1 else ""  # a curve around a point is not better for that
-        against = Entry(decimal(interval.value, 1, True), _range(interval, True), verdict)
+        against = TableCell(decimal(interval.value, 1, True), _range(interval, True), verdict)
     return (
-        Entry(cloud.arm.name, tone="lead", colour=cloud.arm.colour),
-        Entry(scene.group or NONE),
-        Entry(str(len(cloud.labels))),
-        Entry(str(int(cloud.mask_P.sum()))),
-        Entry(decimal(volume.value, 1), _range(volume)),
+        TableCell(cloud.arm.name, tone="lead", colour=cloud.arm.colour),
+        TableCell(scene.group or NONE),
+        TableCell(str(len(cloud.labels))),
+        TableCell(str(int(cloud.mask_P.sum()))),
+        TableCell(decimal(volume.value, 1), _range(volume)),
         against,
     )
 
 
-def _volumes(scene: Scene) -> dict[str, Array]:
+def _volumes(scene: CloudSet) -> dict[str, Array]:
     """Arm -> (S,) hypervolumes; in hundredths, so that values are far from 0."""
     found_PSM = {c.arm.name: 100 * np.concatenate([c.xy_PM[:, None], c.xy_PRM], axis=1) for c in scene.clouds}
     corner_SM = np.nanmin([np.nanmin(points, axis=0) for points in found_PSM.values()], axis=0)
@@ -159,16 +159,18 @@ def _range(interval: Interval, sign: bool = False) -> str:
     return f"[{decimal(interval.low, 1, sign)}, {decimal(interval.high, 1, sign)}]"
 
 
-def _members(scenes: Sequence[Scene]) -> Table:
+def _members(scenes: Sequence[CloudSet]) -> Table:
     """The recipes on the fronts."""
     rows = []
     for scene in scenes:
         for cloud in (c for c in scene.clouds if len(c.labels) > 1):
             for i in np.flatnonzero(cloud.mask_P)[np.argsort(-cloud.xy_PM[cloud.mask_P, 0], kind="stable")]:
-                lead = Entry(cloud.arm.name, tone="lead", colour=cloud.arm.colour)
-                values = [Entry(f"{100 * value:.1f}") for value in cloud.xy_PM[i]]
-                point = Entry(cloud.labels[i] or NONE)
-                rows.append((lead, Entry(scene.group or NONE), point, *values, Entry(cloud.recipe_ids[i], tone="code")))
+                lead = TableCell(cloud.arm.name, tone="lead", colour=cloud.arm.colour)
+                values = [TableCell(f"{100 * value:.1f}") for value in cloud.xy_PM[i]]
+                point = TableCell(cloud.labels[i] or NONE)
+                rows.append(
+                    (lead, TableCell(scene.group or NONE), point, *values, TableCell(cloud.recipe_ids[i], tone="code"))
+                )
     columns = ("arm", "expert", "point", *scenes[0].objectives, "recipe id")
     note = "Validation split; objectives in hundredths, best first by the first of them."
     return Table("The points on the fronts", note, columns, tuple(rows))

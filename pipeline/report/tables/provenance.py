@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from pipeline.report.data.run import Run
-from pipeline.report.tables.table import NONE, Entry, Table
+from pipeline.report.tables.table import NONE, Table, TableCell
 
 #: One line each, run in the folder of the run; docs/results.md has the same lines, and a test executes them.
 READERS = (
@@ -53,7 +53,7 @@ def _counts(run: Run) -> dict[str, object]:
 
 
 def _pairs(title: str, note: str, columns: tuple[str, str], pairs: Mapping[str, object], tone: str = "") -> Table:
-    rows = tuple((Entry(str(key)), Entry(str(value), tone=tone)) for key, value in pairs.items())
+    rows = tuple((TableCell(str(key)), TableCell(str(value), tone=tone)) for key, value in pairs.items())
     return Table(title, note, columns, rows)
 
 
@@ -61,7 +61,7 @@ def _task_table(tasks: list[dict[str, Any]]) -> Table:
     rows = []
     for task in tasks:
         kind = f"shifted from {task['shifted_from']}" if task.get("shifted_from") else task["role_hint"]
-        counts = [Entry(str(task["n"].get(split, NONE))) for split in ("val", "test")]
-        rows.append((Entry(task["name"]), Entry(kind), *counts, Entry(task["fingerprint"], tone="code")))
+        counts = [TableCell(str(task["n"].get(split, NONE))) for split in ("val", "test")]
+        rows.append((TableCell(task["name"]), TableCell(kind), *counts, TableCell(task["fingerprint"], tone="code")))
     note = "Fingerprint: of the data, the class names and the templates."
     return Table("Tasks", note, ("task", "kind", "validation", "test", "fingerprint"), tuple(rows))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from pipeline.merging.scaling import split_control
 from pipeline.recipe import ParamValue, Recipe
-from pipeline.report.data.arms import Arm, opponents
-from pipeline.report.data.comparable import Bench, Place, members
+from pipeline.report.data.arms import ArmResult, opponents
+from pipeline.report.data.comparable import ComparableArms, GroupTask, members
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import PRE_TRAINED
-from pipeline.report.tables.table import NONE, Entry, Table, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.report.tables.verdict import ROLE_WORDS
 
 #: What the columns of arms x tasks are.
@@ -39,7 +39,7 @@ def main_tables(measure: Measure, split: str) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def edit_table(measure: Measure, split: str, bench: Bench) -> Table:
+def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
     """Table 1 of the paper: target and control accuracy, averaged over the experts."""
     units = Units(measure.run.percent)
     rows = []
@@ -63,15 +63,15 @@ def edit_table(measure: Measure, split: str, bench: Bench) -> Table:
     return Table(title, note, *scored(tuple(columns), rows))
 
 
-def merge_table(measure: Measure, split: str, bench: Bench) -> Table:
+def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
     """Top of Table 2 of the paper: one model for all tasks, with the difference to the merge without LiNeS."""
     units, targets = Units(measure.run.percent), bench.over("target")
     plain_edit = next((a for a in measure.arms if a.kind == "edit" and a.role == "plain"), None)
     rows = []
     if plain_edit is not None:
-        first = Entry(f"{plain_edit.name} (one model a task)", tone="lead")
+        first = TableCell(f"{plain_edit.name} (one model a task)", tone="lead")
         places = _own_tasks(measure, plain_edit, bench)
-        rows.append((first, *_accuracy(measure, plain_edit, places, split), Entry(NONE), Entry(NONE)))
+        rows.append((first, *_accuracy(measure, plain_edit, places, split), TableCell(NONE), TableCell(NONE)))
     for arm in bench.arms:
         rows.append((lead(arm), *_accuracy(measure, arm, targets, split), *_gain(measure, arm, bench, split)))
     note = (
@@ -83,7 +83,7 @@ def merge_table(measure: Measure, split: str, bench: Bench) -> Table:
     return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, *scored(columns, rows))
 
 
-def task_table(measure: Measure, split: str, bench: Bench, role: str) -> Table:
+def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -> Table:
     """Arms x tasks for one role; a control is the mean over the experts of other tasks."""
     units, places, kind = Units(measure.run.percent), bench.over(role), bench.kind
     tasks = list(dict.fromkeys(place.task for place in places))
@@ -104,9 +104,10 @@ def failure_table(measure: Measure) -> Table:
         tried = [c for c in measure.run.candidates if c.recipe_id == failure["recipe_id"]]
         where = dict.fromkeys(f"{c.arm} ({c.group})" if c.group else c.arm for c in tried)
         place = [
-            Entry(str(text)) for text in (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
+            TableCell(str(text))
+            for text in (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
         ]
-        rows.append((*place, Entry(failure["recipe_id"], tone="code"), Entry(failure["cause"])))
+        rows.append((*place, TableCell(failure["recipe_id"], tone="code"), TableCell(failure["cause"])))
     columns = ("kind", "arm (expert)", "task", "split", "recipe id", "cause")
     return Table("Failures", "A failed candidate has no score; it is never counted as zero.", columns, tuple(rows))
 
@@ -128,28 +129,28 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _own_tasks(measure: Measure, plain: Arm, bench: Bench) -> list[Place]:
+def _own_tasks(measure: Measure, plain: ArmResult, bench: ComparableArms) -> list[GroupTask]:
     """Each of the merged experts, as it is, on its own task."""
     merged = {expert for arm in bench.arms if arm.kind == "merge" for expert in members(measure.run, arm)}
     own = measure.run.provenance["targets"].items()
-    return [Place(expert, task) for expert, task in own if expert in merged and expert in plain.groups]
+    return [GroupTask(expert, task) for expert, task in own if expert in merged and expert in plain.groups]
 
 
-def lead(arm: Arm) -> Entry:
+def lead(arm: ArmResult) -> TableCell:
     """An arm's name as a row's first cell."""
-    return Entry(arm.name, tone="lead", colour=arm.colour)
+    return TableCell(arm.name, tone="lead", colour=arm.colour)
 
 
 def scored(
-    columns: tuple[str, ...], rows: Sequence[tuple[Entry, ...]]
-) -> tuple[tuple[str, ...], tuple[tuple[Entry, ...], ...]]:
+    columns: tuple[str, ...], rows: Sequence[tuple[TableCell, ...]]
+) -> tuple[tuple[str, ...], tuple[tuple[TableCell, ...], ...]]:
     """Without the rows and columns that have no value at all: shifted tasks have no validation scores, for one."""
     kept = [row for row in rows if any(entry.text != NONE for entry in row[1:])]
     full = [i for i in range(len(columns)) if any(row[i].text != NONE for row in kept)]
     return tuple(columns[i] for i in full), tuple(tuple(row[i] for i in full) for row in kept)
 
 
-def _accuracy(measure: Measure, arm: Arm, places: Sequence[Place], split: str) -> list[Entry]:
+def _accuracy(measure: Measure, arm: ArmResult, places: Sequence[GroupTask], split: str) -> list[TableCell]:
     units = Units(measure.run.percent)
     mean, normalised = (
         measure.mean(arm.chosen, places, split),
@@ -158,16 +159,16 @@ def _accuracy(measure: Measure, arm: Arm, places: Sequence[Place], split: str) -
     return [units.mean(mean), units.mean(normalised)]
 
 
-def _gain(measure: Measure, arm: Arm, bench: Bench, split: str) -> list[Entry]:
+def _gain(measure: Measure, arm: ArmResult, bench: ComparableArms, split: str) -> list[TableCell]:
     """The difference to the plain merge, and its name."""
     plain = _plain_merge(arm, bench)
     if plain is None:
-        return [Entry(NONE), Entry(NONE)]
+        return [TableCell(NONE), TableCell(NONE)]
     difference = measure.difference(arm.chosen, plain.chosen, bench.over("target"), split)
-    return [Units(measure.run.percent).difference(difference), Entry(plain.name if difference else NONE)]
+    return [Units(measure.run.percent).difference(difference), TableCell(plain.name if difference else NONE)]
 
 
-def _plain_merge(arm: Arm, bench: Bench) -> Arm | None:
+def _plain_merge(arm: ArmResult, bench: ComparableArms) -> ArmResult | None:
     """The plain arm of the same method, of several the likest; a control has that of its LiNeS arm."""
     if arm.role in (PRE_TRAINED, "plain"):
         return None
@@ -175,14 +176,14 @@ def _plain_merge(arm: Arm, bench: Bench) -> Arm | None:
     plain = [a for a in opponents(leader, bench.arms) if a.role == "plain" and a.methods & leader.methods]
     weights, params = _merged(leader)
 
-    def unlike(other: Arm) -> tuple[bool, bool]:
+    def unlike(other: ArmResult) -> tuple[bool, bool]:
         theirs = _merged(other)
         return theirs[0] != weights, theirs[1] != params
 
     return min(plain, key=unlike, default=None)
 
 
-def _merged(arm: Arm) -> tuple[object, object]:
+def _merged(arm: ArmResult) -> tuple[object, object]:
     """The weights and the method's parameters of what was chosen."""
     chosen = arm.chosen("")
     return (chosen.recipe.weights, split_params(chosen.recipe)[0]) if chosen else ((), [])

@@ -11,7 +11,7 @@ WORDS = ("better", "worse", "tie", "trade-off")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TableCell:
     """One cell.
 
     Attributes:
@@ -40,7 +40,7 @@ class Table:
     title: str
     note: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
 
 
 def decimal(value: float, digits: int, sign: bool = False) -> str:
@@ -85,12 +85,12 @@ class Units:
         """The interval in square brackets."""
         return f"[{self.number(interval.low, sign)}, {self.number(interval.high, sign)}]"
 
-    def mean(self, interval: Interval | None) -> Entry:
+    def mean(self, interval: Interval | None) -> TableCell:
         """A mean and its interval."""
-        return Entry(NONE) if interval is None else Entry(self.number(interval.value), self.range(interval))
+        return TableCell(NONE) if interval is None else TableCell(self.number(interval.value), self.range(interval))
 
-    def difference(self, interval: Interval | None) -> Entry:
+    def difference(self, interval: Interval | None) -> TableCell:
         """A paired difference, its interval and the word for it."""
         if interval is None:
-            return Entry(NONE)
-        return Entry(self.number(interval.value, True), self.range(interval, True), interval.verdict)
+            return TableCell(NONE)
+        return TableCell(self.number(interval.value, True), self.range(interval, True), interval.verdict)

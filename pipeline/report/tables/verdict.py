@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.data.arms import CONTROL_WORDS, Arm, opponents
-from pipeline.report.data.comparable import Bench
+from pipeline.report.data.arms import CONTROL_WORDS, ArmResult, opponents
+from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.table import Entry, Table, Units
+from pipeline.report.tables.table import Table, TableCell, Units
 from search.intervals import Interval
 
 #: How a column is called; the targets of a merge are all its experts' tasks.
@@ -27,10 +27,10 @@ UNBEATEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ArmComparison:
     """A LiNeS arm against one other arm: a paired difference for each role."""
 
-    other: Arm
+    other: ArmResult
     differences: tuple[tuple[str, Interval], ...]
 
     @property
@@ -41,20 +41,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ArmVerdict:
     """What is said of one LiNeS arm."""
 
-    arm: Arm
+    arm: ArmResult
     sentences: tuple[str, ...]
     table: Table
 
 
-def verdicts(measure: Measure) -> list[Verdict]:
+def verdicts(measure: Measure) -> list[ArmVerdict]:
     """One verdict for each LiNeS arm that has test scores."""
     return [v for arm in measure.arms if arm.role == "lines" and (v := _verdict(arm, measure))]
 
 
-def _verdict(arm: Arm, measure: Measure) -> Verdict | None:
+def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
     units = Units(measure.run.percent)
     bench = measure.bench(arm)
     rivals = opponents(arm, bench.arms) if bench else []
@@ -64,19 +64,19 @@ def _verdict(arm: Arm, measure: Measure) -> Verdict | None:
     plain = [c for c in comparisons if c.other.role == "plain"]
     controls = [c for c in comparisons if c.other.control_of]
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
-    return Verdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, units))
+    return ArmVerdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, units))
 
 
-def _compare(arm: Arm, other: Arm, measure: Measure, bench: Bench) -> Comparison:
+def _compare(arm: ArmResult, other: ArmResult, measure: Measure, bench: ComparableArms) -> ArmComparison:
     found = []
     for role in bench.roles:
         interval = measure.difference(arm.chosen, other.chosen, bench.over(role), "test")
         if interval is not None:
             found.append((ROLE_WORDS[arm.kind, role], interval))
-    return Comparison(other, tuple(found))
+    return ArmComparison(other, tuple(found))
 
 
-def _outcome(comparison: Comparison) -> str:
+def _outcome(comparison: ArmComparison) -> str:
     """For people: better on control, tied on target. The numbers are in the table."""
     said = []
     for verdict in ("better", "worse", "tie"):
@@ -85,7 +85,7 @@ def _outcome(comparison: Comparison) -> str:
     return ", ".join(said)
 
 
-def conclusion(controls: Sequence[Comparison]) -> str:
+def conclusion(controls: Sequence[ArmComparison]) -> str:
     """Whether depth matters: only where every matched control is beaten."""
     if not controls:
         return "It was run without matched controls, so nothing here tells depth from mere shrinking."
@@ -96,22 +96,22 @@ def conclusion(controls: Sequence[Comparison]) -> str:
     return f"Here the profile over depth is not shown to matter: {'; '.join(said)}."
 
 
-def standing(controls: Sequence[Comparison]) -> list[str]:
+def standing(controls: Sequence[ArmComparison]) -> list[str]:
     """Which controls are beaten, where only some are."""
     beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
     some = beaten and len(beaten) < len(controls)
     return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
 
 
-def _table(arm: Arm, comparisons: Sequence[Comparison], units: Units) -> Table:
+def _table(arm: ArmResult, comparisons: Sequence[ArmComparison], units: Units) -> Table:
     roles = list(dict.fromkeys(role for c in comparisons for role, _ in c.differences))
     rows = []
     for c in comparisons:
         by_role = dict(c.differences)
         cells = [units.difference(by_role.get(role)) for role in roles]
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
-        lead = Entry(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
-        rows.append((lead, *([Entry(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
+        lead = TableCell(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
+        rows.append((lead, *([TableCell(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
     unit = units.points and " in points"
     note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals."
     return Table(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from pipeline.report.data.arms import DASHES, PALETTE, SYMBOLS, Arm
+from pipeline.report.data.arms import DASHES, PALETTE, SYMBOLS, ArmResult
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.tables.table import Entry, Table, decimal
+from pipeline.report.tables.table import Table, TableCell, decimal
 
 _HOVER = "%{hovertext}<br>update %{x}: %{y:.4g}<extra></extra>"
 
@@ -70,13 +70,13 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
     ]
 
 
-def _arm(name: str, number: int) -> Arm:
+def _arm(name: str, number: int) -> ArmResult:
     """A policy as the legend has it."""
     colour, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
-    return Arm(name, "edit", "plain", "", ("",), (), colour, symbol)
+    return ArmResult(name, "edit", "plain", "", ("",), (), colour, symbol)
 
 
-def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, Arm], curve: _Curve, title: str) -> Panel:
+def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, ArmResult], curve: _Curve, title: str) -> Panel:
     dashes = list(dict.fromkeys(DASHES.values()))
     order = list(arms)
     traces = [
@@ -98,7 +98,7 @@ def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, Arm], curve: _Curv
 def _numbers(curves: Mapping[str, pa.Table]) -> Table:
     """First, middle and last update of every policy."""
     rows = [
-        (Entry(name, tone="lead"), *_row(table.slice(at, 1).to_pylist()[0]))
+        (TableCell(name, tone="lead"), *_row(table.slice(at, 1).to_pylist()[0]))
         for name, table in curves.items()
         for at in dict.fromkeys((0, table.num_rows // 2, table.num_rows - 1))
     ]
@@ -106,7 +106,7 @@ def _numbers(curves: Mapping[str, pa.Table]) -> Table:
     return Table("Training", "First, middle and last update.", columns, tuple(rows))
 
 
-def _row(row: Mapping[str, float]) -> Sequence[Entry]:
+def _row(row: Mapping[str, float]) -> Sequence[TableCell]:
     shown = [str(row["step"]), decimal(row["reward"], 3), decimal(row["kl"], 2), decimal(row["kl_coef"], 4)]
     shown += [decimal(row["entropy"], 2), decimal(row["length"], 1), decimal(row["eos"], 2)]
-    return [Entry(text) for text in shown]
+    return [TableCell(text) for text in shown]

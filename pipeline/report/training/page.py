@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering import render
-from pipeline.report.tables.table import NONE, Entry, Table, decimal
+from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 from pipeline.report.training.curves import training_figures
 from tasks.files.atomic import write_whole
 
@@ -89,11 +89,11 @@ def _results(policies: Sequence[_Policy]) -> Table:
     return Table("Policies", note, columns, tuple(_result(p.result) for p in policies))
 
 
-def _result(said: dict[str, Any]) -> tuple[Entry, ...]:
+def _result(said: dict[str, Any]) -> tuple[TableCell, ...]:
     before, after = (decimal(said[key]["reward_mean"], 3) for key in ("sft", "val"))
     numbers = (decimal(said["kl"], 1), str(said["updates"]), f"{said['seconds']:.0f}")
     texts = (said["algorithm"], said["reward"], before, after, *numbers, said["stopped"] or NONE)
-    return (Entry(said["name"], tone="lead"), *map(Entry, texts))
+    return (TableCell(said["name"], tone="lead"), *map(TableCell, texts))
 
 
 def _samples(policy: _Policy) -> Table:
@@ -105,6 +105,6 @@ def _samples(policy: _Policy) -> Table:
     return Table(f"What {policy.name} says", note, ("prompt", "reference", "SFT model", policy.name), rows)
 
 
-def _sample(before: dict[str, Any], after: dict[str, Any]) -> tuple[Entry, ...]:
-    said = (Entry(row["completion"] or NONE, f"({decimal(row['reward'], 3)})") for row in (before, after))
-    return (Entry(after["prompt"]), Entry(after["reference"] or NONE), *said)
+def _sample(before: dict[str, Any], after: dict[str, Any]) -> tuple[TableCell, ...]:
+    said = (TableCell(row["completion"] or NONE, f"({decimal(row['reward'], 3)})") for row in (before, after))
+    return (TableCell(after["prompt"]), TableCell(after["reference"] or NONE), *said)

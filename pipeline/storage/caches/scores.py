@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.records.answers import Answers
 from pipeline.records.append_log import Record
-from pipeline.records.journal import Key, answer_record, parse_answer
+from pipeline.records.journal import ShardKey, answer_record, parse_answer
 from pipeline.storage.caches.local import LocalRecords
 from pipeline.storage.caches.shared import SharedRecords
 
@@ -92,6 +92,6 @@ def _filed(request: EvalRequest, data: str) -> EvalRequest:
     return replace(request, task=task, shard=shard)
 
 
-def _key(request: EvalRequest, data: str) -> Key:
+def _key(request: EvalRequest, data: str) -> ShardKey:
     """Under the fingerprint of its data, and its samples; neither the task's name nor the cut into shards counts."""
     return request.recipe_id, data, request.split, request.start << 32 | request.stop

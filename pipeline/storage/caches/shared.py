@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pipeline.records.append_log import Record, lines_of, parse_line
 from tasks.files.checksums import DamagedError, seal, unseal
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.shared_cache import shared_cache, tolerated
 
 #: So many objects are made one by whoever reads them next.
@@ -35,7 +35,7 @@ class SharedRecords:
                 found = self._read(place, parse)
         yield from found
 
-    def _read(self, place: Place, parse: Callable[[Record], T]) -> list[T]:
+    def _read(self, place: StoreFolder, parse: Callable[[Record], T]) -> list[T]:
         names = list(place.entries(self._folder))
         lines: dict[bytes, None] = {}
         parsed: list[T] = []

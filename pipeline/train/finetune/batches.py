@@ -6,14 +6,14 @@ Shape legend: B images of a batch, N training images.
 import torch
 from torch import Tensor
 
-from pipeline.train.finetune.spec import Settings
+from pipeline.train.finetune.spec import FinetuneSettings
 from pipeline.train.seeds import generator_of
 
 
-class Batches:
+class EpochBatches:
     """Every epoch is a permutation of its own, less what does not fill a batch."""
 
-    def __init__(self, count: int, settings: Settings) -> None:
+    def __init__(self, count: int, settings: FinetuneSettings) -> None:
         """Lay out training on `count` images.
 
         Attributes:

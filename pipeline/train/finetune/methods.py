@@ -11,7 +11,7 @@ BlockRates = Callable[[int, Mapping[str, ParamValue]], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class FinetuneMethod:
     """A way to fine-tune the image tower.
 
     Attributes:
@@ -50,17 +50,17 @@ def _last_block(blocks: int, params: Mapping[str, ParamValue]) -> tuple[float, .
     return tuple(float(block == blocks - 1) for block in range(blocks))
 
 
-METHODS: Mapping[str, Method] = {
-    "full": Method("every parameter at the same rate", _full),
-    "linear": Method("LinLR: from 0 at the first block to the full rate at the last (C.8.3)", _linear),
-    "exponential": Method(
+METHODS: Mapping[str, FinetuneMethod] = {
+    "full": FinetuneMethod("every parameter at the same rate", _full),
+    "linear": FinetuneMethod("LinLR: from 0 at the first block to the full rate at the last (C.8.3)", _linear),
+    "exponential": FinetuneMethod(
         "ExpLR: the full rate at the last block, times `factor` for each block towards the first (C.8.3)",
         _exponential,
         (Parameter("factor", "from one block to the shallower one beside it", 0.5, low=0, high=1, open_low=True),),
     ),
-    "half_frozen": Method("HalfFT: the first half of the blocks is frozen (C.8.3)", _half_frozen),
-    "last_block": Method("LastFT: all blocks but the last are frozen (C.8.3)", _last_block),
-    "lora": Method(
+    "half_frozen": FinetuneMethod("HalfFT: the first half of the blocks is frozen (C.8.3)", _half_frozen),
+    "last_block": FinetuneMethod("LastFT: all blocks but the last are frozen (C.8.3)", _last_block),
+    "lora": FinetuneMethod(
         "LoRA: W + scale * B A on the linear layers of every block (Hu et al. 2022; C.8.4)",
         _full,
         (

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.loading.model import Model, Report, load_model
-from pipeline.train.finetune.batches import Batches
+from pipeline.loading.model import LoadedModel, Report, load_model
+from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.lora import check_rank
@@ -22,7 +22,7 @@ _PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "peft")
 
 
 @dataclass(frozen=True)
-class Job:
+class FinetuneJob:
     """One model to make.
 
     Attributes:
@@ -47,7 +47,7 @@ class Job:
         return self.run.name
 
 
-def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[Job]:
+def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[FinetuneJob]:
     """Check the base, every task and every rank, and decode what the cache lacks.
 
     Raises:
@@ -67,12 +67,12 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
     for run in runs:
         _check_method(run, model.backbone)
         task = tasks[run.task]
-        total = Batches(task.num_samples("train"), run.settings).total
-        jobs.append(Job(run, spec, out / run.name, identify(spec, run, model, task), total, device_type))
+        total = EpochBatches(task.num_samples("train"), run.settings).total
+        jobs.append(FinetuneJob(run, spec, out / run.name, identify(spec, run, model, task), total, device_type))
     return jobs
 
 
-def load_base(spec: FinetuneSpec, device: torch.device) -> Model:
+def load_base(spec: FinetuneSpec, device: torch.device) -> LoadedModel:
     """The base with its weights in float32, whatever the precision: bfloat16 is reached by autocast.
 
     Raises:
@@ -115,7 +115,7 @@ def _check_method(run: FinetuneRun, backbone: Backbone) -> None:
             raise ValueError(f"{run.name}: params.{error}") from None
 
 
-def identify(spec: FinetuneSpec, run: FinetuneRun, model: Model, task: ZeroShotClassification) -> dict[str, Any]:
+def identify(spec: FinetuneSpec, run: FinetuneRun, model: LoadedModel, task: ZeroShotClassification) -> dict[str, Any]:
     """What decides the weights that come out, as JSON: the same identity, the same model."""
     return {
         "backbone": spec.backbone.model_dump(mode="json"),

@@ -11,8 +11,8 @@ from pipeline.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
 from pipeline.spec.load import checked, read_mapping, resolved
 from pipeline.spec.resources import Resources
-from pipeline.spec.sources import Backbone, Limits, Tasks
-from pipeline.spec.values import Model
+from pipeline.spec.sources import BackboneSpec, Limits, Tasks
+from pipeline.spec.values import SpecModel
 from pipeline.train.finetune.methods import METHODS
 
 _PART = r"[\w][\w.+-]*"
@@ -21,8 +21,8 @@ _Path = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$")]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How one model is trained, every field decided: see `Training`."""
+class FinetuneSettings:
+    """How one model is trained, every field decided: see `FinetuneTraining`."""
 
     lr: float
     steps: int | None = None
@@ -36,12 +36,12 @@ class Settings:
 
 
 class _Model(BaseModel):
-    """As `pipeline.spec.values.Model`, of which every subclass is a part of a sweep's spec."""
+    """As `pipeline.spec.values.SpecModel`, of which every subclass is a part of a sweep's spec."""
 
-    model_config = Model.model_config
+    model_config = SpecModel.model_config
 
 
-class Training(_Model):
+class FinetuneTraining(_Model):
     """How models are trained; given for all, for a method or for one run, of which the narrower wins."""
 
     lr: float | None = Field(None, gt=0)
@@ -64,7 +64,7 @@ class Training(_Model):
     """Of the order of images, augmentation and the first factors of LoRA; 0 where left out."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Training":
+    def _one_length(self) -> "FinetuneTraining":
         if self.steps is not None and self.epochs is not None:
             raise ValueError("exactly one of steps and epochs must be given")
         return self
@@ -77,7 +77,7 @@ class MethodEntry(_Model):
     """full, linear, exponential, half_frozen, last_block or lora; the entry's own name where left out."""
     params: dict[str, float] = {}
     """Parameters of the method: `factor` of exponential, `rank` and `scale` of lora."""
-    training: Training = Training()
+    training: FinetuneTraining = FinetuneTraining()
     """What differs from the spec's `training`."""
 
 
@@ -90,7 +90,7 @@ class RunEntry(_Model):
     """As in `methods`."""
     params: dict[str, float] = {}
     """Parameters of the method."""
-    training: Training = Training()
+    training: FinetuneTraining = FinetuneTraining()
     """What differs from the spec's `training`."""
 
 
@@ -99,7 +99,7 @@ class FinetuneSpec(_Model):
 
     name: _Part
     """Names the folder: runs/NAME."""
-    backbone: Backbone
+    backbone: BackboneSpec
     """The model family and architecture; precision bfloat16 trains by autocast, on weights in float32."""
     base: str
     """The pre-trained checkpoint, as in the spec of a sweep."""
@@ -109,7 +109,7 @@ class FinetuneSpec(_Model):
     """Each is applied to each task; the model is called METHOD/TASK."""
     runs: dict[_Path, RunEntry] = {}
     """More models, by name."""
-    training: Training
+    training: FinetuneTraining
     """How models are trained."""
     limits: Limits = {}
     """Validation images to use, for every task that does not say otherwise."""
@@ -153,7 +153,7 @@ class FinetuneRun:
     task: str
     method: str
     params: Mapping[str, ParamValue]
-    settings: Settings
+    settings: FinetuneSettings
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the name."""
@@ -191,7 +191,7 @@ def _params(where: str, method: str, given: Mapping[str, float]) -> dict[str, Pa
         raise ValueError(f"{where}.params.{error}") from error
 
 
-def _settings(where: str, *levels: Training) -> Settings:
+def _settings(where: str, *levels: FinetuneTraining) -> FinetuneSettings:
     values: dict[str, Any] = {}
     for level in levels:
         own = level.model_dump(exclude_none=True)
@@ -202,8 +202,8 @@ def _settings(where: str, *levels: Training) -> Settings:
         raise ValueError(f"{where}.training.lr: must be given, there or in the spec's training")
     if not values.keys() & {"steps", "epochs"}:
         raise ValueError(f"{where}.training.steps: must be given (or epochs), there or in the spec's training")
-    assert values.keys() <= {f.name for f in fields(Settings)}
-    return Settings(**values)
+    assert values.keys() <= {f.name for f in fields(FinetuneSettings)}
+    return FinetuneSettings(**values)
 
 
 def load_finetune_spec(path: Path) -> FinetuneSpec:

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.train.finetune.augment import AUGMENTATIONS
-from pipeline.train.finetune.batches import Batches
+from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.methods import METHODS
-from pipeline.train.finetune.preparation import Job, identify, load_base, load_training_task, versions
+from pipeline.train.finetune.preparation import FinetuneJob, identify, load_base, load_training_task, versions
 from pipeline.train.finetune.rates import rate_at
 from pipeline.train.finetune.spec import FinetuneRun
 from pipeline.train.finetune.tuning import DenseTuning, Tuning
@@ -50,7 +50,7 @@ class NonFiniteTraining(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FinetuneStatus:
     """How far a run is.
 
     Attributes:
@@ -69,7 +69,7 @@ class Told:
         return f"loss {self.loss:.3f}"
 
 
-def finetune(job: Job, tell: Callable[[Told], None]) -> None:
+def finetune(job: FinetuneJob, tell: Callable[[FinetuneStatus], None]) -> None:
     """Train one model to its end, from its last checkpoint where it has one.
 
     Raises:
@@ -78,15 +78,15 @@ def finetune(job: Job, tell: Callable[[Told], None]) -> None:
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
-    training = _Training(job)
+    training = _FinetuneState(job)
     training.work(tell)
     training.finish()
 
 
-class _Training:
+class _FinetuneState:
     """One model in memory: tower, data, optimiser, and how far it is."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: FinetuneJob) -> None:
         self._job, self._settings = job, job.run.settings
         model = load_base(job.spec, torch.device(job.device_type))
         self._backbone: Backbone = model.backbone
@@ -94,7 +94,7 @@ class _Training:
         self._task = load_training_task(job.spec, job.run.task, model.backbone)
         if identify(job.spec, job.run, model, self._task) != job.identity:
             raise ValueError(f"{job.run.name}: other checkpoints or data here than where the run was prepared")
-        self._batches = Batches(self._task.num_samples("train"), self._settings)
+        self._batches = EpochBatches(self._task.num_samples("train"), self._settings)
         self._tuning = _tuning(model.backbone, job.run)
         self._optimiser = _optimiser(self._tuning, self._settings.weight_decay)
         self._state = load_state(job.folder) if condition(job.folder, job.identity) == "started" else State()
@@ -102,14 +102,14 @@ class _Training:
             restore(self._optimiser, self._tuning.trained, self._state)
         self._started = time.perf_counter()
 
-    def work(self, tell: Callable[[Told], None]) -> None:
+    def work(self, tell: Callable[[FinetuneStatus], None]) -> None:
         """Every step that is left."""
         if not self._state.log:
             self._log(loss=None, lr=None, grad_norm=None, val_accuracy=self._accuracy())
         self._backbone.module.train()
         while self._state.step < self._job.total:
             loss = self._step()
-            tell(Told(self._state.step, self._job.total, loss))
+            tell(FinetuneStatus(self._state.step, self._job.total, loss))
             if self._state.step % self._job.spec.checkpoint_every == 0 and self._state.step < self._job.total:
                 self._state.log[-1]["val_accuracy"] = self._accuracy()
                 self._save()

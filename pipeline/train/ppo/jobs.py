@@ -23,8 +23,8 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """How far a job is; see `pipeline.train.display.Told`."""
+class PpoStatus:
+    """How far a job is; see `pipeline.train.display.TrainingStatus`."""
 
     step: int
     total: int
@@ -32,7 +32,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Job:
+class PpoJob:
     """One model to make, or one measurement.
 
     Attributes:

@@ -32,11 +32,11 @@ from pipeline.train.ppo import ppo
 from pipeline.train.ppo import rloo_grpo as groups
 from pipeline.train.ppo.critic import make_critic
 from pipeline.train.ppo.data import load_data, rows
-from pipeline.train.ppo.jobs import Job, Told, versions
+from pipeline.train.ppo.jobs import PpoJob, PpoStatus, versions
 from pipeline.train.ppo.kl import limit, next_coef
 from pipeline.train.ppo.models import load_plain, model_fingerprint, small_seed, trained, with_factors
 from pipeline.train.ppo.quiet import quiet
-from pipeline.train.ppo.reward_model import Scorer
+from pipeline.train.ppo.reward_model import RewardScorer
 from pipeline.train.ppo.sampling import SAMPLED, complete, score, summary, write_completions
 from pipeline.train.ppo.segment import Stopped, Stretch
 from pipeline.train.ppo.sft_scores import centring_of, load_entry, read_measured
@@ -46,7 +46,7 @@ from tasks.language.models import load_tokenizer
 _TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
 
 
-def train_policy(job: Job, tell: Callable[[Told], None]) -> None:
+def train_policy(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
     """Train a policy to its end, from its last checkpoint where it has one.
 
     Raises:
@@ -59,13 +59,13 @@ def train_policy(job: Job, tell: Callable[[Told], None]) -> None:
         learning = _Learning(job)
         learning.work(tell)
         learning.finish()
-    tell(Told(job.total, job.total, ""))
+    tell(PpoStatus(job.total, job.total, ""))
 
 
 class _Learning:
     """The policy in memory, its critic, prompts and reward, and how far it is."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PpoJob) -> None:
         assert job.run is not None
         self._job, self._run, sft = job, job.run, str(job.sft)
         self._settings = job.run.settings
@@ -77,7 +77,7 @@ class _Learning:
         self._measured = read_measured(job.folder.parents[1] / "measured" / job.run.reward)
         self._centring = centring_of(job.run.reward, self._measured, job.spec.reward_centring)
         name = f"rewards.{job.run.reward}"
-        self._scorer = Scorer(name, reward, self._centring, self._settings.missing_eos_penalty)
+        self._scorer = RewardScorer(name, reward, self._centring, self._settings.missing_eos_penalty)
         self._critic = self._make_critic(model)
         self._policy = with_factors(model, job.spec.lora, job.sft, self._settings.seed).to(job.device_type)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
@@ -107,14 +107,14 @@ class _Learning:
         """Why no more is to be done before the last update; "" where nothing stops it."""
         return stopped(self._state.log, self._job.spec.kl)
 
-    def work(self, tell: Callable[[Told], None]) -> None:
+    def work(self, tell: Callable[[PpoStatus], None]) -> None:
         """Every stretch that is left."""
         while self._state.step < self._job.total and not self._stopped:
             last = min(self._state.step + self._job.spec.checkpoint_every, self._job.total)
             self._stretch(last, tell)
             self._save()
 
-    def _stretch(self, last: int, tell: Callable[[Told], None]) -> None:
+    def _stretch(self, last: int, tell: Callable[[PpoStatus], None]) -> None:
         """Train up to the update `last`, or up to where the KL is too large."""
         first, settings = self._state.step, self._settings
         parameters = self._parameters()
@@ -210,7 +210,7 @@ def ran_away(found: float, kl: Kl) -> list[str]:
     return [f"KL ran away: {found:.1f} nats a completion in the last update, above {most:g}"] if found > most else []
 
 
-def _check_moved(policy: Any, job: Job) -> None:
+def _check_moved(policy: Any, job: PpoJob) -> None:
     """B starts at zero, and with B at zero the policy is the SFT model."""
     if not any(bool(p.any()) for name, p in trained(policy).items() if ".lora_B." in name):
         raise ValueError(
@@ -219,7 +219,7 @@ def _check_moved(policy: Any, job: Job) -> None:
         )
 
 
-def _write_adapter(policy: Any, job: Job) -> None:
+def _write_adapter(policy: Any, job: PpoJob) -> None:
     """The two files of a peft adapter; not by its own save_pretrained, which orders modules differently every time."""
     config: dict[str, Any] = policy.peft_config["default"].to_dict()
     config |= {"inference_mode": True, "base_model_name_or_path": str(job.sft)}

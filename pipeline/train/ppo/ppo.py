@@ -9,7 +9,7 @@ from transformers import PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from pipeline.train.ppo.data import prompt_ids
-from pipeline.train.ppo.reward_model import Batches, RewardModule
+from pipeline.train.ppo.reward_model import PromptCollator, RewardModule
 from pipeline.train.ppo.segment import Measures, Noting, Stretch
 
 #: Completions that are made and scored at once.
@@ -23,7 +23,7 @@ def train(stretch: Stretch) -> None:
         Stopped: the KL went above its limit.
         ValueError: of the reward, or of a KL that is no number.
     """
-    batches = Batches(stretch.tokenizer, stretch.prompts)
+    batches = PromptCollator(stretch.tokenizer, stretch.prompts)
     rows = [{"index": i, "input_ids": prompt_ids(stretch.tokenizer, p)} for i, p in enumerate(stretch.prompts)]
     with TemporaryDirectory() as folder:
         config = _config(stretch, folder)

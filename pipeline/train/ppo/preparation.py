@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from pipeline.loading.model import Report
 from pipeline.train.ppo.data import Data, load_data
-from pipeline.train.ppo.jobs import Job
+from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.models import check_targets, model_fingerprint
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.sampling import score
@@ -55,7 +55,7 @@ class Stages:
         """The folder of the SFT model."""
         return self._out / "sft" if self._spec.sft else model_folder(self._spec.base)
 
-    def first(self) -> list[Job]:
+    def first(self) -> list[PpoJob]:
         """The SFT model; none where the base is one."""
         sft = self._spec.sft
         if sft is None:
@@ -68,12 +68,12 @@ class Stages:
         }
         return [self._job("sft", identity, sft.steps)]
 
-    def measurements(self) -> list[Job]:
+    def measurements(self) -> list[PpoJob]:
         """One for each reward that a policy learns; the SFT model must be there."""
         sft, names = model_fingerprint(str(self.sft)), dict.fromkeys(run.reward for run in runs_of(self._spec))
         return [self._job(f"measured/{name}", self._common(sft, name), 1) for name in names]
 
-    def policies(self) -> list[Job]:
+    def policies(self) -> list[PpoJob]:
         """One for each policy; the SFT model must be there."""
         sft, spec = model_fingerprint(str(self.sft)), self._spec
         shared = {
@@ -98,6 +98,6 @@ class Stages:
             "max_new_tokens": self._spec.max_new_tokens,
         }
 
-    def _job(self, name: str, identity: dict[str, Any], total: int, run: PolicyRun | None = None) -> Job:
+    def _job(self, name: str, identity: dict[str, Any], total: int, run: PolicyRun | None = None) -> PpoJob:
         whole = json.loads(json.dumps(identity))
-        return Job(name, self._spec, self._out / name, self.sft, whole, total, self._device_type, run)
+        return PpoJob(name, self._spec, self._out / name, self.sft, whole, total, self._device_type, run)

@@ -41,7 +41,7 @@ class Completion:
 
 
 @dataclass
-class Scorer:
+class RewardScorer:
     """Scores completions, and remembers what it scored until it is asked.
 
     Attributes:
@@ -94,7 +94,7 @@ class Scorer:
         }
 
 
-class Batches:
+class PromptCollator:
     """Pads the prompts of a batch, and tells the reward in which order they come.
 
     PPOTrainer asks for batches ahead of time but uses them in their order, hence the queue.
@@ -120,7 +120,7 @@ class Batches:
 class _Texts(nn.Module):
     """Where trl expects the reward model's backbone: tokens are decoded, the text is scored."""
 
-    def __init__(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, batches: Batches) -> None:
+    def __init__(self, scorer: RewardScorer, tokenizer: PreTrainedTokenizerBase, batches: PromptCollator) -> None:
         super().__init__()
         self._scorer, self._tokenizer, self._batches = scorer, tokenizer, batches
 
@@ -150,7 +150,7 @@ class RewardModule(nn.Module):
 
     base_model_prefix = "texts"
 
-    def __init__(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, batches: Batches) -> None:
+    def __init__(self, scorer: RewardScorer, tokenizer: PreTrainedTokenizerBase, batches: PromptCollator) -> None:
         """Score what the policy completes of the prompts in `batches`."""
         super().__init__()
         self.texts = _Texts(scorer, tokenizer, batches)

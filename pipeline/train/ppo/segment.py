@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from pipeline.train.ppo.jobs import Told
+from pipeline.train.ppo.jobs import PpoStatus
 from pipeline.train.ppo.kl import next_coef
-from pipeline.train.ppo.reward_model import Scorer
+from pipeline.train.ppo.reward_model import RewardScorer
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec
 from tasks.language.base import Prompt
 
@@ -51,13 +51,13 @@ class Stretch:
     critic: nn.Module | None
     tokenizer: PreTrainedTokenizerBase
     prompts: Sequence[Prompt]
-    scorer: Scorer
+    scorer: RewardScorer
     optimiser: Optimizer
     seed: int
     updates: int
     coef: float
     log: list[dict[str, Any]]
-    tell: Callable[[Told], None]
+    tell: Callable[[PpoStatus], None]
     use_cpu: bool
 
 
@@ -122,4 +122,4 @@ class Noting(TrainerCallback):
         }
         self._since = now
         stretch.log.append(row)
-        stretch.tell(Told(step, stretch.run.settings.updates, f"reward {row['reward']:.3f} KL {found.kl:.1f}"))
+        stretch.tell(PpoStatus(step, stretch.run.settings.updates, f"reward {row['reward']:.3f} KL {found.kl:.1f}"))

@@ -30,7 +30,7 @@ from pipeline.train.model_folder import (
     save_state,
 )
 from pipeline.train.ppo.data import context, load_data, prompt_ids, rows
-from pipeline.train.ppo.jobs import Job, Told, versions
+from pipeline.train.ppo.jobs import PpoJob, PpoStatus, versions
 from pipeline.train.ppo.models import (
     load_plain,
     model_fingerprint,
@@ -56,7 +56,7 @@ SFT_LOG = pa.schema(
 )
 
 
-def train_sft(job: Job, tell: Callable[[Told], None]) -> None:
+def train_sft(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
     """Make the SFT model, from its last checkpoint where it has one.
 
     Raises:
@@ -66,15 +66,15 @@ def train_sft(job: Job, tell: Callable[[Told], None]) -> None:
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        training = _Training(job)
+        training = _SftState(job)
         training.work(tell)
         training.finish()
 
 
-class _Training:
+class _SftState:
     """The model in memory, data, optimiser, and how far it is."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PpoJob) -> None:
         assert job.spec.sft is not None
         self._job, self._sft = job, job.spec.sft
         self._tokenizer = load_tokenizer(job.spec.base)
@@ -93,14 +93,14 @@ class _Training:
             restore_weights(trained(self._model), self._state)  # no stretch may be left that would
         self._started = time.perf_counter()
 
-    def work(self, tell: Callable[[Told], None]) -> None:
+    def work(self, tell: Callable[[PpoStatus], None]) -> None:
         """Every stretch that is left."""
         while self._state.step < self._job.total:
             last = min(self._state.step + self._sft.checkpoint_every, self._job.total)
             self._stretch(last, tell)
             self._save()
 
-    def _stretch(self, last: int, tell: Callable[[Told], None]) -> None:
+    def _stretch(self, last: int, tell: Callable[[PpoStatus], None]) -> None:
         """Train up to the step `last`."""
         first, sft = self._state.step, self._sft
         parameters = trained(self._model)
@@ -224,7 +224,7 @@ def rate(step: int, total: int, warm_up: float) -> float:
 class _Log(TrainerCallback):
     """Takes what the trainer logs after each step."""
 
-    def __init__(self, job: Job, state: State, first: int, tell: Callable[[Told], None]) -> None:
+    def __init__(self, job: PpoJob, state: State, first: int, tell: Callable[[PpoStatus], None]) -> None:
         self._job, self._state, self._first, self._tell = job, state, first, tell
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -239,4 +239,4 @@ class _Log(TrainerCallback):
                 f"{self._job.folder}"
             )
         self._state.log.append({"step": step, "loss": loss, "lr": float(logs["learning_rate"]), "grad_norm": norm})
-        self._tell(Told(step, self._job.total, f"loss {loss:.3f}"))
+        self._tell(PpoStatus(step, self._job.total, f"loss {loss:.3f}"))

@@ -10,7 +10,7 @@ from pipeline.parameters import look_up
 from pipeline.spec.generation import Prompts, RewardSpec
 from pipeline.spec.load import checked, fixed, fixed_prompts, fixed_reward, read_mapping
 from pipeline.spec.resources import Resources
-from pipeline.spec.values import Model
+from pipeline.spec.values import SpecModel
 
 _NAME = r"^[\w][\w.+-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
@@ -19,7 +19,7 @@ Algorithm = Literal["ppo", "rloo", "grpo"]
 MEASURED = 64
 
 
-class Lora(Model):
+class Lora(SpecModel):
     """Low-rank factors beside linear layers, as peft has them."""
 
     r: int = Field(16, ge=1)
@@ -32,7 +32,7 @@ class Lora(Model):
     """Modules that get factors, by the ends of their names; all-linear: every linear layer but the output's."""
 
 
-class Sft(Model):
+class Sft(SpecModel):
     """How the base is taught to complete prompts as their references do."""
 
     steps: int = Field(ge=1)
@@ -51,7 +51,7 @@ class Sft(Model):
     """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
 
 
-class Training(Model):
+class PpoTraining(SpecModel):
     """How policies are trained; given for all or for one policy, which wins."""
 
     updates: int | None = Field(None, ge=1)
@@ -81,8 +81,8 @@ class Training(Model):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How one policy is trained, every field decided: see `Training`."""
+class PpoSettings:
+    """How one policy is trained, every field decided: see `PpoTraining`."""
 
     updates: int
     lr: float
@@ -103,18 +103,18 @@ class Settings:
         return self.epochs * self.mini_batches
 
 
-class PolicyEntry(Model):
+class PolicyEntry(SpecModel):
     """One policy to make."""
 
     reward: str
     """Which of `rewards` it learns."""
     algorithm: Algorithm | None = None
     """The spec's where left out."""
-    training: Training = Training()
+    training: PpoTraining = PpoTraining()
     """What differs from the spec's `training`."""
 
 
-class Kl(Model):
+class Kl(SpecModel):
     """How far policies may go from the SFT model, in nats a completion."""
 
     coef: float = Field(0.05, gt=0)
@@ -125,7 +125,7 @@ class Kl(Model):
     """Training ends after the first update whose KL is above this."""
 
 
-class PpoSpec(Model):
+class PpoSpec(SpecModel):
     """An SFT model from one base, and from it one policy for each reward."""
 
     name: _Name
@@ -148,7 +148,7 @@ class PpoSpec(Model):
     """ppo: with a critic; rloo, grpo: several completions of a prompt against each other."""
     lora: Lora = Lora()
     """Factors that policies learn; everything else of them is the SFT model."""
-    training: Training = Training()
+    training: PpoTraining = PpoTraining()
     """How policies are trained."""
     reward_centring: Literal["sft", "reference", "none"] = "sft"
     """sft: a reward less the mean of the SFT model's, over its deviation; reference: less the reference's too; none."""
@@ -179,7 +179,7 @@ class PolicyRun:
     name: str
     reward: str
     algorithm: Algorithm
-    settings: Settings
+    settings: PpoSettings
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the name."""
@@ -204,12 +204,12 @@ def _run(spec: PpoSpec, name: str, entry: PolicyEntry) -> PolicyRun:
     for needed in ("updates", "lr"):
         if needed not in values:
             raise ValueError(f"{where}.training.{needed}: must be given, there or in the spec's training")
-    settings = Settings(**values)
+    settings = PpoSettings(**values)
     _check_parts(f"{where}.training", algorithm, settings)
     return PolicyRun(name, entry.reward, algorithm, settings)
 
 
-def _check_parts(where: str, algorithm: str, settings: Settings) -> None:
+def _check_parts(where: str, algorithm: str, settings: PpoSettings) -> None:
     size, parts = settings.batch_size, {"mini_batches": settings.mini_batches}
     if algorithm != "ppo":
         parts["samples_per_prompt"] = settings.samples_per_prompt

@@ -8,16 +8,16 @@ from pipeline.messages import Failure, ShardScore
 from pipeline.report.data.points import describe
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
-from pipeline.report.tables.table import NONE, Entry, Table, decimal
+from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 from pipeline.run.selection import Candidate, choose
 from pipeline.watch.follow.survey import Open, Survey, label
-from pipeline.watch.follow.tail import Seen, Work
+from pipeline.watch.follow.tail import Seen, WorkerTally
 from pipeline.watch.progress_file import Said
 
 #: Rows of a table that grows with the run.
 _ROWS = 40
 
-Row = tuple[Entry, ...]
+TableRow = tuple[TableCell, ...]
 
 
 @dataclass
@@ -139,7 +139,7 @@ def best_table(look: Look) -> Table:
     return Table("Best so far", note, columns, tuple(rows))
 
 
-def _best_row(look: Look, arm: str, groups: Sequence[Sequence[Candidate]]) -> Row | None:
+def _best_row(look: Look, arm: str, groups: Sequence[Sequence[Candidate]]) -> TableRow | None:
     every = [candidate for found in groups for candidate in found]
     chosen = [best for found in groups if (best := choose(found)) is not None]
     if not every:
@@ -148,12 +148,12 @@ def _best_row(look: Look, arm: str, groups: Sequence[Sequence[Candidate]]) -> Ro
     means = [sum(values) / len(values) for values in columns]
     point = describe(chosen[0].proposal.point) if len(groups) == len(chosen) == 1 else ""
     return (
-        Entry(arm, tone="lead", colour=look.colours.get(arm, "")),
-        Entry(", ".join(decimal(mean, 4) for mean in means) or NONE),
-        Entry(f"{len(chosen)} of {len(groups)}"),
-        Entry(str(len(every))),
-        Entry(str(sum(c.values is None for c in every))),
-        Entry(point or NONE),
+        TableCell(arm, tone="lead", colour=look.colours.get(arm, "")),
+        TableCell(", ".join(decimal(mean, 4) for mean in means) or NONE),
+        TableCell(f"{len(chosen)} of {len(groups)}"),
+        TableCell(str(len(every))),
+        TableCell(str(sum(c.values is None for c in every))),
+        TableCell(point or NONE),
     )
 
 
@@ -165,9 +165,9 @@ def open_table(look: Look) -> Table:
     return Table("Under way", note, ("candidate", "point", "shards"), tuple(map(_open_row, begun[:_ROWS])))
 
 
-def _open_row(entry: Open) -> Row:
-    name = Entry(f"{label(entry.group)}, {entry.proposal.number}", tone="lead")
-    return name, Entry(describe(entry.proposal.point) or NONE), Entry(f"{entry.answered} of {entry.shards}")
+def _open_row(entry: Open) -> TableRow:
+    name = TableCell(f"{label(entry.group)}, {entry.proposal.number}", tone="lead")
+    return name, TableCell(describe(entry.proposal.point) or NONE), TableCell(f"{entry.answered} of {entry.shards}")
 
 
 def worker_table(look: Look) -> Table:
@@ -176,7 +176,9 @@ def worker_table(look: Look) -> Table:
     devices = {w["name"]: w["device"] for w in provenance.get("workers", ())} | look.said.devices
     total = sum(of.shards for of in work.values())
     names = sorted({*work, *devices} - {""}, key=_natural)
-    rows = tuple(_worker_row(name, devices.get(name, NONE), work.get(name, Work()), total) for name in names[:_ROWS])
+    rows = tuple(
+        _worker_row(name, devices.get(name, NONE), work.get(name, WorkerTally()), total) for name in names[:_ROWS]
+    )
     note = (
         "Share: of the answers. Busy: seconds at work, as the workers measured them; a shard from the cache counts for "
         "the worker that scored it then."
@@ -187,10 +189,10 @@ def worker_table(look: Look) -> Table:
     )
 
 
-def _worker_row(name: str, device: str, work: Work, total: int) -> Row:
+def _worker_row(name: str, device: str, work: WorkerTally, total: int) -> TableRow:
     share = f"{100 * work.shards / total:.0f}%" if total else NONE
     cells = [device, f"{work.shards:,}", share, str(work.failures), *(f"{seconds:.1f} s" for seconds in work.seconds)]
-    return (Entry(name, tone="lead"), *map(Entry, cells))
+    return (TableCell(name, tone="lead"), *map(TableCell, cells))
 
 
 def _natural(name: str) -> tuple[str, int]:
@@ -208,10 +210,10 @@ def failure_table(look: Look) -> Table:
     return Table("Failures", note, ("arm (expert)", "kind", "task", "shard", "worker", "cause"), rows)
 
 
-def _failure_row(failure: Failure, names: Mapping[str, str]) -> Row:
+def _failure_row(failure: Failure, names: Mapping[str, str]) -> TableRow:
     request = failure.request
     cells = [failure.kind, request.task, f"{request.split} {request.shard}", failure.worker or NONE, failure.cause]
-    return (Entry(names.get(request.recipe_id, request.recipe_id), tone="lead"), *map(Entry, cells))
+    return (TableCell(names.get(request.recipe_id, request.recipe_id), tone="lead"), *map(TableCell, cells))
 
 
 def latest_table(look: Look) -> Table:
@@ -222,11 +224,18 @@ def latest_table(look: Look) -> Table:
     return Table("Last answers", "The newest first.", columns, rows)
 
 
-def _answer_row(answer: ShardScore | Failure, names: Mapping[str, str]) -> Row:
+def _answer_row(answer: ShardScore | Failure, names: Mapping[str, str]) -> TableRow:
     request = answer.request
-    lead = Entry(names.get(request.recipe_id, request.recipe_id), tone="lead")
-    where = [Entry(request.task), Entry(f"{request.split} {request.shard}")]
+    lead = TableCell(names.get(request.recipe_id, request.recipe_id), tone="lead")
+    where = [TableCell(request.task), TableCell(f"{request.split} {request.shard}")]
     if isinstance(answer, Failure):
-        return (lead, *where, Entry(f"failed: {answer.kind}"), Entry(NONE), Entry(NONE), Entry(answer.worker or NONE))
+        return (
+            lead,
+            *where,
+            TableCell(f"failed: {answer.kind}"),
+            TableCell(NONE),
+            TableCell(NONE),
+            TableCell(answer.worker or NONE),
+        )
     cells = [decimal(answer.stats.mean, 4), str(answer.stats.n), f"{sum(answer.seconds):.2f}", answer.worker or NONE]
-    return (lead, *where, *map(Entry, cells))
+    return (lead, *where, *map(TableCell, cells))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.messages import Failure, ShardScore
 from pipeline.records.append_log import Record, parse_line
-from pipeline.records.journal import FILE_NAME, History, Key, take_record
+from pipeline.records.journal import FILE_NAME, History, ShardKey, take_record
 
 #: Bytes read in one step.
 _STEP = 16 * 2**20
@@ -17,7 +17,7 @@ _LATEST = 12
 
 
 @dataclass
-class Work:
+class WorkerTally:
     """What one worker has done.
 
     Attributes:
@@ -51,11 +51,11 @@ class Seen:
     """
 
     history: History = field(default_factory=History)
-    work: dict[str, Work] = field(default_factory=dict)
+    work: dict[str, WorkerTally] = field(default_factory=dict)
     latest: deque[ShardScore | Failure] = field(default_factory=lambda: deque(maxlen=_LATEST))
 
     @property
-    def failures(self) -> dict[Key, Failure]:
+    def failures(self) -> dict[ShardKey, Failure]:
         """Those that stand, by request, the newest last."""
         return self.history.answers.failures
 
@@ -63,7 +63,7 @@ class Seen:
         """Add the next record."""
         answer = take_record(self.history, record, path)
         if answer is not None:
-            self.work.setdefault(answer.worker, Work()).add(answer)
+            self.work.setdefault(answer.worker, WorkerTally()).add(answer)
             self.latest.append(answer)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from rich.progress import track
 
 from pipeline.console import console
-from pipeline.watch.mirrors.snapshot import Picture, Row
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
 
 _RUN, _CANDIDATE, _DIGEST = "lines.run", "lines.candidate", "lines.digest"
 #: Runs that MLflow tells at a time.
@@ -62,7 +62,7 @@ class MlflowMirror:
                 experiment = self._find_experiment(picture.name)
                 self._known = dict(self._find_runs(experiment, picture.run))
                 self._experiment = experiment  # only now: where the search fails, the next look begins anew
-            whole = Row("", picture.name, "", picture.facts, picture.metrics, "", False)
+            whole = CandidateSnapshot("", picture.name, "", picture.facts, picture.metrics, "", False)
             parent = self._write(picture, whole, "")
             for row in track(picture.rows, "mirroring", console=console, transient=True):
                 self._write(picture, row, parent)
@@ -93,7 +93,7 @@ class MlflowMirror:
             if not token:
                 return
 
-    def _write(self, picture: Picture, row: Row, parent: str) -> str:
+    def _write(self, picture: Picture, row: CandidateSnapshot, parent: str) -> str:
         run_id, digest = self._known.get(row.key, ("", ""))
         if digest == row.digest:
             return run_id

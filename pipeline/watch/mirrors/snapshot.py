@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.report.data.run import Candidate, Run
+from pipeline.report.data.run import CandidateRow, Run
 from pipeline.spec.run import NOT_OF_THE_RESULT
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateSnapshot:
     """One candidate.
 
     Attributes:
@@ -55,7 +55,7 @@ class Picture:
     name: str
     spec: Mapping[str, Any]
     facts: Mapping[str, str]
-    rows: Sequence[Row]
+    rows: Sequence[CandidateSnapshot]
     finished: bool
 
     @property
@@ -101,7 +101,7 @@ def read_picture(tables: Path) -> Picture:
     )
 
 
-def _row(run: Run, candidate: Candidate) -> Row:
+def _row(run: Run, candidate: CandidateRow) -> CandidateSnapshot:
     recipe = candidate.recipe
     params = {"arm": candidate.arm, "expert": candidate.group, "recipe_id": candidate.recipe_id}
     params |= {"method": recipe.method, "scaling": recipe.scaling}
@@ -109,7 +109,7 @@ def _row(run: Run, candidate: Candidate) -> Row:
     params |= {f"point.{name}": str(value) for name, value in candidate.point.items()}
     place = [candidate.arm, candidate.group, candidate.number]
     scores = run.scored(candidate)
-    return Row(
+    return CandidateSnapshot(
         key=_hash([*place, candidate.recipe_id]),
         name=" ".join(filter(None, (candidate.arm, candidate.group, str(candidate.number)))),
         arm=candidate.arm,
@@ -120,7 +120,7 @@ def _row(run: Run, candidate: Candidate) -> Row:
     )
 
 
-def _objectives(candidate: Candidate) -> dict[str, float]:
+def _objectives(candidate: CandidateRow) -> dict[str, float]:
     """Each objective, and their sum, which is what the choice goes by."""
     values = candidate.objectives or ()
     several = {f"objective/{i}": value for i, value in enumerate(values)} if len(values) > 1 else {}

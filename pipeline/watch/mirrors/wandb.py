@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.watch.mirrors.snapshot import Picture, Row
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
 
 
 class WandbMirror:
@@ -83,6 +83,6 @@ class WandbMirror:
         return self._wandb.Table(columns=["key", *params, *metrics, "chosen", "failure"], data=data)
 
 
-def _line(row: Row, params: list[str], metrics: list[str]) -> list[Any]:
+def _line(row: CandidateSnapshot, params: list[str], metrics: list[str]) -> list[Any]:
     told = [row.params.get(name) for name in params] + [row.metrics.get(name) for name in metrics]
     return [row.key, *told, row.chosen, row.failure]

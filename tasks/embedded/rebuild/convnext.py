@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from tasks.vision.clip.architectures import create
 
-from .catalogue import BY_NAME, SEEN, TASKS, TaskSpec
+from .catalogue import BY_NAME, SEEN, TASKS, PackSpec
 from .finetune import load_base
 from .pretrain import optimiser, save_base
 from .records import load_split
@@ -155,7 +155,7 @@ def report(what: str, model: CLIP, heads: dict[str, Tensor]) -> None:
     tower.train()
 
 
-def fine_tune(model: CLIP, spec: TaskSpec, head_KE: Tensor, args: argparse.Namespace) -> None:
+def fine_tune(model: CLIP, spec: PackSpec, head_KE: Tensor, args: argparse.Namespace) -> None:
     """Trains the image tower in place against the frozen head, in float32."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from .catalogue import BY_NAME, TASKS, TaskSpec
+from .catalogue import BY_NAME, TASKS, PackSpec
 from .records import load_split
 from .towers import (
     OUT,
@@ -48,7 +48,7 @@ def accuracy(params: dict[str, Tensor], name: str, split: str, head_KE: Tensor) 
     return 100 * correct(params, normalise(images), torch.from_numpy(labels), head_KE).float().mean().item()
 
 
-def fine_tune(model: CLIP, spec: TaskSpec, head_KE: Tensor, args: argparse.Namespace) -> dict[str, Tensor]:
+def fine_tune(model: CLIP, spec: PackSpec, head_KE: Tensor, args: argparse.Namespace) -> dict[str, Tensor]:
     """Trains the image tower in place and returns its parameters."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)

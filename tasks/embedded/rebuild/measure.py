@@ -60,7 +60,7 @@ def mean_over_experts(pairs: list[tuple[str, Tensor]]) -> Mean:
     return mean_of([torch.stack(values).mean(0) for values in by_task.values()])
 
 
-class Bench:
+class PackBench:
     """Test images and class embeddings of a list of packs; evaluates image towers on them."""
 
     def __init__(self, names: list[str], base: Path) -> None:
@@ -93,7 +93,7 @@ def count_table() -> str:
     return "\n".join(lines)
 
 
-def accuracy_table(bench: Bench, zero: Hits, tuned: dict[str, Hits]) -> str:
+def accuracy_table(bench: PackBench, zero: Hits, tuned: dict[str, Hits]) -> str:
     """Zero-shot and expert accuracy, on the target and on the mean of the other tasks."""
     lines = ["| task | zero-shot | expert | control, zero-shot | control, expert |", "|---|---|---|---|---|"]
     names = list(tuned)
@@ -112,9 +112,9 @@ def accuracy_table(bench: Bench, zero: Hits, tuned: dict[str, Hits]) -> str:
     return "\n".join(lines)
 
 
-def shifted_table(base: Path, bench: Bench) -> str:
+def shifted_table(base: Path, bench: PackBench) -> str:
     """Zero-shot and expert accuracy on the shifted sets."""
-    shifted = Bench([spec.name for spec in SHIFTED], base)
+    shifted = PackBench([spec.name for spec in SHIFTED], base)
     zero = shifted.hits(shifted.base)
     lines = ["| shifted set | of | zero-shot | expert of the base task |", "|---|---|---|---|"]
     for spec in SHIFTED:
@@ -126,7 +126,7 @@ def shifted_table(base: Path, bench: Bench) -> str:
     return "\n".join(lines)
 
 
-def gate_table(bench: Bench, tuned: dict[str, Hits]) -> tuple[str, dict[str, dict[str, list[float]]]]:
+def gate_table(bench: PackBench, tuned: dict[str, Hits]) -> tuple[str, dict[str, dict[str, list[float]]]]:
     """Change of target and control when one group of blocks is left out of the task vector, paired by image."""
     seen = {spec.name for spec in SEEN}
     lines = [
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    bench = Bench([spec.name for spec in TASKS], args.base)
+    bench = PackBench([spec.name for spec in TASKS], args.base)
     started = time.process_time()
     zero = bench.hits(bench.base)
     speed = sum(len(h) for h in zero.values()) / (time.process_time() - started)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .catalogue import BY_NAME, SEEN, SHIFTED, UNSEEN, TaskSpec
+from .catalogue import BY_NAME, SEEN, SHIFTED, UNSEEN, PackSpec
 from .records import PACKS, SIZE, Item, load_items, save_items, to_planar
 from .splits import SPLITS, assign_keys, balanced, without_exact, without_near
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 Divided = dict[str, list[Item]]
 
 
-def divide(pool: Sequence[Item], spec: TaskSpec) -> tuple[Divided, dict[str, str]]:
+def divide(pool: Sequence[Item], spec: PackSpec) -> tuple[Divided, dict[str, str]]:
     """Items of a task by split, and the split of every key. Unlabelled items only ever reach ``pre``."""
     fixed = {item.key: "test" for item in pool if item.key.startswith("t10k")} if spec.name == "fashion" else {}
     split_of = assign_keys([i for i in pool if i.label and i.key not in fixed], spec.shares) | fixed
@@ -38,7 +38,7 @@ def shifted_items(pool: Sequence[Item], split_of: dict[str, str]) -> list[Item]:
     return [item for item in pool if item.label and split_of.get(item.key, "test") in ("val", "test")]
 
 
-def write_pack(spec: TaskSpec, splits: Divided) -> None:
+def write_pack(spec: PackSpec, splits: Divided) -> None:
     """Writes one pack with its metadata."""
     rows = [(split, item) for split in ("train", "val", "test") for item in splits.get(split, [])]
     sources = sorted({item.source for _, item in rows})
@@ -70,7 +70,7 @@ def write_pack(spec: TaskSpec, splits: Divided) -> None:
 
 
 def build(
-    pools: dict[str, list[Item]], tasks: Sequence[TaskSpec], shifted: Sequence[TaskSpec], known: Sequence[Item]
+    pools: dict[str, list[Item]], tasks: Sequence[PackSpec], shifted: Sequence[PackSpec], known: Sequence[Item]
 ) -> tuple[dict[str, Divided], list[Item]]:
     """All packs by name, and the corpus, free of duplicates: test before val before train before corpus.
 

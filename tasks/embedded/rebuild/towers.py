@@ -16,7 +16,7 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from torch import Tensor
 from torch.nn import functional as F
 
-from .catalogue import TaskSpec
+from .catalogue import PackSpec
 
 OUT = Path(__file__).parents[1] / "checkpoints"
 WIDTH, HEADS, BLOCKS, PATCH, SIZE = 96, 3, 8, 8, 32
@@ -109,7 +109,7 @@ def _block(p: Mapping[str, Tensor], prefix: str, x: Tensor, last: bool) -> Tenso
 
 
 @torch.no_grad()
-def class_embeddings(model: CLIP, tokenizer: SimpleTokenizer, spec: TaskSpec) -> Tensor:
+def class_embeddings(model: CLIP, tokenizer: SimpleTokenizer, spec: PackSpec) -> Tensor:
     """Unit text embeddings (K, E): the mean over the task's templates."""
     rows = [
         model.encode_text(tokenizer([t.format(name) for t in spec.templates]), normalize=True).mean(0)

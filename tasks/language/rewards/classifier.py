@@ -16,7 +16,7 @@ from tasks.files.cache import digest
 from tasks.language.base import Prompt, Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.language.rewards.files import folder_fingerprint, read_fast_tokenizer, read_model, reward_folder
-from tasks.language.rewards.texts import Encoder, Form, Tokens, batches, token_limit
+from tasks.language.rewards.texts import Form, SampleTokenizer, Tokens, batches, token_limit
 from tasks.registry import near
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class ClassifierReward:
         self._label = _label("label", config.label, self._names)
         self._minus = None if config.minus is None else _label("minus", config.minus, self._names)
         limit = token_limit(self._tokenizer, self._model, config.max_length)
-        self._encoder = Encoder(self._tokenizer, config.inputs, limit)
+        self._encoder = SampleTokenizer(self._tokenizer, config.inputs, limit)
         self._batch_size = config.batch_size if config.batch_size > 1 and self._can_pad() else 1
 
     def score(self, samples: Sequence[Sample]) -> list[float]:

@@ -25,11 +25,11 @@ def _check_form(form: str) -> str:
     return form
 
 
-#: How prompt and completion are put together; see `Encoder`.
+#: How prompt and completion are put together; see `SampleTokenizer`.
 Form = Annotated[str, AfterValidator(_check_form)]
 
 
-class Encoder:
+class SampleTokenizer:
     """Tokens of samples.
 
     Names of special tokens that stand in the texts themselves are left out: no completion ends or pads its own text.

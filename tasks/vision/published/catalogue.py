@@ -15,7 +15,7 @@ _DATA = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """Where a set's files lie.
 
     Attributes:
@@ -34,7 +34,7 @@ class VisionSet:
     """One entry of sets.yaml, whose head says what the fields mean."""
 
     name: str
-    layouts: Sequence[Layout]
+    layouts: Sequence[FileLayout]
     counts: Mapping[str, int]
     templates: Sequence[str]
     by_hand: str
@@ -79,7 +79,7 @@ def vision_set(name: str) -> VisionSet:
     if name not in (known := _read("sets.yaml")):
         raise ValueError(f"vision/{name}: no such data set; {near(name, known)}")
     values = dict(known[name])
-    layouts = [Layout(**layout) for layout in values.pop("layouts")]
+    layouts = [FileLayout(**layout) for layout in values.pop("layouts")]
     templates = values.pop("templates")
     if templates == "openai_imagenet":
         templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]

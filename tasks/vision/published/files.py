@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.vision.published.catalogue import Layout, VisionSet
+from tasks.vision.published.catalogue import FileLayout, VisionSet
 from tasks.vision.published.formats.formats import FORMATS
 from tasks.vision.published.formats.listing import FilesMissing, Format
 from tasks.vision.published.formats.parquet import parquet_format
@@ -98,7 +98,7 @@ def root_of(entry: VisionSet, options: VisionOptions) -> Path:
     return data_root() / options.origin / (options.repo.replace("/", "--") if options.repo else entry.name)
 
 
-def find_files(entry: VisionSet, options: VisionOptions) -> tuple[Layout, Format, Path]:
+def find_files(entry: VisionSet, options: VisionOptions) -> tuple[FileLayout, Format, Path]:
     """The layout that is there, how it is read, and its folder.
 
     Raises:
@@ -126,28 +126,28 @@ def by_hand(entry: VisionSet, options: VisionOptions) -> str:
     return f"{entry.by_hand} (ROOT is {root_of(entry, options)})"
 
 
-def _format(entry: VisionSet, layout: Layout) -> Format:
+def _format(entry: VisionSet, layout: FileLayout) -> Format:
     if layout.format == "parquet":
         return parquet_format(entry.huggingface.get("folder", ""), entry.huggingface.get("label", "label"))
     return FORMATS[layout.format]
 
 
-def _layouts(entry: VisionSet, options: VisionOptions, root: Path) -> list[Layout]:
+def _layouts(entry: VisionSet, options: VisionOptions, root: Path) -> list[FileLayout]:
     if options.origin == "torchvision":
         return [_present(layout, root) for layout in entry.layouts]
     if options.origin == "huggingface":
         splits = entry.huggingface.get("splits", {"train": "train", "test": "test"})
-        return [Layout("parquet", ".", splits)]
+        return [FileLayout("parquet", ".", splits)]
     formats = {"webdataset": "webdataset", "folder": "folders"}
-    return [_present(Layout(formats[options.origin], ".", {s: s for s in _SPLITS}), root)]
+    return [_present(FileLayout(formats[options.origin], ".", {s: s for s in _SPLITS}), root)]
 
 
-def _present(layout: Layout, root: Path) -> Layout:
+def _present(layout: FileLayout, root: Path) -> FileLayout:
     """Without train and val where their folders are missing, as where someone has ImageNet's validation images only."""
     if layout.format not in ("folders", "webdataset"):
         return layout
     there = {s: own for s, own in layout.splits.items() if s == "test" or (root / layout.place / own).is_dir()}
-    return Layout(layout.format, layout.place, there)
+    return FileLayout(layout.format, layout.place, there)
 
 
 def can_fetch(entry: VisionSet, options: VisionOptions) -> bool:

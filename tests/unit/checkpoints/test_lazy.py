@@ -14,7 +14,7 @@ from pipeline.checkpoints import lazy as streaming
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.lazy import Difference, StoredTensors, open_checkpoint
 from pipeline.checkpoints.merge import merge_states
-from pipeline.merging.task_vectors import Named, task_vector
+from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
@@ -30,7 +30,7 @@ def test_entries_fingerprint_and_task_vector_are_the_same(monkeypatch: pytest.Mo
     assert isinstance(opened.state, StoredTensors)
     assert opened.fingerprint == whole.fingerprint and list(opened.state) == list(whole.state)
     difference = Difference(base.state, opened.state)
-    expected = task_vector(Named("base", base.state), Named(source, whole.state))
+    expected = task_vector(NamedTensors("base", base.state), NamedTensors(source, whole.state))
     assert list(difference) == list(expected) and len(difference) == len(expected)
     assert all(torch.equal(difference[name], expected[name]) for name in expected)
     assert "no-such-name" not in difference and "no-such-name" not in opened.state

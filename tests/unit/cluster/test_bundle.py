@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cluster.files.bundle import Entry, Parcel, Stream, content_digest, pack, same, unpack
+from pipeline.cluster.files.bundle import FileEntry, Parcel, Stream, content_digest, pack, same, unpack
 from tasks.files.cache import cached
 
 MEBI = 2**20
@@ -123,7 +123,7 @@ def test_a_link_into_the_folder_above_it_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../b", "/etc/b", "a/../../b", "..", "../b/"])
 def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
-    parcel = Parcel("a", (Entry(name, str(write(tmp_path / "source")), 1),), "", True)
+    parcel = Parcel("a", (FileEntry(name, str(write(tmp_path / "source")), 1),), "", True)
     with pytest.raises(ValueError, match="leads out"):
         unpack(parcel, content_digest(parcel), [b"x"], tmp_path / "arrived")
     assert {p.name for p in tmp_path.iterdir()} <= {"source", "arrived"}

@@ -9,7 +9,7 @@ from small_run import small_spec
 from small_soup import soup_spec
 
 from pipeline.cluster.files.bundle import PIECE, Stream, content_digest, pack, unpack
-from pipeline.cluster.files.spec_files import Named, moved, named_files
+from pipeline.cluster.files.spec_files import NamedFile, moved, named_files
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
@@ -19,7 +19,7 @@ from tasks.vision.classification import image_source
 WRITERS = writers()
 
 
-def sent(named: Named, folder: Path) -> str:
+def sent(named: NamedFile, folder: Path) -> str:
     """As a node would have it: unpacked at another place."""
     parcel = pack(Path(named.path), named.kind, named.below)
     pieces = (Stream(parcel).read(start) for start in range(0, parcel.size, PIECE))
@@ -54,12 +54,12 @@ def test_checkpoints_folders_plugins_and_absolute_options_are(tmp_path: Path) ->
     spec |= {"backbone": {"family": "open_clip", "model": str(tmp_path / "vit.json")}}
     spec |= {"tasks": {"clipart": "clipart"}, "ood": {"own": {"source": str(tmp_path / "set"), "options": options}}}
     assert named_files(parse_spec(spec)) == {
-        ("base",): Named(str(tmp_path / "base"), "model"),
-        ("experts", "clipart"): Named(str(tmp_path / "e.pt"), "model"),
-        ("backbone", "model"): Named(str(tmp_path / "vit.json"), "model"),
-        ("plugins", 0): Named(str(tmp_path / "mine.py"), "tree"),
-        ("ood", "own", "source"): Named(str(tmp_path / "set"), "tree"),
-        ("ood", "own", "options", "list"): Named(str(tmp_path / "list.txt"), "tree"),
+        ("base",): NamedFile(str(tmp_path / "base"), "model"),
+        ("experts", "clipart"): NamedFile(str(tmp_path / "e.pt"), "model"),
+        ("backbone", "model"): NamedFile(str(tmp_path / "vit.json"), "model"),
+        ("plugins", 0): NamedFile(str(tmp_path / "mine.py"), "tree"),
+        ("ood", "own", "source"): NamedFile(str(tmp_path / "set"), "tree"),
+        ("ood", "own", "options", "list"): NamedFile(str(tmp_path / "list.txt"), "tree"),
     }
 
 
@@ -71,10 +71,10 @@ def test_a_run_of_rewards_names_its_prompts_functions_and_reward_models(tmp_path
     (tmp_path / "spec.yaml").write_text(str(soup_spec(tasks={"brief": "rewards.py:brevity", "open": judge})))
     spec = load_spec(tmp_path / "spec.yaml")
     found = named_files(spec)
-    assert found["tasks", "brief", "source"] == Named(str(tmp_path / "rewards.py"), "tree", suffix=":brevity")
-    assert found["tasks", "open", "options", "model"] == Named(str(tmp_path / "judge"), "model")
-    assert found["generation", "prompts", "source"] == Named(str(tmp_path / "prompts"), "model")
-    assert found["base",] == found["backbone", "model"] == Named(str(tmp_path / "sft"), "model")
+    assert found["tasks", "brief", "source"] == NamedFile(str(tmp_path / "rewards.py"), "tree", suffix=":brevity")
+    assert found["tasks", "open", "options", "model"] == NamedFile(str(tmp_path / "judge"), "model")
+    assert found["generation", "prompts", "source"] == NamedFile(str(tmp_path / "prompts"), "model")
+    assert found["base",] == found["backbone", "model"] == NamedFile(str(tmp_path / "sft"), "model")
     there = moved(spec, {("tasks", "brief", "source"): "/cache/rewards.py:brevity", ("base",): "/cache/sft"})
     assert (there.tasks["brief"].source, there.base) == ("/cache/rewards.py:brevity", "/cache/sft")
 
@@ -82,7 +82,7 @@ def test_a_run_of_rewards_names_its_prompts_functions_and_reward_models(tmp_path
 def test_a_model_that_was_built_here_is_sent_though_its_name_is_embedded() -> None:
     built = touch(cache_root() / "language" / "small" / "config.json").parent
     spec = small_spec({"clipart": Path("embedded/small")}, tasks=["clipart"])
-    assert named_files(parse_spec(spec)) == {("experts", "clipart"): Named(str(built), "model")}
+    assert named_files(parse_spec(spec)) == {("experts", "clipart"): NamedFile(str(built), "model")}
 
 
 def test_open_clips_folders_keep_their_prefix(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_open_clips_folders_keep_their_prefix(tmp_path: Path) -> None:
     backbone = {"family": "open_clip", "model": f"local-dir:{tmp_path}"}
     spec = small_spec({"clipart": Path("embedded/clipart")}, tasks=["clipart"], backbone=backbone)
     assert named_files(parse_spec(spec)) == {
-        ("backbone", "model"): Named(str(tmp_path), "model", prefix="local-dir:"),
+        ("backbone", "model"): NamedFile(str(tmp_path), "model", prefix="local-dir:"),
     }
 
 
@@ -117,7 +117,7 @@ def test_a_published_set_without_a_root_is_found_where_data_is_kept(
     monkeypatch.setenv("LINES_SWEEP_DATA", str(tmp_path))
     WRITERS["MNIST"](tmp_path)
     found = named_files(vision("MNIST"))
-    assert found == {("tasks", "set", "options", "root"): Named(str(tmp_path), "tree", "MNIST/raw")}
+    assert found == {("tasks", "set", "options", "root"): NamedFile(str(tmp_path), "tree", "MNIST/raw")}
 
 
 def test_a_published_set_that_is_not_here_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.sources import locate, locate_adapter
 from tasks.files import models as fetched
 from tasks.files.models import nearby
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 
 STATE = {"a": torch.arange(4.0)}
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(monkeypatch: pytest.MonkeyPatch) -> StoreFolder:
     monkeypatch.setattr(fetched, "_known", {})
     return memory_place()
 
@@ -27,7 +27,7 @@ def test_what_is_no_url_is_left_alone() -> None:
     assert nearby("embedded/base") == "embedded/base" and nearby("/a/b.pt") == "/a/b.pt"
 
 
-def test_a_file_is_fetched_once_with_what_lies_beside_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_fetched_once_with_what_lies_beside_it(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write("model.safetensors", save(STATE))
     place.write("config.json", b"{}")
     place.write("other.safetensors", b"not asked for")
@@ -41,7 +41,7 @@ def test_a_file_is_fetched_once_with_what_lies_beside_it(place: Place, monkeypat
     assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
 
 
-def test_a_model_that_changed_is_fetched_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_changed_is_fetched_anew(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{place.url}/model.safetensors"
     place.write("model.safetensors", save(STATE))
     first = read_checkpoint(url).fingerprint
@@ -51,7 +51,7 @@ def test_a_model_that_changed_is_fetched_anew(place: Place, monkeypatch: pytest.
     assert read_checkpoint(url).fingerprint != first
 
 
-def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: Place) -> None:
+def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: StoreFolder) -> None:
     shards = {"one.safetensors": save({"a": torch.ones(2)}), "two.safetensors": save({"b": torch.ones(2)})}
     for name, data in {**shards, "tokenizer.json": b"{}", "pytorch_model.bin": b"x", "deep/x.json": b"{}"}.items():
         place.write(name, data)
@@ -65,7 +65,7 @@ def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: Pl
 
 
 @pytest.mark.parametrize("name", ["{victim}", "../../../../victim.txt", "a/b", "..", "", "a\\b", 3])
-def test_an_index_names_files_beside_it_alone(place: Place, tmp_path: Path, name: str | int) -> None:
+def test_an_index_names_files_beside_it_alone(place: StoreFolder, tmp_path: Path, name: str | int) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     shard = name.format(victim=victim) if isinstance(name, str) else name
@@ -75,7 +75,7 @@ def test_an_index_names_files_beside_it_alone(place: Place, tmp_path: Path, name
     assert victim.read_text() == "mine"
 
 
-def test_an_adapter_is_found_as_one(place: Place) -> None:
+def test_an_adapter_is_found_as_one(place: StoreFolder) -> None:
     place.write("adapter_config.json", b"{}")
     place.write("adapter_model.safetensors", save(STATE))
     files = locate_adapter(place.url)
@@ -83,12 +83,12 @@ def test_an_adapter_is_found_as_one(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none"])
-def test_a_model_that_is_not_there_is_told_by_its_url(place: Place, name: str) -> None:
+def test_a_model_that_is_not_there_is_told_by_its_url(place: StoreFolder, name: str) -> None:
     with pytest.raises(ValueError, match=rf"{place.url}/{name}: there is no such (object|folder)"):
         locate(f"{place.url}/{name}")
 
 
-def test_a_folder_without_weights_is_told_by_its_url(place: Place) -> None:
+def test_a_folder_without_weights_is_told_by_its_url(place: StoreFolder) -> None:
     place.write("config.json", b"{}")
     with pytest.raises(ValueError, match=f"^{place.url}: a folder without weights"):
         locate(place.url)

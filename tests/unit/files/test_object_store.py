@@ -11,7 +11,7 @@ import pytest
 from faulty_place import memory_place
 
 from tasks.files import local_store as disk
-from tasks.files.object_store import Place, check_url, is_url
+from tasks.files.object_store import StoreFolder, check_url, is_url
 from tasks.files.store_errors import RemoteError, UnreachableError, explained
 
 
@@ -47,7 +47,7 @@ def test_a_url_with_a_secret_or_without_a_bucket_is_refused_and_the_secret_not_s
 @pytest.mark.parametrize("place", ["s3://bucket/runs/a[1]", "memory://bucket/a*", "/cache/a[1]"])
 def test_what_a_store_would_take_for_a_pattern_is_refused(place: str) -> None:
     with pytest.raises(ValueError, match="must not contain .*: give another place"):
-        Place.open(place)
+        StoreFolder.open(place)
 
 
 def test_a_refused_deletion_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_a_refused_deletion_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_shared_folder_never_holds_half_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place.open(str(tmp_path / "shared"))
+    place = StoreFolder.open(str(tmp_path / "shared"))
     (tmp_path / "file").write_bytes(b"new")
     assert place.create("a/b", b"old") and not place.create("a/b", b"new")
 
@@ -96,7 +96,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
     monkeypatch.setenv("AWS_PROFILE", "makes a filesystem of its own")
     with pytest.raises(ValueError, match=r"s3://: needs s3fs: pip install 'lines-sweep\[s3\]'"):
-        Place.open("s3://bucket/x")
+        StoreFolder.open("s3://bucket/x")
 
 
 class NoCredentialsError(Exception):
@@ -175,7 +175,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
 
 def test_gcsfs_creates_exclusively_and_what_exists_is_told(google: type[Bucket]) -> None:
     pytest.importorskip("gcsfs")
-    place = Place.open("gs://bucket/run")
+    place = StoreFolder.open("gs://bucket/run")
     assert place.create("journal/0", b"first\n") and not place.create("journal/0", b"second\n")
     assert [query["ifGenerationMatch"] for query in google.asked] == [["0"], ["0"]]
     place.write("lease.json", b"{}")

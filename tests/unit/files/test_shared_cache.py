@@ -17,7 +17,7 @@ from pipeline.storage.caches.scores import ScoreCache
 from pipeline.storage.caches.shared import SharedRecords
 from tasks.files.cache import cache_root, cached
 from tasks.files.checksums import seal
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
@@ -26,7 +26,7 @@ SCORE = ShardScore(REQUEST, Stats(4, 2.0, 2.0), np.array([True, False, True, Fal
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Place:
+def shared(monkeypatch: pytest.MonkeyPatch) -> StoreFolder:
     place = memory_place()
     monkeypatch.setenv("LINES_SWEEP_SHARED_CACHE", place.url)
     return place
@@ -46,7 +46,7 @@ def on_node(node: Path, monkeypatch: pytest.MonkeyPatch, made: list[str], part: 
 
 @pytest.mark.parametrize(("part", "makers"), [("images", ["a"]), ("language", ["a", "b"])])
 def test_what_is_named_by_its_content_is_made_on_one_node(
-    shared: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, makers: list[str]
+    shared: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, makers: list[str]
 ) -> None:
     made: list[str] = []
     folders = [on_node(tmp_path / node, monkeypatch, made, part) for node in ("a", "b")]
@@ -57,7 +57,11 @@ def test_what_is_named_by_its_content_is_made_on_one_node(
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b"hello"])
 def test_a_damaged_entry_is_made_anew_with_a_warning(
-    shared: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: bytes
+    shared: StoreFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: bytes,
 ) -> None:
     made: list[str] = []
     on_node(tmp_path / "a", monkeypatch, made)
@@ -68,7 +72,7 @@ def test_a_damaged_entry_is_made_anew_with_a_warning(
     assert shared.read("images/key.tar") == data
 
 
-def test_scores_of_one_node_are_known_on_another_and_to_the_bit(shared: Place, tmp_path: Path) -> None:
+def test_scores_of_one_node_are_known_on_another_and_to_the_bit(shared: StoreFolder, tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path / "a", IDENTITY)
     cache.add([SCORE])
     cache.flush()
@@ -78,7 +82,7 @@ def test_scores_of_one_node_are_known_on_another_and_to_the_bit(shared: Place, t
 
 
 def test_a_damaged_object_of_scores_is_left_out_with_a_warning(
-    shared: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared: StoreFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for start in (4, 8):
         cache = ScoreCache(tmp_path / str(start), IDENTITY)
@@ -101,7 +105,7 @@ def test_a_damaged_object_of_scores_is_left_out_with_a_warning(
     ],
 )
 def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
-    shared: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: dict[str, object]
+    shared: StoreFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: dict[str, object]
 ) -> None:
     """As whoever may write to the cache can leave it there."""
     cache = ScoreCache(tmp_path / "a", IDENTITY)
@@ -112,10 +116,10 @@ def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
     assert ScoreCache(tmp_path / "b", IDENTITY).get(REQUEST) is not None and name in caplog.text
 
 
-def test_records_that_came_twice_are_merged_once(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_came_twice_are_merged_once(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As two runs that make one of many objects at the same time leave them, or where nothing may be deleted."""
     monkeypatch.setattr(shared_records, "_MANY", 3)
-    monkeypatch.setattr(Place, "delete", lambda self, names: None)
+    monkeypatch.setattr(StoreFolder, "delete", lambda self, names: None)
     for i in range(5):
         SharedRecords("scores/x", together=1).add([{"record": "score", "number": i}])
     sizes = []
@@ -125,7 +129,7 @@ def test_records_that_came_twice_are_merged_once(shared: Place, monkeypatch: pyt
     assert len(set(sizes)) == 1
 
 
-def test_many_objects_become_one_and_nothing_is_lost(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_objects_become_one_and_nothing_is_lost(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_records, "_MANY", 3)
     for i in range(5):
         records = SharedRecords("scores/x", together=1)

@@ -28,7 +28,7 @@ from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRankDelta
-from pipeline.merging.task_vectors import Named, layer_sizes, task_vector
+from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
 from tasks.language.causal import CausalBackbone, build
 from tasks.language.causal_names import layer_map
@@ -213,7 +213,7 @@ def test_an_adapters_delta_is_pefts_merged_model_minus_the_base(
     assert len(delta.factors) == sum(name.endswith(targets) for name in weights) > 0
     base, merged = reference(folder), PeftModel.from_pretrained(reference(folder), adapter).merge_and_unload()
     expected = task_vector(
-        Named("base", dict(base.named_parameters())), Named("merged", dict(merged.named_parameters()))
+        NamedTensors("base", dict(base.named_parameters())), NamedTensors("merged", dict(merged.named_parameters()))
     )
     for name, tensor in delta.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from pipeline.learning.coefficients import RULES, Settings, entropy, learn
+from pipeline.learning.coefficients import RULES, LearningSettings, entropy, learn
 from pipeline.learning.inputs import labelled, overwrite
 from pipeline.learning.meter import Meter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.methods.base import Experts
 from tasks.base import NonFiniteOutput
 
-SETTINGS = Settings(steps=30, lr=0.02, batch_size=16, initial=0.3, seed=0, granularity="layer")
+SETTINGS = LearningSettings(steps=30, lr=0.02, batch_size=16, initial=0.3, seed=0, granularity="layer")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
         yield Embedded.load("mnist", "fashion")
 
 
-def learned(embedded: Embedded, method: str, settings: Settings = SETTINGS) -> list[dict[str, float]]:
+def learned(embedded: Embedded, method: str, settings: LearningSettings = SETTINGS) -> list[dict[str, float]]:
     return learn(embedded.backbone, list(embedded.tasks.values()), embedded.experts, RULES[method], settings)
 
 
@@ -61,21 +61,21 @@ class TestLearn:
         assert loss(embedded, method, found) < 0.95 * loss(embedded, method, constant(embedded, 0.3))
 
     def test_repeats_bit_for_bit_and_the_seed_matters(self, embedded: Embedded, method: str) -> None:
-        short = Settings(3, 0.01, 8, 0.3, 0)
+        short = LearningSettings(3, 0.01, 8, 0.3, 0)
         assert learned(embedded, method, short) == learned(embedded, method, short)
-        assert learned(embedded, method, short) != learned(embedded, method, Settings(3, 0.01, 8, 0.3, 1))
+        assert learned(embedded, method, short) != learned(embedded, method, LearningSettings(3, 0.01, 8, 0.3, 1))
 
     def test_what_shares_a_coefficient_is_as_asked(self, embedded: Embedded, method: str) -> None:
         blocks, names = embedded.backbone.layer_map.blocks, list(embedded.experts.base)
         for granularity, count in (("task", 1), ("layer", 9), ("tensor", len(names))):
-            found = learned(embedded, method, Settings(2, 0.01, 8, 0.3, 0, granularity))[0]
+            found = learned(embedded, method, LearningSettings(2, 0.01, 8, 0.3, 0, granularity))[0]
             assert len(set(found.values())) == count
-        by_layer = learned(embedded, method, Settings(2, 0.01, 8, 0.3, 0, "layer"))[1]
+        by_layer = learned(embedded, method, LearningSettings(2, 0.01, 8, 0.3, 0, "layer"))[1]
         assert len({(blocks.get(n), by_layer[n]) for n in names}) == 9
 
     def test_runs_below_no_grad_as_a_worker_does(self, embedded: Embedded, method: str) -> None:
         with torch.no_grad():
-            assert learned(embedded, method, Settings(1, 0.1, 8, 0.3, 0))[0]["proj"] != 0.3
+            assert learned(embedded, method, LearningSettings(1, 0.1, 8, 0.3, 0))[0]["proj"] != 0.3
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -90,7 +90,7 @@ def test_the_gradient_is_that_of_a_graph_through_the_task_vectors(granularity: s
     tasks = [Rows(random(5, 3, seed=20 + i), [0, 1, 2, 3, 1]) for i in range(2)]
     backbone = LinearEncoder(base["0.weight"], base["1.weight"])
     rule = type(RULES["atlas"])(F.cross_entropy, lambda c, lr: torch.optim.SGD([c], lr=lr))
-    found = learn(backbone, tasks, Experts(deltas, base), rule, Settings(1, 0.5, 5, 0.25, 0, granularity))
+    found = learn(backbone, tasks, Experts(deltas, base), rule, LearningSettings(1, 0.5, 5, 0.25, 0, granularity))
     c = torch.full((2, 2), 0.25, requires_grad=True)
     theta = {
         name: base[name] + sum(c[t, g] * delta[name] for t, delta in enumerate(deltas))
@@ -103,7 +103,7 @@ def test_the_gradient_is_that_of_a_graph_through_the_task_vectors(granularity: s
 
 
 def test_coefficients_of_adamerging_stay_within_0_and_1(embedded: Embedded) -> None:
-    found = learned(embedded, "adamerging", Settings(20, 0.3, 8, 0.3, 0))
+    found = learned(embedded, "adamerging", LearningSettings(20, 0.3, 8, 0.3, 0))
     values = [v for row in found for v in row.values()]
     assert min(values) == 0 and max(values) == 1
 
@@ -119,7 +119,7 @@ def test_every_image_is_taken_before_any_is_taken_again() -> None:
     base = {"0.weight": torch.eye(3), "1.weight": torch.eye(3)}
     experts = Experts([{name: torch.ones(3, 3) for name in base}], base)
     tasks = [Watched(random(10, 3, seed=0), [0] * 10)]
-    learn(LinearEncoder(torch.eye(3), torch.eye(3)), tasks, experts, RULES["atlas"], Settings(6, 0.1, 4, 0, 0))
+    learn(LinearEncoder(torch.eye(3), torch.eye(3)), tasks, experts, RULES["atlas"], LearningSettings(6, 0.1, 4, 0, 0))
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
 
 
@@ -128,7 +128,7 @@ def test_a_gradient_that_is_not_finite_is_an_error() -> None:
     experts = Experts([{name: torch.full((3, 3), torch.inf) for name in base}], base)
     with pytest.raises(NonFiniteOutput, match="NaN or infinite gradient at step 0; try a smaller lr"):
         backbone, task = LinearEncoder(torch.eye(3), torch.eye(3)), Rows(random(4, 3, seed=0), [0] * 4)
-        learn(backbone, [task], experts, RULES["atlas"], Settings(2, 0.1, 4, 0.1, 0))
+        learn(backbone, [task], experts, RULES["atlas"], LearningSettings(2, 0.1, 4, 0.1, 0))
 
 
 def test_a_task_without_labelled_images_is_named() -> None:
@@ -155,7 +155,7 @@ def test_memory_is_one_gradient_of_the_model_whatever_the_number_of_experts() ->
     backbone, task = LinearEncoder(base["0.weight"], base["1.weight"]), Rows(random(8, size, seed=0), [0] * 8)
     model = 2 * size * size * 4
     with Meter(torch.device("cpu")) as meter:
-        learn(backbone, [task], Experts(deltas, base), RULES["atlas"], Settings(3, 0.01, 4, 0.1, 0))
+        learn(backbone, [task], Experts(deltas, base), RULES["atlas"], LearningSettings(3, 0.01, 4, 0.1, 0))
     # One gradient; one tensor while it is put together (half the model here); the allocator's slack.
     assert 0.8 * model < meter.peak_bytes < 2.2 * model
 
@@ -185,6 +185,6 @@ def test_task_vectors_of_low_rank_give_the_coefficients_of_dense_ones() -> None:
         {"0.weight": LowRank(random(3, 1, seed=2), random(1, 3, seed=3))}, {n: t.shape for n, t in base.items()}
     )
     backbone, task = LinearEncoder(base["0.weight"], base["1.weight"]), Rows(random(6, 3, seed=4), [0, 1, 2, 3, 0, 1])
-    settings = Settings(5, 0.1, 6, 0.1, 0)
+    settings = LearningSettings(5, 0.1, 6, 0.1, 0)
     one, two = (learn(backbone, [task], Experts([delta], base), RULES["atlas"], settings) for delta in (low, dict(low)))
     assert one == two and one[0]["0.weight"] != 0.1

@@ -9,7 +9,7 @@ import torch
 from learning_parts import Embedded
 from safetensors.torch import load_file, save_file
 
-from pipeline.learning.coefficients import RULES, Settings, learn
+from pipeline.learning.coefficients import RULES, LearningSettings, learn
 from pipeline.learning.gatherer import Gatherer, TensorFile, by_block
 from pipeline.learning.inputs import overwrite
 from pipeline.learning.statistics import fisher
@@ -174,7 +174,7 @@ def test_a_task_that_experts_share_counts_once(embedded: Embedded, files: Path) 
     """As for a soup: the same coefficients as from one task alone."""
     shared = embedded.spec.model_copy(update={"targets": {"fashion": "mnist"}})
     found = gather(Gatherer(shared, embedded.backbone, embedded.tasks, embedded.identity), embedded, "atlas")
-    settings = Settings(**resolve(METHODS["atlas"].parameters, NEEDY["atlas"]))
+    settings = LearningSettings(**resolve(METHODS["atlas"].parameters, NEEDY["atlas"]))
     task = embedded.tasks["mnist"]
     expected = learn(embedded.backbone, [task], embedded.experts, RULES["atlas"], settings)
     assert [{n: c.item() for n, c in row.items()} for row in found] == expected

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, resolve_weights
 from pipeline.merging.scaling import LayerSizes
-from pipeline.merging.task_vectors import Named, layer_sizes, resolve_alpha, task_vector
+from pipeline.merging.task_vectors import NamedTensors, layer_sizes, resolve_alpha, task_vector
 from tasks.base import LayerMap
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
@@ -22,9 +22,9 @@ VECTORS = [{"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([4.0, 8.0])}, {"
 
 @pytest.fixture(scope="module")
 def oracle_deltas() -> list[dict[str, Tensor]]:
-    base = Named("base", load_file(ORACLE / "base.safetensors"))
+    base = NamedTensors("base", load_file(ORACLE / "base.safetensors"))
     files = [ORACLE / f"finetuned_{i}.safetensors" for i in range(3)]
-    return [task_vector(base, Named(f.name, load_file(f))) for f in files]
+    return [task_vector(base, NamedTensors(f.name, load_file(f))) for f in files]
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_alpha_that_is_not_defined() -> None:
 
 
 def test_task_vectors_are_float32_differences() -> None:
-    base = Named("base.pt", {"w": torch.tensor([1.0], dtype=torch.bfloat16)})
-    delta = task_vector(base, Named("expert.pt", {"w": torch.tensor([1.001], dtype=torch.float64)}))
+    base = NamedTensors("base.pt", {"w": torch.tensor([1.0], dtype=torch.bfloat16)})
+    delta = task_vector(base, NamedTensors("expert.pt", {"w": torch.tensor([1.001], dtype=torch.float64)}))
     assert delta["w"].dtype == torch.float32
     assert delta["w"].item() == pytest.approx(0.001, rel=1e-3)
 
 
 def test_another_architecture_is_refused_with_first_names() -> None:
-    base = Named("base.pt", {f"layer{i}": torch.zeros(2) for i in range(6)})
-    expert = Named("expert.pt", {"layer0": torch.zeros(3), "head": torch.zeros(1)})
+    base = NamedTensors("base.pt", {f"layer{i}": torch.zeros(2) for i in range(6)})
+    expert = NamedTensors("expert.pt", {"layer0": torch.zeros(3), "head": torch.zeros(1)})
     message = (
         "expert.pt: does not match base.pt: missing: layer1, layer2, layer3 and 2 more; not in base.pt: head; "
         "of another shape: layer0 (3,) instead of (2,)"

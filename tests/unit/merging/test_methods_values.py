@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.merging.methods import METHODS, aggregation
 from pipeline.merging.methods.aggregation import column_sum
 from pipeline.merging.methods.base import Experts
-from pipeline.merging.task_vectors import Named, task_vector
+from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.parameters import resolve
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
@@ -24,7 +24,7 @@ ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 def oracle() -> Experts:
     base = load_file(ORACLE / "base.safetensors")
     files = [ORACLE / f"finetuned_{i}.safetensors" for i in range(3)]
-    return Experts([task_vector(Named("base", base), Named(f.name, load_file(f))) for f in files], base)
+    return Experts([task_vector(NamedTensors("base", base), NamedTensors(f.name, load_file(f))) for f in files], base)
 
 
 def combine(name: str, experts: Experts, weights: Sequence[float] = (), **params: object) -> Mapping[str, Tensor]:

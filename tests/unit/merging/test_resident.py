@@ -14,7 +14,7 @@ from pipeline.merging.flat import Arena, fingerprint
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.resident import NonFiniteError, ResidentModel
-from pipeline.merging.task_vectors import Named, task_vector
+from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
@@ -70,7 +70,9 @@ def toy(
 def oracle() -> tuple[nn.Module, ResidentModel]:
     base = load_file(ORACLE / "base.safetensors")
     experts = {f"task{i}": load_file(ORACLE / f"finetuned_{i}.safetensors") for i in range(3)}
-    deltas = {name: task_vector(Named("base", base), Named(name, state)) for name, state in experts.items()}
+    deltas = {
+        name: task_vector(NamedTensors("base", base), NamedTensors(name, state)) for name, state in experts.items()
+    }
     module = module_of(base)
     layer_map = LayerMap.from_pattern(base, r"model\.visual\.transformer\.resblocks\.(\d+)\.")
     return module, ResidentModel(module, layer_map, base, deltas, CPU, torch.float32)

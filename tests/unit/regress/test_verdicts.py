@@ -11,10 +11,10 @@ from pipeline.regress.compare import Regression, compare
 from pipeline.regress.history import make_history, sparkline
 from pipeline.regress.junit import junit
 from pipeline.regress.pairs import Leave
-from pipeline.regress.snapshot import Row, Snapshot, sample_means
+from pipeline.regress.snapshot import ScoredModel, Snapshot, sample_means
 from pipeline.regress.text import markdown
 from pipeline.spec.thresholds import Regress
-from search.intervals import Cell, mean_interval
+from search.intervals import TaskOutcomes, mean_interval
 
 TASKS = ("a", "b", "c", "d")
 N = 200
@@ -26,7 +26,7 @@ def night(rates: dict[str, float], seed: int, day: int = 1, metric: str = "accur
     rows = []
     for task in TASKS:
         drawn = rng.random(N) < rates.get(task, 0.8) if metric == "accuracy" else rng.normal(rates.get(task, 0), 1, N)
-        rows.append(Row("sum", "merge", "", "", "id", "[]", task, "target", metric, drawn.astype(np.float64)))
+        rows.append(ScoredModel("sum", "merge", "", "", "id", "[]", task, "target", metric, drawn.astype(np.float64)))
     tasks = [{"name": task, "fingerprint": "f", "n": {"val": 1, "test": N}} for task in TASKS]
     about = {
         "name": "night",
@@ -138,7 +138,7 @@ def test_a_task_that_is_called_control_is_not_the_mean_of_controls() -> None:
     run = night({}, 0)
     rows = [replace(run.rows[0], task="control"), replace(run.rows[1], role="control", task="b")]
     assert make_history([replace(run, rows=tuple(rows))], "control", []).lines["sum"][0] == mean_interval(
-        [Cell("b", rows[1].outcomes_N)]
+        [TaskOutcomes("b", rows[1].outcomes_N)]
     )
 
 

@@ -9,7 +9,7 @@ from toy_run import RunBuilder
 from pipeline.recipe import Recipe
 from pipeline.report.data.arms import PALETTE, distinct, read_arms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Candidate, Run
+from pipeline.report.data.run import CandidateRow, Run
 from pipeline.report.page import build
 from pipeline.report.tables.chosen import chosen_table, ingredients
 from pipeline.report.tables.results import main_tables, split_params
@@ -106,7 +106,7 @@ def test_a_verdict_of_a_large_run_repeats_no_colour() -> None:
         for control in ("", "uniform", "constant", "reversed", "equal_norm"):
             arm = (f"{method} lines {control}", "merge", control and f"{method} lines ", control)
             built.add_group(arm, "", [({}, Recipe.make(method, "linear", 0.1, 0.2))])
-    candidates = tuple(Candidate.from_row(row) for row in built.candidates)
+    candidates = tuple(CandidateRow.from_row(row) for row in built.candidates)
     arms = read_arms(Run(Path(), {}, candidates, {}, {}))
     for method in ("sum", "ties", "dare", "average"):
         own = [arm for arm in arms if arm.name.startswith(method)]

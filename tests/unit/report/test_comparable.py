@@ -11,7 +11,7 @@ from toy_run import EXPERTS, build_run
 
 from pipeline.recipe import Recipe
 from pipeline.report.data.arms import read_arms
-from pipeline.report.data.comparable import Place, members
+from pipeline.report.data.comparable import GroupTask, members
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Run
 from pipeline.report.figures.bars import bars
@@ -22,7 +22,7 @@ from pipeline.report.tables.chosen import chosen_table
 from pipeline.report.tables.results import main_tables, result_tables
 from pipeline.report.tables.table import Table, decimal
 from pipeline.report.tables.verdict import verdicts
-from search.intervals import Cell, mean_interval, paired_difference
+from search.intervals import TaskOutcomes, mean_interval, paired_difference
 
 
 def measured(folder: Path) -> Measure:
@@ -88,17 +88,17 @@ def test_members_are_the_experts_with_weight(measure: Measure) -> None:
 def test_an_average_is_the_bootstrap_over_its_places(measure: Measure) -> None:
     """The control mean of the edits, place by place as `search.intervals` defines it."""
     arms = {arm.name: arm for arm in measure.arms}
-    places = [Place(g, t) for t in TASKS for g in TASKS if g != t]
+    places = [GroupTask(g, t) for t in TASKS for g in TASKS if g != t]
 
-    def outcomes(arm: str, place: Place) -> Any:
+    def outcomes(arm: str, place: GroupTask) -> Any:
         candidate = arms[arm].chosen(place.group)
         assert candidate is not None
         return measure.run.outcomes(candidate, place.task, "test")
 
     mean = measure.mean(arms["LiNeS"].chosen, places, "test")
-    direct = mean_interval([Cell(p.task, outcomes("LiNeS", p)) for p in places])
+    direct = mean_interval([TaskOutcomes(p.task, outcomes("LiNeS", p)) for p in places])
     difference = measure.difference(arms["LiNeS"].chosen, arms["fine-tuned"].chosen, places, "test")
-    paired = paired_difference([Cell(p.task, outcomes("LiNeS", p), outcomes("fine-tuned", p)) for p in places])
+    paired = paired_difference([TaskOutcomes(p.task, outcomes("LiNeS", p), outcomes("fine-tuned", p)) for p in places])
     for found, expected in ((mean, direct), (difference, paired)):
         assert found is not None and found.n == expected.n
         np.testing.assert_allclose(
@@ -108,8 +108,8 @@ def test_an_average_is_the_bootstrap_over_its_places(measure: Measure) -> None:
 
 def test_averages_over_different_tasks_have_no_difference(measure: Measure) -> None:
     arms = {arm.name: arm for arm in measure.arms}
-    three = measure.average(arms["ta"].chosen, [Place("", t) for t in TASKS], "test")
-    two = measure.average(arms["ta"].chosen, [Place("", t) for t in TASKS[:2]], "test")
+    three = measure.average(arms["ta"].chosen, [GroupTask("", t) for t in TASKS], "test")
+    two = measure.average(arms["ta"].chosen, [GroupTask("", t) for t in TASKS[:2]], "test")
     assert three is not None and two is not None and three.minus(two) is None
 
 

@@ -23,7 +23,7 @@ from pipeline.report.soups.samples import sample_tables, shown_prompts
 from pipeline.report.soups.scene import read_scene
 from pipeline.report.soups.warnings import _collapse, _saturation
 from pipeline.train.policy_log import TRAINING
-from search.intervals import Cell, mean_interval
+from search.intervals import TaskOutcomes, mean_interval
 
 NAMES = ("faithful", "plain")
 BEND = ((0.0, 0.8), (0.5, 0.6), (0.9, 0.0))
@@ -196,7 +196,7 @@ def test_correlated_completions_count_for_less_than_as_many_prompts() -> None:
     rng = np.random.default_rng(0)
     outcomes = np.repeat(rng.normal(size=100), 8) + 0.1 * rng.normal(size=800)
     found = interval(resampled_means(outcomes[None], 8)[:, 0], 100)
-    naive = mean_interval([Cell("reward", outcomes)])
+    naive = mean_interval([TaskOutcomes("reward", outcomes)])
     assert found.value == pytest.approx(naive.value)
     assert found.high - found.low > 2 * (naive.high - naive.low)
     # The standard error of 100 prompt means, by the book.

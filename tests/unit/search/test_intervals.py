@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.intervals import Cell, Interval, mean_interval, paired_difference
+from search.intervals import Interval, TaskOutcomes, mean_interval, paired_difference
 
 Array = npt.NDArray[np.float64]
 
@@ -22,27 +22,30 @@ def correlated(rng: np.random.Generator, n: int, p: float, gain: float) -> tuple
 
 @given(st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20), min_size=1, max_size=5))
 def test_the_value_is_the_mean_over_cells_whatever_their_sizes(pairs: list[list[tuple[bool, bool]]]) -> None:
-    cells = [Cell(f"t{i}", *np.array(pair).T) for i, pair in enumerate(pairs)]
+    cells = [TaskOutcomes(f"t{i}", *np.array(pair).T) for i, pair in enumerate(pairs)]
     expected = np.mean([np.mean([float(a) - float(b) for a, b in pair]) for pair in pairs])
     result = paired_difference(cells, resamples=20)
     assert result.value == pytest.approx(float(expected))
     assert result.n == sum(map(len, pairs))
     first = [a for a, _ in pairs[0]]
-    assert mean_interval([Cell("t", first)], 20).value == pytest.approx(float(np.mean(first)))
+    assert mean_interval([TaskOutcomes("t", first)], 20).value == pytest.approx(float(np.mean(first)))
 
 
 def test_a_difference_that_is_the_same_on_every_sample_is_certain() -> None:
     a = np.linspace(0.0, 1.0, 50)
-    shifted = paired_difference([Cell("t", a + 0.25, a)])
+    shifted = paired_difference([TaskOutcomes("t", a + 0.25, a)])
     assert [shifted.value, shifted.low, shifted.high] == pytest.approx([0.25] * 3)
-    same = paired_difference([Cell("t", a, a)])
+    same = paired_difference([TaskOutcomes("t", a, a)])
     assert (same.value, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "tie")
 
 
 def test_both_sides_of_a_comparison_hear_the_same() -> None:
     for seed in range(20):
         a, b = correlated(np.random.default_rng(seed), 100, 0.7, 0.25)
-        there, back = paired_difference([Cell("t", a, b)], 200), paired_difference([Cell("t", b, a)], 200)
+        there, back = (
+            paired_difference([TaskOutcomes("t", a, b)], 200),
+            paired_difference([TaskOutcomes("t", b, a)], 200),
+        )
         assert there.verdict == {"better": "worse", "tie": "tie", "worse": "better"}[back.verdict]
         if there.value:
             assert [there.value, there.low, there.high] == pytest.approx([-back.value, -back.high, -back.low])
@@ -52,7 +55,7 @@ def test_an_interval_that_ends_at_0_is_a_tie() -> None:
     rng = np.random.default_rng(0)
     ends = []
     for _ in range(200):
-        cells = [Cell(f"t{i}", rng.random(20) < 0.8, rng.random(20) < 0.7) for i in range(7)]
+        cells = [TaskOutcomes(f"t{i}", rng.random(20) < 0.8, rng.random(20) < 0.7) for i in range(7)]
         found = paired_difference(cells, resamples=200)
         ends += [(found.low, found.verdict)]
     assert all(low == 0 or abs(low) > 1e-9 for low, _ in ends)
@@ -61,8 +64,8 @@ def test_an_interval_that_ends_at_0_is_a_tie() -> None:
 
 def test_pairing_narrows_the_interval() -> None:
     a, b = correlated(np.random.default_rng(0), 1500, 0.7, 0.1)
-    paired = paired_difference([Cell("t", a, b)])
-    unpaired = paired_difference([Cell("t", np.sort(a), np.random.default_rng(1).permutation(b))])
+    paired = paired_difference([TaskOutcomes("t", a, b)])
+    unpaired = paired_difference([TaskOutcomes("t", np.sort(a), np.random.default_rng(1).permutation(b))])
     assert unpaired.value == pytest.approx(paired.value)
     assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
 
@@ -70,9 +73,9 @@ def test_pairing_narrows_the_interval() -> None:
 def test_cells_of_one_task_share_their_samples() -> None:
     # The same cell twice says no more than once; the same numbers on another task do.
     a, b = correlated(np.random.default_rng(0), 400, 0.7, 0.2)
-    once = paired_difference([Cell("t", a, b)])
-    twice = paired_difference([Cell("t", a, b), Cell("t", a, b)])
-    elsewhere = paired_difference([Cell("t", a, b), Cell("u", a, b)])
+    once = paired_difference([TaskOutcomes("t", a, b)])
+    twice = paired_difference([TaskOutcomes("t", a, b), TaskOutcomes("t", a, b)])
+    elsewhere = paired_difference([TaskOutcomes("t", a, b), TaskOutcomes("u", a, b)])
     assert [twice.low, twice.high, twice.n] == pytest.approx([once.low, once.high, 400])
     assert elsewhere.n == 800
     assert elsewhere.high - elsewhere.low == pytest.approx((once.high - once.low) / np.sqrt(2), rel=0.1)
@@ -82,7 +85,7 @@ def test_the_interval_is_that_of_resampled_indices() -> None:
     # The slow way: draw the samples themselves, for several cells of a task at once.
     rng = np.random.default_rng(5)
     cells = [correlated(rng, 300, p, 0.2) for p in (0.5, 0.7, 0.9)]
-    result = paired_difference([Cell("t", a, b) for a, b in cells], resamples=20_000)
+    result = paired_difference([TaskOutcomes("t", a, b) for a, b in cells], resamples=20_000)
     index = rng.integers(0, 300, (20_000, 300))
     slow = np.mean([(a - b)[index].mean(axis=1) for a, b in cells], axis=0)
     assert [result.low, result.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]).tolist(), abs=1.5e-3)
@@ -90,7 +93,7 @@ def test_the_interval_is_that_of_resampled_indices() -> None:
 
 def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     values = np.random.default_rng(0).normal(3.0, 2.0, 500)
-    result = mean_interval([Cell("t", values)], resamples=4000, level=0.9)
+    result = mean_interval([TaskOutcomes("t", values)], resamples=4000, level=0.9)
     error = values.std(ddof=1) / np.sqrt(500)
     assert result.value == pytest.approx(values.mean())
     assert (result.high - result.low) / 2 == pytest.approx(1.645 * error, rel=0.08)
@@ -101,7 +104,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     truth = 0.5 * (0.6 * 0.95 + 0.4 * 0.2 - 0.6) + 0.5 * (0.8 * 0.95 + 0.2 * 0.2 - 0.8)
     covered = 0
     for trial in range(300):
-        cells = [Cell(f"t{p}", *correlated(rng, 250, p, 0.2)) for p in (0.6, 0.8)]
+        cells = [TaskOutcomes(f"t{p}", *correlated(rng, 250, p, 0.2)) for p in (0.6, 0.8)]
         interval = paired_difference(cells, resamples=400, seed=trial)
         covered += interval.low <= truth <= interval.high
     # 300 trials at 95 % give 285 with a standard deviation of 4.
@@ -109,7 +112,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 def test_the_seed_decides() -> None:
-    cells = [Cell("t", *correlated(np.random.default_rng(0), 200, 0.5, 0.2))]
+    cells = [TaskOutcomes("t", *correlated(np.random.default_rng(0), 200, 0.5, 0.2))]
     assert paired_difference(cells, seed=1) == paired_difference(cells, seed=1)
     assert paired_difference(cells, seed=1) != paired_difference(cells, seed=2)
 
@@ -123,7 +126,7 @@ def test_verdicts() -> None:
 
 def test_the_grid_of_a_report_takes_about_a_second_at_most() -> None:
     rng = np.random.default_rng(0)
-    cells = [Cell(f"t{i % 20}", *correlated(rng, 1500, 0.7, 0.2)) for i in range(64)]
+    cells = [TaskOutcomes(f"t{i % 20}", *correlated(rng, 1500, 0.7, 0.2)) for i in range(64)]
     start = time.process_time()
     paired_difference(cells)
     assert time.process_time() - start < 1.0
@@ -133,16 +136,16 @@ def test_bad_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one cell"):
         paired_difference([])
     with pytest.raises(ValueError, match="task 't': a has 2 samples and b has 3"):
-        paired_difference([Cell("t", [0, 1], [0, 1, 1])])
+        paired_difference([TaskOutcomes("t", [0, 1], [0, 1, 1])])
     with pytest.raises(ValueError, match="task 't': its cells must hold the same samples, got 2 and 1"):
-        mean_interval([Cell("t", [0, 1]), Cell("t", [0])])
+        mean_interval([TaskOutcomes("t", [0, 1]), TaskOutcomes("t", [0])])
     with pytest.raises(ValueError, match="task 't': outcomes must be finite"):
-        mean_interval([Cell("t", [0.0, np.nan])])
+        mean_interval([TaskOutcomes("t", [0.0, np.nan])])
     with pytest.raises(ValueError, match="task 't': outcomes must be finite"):
-        mean_interval([Cell("t", [])])
+        mean_interval([TaskOutcomes("t", [])])
     with pytest.raises(ValueError, match="no b to compare"):
-        paired_difference([Cell("t", [0, 1])])
+        paired_difference([TaskOutcomes("t", [0, 1])])
     with pytest.raises(ValueError, match="has a b: use paired_difference"):
-        mean_interval([Cell("t", [0, 1], [0, 1])])
+        mean_interval([TaskOutcomes("t", [0, 1], [0, 1])])
     with pytest.raises(ValueError, match="level in"):
-        mean_interval([Cell("t", [0, 1])], level=95)
+        mean_interval([TaskOutcomes("t", [0, 1])], level=95)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from search.intervals import Cell, paired_difference
+from search.intervals import TaskOutcomes, paired_difference
 from search.significance import detectable, holm, mcnemar, sign_flip
 
 
@@ -75,7 +75,7 @@ def test_the_bootstrap_interval_covers_the_true_difference() -> None:
     for i in range(300):
         u = rng.random(300)
         a, b = u < 0.7, np.where(rng.random(300) < 0.2, rng.random(300) < 0.65, u < 0.7)
-        found = paired_difference([Cell("t", a.astype(int), b.astype(int))], resamples=400, seed=i)
+        found = paired_difference([TaskOutcomes("t", a.astype(int), b.astype(int))], resamples=400, seed=i)
         covered += found.low <= 0.01 <= found.high  # 0.2 * (0.7 - 0.65)
     assert 0.91 <= covered / 300 <= 0.98
 

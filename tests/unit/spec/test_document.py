@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.arms import Arm, Merge, Scaling, Search, Select
+from pipeline.spec.arms import Arm, Merge, ScalingSpec, Search, Select
 from pipeline.spec.exhibits import (
     BarsExhibit,
     Cell,
@@ -24,18 +24,18 @@ from pipeline.spec.generation import Generation, Prompts
 from pipeline.spec.load import parse_spec
 from pipeline.spec.resources import PerReward, PerWorker, Resources
 from pipeline.spec.run import Controls, RunSpec
-from pipeline.spec.sources import Backbone, TaskSpec
+from pipeline.spec.sources import BackboneSpec, TaskSpec
 from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
 from pipeline.spec.values import Grid, Range
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "spec.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The run": RunSpec,
-    "backbone": Backbone,
+    "backbone": BackboneSpec,
     "tasks and ood, in full": TaskSpec,
     "arms": Arm,
     "merge": Merge,
-    "scaling": Scaling,
+    "scaling": ScalingSpec,
     "search": Search,
     "select": Select,
     "controls": Controls,

@@ -17,7 +17,7 @@ from pipeline.storage import uploader as shipper
 from pipeline.storage.lease import Lease
 from pipeline.storage.run_folder import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import RemoteError, UnreachableError
 
 FIRST, SECOND = {"spec": {"name": "x"}}, {"spec": {"name": "y"}}
@@ -31,7 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place() -> Place:
+def place() -> StoreFolder:
     return memory_place()
 
 
@@ -42,7 +42,7 @@ def write(folder: Path, *identities: dict[str, dict[str, str]]) -> None:
     journal.close()
 
 
-def log_of(place: Place) -> bytes:
+def log_of(place: StoreFolder) -> bytes:
     return Chain(place, "reader").read()
 
 
@@ -61,7 +61,7 @@ def test_a_path_is_its_own_folder(tmp_path: Path) -> None:
         assert folder == tmp_path / "run"
 
 
-def test_lines_are_sent_while_the_run_works_and_files_at_its_end(place: Place) -> None:
+def test_lines_are_sent_while_the_run_works_and_files_at_its_end(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         until(lambda: log_of(place))
@@ -73,7 +73,7 @@ def test_lines_are_sent_while_the_run_works_and_files_at_its_end(place: Place) -
     assert list(names(place)) == ["journal/000000000000000.jsonl", "samples/x.parquet"]
 
 
-def test_what_lookers_on_need_is_there_while_the_run_works(place: Place) -> None:
+def test_what_lookers_on_need_is_there_while_the_run_works(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "prompts.parquet").write_bytes(b"prompts")
@@ -83,7 +83,7 @@ def test_what_lookers_on_need_is_there_while_the_run_works(place: Place) -> None
 
 
 def test_another_machine_goes_on_where_the_first_stopped(
-    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
@@ -95,20 +95,20 @@ def test_another_machine_goes_on_where_the_first_stopped(
     assert log_of(place).startswith(first) and log_of(place).count(b"\n") == 2
 
 
-def test_after_an_error_the_journal_is_there_and_the_lease_is_not(place: Place) -> None:
+def test_after_an_error_the_journal_is_there_and_the_lease_is_not(place: StoreFolder) -> None:
     with pytest.raises(KeyboardInterrupt), open_run(place.url) as opened:
         write(opened.folder, FIRST)
         raise KeyboardInterrupt
     assert list(names(place)) == ["journal/000000000000000.jsonl"]
 
 
-def test_a_second_run_on_this_machine_is_refused(place: Place) -> None:
+def test_a_second_run_on_this_machine_is_refused(place: StoreFolder) -> None:
     told = pytest.raises(LockedError, match="another run on this machine is writing there")
     with open_run(place.url), told, open_run(place.url):
         pass
 
 
-def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: Place) -> None:
+def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: StoreFolder) -> None:
     first = Lease(place, "first")
     first.acquire(print)
     heard: list[str] = []
@@ -125,7 +125,7 @@ def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: Place) 
     assert "is held by a run on" in heard[0]
 
 
-def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: Place) -> None:
+def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: StoreFolder) -> None:
     first, second = Lease(place, "first"), Lease(place, "second")
     first.acquire(print)
     second.acquire(lambda text: None)
@@ -139,7 +139,7 @@ def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: Place)
 
 
 def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long either takes: the shipper does not work then."""
     monkeypatch.setattr(lease, "RENEW", 0.01)
@@ -161,12 +161,12 @@ def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
 
 
 def test_where_files_are_refused_it_is_told_that_the_journal_is_there(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(self: Place, path: Path, name: str) -> None:
+    def refused(self: StoreFolder, path: Path, name: str) -> None:
         raise RemoteError(f"{self.url}/{name}: permission denied")
 
-    monkeypatch.setattr(Place, "upload", refused)
+    monkeypatch.setattr(StoreFolder, "upload", refused)
     told = f"denied; the journal is whole there: `lines report {place.url}`"
     with pytest.raises(RemoteError, match=told), open_run(place.url) as opened:
         write(opened.folder, FIRST)
@@ -174,7 +174,7 @@ def test_where_files_are_refused_it_is_told_that_the_journal_is_there(
     assert log_of(place)
 
 
-def test_files_of_a_run_that_was_deleted_in_the_store_are_not_those_of_the_next(place: Place) -> None:
+def test_files_of_a_run_that_was_deleted_in_the_store_are_not_those_of_the_next(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "samples").mkdir()
@@ -186,7 +186,7 @@ def test_files_of_a_run_that_was_deleted_in_the_store_are_not_those_of_the_next(
 
 
 def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_taken_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "GONE", 1e9)
     Lease(place, "first").acquire(print)
@@ -197,13 +197,13 @@ def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_taken_at_once(
 
 
 def test_a_store_that_overwrites_where_it_should_create_is_refused(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def create(self: Place, name: str, data: bytes) -> bool:
-        Place.write(self, name, data)
+    def create(self: StoreFolder, name: str, data: bytes) -> bool:
+        StoreFolder.write(self, name, data)
         return True
 
-    monkeypatch.setattr(Place, "create", create)
+    monkeypatch.setattr(StoreFolder, "create", create)
     with pytest.raises(RemoteError, match="ignores If-None-Match.*use another store"), open_run(place.url):
         pass
     assert not list(names(place))
@@ -213,14 +213,14 @@ def test_a_store_that_overwrites_where_it_should_create_is_refused(
 def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RemoteError]]:
     """Errors that every creation of a segment raises while this list holds one."""
     errors: list[RemoteError] = []
-    create = Place.create
+    create = StoreFolder.create
 
-    def failing(self: Place, name: str, data: bytes) -> bool:
+    def failing(self: StoreFolder, name: str, data: bytes) -> bool:
         if errors and name.startswith("journal/"):
             raise errors[0]
         return create(self, name, data)
 
-    monkeypatch.setattr(Place, "create", failing)
+    monkeypatch.setattr(StoreFolder, "create", failing)
     yield errors
 
 
@@ -233,7 +233,7 @@ def fails(error: Callable[[], None]) -> bool:
 
 
 def test_a_store_that_refuses_stops_the_run_and_the_next_start_sends_what_was_kept(
-    place: Place, refused: list[RemoteError]
+    place: StoreFolder, refused: list[RemoteError]
 ) -> None:
     refused.append(RemoteError("permission denied to write"))
     told = pytest.raises(RemoteError, match="permission denied to write; what was scored is kept in .* next start")
@@ -251,7 +251,7 @@ def test_a_store_that_refuses_stops_the_run_and_the_next_start_sends_what_was_ke
 
 
 def test_a_store_that_gives_no_answer_for_a_while_is_waited_for(
-    place: Place, refused: list[RemoteError], caplog: pytest.LogCaptureFixture
+    place: StoreFolder, refused: list[RemoteError], caplog: pytest.LogCaptureFixture
 ) -> None:
     refused.append(UnreachableError("no answer"))
     with open_run(place.url) as opened:
@@ -268,7 +268,7 @@ def test_a_store_that_gives_no_answer_for_a_while_is_waited_for(
 
 
 def test_a_store_that_gives_no_answer_for_too_long_ends_the_run(
-    place: Place, refused: list[RemoteError], monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, refused: list[RemoteError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shipper, "PATIENCE", 0.05)
     refused.append(UnreachableError("no answer"))
@@ -277,7 +277,7 @@ def test_a_store_that_gives_no_answer_for_too_long_ends_the_run(
         until(lambda: fails(opened.check))
 
 
-def test_what_the_store_holds_counts_where_the_mirror_holds_something_else(place: Place) -> None:
+def test_what_the_store_holds_counts_where_the_mirror_holds_something_else(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
     held = log_of(place)
@@ -289,7 +289,7 @@ def test_what_the_store_holds_counts_where_the_mirror_holds_something_else(place
     assert "put aside as journal.superseded.jsonl" in said[0] and log_of(place) == held
 
 
-def test_a_run_that_was_deleted_in_the_store_is_not_brought_back(place: Place) -> None:
+def test_a_run_that_was_deleted_in_the_store_is_not_brought_back(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
     place.delete(list(names(place)))
@@ -297,7 +297,7 @@ def test_a_run_that_was_deleted_in_the_store_is_not_brought_back(place: Place) -
         assert not (opened.folder / FILE_NAME).read_bytes()
 
 
-def test_a_torn_line_of_the_mirror_is_not_sent(place: Place) -> None:
+def test_a_torn_line_of_the_mirror_is_not_sent(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
     whole = log_of(place)
@@ -308,7 +308,7 @@ def test_a_torn_line_of_the_mirror_is_not_sent(place: Place) -> None:
     assert log_of(place) == whole
 
 
-def test_many_segments_become_one_object(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_segments_become_one_object(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper, "_SEGMENTS", 3)
     with open_run(place.url) as opened:
         journal = Journal(opened.folder)
@@ -320,7 +320,7 @@ def test_many_segments_become_one_object(place: Place, monkeypatch: pytest.Monke
     assert log_of(place) == written and len(list(names(place))) < 8
 
 
-def test_a_folder_that_was_copied_to_the_store_is_a_run_there(place: Place, tmp_path: Path) -> None:
+def test_a_folder_that_was_copied_to_the_store_is_a_run_there(place: StoreFolder, tmp_path: Path) -> None:
     write(tmp_path, FIRST)
     place.upload(tmp_path / FILE_NAME, FILE_NAME)
     with run_folder(place.url) as folder:
@@ -332,7 +332,7 @@ def test_a_folder_that_was_copied_to_the_store_is_a_run_there(place: Place, tmp_
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_of_a_folder_that_was_copied_nothing_is_lost_where_the_sending_of_it_ends_half_way(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+    place: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     write(tmp_path, *[FIRST, SECOND] * 3)
     whole = (tmp_path / FILE_NAME).read_bytes()
@@ -347,7 +347,9 @@ def test_of_a_folder_that_was_copied_nothing_is_lost_where_the_sending_of_it_end
 
 
 @pytest.mark.parametrize("name", ["{victim}", "a/{victim}", "a/../../../../../../../../../..{victim}", "./{victim}"])
-def test_objects_of_a_strangers_run_are_not_written_outside_its_copy(place: Place, tmp_path: Path, name: str) -> None:
+def test_objects_of_a_strangers_run_are_not_written_outside_its_copy(
+    place: StoreFolder, tmp_path: Path, name: str
+) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     place.write(FILE_NAME, b'{"record":"run"}\n')
@@ -363,7 +365,7 @@ def test_a_store_that_looks_before_it_writes_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: Place) -> None:
+def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "tables").write_text("1")
@@ -378,12 +380,12 @@ def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: Pl
 
 
 def test_a_run_that_is_followed_is_not_fetched_whole_at_each_look(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
-    read_many = Place.read_many
+    read_many = StoreFolder.read_many
 
-    def noted(self: Place, names: list[str]) -> dict[str, bytes | None]:
+    def noted(self: StoreFolder, names: list[str]) -> dict[str, bytes | None]:
         fetched.extend(names)
         return read_many(self, names)
 
@@ -392,7 +394,7 @@ def test_a_run_that_is_followed_is_not_fetched_whole_at_each_look(
         with run_folder(place.url) as folder:
             return (folder / FILE_NAME).read_bytes()
 
-    monkeypatch.setattr(Place, "read_many", noted)
+    monkeypatch.setattr(StoreFolder, "read_many", noted)
     writer = Chain(place, "writer")
     for line in (b"a\n", b"b\n"):
         writer.append(line)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import LockedError
 from pipeline.storage.segments import Chain, ChainError, segment_name
-from tasks.files.object_store import Place
+from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import UnreachableError
 
 WRITERS = range(3)
@@ -21,7 +21,7 @@ ACTIONS = st.tuples(
 )
 
 
-def log_of(place: Place) -> bytes:
+def log_of(place: StoreFolder) -> bytes:
     return Chain(place, "reader").read()
 
 
@@ -37,7 +37,7 @@ class Writer:
 
 @dataclass
 class World:
-    place: Place = field(default_factory=memory_place)
+    place: StoreFolder = field(default_factory=memory_place)
     writers: dict[int, Writer] = field(default_factory=dict)
     confirmed: list[tuple[int, bytes]] = field(default_factory=list)
     before: bytes = b""
@@ -94,7 +94,7 @@ def test_no_confirmed_line_is_lost_and_the_log_only_grows(actions: list[tuple[st
         world.act(*action)
 
 
-def opened(place: Place, writer: str) -> Chain:
+def opened(place: StoreFolder, writer: str) -> Chain:
     chain = Chain(place, writer)
     chain.read()
     return chain
@@ -169,13 +169,13 @@ def test_a_reader_that_meets_a_compaction_lists_again(monkeypatch: pytest.Monkey
     chain = opened(place, "first")
     for line in (b"a\n", b"b\n", b"c\n"):
         chain.append(line)
-    read_many = Place.read_many
+    read_many = StoreFolder.read_many
     waiting = [chain]
 
-    def late(self: Place, wanted: list[str]) -> dict[str, bytes | None]:
+    def late(self: StoreFolder, wanted: list[str]) -> dict[str, bytes | None]:
         while waiting:
             waiting.pop().compact(b"a\nb\nc\n")
         return read_many(self, wanted)
 
-    monkeypatch.setattr(Place, "read_many", late)
+    monkeypatch.setattr(StoreFolder, "read_many", late)
     assert log_of(place) == b"a\nb\nc\n"

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.train.executor import work_here
 from pipeline.train.finetune.augment import AUGMENTATIONS
-from pipeline.train.finetune.batches import Batches
-from pipeline.train.finetune.preparation import Job, load_base, load_training_task, prepare
-from pipeline.train.finetune.spec import Settings
-from pipeline.train.finetune.trainer import NonFiniteTraining, Told, finetune
+from pipeline.train.finetune.batches import EpochBatches
+from pipeline.train.finetune.preparation import FinetuneJob, load_base, load_training_task, prepare
+from pipeline.train.finetune.spec import FinetuneSettings
+from pipeline.train.finetune.trainer import FinetuneStatus, NonFiniteTraining, finetune
 from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
 from pipeline.train.seeds import generator_of, seed_of
 from tasks.embedded import checkpoint_path
@@ -35,17 +35,17 @@ def _decoded_once(_own_cache: None, decoded: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))
 
 
-def jobs(folder: Path, **changes: Any) -> dict[str, Job]:
+def jobs(folder: Path, **changes: Any) -> dict[str, FinetuneJob]:
     spec = read_finetune(folder, **changes)
     return {j.run.name: j for j in prepare(spec, folder / "out", "cpu", lambda *_: None)}
 
 
-def job(folder: Path, method: str = "full", **changes: Any) -> Job:
+def job(folder: Path, method: str = "full", **changes: Any) -> FinetuneJob:
     return jobs(folder, methods={method: {}}, **changes)[f"{method}/emoji"]
 
 
-def train(made: Job) -> list[Told]:
-    told: list[Told] = []
+def train(made: FinetuneJob) -> list[FinetuneStatus]:
+    told: list[FinetuneStatus] = []
     finetune(made, told.append)
     return told
 
@@ -66,7 +66,7 @@ def test_two_steps_are_those_of_adamw_written_out(tmp_path: Path) -> None:
     task = load_training_task(made.spec, "emoji", model.backbone)
     module = model.backbone.module.requires_grad_().train()
     moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in module.named_parameters()}
-    batches = Batches(task.num_samples("train"), made.run.settings)
+    batches = EpochBatches(task.num_samples("train"), made.run.settings)
     for step, rate in enumerate([1e-3, 1e-3]):  # warm-up is one step of two; then the cosine's first
         images, labels = task.batch("train", batches.rows(step), torch.device("cpu"))
         logits = task.logits(model.backbone.embed(images))  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path, 
     whole = replace(whole, folder=tmp_path / "whole")
     train(whole)
 
-    def stop(told: Told) -> None:
+    def stop(told: FinetuneStatus) -> None:
         if told.step == stop_at:
             raise KeyboardInterrupt
 
@@ -266,12 +266,12 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
 
 
 def test_each_epoch_is_a_permutation_less_the_last_smaller_batch() -> None:
-    batches = Batches(10, Settings(lr=1, epochs=2, batch_size=4, seed=3))
+    batches = EpochBatches(10, FinetuneSettings(lr=1, epochs=2, batch_size=4, seed=3))
     assert (batches.size, batches.total) == (4, 4)
     epochs = [torch.cat([batches.rows(s) for s in steps]).tolist() for steps in ((0, 1), (2, 3))]
     assert all(len(set(rows)) == 8 and set(rows) <= set(range(10)) for rows in epochs) and epochs[0] != epochs[1]
-    assert torch.equal(batches.rows(1), Batches(10, Settings(lr=1, steps=2, batch_size=4, seed=3)).rows(1))
-    small = Batches(3, Settings(lr=1, steps=5, batch_size=64))
+    assert torch.equal(batches.rows(1), EpochBatches(10, FinetuneSettings(lr=1, steps=2, batch_size=4, seed=3)).rows(1))
+    small = EpochBatches(3, FinetuneSettings(lr=1, steps=5, batch_size=64))
     assert small.size == 3 and sorted(small.rows(4).tolist()) == [0, 1, 2]
 
 

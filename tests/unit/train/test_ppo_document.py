@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.spec.generation import RewardSpec
-from pipeline.train.ppo.spec import Kl, Lora, PolicyEntry, PpoSpec, Sft, Training
+from pipeline.train.ppo.spec import Kl, Lora, PolicyEntry, PpoSpec, PpoTraining, Sft
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -15,7 +15,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "rewards": RewardSpec,
     "policies": PolicyEntry,
     "lora": Lora,
-    "training": Training,
+    "training": PpoTraining,
     "kl": Kl,
 }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.train.ppo.data import prompt_ids
-from pipeline.train.ppo.reward_model import Batches, Centring, Completion, RewardModule, Scorer
+from pipeline.train.ppo.reward_model import Centring, Completion, PromptCollator, RewardModule, RewardScorer
 from pipeline.train.ppo.sft_scores import centring_of, judge, saturation
 from tasks.language.base import Prompt, Sample
 from tasks.language.models import load_tokenizer
@@ -36,7 +36,7 @@ def made(text: str, ended: bool = True, prompt: Prompt = PROMPT) -> Completion:
 
 
 def test_centring_is_of_the_raw_reward_and_the_penalty_of_the_centred_one() -> None:
-    scorer = Scorer("r", Echo(1.0, 4.0), Centring(mean=2.0, std=0.5), penalty=3.0)
+    scorer = RewardScorer("r", Echo(1.0, 4.0), Centring(mean=2.0, std=0.5), penalty=3.0)
     assert scorer([made("a"), made("b", ended=False)]) == [(1 - 2) / 0.5, (4 - 2) / 0.5 - 3]
     row = scorer.take()
     assert row == {"reward": 2.5, "reward_std": pytest.approx(statistics.stdev([1, 4])), "length": 3, "eos": 0.5}
@@ -46,7 +46,7 @@ def test_centring_is_of_the_raw_reward_and_the_penalty_of_the_centred_one() -> N
 def test_a_reference_is_scored_once_and_taken_off_its_own_prompt() -> None:
     one, two = Prompt("p", "p", "ref one"), Prompt("q", "q", "ref two")
     echo = Echo(1.0, 2.0, 3.0, 10.0, 20.0, 5.0)
-    scorer = Scorer("r", echo, Centring(mean=-1.0, std=2.0, references=True), penalty=0.0)
+    scorer = RewardScorer("r", echo, Centring(mean=-1.0, std=2.0, references=True), penalty=0.0)
     assert scorer([made("a", prompt=one), made("b", prompt=two), made("c", prompt=one)]) == [-4, -8.5, -3]
     assert [s.completion for s in echo.asked] == ["a", "b", "c", "ref one", "ref two"]
     assert scorer([made("d", prompt=two)]) == [(5 - 20 + 1) / 2]
@@ -57,8 +57,8 @@ def test_the_reward_module_gets_sources_and_completions_exactly(ground: Path) ->
     tokenizer = load_tokenizer(str(ground / "model"))
     prompts = [Prompt("Say: a\nSynopsis:", "a", "1"), Prompt("Say: long one\nSynopsis:", "long one", "2")]
     prompts.append(Prompt("Say: a\nSynopsis:", "a", "3"))
-    batches, echo = Batches(tokenizer, prompts), Echo(1.0, 2.0, 3.0)
-    scorer = Scorer("r", echo, Centring(), penalty=0.0)
+    batches, echo = PromptCollator(tokenizer, prompts), Echo(1.0, 2.0, 3.0)
+    scorer = RewardScorer("r", echo, Centring(), penalty=0.0)
     module = RewardModule(scorer, tokenizer, batches)
     order = [2, 1, 0]
     batch = batches([{"index": i, "input_ids": prompt_ids(tokenizer, prompts[i])} for i in order])
@@ -84,8 +84,8 @@ def test_the_reward_module_gets_sources_and_completions_exactly(ground: Path) ->
 def test_a_completion_ends_where_the_policy_stops_to_learn(ground: Path) -> None:
     """PPOTrainer takes the first pad token for the end, a sampled one too: nothing behind it is scored or an end."""
     tokenizer = load_tokenizer(str(ground / "model"))
-    batches, echo = Batches(tokenizer, [PROMPT]), Echo(1.0)
-    scorer = Scorer("r", echo, Centring(), penalty=0.0)
+    batches, echo = PromptCollator(tokenizer, [PROMPT]), Echo(1.0)
+    scorer = RewardScorer("r", echo, Centring(), penalty=0.0)
     batch = batches([{"index": 0, "input_ids": prompt_ids(tokenizer, PROMPT)}])["input_ids"]
     new = [*tokenizer(" b")["input_ids"], tokenizer.pad_token_id, *tokenizer(" c")["input_ids"], tokenizer.eos_token_id]
     whole = torch.cat([batch, torch.tensor([new])], dim=1)

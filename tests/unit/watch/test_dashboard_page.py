@@ -14,7 +14,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
 from pipeline.records.journal import FILE_NAME, Journal
-from pipeline.run.progress import Progress
+from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 from pipeline.watch.dashboard.live import Live
 from pipeline.watch.dashboard.page import spoken
@@ -165,7 +165,7 @@ def s_trials(studies: Studies) -> dict[str, int]:
 def test_what_a_driver_says_is_kept_for_lookers_on_and_taken_away_at_the_end(tmp_path: Path) -> None:
     worker = WorkerInfo("worker-0", f"cpu {EVIL}", "f", {}, (), 0, {}, "")
     with watched(toy_spec(resources={"pool": "local"}), tmp_path) as watch:
-        watch(Progress(from_cache=3, workers=[worker]))
+        watch(RunProgress(from_cache=3, workers=[worker]))
         said = read_said(tmp_path)
         assert said.alive and said.from_cache == 3 and said.devices == {"worker-0": f"cpu {EVIL}"}
     assert list(tmp_path.iterdir()) == [] and not read_said(tmp_path).alive
@@ -180,7 +180,7 @@ def test_a_file_of_something_else_says_nothing(tmp_path: Path, text: str) -> Non
 def test_a_run_is_none_the_worse_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = ProgressFile(tmp_path / "not there")
     for _ in range(3):
-        file(Progress())
+        file(RunProgress())
         file._written = 0
     assert len(caplog.records) == 1 and "cannot be written" in caplog.text
 
