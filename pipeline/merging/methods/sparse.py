@@ -34,7 +34,7 @@ def _dare(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta
 
 def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     """Per parameter: of n entries the floor(top% n) largest go, and of the rest the ceil(keep% n) largest stay."""
-    from pipeline.merging.methods.kth_largest import kth_largest_magnitude
+    from pipeline.merging.kth_largest import kth_largest_magnitude
 
     top, keep = number(params, "top"), number(params, "keep")
 

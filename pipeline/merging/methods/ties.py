@@ -34,7 +34,7 @@ def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) ->
         keep: percent of all entries, those outside included.
         outside: entries that the task vectors do not hold and that are 0.
     """
-    from pipeline.merging.methods.kth_largest import kth_largest_magnitude
+    from pipeline.merging.kth_largest import kth_largest_magnitude
 
     held = sum(tensor.numel() for tensor in deltas[0].values())
     kept = int((held + outside) * (keep / 100)) + 1

@@ -76,9 +76,9 @@ import sys
 from pathlib import Path
 import torch
 from benchmarks.combine import peak_of_anonymous_memory
-from pipeline.merging.checkpoints import read_checkpoint
-from pipeline.merging.states import merge_states
-from pipeline.merging.streaming import open_checkpoint
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.merge import merge_states
+from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 torch.set_num_threads(1)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.merging.kth_largest import kth_largest_magnitude
 from pipeline.merging.methods import kth_largest as selection
-from pipeline.merging.methods.kth_largest import kth_largest_magnitude
 
 #: Few distinct values make ties; the small ones are denormals, of which float32 ends at 1.4e-45.
 VALUES = st.sampled_from([0.0, -0.0, 1.4e-45, -1.4e-45, 1e-40, 1e-38, -0.5, 0.5, 1.0, -1.0]) | st.floats(
@@ -57,7 +57,7 @@ def test_takes_a_few_megabytes_beside_the_vector() -> None:
     """Measured in a process of its own, as the growth of its peak; the vector is 80 MB."""
     code = """
 import resource, torch
-from pipeline.merging.selection import kth_largest_magnitude
+from pipeline.merging.kth_largest import kth_largest_magnitude
 torch.set_num_threads(1)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 tensors = {str(i): torch.randn(10_000_000) for i in range(2)}

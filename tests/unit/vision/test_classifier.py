@@ -18,7 +18,7 @@ from tasks.vision.clip.architectures import create
 
 CPU = torch.device("cpu")
 CLASSES = ["cat", "dog", "missile", "bird", "missile"]
-WORDNET = Path(__file__).parents[3] / "tasks" / "vision" / "wordnet_ids.yaml"
+WORDNET = Path(__file__).parents[3] / "tasks" / "vision" / "published" / "wordnet_ids.yaml"
 MODEL = {
     "embed_dim": 16,
     "quick_gelu": True,
