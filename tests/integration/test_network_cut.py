@@ -1,10 +1,10 @@
 """A node whose network is cut for 30 s and healed: the run goes on, takes it back, and its tables are the same."""
 
 import pytest
-from chaos_run import Survived
 
-from benchmarks.chaos import check_equal
-from benchmarks.faults import NetworkLongCut
+from chaos.faults import NetworkLongCut
+from chaos.run import check_equal
+from chaos.small_run import Survived
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

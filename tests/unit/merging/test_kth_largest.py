@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.merging import kth_largest as selection
 from pipeline.merging.kth_largest import kth_largest_magnitude
-from pipeline.merging.methods import kth_largest as selection
 
 #: Few distinct values make ties; the small ones are denormals, of which float32 ends at 1.4e-45.
 VALUES = st.sampled_from([0.0, -0.0, 1.4e-45, -1.4e-45, 1e-40, 1e-38, -0.5, 0.5, 1.0, -1.0]) | st.floats(

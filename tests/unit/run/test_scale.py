@@ -8,8 +8,8 @@ from operations import operations
 from toy import IDENTITY, ToyEvaluator, toy_spec
 
 from benchmarks.scale import line, measure
-from benchmarks.simulated import Messages, Service, SimulatedPool
-from benchmarks.simulated_runs import Case, scaled
+from benchmarks.simulation.runs import Case, scaled
+from benchmarks.simulation.workers import Messages, Service, SimulatedPool
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.plan.plan import make_plan
 from pipeline.pools.base import Pool

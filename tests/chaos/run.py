@@ -1,8 +1,8 @@
 """Random faults in one run on a real cluster: the tables must equal those of an undisturbed run, byte for byte.
 
-Hosts are network namespaces on this machine (`benchmarks.hosts`), with real Ray on them and a real driver. Faults
+Hosts are network namespaces on this machine (`chaos.hosts`), with real Ray on them and a real driver. Faults
 come as the run gets on, so that all of them fall into it. Prints the table of docs/chaos.md. Needs root. Run:
-python -m benchmarks.chaos [--faults 100] [--seed 0]
+PYTHONPATH=tests python -m chaos.run [--faults 100] [--seed 0]
 """
 
 import argparse
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.faults import ODDS, Fault, NoEffectError, Scene
-from benchmarks.hosts import Host
-from benchmarks.ray_hosts import Driver, RayHosts, ray_hosts
+from chaos.faults import ODDS, Fault, NoEffectError, Scene
+from chaos.hosts import Host
+from chaos.ray_hosts import Driver, RayHosts, ray_hosts
 
 TASKS = ("mnist", "fashion", "kana", "greek")
 #: Shards that this spec has for each trial; and seconds between two looks at the run.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.simulated import Service
+from benchmarks.simulation.workers import Service
 from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.records.journal import read_history

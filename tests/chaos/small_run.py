@@ -1,4 +1,4 @@
-"""A few chosen faults in one run on hosts of their own, for tests: see benchmarks/chaos.py."""
+"""A few chosen faults in one run on hosts of their own, for tests: see tests/chaos/run.py."""
 
 import random
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from small_run import Lines, write_spec
 
-from benchmarks import faults
-from benchmarks.chaos import Answers, Chaos, Struck, spec_of
-from benchmarks.ray_hosts import Driver, ray_hosts
+from chaos import faults
+from chaos.ray_hosts import Driver, ray_hosts
+from chaos.run import Answers, Chaos, Struck, spec_of
 
 
 class StoppedForGood(faults.WorkerStopped):

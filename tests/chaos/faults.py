@@ -1,4 +1,4 @@
-"""What may befall the hosts of `benchmarks.ray_hosts`; each fault proves that it had an effect, or does not count."""
+"""What may befall the hosts of `chaos.ray_hosts`; each fault proves that it had an effect, or does not count."""
 
 import errno
 import random
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.hosts import Host, wait_until
-from benchmarks.ray_hosts import ACTOR, Driver, RayHosts, kill
+from chaos.hosts import Host, wait_until
+from chaos.ray_hosts import ACTOR, Driver, RayHosts, kill
 
 
 class NoEffectError(RuntimeError):

@@ -1,4 +1,4 @@
-"""A real Ray cluster over the hosts of `benchmarks.hosts`, with a caretaker, and a driver that is a real process."""
+"""A real Ray cluster over the hosts of `chaos.hosts`, with a caretaker, and a driver that is a real process."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.hosts import Host, Network, network, wait_until
+from chaos.hosts import Host, Network, network, wait_until
 
 _PORT = 6379
 #: Ray takes a node for dead after some 6 seconds of silence instead of some 25: faults then fit into minutes.
