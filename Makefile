@@ -11,7 +11,7 @@ demo: $(VENV)/.installed  ## The paper's Table 1 and the top of its Table 2, on 
 
 TWINS := examples/embedded
 
-paper: $(VENV)/.installed  ## Every table and figure of the paper on vision, on the embedded models: see docs/paper.md.
+paper: $(VENV)/.installed  ## Every table and figure of the paper on vision, on the embedded models: see docs/guides/paper.md.
 	for models in regularised lora soup; do $(BIN)/lines finetune $(TWINS)/finetune-$$models.yaml || exit 1; done
 	$(BIN)/lines run $(TWINS)/table*.yaml $(TWINS)/figure*.yaml --out runs/paper
 
@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev  ## The figures of docs/benchmarks.md.
+bench: $(VENV)/.installed-dev  ## The figures of docs/internals/benchmarks.md.
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.installed-dev  ## The table of docs/chaos.md: faults in one run on a real cluster; needs root.

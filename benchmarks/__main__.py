@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: the figures of docs/benchmarks.md. Run: python -m benchmarks."""
+"""All benchmarks, one after the other: the figures of docs/internals/benchmarks.md. Run: python -m benchmarks."""
 
 import subprocess
 import sys

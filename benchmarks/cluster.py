@@ -234,7 +234,7 @@ def joined(service: float, candidates: int) -> None:
 
 
 def main() -> None:
-    """Print the tables of docs/benchmarks.md."""
+    """Print the tables of docs/internals/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--service", type=float, default=0.5, help="seconds of a shard")
     parser.add_argument("--candidates", type=int, default=100, help="two shards each")

@@ -58,7 +58,7 @@ def fetched(fetch: Shipment, spec: RunSpec, nodes: list[str], each: int) -> floa
 
 
 def main() -> None:
-    """Print the table of docs/benchmarks.md."""
+    """Print the table of docs/internals/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=500, help="of the checkpoints together")
     options = parser.parse_args()

@@ -53,7 +53,7 @@ def merge_states(
 
     Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`. Task
     vectors are taken tensor by tensor, so that beside the base and what of the experts is in memory, the result is, and
-    a few tensors (see docs/methods.md for what each method adds).
+    a few tensors (see docs/reference/methods.md for what each method adds).
 
     Args:
         base: theta0.

@@ -38,7 +38,7 @@ def regress(
     """Compare what every arm of RUN chose with the baseline, on test, sample by sample.
 
     Exit status: 0 if nothing regressed, 1 if something did, 2 if they could not be compared. Thresholds stand in the
-    spec's `regress` (docs/regression.md).
+    spec's `regress` (docs/guides/regression.md).
     """
     with user_errors():
         from pipeline.regress.baseline import read_place

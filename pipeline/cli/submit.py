@@ -133,7 +133,7 @@ def _variables(given: list[str]) -> dict[str, str]:
         if _SECRET.search(name):
             raise ValueError(
                 f"--env {name}: looks like a secret, and a job's variables are shown on the dashboard: give it to the "
-                "nodes themselves (an instance's role, a Kubernetes Secret, a file); see docs/security.md"
+                "nodes themselves (an instance's role, a Kubernetes Secret, a file); see docs/internals/security.md"
             )
         if not equals and name not in os.environ:
             raise ValueError(f"--env {name}: is not set here; set it, or write NAME=VALUE")
@@ -145,6 +145,6 @@ def _variables(given: list[str]) -> dict[str, str]:
         if _KEY_OF_VALUE.search(found[name]):
             raise ValueError(
                 f"--env {name}: its value holds a key or a signature, which the dashboard would show: give it to the "
-                "nodes themselves; see docs/security.md"
+                "nodes themselves; see docs/internals/security.md"
             )
     return found

@@ -48,7 +48,7 @@ class Merge(SpecModel):
     """How task vectors are combined, before any scaling."""
 
     method: str = ""
-    """Merge method by name, such as sum, average, ties or consensus (docs/methods.md)."""
+    """Merge method by name, such as sum, average, ties or consensus (docs/reference/methods.md)."""
     params: dict[str, ParamDimension] = {}
     """Parameters of the method; consensus takes `tall_lambda: auto`, chosen for each task on validation."""
     weights: dict[str, Dimension] = {}

@@ -51,7 +51,7 @@ def explained(error: Exception, url: str, operation: str) -> RemoteError:
     if isinstance(error, FileNotFoundError):
         return RemoteError(f"{url}: there is no such object")
     if isinstance(error, PermissionError) or status == _FORBIDDEN or said.startswith("Forbidden"):
-        need = f"the credentials need permission to {_NEEDS[operation]} here (docs/storage.md has a policy)"
+        need = f"the credentials need permission to {_NEEDS[operation]} here (docs/guides/storage.md has a policy)"
         return RemoteError(f"{url}: permission denied to {operation} ({said}): {need}")
     if _NO_CREDENTIALS.search(type(error).__name__) or status == _UNAUTHORIZED:
         return RemoteError(f"{url}: no usable credentials ({said}): {credentials(url)}")

@@ -1,7 +1,7 @@
 """Random faults in one run on a real cluster: the tables must equal those of an undisturbed run, byte for byte.
 
 Hosts are network namespaces on this machine (`chaos.hosts`), with real Ray on them and a real driver. Faults
-come as the run gets on, so that all of them fall into it. Prints the table of docs/chaos.md. Needs root. Run:
+come as the run gets on, so that all of them fall into it. Prints the table of docs/internals/chaos.md. Needs root. Run:
 PYTHONPATH=tests python -m chaos.run [--faults 100] [--seed 0]
 """
 
@@ -220,7 +220,7 @@ def check_equal(run: Path, undisturbed: Path) -> None:
 
 
 def lines_of(chaos: Chaos) -> Iterator[str]:
-    """The table of docs/chaos.md."""
+    """The table of docs/internals/chaos.md."""
     yield "| fault | survived | next answer after, s: median, worst | host works again after, s: median, worst |"
     yield "|---|---|---|---|"
     for kind in ODDS:

@@ -16,7 +16,7 @@ from tasks.vision.classification import load_task
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 
-GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-task.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "adding-a-task.md"
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def scores(folder: Path) -> dict[tuple[str, str, str], float]:
 def test_the_spec_is_short_and_the_document_shows_it() -> None:
     lines = [line for line in EXAMPLE.read_text().splitlines() if not line.startswith("#")]
     assert len(lines) <= 10
-    document = EXAMPLE.parents[1] / "docs" / "your-own-models.md"
+    document = EXAMPLE.parents[1] / "docs" / "start" / "your-own-models.md"
     assert "\n".join(lines) in document.read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import yaml
 from pipeline.report.data.run import Run
 from pipeline.report.tables.table import NONE, Table, TableCell
 
-#: One line each, run in the folder of the run; docs/results.md has the same lines, and a test executes them.
+#: One line each, run in the folder of the run; docs/reference/results.md has the same lines, and a test executes them.
 READERS = (
     ("pyarrow", 'pyarrow.parquet.read_table("scores.parquet")'),
     ("pandas", 'pandas.read_parquet("scores.parquet")'),

@@ -106,7 +106,11 @@ class NoCredentialsError(Exception):
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (PermissionError("Access Denied"), RemoteError, "s3://b/x: permission denied to write .*docs/storage.md"),
+        (
+            PermissionError("Access Denied"),
+            RemoteError,
+            "s3://b/x: permission denied to write .*docs/guides/storage.md",
+        ),
         (OSError("Forbidden: b/x"), RemoteError, "permission denied to write"),
         (NoCredentialsError(), RemoteError, "no usable credentials .*AWS_PROFILE"),
         (FileNotFoundError("b/x"), RemoteError, "there is no such bucket"),

@@ -41,6 +41,6 @@ def test_files_carry_the_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_document_describes_every_column(name: str) -> None:
-    document = (DATA.parent.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    document = (DATA.parent.parent / "docs" / "reference" / "results.md").read_text(encoding="utf-8")
     section = document.split(f"## {name}", 1)[1].split("\n## ", 1)[0]
     assert [f.name for f in SCHEMAS[name] if f"| `{f.name}` |" not in section] == []

@@ -1,4 +1,4 @@
-"""Proves that the one-line readers of docs/results.md and of the report run as they stand, in the folder of a run."""
+"""Proves that the one-line readers of docs/reference/results.md and of the report run in the folder of a run."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.report.tables.provenance import READERS
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "results.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "results.md"
 NAMES = {"pyarrow": pyarrow, "pandas": pandas, "duckdb": duckdb}
 
 

@@ -1,4 +1,4 @@
-"""Proves that docs/spec.md describes every field of the spec as the models do, and that its examples are valid."""
+"""Proves that docs/reference/spec.md describes every field as the models do, and that its examples are valid."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ from pipeline.spec.sources import BackboneSpec, TaskSpec
 from pipeline.spec.thresholds import ArmThreshold, Regress, Threshold
 from pipeline.spec.values import Grid, Range
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "spec.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "reference" / "spec.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "The run": RunSpec,
     "backbone": BackboneSpec,
@@ -87,7 +87,7 @@ def test_every_model_has_a_section() -> None:
 def test_the_document_and_the_models_agree(section: str) -> None:
     expected = table(SECTIONS[section])
     text = DOCUMENT.split(f"### {section}\n", 1)[1].split("\n#", 1)[0]
-    assert expected in text, f"docs/spec.md, section {section}: put this table there:\n{expected}"
+    assert expected in text, f"docs/reference/spec.md, section {section}: put this table there:\n{expected}"
 
 
 def test_the_examples_are_valid() -> None:

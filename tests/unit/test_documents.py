@@ -1,0 +1,49 @@
+"""Proves that every link and anchor of the documents, and every page that code and examples name, exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
+FOLDERS = [ROOT / name for name in ("pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")]
+
+
+def prose(page: Path) -> str:
+    """The text of a page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ +(.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def missing(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    return not target.exists() or bool(anchor and anchor not in anchors(target))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_and_anchors_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    assert [link for link in links if "://" not in link and missing(page, link)] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", prose(index))}
+    decisions = ROOT / "docs" / "internals" / "decisions"
+    assert [p for p in (ROOT / "docs").rglob("*.md") if p not in linked | {index} and p.parent != decisions] == []
+
+
+def test_pages_named_by_code_and_examples_exist() -> None:
+    files = [p for folder in FOLDERS for p in folder.rglob("*") if p.suffix in TEXTS] + [
+        p for p in ROOT.iterdir() if p.is_file()
+    ]
+    named = {(f, page) for f in files for page in re.findall(r"\bdocs/[\w/-]+\.\w+", f.read_text(encoding="utf-8"))}
+    assert [(f, page) for f, page in named if not (ROOT / page).exists()] == []
