@@ -1,6 +1,5 @@
 """A file of JSON lines that survives a kill at any byte: appended, synced, a torn last line dropped."""
 
-import errno
 import fcntl
 import json
 import os
@@ -11,32 +10,23 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from pipeline.errors import LockedError
+from tasks.files.locks import explain_no_locks
 
 Record = dict[str, Any]
 
 _SYNC_SECONDS = 0.2
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def lock_alone(file: IO[Any], path: Path) -> None:
-    """Lock an open file until it is closed; on NFS that excludes other machines too.
-
-    Raises:
-        LockedError: another process holds it.
-        ValueError: the file system has no locks.
-    """
+def _lock(file: IO[Any], path: Path) -> None:
+    """Lock an open log until it is closed; on NFS this excludes other machines too."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise LockedError(f"{path}: another process is writing it") from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        raise ValueError(
-            f"{path}: cannot be locked ({error.strerror}): mount NFS with locks (version 4, or 3 with lockd, not "
-            "with `nolock`), or use a folder elsewhere"
-        ) from error
+        explain_no_locks(path, error)
+        raise
 
 
 class AppendLog:
@@ -57,7 +47,7 @@ class AppendLog:
         self._path = path
         self._file = path.open("a+b")
         try:
-            lock_alone(self._file, path)
+            _lock(self._file, path)
         except (LockedError, ValueError):
             self._file.close()
             raise

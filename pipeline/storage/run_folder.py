@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import LockedError
-from pipeline.records.append_log import lock_alone, whole_length
+from pipeline.records.append_log import whole_length
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage import lease as leases
 from pipeline.storage.lease import Lease, Say
@@ -20,6 +20,7 @@ from pipeline.storage.segments import FOLDER, Chain
 from pipeline.storage.uploader import Shipper
 from tasks.files.atomic import PARTIAL, write_whole
 from tasks.files.cache import cache_root
+from tasks.files.locks import locked
 from tasks.files.object_store import StoreFolder, check_url, is_url
 from tasks.files.store_errors import RemoteError
 
@@ -91,7 +92,8 @@ def open_run(place: str, say: Say = lambda text: None) -> Iterator[OpenRun]:
     remote = StoreFolder.open(place)
     folder = mirror_of(remote.url)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, remote.url):
+    hint = "wait for it, stop it, or give another --out"
+    with locked(folder / _LOCK, LockedError(f"{remote.url}: another run on this machine is writing there: {hint}")):
         yield from _worked(remote, folder, say)
 
 
@@ -178,18 +180,6 @@ def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:
 
 def _remember(folder: Path, chain: Chain) -> None:
     write_whole(folder / _STATE, json.dumps({"chain": chain.id}))
-
-
-@contextmanager
-def _alone(folder: Path, url: str) -> Iterator[None]:
-    with (folder / _LOCK).open("w") as file:
-        try:
-            lock_alone(file, folder / _LOCK)
-        except LockedError as error:
-            raise LockedError(
-                f"{url}: another run on this machine is writing there: wait for it, stop it, or give another --out"
-            ) from error
-        yield
 
 
 def _fetch(remote: StoreFolder, folder: Path) -> None:

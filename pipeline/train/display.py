@@ -1,6 +1,5 @@
 """What people see of models in training, and the lock of the folder that they are written to. Free of torch."""
 
-import fcntl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from pipeline.errors import LockedError
+from tasks.files.locks import locked
 
 #: Where there is no terminal, a line of text this often.
 _LINE_SECONDS = 10.0
@@ -59,11 +59,8 @@ def alone(folder: Path, command: str) -> Iterator[None]:
         LockedError: another one does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{command}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(f"{folder}: another `lines {command}` is writing there") from error
+    busy = LockedError(f"{folder}: another `lines {command}` is writing there")
+    with locked(folder / f"{command}.lock", busy):
         yield
 
 

@@ -1,7 +1,6 @@
 """The on-disk cache of decoded images and text heads: keyed by content, written atomically, locked across processes."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.files import shared_cache as shared
+from tasks.files.locks import locked
 from tasks.files.object_store import is_url
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -76,14 +76,6 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     if not taken:
         shared.give(entry, path)
     return path
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; another process of this machine that wants it waits."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

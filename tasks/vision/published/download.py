@@ -13,8 +13,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from torchvision.datasets.utils import download_and_extract_archive
 
-from tasks.files.cache import cache_root, digest, locked
+from tasks.files.cache import cache_root, digest
 from tasks.files.hub import hub_silence
+from tasks.files.locks import locked
 from tasks.vision.published.catalogue import VisionSet
 from tasks.vision.published.files import VisionOptions, by_hand, can_fetch, files_there, root_of
 
