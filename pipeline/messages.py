@@ -31,8 +31,8 @@ class EvalRequest:
         return self.recipe_id, self.task, self.split, self.shard
 
     @property
-    def asked(self) -> "EvalRequest":
-        """Itself: see `Addressed`."""
+    def origin(self) -> "EvalRequest":
+        """The request itself (see `PoolRequest`)."""
         return self
 
 
@@ -97,12 +97,12 @@ class ScoreRequest:
         return self.request.recipe_id
 
     @property
-    def asked(self) -> EvalRequest:
-        """What the driver asked for: see `Addressed`."""
+    def origin(self) -> EvalRequest:
+        """The request of the driver (see `PoolRequest`)."""
         return self.request
 
 
-class Addressed(Protocol):
+class PoolRequest(Protocol):
     """What a pool can queue: it is known whose weights it is about, and what the driver asked for."""
 
     @property
@@ -111,7 +111,7 @@ class Addressed(Protocol):
         ...
 
     @property
-    def asked(self) -> EvalRequest:
+    def origin(self) -> EvalRequest:
         """What a failure names."""
         ...
 

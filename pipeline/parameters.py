@@ -1,4 +1,4 @@
-"""Declared parameters of merge methods and scaling functions, and look-ups by name. Free of torch."""
+"""Declared parameters of merge methods and scaling functions, and look-ups by name; without torch."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pipeline.recipe import ParamValue
-from tasks.registry import near as near_names
+from tasks.registry import near
 
 _T = TypeVar("_T")
 
 
-#: What each kind of parameter must be, for errors.
+#: Kind of parameter -> what errors call it.
 _EXPECTED = {
     "float": "a number",
     "int": "a whole number",
@@ -23,20 +23,25 @@ _SEQUENCES = ("floats", "float_or_floats")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter: validation of specs, search spaces and the command line derive from it.
+    """One parameter; the validation of specs, search spaces and the command line derive from it.
 
     Attributes:
-        name: as users write it.
-        doc: one line for people.
-        default: the value where none is given.
-        kind: "float"; "int", a whole number; "floats", a sequence of at least `min_length` numbers; "float_or_floats",
-            one number or such a sequence; "choice", one of the words of `choices`.
-        low: lower bound of numbers; excluded where `open_low`.
-        high: upper bound; excluded where `open_high`.
+        name: the name that users write.
+        doc: one line of help.
+        default: the default value.
+        kind: "float"; "int"; "floats", a sequence of at least `min_length` numbers; "float_or_floats", one number or a
+            sequence; "choice", one of `choices`.
+        low: lower bound of numbers.
+        high: upper bound of numbers.
         open_low: whether `low` itself is refused.
         open_high: whether `high` itself is refused.
-        min_length: of a sequence.
-        choices: of a "choice" parameter.
+        min_length: least length of a sequence.
+        choices: allowed words of a "choice".
+
+    Example:
+        >>> keep = Parameter("keep", "Per cent of entries kept.", 20.0, low=0, high=100, open_low=True)
+        >>> keep.range, keep.parse("30")
+        ('(0, 100]', 30.0)
     """
 
     name: str
@@ -52,15 +57,15 @@ class Parameter:
 
     @property
     def range(self) -> str:
-        """The allowed interval for people, such as "(0, inf)"."""
+        """The allowed interval as text, such as "(0, inf)"."""
         left = "(" if self.open_low or math.isinf(self.low) else "["
         return f"{left}{self.low:g}, {self.high:g}{')' if self.open_high or math.isinf(self.high) else ']'}"
 
     def check(self, value: ParamValue) -> ParamValue:
-        """Return `value` if it is allowed; a whole number as an int.
+        """Return `value` if it is allowed; an "int" parameter returns an int.
 
         Raises:
-            ValueError: the wrong kind, too few numbers, a number outside the range, or a word that is no choice.
+            ValueError: if it has the wrong kind or too few numbers, is out of range, or is not one of the choices.
         """
         if self.kind == "choice":
             return self._check_choice(value)
@@ -76,10 +81,10 @@ class Parameter:
         return self._whole(float(numbers[0])) if self.kind == "int" else value
 
     def parse(self, text: str) -> ParamValue:
-        """Read a value from the command line: a word, a number, or numbers with commas between them, also in brackets.
+        """Read a value from the command line: a word, a number, or comma-separated numbers, in brackets or not.
 
         Raises:
-            ValueError: as `check`.
+            ValueError: if `check` refuses the value.
         """
         if self.kind == "choice":
             return self.check(text)
@@ -108,27 +113,41 @@ class Parameter:
 
 
 def resolve(parameters: Iterable[Parameter], given: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-    """The value of each declared parameter, checked; what is given for others is not looked at.
+    """Return the checked value of each declared parameter; ignore the rest of `given`.
 
-    A recipe carries the parameters of its method and of its scaling function together, so neither may refuse the rest.
+    A recipe holds the parameters of its method and of its scaling function together, so neither may refuse the others.
 
     Raises:
-        ValueError: a value that its parameter does not allow.
+        ValueError: if a parameter does not allow its value.
+
+    Example:
+        >>> resolve([Parameter("keep", "", 20.0), Parameter("p", "", 1.0)], {"keep": 30.0, "knots": (0.0, 1.0)})
+        {'keep': 30.0, 'p': 1.0}
     """
     return {p.name: p.check(given.get(p.name, p.default)) for p in parameters}
 
 
 def look_up(registry: Mapping[str, _T], name: str, what: str) -> _T:
-    """The entry called `name`.
+    """Return the entry called `name`; `what` is the field that names it.
 
     Raises:
-        ValueError: unknown; near names are suggested.
+        ValueError: if there is no such entry; the message suggests near names.
+
+    Example:
+        >>> look_up({"sum": 1, "ties": 2}, "tie", "merge.method")
+        Traceback (most recent call last):
+        ValueError: merge.method: unknown name 'tie'; did you mean 'ties'?
     """
-    if name not in registry:
-        raise ValueError(f"{what}: unknown name {name!r}{near(name, registry)}")
+    require_known(what, name, registry, "name")
     return registry[name]
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: near names, or else all of them."""
-    return f"; {near_names(name, known)}"
+def require_known(where: str, name: str, known: Iterable[str], kind: str) -> None:
+    """Require that `name` is one of `known`; `where` is the field and `kind` what it names, such as "task".
+
+    Raises:
+        ValueError: if it is not; the message suggests near names.
+    """
+    names = list(known)
+    if name not in names:
+        raise ValueError(f"{where}: unknown {kind} {name!r}; {near(name, names)}")

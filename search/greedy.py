@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from search.proposer import Outcome, Proposal, check_number
+from search.proposer import Outcome, Proposal, check_in_flight
 from search.space import Point
 
 
@@ -72,7 +72,7 @@ class GreedyProposer:
         Raises:
             ValueError: the number was not asked, or was told before; another number of values than one.
         """
-        check_number(outcome.number, len(self._asked), self._told)
+        check_in_flight(outcome.number, len(self._asked), self._told)
         if outcome.values is not None and len(outcome.values) != 1:
             raise ValueError(f"greedy: must be told one value, got {len(outcome.values)}")
         self._told.add(outcome.number)

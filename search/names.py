@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that is not among the known ones, nearest names first where any is near.
 
     Args:

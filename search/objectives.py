@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, TypeAlias
 
-from search.names import unknown
+from search.names import unknown_name
 
 Role: TypeAlias = Literal["target", "control", "ood"]
 
@@ -80,7 +80,7 @@ class Objective:
         try:
             result = _evaluate(self._tree, values)
         except KeyError as error:
-            raise unknown(f"objective {self.text!r}: metric", error.args[0], values) from None
+            raise unknown_name(f"objective {self.text!r}: metric", error.args[0], values) from None
         except ZeroDivisionError:
             result = math.nan
         if not math.isfinite(result):
@@ -111,11 +111,11 @@ def _metrics(node: ast.expr, text: str, known: _Known) -> list[str]:
             return []
         case ast.Name(id=name):
             if name not in known.metrics:
-                raise unknown(f"objective {text!r}: metric", name, (*known.metrics, 'task["name"]'))
+                raise unknown_name(f"objective {text!r}: metric", name, (*known.metrics, 'task["name"]'))
             return [name]
         case ast.Subscript(value=ast.Name(id="task"), slice=ast.Constant(value=str() as task)):
             if known.tasks is not None and task not in known.tasks:
-                raise unknown(f"objective {text!r}: task", task, known.tasks)
+                raise unknown_name(f"objective {text!r}: task", task, known.tasks)
             return [task_metric(task)]
         case ast.BinOp() if type(node.op) in _BINARY:
             children = [node.left, node.right]
@@ -234,7 +234,7 @@ def _mean(values: list[float]) -> float:
 
 def _reference(task: str, role: Role, references: Mapping[str, float]) -> float:
     if task not in references:
-        raise unknown(f"{role} reference", task, references)
+        raise unknown_name(f"{role} reference", task, references)
     if not references[task] > 0:
         model = "fine-tuned" if role == "target" else "pre-trained"
         raise ValueError(

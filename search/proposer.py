@@ -99,7 +99,7 @@ class FixedProposer:
         Raises:
             ValueError: it was not asked, or was told before.
         """
-        check_number(outcome.number, self._asked, self._told)
+        check_in_flight(outcome.number, self._asked, self._told)
         self._told.add(outcome.number)
 
     def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
@@ -116,7 +116,7 @@ class FixedProposer:
             self.tell(outcome)
 
 
-def check_number(number: int, asked: int, told: set[int]) -> None:
+def check_in_flight(number: int, asked: int, told: set[int]) -> None:
     """Require that proposal `number` is in flight.
 
     Raises:

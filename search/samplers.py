@@ -15,7 +15,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from search.names import unknown
+from search.names import unknown_name
 
 OptionValue: TypeAlias = int | float | str | None
 
@@ -53,7 +53,7 @@ class Option:
         """
         if self.choices:
             if value not in self.choices:
-                raise unknown(path, str(value), self.choices)
+                raise unknown_name(path, str(value), self.choices)
             return
         if value is None and self.default is None:
             return
@@ -96,7 +96,7 @@ class Sampler:
         """
         for key, value in given.items():
             if key not in self.options:
-                raise unknown(f"sampler {name}: option", key, self.options)
+                raise unknown_name(f"sampler {name}: option", key, self.options)
             self.options[key].check(f"sampler {name}: option {key}", value)
         return {key: given.get(key, option.default) for key, option in self.options.items()}
 

@@ -28,8 +28,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.names import unknown
-from search.proposer import FixedProposer, Json, Outcome, Proposal, Proposer, check_number
+from search.names import unknown_name
+from search.proposer import FixedProposer, Json, Outcome, Proposal, Proposer, check_in_flight
 from search.samplers import SAMPLERS, OptionValue, Sampler, Seeds
 from search.space import Choice, Point, Space
 
@@ -104,7 +104,7 @@ class OptunaProposer:
         Raises:
             ValueError: the number is not in flight; there are too many or too few values; one is not finite.
         """
-        check_number(outcome.number, self._asked, self._told)
+        check_in_flight(outcome.number, self._asked, self._told)
         values = outcome.values
         if values is not None and (len(values) != self._num_objectives or not all(map(math.isfinite, values))):
             raise ValueError(
@@ -213,7 +213,7 @@ def _checked(space: Space, config: SearchConfig) -> Sampler:
     """The sampler by name, once it is known to be able to do what is asked."""
     name = config.sampler
     if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
+        raise unknown_name("sampler", name, SAMPLERS)
     sampler = SAMPLERS[name]
     if config.num_objectives < 1:
         raise ValueError(f"objectives: there must be at least 1, got {config.num_objectives}")

@@ -12,11 +12,11 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from pipeline.parameters import near
 from tasks.files.cache import cache_root
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.files.object_store import is_url
+from tasks.registry import near
 
 _EMBEDDED = "embedded/"
 _HUB = "hf:"
@@ -49,7 +49,7 @@ def locate(source: str) -> list[Path]:
         if not (path := folder / f"{name}.safetensors").is_file():
             if (built := cache_root() / "language" / name).is_dir():
                 return locate(str(built))
-            raise ValueError(f"{source}: not embedded{near(name, [p.stem for p in folder.glob('*.safetensors')])}")
+            raise ValueError(f"{source}: not embedded; {near(name, [p.stem for p in folder.glob('*.safetensors')])}")
         return [path]
     path = Path(source).expanduser()
     if not path.is_dir():

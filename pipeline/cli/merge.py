@@ -13,8 +13,9 @@ from pipeline.console import console, print_result, user_errors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method, resolve_weights
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
-from pipeline.parameters import look_up, near, resolve
+from pipeline.parameters import look_up, resolve
 from pipeline.recipe import AUTO, ParamValue, Recipe
+from tasks.registry import near
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
     from torch import Tensor
@@ -154,7 +155,7 @@ def _alpha(text: str | None, method: Method) -> float | str:
     except ValueError:
         words = ", ".join(AUTO.values())
         raise ValueError(
-            f"--alpha: must be a number or one of {words}, got {text!r}{near(text, AUTO.values())}"
+            f"--alpha: must be a number or one of {words}, got {text!r}; {near(text, AUTO.values())}"
         ) from None
 
 

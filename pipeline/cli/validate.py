@@ -13,7 +13,7 @@ from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
 from pipeline.spec.run import RunSpec
-from pipeline.spec.user_code import announce_code, code_named
+from pipeline.spec.user_code import announce_code, list_user_code
 
 
 def validate(
@@ -23,7 +23,7 @@ def validate(
     """Check a spec with its checkpoints and data, without evaluating anything."""
     with user_errors():
         plan = plan_of(spec)
-        if not code and (named := code_named(plan.spec)):
+        if not code and (named := list_user_code(plan.spec)):
             said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
             print_result(said)
             return

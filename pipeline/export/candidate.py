@@ -19,13 +19,13 @@ from pipeline.loading.model import LoadedModel, load_model
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.resident import ResidentModel
-from pipeline.parameters import near
 from pipeline.plan.plan import Plan
 from pipeline.records import tables
 from pipeline.records.ledger import Ledger
 from pipeline.run.run import reopen
 from pipeline.run.selection import Candidate, choose, judge_all
 from pipeline.spec.user_code import announce_code
+from tasks.registry import near
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
 
@@ -103,10 +103,10 @@ def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candid
 def _chosen(judged: dict[tuple[str, str], list[Candidate]], wanted: Wanted) -> Candidate:
     arms = list(dict.fromkeys(arm for arm, _ in judged))
     if wanted.arm not in arms:
-        raise ValueError(f"--arm {wanted.arm}: not in the run{near(wanted.arm, arms)}")
+        raise ValueError(f"--arm {wanted.arm}: not in the run; {near(wanted.arm, arms)}")
     groups = [name for arm, name in judged if arm == wanted.arm]
     if wanted.expert not in groups:
-        what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert{near(wanted.expert, groups)}"
+        what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert; {near(wanted.expert, groups)}"
         raise ValueError(f"--arm {wanted.arm}: {what}")
     if wanted.point:
         return _at_point(judged[wanted.arm, wanted.expert], wanted)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.parameters import Parameter, look_up, near, resolve
+from pipeline.parameters import Parameter, look_up, resolve
 from pipeline.recipe import ParamValue, Recipe, canonical_number
+from tasks.registry import near
 
 #: Controls go in front of a function's name: "reversed:linear".
 CONTROLS = ("reversed", "uniform", "equal_norm")
@@ -86,7 +87,7 @@ def split_control(name: str) -> tuple[str, Scaling]:
     """
     control, colon, function = name.rpartition(":")
     if colon and control not in CONTROLS:
-        raise ValueError(f"scaling: unknown control {control!r} in {name!r}{near(control, CONTROLS)}")
+        raise ValueError(f"scaling: unknown control {control!r} in {name!r}; {near(control, CONTROLS)}")
     return control, look_up(SCALINGS, function, "scaling")
 
 

@@ -53,7 +53,7 @@ def _is_searched(value: object) -> bool:
     return isinstance(value, Range) or (isinstance(value, Grid) and len(value.grid) > 1)
 
 
-def following_controls(group: Group, spec: RunSpec) -> list[Group]:
+def derived_controls(group: Group, spec: RunSpec) -> list[Group]:
     """The constants of equal mean and of equal norm of what `group` chooses, known only then."""
     if "uniform" not in spec.controls.kinds or group.template.soup:
         return []
@@ -65,17 +65,17 @@ def following_controls(group: Group, spec: RunSpec) -> list[Group]:
             search=Search(),
             control_of=group.arm,
             control=control,
-            derivation=Derivation((group.key,), flattened),
+            derivation=Derivation((group.key,), flatten),
         )
         for control, name in _FOLLOWING.items()
     ]
 
 
-def flattened(control: Group, chosen: Sequence[Chosen]) -> Group:
+def flatten(control: Group, chosen: Sequence[Chosen]) -> Group:
     """The control with its recipe: the constant equal to the mean, or of the norm, of the chosen one's lambda."""
     recipe = chosen[0].recipe
     flat = recipe if recipe.scaling == "constant" else replace(recipe, scaling=f"{control.control}:{recipe.scaling}")
-    return replace(control, template=Template.of(flat), derivation=None)
+    return replace(control, template=Template.from_recipe(flat), derivation=None)
 
 
 def _dense(arm: Arm, spec: RunSpec) -> Grid:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.merging.methods import METHODS
-from pipeline.parameters import near
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
 from pipeline.spec.arms import Arm, Search, Select
 from pipeline.spec.run import RunSpec
 from search.space import Choice, Space
+from tasks.registry import near
 
 #: The arm of the masks' searches, or how it begins.
 MASKS = "TALL masks"
@@ -17,7 +17,7 @@ TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
 _AUTO = "auto"
 
 
-def taken_over(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> Group:
+def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> Group:
     """The group of an arm with `merge: {of: ...}`: experts, method and weights are those that the named arm chooses.
 
     Raises:
@@ -28,7 +28,7 @@ def taken_over(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) ->
     if arm.merge.of not in merges:
         below = spec.arms.get(arm.merge.of)
         stands = below is not None and below.merge is not None and below is not arm
-        hint = ", which stands below: move it above this arm" if stands else near(arm.merge.of, merges)
+        hint = ", which stands below: move it above this arm" if stands else f"; {near(arm.merge.of, merges)}"
         raise ValueError(f"merge.of: must be a merge above this arm, got {arm.merge.of!r}{hint}")
     parent = merges[arm.merge.of]
     roles = {t: role for t, role in parent.roles.items() if arm.score == "all" or role != "control"}
@@ -45,7 +45,7 @@ def _with_merge(group: Group, chosen: Sequence[Chosen]) -> Group:
     return replace(group, template=template, derivation=None)
 
 
-def wants_masks(group: Group) -> bool:
+def needs_tall_masks(group: Group) -> bool:
     """Whether the lambdas of a consensus merge's masks are to be chosen on validation.
 
     Raises:
@@ -59,7 +59,7 @@ def wants_masks(group: Group) -> bool:
     return True
 
 
-def mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
+def tall_mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
     """One search for each expert that the merge uses: the lambda of its mask that is best on its own task."""
     used, experts = list(arm.experts or spec.experts), list(spec.experts)
     name = MASKS if len(used) == len(experts) else f"{MASKS} of {', '.join(used)}"
@@ -89,7 +89,7 @@ def mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
     ]
 
 
-def with_masks(group: Group, masks: Sequence[Group], spec: RunSpec) -> Group:
+def with_tall_masks(group: Group, masks: Sequence[Group], spec: RunSpec) -> Group:
     """The merge, waiting for the lambdas that `masks` choose."""
 
     def complete(planned: Group, chosen: Sequence[Chosen]) -> Group:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pipeline.parameters import near
+from pipeline.parameters import require_known
 from pipeline.plan.groups import PRE_TRAINED, Group, is_fine_tuned
 from pipeline.spec.exhibits import (
     ACCURACIES,
@@ -45,8 +45,7 @@ def _check_names(exhibit: Exhibit, arms: Groups) -> None:
     else:
         named = {f"arms.{label}": arm for label, arm in exhibit.arms.items()}
     for field, arm in named.items():
-        if arm not in arms:
-            raise ValueError(f"{field}: unknown arm {arm!r}{near(arm, arms)}")
+        require_known(field, arm, arms, "arm")
 
 
 def _check_table(exhibit: TableExhibit, arms: Groups) -> None:

@@ -41,7 +41,7 @@ class Template:
     soup: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "Template":
+    def from_recipe(cls, recipe: Recipe) -> "Template":
         """A template without holes."""
         return cls(recipe.method, recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params))
 

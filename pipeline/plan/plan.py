@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import SCALINGS
-from pipeline.parameters import look_up, near, resolve
-from pipeline.plan.controls import NAMES, following_controls, tuned_controls
-from pipeline.plan.derived import MASKS, mask_groups, taken_over, wants_masks, with_masks
+from pipeline.parameters import look_up, require_known, resolve
+from pipeline.plan.controls import NAMES, derived_controls, tuned_controls
+from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
 from pipeline.plan.exhibit_checks import check_exhibits
 from pipeline.plan.groups import (
     FINE_TUNED,
@@ -74,7 +74,7 @@ def make_plan(spec: RunSpec) -> Plan:
             for control, tuned in tuned_controls(arm, spec).items():
                 searched += _arm_groups(f"{name}, {control}", tuned, spec, searched, (name, control))
             followed = [g for g in groups if g.kind != "mask" and not is_fine_tuned(g)]
-            searched += [c for g in followed for c in following_controls(g, spec)]
+            searched += [c for g in followed for c in derived_controls(g, spec)]
     missing = [e for e in spec.experts if not any(g.name == e for g in references)]
     if missing and FINE_TUNED in spec.arms:
         raise ValueError(f"arms.{FINE_TUNED}: this name is kept for the experts as they are; use another one")
@@ -102,12 +102,12 @@ def _arm_groups(
     """An arm's groups, and before them the choices of masks that they wait for and no arm above has made."""
     groups = make_groups(name, arm, spec, *control)
     if arm.merge is not None and arm.merge.of:
-        return [taken_over(g, arm, spec, above) for g in groups]
-    if not wants_masks(groups[0]):
+        return [rescaled_merge(g, arm, spec, above) for g in groups]
+    if not needs_tall_masks(groups[0]):
         return groups
-    masks = mask_groups(groups[0], arm, spec)
+    masks = tall_mask_groups(groups[0], arm, spec)
     known = {g.key for g in above}
-    return [m for m in masks if m.key not in known] + [with_masks(g, masks, spec) for g in groups]
+    return [m for m in masks if m.key not in known] + [with_tall_masks(g, masks, spec) for g in groups]
 
 
 def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> list[Group]:
@@ -149,14 +149,12 @@ def _example(group: Group, planned: dict[tuple[str, str], Group]) -> Group:
 def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts: int) -> None:
     """Method and function are known, and take every parameter and weight that the point gives them."""
     template = group.template
-    if template.scaling not in SCALINGS:
-        raise ValueError(f"scaling.function: unknown name {template.scaling!r}{near(template.scaling, SCALINGS)}")
-    method, scaling = look_up(METHODS, template.method, "merge.method"), SCALINGS[template.scaling]
+    scaling = look_up(SCALINGS, template.scaling, "scaling.function")
+    method = look_up(METHODS, template.method, "merge.method")
     declared = {p.name: p for p in (*method.parameters, *scaling.parameters)}
     weights, params = template.filled(point)
     for name, value in params.items():
-        if name not in declared:
-            raise ValueError(f"params: unknown parameter {name!r}{near(name, declared)}")
+        require_known("params", name, declared, "parameter")
         with _at("params."):
             declared[name].check(value)
     with _at("merge.weights: "):

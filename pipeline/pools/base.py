@@ -5,10 +5,10 @@ from typing import Protocol
 
 from typing_extensions import TypeVar
 
-from pipeline.messages import Addressed, EvalRequest, Failure, FailureKind, ShardScore, WorkerInfo
+from pipeline.messages import EvalRequest, Failure, FailureKind, PoolRequest, ShardScore, WorkerInfo
 
 A = TypeVar("A", default=ShardScore)
-_Asked = TypeVar("_Asked", bound=Addressed, default=EvalRequest, contravariant=True)
+_Asked = TypeVar("_Asked", bound=PoolRequest, default=EvalRequest, contravariant=True)
 _Answer = TypeVar("_Answer", default=ShardScore)
 _Given = TypeVar("_Given", default=ShardScore, covariant=True)
 

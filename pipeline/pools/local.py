@@ -35,7 +35,7 @@ class LocalPool(Generic[Q, A]):
         try:
             return [self._evaluator.evaluate(request)]
         except Exception as error:
-            return [Failure(request.asked, failure_kind(error), describe(error), self._info.name)]
+            return [Failure(request.origin, failure_kind(error), describe(error), self._info.name)]
 
     def close(self) -> None:
         """Drop what is queued."""

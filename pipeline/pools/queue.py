@@ -7,9 +7,9 @@ from typing import Generic
 
 from typing_extensions import TypeVar
 
-from pipeline.messages import Addressed, EvalRequest
+from pipeline.messages import EvalRequest, PoolRequest
 
-Q = TypeVar("Q", bound=Addressed, default=EvalRequest)
+Q = TypeVar("Q", bound=PoolRequest, default=EvalRequest)
 
 
 class RequestQueue(Generic[Q]):

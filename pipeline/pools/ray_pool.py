@@ -161,7 +161,7 @@ class RayPool(Generic[Q, A]):
                 self._crew.welcome(actor, answer)
             else:
                 if actor.front is job:
-                    self._pace.note(job.request.asked.task, time.monotonic() - actor.since)
+                    self._pace.note(job.request.origin.task, time.monotonic() - actor.since)
                 self._crew.returned(actor, ref)
                 self._crew.answered(actor)
                 self._answer(job, answer)
@@ -177,7 +177,7 @@ class RayPool(Generic[Q, A]):
         if job is None:
             self._crew.unfit(actor, f"{actor.name} could not load: {describe(cause)}", error)
         else:
-            self._answer(job, Failure(job.request.asked, failure_kind(cause), describe(cause), actor.name))
+            self._answer(job, Failure(job.request.origin, failure_kind(cause), describe(cause), actor.name))
         self._place(actor)
 
     def _answer(self, job: InFlight[Q], answer: A | Failure) -> None:
@@ -235,7 +235,7 @@ class RayPool(Generic[Q, A]):
             if lost := self._suspicion.too_often(job.request):
                 self._condemn(job.request)
                 cause = f"its worker was lost {lost:g} times; the last: {describe(error)}"
-                self._answer(job, Failure(job.request.asked, "lost", cause, actor.name))
+                self._answer(job, Failure(job.request.origin, "lost", cause, actor.name))
             elif not job.on:
                 again.append(job.request)
         self._queue.put_first(reversed(again))
@@ -267,7 +267,7 @@ class RayPool(Generic[Q, A]):
         front = actor.front
         if front is None or actor.silent is not None:
             return
-        asked, seconds = front.request.asked, time.monotonic() - actor.since
+        asked, seconds = front.request.origin, time.monotonic() - actor.since
         long, hangs = self._pace.limits(asked.task)
         what = f"shard {asked.shard} of {asked.task}, {asked.split}, candidate {asked.recipe_id[:12]}"
         if seconds > hangs:

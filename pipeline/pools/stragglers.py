@@ -67,6 +67,6 @@ class Pace:
             if (front := actor.front) is not None
             for job in actor.outstanding.values()
             if job is not None and not job.done and len(job.on) == 1
-            if (overdue := self.overdue(front.request.asked.task, now - actor.since, waits=job is not front)) >= 1
+            if (overdue := self.overdue(front.request.origin.task, now - actor.since, waits=job is not front)) >= 1
         ]
         return [job for _, job in sorted(found, key=lambda each: -each[0])]

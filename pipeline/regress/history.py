@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from pipeline.parameters import near
 from pipeline.regress.pairs import changes
 from pipeline.regress.snapshot import Snapshot
 from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from search.intervals import Interval, TaskOutcomes, mean_interval
+from tasks.registry import near
 
 _ROLES = ("target", "control", "ood")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -59,10 +59,10 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
     known = list(dict.fromkeys(arm for run in runs for arm in run.arms))
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     if metric not in (*_ROLES, *tasks):
-        raise ValueError(f"--metric: must be {', '.join(_ROLES)} or a task, got {metric!r}{near(metric, tasks)}")
+        raise ValueError(f"--metric: must be {', '.join(_ROLES)} or a task, got {metric!r}; {near(metric, tasks)}")
     for arm in arms:
         if arm not in known:
-            raise ValueError(f"--arm: unknown arm {arm!r}{near(arm, known)}")
+            raise ValueError(f"--arm: unknown arm {arm!r}; {near(arm, known)}")
     followed = arms or list(dict.fromkeys(arm for run in runs for arm in run.plain_arms))
     lines = {arm: [_mean(run, arm, metric) for run in runs] for arm in followed}
     lines = {arm: line for arm, line in lines.items() if any(point is not None for point in line)}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from pipeline.parameters import near
 from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
+from tasks.registry import near
 
 #: Fields of the spec that change no score, or whose change is told by content.
 _NOT_TOLD = ("name", "base", "experts", "resources", "exhibits", "regress")
@@ -36,7 +36,7 @@ def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) ->
     arms = list(regress.arms) or list(dict.fromkeys([*run.plain_arms, *baseline.plain_arms]))
     known = {*run.arms, *baseline.arms}
     if unknown := [arm for arm in arms if arm not in known]:
-        raise ValueError(f"regress.arms: {unknown[0]!r} is in neither run{near(unknown[0], sorted(known))}")
+        raise ValueError(f"regress.arms: {unknown[0]!r} is in neither run; {near(unknown[0], sorted(known))}")
     wrong = _data(run, baseline, leave.same_samples)
     keys = [key for key in dict.fromkeys([*run.cells, *baseline.cells]) if key[0] in arms]
     common = [key for key in keys if key[2] not in wrong and _groups(run, key) == _groups(baseline, key)]

@@ -18,7 +18,7 @@ from pipeline.run.driver import Driver
 from pipeline.run.progress import RunProgress
 from pipeline.run.rows import provenance, write_tables
 from pipeline.spec.load import parse_spec
-from pipeline.spec.run import NOT_OF_THE_RESULT, USED_LATER, RunSpec
+from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS, RunSpec
 from pipeline.storage.caches.scores import ScoreCache
 from pipeline.versions import installed
 from tasks.files.atomic import write_whole
@@ -129,14 +129,14 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         journal.header(mine)
         return
     # Where a run is executed, what its report opens with and what is held against it later may change in between.
-    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in NOT_OF_THE_RESULT}
+    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
     pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
     if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
         raise RunFolderError(
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
-    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in USED_LATER):
+    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in REPORTING_FIELDS):
         journal.header(mine)  # the last header counts: `lines report` and `lines regress` then go by them too
 
 

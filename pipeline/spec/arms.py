@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.parameters import require_known
 from pipeline.spec.values import (
     Alpha,
     Beta,
@@ -11,7 +12,6 @@ from pipeline.spec.values import (
     Lambdas,
     ParamDimension,
     SpecModel,
-    check_known,
     check_lambdas,
     lowest,
 )
@@ -89,7 +89,7 @@ def _as_tuple(value: object) -> object:
 
 
 class Select(SpecModel):
-    """What decides, on validation, which candidate is chosen."""
+    """The objectives that rank candidates on validation."""
 
     maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
     """Expressions over target, control, retained, mean, worst, accuracy, task["name"]: one, or several for a search."""
@@ -130,5 +130,5 @@ class Arm(SpecModel):
                 raise ValueError(f"{key}: each expert may be named once, got {twice} more than once")
         if self.merge is not None and self.experts is not None:
             for name in self.merge.weights:
-                check_known("merge.weights", name, dict.fromkeys(self.experts), "expert of this arm")
+                require_known("merge.weights", name, self.experts, "expert of this arm")
         return self

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from pipeline.parameters import near
+from pipeline.parameters import require_known
 from pipeline.spec.values import SpecModel
+from tasks.registry import near
 
 #: Accuracy -> the role of the tasks it is a mean over, and whether each is divided by its reference (section 3).
 ACCURACIES: dict[str, tuple[Literal["target", "control", "ood"], bool]] = {
@@ -30,7 +31,7 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
 
     def check(value: str) -> str:
         if value not in known:
-            raise ValueError(f"got {value!r}, which is not known{near(value, known)}")
+            raise ValueError(f"got {value!r}, which is not known; {near(value, known)}")
         return value
 
     return AfterValidator(check)
@@ -102,8 +103,7 @@ class TableExhibit(SpecModel):
                     raise ValueError(f"{field}.{row}: must have one cell a column, {width} in all, got {len(cells)}")
         for field, rows in (("against", [*self.against, *self.against.values()]), ("paper", list(self.paper))):
             for row in rows:
-                if row not in self.rows:
-                    raise ValueError(f"{field}: unknown row {row!r}{near(row, self.rows)}")
+                require_known(field, row, self.rows, "row")
         return self
 
     def metric(self, column: int, cell: Cell) -> str:
@@ -208,7 +208,7 @@ def _known_kind(value: object) -> object:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     if kind not in KINDS:
         got = "is required" if kind is None else f"got {kind!r}"
-        raise ValueError(f"kind: {got}{near(str(kind), KINDS)}")
+        raise ValueError(f"kind: {got}; {near(str(kind), KINDS)}")
     return value
 
 

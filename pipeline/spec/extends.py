@@ -10,7 +10,7 @@ Mapping: TypeAlias = dict[str, Any]
 _DEEPEST = 8
 
 
-def extended(data: Mapping, path: Path, read: Callable[[Path], Mapping], depth: int = 0) -> Mapping:
+def apply_extends(data: Mapping, path: Path, read: Callable[[Path], Mapping], depth: int = 0) -> Mapping:
     """`data` on top of the file that it extends, which may extend another one in its turn.
 
     Mappings are laid over each other key by key; anything else replaces what was there.
@@ -37,7 +37,7 @@ def extended(data: Mapping, path: Path, read: Callable[[Path], Mapping], depth: 
         content = read(file)
     except ValueError as error:
         raise ValueError(f"{path}: extends: {error}") from error
-    return _over(extended(content, file, read, depth + 1), data)
+    return _over(apply_extends(content, file, read, depth + 1), data)
 
 
 def _over(below: Mapping, above: Mapping) -> Mapping:

@@ -59,7 +59,7 @@ class Generation(SpecModel):
     """transformers; or vllm, where it is installed."""
 
 
-def is_reward(source: str) -> bool:
+def is_reward_source(source: str) -> bool:
     """Whether a task's source is a reward: `reward/NAME`, or a Python function, FILE.py:NAME or MODULE:NAME."""
     return source.startswith("reward/") or re.search(r":[A-Za-z_]\w*$", source) is not None
 

@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.parameters import near
-from pipeline.spec.extends import extended
-from pipeline.spec.generation import Prompts, RewardSpec, is_reward
+from pipeline.spec.extends import apply_extends
+from pipeline.spec.generation import Prompts, RewardSpec, is_reward_source
 from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import ModelSpec, TaskSpec
 from pipeline.spec.yaml_reader import read_yaml
 from tasks.embedded import pack_names
+from tasks.registry import near
 
 _M = TypeVar("_M", bound=BaseModel)
 _R = TypeVar("_R", TaskSpec, RewardSpec)
@@ -42,7 +42,7 @@ def read_mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
         SpecError: not there, not YAML, or not a mapping.
     """
     try:
-        return extended(_read(path, kind), path, lambda file: _read(file, kind))
+        return apply_extends(_read(path, kind), path, lambda file: _read(file, kind))
     except ValueError as error:
         raise SpecError(str(error)) from error
 
@@ -66,11 +66,11 @@ def parse_spec(data: dict[str, Any], source: str = "spec", folder: Path | None =
     Raises:
         SpecError: as `load_spec`.
     """
-    spec = checked(RunSpec, data, source)
+    spec = validate(RunSpec, data, source)
     return spec if folder is None else _resolve(spec, folder)
 
 
-def checked(kind: type[_M], data: dict[str, Any], source: str) -> _M:
+def validate(kind: type[_M], data: dict[str, Any], source: str) -> _M:
     """A spec of `kind` from a mapping.
 
     Raises:
@@ -89,7 +89,7 @@ def _explain(error: Any, kind: type[BaseModel]) -> str:
     path = [str(p) for p in error["loc"] if not re.match(r"<|function-|\[key\]", str(p))]
     where = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{near(path[-1], _keys_at(path[:-1], kind))}"
+        return f"{where}: unknown key; {near(path[-1], _keys_at(path[:-1], kind))}"
     if error["type"] == "missing":
         return f"{where}: is required"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -113,54 +113,56 @@ def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:
 
 
 def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
-    experts = {name: fixed(source, folder) for name, source in spec.experts.items()}
-    changes = {**resolved(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)}
+    experts = {name: resolve_path(source, folder) for name, source in spec.experts.items()}
+    changes = {**resolve_model_paths(spec, folder), "experts": experts, "ood": _fixed_tasks(spec.ood, folder)}
     if spec.generation is not None:
         changes["generation"] = spec.generation.model_copy(
-            update={"prompts": fixed_prompts(spec.generation.prompts, folder)}
+            update={"prompts": resolve_prompts(spec.generation.prompts, folder)}
         )
     return spec.model_copy(update=changes)
 
 
-def resolved(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+def resolve_model_paths(spec: ModelSpec, folder: Path) -> dict[str, Any]:
     """Fields in which relative paths that exist beside the spec are absolute, so that workers elsewhere find them."""
     return {
-        "base": fixed(spec.base, folder),
-        "backbone": spec.backbone.model_copy(update={"model": fixed(spec.backbone.model, folder)}),
+        "base": resolve_path(spec.base, folder),
+        "backbone": spec.backbone.model_copy(update={"model": resolve_path(spec.backbone.model, folder)}),
         "tasks": _fixed_tasks(spec.tasks, folder),
         # Others are names of modules, whatever lies beside the spec.
-        "plugins": tuple(fixed(p, folder) if p.endswith(".py") else p for p in spec.plugins),
+        "plugins": tuple(resolve_path(p, folder) if p.endswith(".py") else p for p in spec.plugins),
     }
 
 
-def fixed(source: str, folder: Path) -> str:
+def resolve_path(source: str, folder: Path) -> str:
     """A path that exists beside the spec, absolute; anything else as it is."""
     if source.startswith("local-dir:"):
-        return f"local-dir:{fixed(source.removeprefix('local-dir:'), folder)}"
+        return f"local-dir:{resolve_path(source.removeprefix('local-dir:'), folder)}"
     if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
         return source
     return str((folder / source).resolve()) if (folder / source).exists() else source
 
 
-def fixed_prompts(prompts: Prompts, folder: Path) -> Prompts:
+def resolve_prompts(prompts: Prompts, folder: Path) -> Prompts:
     """Prompts whose source, where it exists beside the spec, is absolute."""
-    return prompts.model_copy(update={"source": fixed(prompts.source, folder)})
+    return prompts.model_copy(update={"source": resolve_path(prompts.source, folder)})
 
 
 def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
     return {
-        name: fixed_reward(task, folder)
-        if is_reward(task.source)
+        name: resolve_reward(task, folder)
+        if is_reward_source(task.source)
         else task.model_copy(update={"source": _fixed_task(task.source, folder)})
         for name, task in tasks.items()
     }
 
 
-def fixed_reward(reward: _R, folder: Path) -> _R:
+def resolve_reward(reward: _R, folder: Path) -> _R:
     """A reward whose file, and the paths among its options, are absolute where they exist beside the spec."""
-    options = {k: fixed(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()}
+    options = {
+        k: resolve_path(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()
+    }
     file, colon, name = reward.source.rpartition(":")
-    source = f"{fixed(file, folder)}:{name}" if colon else reward.source
+    source = f"{resolve_path(file, folder)}:{name}" if colon else reward.source
     return reward.model_copy(update={"source": source, "options": options})
 
 
@@ -168,4 +170,4 @@ def _fixed_task(source: str, folder: Path) -> str:
     """A bare name was taken for an embedded task; where there is none, it is the folder beside the spec."""
     name = source.removeprefix("embedded/")
     bare = name != source and name not in pack_names() and (folder / name).is_dir()
-    return fixed(name if bare else source, folder)
+    return resolve_path(name if bare else source, folder)

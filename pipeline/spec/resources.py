@@ -8,7 +8,7 @@ from pipeline.spec.values import AmountOrAuto, CountOrAuto, SpecModel
 
 
 class PerWorker(SpecModel):
-    """What each worker asks of Ray."""
+    """The GPUs and CPUs of one worker."""
 
     num_gpus: AmountOrAuto = "auto"
     """GPUs, fractions too; auto: 1 where the cluster has any, else 0."""
@@ -17,7 +17,7 @@ class PerWorker(SpecModel):
 
 
 class PerReward(SpecModel):
-    """What each actor that holds a reward asks of Ray."""
+    """The GPUs and CPUs of one actor that holds a reward."""
 
     num_gpus: AmountOrAuto = "auto"
     """GPUs, fractions too; auto: 0.1 where the cluster has any, else 0."""

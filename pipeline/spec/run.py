@@ -4,13 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.parameters import require_known
 from pipeline.spec.arms import Arm, Select
 from pipeline.spec.exhibits import Exhibits
-from pipeline.spec.generation import Generation, is_reward, reward_defaults
+from pipeline.spec.generation import Generation, is_reward_source, reward_defaults
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
 from pipeline.spec.thresholds import Regress
-from pipeline.spec.values import SpecModel, check_known
+from pipeline.spec.values import SpecModel
 
 _NAME = r"^[\w][\w .,+()=-]*$"
 
@@ -26,9 +27,9 @@ class Controls(SpecModel):
 
 #: Fields of a spec that only speak of what is done with a run's result: what its report opens with, and what is held
 #: against it later.
-USED_LATER = ("exhibits", "regress")
+REPORTING_FIELDS = ("exhibits", "regress")
 #: These, and where the run is executed: a run is not known by them.
-NOT_OF_THE_RESULT = ("resources", *USED_LATER)
+FIELDS_OUTSIDE_RESULT = ("resources", *REPORTING_FIELDS)
 
 
 class RunSpec(SpecModel):
@@ -84,11 +85,11 @@ class RunSpec(SpecModel):
         if both := set(self.tasks) & set(self.ood):
             raise ValueError(f"ood: names must differ from those of tasks, got {sorted(both)} in both")
         for expert, task in self.targets.items():
-            check_known(f"targets.{expert}", expert, self.experts, "expert")
-            check_known(f"targets.{expert}", task, self.tasks, "task")
+            require_known(f"targets.{expert}", expert, self.experts, "expert")
+            require_known(f"targets.{expert}", task, self.tasks, "task")
         for expert in self.experts:
             where = f"experts.{expert}: its task (or name it in `targets`)"
-            check_known(where, self.target(expert), self.tasks, "task")
+            require_known(where, self.target(expert), self.tasks, "task")
         for name, arm in self.arms.items():
             named = {
                 "edit": [e for e in arm.edit or () if e != "each_expert"],
@@ -97,7 +98,7 @@ class RunSpec(SpecModel):
             }
             for field, experts in named.items():
                 for expert in experts:
-                    check_known(f"arms.{name}.{field}", expert, self.experts, "expert")
+                    require_known(f"arms.{name}.{field}", expert, self.experts, "expert")
         return self
 
     def target(self, expert: str) -> str:
@@ -111,7 +112,7 @@ def _check_rewards(spec: "RunSpec") -> None:
     Raises:
         ValueError: it mixes rewards with other tasks, or a field has no meaning in such a run.
     """
-    rewards = [name for name, task in spec.tasks.items() if is_reward(task.source)]
+    rewards = [name for name, task in spec.tasks.items() if is_reward_source(task.source)]
     if spec.generation is None:
         if rewards:
             raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it says what is completed")

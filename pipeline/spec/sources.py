@@ -9,7 +9,7 @@ from pipeline.spec.values import SpecModel
 
 
 class BackboneSpec(SpecModel):
-    """The model family and architecture."""
+    """A model architecture and the precision it is evaluated in."""
 
     family: str
     """open_clip."""

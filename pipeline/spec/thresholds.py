@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.parameters import near
+from pipeline.parameters import require_known
 from pipeline.spec.values import SpecModel
 
 
@@ -60,13 +60,10 @@ def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str
     Raises:
         ValueError: one is not; the message names the field.
     """
-    _check("regress.arms", regress.arms, arms, "arm")
-    _check("regress.tasks", regress.tasks, tasks, "task")
-    for name, arm in regress.arms.items():
-        _check(f"regress.arms.{name}.tasks", arm.tasks, tasks, "task")
-
-
-def _check(where: str, named: Collection[str], known: Collection[str], what: str) -> None:
-    for name in named:
-        if name not in known:
-            raise ValueError(f"{where}: unknown {what} {name!r}{near(name, sorted(known))}")
+    for arm in regress.arms:
+        require_known("regress.arms", arm, arms, "arm")
+    for task in regress.tasks:
+        require_known("regress.tasks", task, tasks, "task")
+    for arm, thresholds in regress.arms.items():
+        for task in thresholds.tasks:
+            require_known(f"regress.arms.{arm}.tasks", task, tasks, "task")

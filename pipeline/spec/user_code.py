@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.console import print_note
-from pipeline.spec.generation import is_reward
+from pipeline.spec.generation import is_reward_source
 
 
-def code_named(spec: BaseModel) -> list[str]:
+def list_user_code(spec: BaseModel) -> list[str]:
     """Plug-ins, rewards that are Python functions, and models that bring code of their own, by field and name."""
     return list(dict.fromkeys(_code(spec.model_dump(mode="json"), "")))
 
@@ -24,7 +24,7 @@ def _code(value: Any, where: str) -> Iterator[str]:
         field = f"{where}.{key}" if where else str(key)
         if key == "plugins":
             yield from (f"{field}: {name}" for name in part)
-        elif key == "source" and isinstance(part, str) and is_reward(part) and ":" in part:
+        elif key == "source" and isinstance(part, str) and is_reward_source(part) and ":" in part:
             yield f"{field}: {part}"
         elif key == "trust_remote_code" and part is not False:
             yield f"{field}: what the model brings"
@@ -34,5 +34,5 @@ def _code(value: Any, where: str) -> Iterator[str]:
 
 def announce_code(spec: BaseModel) -> None:
     """Say that a spec runs code, where it does; without this package's own and what it stands on."""
-    if named := code_named(spec):
+    if named := list_user_code(spec):
         print_note(f"this spec runs code with your rights: {'; '.join(named)}")

@@ -1,11 +1,9 @@
 """What a field of the spec may hold: a number, a grid, a range; and the base of every model of the spec."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
-
-from pipeline.parameters import near
 
 #: A grid of one dimension that is longer is a slip of the pen.
 _MAX_CONTINUED = 10_000
@@ -146,9 +144,3 @@ def check_lambdas(lambdas: Lambdas) -> None:
         low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
         if low < 0 or high > 1:
             raise ValueError(f"lambdas: must lie in [0, 1], got {low if low < 0 else high:g}")
-
-
-def check_known(where: str, name: str, names: dict[str, Any], what: str) -> None:
-    """Raises ValueError: `name` is none of `names`; near ones are suggested."""
-    if name not in names:
-        raise ValueError(f"{where}: unknown {what} {name!r}{near(name, names)}")

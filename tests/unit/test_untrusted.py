@@ -14,7 +14,7 @@ from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.console import console, plain
 from pipeline.records.append_log import read_records
 from pipeline.spec.load import SpecError, load_spec, parse_spec
-from pipeline.spec.user_code import code_named
+from pipeline.spec.user_code import list_user_code
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -103,12 +103,12 @@ def test_the_code_that_a_spec_names_is_told() -> None:
             "backbone": {**SPEC["backbone"], "options": {"trust_remote_code": True}},
         }
     )
-    assert code_named(spec) == [
+    assert list_user_code(spec) == [
         "backbone.options.trust_remote_code: what the model brings",
         "plugins: my_tasks.sets",
         "plugins: /home/me/more.py",
     ]
-    assert code_named(parse_spec(SPEC)) == []
+    assert list_user_code(parse_spec(SPEC)) == []
 
 
 def test_validate_tells_of_code_before_it_runs_and_can_be_had_without(tmp_path: Path) -> None:

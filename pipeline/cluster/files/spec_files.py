@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.files.bundle import BundleKind
-from pipeline.spec.generation import is_reward
+from pipeline.spec.generation import is_reward_source
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import TaskSpec
@@ -83,7 +83,7 @@ def _absolute(value: str) -> bool:
 
 
 def _of_task(place: FieldPath, task: TaskSpec) -> Iterator[tuple[FieldPath, NamedFile | None]]:
-    if is_reward(task.source):
+    if is_reward_source(task.source):
         yield from _options(place, task.options, "model").items()
         file, _, function = task.source.rpartition(":")
         if file.endswith(".py"):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.cluster.auth import has_token, use_token
 from pipeline.cluster.jobs.package import Package
-from pipeline.parameters import near
+from tasks.registry import near
 
 #: Of Ray's dashboard, which takes jobs.
 _PORT = 8265
@@ -121,7 +121,7 @@ class Jobs:
         """
         jobs = {job.id: job for job in self.all()}
         if job_id not in jobs:
-            raise ValueError(f"{job_id}: no such job on {self.url}{near(job_id, jobs)}; `lines jobs list` shows them")
+            raise ValueError(f"{job_id}: no such job on {self.url}; {near(job_id, jobs)}; `lines jobs list` shows them")
         return jobs[job_id]
 
     def cancel(self, job_id: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
-from pipeline.spec.load import checked, read_mapping, resolved
+from pipeline.spec.load import read_mapping, resolve_model_paths, validate
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
 from pipeline.spec.values import SpecModel
@@ -212,5 +212,5 @@ def load_finetune_spec(path: Path) -> FinetuneSpec:
     Raises:
         SpecError: as `pipeline.spec.load.load_spec`.
     """
-    spec = checked(FinetuneSpec, read_mapping(path, FinetuneSpec), str(path))
-    return spec.model_copy(update=resolved(spec, path.parent))
+    spec = validate(FinetuneSpec, read_mapping(path, FinetuneSpec), str(path))
+    return spec.model_copy(update=resolve_model_paths(spec, path.parent))

@@ -19,11 +19,11 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from pipeline.parameters import near
 from pipeline.train.model_folder import CHECKPOINT, RESULT
 from pipeline.train.ppo.spec import Lora
 from pipeline.train.seeds import seed_of
 from tasks.language.models import load_causal, model_folder
+from tasks.registry import near
 
 #: Of a model's folder, what decides what it says.
 _KINDS = (".safetensors", ".json", ".model", ".txt", ".jinja")
@@ -119,7 +119,7 @@ def check_targets(config: PretrainedConfig, field: str, lora: Lora) -> None:
     names = [name for name, _ in model.named_modules()]
     for target in lora.targets:
         if not any(f".{name}".endswith(f".{target}") for name in names):
-            raise ValueError(f"{field}.targets: the model has no module {target!r}{near(target, sorted(ends))}")
+            raise ValueError(f"{field}.targets: the model has no module {target!r}; {near(target, sorted(ends))}")
 
 
 def trained(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.parameters import look_up
 from pipeline.spec.generation import Prompts, RewardSpec
-from pipeline.spec.load import checked, fixed, fixed_prompts, fixed_reward, read_mapping
+from pipeline.spec.load import read_mapping, resolve_path, resolve_prompts, resolve_reward, validate
 from pipeline.spec.resources import Resources
 from pipeline.spec.values import SpecModel
 
@@ -227,8 +227,12 @@ def load_ppo_spec(path: Path) -> PpoSpec:
     Raises:
         SpecError: as `pipeline.spec.load.load_spec`.
     """
-    spec = checked(PpoSpec, read_mapping(path, PpoSpec), str(path))
+    spec = validate(PpoSpec, read_mapping(path, PpoSpec), str(path))
     folder = path.parent
-    rewards = {name: fixed_reward(entry, folder) for name, entry in spec.rewards.items()}
-    changes = {"base": fixed(spec.base, folder), "prompts": fixed_prompts(spec.prompts, folder), "rewards": rewards}
+    rewards = {name: resolve_reward(entry, folder) for name, entry in spec.rewards.items()}
+    changes = {
+        "base": resolve_path(spec.base, folder),
+        "prompts": resolve_prompts(spec.prompts, folder),
+        "rewards": rewards,
+    }
     return spec.model_copy(update=changes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.report.data.run import CandidateRow, Run
-from pipeline.spec.run import NOT_OF_THE_RESULT
+from pipeline.spec.run import FIELDS_OUTSIDE_RESULT
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_picture(tables: Path) -> Picture:
     """Read a folder of tables."""
     run = Run.read(tables)
     said = run.provenance
-    spec = {key: value for key, value in said["spec"].items() if key not in NOT_OF_THE_RESULT}
+    spec = {key: value for key, value in said["spec"].items() if key not in FIELDS_OUTSIDE_RESULT}
     data = {task["name"]: task["fingerprint"] for task in said["tasks"]}
     return Picture(
         run=_hash([spec, said["fingerprint"], data]),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.plan.controls import flattened
+from pipeline.plan.controls import flatten
 from pipeline.plan.groups import Chosen, Group
 from pipeline.plan.plan import Plan, make_plan, proposer
 from pipeline.recipe import Recipe
@@ -90,10 +90,10 @@ def test_the_following_controls_flatten_what_was_chosen(name: str, prefix: str) 
     parent, control = named(laid.searched, "LiNeS")[0], named(laid.searched, f"LiNeS, {name}")[0]
     assert control.derivation is not None and control.derivation.parents == (parent.key,)
     assert control.space.dims == ()
-    chosen = flattened(control, [Chosen(parent, {"alpha": 0.5})])
+    chosen = flatten(control, [Chosen(parent, {"alpha": 0.5})])
     assert chosen.recipe({}) == Recipe.make("single", f"{prefix}:linear", 0.5, 0.5, (1, 0, 0))
     constant = Chosen(parent, {"alpha": 1})
-    assert flattened(control, [constant]).recipe({}) == constant.recipe == Recipe.make("single", weights=(1, 0, 0))
+    assert flatten(control, [constant]).recipe({}) == constant.recipe == Recipe.make("single", weights=(1, 0, 0))
 
 
 def test_an_arm_that_is_the_experts_though_it_names_a_function_has_nothing_to_follow() -> None:
