@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
+from tasks import moved_modules
+
 if TYPE_CHECKING:
     from tasks.base import Backbone, Task
 
@@ -121,11 +123,13 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 
 def imported(name: str) -> ModuleType:
-    """The module of a dotted name, or of a path to a .py file; run once a process.
+    """Import a user's module by its dotted name or its path to a .py file; a file runs once a process.
 
     Raises:
-        Exception: whatever the module raises; FileNotFoundError where there is no such file.
+        FileNotFoundError: if there is no file at the path.
+        Exception: whatever the module raises.
     """
+    moved_modules.install()
     if not name.endswith(".py"):
         return importlib.import_module(name)
     path = Path(name).resolve()

@@ -16,6 +16,7 @@ from tasks.vision.classification import load_task
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 
+OLD_PLUGIN = Path(__file__).parents[1] / "data" / "old_plugin.py"
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "adding-a-task.md"
 
 
@@ -43,16 +44,22 @@ def guide(tmp_path: Path) -> TaskRequest:
     return TaskRequest("stripes", "stripes")
 
 
+def old_plugin(tmp_path: Path) -> TaskRequest:
+    return TaskRequest("stripes", "stripes-old-imports")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _plugin(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The example of the guide, as a user would write it into a file of their own."""
+def _plugins(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Load the guide's example from a user's file, and an old plug-in that imports modules by their former names."""
     code = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)[0]
     file = tmp_path_factory.mktemp("plugin") / "stripes.py"
     file.write_text(code)
     load_plugins([str(file)])
+    with pytest.warns(FutureWarning, match="tasks.classification has moved: use `from tasks.vision import zero_shot`"):
+        load_plugins([str(OLD_PLUGIN)])
 
 
-@pytest.fixture(params=[embedded, folder, guide])
+@pytest.fixture(params=[embedded, folder, guide, old_plugin])
 def request_of(request: pytest.FixtureRequest, tmp_path: Path) -> TaskRequest:
     make: Callable[[Path], TaskRequest] = request.param
     return make(tmp_path)

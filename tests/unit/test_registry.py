@@ -1,11 +1,13 @@
 """Proves that look-ups suggest near names and that a user's module registers its own tasks, once, in any process."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tasks.moved_modules import MOVED
 from tasks.registry import BACKBONES, TASKS, Registry, check_options, load_plugins
 
 
@@ -64,3 +66,25 @@ def test_the_registry_needs_neither_torch_nor_open_clip() -> None:
     assert "open_clip" in BACKBONES
     code = "import sys, tasks.registry; assert not {'torch', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_old_module_names_lead_to_the_new_modules() -> None:
+    code = """
+import sys, warnings
+warnings.simplefilter("error")
+from tasks import moved_modules
+moved_modules.install()
+import tasks.images
+assert "torch" not in sys.modules, "nothing is imported before it is used"
+warnings.simplefilter("ignore")
+from tasks.images import ImageRecord
+import tasks.vision
+assert tasks.images.ImageRecord is ImageRecord is tasks.vision.ImageRecord
+assert not hasattr(tasks.images, "no_such_name") and not hasattr(tasks.vision, "no_such_name")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("module", MOVED.values())
+def test_moved_modules_exist(module: str) -> None:
+    assert importlib.util.find_spec(module)
