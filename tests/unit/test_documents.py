@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.merging.methods import METHODS
+from pipeline.merging.scaling import SCALINGS
+from search.samplers import SAMPLERS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
@@ -39,6 +43,12 @@ def test_every_page_is_in_the_index() -> None:
     linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", prose(index))}
     decisions = ROOT / "docs" / "internals" / "decisions"
     assert [p for p in (ROOT / "docs").rglob("*.md") if p not in linked | {index} and p.parent != decisions] == []
+
+
+def test_reference_pages_name_every_method_scaling_and_sampler() -> None:
+    names = {"methods": METHODS, "merging": SCALINGS, "spec": SAMPLERS}
+    pages = {page: (ROOT / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8") for page in names}
+    assert [name for page in names for name in names[page] if f"`{name}`" not in pages[page]] == []
 
 
 def test_pages_named_by_code_and_examples_exist() -> None:
