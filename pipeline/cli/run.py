@@ -55,7 +55,7 @@ def run(
                 if len(plans) > 1:
                     console.rule(escape(plan.spec.name))
                 with _others_go_on(len(plans) > 1, place, status), open_run(place, print_note) as opened:
-                    where = RunTarget(opened.folder, cache, address is not None, opened.check, opened.keep)
+                    where = RunTarget(opened.folder, cache, address is not None, opened.check, opened.upload)
                     execute(plan, where, console)
                     status[place] = show_report(opened.folder, place)
         worked = [place for place in places if status[place] < 2]

@@ -1,1 +1,1 @@
-"""The journal of a run and what is derived from it: answers, ledger, table schemas."""
+"""The journal of a run and what is derived from it: answers, ledger, tables."""

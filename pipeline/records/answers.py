@@ -1,4 +1,4 @@
-"""Answers by request key, small in memory: those of a million shards fit beside the driver."""
+"""Answers by request key, compact enough that a million shards fit in the driver's memory."""
 
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -14,54 +14,54 @@ from tasks.stats import Stats
 
 _Key = tuple[str, str, str, int]
 _Place = tuple[str, str, int]
-#: Samples, sum, sum of squares; alpha, seconds (rebuilding, evaluating), start, stop, worker, whether they are bits.
+#: Samples, sum, sum of squares; alpha, seconds (rebuilding, evaluating), start, stop, worker, whether bits follow.
 _HEAD = struct.Struct("<qdddddqqi?")
 _SUMS = struct.Struct("<qdd")
 
 
 class Answers(MutableMapping[_Key, ShardScore | Failure]):
-    """A dictionary of scores and failures that keeps a score as one string of bytes, outcomes of 0 and 1 as bits.
+    """A dictionary of scores and failures that packs each score into bytes, with outcomes of 0 and 1 as bits.
 
-    As objects, the score of a shard of 512 samples takes some 2 kB, most of it its own copies of what all shards of a
-    candidate have in common; here it takes a fifth of a kB.
+    The score of a shard of 512 samples takes 2 kB as an object, most of it copies of what all shards of a candidate
+    share; packed it takes 0.2 kB.
 
     Attributes:
-        failures: those of the answers that are failures.
-        recipes: recipe id -> the recipe, of the scores.
+        failures: the answers that are failures.
+        recipes: recipe id -> recipe of the scores.
     """
 
     def __init__(self, answers: Mapping[_Key, ShardScore | Failure] | None = None) -> None:
-        """Start from other answers."""
+        """Copy other answers."""
         self.failures: dict[_Key, Failure] = {}
         self._scores: dict[str, dict[_Place, bytes]] = {}
         self.recipes: dict[str, Recipe] = {}
         self._places: dict[_Place, _Place] = {}
         self._workers: dict[str, int] = {}
         self._names: list[str] = []
-        # Notes and texts, which few scores have.
+        # Notes and texts: few scores have them.
         self._extras: dict[_Key, tuple[Mapping[str, Any], tuple[str, ...]]] = {}
         self._count = 0
         self.update(answers or {})
 
     def __len__(self) -> int:
-        """Number of answers."""
+        """Return the number of answers."""
         return self._count + len(self.failures)
 
     def __iter__(self) -> Iterator[_Key]:
-        """Keys of scores, a candidate's together, then of failures."""
+        """Yield the keys of scores, by candidate, then of failures."""
         for recipe_id, places in self._scores.items():
             for place in places:
                 yield recipe_id, *place
         yield from self.failures
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is an answer."""
+        """Return whether there is an answer."""
         assert isinstance(key, tuple)
         recipe_id, task, split, shard = key
         return (task, split, shard) in self._scores.get(recipe_id, ()) or key in self.failures
 
     def __setitem__(self, key: _Key, answer: ShardScore | Failure) -> None:
-        """Keep an answer, in the place of an earlier one."""
+        """Store an answer over an earlier one."""
         if key in self:
             del self[key]
         if isinstance(answer, Failure):
@@ -76,7 +76,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
             self._extras[key] = answer.note, answer.texts
 
     def __delitem__(self, key: _Key) -> None:
-        """Forget an answer."""
+        """Remove an answer."""
         if key in self.failures:
             del self.failures[key]
             return
@@ -86,7 +86,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         self._count -= 1
 
     def __getitem__(self, key: _Key) -> ShardScore | Failure:
-        """The answer, as it was given but for the identity of its parts."""
+        """Return an answer that equals the one stored."""
         if key in self.failures:
             return self.failures[key]
         recipe_id, task, split, shard = key
@@ -108,7 +108,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         return head + packed(outcomes)
 
     def stats(self, recipe_id: str, places: Sequence[_Place]) -> Stats | None:
-        """Sums of a candidate's shards, added in this order; None unless every one of them is scored."""
+        """Return the sums of a candidate's shards, added in this order; None unless every shard is scored."""
         scores = self._scores.get(recipe_id, {})
         count, total, squares = 0, 0.0, 0.0
         for place in places:
@@ -120,7 +120,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         return Stats(count, total, squares) if places else None
 
     def outcomes(self, recipe_id: str, places: Sequence[_Place]) -> npt.NDArray[Any] | None:
-        """Outcomes of a candidate's shards in this order; None unless every one of them is scored."""
+        """Return the outcomes of a candidate's shards in this order; None unless every shard is scored."""
         scores = self._scores.get(recipe_id, {})
         found = [data for place in places if (data := scores.get(place)) is not None]
         return np.concatenate([_outcomes(data) for data in found]) if found and len(found) == len(places) else None

@@ -1,4 +1,4 @@
-"""The journal of a run: what was proposed and what was scored, in the order it happened. The only truth."""
+"""The journal of a run: proposals and answers in the order they were made; all other results derive from it."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,10 @@ from pipeline.records.outcomes import packed, unpacked
 from search.proposer import Proposal
 from tasks.stats import Stats
 
-#: Raised by one whenever a record changes its form.
+#: Increased whenever the form of a record changes.
 JOURNAL_VERSION = 1
 FILE_NAME = "journal.jsonl"
-#: Bytes in which the record of a run's end is looked for: it names every worker.
+#: The record of a run's end names every worker; it is looked for in this many last bytes.
 _LAST_RECORD = 4 << 20
 
 ShardKey = tuple[str, str, str, int]
@@ -31,14 +31,14 @@ GroupKey = tuple[str, str]
 
 @dataclass
 class History:
-    """What a journal holds, read back.
+    """The contents of a journal.
 
     Attributes:
-        header: the run's identity, as written first; None in an empty journal.
+        header: the run's identity, from the first record; None in an empty journal.
         proposals: group -> its proposals in order.
         answers: request key -> the score, or the last failure.
-        provenance: what the run said of itself at its last end.
-        finished: whether the run was worked to its end, and nothing has come since.
+        provenance: the facts that the run recorded at its last end: versions, workers, times.
+        finished: whether the run has ended and nothing was added since.
     """
 
     header: Record | None = None
@@ -49,10 +49,10 @@ class History:
 
 
 class Journal:
-    """The append side.
+    """The writer of a journal.
 
     Raises:
-        LockedError: another run is writing in this folder.
+        LockedError: if another run is writing in this folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,19 +65,20 @@ class Journal:
             ) from None
 
     def header(self, identity: Record) -> None:
-        """The first record: spec and fingerprints."""
+        """Write the first record: spec and fingerprints."""
         self._log.append([{"record": "run", "version": JOURNAL_VERSION, **identity}])
 
     def proposal(self, group: GroupKey, proposal: Proposal) -> None:
-        """A point that was asked of a group's proposer."""
-        self._log.append([_proposal_record(group, proposal)])
+        """Write a point that a group's proposer gave."""
+        fields = {"number": proposal.number, "point": proposal.point, "state": proposal.state}
+        self._log.append([{"record": "proposal", "group": list(group), **fields}])
 
     def answers(self, answers: Iterable[ShardScore | Failure]) -> None:
-        """Scores and failures, together in one write."""
+        """Write scores and failures at once."""
         self._log.append([answer_record(a) for a in answers])
 
     def finish(self, provenance: Record) -> None:
-        """The last record of a run that was worked to its end, with what only the run itself knew (times, workers)."""
+        """Write the last record of a finished run, with facts that nothing else records (times, workers)."""
         self._log.append([{"record": "end", **provenance}])
 
     def close(self) -> None:
@@ -85,21 +86,18 @@ class Journal:
         self._log.close()
 
 
-def _proposal_record(group: GroupKey, proposal: Proposal) -> Record:
-    return {
-        "record": "proposal",
-        "group": list(group),
-        "number": proposal.number,
-        "point": proposal.point,
-        "state": proposal.state,
-    }
-
-
 def read_history(folder: Path) -> History:
-    """Read a run's journal; a torn last line is left out.
+    """Read a run's journal without a torn last line; a folder without a journal gives an empty history.
 
     Raises:
-        ValueError: damaged, or of another version.
+        ValueError: if the journal is damaged, or of another version.
+
+    Example:
+        >>> history = read_history(Path("runs/demo"))
+        >>> history.finished, len(history.answers), history.header["spec"]["name"]
+        (True, 2472, 'demo')
+        >>> [proposal.point for proposal in history.proposals["fine-tuned + LiNeS", "mnist"]][:2]
+        [{'alpha': 0.0}, {'alpha': 0.25}]
     """
     history, path = History(), folder / FILE_NAME
     for record in read_records(path):
@@ -108,7 +106,7 @@ def read_history(folder: Path) -> History:
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether the last record of a run's journal is that of its end."""
+    """Return whether a run's journal ends with the record of its end."""
     path = folder / FILE_NAME
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LAST_RECORD))
@@ -117,13 +115,13 @@ def has_ended(folder: Path) -> bool:
 
 
 def take_record(history: History, record: Record, path: Path) -> ShardScore | Failure | None:
-    """Add a journal's next record to what it holds so far; the answer, if it is one.
+    """Add a journal's next record to its history, and return the answer if it is one.
 
     Raises:
-        ValueError: it is of another version.
+        ValueError: if the record is of another version.
     """
     kind = record.pop("record")
-    if history.finished and kind not in ("run", "end"):  # it goes on: shards that were lost have another chance
+    if history.finished and kind not in ("run", "end"):  # it was resumed to score lost shards
         history.finished, history.provenance = False, {**history.provenance, "complete": False}
     if kind == "run":
         if record["version"] != JOURNAL_VERSION:
@@ -132,7 +130,7 @@ def take_record(history: History, record: Record, path: Path) -> ShardScore | Fa
     elif kind == "proposal":
         proposal = Proposal(record["number"], record["point"], record["state"])
         asked = history.proposals.setdefault((record["group"][0], record["group"][1]), [])
-        # A number that was there: what was lost has been had anew, and the search went another way from here on.
+        # A known number: a lost shard was scored after all, and the search continued differently from here.
         asked[proposal.number :] = [proposal]
     elif kind == "end":
         history.finished, history.provenance = True, record
@@ -144,7 +142,7 @@ def take_record(history: History, record: Record, path: Path) -> ShardScore | Fa
 
 
 def answer_record(answer: ShardScore | Failure) -> Record:
-    """One line of JSON for a score or a failure."""
+    """Return the record of a score or a failure."""
     record: Record = {"request": request_fields(answer.request), "worker": answer.worker}
     if isinstance(answer, Failure):
         return {"record": "failure", **record, "kind": answer.kind, "cause": answer.cause}
@@ -163,7 +161,7 @@ def answer_record(answer: ShardScore | Failure) -> Record:
 
 
 def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = MappingProxyType({})) -> ShardScore | Failure:
-    """Inverse of `answer_record`; `known` are recipes by id, which need not be read again."""
+    """Return the answer of a record; `known` holds recipes by id, which are not parsed again."""
     request = parse_request(record["request"], known)
     if kind == "failure":
         return Failure(request, record["kind"], record["cause"], record["worker"])
@@ -175,13 +173,13 @@ def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = Mappin
 
 
 def request_fields(request: EvalRequest) -> list[Any]:
-    """A request as a JSON array."""
+    """Return a request as a JSON array."""
     what = [request.recipe.to_json(), request.recipe_id, request.task, request.split]
     return [*what, request.shard, request.start, request.stop]
 
 
 def parse_request(fields: list[Any], known: Mapping[str, Recipe] = MappingProxyType({})) -> EvalRequest:
-    """Inverse of `request_fields`; `known` are recipes by id."""
+    """Return the request of a JSON array; `known` holds recipes by id."""
     recipe, recipe_id, *rest = fields
     return EvalRequest(known.get(recipe_id) or Recipe.from_json(recipe), recipe_id, *rest)
 
@@ -190,6 +188,6 @@ def _pack(outcomes: npt.NDArray[Any]) -> list[str]:
     return ["bits" if outcomes.dtype == np.bool_ else "f4", base64.b64encode(packed(outcomes)).decode()]
 
 
-def _unpack(told: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
-    kind, text = told
+def _unpack(pair: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
+    kind, text = pair
     return unpacked(base64.b64decode(text), kind == "bits", n)

@@ -1,4 +1,4 @@
-"""What is known of every candidate: shard answers, reduced in shard order to one value a task."""
+"""The answers of a run by candidate: shards are reduced in their order to one value a task."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,10 +14,15 @@ from tasks.stats import Stats, shards
 
 
 class Ledger:
-    """Answers by request key."""
+    """Answers by request key, and the requests that a candidate needs.
+
+    Attributes:
+        identity: the checkpoints, data and numerics of the run.
+        answers: request key -> score or failure; callers add to it.
+    """
 
     def __init__(self, identity: Identity, shard_size: int, answers: Mapping[ShardKey, ShardScore | Failure]) -> None:
-        """Start from the answers of a journal, which are taken over where they are `Answers`."""
+        """Start from the answers of a journal; an `Answers` is used as it is, other mappings are copied."""
         self.identity = identity
         self._size = shard_size
         self.answers = answers if isinstance(answers, Answers) else Answers(answers)
@@ -25,7 +30,7 @@ class Ledger:
         self._places: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
 
     def recipe_id(self, recipe: Recipe) -> str:
-        """The recipe's content id under the run's checkpoints; and its data, where the method learns from them."""
+        """Return the recipe's content id: of the run's checkpoints, and of its data if the method learns from them."""
         known = self._ids.get(recipe)
         if known is None:
             known = self._ids[recipe] = recipe.id(self._context(recipe))
@@ -39,19 +44,15 @@ class Ledger:
         return "\0".join([self.identity.fingerprint, self.identity.numerics, *data])
 
     def requests(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
-        """One request for each shard of each task."""
+        """Return one request for each shard of each task."""
         recipe_id = self.recipe_id(recipe)
-        return [self._request(recipe, recipe_id, place) for task in tasks for place in self._shards(task, split)]
+        return [self._request(recipe, recipe_id, place) for place in self._shards(tasks, split)]
 
     def missing(self, recipe: Recipe, tasks: Iterable[str], split: str) -> list[EvalRequest]:
-        """Those of `requests` that have no answer."""
+        """Return the requests that have no answer."""
         recipe_id = self.recipe_id(recipe)
-        return [
-            self._request(recipe, recipe_id, place)
-            for task in tasks
-            for place in self._shards(task, split)
-            if (recipe_id, *place) not in self.answers
-        ]
+        places = [place for place in self._shards(tasks, split) if (recipe_id, *place) not in self.answers]
+        return [self._request(recipe, recipe_id, place) for place in places]
 
     def _request(self, recipe: Recipe, recipe_id: str, place: tuple[str, str, int]) -> EvalRequest:
         task, split, shard = place
@@ -62,8 +63,11 @@ class Ledger:
         _, val, test = self.identity.tasks[task]
         return val if split == "val" else test
 
-    def _shards(self, task: str, split: str) -> list[tuple[str, str, int]]:
-        """(task, split, shard) of each shard of a task, in order."""
+    def _shards(self, tasks: Iterable[str], split: str) -> list[tuple[str, str, int]]:
+        """Return (task, split, shard) of each shard of each task, in order."""
+        return [place for task in tasks for place in self._shards_of(task, split)]
+
+    def _shards_of(self, task: str, split: str) -> list[tuple[str, str, int]]:
         known = self._places.get((task, split))
         if known is None:
             count = len(list(shards(self._samples(task, split), self._size)))
@@ -71,36 +75,35 @@ class Ledger:
         return known
 
     def scores(self, recipe_id: str, task: str, split: str) -> list[ShardScore] | None:
-        """All shards of a task in order; None unless every one of them is scored."""
-        answers = [self.answers.get((recipe_id, *place)) for place in self._shards(task, split)]
+        """Return the scores of a task's shards in order; None unless every shard is scored."""
+        answers = [self.answers.get((recipe_id, *place)) for place in self._shards_of(task, split)]
         scored = [a for a in answers if isinstance(a, ShardScore)]
         return scored if scored and len(scored) == len(answers) else None
 
     def stats(self, recipe_id: str, task: str, split: str) -> Stats | None:
-        """The task's sums, added in shard order; None unless every shard is scored."""
-        return self.answers.stats(recipe_id, self._shards(task, split))
+        """Return the task's sums, added in shard order; None unless every shard is scored."""
+        return self.answers.stats(recipe_id, self._shards_of(task, split))
 
     def outcomes(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
-        """One outcome a sample, in the data set's order; None unless every shard is scored."""
-        return self.answers.outcomes(recipe_id, self._shards(task, split))
+        """Return one outcome a sample, in the data set's order; None unless every shard is scored."""
+        return self.answers.outcomes(recipe_id, self._shards_of(task, split))
 
     def means(self, recipe_id: str, tasks: Iterable[str], split: str) -> dict[str, float] | None:
-        """Task -> mean outcome; None unless every task is scored in full."""
+        """Return task -> mean outcome; None unless every task is scored in full."""
         stats = {task: self.stats(recipe_id, task, split) for task in tasks}
-        if any(s is None for s in stats.values()):
-            return None
-        return {task: s.mean for task, s in stats.items() if s is not None}
+        means = {task: s.mean for task, s in stats.items() if s is not None}
+        return means if len(means) == len(stats) else None
 
     def failure(self, recipe_id: str, tasks: Iterable[str], split: str) -> Failure | None:
-        """The first failure among the shards of `tasks`."""
+        """Return the first failure among the shards of `tasks`."""
         failures = self.answers.failures
         if not failures:
             return None
-        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, split))
+        keys = ((recipe_id, *place) for place in self._shards(tasks, split))
         return next((failures[key] for key in keys if key in failures), None)
 
     def any_score(self, recipe_id: str, tasks: Iterable[str]) -> ShardScore | None:
-        """Any of the candidate's scores on validation: for what all of them say alike, as its alpha as a number."""
-        keys = ((recipe_id, *place) for task in tasks for place in self._shards(task, "val"))
+        """Return any score of the candidate on validation, for what all of them share, such as alpha as a number."""
+        keys = ((recipe_id, *place) for task in tasks for place in self._shards_of(task, "val"))
         answers = (self.answers.get(key) for key in keys)
         return next((answer for answer in answers if isinstance(answer, ShardScore)), None)

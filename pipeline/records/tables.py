@@ -1,4 +1,12 @@
-"""The run's tables: versioned Arrow schemas, written to Parquet. Free of torch and Ray."""
+"""The run's tables: versioned Arrow schemas, written to Parquet; read without torch and Ray.
+
+Example:
+    >>> from pathlib import Path
+    >>> from pipeline.records import tables
+    >>> candidates = tables.read(Path("runs/demo/candidates.parquet"), tables.CANDIDATES)
+    >>> candidates.filter(candidates["chosen"]).select(["arm", "group", "alpha", "beta"]).to_pylist()[0]
+    {'arm': 'pre-trained', 'group': '', 'alpha': 0.0, 'beta': 0.0}
+"""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -9,9 +17,9 @@ import pyarrow.parquet as pq
 
 from tasks.files.atomic import whole_file
 
-#: Raised by one whenever a column changes its name, type or meaning; a golden test holds the schemas of each version.
+#: Increased whenever a column changes its name, type or meaning; a golden test holds the schemas of each version.
 SCHEMA_VERSION = 2
-#: Rows that are Python's at a time: as dictionaries they take ten times the memory.
+#: Rows converted at a time: as dictionaries they take ten times the memory.
 _BATCH = 1000
 _METADATA = {b"lines_sweep.schema_version": str(SCHEMA_VERSION).encode()}
 
@@ -25,21 +33,21 @@ CANDIDATES = pa.schema(
         pa.field("recipe_id", pa.string(), False),
         pa.field("method", pa.string(), False),
         pa.field("scaling", pa.string(), False),
-        pa.field("alpha", pa.float64()),  # as a number, equation 2 resolved; null when nothing was evaluated
+        pa.field("alpha", pa.float64()),  # a number, also with equation 2; null if nothing was evaluated
         pa.field("alpha_auto", pa.bool_(), False),  # whether alpha came from equation 2
         pa.field("beta", pa.float64(), False),
         pa.field("weights", pa.list_(pa.float64()), False),
         pa.field("params", pa.string(), False),  # JSON object
         pa.field("point", pa.string(), False),  # JSON object: the searched dimensions, by name
-        pa.field("control_of", pa.string(), False),  # the LiNeS arm this one is the control of, or ""
+        pa.field("control_of", pa.string(), False),  # the LiNeS arm that this one controls, or ""
         # "", uniform (equal mean), equal_norm, constant (tuned) or reversed (tuned)
         pa.field("control", pa.string(), False),
         pa.field("state", pa.string(), False),  # complete or failed
         pa.field("failure", pa.string(), False),  # the first cause, or ""
         pa.field("objectives", pa.list_(pa.float64())),  # on validation, in provenance.json's order; null if failed
         pa.field("on_front", pa.bool_(), False),  # not dominated within (arm, group) on validation
-        pa.field("chosen", pa.bool_(), False),  # what the validation objective picked in (arm, group)
-        # JSON object of a method that learns from data: seconds, peak_bytes, coefficients; "" for all others
+        pa.field("chosen", pa.bool_(), False),  # picked by the validation objective in (arm, group)
+        # JSON object of a method that learns from data: seconds, peak_bytes, coefficients; "" for others
         pa.field("note", pa.string(), False),
     ],
     metadata=_METADATA,
@@ -60,13 +68,13 @@ SCORES = pa.schema(
         pa.field("std_err", pa.float64(), False),
         pa.field("n", pa.int64(), False),
         # value / reference: the task's expert for a target, the pre-trained model for a control or OOD set; null if the
-        # reference is not there or is 0
+        # reference is missing or 0
         pa.field("normalised", pa.float64()),
     ],
     metadata=_METADATA,
 )
 
-#: One file a task; one row for each recipe and split: the paired outcomes that intervals and tests need.
+#: One file a task, one row for each recipe and split: the paired outcomes that intervals and tests need.
 SAMPLES = pa.schema(
     [
         pa.field("recipe_id", pa.string(), False),
@@ -76,26 +84,26 @@ SAMPLES = pa.schema(
     metadata=_METADATA,
 )
 
-#: Of runs whose tasks are rewards: what was scored, one row an outcome, in the order of SAMPLES.
+#: Runs whose tasks are rewards: the scored completions, one row an outcome, in the order of SAMPLES.
 COMPLETIONS = pa.schema(
     [
         pa.field("recipe_id", pa.string(), False),
         pa.field("split", pa.string(), False),
-        pa.field("index", pa.int32(), False),  # of the outcome: prompt times samples a prompt, plus the sample
+        pa.field("index", pa.int32(), False),  # outcome: prompt times samples a prompt, plus the sample
         pa.field("prompt", pa.string(), False),  # with its template filled in
-        pa.field("reference", pa.string(), False),  # what a person wrote, or ""
+        pa.field("reference", pa.string(), False),  # written by a person, or ""
         pa.field("completion", pa.string(), False),
     ],
     metadata=_METADATA,
 )
 
-#: Of such runs too: what was completed, kept beside the journal so that tables can be made anew anywhere.
+#: The same runs: the prompts, kept with the journal so that tables can be rebuilt anywhere.
 PROMPTS = pa.schema(
     [
         pa.field("split", pa.string(), False),
         pa.field("index", pa.int32(), False),
         pa.field("prompt", pa.string(), False),
-        pa.field("source", pa.string(), False),  # the part of it that rewards compare with
+        pa.field("source", pa.string(), False),  # the part that rewards compare with
         pa.field("reference", pa.string(), False),
     ],
     metadata=_METADATA,
@@ -103,7 +111,7 @@ PROMPTS = pa.schema(
 
 
 def write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
-    """Write `rows` as Parquet (zstd) by way of a temporary file, so that a reader never sees half of one."""
+    """Write `rows` as Parquet (zstd) in one step, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     left, parts = iter(rows), [schema.empty_table()]
     while batch := list(islice(left, _BATCH)):
@@ -116,7 +124,7 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     """Read one of the tables.
 
     Raises:
-        ValueError: the file holds another schema version.
+        ValueError: if the file has another schema version.
     """
     table = pq.read_table(path)
     version = (table.schema.metadata or {}).get(b"lines_sweep.schema_version", b"none").decode()

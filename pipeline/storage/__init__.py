@@ -1,1 +1,1 @@
-"""Runs in object stores: the journal as a chain of segments, its local copy, the lease."""
+"""Runs in object stores (journal segments, local copy, lease) and the caches that runs share."""

@@ -1,6 +1,6 @@
-"""Who works on a run in an object store: an object that its driver renews, so that a second one keeps off.
+"""The lease of a run in an object store: an object that its driver renews, so that a second driver refuses to start.
 
-It saves work and explains; it is not what keeps a run whole: that is the exclusive creation of segments.
+The lease saves work and explains. What keeps a run whole is the exclusive creation of segments.
 """
 
 import json
@@ -17,37 +17,38 @@ from tasks.files.object_store import StoreFolder
 from tasks.files.store_errors import RemoteError, UnreachableError
 
 NAME = "lease.json"
-#: Seconds between renewals, and without one after which the owner counts as gone.
+#: Seconds between renewals, and without a renewal until the owner counts as gone.
 RENEW, GONE = 15.0, 60.0
 _LOOK, _BEAT = 3.0, 5.0
 
-Say = Callable[[str], None]
+#: Called with a line for the user.
+Notify = Callable[[str], None]
 
 
 class Lease:
-    """The right to write a run; held, and renewed by a thread, from `acquire` to `release`.
+    """The right to write a run, held from `acquire` to `release`.
 
-    Whatever takes long in between, the first reading, a large segment, the upload of tables, the lease stays fresh.
+    A thread renews it, so it stays fresh while the journal is read, a large segment is written or tables are uploaded.
     """
 
     def __init__(self, place: StoreFolder, owner: str) -> None:
-        """Of a run at `place`; `owner` is an id of this driver alone."""
+        """Name the lease of the run at `place`; `owner` is an id that no other driver has."""
         self._place, self._owner = place, owner
         self._beat = 0
         self._renewed = 0.0
         self._lock, self._stop = threading.Lock(), threading.Event()
 
-    def acquire(self, say: Say) -> None:
-        """Take it, once no living driver holds it. Shows too that the place can be written, and created exclusively.
+    def acquire(self, notify: Notify) -> None:
+        """Take the lease once no living driver holds it; this also shows that the place can be written, exclusively.
 
         Args:
-            say: told why this takes long.
+            notify: called with the reason if this takes long.
 
         Raises:
-            LockedError: another driver holds it.
-            RemoteError: the store refuses, or cannot create exclusively.
+            LockedError: if another driver holds it.
+            RemoteError: if the store refuses, or cannot create exclusively.
         """
-        if not self._place.creates_alone:
+        if not self._place.creates_exclusively:
             raise RemoteError(
                 f"{self._place.url}: stores of this kind cannot create exclusively (they look, and then write), so two "
                 "runs could spoil each other: use s3:// or gs://, or --out with a folder"
@@ -61,43 +62,43 @@ class Lease:
                 )
             self._renewed = time.monotonic()
         else:
-            self._wait_until_gone(say)
+            self._wait_until_gone(notify)
             self._write()
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True).start()
 
-    def _keep(self) -> None:
+    def _renew_until_stopped(self) -> None:
         while not self._stop.wait(_BEAT):
             try:
                 self.renew()
             except UnreachableError:
                 continue
             except (LockedError, RemoteError):
-                return  # the shipper's next `renew` meets the same, and tells
+                return  # the uploader's next `renew` raises it too
 
-    def _wait_until_gone(self, say: Say) -> None:
-        """Watch the lease by this machine's own clock: those of others need not agree with it."""
+    def _wait_until_gone(self, notify: Notify) -> None:
+        """Watch the lease by this machine's clock: clocks of other machines may differ."""
         seen = self._read()
-        if seen is None or _ended(seen):
+        if seen is None or _has_ended(seen):
             return
-        say(f"{self._place.url}: is held by a run on {seen.get('host')}: seeing for {GONE:.0f} s whether it lives")
+        notify(f"{self._place.url}: is held by a run on {seen.get('host')}: waiting {GONE:.0f} s to see if it is alive")
         started = time.monotonic()
         while time.monotonic() - started < GONE:
             time.sleep(_LOOK)
-            now = self._read()
-            if now is None:
+            latest = self._read()
+            if latest is None:
                 return
-            if now != seen:
+            if latest != seen:
                 raise LockedError(
-                    f"{self._place.url}: another run is writing there (on {now.get('host')}, process {now.get('pid')}"
-                    "): wait for it, stop it, or give another --out"
+                    f"{self._place.url}: another run is writing there (on {latest.get('host')}, process "
+                    f"{latest.get('pid')}): wait for it, stop it, or give another --out"
                 )
 
     def renew(self) -> None:
-        """Say that this driver lives, where that is due.
+        """Renew the lease if it is due.
 
         Raises:
-            LockedError: another driver has taken the lease.
-            RemoteError: the store refuses.
+            LockedError: if another driver has taken the lease.
+            RemoteError: if the store refuses.
         """
         with self._lock:
             if time.monotonic() - self._renewed <= RENEW or self._stop.is_set():
@@ -105,19 +106,19 @@ class Lease:
             held = self._read()
             if held is not None and held.get("owner") != self._owner:
                 raise LockedError(
-                    f"{self._place.url}: a run on {held.get('host')} (process {held.get('pid')}) took this one for "
-                    "dead and has gone on with it: this one ends here"
+                    f"{self._place.url}: a run on {held.get('host')} (process {held.get('pid')}) got no sign of life "
+                    "from this one and has resumed it: this one ends here"
                 )
             self._write()
 
     def release(self) -> None:
-        """Give it back, if it is still this driver's.
+        """Delete the lease if this driver still holds it.
 
         Raises:
-            RemoteError: the store refuses.
+            RemoteError: if the store refuses.
         """
         self._stop.set()
-        with self._lock:  # a renewal that is under way would write it again
+        with self._lock:  # a renewal under way would write it again
             held = self._read()
             if held is not None and held.get("owner") == self._owner:
                 self._place.delete([NAME])
@@ -128,7 +129,13 @@ class Lease:
         self._renewed = time.monotonic()
 
     def _content(self) -> bytes:
-        return json.dumps({"owner": self._owner, "beat": self._beat, **_this_process()}).encode()
+        process = {
+            "host": socket.gethostname(),
+            "system": _system(),
+            "pid": os.getpid(),
+            "started": _start_of(os.getpid()),
+        }
+        return json.dumps({"owner": self._owner, "beat": self._beat, **process}).encode()
 
     def _read(self) -> dict[str, Any] | None:
         data = self._place.read(NAME)
@@ -141,12 +148,8 @@ class Lease:
         return found if isinstance(found, dict) else {}
 
 
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "system": _system(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
 def _system() -> str:
-    """Names this start of this machine, and the process ids that are valid here: containers have their own."""
+    """Return an id of this boot of this machine and of its process ids, which containers have for themselves."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -154,8 +157,8 @@ def _system() -> str:
         return ""
 
 
-def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None where there is no such process, or it has ended."""
+def _start_of(pid: int) -> str | None:
+    """Return when a process started, in the kernel's ticks; None if it does not run."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -163,9 +166,9 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _ended(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran on this very machine and has ended: then there is nothing to wait for."""
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Return whether the holder ran on this machine and no longer runs: then there is nothing to wait for."""
     here, pid = _system(), holder.get("pid")
     if not here or holder.get("system") != here or not isinstance(pid, int):
         return False
-    return holder.get("started") != _started(pid)
+    return holder.get("started") != _start_of(pid)

@@ -1,11 +1,12 @@
-"""A run's folder wherever it is: on a disk as it lies, or in an object store by way of a folder here."""
+"""The folder of a run, which may be a URL: a run in an object store is worked in a local copy and uploaded."""
 
 import atexit
 import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,75 +16,87 @@ from pipeline.errors import LockedError
 from pipeline.records.append_log import whole_length
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage import lease as leases
-from pipeline.storage.lease import Lease, Say
+from pipeline.storage.lease import Lease, Notify
 from pipeline.storage.segments import FOLDER, Chain
-from pipeline.storage.uploader import Shipper
+from pipeline.storage.uploader import Uploader
 from tasks.files.atomic import PARTIAL, write_whole
 from tasks.files.cache import cache_root
 from tasks.files.locks import locked
 from tasks.files.object_store import StoreFolder, check_url, is_url
 from tasks.files.store_errors import RemoteError
 
-#: Of a mirror alone: which log it follows, its lock, and a log that was not what the store held.
-_STATE, _LOCK, _ASIDE = "mirror.json", "mirror.lock", "journal.superseded.jsonl"
-_OWN = (FILE_NAME, _STATE, _LOCK, _ASIDE)
+#: Files of the local copy alone: the chain that it follows, its lock, and a journal that was not the store's.
+_STATE, _LOCK, _SUPERSEDED = "mirror.json", "mirror.lock", "journal.superseded.jsonl"
+_LOCAL = (FILE_NAME, _STATE, _LOCK, _SUPERSEDED)
+
+#: Copies of runs that are read again and again: the segments in memory, and the store's information on each file.
+_segments: defaultdict[Path, dict[str, tuple[str, bytes]]] = defaultdict(dict)
+_marks: defaultdict[Path, dict[str, str]] = defaultdict(dict)
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that is being worked.
+    """A run that is open for writing.
 
     Attributes:
-        folder: where it is worked: its own folder, or the mirror of one in a store.
-        check: raises what has gone wrong with keeping it, if anything has: called now and then while the run works.
-        keep: has the files that lie beside the journal kept now, for those who look on while the run works.
+        folder: the run's folder, or the local copy of one in a store.
+        check: raises the error of the upload, if any; to be called now and then.
+        upload: uploads the files next to the journal now, for readers of the unfinished run.
     """
 
     folder: Path
     check: Callable[[], None] = lambda: None
-    keep: Callable[[], None] = lambda: None
+    upload: Callable[[], None] = lambda: None
 
 
 @contextmanager
 def run_folder(place: str, *, write: bool = False) -> Iterator[Path]:
-    """The folder of the run at `place`, a path or a URL, for as long as the block lasts.
+    """Yield the folder of the run at `place` for reading, also while another process works the run.
 
-    Of a URL it is a copy of what the store holds by now, at the same place each time within a process: opened again, it
-    is brought up to date. A run in progress can be read; to work one there is `open_run`.
+    For a URL this is a copy, at the same path each time within a process; opened again, it is updated.
 
     Args:
         place: a path, or a URL such as s3://bucket/runs/my-sweep.
-        write: whether the files that the block writes there are to be kept at `place`; the journal never is.
+        write: whether files that the block writes are uploaded to `place`; the journal never is.
 
     Raises:
-        RemoteError: the store refuses.
+        RemoteError: if the store refuses.
+
+    Example:
+        >>> with run_folder("s3://bucket/runs/my-sweep") as folder:
+        ...     candidates = tables.read(folder / "candidates.parquet", tables.CANDIDATES)
     """
     if not is_url(place):
         yield Path(place)
         return
     remote = StoreFolder.open(place)
     folder = copy_of(remote.url)
-    _fetch(remote, folder)
-    before = _stamps(folder)
+    _download(remote, folder)
+    before = _files(folder)
     yield folder
     if write:
-        after = _stamps(folder)
-        _upload(remote, folder, [name for name in after if after[name] != before.get(name)])
+        _upload(remote, folder, (name for name, stamp in _files(folder).items() if stamp != before.get(name)))
 
 
 @contextmanager
-def open_run(place: str, say: Say = lambda text: None) -> Iterator[OpenRun]:
-    """Open a run to work it; what it appends to its journal is kept at `place` while it works, the rest at the end.
+def open_run(place: str, notify: Notify = lambda text: None) -> Iterator[OpenRun]:
+    """Open a run for writing; for a URL its journal is uploaded while the block works, and its files at the end.
 
     Args:
         place: a path, or a URL.
-        say: told what a person should know.
+        notify: called with lines for the user.
 
     Raises:
-        LockedError: another run is writing there.
-        RemoteError: the store refuses, or no longer takes what the run writes: that is kept here, and the next start
-            sends it on.
-        ValueError: a folder that cannot be written.
+        LockedError: if another run is writing there.
+        RemoteError: if the store refuses; what was scored is kept in the local copy, and uploaded at the next start.
+        ValueError: if the folder cannot be written.
+
+    Example:
+        >>> with open_run("s3://bucket/runs/my-sweep", print) as opened:
+        ...     journal = Journal(opened.folder)
+        ...     journal.answers(scores)
+        ...     opened.check()
+        ...     journal.close()
     """
     if not is_url(place):
         _check_writable(Path(place))
@@ -93,64 +106,54 @@ def open_run(place: str, say: Say = lambda text: None) -> Iterator[OpenRun]:
     folder = mirror_of(remote.url)
     folder.mkdir(parents=True, exist_ok=True)
     hint = "wait for it, stop it, or give another --out"
-    with locked(folder / _LOCK, LockedError(f"{remote.url}: another run on this machine is writing there: {hint}")):
-        yield from _worked(remote, folder, say)
+    busy = LockedError(f"{remote.url}: another run on this machine is writing there: {hint}")
+    chain = Chain(remote, writer=uuid.uuid4().hex)
+    with locked(folder / _LOCK, busy), _leased(remote, chain.writer, notify) as lease:
+        _follow(chain, _journal_of(remote, chain), folder, notify)
+        uploader = Uploader(chain, lease, folder / FILE_NAME, lambda: _remember(folder, chain))
+        uploader.start()
+        try:
+            yield OpenRun(folder, uploader.check, lambda: _upload(remote, folder, _files(folder)))
+        finally:
+            with _hint(f"what was scored is kept in {folder}, and uploaded at the next start"):
+                uploader.close()
+        with _hint(f"the journal is whole there: `lines report {remote.url}` writes the rest"):
+            _upload(remote, folder, _files(folder))
+
+
+@contextmanager
+def _leased(remote: StoreFolder, owner: str, notify: Notify) -> Iterator[Lease]:
+    lease = Lease(remote, owner)
+    lease.acquire(notify)
+    try:
+        yield lease
+    finally:
+        try:
+            lease.release()
+        except RemoteError as error:
+            notify(f"{error}; the next run there waits a minute before it starts")
+
+
+@contextmanager
+def _hint(text: str) -> Iterator[None]:
+    try:
+        yield
+    except RemoteError as error:
+        raise RemoteError(f"{error}; {text}") from error
 
 
 def mirror_of(url: str) -> Path:
-    """Where this machine works a run whose folder is a URL."""
+    """Return the folder in which this machine works a run at a URL."""
     return cache_root() / "runs" / _relative(url)
 
 
 def copy_of(url: str) -> Path:
-    """Where this process copies a run to that it only reads."""
+    """Return the folder to which this process copies a run that it only reads."""
     return _copies() / _relative(url)
 
 
-def _worked(remote: StoreFolder, folder: Path, say: Say) -> Iterator[OpenRun]:
-    writer = uuid.uuid4().hex
-    lease, chain = Lease(remote, writer), Chain(remote, writer)
-    lease.acquire(say)
-    shipper = Shipper(chain, lease, folder / FILE_NAME, lambda: _remember(folder, chain))
-    try:
-        _follow(chain, _start(remote, chain), folder, say)
-        shipper.start()
-        try:
-            yield OpenRun(folder, shipper.check, lambda: _upload(remote, folder, list(_stamps(folder))))
-        finally:
-            with _kept_here(folder):
-                shipper.close()
-        with _journal_is_there(remote.url):
-            _upload(remote, folder, list(_stamps(folder)))
-    finally:
-        _release(lease, say)
-
-
-@contextmanager
-def _kept_here(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except RemoteError as error:
-        raise RemoteError(f"{error}; what was scored is kept in {folder}, and sent on at the next start") from error
-
-
-@contextmanager
-def _journal_is_there(url: str) -> Iterator[None]:
-    try:
-        yield
-    except RemoteError as error:
-        raise RemoteError(f"{error}; the journal is whole there: `lines report {url}` writes the rest") from error
-
-
-def _release(lease: Lease, say: Say) -> None:
-    try:
-        lease.release()
-    except RemoteError as error:
-        say(f"{error}; the next run there waits a minute before it starts")
-
-
-def _start(remote: StoreFolder, chain: Chain) -> bytes:
-    """What the store holds of the journal; of a folder that was copied there its file, until all of that is sent."""
+def _journal_of(remote: StoreFolder, chain: Chain) -> bytes:
+    """Return the journal in the store: its segments, or the file of a copied folder that has more lines than they."""
     log, copied = chain.read(), remote.info(FILE_NAME)
     if copied is None or copied["size"] <= len(log):
         return log
@@ -159,21 +162,23 @@ def _start(remote: StoreFolder, chain: Chain) -> bytes:
     return whole if whole.startswith(log) else log
 
 
-def _follow(chain: Chain, log: bytes, folder: Path, say: Say) -> None:
-    """Have the journal here begin with what the store holds; what an earlier run could not send on stays behind it."""
+def _follow(chain: Chain, log: bytes, folder: Path, notify: Notify) -> None:
+    """Make the local journal start with the store's `log`, and keep lines that an earlier run could not upload."""
     journal, state = folder / FILE_NAME, folder / _STATE
     followed = json.loads(state.read_text())["chain"] if state.exists() else ""
     here = journal.read_bytes()[: whole_length(journal)] if journal.exists() else b""
     if here.startswith(log) and followed in ("", chain.id):
         if more := len(here) - len(log):
-            say(f"{folder}: {more:,} bytes of the journal were not sent to the store by an earlier run: they are now")
+            notify(
+                f"{folder}: {more:,} bytes of the journal were not sent to the store by an earlier run: they are now"
+            )
         _remember(folder, chain)
         return
     if not log.startswith(here):
-        journal.replace(folder / _ASIDE)
-        for name in _stamps(folder):  # of that run, made from its journal: not to be sent as this one's
+        journal.replace(folder / _SUPERSEDED)
+        for name in _files(folder):  # results of that journal, not of this run
             (folder / name).unlink()
-        say(f"{folder}: the journal here is not what the store holds, which counts; it was put aside as {_ASIDE}")
+        notify(f"{folder}: its journal is not the store's, which counts; it was put aside as {_SUPERSEDED}")
     write_whole(journal, log)
     _remember(folder, chain)
 
@@ -182,65 +187,49 @@ def _remember(folder: Path, chain: Chain) -> None:
     write_whole(folder / _STATE, json.dumps({"chain": chain.id}))
 
 
-def _fetch(remote: StoreFolder, folder: Path) -> None:
-    """Copy what the store holds of a run."""
-    again = folder.exists()
+def _download(remote: StoreFolder, folder: Path) -> None:
+    """Copy a run from the store; a copy that is read once leaves no segments in memory."""
+    kept = _segments[folder] if folder.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
-    log = _start(remote, Chain(remote, writer="", kept=_objects(folder) if again else None))
+    log = _journal_of(remote, Chain(remote, writer="", kept=kept))
     if log:
         write_whole(folder / FILE_NAME, log)
     for name, info in remote.entries().items():
-        if name.startswith(f"{FOLDER}/") or name in (FILE_NAME, leases.NAME) or not _inside(name):
+        if name.startswith(f"{FOLDER}/") or name in (FILE_NAME, leases.NAME) or not _is_inside(name):
             continue
-        target, mark = folder / name, _mark(info)
-        if not target.exists() or _marks(folder).get(name) != mark:
+        target, mark = folder / name, repr(info)
+        if not target.exists() or _marks[folder].get(name) != mark:
             target.parent.mkdir(parents=True, exist_ok=True)
             remote.download(name, target)
-            _marks(folder)[name] = mark
+            _marks[folder][name] = mark
 
 
-def _inside(name: str) -> bool:
-    """Whoever filled the bucket has named its objects: of a//b/c the folder's part is the absolute path /b/c."""
+def _is_inside(name: str) -> bool:
+    """Return whether an object's name is a path below its folder: a name may hold `..`, or start with a slash."""
     return not {"", ".", ".."} & set(name.split("/"))
 
 
-def _mark(info: object) -> str:
-    return repr(info)
-
-
-@cache
-def _objects(folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Objects of a log that is read again and again, as by a dashboard; one reading alone leaves none in memory."""
-    return {}
-
-
-@cache
-def _marks(folder: Path) -> dict[str, str]:
-    """What the store said of each file that lies here."""
-    return {}
-
-
-def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Files that the store holds whole, and when they were written."""
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the files that are uploaded as they are, with their time and size."""
     found = {}
-    others = [path.parent for path in folder.rglob(_LOCK) if path.parent != folder]  # runs of their own
+    others = [path.parent for path in folder.rglob(_LOCK) if path.parent != folder]  # runs below this one
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or any(path.is_relative_to(other) for other in others):
             continue
-        if name not in _OWN and path.suffix != PARTIAL:
+        if name not in _LOCAL and path.suffix != PARTIAL:
             stat = path.stat()
             found[name] = (stat.st_mtime_ns, stat.st_size)
     return found
 
 
-def _upload(remote: StoreFolder, folder: Path, names: list[str]) -> None:
+def _upload(remote: StoreFolder, folder: Path, names: Iterable[str]) -> None:
     for name in names:
         remote.upload(folder / name, name)
 
 
 def _relative(url: str) -> Path:
-    """A URL as a path below a folder of runs: `s3://bucket/runs/x` is s3/bucket/runs/x."""
+    """Return a URL as a path below a folder of runs: s3/bucket/runs/x for `s3://bucket/runs/x`."""
     check_url(url)
     protocol, _, rest = url.partition("://")
     parts = [part for part in rest.split("/") if part]
@@ -251,20 +240,20 @@ def _relative(url: str) -> Path:
 
 @cache
 def _copies() -> Path:
-    """Where runs that are only read are copied to, until this process ends."""
+    """Return the folder for copies, which is removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="lines-sweep-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _check_writable(folder: Path) -> None:
-    """Raises ValueError: a folder that the run cannot be kept in, said before anything is prepared."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise ValueError(f"{folder}: {there} is not a folder: give another --out")
+    """Raise ValueError if a run cannot write in the folder, before anything is prepared."""
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise ValueError(f"{folder}: {parent} is not a folder: give another --out")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         hint = "give another --out, or change its permissions"
-        raise ValueError(f"{folder}: cannot write in {there} ({error.strerror}): {hint}") from error
+        raise ValueError(f"{folder}: cannot write in {parent} ({error.strerror}): {hint}") from error

@@ -1,12 +1,11 @@
 """A log in an object store, which cannot append: a chain of objects, each created once and never changed.
 
-`journal/<first byte>.jsonl` holds whole lines from that byte of the log on. It is created exclusively, so that of two
-writers who believe that the log ends there one succeeds, and the other learns that it is not alone.
-`journal/<0>-<end>.jsonl` holds everything before `end`: what compaction writes, before it deletes what that covers. A
-reader takes the longest of these and goes on with the segment that begins where it ends, and so on.
-
-Compaction keeps the first segment of every writer: it stands where the writer before would write next. Were that one
-not dead but asleep, its next segment collides. So no check is needed whether a writer is still the only one.
+- `journal/<first byte>.jsonl` is a segment: whole lines from that byte of the log on. It is created exclusively, so
+  of two writers that take the same byte for the end of the log one succeeds, and the other learns of it.
+- `journal/<0>-<end>.jsonl` holds everything before `end`. Compaction writes it, and then deletes what it covers.
+- A reader takes the longest of these, continues with the segment that begins where it ends, and so on.
+- Compaction keeps the first segment of every writer, which is where the writer before would write next. If that one
+  was only asleep, its next segment collides, so a writer need not check whether it is still the only one.
 """
 
 import re
@@ -19,33 +18,38 @@ from tasks.files.object_store import StoreFolder
 
 FOLDER = "journal"
 _NAME = re.compile(r"journal/(?P<first>\d{15})(-(?P<end>\d{15}))?\.jsonl")
-#: A compaction between the listing and the reading of what was listed takes objects away: then all is listed again.
+#: Attempts to read: a compaction between listing and reading deletes objects, and then all is listed again.
 _TRIES = 10
 
 
 class ChainError(ValueError):
-    """The log in the store has a hole, or an object that is not what was written."""
+    """The log in the store has a gap, or an object that is not what was written."""
 
 
 def segment_name(first: int) -> str:
-    """Of the segment that begins at a byte of the log."""
+    """Return the name of the segment that begins at a byte of the log."""
     return f"{FOLDER}/{first:015}.jsonl"
 
 
 def whole_name(end: int) -> str:
-    """Of the object that holds all before a byte of the log."""
+    """Return the name of the object that holds everything before a byte of the log."""
     return f"{FOLDER}/{0:015}-{end:015}.jsonl"
 
 
 @dataclass
 class _Listing:
-    """The objects of a chain: which segments are some writer's first, and which others could go."""
+    """The objects of a chain that compaction may delete.
+
+    Attributes:
+        wholes: the end of each compacted object.
+        others: the first byte of each segment but the first ones of writers.
+    """
 
     wholes: list[int] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
 
     def covered(self, end: int) -> Iterator[str]:
-        """What an object of all before `end` makes needless."""
+        """Yield the objects that one with everything before `end` replaces."""
         yield from (whole_name(e) for e in self.wholes if e < end)
         yield from (segment_name(first) for first in self.others if first < end)
 
@@ -54,40 +58,41 @@ class _Listing:
 
 
 class Chain:
-    """The log of one place; one who only reads may be at it at any time, beside one writer."""
+    """The log of one run, for one writer and any number of readers at the same time."""
 
     def __init__(self, place: StoreFolder, writer: str, kept: dict[str, tuple[str, bytes]] | None = None) -> None:
-        """Nothing is read yet.
+        """Name a chain without reading it.
 
         Args:
             place: the folder of the run.
             writer: an id that no other writer has ever had.
-            kept: for one who reads again and again: the objects that were read, which are not fetched anew while the
-                store says the same of them.
+            kept: a reader's memory of the objects read before: they are fetched again only if the store's information
+                on them has changed.
         """
-        self._place, self._writer, self._kept = place, writer, kept
+        self.writer = writer
+        self._place, self._kept = place, kept
         self._marks: dict[str, str] = {}
         self._listing = _Listing()
-        self._begun = False
+        self._opened = False
         self.id = ""
         self.end = 0
 
     @property
     def segments(self) -> int:
-        """How many objects compaction would make needless."""
+        """Number of segments that compaction would replace."""
         return len(self._listing.others)
 
     @property
     def compacted(self) -> int:
-        """Bytes that one object holds together."""
+        """Bytes in the longest compacted object."""
         return max(self._listing.wholes, default=0)
 
     def read(self) -> bytes:
-        """The log as it stands, with every byte whose writing was ever confirmed; `append` goes on from there.
+        """Return the log with every byte whose writing was ever confirmed; `append` continues from there.
 
         Raises:
-            ChainError: an object is damaged or missing.
-            RemoteError: the store refuses.
+            ChainError: if an object is damaged or missing.
+            RemoteError: if the store refuses.
         """
         for _ in range(_TRIES):
             self._listing, segments = _Listing(), set[int]()
@@ -104,11 +109,11 @@ class Chain:
                 return found
         raise ChainError(
             f"{self._place.url}/{FOLDER}: a segment is missing: {self._missing}; restore it (versions of the bucket), "
-            "or start anew elsewhere"
+            "or start again elsewhere"
         )
 
     def _read(self, segments: set[int]) -> bytes | None:
-        """The log of the objects that were listed; None where some are gone."""
+        """Return the log of the listed objects; None if some are gone."""
         whole = whole_name(self.compacted)
         names = [segment_name(first) for first in segments] + ([whole] if self.compacted else [])
         contents = self._contents(names)
@@ -151,35 +156,35 @@ class Chain:
         return body
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines at the end. Once there they stay; after an error the same lines are to be given again.
+        """Write whole lines at the end, for good. After an error, call it again with the same lines.
 
         Raises:
-            LockedError: another writer has written there.
-            RemoteError: the store refuses; whether the lines are there is not known.
+            LockedError: if another writer has written there.
+            RemoteError: if the store refuses; the lines may be written or not.
         """
         assert lines.endswith(b"\n")
-        name, opening = segment_name(self.end), not self._begun
-        self.id = self.id or self._writer
-        data = seal(lines, first=self.end, opening=opening, writer=self._writer, chain=self.id)
-        # One that is there may be ours, where a try before got through and its answer did not.
+        name, opening = segment_name(self.end), not self._opened
+        self.id = self.id or self.writer
+        data = seal(lines, first=self.end, opening=opening, writer=self.writer, chain=self.id)
+        # An existing one may be ours: an earlier attempt was written, but its answer was lost.
         if not self._place.create(name, data) and self._place.read(name) != data:
-            raise LockedError(f"{self._place.url}: another run has gone on with this one: this one ends here")
+            raise LockedError(f"{self._place.url}: another run has resumed this one: this one ends here")
         if not opening:
             self._listing.others.append(self.end)
-        self._begun = True
+        self._opened = True
         self.end += len(lines)
 
     def compact(self, log: bytes) -> None:
-        """Put all that is written into one object, and delete those that it makes needless.
+        """Write the whole log as one object, and delete the objects that it replaces.
 
         Args:
             log: the log to its `end`.
 
         Raises:
-            RemoteError: the store refuses; the log is whole nevertheless.
+            RemoteError: if the store refuses; the log is still whole.
         """
         assert len(log) == self.end
-        self._place.create(whole_name(self.end), seal(log, opening=False, writer=self._writer, chain=self.id))
+        self._place.create(whole_name(self.end), seal(log, opening=False, writer=self.writer, chain=self.id))
         self._place.delete(self._listing.covered(self.end))
         self._listing = self._listing.without(self.end)
         self._listing.wholes.append(self.end)

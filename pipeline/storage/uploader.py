@@ -1,4 +1,4 @@
-"""Sends what a run appends to its journal here on to the store, while the run works."""
+"""Uploads what a run appends to its local journal, while the run works."""
 
 import logging
 import threading
@@ -13,50 +13,50 @@ from tasks.files.store_errors import RemoteError, UnreachableError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks at the journal: what a lost machine loses.
+#: Seconds between looks at the journal: the work that a lost machine loses.
 EVERY = 2.0
-#: Seconds for which a store may give no answer, while the run works and at its end, before that ends the run.
+#: Seconds without an answer from the store that end the run, while it works and at its end.
 PATIENCE, LAST_PATIENCE = 600.0, 60.0
-_MOST = 8 << 20
-#: Compaction writes the whole log: it pays once the segments are this many, and hold as much as what is compacted.
+_CHUNK = 8 << 20
+#: Compaction writes the whole log: it pays for this many segments that hold as much as what is compacted already.
 _SEGMENTS, _MANY_SEGMENTS = 64, 1024
 
 
-class Shipper:
-    """A thread that ships; what goes wrong in it is raised by `check`."""
+class Uploader:
+    """A thread that uploads; its errors are raised by `check`."""
 
-    def __init__(self, chain: Chain, lease: Lease, journal: Path, begun: Callable[[], None] = lambda: None) -> None:
-        """Of a chain that has been read, and the journal that extends it; `start` starts.
+    def __init__(self, chain: Chain, lease: Lease, journal: Path, started: Callable[[], None]) -> None:
+        """Prepare a thread, which `start` starts.
 
         Args:
-            chain: where to; only the shipper writes to it from here on.
-            lease: renewed meanwhile.
-            journal: the file that the run appends to.
-            begun: called once the chain has its first lines.
+            chain: a chain that has been read; only this uploader writes to it.
+            lease: renewed after each upload.
+            journal: the file that the run appends to; it starts with the chain's log.
+            started: called once the chain has its first lines.
         """
-        self._chain, self._lease, self._journal, self._begun = chain, lease, journal, begun
+        self._chain, self._lease, self._journal, self._started = chain, lease, journal, started
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._silent_since: float | None = None
         self._chunk = b""
-        self._thread = threading.Thread(target=self._work, name="shipper", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
     def start(self) -> None:
-        """Begin to ship."""
+        """Start to upload."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did.
+        """Raise the error that stopped the upload, if any.
 
         Raises:
-            LockedError: another run has taken this one over.
-            RemoteError: the store refuses, or has given no answer for minutes.
+            LockedError: if another driver has resumed this run.
+            RemoteError: if the store refuses, or has given no answer for minutes.
         """
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """Ship the rest, and stop.
+        """Upload the rest, and stop.
 
         Raises:
             LockedError, RemoteError: as `check`.
@@ -74,45 +74,45 @@ class Shipper:
             self._step(PATIENCE)
 
     def _step(self, patience: float) -> bool:
-        """Ship what is new; True where that is done, or has failed for good."""
+        """Upload what is new; return True if that is done or has failed for good."""
         try:
-            # Not what comes meanwhile: each line of that would become a segment of its own.
+            # Lines that come meanwhile wait: each would become a segment of its own.
             size = self._journal.stat().st_size if self._journal.exists() else 0
-            while self._chain.end < size and self._next():
+            while self._chain.end < size and self._read_chunk():
                 first = self._chain.end == 0
                 self._chain.append(self._chunk)
                 self._chunk = b""
                 if first:
-                    self._begun()
+                    self._started()
             self._lease.renew()
             self._compact()
         except UnreachableError as error:
-            return self._gave_up(error, patience)
+            return self._has_given_up(error, patience)
         except (LockedError, RemoteError, ChainError, OSError) as error:
             self._error = error
             return True
         if self._silent_since is not None:
-            logger.warning("the store answers again: what was scored meanwhile is there now")
+            logger.warning("the store answers again, and holds what was scored meanwhile")
             self._silent_since = None
         return True
 
-    def _gave_up(self, error: UnreachableError, patience: float) -> bool:
+    def _has_given_up(self, error: UnreachableError, patience: float) -> bool:
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
-            logger.warning("%s; the run goes on here meanwhile, for at most %.0f s", error, patience)
+            logger.warning("%s; the run continues on this machine for at most %.0f s", error, patience)
         if now - self._silent_since > patience:
             self._error = error
             return True
         return False
 
-    def _next(self) -> bool:
-        """Whether there are lines to ship: those of a failed try, or the whole ones that came after what is shipped."""
+    def _read_chunk(self) -> bool:
+        """Return whether there are lines to upload: the chunk of a failed attempt, or the next complete lines."""
         if not self._chunk:
             with self._journal.open("rb") as file:
                 file.seek(self._chain.end)
-                data = file.read(_MOST)
-                while data and b"\n" not in data and (more := file.read(_MOST)):
+                data = file.read(_CHUNK)
+                while data and b"\n" not in data and (more := file.read(_CHUNK)):
                     data += more
             self._chunk = data[: data.rfind(b"\n") + 1]
         return bool(self._chunk)

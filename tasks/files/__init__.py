@@ -1,1 +1,1 @@
-"""Files: cache, object stores, fetched models, atomic writes, checksums."""
+"""Files and objects that a user names or that are made once: atomic writes, the cache, object stores."""

@@ -1,4 +1,4 @@
-"""Files that a reader finds whole, as they were before or as they are now."""
+"""Files that are replaced in one step: a reader finds the old content or the new, never a part."""
 
 import os
 import threading
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Of files that are still written, whose process may have been killed.
+#: Suffix of files that are being written; a killed process may leave one.
 PARTIAL = ".partial"
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which then takes its name; it is this thread's alone.
+    """Yield a temporary path next to `path`, for this thread alone, and rename it to `path` at the end.
 
     Raises:
-        OSError: it cannot be written; what was there is left as it was.
+        OSError: if it cannot be written; an existing file stays as it was.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}{PARTIAL}")
     try:
@@ -27,10 +27,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file by way of another one beside it; text is in UTF-8.
+    """Replace a file in one step, and return its path; text is written as UTF-8.
 
     Raises:
-        OSError: it cannot be written; what was there is left as it was.
+        OSError: if it cannot be written; an existing file stays as it was.
     """
     with whole_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)

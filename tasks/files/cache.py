@@ -1,4 +1,4 @@
-"""The on-disk cache of decoded images and text heads: keyed by content, written atomically, locked across processes."""
+"""The on-disk cache of what is made once: decoded images, text heads, statistics, fetched models; keyed by content."""
 
 import errno
 import hashlib
@@ -18,10 +18,10 @@ _REMEDY = "set LINES_SWEEP_CACHE to another folder"
 
 
 def cache_root() -> Path:
-    """`$LINES_SWEEP_CACHE`, or else ~/.cache/lines-sweep.
+    """Return `$LINES_SWEEP_CACHE`, or ~/.cache/lines-sweep.
 
     Raises:
-        ValueError: it is a URL.
+        ValueError: if it is a URL.
     """
     place = os.environ.get("LINES_SWEEP_CACHE") or "~/.cache/lines-sweep"
     if is_url(place):
@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 
 def digest(parts: Iterable[bytes | str]) -> str:
-    """blake2b of the parts, 32 hexadecimal digits; each part's length is hashed too, so that no two lists collide."""
+    """Return 32 hexadecimal digits of blake2b over the parts and their lengths, so that no two lists collide."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -43,14 +43,17 @@ def digest(parts: Iterable[bytes | str]) -> str:
 
 
 def cached(path: Path, create: Callable[[Path], None]) -> Path:
-    """Return `path` (a file or a folder), made by `create(partial)` where it is not there yet.
+    """Return `path`, a file or a folder, and make it by `create(partial)` if it does not exist.
 
-    `create` writes to a temporary place beside `path`, which is then renamed: a reader sees all of it or nothing. One
-    process at a time creates (a lock file), the others wait and then find it; a killed one leaves nothing in the way.
-    Where machines share a cache, it is looked for there first, and put there once it is made.
+    `create` writes to a temporary path in the same folder, which is then renamed, so a reader sees all of it or
+    nothing. A lock file lets one process create while the others wait; what a killed process left is removed. If
+    machines share a cache, the entry is looked up there first, and stored there once it is made.
 
     Raises:
-        ValueError: the cache folder cannot be made, or there is no space left; the partial result is removed.
+        ValueError: if the cache folder cannot be made, or no space is left.
+
+    Example:
+        >>> head = cached(cache_root() / "heads" / f"{key}.pt", lambda partial: torch.save(make_head(), partial))
     """
     if path.exists():
         return path
@@ -62,7 +65,7 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     with _full_disk_reported(path.parent), locked(path.with_name(path.name + ".lock")):
         if path.exists():
             return path
-        # What is left of a killed process: that the lock is free says that it is gone.
+        # Left by killed processes: the lock is free, so they no longer run.
         for stale in path.parent.glob(path.name + ".partial-*"):
             shutil.rmtree(stale, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))

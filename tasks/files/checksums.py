@@ -1,4 +1,4 @@
-"""Bytes with a first line that says what they are and what their hash is: what was cut or changed is found out."""
+"""Bytes behind a first line with their size and hash, by which truncation and changes are detected."""
 
 import hashlib
 import json
@@ -7,56 +7,61 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _BLOCK = 1 << 20
-_LONGEST = 4096
+_LONGEST_LINE = 4096
 _DIGEST = 16
+_CHANGED = "its content is not what was written (size or hash differ)"
 
 
 class DamagedError(ValueError):
-    """Not the bytes that were sealed."""
+    """The bytes are not the ones that were sealed."""
 
 
 def seal(body: bytes, **fields: Any) -> bytes:
-    """The bytes behind a line of JSON with their size, hash and `fields`."""
+    """Return the bytes behind a line of JSON with `fields`, their size and their hash."""
     return _line(len(body), _digest(body), fields) + body
 
 
 def unseal(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Inverse of `seal`: the fields, and the bytes.
+    """Return the fields and the bytes of `seal`.
 
     Raises:
-        DamagedError: the bytes are not those that were sealed.
+        DamagedError: if size or hash differ, or the first line is not one of `seal`.
     """
     line, newline, body = data.partition(b"\n")
     fields = _fields(line + newline)
     if fields.pop("size") != len(body) or fields.pop("blake2b") != _digest(body):
-        raise DamagedError("its content is not what was written (size or hash differ)")
+        raise DamagedError(_CHANGED)
     return fields, body
 
 
 def seal_file(source: Path, target: Path) -> None:
-    """`seal` of a file too large for memory."""
-    state = hashlib.blake2b(digest_size=_DIGEST)
-    with source.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
+    """Write what `seal` returns for a file too large for memory."""
     with source.open("rb") as file, target.open("wb") as sealed:
-        sealed.write(_line(source.stat().st_size, state.hexdigest(), {}))
+        state = _hash_rest(file)
+        sealed.write(_line(file.tell(), state, {}))
+        file.seek(0)
         shutil.copyfileobj(file, sealed, _BLOCK)
 
 
 def check_file(file: BinaryIO) -> None:
-    """Check a sealed file, and leave it open at the first of its own bytes.
+    """Check a sealed file, and leave it open at the first byte of its content.
 
     Raises:
-        DamagedError: it is not what was sealed.
+        DamagedError: if size or hash differ, or the first line is not one of `seal`.
     """
-    fields = _fields(file.readline(_LONGEST))
-    start, state = file.tell(), hashlib.blake2b(digest_size=_DIGEST)
+    fields = _fields(file.readline(_LONGEST_LINE))
+    start = file.tell()
+    state = _hash_rest(file)
+    if fields["size"] != file.tell() - start or fields["blake2b"] != state:
+        raise DamagedError(_CHANGED)
+    file.seek(start)
+
+
+def _hash_rest(file: BinaryIO) -> str:
+    state = hashlib.blake2b(digest_size=_DIGEST)
     while block := file.read(_BLOCK):
         state.update(block)
-    if fields["size"] != file.tell() - start or fields["blake2b"] != state.hexdigest():
-        raise DamagedError("its content is not what was written (size or hash differ)")
-    file.seek(start)
+    return state.hexdigest()
 
 
 def _digest(body: bytes) -> str:
@@ -73,5 +78,5 @@ def _fields(line: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise DamagedError(f"its first line is not JSON ({error})") from error
     if not line.endswith(b"\n") or not isinstance(fields, dict) or not fields.keys() >= {"size", "blake2b"}:
-        raise DamagedError("its first line does not say what it holds")
+        raise DamagedError("its first line lacks size or hash")
     return fields

@@ -1,4 +1,4 @@
-"""A disk as a store of objects, each of which is there whole, or not at all."""
+"""A disk as a store of objects, which are written in one step."""
 
 import shutil
 from pathlib import Path
@@ -10,13 +10,13 @@ from tasks.files.atomic import whole_file, write_whole
 
 
 class Disk(LocalFileSystem):  # type: ignore[misc]
-    """Files as fsspec has them, but written beside their place and renamed: a killed process leaves no half of one."""
+    """fsspec's files, but written to a temporary name and renamed: a killed process leaves no half of one."""
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
         """Write bytes.
 
         Raises:
-            FileExistsError: `mode` is "create", and there is one; of two that create it at once both may succeed.
+            FileExistsError: if `mode` is "create" and the file exists; two that create it at once may both succeed.
         """
         target = self._target(path)
         if mode == "create" and target.exists():

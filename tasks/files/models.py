@@ -1,4 +1,4 @@
-"""Models that a URL names, brought to this machine once: `s3://bucket/model.safetensors`, or a folder of one."""
+"""Models named by a URL, fetched once: `s3://bucket/model.safetensors`, or a folder with one model."""
 
 import json
 import posixpath
@@ -9,7 +9,7 @@ from typing import Any
 from tasks.files.cache import cache_root, cached, digest
 from tasks.files.object_store import StoreFolder, is_url
 
-#: A folder's weights, the safest and most common first; an index lists the shards of one model.
+#: File names of a folder's weights, the safest and most common first; an index lists the shards of one model.
 WEIGHTS = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -18,41 +18,47 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-#: What peft writes: low-rank factors of a task vector, without the model.
+#: Files that peft writes: low-rank factors of a task vector, without the model.
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-#: Beside one file of weights: they say which activation it needs.
+#: Fetched with a single file of weights: they name the activation that it needs.
 COMPANIONS = ("config.json", "open_clip_config.json")
-#: What else a model's folder holds: configuration and tokenizer, and what its training left.
+#: The other files of a model's folder: configuration, tokenizer, and the records of its training.
 _BESIDE = (".json", ".jsonl", ".txt", ".model", ".jinja", ".yaml", ".csv", ".parquet")
 
-#: Told a name, how many bytes have come, and of how many.
+#: Called with a file's name, the bytes fetched so far, and the bytes in all.
 Report = Callable[[str, int, int], None]
 _Entries = Mapping[str, Mapping[str, Any]]
 
-#: What this process has fetched: a model does not change under a run.
-_known: dict[tuple[str, Path], Path] = {}
+#: Models that this process has fetched: a model does not change under a run.
+_fetched: dict[tuple[str, Path], Path] = {}
 
 
 def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
-    """A source as it is; of a URL the place of its copy here, which is fetched once for each state of its files.
+    """Return a source that is not a URL as it is, and for a URL the path of its local copy.
+
+    A URL is fetched once for each state of its files.
 
     Args:
-        source: what a user wrote; a URL names a file of weights, or a folder of one model or adapter.
-        report: told of what is being fetched.
+        source: as a user wrote it; a URL names a file of weights, or a folder with one model or adapter.
+        report: called with the progress of each file.
 
     Raises:
-        ValueError: there is no such object, the store refuses, or no space is left.
+        ValueError: if there is no such object, the store refuses, or no space is left.
+
+    Example:
+        >>> nearby("s3://models/vit/expert.safetensors")
+        '/home/me/.cache/lines-sweep/fetched/0c1f.../expert.safetensors'
     """
     if not is_url(source):
         return source
     key = source, cache_root()
-    if key not in _known:
-        _known[key] = _fetched(source.rstrip("/"), report)
-    return str(_known[key])
+    if key not in _fetched:
+        _fetched[key] = _fetch(source.rstrip("/"), report)
+    return str(_fetched[key])
 
 
-def _fetched(url: str, report: Report) -> Path:
+def _fetch(url: str, report: Report) -> Path:
     parent, _, name = url.rpartition("/")
     one = name.endswith(WEIGHT_SUFFIXES)
     place = StoreFolder.open(parent if one else url)
@@ -68,21 +74,21 @@ def _fetched(url: str, report: Report) -> Path:
 def _of_file(place: StoreFolder, name: str) -> _Entries:
     if (info := place.info(name)) is None:
         raise ValueError(f"{place.url}/{name}: there is no such object")
-    beside = {n: found for n in COMPANIONS if (found := place.info(n)) is not None}
-    return {name: info, **beside}
+    companions = {n: found for n in COMPANIONS if (found := place.info(n)) is not None}
+    return {name: info, **companions}
 
 
 def _of_folder(place: StoreFolder) -> _Entries:
     entries = {name: info for name, info in place.entries().items() if "/" not in name}
     if not entries:
         raise ValueError(f"{place.url}: there is no such folder of a model, nor a file of weights of that name")
-    wanted = {name for name in entries if name.endswith(_BESIDE)} | set(_weights(place, entries))
-    # Asked one by one: what a listing says of an object need not be what the store says of it alone.
-    return {name: place.info(name) or {} for name in sorted(wanted)}
+    names = {name for name in entries if name.endswith(_BESIDE)} | set(_weights(place, entries))
+    # Asked one by one: a listing may describe an object in other words than the object's own information.
+    return {name: place.info(name) or {} for name in sorted(names)}
 
 
 def _weights(place: StoreFolder, names: Iterable[str]) -> Iterable[str]:
-    """The first of the usual files, with its shards; of an adapter, its factors."""
+    """Return the first of the usual files, with the shards of an index; for an adapter, its factors."""
     for name in (*WEIGHTS, *ADAPTER_WEIGHTS):
         if name in names:
             index = place.read(name) if name.endswith(".index.json") else None
@@ -90,28 +96,28 @@ def _weights(place: StoreFolder, names: Iterable[str]) -> Iterable[str]:
     return []
 
 
-def shards_of(index: bytes, who: str) -> list[str]:
-    """The files that an index lists, each beside it.
+def shards_of(index: bytes, subject: str) -> list[str]:
+    """Return the files that an index lists, which are in its own folder.
 
     Args:
         index: its content.
-        who: is the subject of errors.
+        subject: the first words of errors.
 
     Raises:
-        ValueError: it is no index, or names a file elsewhere.
+        ValueError: if it is not an index, or names a file elsewhere.
     """
     try:
         shards = sorted(set(json.loads(index)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{who} must hold a weight_map of file names ({error!r})") from error
+        raise ValueError(f"{subject} must hold a weight_map of file names ({error!r})") from error
     for name in shards:
         if not isinstance(name, str) or name in ("", ".", "..") or name != posixpath.basename(name) or "\\" in name:
-            raise ValueError(f"{who} must name files beside it, got {name!r}")
+            raise ValueError(f"{subject} must name files beside it, got {name!r}")
     return shards
 
 
 def _mark(info: Mapping[str, Any]) -> str:
-    """What changes when an object does: its hash, as the store has it, or its size and time."""
+    """Return what changes with an object: the hash that the store keeps, or its size and time."""
     for key in ("ETag", "etag", "md5Hash", "generation"):
         if found := info.get(key):
             return str(found)
@@ -123,6 +129,6 @@ def _download(place: StoreFolder, found: _Entries, folder: Path, report: Report)
     folder.mkdir()
     for name, info in found.items():
         place.download(name, folder / name, lambda done, total, name=name: report(name, done, total))  # type: ignore[misc]
-        now = place.info(name)
-        if now is None or _mark(now) != _mark(info):
+        after = place.info(name)
+        if after is None or _mark(after) != _mark(info):
             raise ValueError(f"{place.url}/{name}: was changed while it was fetched: run the command again")

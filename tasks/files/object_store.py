@@ -1,4 +1,4 @@
-"""Places in object stores and on shared disks, by fsspec: a few operations, and errors that say what to do."""
+"""Folders in object stores and on shared disks, by fsspec: a few operations, with errors that name a remedy."""
 
 import errno
 import os
@@ -19,6 +19,7 @@ from fsspec.callbacks import Callback
 from tasks.files.local_store import Disk
 from tasks.files.store_errors import EXTRAS, RemoteError, credentials, explained, http_status, no_bucket
 
+#: Called with the bytes transferred so far, and the bytes in all.
 Progress = Callable[[int, int], None]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -27,15 +28,15 @@ _DELETED_AT_ONCE = 16
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names a place by a URL, such as s3://bucket/folder."""
+    """Return whether `text` is a URL, such as s3://bucket/folder."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def check_url(url: str) -> None:
-    """A URL is a protocol, a bucket and a path.
+    """Require a URL of a protocol, a bucket and a path.
 
     Raises:
-        ValueError: it holds credentials or a query, which would end up in journals and logs, or names no bucket.
+        ValueError: if it holds credentials or a query, which would end up in journals and logs, or names no bucket.
     """
     parts = urlsplit(url)
     clean = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -49,19 +50,19 @@ def check_url(url: str) -> None:
 
 
 def _check_plain(place: str) -> None:
-    """Fsspec takes such characters for patterns: what was meant for one folder would be done to others."""
+    """Refuse characters that fsspec takes for patterns: an operation would reach other folders."""
     if strange := sorted(set(place) & set("*?[]")):
         raise ValueError(f"{place}: must not contain {' or '.join(strange)}: give another place")
 
 
 @dataclass(frozen=True)
 class StoreFolder:
-    """A folder of an object store, or of a disk.
+    """A folder of an object store, or of a disk. Every operation raises RemoteError if the store refuses.
 
     Attributes:
         url: as a user writes it, without a slash at the end.
-        fs: who reads and writes there.
-        root: the folder as `fs` names it.
+        fs: fsspec's filesystem.
+        root: the folder's path in `fs`.
     """
 
     url: str
@@ -70,10 +71,17 @@ class StoreFolder:
 
     @classmethod
     def open(cls, url: str) -> "StoreFolder":
-        """The place that a URL, or a path, names; nothing is asked of the store yet.
+        """Return the folder at a URL or a path, without asking the store.
 
         Raises:
-            ValueError: the URL holds credentials, its protocol is not known, or a package is missing.
+            ValueError: if the URL holds credentials, its protocol is unknown, or a package is missing.
+
+        Example:
+            >>> runs = StoreFolder.open("s3://bucket/runs")
+            >>> runs.create("notes.txt", b"first")
+            True
+            >>> runs.create("notes.txt", b"second"), runs.read("notes.txt")
+            (False, b'first')
         """
         if not is_url(url):
             _check_plain(url)
@@ -83,23 +91,19 @@ class StoreFolder:
         fs = _filesystem(urlsplit(url).scheme.lower(), *map(os.environ.get, _ENVIRONMENT))
         return cls(url.rstrip("/"), fs, str(fs._strip_protocol(url)).rstrip("/"))
 
-    def __truediv__(self, name: str) -> "StoreFolder":
-        """A folder, or an object, below."""
-        return StoreFolder(f"{self.url}/{name}", self.fs, f"{self.root}/{name}")
-
     @property
-    def creates_alone(self) -> bool:
-        """Whether of two that create the same object one is refused: fsspec's own way is to look, and then to write."""
-        its_own = getattr(self.fs.pipe_file, "__func__", None) is not AbstractFileSystem.pipe_file
-        return its_own and not isinstance(self.fs, Disk)
+    def creates_exclusively(self) -> bool:
+        """Whether one of two creations of an object fails; fsspec's default looks first, and then writes."""
+        overridden = getattr(self.fs.pipe_file, "__func__", None) is not AbstractFileSystem.pipe_file
+        return overridden and not isinstance(self.fs, Disk)
 
     def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is no such object.
+        """Return an object's content; None if there is no such object.
 
         Raises:
-            RemoteError: the store refuses; there is no such bucket.
+            RemoteError: also if the bucket does not exist.
         """
-        with self._told("read", name):
+        with self._errors_explained("read", name):
             try:
                 return bytes(self.fs.cat_file(f"{self.root}/{name}"))
             except FileNotFoundError as error:
@@ -108,15 +112,11 @@ class StoreFolder:
                 return None
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes | None]:
-        """Many objects at once; None for each that is not there.
-
-        Raises:
-            RemoteError: the store refuses.
-        """
+        """Return the contents of many objects, read at once; None for each missing one."""
         paths = {f"{self.root}/{name}": name for name in names}
         if not paths:
             return {}
-        with self._told("read", ""):
+        with self._errors_explained("read", ""):
             found = self.fs.cat(list(paths), on_error="return")
             for content in found.values():
                 if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
@@ -124,14 +124,11 @@ class StoreFolder:
         return {n: None if isinstance(c := found[p], Exception) else bytes(c) for p, n in paths.items()}
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a new object, in one step; False, and nothing written, where there is one of that name.
+        """Write a new object in one step; return False, and write nothing, if the name is taken.
 
-        In a store that does not `creates_alone`, two that create it at the same time may both succeed.
-
-        Raises:
-            RemoteError: the store refuses.
+        If the store does not `creates_exclusively`, two concurrent creations may both succeed.
         """
-        with self._told("write", name):
+        with self._errors_explained("write", name):
             try:
                 self.fs.pipe_file(f"{self.root}/{name}", data, mode="create")
             except Exception as error:  # of packages that need not be installed
@@ -141,52 +138,40 @@ class StoreFolder:
         return True
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object, in one step, over whatever had that name.
-
-        Raises:
-            RemoteError: the store refuses.
-        """
-        with self._told("write", name):
+        """Write an object in one step, over an existing one."""
+        with self._errors_explained("write", name):
             self.fs.pipe_file(f"{self.root}/{name}", data)
 
     def upload(self, path: Path, name: str) -> None:
-        """Write a file as an object.
-
-        Raises:
-            RemoteError: the store refuses.
-        """
-        with self._told("write", name):
+        """Write a file as an object."""
+        with self._errors_explained("write", name):
             self.fs.put_file(str(path), f"{self.root}/{name}")
 
     def download(self, name: str, path: Path, progress: Progress | None = None) -> None:
         """Write an object to a file.
 
         Raises:
-            RemoteError: the store refuses, or there is no such object.
+            RemoteError: also if there is no such object.
         """
-        with self._told("read", name):
-            self.fs.get_file(f"{self.root}/{name}", str(path), callback=_Told(progress))
+        with self._errors_explained("read", name):
+            self.fs.get_file(f"{self.root}/{name}", str(path), callback=_ProgressCallback(progress))
 
     def entries(self, folder: str = "") -> dict[str, Mapping[str, Any]]:
-        """What lies at any depth below a folder: names as from here, and what the store says of each.
-
-        Raises:
-            RemoteError: the store refuses.
-        """
+        """Return the objects at any depth below a folder: names relative to this one, and the store's information."""
         below = f"{self.root}/{folder}".rstrip("/")
-        with self._told("list", folder):
+        with self._errors_explained("list", folder):
             self.fs.invalidate_cache()
             found = self.fs.find(below, detail=True)
         names = {str(path)[len(self.root) + 1 :]: info for path, info in found.items()}
         return {name: info for name, info in names.items() if info["type"] == "file" and name}
 
     def info(self, name: str) -> Mapping[str, Any] | None:
-        """What the store says of an object; None where there is none of that name.
+        """Return the store's information on an object; None if there is no such object.
 
         Raises:
-            RemoteError: the store refuses; there is no such bucket.
+            RemoteError: also if the bucket does not exist.
         """
-        with self._told("read", name):
+        with self._errors_explained("read", name):
             try:
                 self.fs.invalidate_cache()
                 found: Mapping[str, Any] = self.fs.info(f"{self.root}/{name}")
@@ -197,36 +182,30 @@ class StoreFolder:
         return found if found["type"] == "file" else None
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; those that are not there are passed over.
-
-        Raises:
-            RemoteError: the store refuses.
-        """
+        """Delete objects; missing ones are skipped."""
         paths = [f"{self.root}/{name}" for name in names]
-        with self._told("delete", ""), ThreadPoolExecutor(_DELETED_AT_ONCE) as threads:
+        with self._errors_explained("delete", ""), ThreadPoolExecutor(_DELETED_AT_ONCE) as threads:
             list(threads.map(self._delete, paths))
 
     def _delete(self, path: str) -> None:
-        """One alone: where many are deleted in one request, s3fs does not tell of those that are refused."""
+        """Delete one object: s3fs does not report refusals of a request that deletes many."""
         with suppress(FileNotFoundError):
             self.fs.rm_file(path)
 
     @contextmanager
-    def _told(self, operation: str, name: str) -> Iterator[None]:
+    def _errors_explained(self, operation: str, name: str) -> Iterator[None]:
         try:
             yield
         except RemoteError:
             raise
-        except OSError as error:
-            if error.errno in _FULL:  # of the disk here
+        except Exception as error:  # of s3fs, botocore, gcsfs, aiohttp, google.auth: none need be installed
+            if isinstance(error, OSError) and error.errno in _FULL:  # of the local disk
                 raise
             raise explained(error, f"{self.url}/{name}".rstrip("/"), operation) from error
-        except Exception as error:  # of s3fs, botocore, gcsfs, aiohttp, google.auth: none need be installed
-            raise explained(error, f"{self.url}/{name}".rstrip("/"), operation) from error
 
 
-class _Told(Callback):  # type: ignore[misc]
-    """Tells a function how many bytes have come."""
+class _ProgressCallback(Callback):  # type: ignore[misc]
+    """Calls a function with the bytes transferred."""
 
     def __init__(self, progress: Progress | None) -> None:
         super().__init__()
@@ -237,22 +216,22 @@ class _Told(Callback):  # type: ignore[misc]
             self._progress(self.value, self.size or 0)
 
 
-#: What a filesystem reads on its creation, so that another value needs another filesystem.
+#: Variables that a filesystem reads when it is made; other values need another filesystem.
 _ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "STORAGE_EMULATOR_HOST")
 
 
 @cache
 def _filesystem(protocol: str, *environment: str | None) -> AbstractFileSystem:
-    """One filesystem for each protocol: it holds the connections.
+    """Return the filesystem of a protocol, which holds the connections.
 
     Raises:
-        ValueError: no such protocol, or a package is missing.
+        ValueError: if the protocol is unknown, or a package is missing.
     """
     if protocol in EXTRAS:
+        extra = EXTRAS[protocol]
         try:
-            import_module(f"{EXTRAS[protocol]}fs")
+            import_module(f"{extra}fs")
         except ImportError as error:
-            extra = EXTRAS[protocol]
             raise ValueError(f"{protocol}://: needs {extra}fs: pip install 'lines-sweep[{extra}]'") from error
     try:
         kind = Disk if protocol == "file" else get_filesystem_class(protocol)

@@ -1,7 +1,7 @@
-"""A cache that machines share, behind the local one: a folder of an object store, or of a disk that all of them mount.
+"""A cache that machines share behind the local one: a folder of an object store, or of a disk that all of them mount.
 
-It saves work and nothing else: where it does not answer, refuses, or holds something damaged, a warning says so, and
-what was asked of it is made here.
+It only saves work. If it does not answer, refuses, or holds something damaged, a warning is logged and the entry is
+made here.
 """
 
 import logging
@@ -20,15 +20,15 @@ from tasks.files.store_errors import RemoteError
 VARIABLE = "LINES_SWEEP_SHARED_CACHE"
 logger = logging.getLogger(__name__)
 
-#: Parts of the local cache whose entries are named by their whole content, wherever they are made.
+#: Parts of the local cache whose entries are named by their whole content on every machine.
 _PARTS = ("images/", "heads/", "statistics/")
 Use = Literal["read", "write"]
-#: What has failed at which place: it is not tried again by this process.
+#: Uses that failed, with their URL; this process does not try them again.
 _given_up: set[tuple[Use, str]] = set()
 
 
 def shared_cache(use: Use) -> StoreFolder | None:
-    """The place that `$LINES_SWEEP_SHARED_CACHE` names; None where it names none, or where this has failed before."""
+    """Return the folder that `$LINES_SWEEP_SHARED_CACHE` names; None without it, or if this use of it has failed."""
     url = os.environ.get(VARIABLE, "")
     return None if not url or (use, url) in _given_up else _open(url)
 
@@ -42,7 +42,7 @@ def _open(url: str) -> StoreFolder | None:
 
 @contextmanager
 def tolerated(use: Use, url: str) -> Iterator[None]:
-    """Trouble with the shared cache is told once, and never ends a run."""
+    """Turn a failure of the shared cache into a warning; after the first one, this use of it stops."""
     try:
         yield
     except DamagedError as error:
@@ -54,11 +54,11 @@ def tolerated(use: Use, url: str) -> Iterator[None]:
 
 
 def take(entry: str, path: Path) -> bool:
-    """Get an entry of the cache, a file or a folder, from the shared one; False where it is not to be had.
+    """Copy an entry, a file or a folder, from the shared cache; return whether it was there.
 
     Args:
         entry: its path in the local cache.
-        path: where it is written; its folder exists, and may be used for more.
+        path: the target; its folder exists, and holds temporary files meanwhile.
     """
     place = shared_cache("read")
     if place is None or not entry.startswith(_PARTS):
@@ -87,7 +87,7 @@ def _take(place: StoreFolder, name: str, path: Path) -> bool:
 
 
 def give(entry: str, path: Path) -> None:
-    """Put an entry that was made here into the shared cache."""
+    """Copy an entry of the local cache to the shared one."""
     place = shared_cache("write")
     if place is None or not entry.startswith(_PARTS):
         return
@@ -95,7 +95,7 @@ def give(entry: str, path: Path) -> None:
     with tolerated("write", place.url):
         try:
             with tarfile.open(packed, "w") as tar:
-                tar.add(path, path.name, filter=_plain)
+                tar.add(path, path.name, filter=_anonymous)
             seal_file(packed, sealed)
             place.upload(sealed, f"{entry}.tar")
         finally:
@@ -103,8 +103,8 @@ def give(entry: str, path: Path) -> None:
             sealed.unlink(missing_ok=True)
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nothing of this machine: no owner, no times."""
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Remove owner and times: equal entries of two machines give equal bytes."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     return member

@@ -1,4 +1,4 @@
-"""A run in a bucket of a real S3 server: the same tables, through kills, refusals and silence; two never write one."""
+"""A run in a bucket of a real S3 server has the same tables through kills, refusals and silence, and one writer."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def server() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture
 def store(server: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """An empty bucket, reached by way of a proxy."""
+    """An empty bucket behind a proxy."""
     proxy = Proxy(server[0])
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": proxy.url}.items():
         monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def store(server: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def lines(lines: Lines, tmp_path: Path, decoded: Path, monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """With mirrors of this test's own beside data that is decoded once."""
+    """Each test has its own local copies of runs, and shares the decoded data."""
     cache = tmp_path / "cache"
     cache.mkdir()
     for part in ("images", "heads"):
@@ -52,7 +52,7 @@ def lines(lines: Lines, tmp_path: Path, decoded: Path, monkeypatch: pytest.Monke
 
 def started(lines: Lines, spec: Path) -> subprocess.Popen[str]:
     words = ["run", str(spec), "--out", URL, "--no-cache"]
-    often = "from pipeline.storage import shipper; shipper.EVERY = 0.02"  # what it does takes a second
+    often = "from pipeline.storage import uploader; uploader.EVERY = 0.02"  # what it does takes a second
     command = [sys.executable, "-c", f"{often}; from pipeline.cli.main import main; main()", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -99,7 +99,7 @@ def test_a_run_in_a_bucket_has_the_tables_of_a_local_one_and_no_secret(
 def test_killed_and_taken_up_elsewhere_only_what_is_missing_is_scored(
     lines: Lines, store: Proxy, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """On the second machine nothing of the first is left but what the bucket holds."""
+    """The second machine has only what the bucket holds."""
     spec = lines.spec()
     child = started(lines, spec)
     store.passed = lambda path, body: child.kill() if "/journal/" in path and scored(body) else None

@@ -1,4 +1,4 @@
-"""A store in memory that fails as told: an answer is lost, or the process dies, before or after what was asked."""
+"""A store in memory that fails on demand: an answer is lost or the process dies, before or after the change."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -13,17 +13,17 @@ _numbers = itertools.count()
 
 
 class Killed(BaseException):
-    """The process that asked is no more."""
+    """The process that made the request died."""
 
 
 def memory_place() -> StoreFolder:
-    """An empty place of its own."""
+    """Return an empty folder that no other test uses."""
     return StoreFolder.open(f"memory://bucket/{next(_numbers)}")
 
 
 @dataclass(frozen=True)
 class FaultyPlace(StoreFolder):
-    """Fails at the next changes as `faults` says, one for each: "", or "lost" or "killed" and "before" or "after"."""
+    """Fails at the next changes, one entry of `faults` each: "", or "lost" or "killed" with "before" or "after"."""
 
     faults: list[str] = field(default_factory=list)
 
@@ -38,7 +38,7 @@ class FaultyPlace(StoreFolder):
         self._failing(lambda: StoreFolder.write(self, name, data))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Object by object: a store may have deleted some when it fails."""
+        """Delete one by one: a store may have deleted some when it fails."""
         for name in names:
             self._failing(lambda name=name: StoreFolder.delete(self, [name]))  # type: ignore[misc]
 
@@ -57,5 +57,5 @@ class FaultyPlace(StoreFolder):
 
 
 def names(place: StoreFolder) -> Iterator[str]:
-    """All objects, in order."""
+    """Yield the names of all objects, in order."""
     yield from sorted(place.entries())

@@ -1,4 +1,4 @@
-"""A real S3 server process on 127.0.0.1, and a proxy before it that can refuse, fail or count requests."""
+"""A real S3 server process on 127.0.0.1, and a proxy in front of it that refuses, fails or counts requests."""
 
 import http.client
 import os
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 @contextmanager
 def s3_server() -> Iterator[tuple[int, int]]:
-    """Its port and its process id; it holds a bucket named `bucket`, and ends with this process."""
+    """Start a server with a bucket named `bucket`, which ends with this process; yield its port and process id."""
     port = free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)], stdin=subprocess.PIPE, env=environment)

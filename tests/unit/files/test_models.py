@@ -1,4 +1,4 @@
-"""Proves that a model that a URL names is fetched once, anew where it changed, and that its errors name the URL."""
+"""Proves that a model at a URL is fetched once, again after a change, and that errors name the URL."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ STATE = {"a": torch.arange(4.0)}
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> StoreFolder:
-    monkeypatch.setattr(fetched, "_known", {})
+    monkeypatch.setattr(fetched, "_fetched", {})
     return memory_place()
 
 
@@ -36,7 +36,7 @@ def test_a_file_is_fetched_once_with_what_lies_beside_it(place: StoreFolder, mon
     assert sorted(p.name for p in path.parent.iterdir()) == ["config.json", "model.safetensors"]
     assert ("model.safetensors", len(save(STATE)), len(save(STATE))) in seen
     assert torch.equal(read_checkpoint(url).state["a"], STATE["a"])
-    monkeypatch.setattr(fetched, "_known", {})
+    monkeypatch.setattr(fetched, "_fetched", {})
     seen.clear()
     assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
 
@@ -47,7 +47,7 @@ def test_a_model_that_changed_is_fetched_anew(place: StoreFolder, monkeypatch: p
     first = read_checkpoint(url).fingerprint
     place.write("model.safetensors", save({"a": torch.arange(5.0)}))
     assert read_checkpoint(url).fingerprint == first, "within a process a model stays what it was"
-    monkeypatch.setattr(fetched, "_known", {})
+    monkeypatch.setattr(fetched, "_fetched", {})
     assert read_checkpoint(url).fingerprint != first
 
 

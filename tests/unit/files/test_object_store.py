@@ -1,4 +1,4 @@
-"""Proves what is said of places and their failures, and that gcsfs asks for exclusive creation as a chain needs it."""
+"""Proves what errors of stores say, and that gcsfs creates exclusively, as a chain of segments needs."""
 
 import json
 import threading

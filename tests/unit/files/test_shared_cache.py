@@ -1,4 +1,4 @@
-"""Proves that a shared cache saves work where it is whole, and is told of once and passed over where it is not."""
+"""Proves that an intact shared cache saves work, and that a broken one is skipped with one warning."""
 
 import json
 from dataclasses import replace
@@ -12,9 +12,9 @@ from toy import IDENTITY
 
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
-from pipeline.storage.caches import shared as shared_records
+from pipeline.storage.caches import records as cache_records
+from pipeline.storage.caches.records import SharedRecords
 from pipeline.storage.caches.scores import ScoreCache
-from pipeline.storage.caches.shared import SharedRecords
 from tasks.files.cache import cache_root, cached
 from tasks.files.checksums import seal
 from tasks.files.object_store import StoreFolder
@@ -33,7 +33,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> StoreFolder:
 
 
 def on_node(node: Path, monkeypatch: pytest.MonkeyPatch, made: list[str], part: str = "images") -> Path:
-    """An entry as a node gets it; `made` says that it had to make it."""
+    """Get an entry on a node, which adds its name to `made` if it has to make it."""
     monkeypatch.setenv("LINES_SWEEP_CACHE", str(node))
 
     def create(path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_damaged_object_of_scores_is_left_out_with_a_warning(
 def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
     shared: StoreFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture, record: dict[str, object]
 ) -> None:
-    """As whoever may write to the cache can leave it there."""
+    """Everyone with access to the cache can write there."""
     cache = ScoreCache(tmp_path / "a", IDENTITY)
     cache.add([SCORE])
     cache.flush()
@@ -117,25 +117,25 @@ def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
 
 
 def test_records_that_came_twice_are_merged_once(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As two runs that make one of many objects at the same time leave them, or where nothing may be deleted."""
-    monkeypatch.setattr(shared_records, "_MANY", 3)
+    """Two runs that merge at the same time leave them, and so does a store that refuses deletions."""
+    monkeypatch.setattr(cache_records, "_MANY", 3)
     monkeypatch.setattr(StoreFolder, "delete", lambda self, names: None)
     for i in range(5):
-        SharedRecords("scores/x", together=1).add([{"record": "score", "number": i}])
+        SharedRecords("scores/x", batch=1).add([{"record": "score", "number": i}])
     sizes = []
     for _ in range(3):
-        assert set(SharedRecords("scores/x", together=1).read(itemgetter("number"))) == set(range(5))
+        assert set(SharedRecords("scores/x", batch=1).read(itemgetter("number"))) == set(range(5))
         sizes.append(max(len(shared.read(name) or b"") for name in names(shared)))
     assert len(set(sizes)) == 1
 
 
 def test_many_objects_become_one_and_nothing_is_lost(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_records, "_MANY", 3)
+    monkeypatch.setattr(cache_records, "_MANY", 3)
     for i in range(5):
-        records = SharedRecords("scores/x", together=1)
+        records = SharedRecords("scores/x", batch=1)
         records.add([{"record": "score", "number": i}])
     for _ in range(2):
-        assert sorted(SharedRecords("scores/x", together=1).read(itemgetter("number"))) == list(range(5))
+        assert sorted(SharedRecords("scores/x", batch=1).read(itemgetter("number"))) == list(range(5))
         assert len(list(names(shared))) == 1
 
 

@@ -1,4 +1,4 @@
-"""Proves that answers come back from their compact form as they were given, in a dictionary like any other."""
+"""Proves that packed answers equal the stored ones, in a dictionary that behaves like any other."""
 
 import tracemalloc
 from dataclasses import fields
@@ -56,7 +56,7 @@ def test_a_score_comes_back_to_the_bit(
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["score", "failure", "del"]))))
 def test_it_is_a_dictionary(steps: list[tuple[str, int, str]]) -> None:
-    """Whatever is put in, replaced and taken out."""
+    """Whatever is added, replaced and removed."""
     ours, oracle = Answers(), dict[tuple[str, str, str, int], ShardScore | Failure]()
     for number, (candidate, shard, what) in enumerate(steps):
         key = request(candidate, shard).key
@@ -85,7 +85,7 @@ def test_sums_and_outcomes_are_there_once_every_shard_is_scored() -> None:
 
 
 def test_a_score_of_512_samples_takes_less_than_400_bytes() -> None:
-    """As it comes out of a journal or from a worker it takes 2 kB: each has its own recipe, names and outcomes."""
+    """As an object it takes 2 kB: each has its own recipe, names and outcomes."""
     outcomes, kept = np.ones(512, np.bool_), Answers()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Proves that a log cut at any byte gives back its whole lines and goes on after them; one writer at a time."""
+"""Proves that a log cut at any byte keeps its complete lines and can be appended to, by one writer at a time."""
 
 import tempfile
 from pathlib import Path

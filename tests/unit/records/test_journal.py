@@ -1,4 +1,4 @@
-"""Proves that the journal gives back what was written: proposals, scores to the bit, failures, the last answer."""
+"""Proves that a journal is read as it was written: proposals, scores to the bit, failures, the last answer."""
 
 from pathlib import Path
 

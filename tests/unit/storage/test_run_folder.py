@@ -1,4 +1,4 @@
-"""Proves that a run in a store is worked in a folder here: taken up, sent on, kept when the store fails."""
+"""Proves that a run in a store is worked in a local copy: resumed, uploaded, kept when the store fails."""
 
 import json
 import time
@@ -11,9 +11,8 @@ from faulty_place import memory_place, names
 from pipeline.cli.index import common_place, index_of
 from pipeline.errors import LockedError
 from pipeline.records.journal import FILE_NAME, Journal
-from pipeline.storage import lease
-from pipeline.storage import run_folder as mirror
-from pipeline.storage import uploader as shipper
+from pipeline.storage import lease, uploader
+from pipeline.storage import run_folder as run_folders
 from pipeline.storage.lease import Lease
 from pipeline.storage.run_folder import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
@@ -25,7 +24,7 @@ FIRST, SECOND = {"spec": {"name": "x"}}, {"spec": {"name": "y"}}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "EVERY", 0.01)
+    monkeypatch.setattr(uploader, "EVERY", 0.01)
     monkeypatch.setattr(lease, "_LOOK", 0.01)
     monkeypatch.setattr(lease, "GONE", 0.1)
 
@@ -77,7 +76,7 @@ def test_what_lookers_on_need_is_there_while_the_run_works(place: StoreFolder) -
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "prompts.parquet").write_bytes(b"prompts")
-        opened.keep()
+        opened.upload()
         with run_folder(place.url) as folder:
             assert (folder / "prompts.parquet").read_bytes() == b"prompts"
 
@@ -130,7 +129,7 @@ def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: StoreF
     first.acquire(print)
     second.acquire(lambda text: None)
     first._renewed = float("-inf")
-    with pytest.raises(LockedError, match="took this one for dead and has gone on with it: this one ends here"):
+    with pytest.raises(LockedError, match="from this one and has resumed it: this one ends here"):
         first.renew()
     first.release()
     assert list(names(place)) == [lease.NAME]
@@ -141,7 +140,7 @@ def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: StoreF
 def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
     place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long either takes: the shipper does not work then."""
+    """Both may take long, and the uploader does not work then."""
     monkeypatch.setattr(lease, "RENEW", 0.01)
     monkeypatch.setattr(lease, "_BEAT", 0.01)
     waited = []
@@ -151,9 +150,9 @@ def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
         until(lambda: place.read(lease.NAME) != seen)
         waited.append(args)
 
-    read, upload = Chain.read, mirror._upload
+    read, upload = Chain.read, run_folders._upload
     monkeypatch.setattr(Chain, "read", lambda self: [renewed(), read(self)][1])
-    monkeypatch.setattr(mirror, "_upload", lambda *args: [renewed(), upload(*args)][1])
+    monkeypatch.setattr(run_folders, "_upload", lambda *args: [renewed(), upload(*args)][1])
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
     assert len(waited) == 2
@@ -263,14 +262,14 @@ def test_a_store_that_gives_no_answer_for_a_while_is_waited_for(
         opened.check()
     assert [r.message.split(";")[0] for r in caplog.records] == [
         "no answer",
-        "the store answers again: what was scored meanwhile is there now",
+        "the store answers again, and holds what was scored meanwhile",
     ]
 
 
 def test_a_store_that_gives_no_answer_for_too_long_ends_the_run(
     place: StoreFolder, refused: list[RemoteError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipper, "PATIENCE", 0.05)
+    monkeypatch.setattr(uploader, "PATIENCE", 0.05)
     refused.append(UnreachableError("no answer"))
     with pytest.raises(RemoteError, match="no answer; what was scored is kept in"), open_run(place.url) as opened:
         write(opened.folder, FIRST)
@@ -309,7 +308,7 @@ def test_a_torn_line_of_the_mirror_is_not_sent(place: StoreFolder) -> None:
 
 
 def test_many_segments_become_one_object(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "_SEGMENTS", 3)
+    monkeypatch.setattr(uploader, "_SEGMENTS", 3)
     with open_run(place.url) as opened:
         journal = Journal(opened.folder)
         for i in range(1, 9):

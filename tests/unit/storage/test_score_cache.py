@@ -1,4 +1,4 @@
-"""Proves that a cached score answers for the very same samples under the same weights, and for nothing else."""
+"""Proves that a cached score is found for the same samples under the same weights, and for nothing else."""
 
 import errno
 import tracemalloc
@@ -127,16 +127,16 @@ def test_damaged_lines_are_passed_over_and_told(
     line = path.read_bytes()
     path.write_bytes(b"{nonsense\n" + line[:40] + b"\n" + b'{"record":"score","data":"d"}\n' + line)
     assert ScoreCache(tmp_path, IDENTITY).get(REQUEST) is not None
-    assert f"{path}: lines that are damaged: 3; they are passed over" in caplog.text
+    assert f"{path}: lines that are damaged: 3; they are skipped" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_ends_no_run(
     cache: ScoreCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: object) -> bool:
+    def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.storage.caches.local.append_unless_locked", full)
+    monkeypatch.setattr("pipeline.storage.caches.records.AppendLog", full)
     for i in range(3):
         cache.add([replace(SCORE, request=replace(REQUEST, start=4 * i, stop=4 * i + 4))])
         cache.flush()
@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_written_ends_no_run(
 
 
 def test_a_score_takes_little_memory(cache: ScoreCache) -> None:
-    """A run of a million shards holds them all, and those of earlier runs."""
+    """A run holds the scores of all its shards, a million or more, and those of earlier runs."""
     count, samples = 2000, 512
     tracemalloc.start()
     for i in range(count):
@@ -158,7 +158,7 @@ def test_a_score_takes_little_memory(cache: ScoreCache) -> None:
 
 
 def test_a_reward_counts_only_beside_its_completions(tmp_path: Path) -> None:
-    """Else a run without the reward that carries them, or with it in another place, would have none of them."""
+    """Only one reward's scores carry them: a run without that reward would have none."""
     with_texts, without = scored("cats", *"abcd"), scored("dogs")
     cache = ScoreCache(tmp_path, REWARDS)
     cache.add([without])

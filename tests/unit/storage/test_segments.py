@@ -1,4 +1,4 @@
-"""Proves that a log in a store keeps what it confirmed, whatever writers, compactions and kills do to it."""
+"""Proves that a log in a store keeps every confirmed line through writers, compactions and kills."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ def log_of(place: StoreFolder) -> bytes:
 
 @dataclass
 class Writer:
-    """A driver: what it knows to be written, and lines whose answer was lost."""
+    """A driver: the log that it knows to be written, and lines whose answer was lost."""
 
     place: FaultyPlace
     chain: Chain
@@ -108,7 +108,7 @@ def test_a_writer_that_slept_is_fenced_off_even_after_a_compaction() -> None:
     second.append(b"b\n")
     second.append(b"c\n")
     second.compact(b"a\nb\nc\n")
-    with pytest.raises(LockedError, match="another run has gone on with this one"):
+    with pytest.raises(LockedError, match="another run has resumed this one"):
         first.append(b"z\n")
     assert log_of(place) == b"a\nb\nc\n"
 
