@@ -97,6 +97,21 @@ def mean_interval(cells: Sequence[TaskOutcomes], resamples: int = 2000, seed: in
     return _bootstrap([(cell.task, _vector(cell.task, cell.a)) for cell in cells], resamples, seed, level)
 
 
+def percentile_interval(value: float, resampled_R: Array, n: int, level: float = 0.95) -> Interval:
+    """Return an estimate with the percentile interval of its bootstrap resamples.
+
+    The bounds are rounded to 12 decimals, since they decide between verdicts and floating point leaves noise around 0.
+
+    Args:
+        value: the estimate from the samples themselves.
+        resampled_R: (R,) the same estimate in each resample.
+        n: number of distinct samples.
+        level: confidence, in (0, 1).
+    """
+    low, high = np.quantile(resampled_R, [(1 - level) / 2, (1 + level) / 2]).round(12)
+    return Interval(float(value), float(low), float(high), n)
+
+
 def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level: float) -> Interval:
     """Mean over cells of their means, with its percentile interval."""
     if not cells:
@@ -110,9 +125,7 @@ def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level:
     sign = -1.0 if value < 0 else 1.0
     for total_N in totals.values():
         means_R += sign * _resampled_means(sign * total_N, resamples, rng) / len(cells)
-    # Rounded, so that what floating point leaves of 0, or of a threshold, is that: it decides between verdicts.
-    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2]).round(12)
-    return Interval(round(value, 12), float(low), float(high), sum(map(len, totals.values())))
+    return percentile_interval(round(value, 12), means_R, sum(map(len, totals.values())), level)
 
 
 def _totals(cells: list[tuple[str, Array]]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""One page for many runs: the exhibits of all, and first of all where LiNeS improves, ties or worsens."""
+"""One page for many runs: where LiNeS improves, ties or worsens, then the exhibits of every run."""
 
 import os
 from collections import Counter
@@ -14,8 +14,8 @@ from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering import render
 from pipeline.report.soups import is_soup, soup_page
 from pipeline.report.tables.claims import RIVALS, Standing, standings, table_claims, verdict_claims
-from pipeline.report.tables.results import counted, main_tables
-from pipeline.report.tables.table import Table, TableCell
+from pipeline.report.tables.results import main_tables
+from pipeline.report.tables.table import Table, TableCell, counted
 from pipeline.report.tables.verdict import ArmVerdict, verdicts
 from pipeline.spec.exhibits import TableExhibit
 from tasks.files.atomic import write_whole
@@ -28,7 +28,7 @@ class Shown:
     Attributes:
         anchor: of its heading.
         exhibit: what is shown.
-        standings: what its cells say of LiNeS.
+        standings: the results of LiNeS in its cells.
     """
 
     anchor: str
@@ -42,12 +42,12 @@ class Section:
 
     Attributes:
         anchor: of its heading.
-        name: the run's, with its folder where another run of the page has the same one.
-        run: what was run.
-        folder: where it lies, from the page's folder, as an address.
-        shown: its exhibits, or its main tables where its spec asks for none.
+        name: of the run, with its folder if another run of the page has the same name.
+        run: the run.
+        folder: its address, relative to the page's folder.
+        shown: its exhibits, or its main tables if its spec asks for none.
         verdicts: on each LiNeS arm.
-        standings: what the verdicts say, where no exhibit compares LiNeS with anything; else they are empty.
+        standings: the results of LiNeS in the verdicts; empty if an exhibit compares LiNeS with anything.
     """
 
     anchor: str
@@ -65,24 +65,25 @@ class Section:
 
     @property
     def facts(self) -> str:
-        """What the run stands on."""
-        said = self.run.provenance
-        cached = said["counts"].get("shards_from_cache", 0)
-        found = [counted(len(said[f"{what}s"]), what) for what in ("expert", "task")]
-        found.append(counted(said["counts"]["candidates"], "candidate"))
-        found += [f"{said['seconds']['total']:.0f} s"] if "total" in said["seconds"] else []
-        found += [f"{counted(cached, 'shard')} known from earlier runs"] if cached else []
-        found += [f"{counted(len(said['failures']), 'shard')} failed"] if said["failures"] else []
-        return ", ".join([*found, "complete" if said["complete"] else "not complete"])
+        """The size of the run, in words."""
+        origin = self.run.provenance
+        cached = origin["counts"].get("shards_from_cache", 0)
+        found = [counted(len(origin[f"{what}s"]), what) for what in ("expert", "task")]
+        found.append(counted(origin["counts"]["candidates"], "candidate"))
+        found += [f"{origin['seconds']['total']:.0f} s"] if "total" in origin["seconds"] else []
+        found += [f"{counted(cached, 'shard')} from earlier runs"] if cached else []
+        found += [f"{counted(len(origin['failures']), 'shard')} failed"] if origin["failures"] else []
+        return ", ".join([*found, "complete" if origin["complete"] else "not complete"])
 
 
 @dataclass(frozen=True)
 class Index:
-    """What the templates show.
+    """The content of the page.
 
     Attributes:
-        title: the name of the folder that the page lies in.
-        sections: the runs, in the order they were given.
+        title: the name of the page's folder.
+        sections: the runs, in the given order.
+        rivals: the kinds of rivals, in words.
     """
 
     title: str
@@ -91,29 +92,37 @@ class Index:
 
     @property
     def overall(self) -> list[tuple[str, Standing]]:
-        """Each kind of rivals with all that is said of it."""
+        """Each kind of rival with the results of LiNeS against it over all runs."""
         rows = [row for section in self.sections for row in section.rows]
-        columns = ([claim for said in column for claim in said.claims] for column in zip(*rows, strict=True))
+        columns = ([claim for standing in column for claim in standing.claims] for column in zip(*rows, strict=True))
         return [(rival, Standing(claims)) for rival, claims in zip(self.rivals, columns, strict=True)]
 
     def overview(self) -> Table:
-        """The page's first table, for a terminal."""
+        """Return the page's first table, for a terminal."""
         rows = []
         for section in self.sections:
             named = [(TableCell(section.name, tone="lead"), section.standings)]
             named += [(TableCell(f"  {shown.exhibit.title}"), shown.standings) for shown in section.shown]
-            rows += [(name, *(TableCell(s.plain) for s in said)) for name, said in named]
+            rows += [(name, *(TableCell(s.plain) for s in found)) for name, found in named]
         return Table("Where LiNeS improves, ties or worsens", "", ("exhibit", *self.rivals), tuple(rows))
 
 
 def build_index(runs: Sequence[Path], folder: Path) -> tuple[Path, Path, Table]:
     """Write index.html and index.md of these runs into a folder.
 
+    Example:
+        >>> runs = [Path("runs/table1"), Path("runs/table2")]
+        >>> html, markdown, overview = build_index(runs, common_folder(runs))
+
+    Args:
+        runs: run folders, whose reports the index links to.
+        folder: the folder to write into; it must contain the runs for the links to work elsewhere.
+
     Returns:
-        Both files, and the overview for a terminal.
+        The paths of both files, and the overview for a terminal.
 
     Raises:
-        ValueError: a table of a run is missing or of another schema version.
+        ValueError: if a table of a run is missing or has another schema version.
     """
     page = Index(folder.resolve().name, _named([_section(f"run-{i}", run, folder) for i, run in enumerate(runs, 1)]))
     html = write_whole(folder / "index.html", render.html("index.html.j2", page=page))
@@ -121,16 +130,16 @@ def build_index(runs: Sequence[Path], folder: Path) -> tuple[Path, Path, Table]:
 
 
 def common_folder(runs: Sequence[Path]) -> Path:
-    """The deepest folder that all runs lie in, for their index.
+    """Return the deepest folder that contains all runs, for their index.
 
     Raises:
-        ValueError: there is none but the root of the file system.
+        ValueError: if only the root of the file system contains them all.
     """
     common = Path(os.path.commonpath([run.resolve().parent for run in runs]))
     if common == common.parent:
         names = ", ".join(str(run) for run in runs)
         raise ValueError(
-            f"{names}: their index needs a folder that holds them all, other than {common}: move one of them"
+            f"{names}: their index needs a folder other than {common} that contains them all: move one of them"
         )
     return common
 
@@ -138,13 +147,13 @@ def common_folder(runs: Sequence[Path]) -> Path:
 def _section(anchor: str, folder: Path, page: Path) -> Section:
     measure = Measure.read(folder)
     soups = soup_page(measure) if is_soup(measure.run) else None
-    said = verdicts(measure) if soups is None else soups.verdicts
+    found = verdicts(measure) if soups is None else soups.verdicts
     parts = exhibits(measure) or (_main(measure) if soups is None else soups.volumes)
     shown = _shown(anchor, measure, parts)
-    told = any(standing.claims for part in shown for standing in part.standings)
-    own = [] if told else verdict_claims(said, {arm.name: arm for arm in measure.arms})
+    compared = any(standing.claims for part in shown for standing in part.standings)
+    own = [] if compared else verdict_claims(found, {arm.name: arm for arm in measure.arms})
     link = quote(Path(os.path.relpath(folder.resolve(), page.resolve())).as_posix())
-    return Section(anchor, measure.run.name, measure.run, link, shown, said, standings(own))
+    return Section(anchor, measure.run.name, measure.run, link, shown, found, standings(own))
 
 
 def _named(sections: Sequence[Section]) -> list[Section]:
@@ -161,6 +170,6 @@ def _shown(anchor: str, measure: Measure, parts: Sequence[Table | Figure]) -> li
     found = []
     for i, part in enumerate(parts, 1):
         spec = specs.get(part.title)
-        told = isinstance(part, Table) and isinstance(spec, TableExhibit) and table_claims(spec, part, arms)
-        found.append(Shown(f"{anchor}-{i}", part, standings(told or [])))
+        claims = isinstance(part, Table) and isinstance(spec, TableExhibit) and table_claims(spec, part, arms)
+        found.append(Shown(f"{anchor}-{i}", part, standings(claims or [])))
     return found

@@ -1,1 +1,1 @@
-"""Values for the report, read from the tables of a run."""
+"""The numbers of a report, read from the tables of a run."""

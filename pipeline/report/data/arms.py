@@ -1,4 +1,4 @@
-"""The arms of a run and what each must be compared with: plain arms, LiNeS arms and their matched controls."""
+"""The arms of a run and their opponents: plain arms, LiNeS arms and their matched controls."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 
-#: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which vanish on a light or dark page;
-#: then three more, for runs of several LiNeS arms with all their controls.
+#: Okabe and Ito's colour-blind safe palette, without the yellow and the black, which are invisible on a light or dark
+#: page; then three more, for runs of several LiNeS arms with all their controls.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7E57C2", "#A0522D", "#7CB342")
-#: The first arm of each role has its own place in the palette, in edits and merges alike.
+#: The first arm of each role has a fixed place in the palette, the same for edits and merges.
 PLACES = {"lines": 0, "plain": 1, "constant": 2, "uniform": 3, "reversed": 4, "equal_norm": 5}
 GREY = "#8A8F98"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star-triangle-down", "pentagon", "hourglass")
-#: A second sign beside the colour, for grey prints: what an arm is decides how its line is drawn.
+#: Line styles by role, which also tell the arms apart in grey prints.
 DASHES = {
     "lines": "solid",
     "plain": "longdash",
@@ -37,13 +37,14 @@ class ArmResult:
 
     Attributes:
         name: as in the spec.
-        kind: pre-trained, edit, merge, or mask: what helped a merge to its parameters, and is no model of its own.
+        kind: pre-trained, edit, merge, or mask (a step towards a merge's parameters, which is not a model).
         role: "pre-trained", "plain" (no scaling over depth), "lines", or its control: uniform, equal_norm, constant,
             reversed.
         control_of: the LiNeS arm of a control, else "".
         groups: an edit's experts, or ("",).
-        candidates: in the order they were proposed, within each group.
-        colour: the same in every figure, as are symbol and dash.
+        candidates: in the order of their proposal, within each group.
+        colour: the same in every figure.
+        symbol: the same in every figure.
     """
 
     name: str
@@ -57,23 +58,22 @@ class ArmResult:
 
     @property
     def dash(self) -> str:
-        """The arm's line style in plotly's words."""
+        """The arm's line style, as plotly names it."""
         return DASHES.get(self.role, "solid")
 
     def chosen(self, group: str) -> CandidateRow | None:
-        """What validation picked in the group, or the only candidate there; theta0 is the same for every group."""
+        """Return the choice of validation in a group, or its only candidate; theta0 serves every group."""
         here = [c for c in self.candidates if self.kind == PRE_TRAINED or c.group == group]
-        picked = [c for c in here if c.chosen] or (here if len(here) == 1 else [])
-        return picked[0] if picked else None
+        return next((c for c in here if c.chosen), here[0] if len(here) == 1 else None)
 
     @property
     def methods(self) -> frozenset[str]:
-        """The merge methods tried."""
+        """The merge methods of its candidates."""
         return frozenset(c.recipe.method for c in self.candidates if c.recipe.method != "zero")
 
 
 def read_arms(run: Run) -> list[ArmResult]:
-    """All arms: the pre-trained model, then edits, then merges, then masks, each in the order of the spec."""
+    """Return all arms: the pre-trained model, then edits, merges and masks, each in the order of the spec."""
     names = list(dict.fromkeys(c.arm for c in run.candidates))
     parts = {name: tuple(c for c in run.candidates if c.arm == name) for name in names}
     led = {c.control_of for c in run.candidates}
@@ -85,7 +85,7 @@ def read_arms(run: Run) -> list[ArmResult]:
 
 
 def opponents(arm: ArmResult, arms: Iterable[ArmResult]) -> list[ArmResult]:
-    """What a LiNeS arm is measured against: the plain arms of its kind (and merge method), then its own controls."""
+    """Return the opponents of a LiNeS arm: the plain arms of its kind (and merge method), then its own controls."""
     others = [a for a in arms if a.kind == arm.kind and a.name != arm.name]
     plain = [a for a in others if a.role == "plain"]
     same = [a for a in plain if a.methods & arm.methods]
@@ -93,7 +93,7 @@ def opponents(arm: ArmResult, arms: Iterable[ArmResult]) -> list[ArmResult]:
 
 
 def distinct(arms: Iterable[ArmResult]) -> list[ArmResult]:
-    """The arms that one exhibit shows, in colours that differ as far as the palette goes; the first keeps its own."""
+    """Return the arms of one exhibit in different colours, as far as the palette goes; the first keeps its own."""
     arms = list(arms)
     used = Counter({arm.colour for arm in arms})
     seen: set[str] = set()
@@ -113,7 +113,7 @@ def _role(candidates: tuple[CandidateRow, ...], led: set[str]) -> str:
         return PRE_TRAINED
     if first.control_of:
         return first.control
-    # A LiNeS arm is known by what it tries, or by having controls: at beta = 0 alone it would be a constant.
+    # Recognised by its candidates or by its controls: with beta = 0 only, its candidates are constants.
     return "lines" if first.arm in led or any(c.recipe.scaling != "constant" for c in candidates) else "plain"
 
 
@@ -137,7 +137,7 @@ def _colour(arms: list[ArmResult]) -> list[ArmResult]:
 
 
 def _side_by_side(a: ArmResult, b: ArmResult) -> bool:
-    """Whether a verdict sets one beside the other: a LiNeS arm, its controls, and the plain arms of its method."""
+    """Whether a verdict compares the two: a LiNeS arm, its controls, and the plain arms of its method."""
     family = (a.control_of or a.name) == (b.control_of or b.name)
     return family or ("plain" in (a.role, b.role) and bool(a.methods & b.methods))
 

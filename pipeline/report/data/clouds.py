@@ -1,6 +1,6 @@
-"""What fronts are compared over: each arm's candidates as points of the same objectives, measured and resampled.
+"""The points of each arm in the space of the objectives, as measured and in every bootstrap resample.
 
-Shape legend: P points of an arm, R resamples, M objectives.
+Shape legend: P points of an arm, M objectives, S = 1 + R with the measurement first, Q corners of an outline.
 """
 
 import math
@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.data.comparable import ComparableArms
+from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.fronts import read_front
-from pipeline.report.data.points import describe, shared_points
-from pipeline.report.data.resamples import RESAMPLES, bootstrap_weights
+from pipeline.report.data.points import SearchedPoint, describe, shared_points
+from pipeline.report.data.resamples import ACCURACY_RESAMPLES
 from pipeline.report.data.run import CandidateRow
 from search.objectives import Objective, Role, role_metrics
-from search.pareto import Array, non_dominated
+from search.pareto import Array, attainment, non_dominated
 
 TRADE_OFF = ("target", "control")
+#: Resampled fronts behind a shade: more do not move its edge visibly, and would enlarge the page.
+_DRAWN = 200
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,37 @@ class Cloud:
     """The points of one arm.
 
     Attributes:
-        arm: whose they are.
+        arm: the arm.
         labels: P points of the searched space, in words.
-        recipe_ids: P recipe ids; empty for an average, which is of a recipe for each expert.
-        xy_PM: their objectives, all maximised.
-        xy_PRM: the same in each resample of the images, which are the same images for every arm; NaN where an
-            objective has no finite value.
+        candidates: P candidates; empty if a point is an average over experts, each with a candidate of its own.
+        xy_SPM: their objectives, all maximised; every arm has the same resamples. NaN if an objective is not finite.
+        joined: whether the points follow one dimension, so that a figure may join them.
     """
 
     arm: ArmResult
     labels: Sequence[str]
-    recipe_ids: Sequence[str]
-    xy_PM: Array
-    xy_PRM: Array
+    candidates: Sequence[CandidateRow]
+    xy_SPM: Array
+    joined: bool = False
+
+    @property
+    def xy_PM(self) -> Array:
+        """The objectives as measured."""
+        measured: Array = self.xy_SPM[0]
+        return measured
 
     @property
     def mask_P(self) -> npt.NDArray[np.bool_]:
         """Which points are not dominated."""
         return non_dominated(self.xy_PM)
+
+    def outline(self, x: int, y: int) -> Array:
+        """Return the polygon (Q, 2) where the front of objectives x and y lies in 95% of the resamples."""
+        surfaces = attainment(list(self.xy_SPM[1 : 1 + _DRAWN, :, [x, y]]), levels=(2.5, 97.5))
+        outer, inner = surfaces[2.5], surfaces[97.5]
+        # What is attained has no end along either axis: the shade ends at the pessimistic front.
+        corner = (inner if len(inner) else outer).min(axis=0)
+        return np.concatenate([_staircase(outer, corner), _staircase(inner, corner)[::-1]])
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ class CloudSet:
     Attributes:
         group: the expert; "" for an average over experts and for a merge.
         objectives: M of them, as the spec writes them.
-        clouds: one an arm that has scores.
-        samples: number of validation images behind them, over all tasks.
+        clouds: one for each arm that has scores.
+        samples: number of validation images over all tasks.
     """
 
     group: str
@@ -65,69 +79,92 @@ class CloudSet:
     samples: int
 
 
-def averaged_scene(measure: Measure, bench: ComparableArms) -> CloudSet | None:
-    """Normalised target and control accuracy of the edits, mean over experts; None without an arm of several points."""
+def averaged_cloud(measure: Measure, bench: ComparableArms, arm: ArmResult, normalised: bool = False) -> Cloud | None:
+    """Return target and control accuracy of an arm's points on validation, averaged over a bench of edits.
+
+    Args:
+        measure: the run.
+        bench: the experts and tasks to average over.
+        arm: any arm.
+        normalised: divide by the references (paper, section 3), which count as known constants.
+
+    Returns:
+        The points that were scored for every expert; None if there are none, or one lacks a score.
+    """
+    points = shared_points(arm)
+    columns = [_averaged(measure, bench.over(role), points, role, normalised) for role in TRADE_OFF] if points else []
+    if not points or any(column is None for column in columns):
+        return None
+    xy_SP2 = np.stack([column for column in columns if column is not None], axis=2)
+    return Cloud(arm, [point.label for point in points], [], xy_SP2)
+
+
+def averaged_clouds(measure: Measure, bench: ComparableArms) -> CloudSet | None:
+    """Return normalised target and control accuracy of edits, mean over experts; None if no arm has several points."""
     if not all(bench.over(role) for role in TRADE_OFF):
         return None
-    clouds = []
-    for arm in bench.arms:
-        points = shared_points(arm)
-        front = read_front(measure, bench, points, normalised=True)
-        if front is not None:
-            columns = [1, 0]  # a front has control first, as its figure does
-            labels = [point.label for point in points]
-            clouds.append(Cloud(arm, labels, [], front.xy_P2[:, columns], front.xy_PR2[:, :, columns]))
+    clouds = [c for arm in bench.arms if (c := averaged_cloud(measure, bench, arm, normalised=True)) is not None]
     return CloudSet("", TRADE_OFF, clouds, _samples(measure)) if any(len(c.labels) > 1 for c in clouds) else None
 
 
-def own_scenes(measure: Measure, objectives: tuple[str, ...], arms: Sequence[ArmResult]) -> list[CloudSet]:
-    """One scene a group, by the arms' own candidates."""
+def group_clouds(measure: Measure, objectives: tuple[str, ...], arms: Sequence[ArmResult]) -> list[CloudSet]:
+    """Return the candidates of each group, for the groups in which an arm has several."""
     groups = dict.fromkeys(group for arm in arms for group in arm.groups)
-    scenes = []
+    sets = []
     for group in groups:
         clouds = [c for arm in arms if (c := _cloud(measure, arm, group, objectives)) is not None]
-        scenes += (
-            [CloudSet(group, objectives, clouds, _samples(measure))] if any(len(c.labels) > 1 for c in clouds) else []
-        )
-    return scenes
+        if any(len(c.labels) > 1 for c in clouds):
+            sets.append(CloudSet(group, objectives, clouds, _samples(measure)))
+    return sets
 
 
 def _samples(measure: Measure) -> int:
     return sum(int(task["n"]["val"]) for task in measure.run.provenance["tasks"] if task["role_hint"] != "ood")
 
 
+def _averaged(
+    measure: Measure, places: Sequence[GroupTask], points: Sequence[SearchedPoint], role: str, normalised: bool
+) -> Array | None:
+    """Mean over the role's places for each point, (S, P)."""
+    value_SP = np.zeros((1 + ACCURACY_RESAMPLES, len(points)))
+    for place in places:
+        scale = measure.references.get((place.task, role == "target", "val")) if normalised else 1.0
+        found = [measure.resampled(point.pick(place.group), place.task) for point in points]
+        means = [mean_S for mean_S in found if mean_S is not None]
+        if not scale or len(means) < len(points):
+            return None
+        value_SP += np.stack(means, axis=1) / scale / len(places)
+    return value_SP
+
+
 def _cloud(measure: Measure, arm: ArmResult, group: str, objectives: tuple[str, ...]) -> Cloud | None:
     parsed = [Objective.parse(text) for text in objectives]
-    found = []
-    for candidate in (c for c in arm.candidates if c.group == group and not c.failure):
-        values = _values(measure, candidate, parsed)
-        found += [] if values is None else [(candidate, *values)]
+    scored = [c for c in arm.candidates if c.group == group and not c.failure]
+    found = [(c, xy_SM) for c in scored if (xy_SM := _values(measure, c, parsed)) is not None]
     if not found:
         return None
-    candidates, xy, resampled = zip(*found, strict=True)
-    labels = [describe(c.point) for c in candidates]
-    return Cloud(arm, labels, [c.recipe_id for c in candidates], np.stack(xy), np.stack(resampled))
+    labels = [describe(c.point) for c, _ in found]
+    return Cloud(arm, labels, [c for c, _ in found], np.stack([xy_SM for _, xy_SM in found], axis=1))
 
 
-def _values(measure: Measure, candidate: CandidateRow, objectives: Sequence[Objective]) -> tuple[Array, Array] | None:
-    """Objectives (M,) and resampled (R, M); None where a task lacks outcomes or a reference, or one is not finite."""
+def _values(measure: Measure, candidate: CandidateRow, objectives: Sequence[Objective]) -> Array | None:
+    """Objectives (S, M); None if a task lacks outcomes or a reference, or an objective as measured is not finite."""
     roles: dict[str, Role] = {
         task: role
         for (task, split), score in measure.run.scored(candidate).items()
         if split == "val" and (role := _role(score.role)) != "ood"
     }
-    means, resampled = {}, {}
+    means = {}
     for task in roles:
-        outcomes = measure.run.outcomes(candidate, task, "val")
-        if outcomes is None or not measure.references.get((task, roles[task] == "target", "val")):
+        mean_S = measure.resampled(candidate, task)
+        if mean_S is None or not measure.references.get((task, roles[task] == "target", "val")):
             return None
-        means[task] = float(outcomes.mean(dtype=np.float64))
-        resampled[task] = outcomes.astype(np.float64) @ bootstrap_weights(task, len(outcomes))
+        means[task] = mean_S.tolist()
     if "target" not in roles.values():
         return None
-    draws = [{task: float(resampled[task][r]) for task in roles} for r in range(RESAMPLES)]
-    rows = [_objectives(measure, values, roles, objectives) for values in (means, *draws)]
-    return (np.array(rows[0]), np.array(rows[1:])) if all(map(math.isfinite, rows[0])) else None
+    draws = ({task: means[task][s] for task in roles} for s in range(1 + ACCURACY_RESAMPLES))
+    rows = [_objectives(measure, values, roles, objectives) for values in draws]
+    return np.array(rows) if all(map(math.isfinite, rows[0])) else None
 
 
 def _objectives(
@@ -139,7 +176,7 @@ def _objectives(
     for objective in objectives:
         try:
             found.append(objective(metrics))
-        except ValueError:  # not finite, such as a division by an accuracy that a resample makes 0
+        except ValueError:  # not finite: it divides by an accuracy that is 0 in a resample
             found.append(math.nan)
     return found
 
@@ -147,3 +184,13 @@ def _objectives(
 def _role(name: str) -> Role:
     assert name in ("target", "control", "ood"), name
     return name  # type: ignore[return-value]
+
+
+def _staircase(front: Array, corner: Array) -> Array:
+    """The edge of what a front attains, from the left end of the shown region down to its bottom."""
+    if not len(front):
+        return corner[None]
+    steps = [(corner[0], front[0, 1])]
+    for (x, y), below in zip(front, [*front[1:, 1], corner[1]], strict=True):
+        steps += [(x, y), (x, below)]
+    return np.maximum(np.array(steps), corner)

@@ -1,4 +1,4 @@
-"""Which arms may stand in one table: those whose means run over the same experts, or over the same target tasks."""
+"""Which arms can share a table: those whose means are over the same experts, or over the same target tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class GroupTask:
-    """One (group, task) that an average runs over: an edit's expert, or "" for merges, and a task it is scored on."""
+    """One (group, task) of an average: an edit's expert, or "" for merges, and a task that it is scored on."""
 
     group: str
     task: str
@@ -24,9 +24,9 @@ class ComparableArms:
 
     Attributes:
         kind: edit or merge.
-        name: "" where it is the only one of its kind, else what tells it from the others, such as "14 tasks".
+        name: "" if it is the only bench of its kind, else what distinguishes it, such as "14 tasks".
         arms: the pre-trained model first.
-        places: role -> what its mean runs over, in the order of the spec's tasks, then of groups.
+        places: role -> the places of its mean, in the order of the spec's tasks, then of groups.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class ComparableArms:
     places: Mapping[str, tuple[GroupTask, ...]]
 
     def over(self, role: str) -> tuple[GroupTask, ...]:
-        """The places of a role; none where no task has it."""
+        """Return the places of a role; none if no task has it."""
         return self.places.get(role, ())
 
     @property
@@ -49,12 +49,12 @@ class ComparableArms:
         return list(dict.fromkeys(place.group for place in self.over("target")))
 
     def titled(self, title: str) -> str:
-        """A title that says which bench it is of."""
+        """Return a title with the name of the bench."""
         return f"{title} ({self.name})" if self.name else title
 
 
 def own_places(run: Run, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
-    """Every place of one arm that has the role."""
+    """Return every place of an arm that has the role."""
     order = {task: i for i, task in enumerate(run.task_names)}
     found = {
         GroupTask(candidate.group, task): None
@@ -66,17 +66,17 @@ def own_places(run: Run, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
 
 
 def members(run: Run, arm: ArmResult) -> list[str]:
-    """The experts that an arm edits, or that a candidate of a merge gives any weight."""
+    """Return the experts that an arm edits, or that have a weight in a candidate of a merge."""
     experts = [str(expert) for expert in run.provenance["experts"]]
     if arm.kind == "edit":
         return list(arm.groups)
-    # A coefficient of 0 is theta0, whose recipe has no weights to tell.
+    # A coefficient of 0 is theta0, whose recipe has no weights.
     weights = [c.recipe.weights or (1,) * len(experts) for c in arm.candidates if c.recipe.method != "zero"]
     return [expert for i, expert in enumerate(experts) if any(w[i] for w in weights)]
 
 
 def make_benches(run: Run, arms: Sequence[ArmResult]) -> tuple[ComparableArms, ...]:
-    """One bench for each set of edited experts, and one for each set of merged target tasks."""
+    """Return one bench for each set of edited experts, and one for each set of merged target tasks."""
     first = [a for a in arms if a.kind == PRE_TRAINED]
     edits, merges = _edits([a for a in arms if a.kind == "edit"]), _merges(run, arms)
     found = []
@@ -88,7 +88,7 @@ def make_benches(run: Run, arms: Sequence[ArmResult]) -> tuple[ComparableArms, .
 
 
 def _edits(arms: Sequence[ArmResult]) -> dict[Names, list[ArmResult]]:
-    """Edited experts -> arms. Plain experts are always all there, as references: they join every bench they cover."""
+    """Edited experts -> arms. Plain experts are always complete, as references: they join every bench they cover."""
     leaders = {arm.name: arm for arm in arms}
     own = {arm.name: leaders.get(arm.control_of, arm).groups for arm in arms}
     plain = [arm for arm in arms if arm.role == "plain"]
@@ -101,7 +101,7 @@ def _edits(arms: Sequence[ArmResult]) -> dict[Names, list[ArmResult]]:
 
 
 def _merges(run: Run, arms: Sequence[ArmResult]) -> dict[Names, list[ArmResult]]:
-    """Target tasks -> arms; merges of which nothing was scored are left out, since they have no row."""
+    """Target tasks -> arms; merges without scores are left out, since they have no row."""
     found: dict[Names, list[ArmResult]] = {}
     for arm in (a for a in arms if a.kind == "merge"):
         targets = tuple(dict.fromkeys(place.task for place in own_places(run, arm, "target")))
@@ -121,7 +121,7 @@ def _places(run: Run, arms: Iterable[ArmResult], names: Names, kind: str) -> dic
 
 
 def _names(sets: Sequence[Names], what: str) -> list[str]:
-    """How many there are, where that tells them apart; else who they are."""
+    """Their numbers if these differ, else their names."""
     if len(sets) < 2:
         return ["" for _ in sets]
     counts = [len(names) for names in sets]

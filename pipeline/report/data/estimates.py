@@ -1,5 +1,6 @@
 """Means and paired differences of arms over groups and tasks, with 95% intervals from per-sample outcomes."""
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,17 @@ import numpy as np
 
 from pipeline.report.data.arms import ArmResult, read_arms
 from pipeline.report.data.comparable import ComparableArms, GroupTask, make_benches
+from pipeline.report.data.resamples import ACCURACY_RESAMPLES, resampled_means
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from search.intervals import Array, Interval, TaskOutcomes, mean_interval, paired_difference
 
-#: Which candidate of a group stands for an arm: the chosen one, or one point of a curve.
+#: Picks the candidate of a group that represents an arm: the chosen one, or one point of a curve.
 Pick = Callable[[str], CandidateRow | None]
 
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over places as what it is made of, so that two of them can be subtracted sample by sample.
+    """A mean over places, kept in parts, so that two means can be subtracted sample by sample.
 
     Attributes:
         parts: task -> (its share of the places, (N,) outcomes, averaged over the places of that task).
@@ -34,9 +36,9 @@ class Average:
         return mean_interval([TaskOutcomes(task, self._weighted(task)) for task in self.parts])
 
     def minus(self, other: "Average") -> Interval | None:
-        """The paired difference; None where the two do not give every task the same share."""
-        shares, theirs = ({task: share for task, (share, _) in a.parts.items()} for a in (self, other))
-        if shares != theirs:
+        """Return the paired difference; None if the two do not give every task the same share."""
+        shares, other_shares = ({task: share for task, (share, _) in a.parts.items()} for a in (self, other))
+        if shares != other_shares:
             return None
         return paired_difference([TaskOutcomes(task, self._weighted(task), other._weighted(task)) for task in shares])
 
@@ -57,23 +59,23 @@ class Measure:
         """Read a run folder.
 
         Raises:
-            ValueError: a table of the run is missing or of another schema version.
+            ValueError: if a table of the run is missing or has another schema version.
         """
         run = Run.read(folder)
         return cls(run, read_arms(run))
 
     @cached_property
     def benches(self) -> tuple[ComparableArms, ...]:
-        """The arms by what they are averaged over: edits first, then merges."""
+        """The arms, grouped by the experts or tasks that they are averaged over: edits first, then merges."""
         return make_benches(self.run, self.arms)
 
     def bench(self, arm: ArmResult) -> ComparableArms | None:
-        """The bench of an edit or merge; None where nothing of it was scored."""
+        """Return the bench of an edit or merge; None if the arm has no scores."""
         return next((b for b in self.benches if any(a.name == arm.name for a in b.arms)), None)
 
     @cached_property
     def references(self) -> dict[tuple[str, bool, str], float]:
-        """(task, is a target, split) -> what its score is divided by to be normalised (paper, section 3)."""
+        """(task, is a target, split) -> the divisor that normalises its score (paper, section 3)."""
         found: dict[tuple[str, bool, str], float] = {}
         for arm in (a for a in self.arms if a.kind != PRE_TRAINED):
             for candidate in arm.candidates:
@@ -83,11 +85,11 @@ class Measure:
         return found
 
     def average(self, pick: Pick, places: Iterable[GroupTask], split: str, own: bool | None = None) -> Average | None:
-        """Over `places`; None where one of them was not scored, since a mean over fewer would mislead.
+        """Average over `places`; None if one of them was not scored, since a mean over fewer would mislead.
 
         Args:
-            pick: says the candidate of each group.
-            places: what the mean runs over.
+            pick: returns the candidate of each group.
+            places: the groups and tasks of the mean.
             split: val or test.
             own: None for the outcomes as they are; True to divide by the fine-tuned experts', False by the
                 pre-trained model's accuracy, which count as known constants.
@@ -104,20 +106,36 @@ class Measure:
         return Average(parts) if parts else None
 
     def mean(self, pick: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
-        """Mean over `places`; None where one of them was not scored."""
+        """Return the mean over `places`; None if one of them was not scored."""
         found = self.average(pick, places, split)
         return found.interval if found else None
 
     def normalised(self, pick: Pick, places: Iterable[GroupTask], split: str, target: bool) -> Interval | None:
-        """Mean of accuracy / reference; the references count as known constants."""
+        """Return the mean of accuracy / reference; the references count as known constants."""
         found = self.average(pick, places, split, own=target)
         return found.interval if found else None
 
     def difference(self, a: Pick, b: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
-        """Mean of a - b on the same samples; None where either was not scored somewhere."""
+        """Return the mean of a - b on the same samples; None if either lacks a score."""
         places = list(places)
         left, right = self.average(a, places, split), self.average(b, places, split)
         return left.minus(right) if left and right else None
+
+    def resampled(self, candidate: CandidateRow | None, task: str) -> Array | None:
+        """Return a candidate's mean on validation, (1 + ACCURACY_RESAMPLES,); None if it was not scored."""
+        if task not in self._resampled:  # all candidates at once: drawing the samples takes most of the time
+            kept = {recipe_id: o for (recipe_id, split), o in self.run.samples.get(task, {}).items() if split == "val"}
+            self._resampled[task] = {}
+            if kept:
+                outcomes_AN = np.stack(list(kept.values())).astype(np.float64)
+                means_SA = resampled_means(outcomes_AN, ACCURACY_RESAMPLES, zlib.crc32(task.encode()))
+                self._resampled[task] = dict(zip(kept, means_SA.T, strict=True))
+        return None if candidate is None else self._resampled[task].get(candidate.recipe_id)
+
+    @cached_property
+    def _resampled(self) -> dict[str, dict[str, Array]]:
+        """Task -> recipe id -> means."""
+        return {}
 
     def _outcomes(self, pick: Pick, place: GroupTask, split: str, own: bool | None) -> Array | None:
         candidate = pick(place.group)

@@ -1,4 +1,4 @@
-"""The points of an arm's search space that were scored in every group, which are those that can be averaged."""
+"""The points of an arm's search space that were scored in every group, and so can be averaged."""
 
 import json
 from collections.abc import Mapping
@@ -10,28 +10,28 @@ from pipeline.report.data.run import CandidateRow
 
 @dataclass(frozen=True, slots=True)
 class SearchedPoint:
-    """One point, with the candidate that it gave in each group."""
+    """One point, with its candidate in each group."""
 
     values: Mapping[str, object]
     by_group: Mapping[str, CandidateRow]
 
     def pick(self, group: str) -> CandidateRow | None:
-        """The candidate of a group; theta0 has one row, in the group "", for all of them."""
+        """Return the candidate of a group; theta0 has one row, in the group "", for all groups."""
         return self.by_group.get(group) or self.by_group.get("")
 
     @property
     def label(self) -> str:
-        """For people: "alpha = 0.3, beta = 0.7"."""
+        """The point in words: "alpha = 0.3, beta = 0.7"."""
         return describe(self.values)
 
     @property
     def chosen(self) -> bool:
-        """Whether validation picked it in at least one group."""
+        """Whether validation chose it in at least one group."""
         return any(candidate.chosen for candidate in self.by_group.values())
 
     @property
     def dimension(self) -> tuple[str, float] | None:
-        """(name, value) where exactly one dimension was searched and it is a number."""
+        """(name, value) if exactly one dimension was searched and it is a number, else None."""
         if len(self.values) != 1:
             return None
         ((name, value),) = self.values.items()
@@ -39,9 +39,10 @@ class SearchedPoint:
 
 
 def shared_points(arm: ArmResult) -> list[SearchedPoint]:
-    """The points of an arm that gave a score in every one of its groups, in the order they were proposed.
+    """Return the points of an arm that have a score in each of its groups, in the order of their proposal.
 
-    None where most are an expert's own: samplers that learn share their first points only, which would misjudge them.
+    Empty if most points belong to one expert: adaptive samplers share only their first points, which would misjudge
+    them.
     """
     found: dict[str, dict[str, CandidateRow]] = {}
     for candidate in arm.candidates:
@@ -54,5 +55,5 @@ def shared_points(arm: ArmResult) -> list[SearchedPoint]:
 
 
 def describe(values: Mapping[str, object]) -> str:
-    """A point in one line."""
+    """Return a point in one line."""
     return ", ".join(f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in values.items())

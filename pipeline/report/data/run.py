@@ -1,4 +1,4 @@
-"""A run folder, read once: candidates, scores, per-sample outcomes and provenance. Free of torch and Ray."""
+"""A run folder, read once: candidates, scores, per-sample outcomes and provenance."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PRE_TRAINED = "pre-trained"
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """One row of candidates.parquet, with its recipe put together again."""
+    """One row of candidates.parquet, with its recipe."""
 
     arm: str
     kind: str
@@ -40,7 +40,7 @@ class CandidateRow:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "CandidateRow":
-        """Read a row of the table `pipeline.records.tables.CANDIDATES`."""
+        """Return the candidate of a row of `pipeline.records.tables.CANDIDATES`."""
         alpha = "auto" if row["alpha_auto"] and row["alpha"] is None else row["alpha"]
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(row["params"]).items()}
         recipe = Recipe.make(
@@ -64,7 +64,7 @@ class CandidateRow:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the report needs of a row of scores.parquet."""
+    """The columns of a row of scores.parquet that the report needs."""
 
     role: str
     metric: str
@@ -77,7 +77,7 @@ class Run:
     """A finished or interrupted run.
 
     Attributes:
-        folder: where it lies.
+        folder: the run folder.
         provenance: the content of provenance.json.
         candidates: in the order of the table.
         scores: (arm, group, number) -> (task, split) -> score.
@@ -95,7 +95,7 @@ class Run:
         """Read the tables of a run folder.
 
         Raises:
-            ValueError: a file is missing, or is of another schema version.
+            ValueError: if a file is missing or has another schema version.
         """
         provenance = _read_provenance(folder / "provenance.json")
         rows = _rows(folder / "candidates.parquet", tables.CANDIDATES)
@@ -115,7 +115,7 @@ class Run:
 
     @cached_property
     def percent(self) -> bool:
-        """Whether every metric is an accuracy, so that values read as per cent."""
+        """Whether every metric is an accuracy, so that values are shown as per cent."""
         return all(s.metric == "accuracy" for by_task in self.scores.values() for s in by_task.values())
 
     @cached_property
@@ -123,17 +123,12 @@ class Run:
         """The tasks in the order of the spec."""
         return tuple(str(task["name"]) for task in self.provenance["tasks"])
 
-    @cached_property
-    def pre_trained(self) -> CandidateRow | None:
-        """The row of theta0, if it was scored."""
-        return next((c for c in self.candidates if c.kind == PRE_TRAINED), None)
-
     def scored(self, candidate: CandidateRow) -> Mapping[tuple[str, str], Score]:
-        """(task, split) -> score of one candidate; empty where nothing was scored in full."""
+        """Return (task, split) -> score of one candidate, for the splits that were scored in full."""
         return self.scores.get((candidate.arm, candidate.group, candidate.number), {})
 
     def outcomes(self, candidate: CandidateRow, task: str, split: str) -> Outcomes | None:
-        """Per-sample outcomes (n,), or None where the candidate was not scored."""
+        """Return per-sample outcomes (n,), or None if the candidate was not scored."""
         return self.samples.get(task, {}).get((candidate.recipe_id, split))
 
 
@@ -164,4 +159,4 @@ def _read_samples(path: Path) -> dict[tuple[str, str], Outcomes]:
 def _check_exists(path: Path) -> None:
     if not path.exists():
         found = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise ValueError(f"{path}: no such file, so this is no finished run; the folder holds {found or 'nothing'}")
+        raise ValueError(f"{path}: no such file: this is not a finished run; the folder contains {found or 'nothing'}")

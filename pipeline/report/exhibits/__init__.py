@@ -1,4 +1,4 @@
-"""The exhibits that a spec asks for: the tables and figures that the report opens with."""
+"""The exhibits of a spec: the tables and figures at the beginning of its report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +26,11 @@ _MAKE: dict[str, Callable[[str, Any, Measure], Table | Figure]] = {
 
 
 def exhibits(measure: Measure) -> list[Table | Figure]:
-    """Every exhibit of the run's spec, in its order."""
+    """Return every exhibit of the run's spec, in its order."""
     return [_MAKE[exhibit.kind](title, exhibit, measure) for title, exhibit in asked(measure.run).items()]
 
 
 def asked(run: Run) -> Exhibits:
-    """The exhibits as the run's spec has them."""
+    """Return the exhibits as the run's spec has them."""
     found: Exhibits = _EXHIBITS.validate_python(run.provenance["spec"].get("exhibits", {}))
     return found

@@ -1,4 +1,4 @@
-"""Exhibit: accuracy over the dimension that each arm searched; what searched nothing is a level."""
+"""Exhibit: accuracy over the dimension that each arm searched; an arm that searched none is a level."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,13 @@ from pipeline.report.exhibits.scope import WORDS, Scope, caption, ordered, shown
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.figures.sweeps import Line, curve, ribbon
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 from pipeline.spec.exhibits import CurveExhibit
 from search.intervals import Interval
 
 
 def figure(title: str, exhibit: CurveExhibit, measure: Measure) -> Figure:
-    """One panel for each metric."""
+    """Return one panel for each metric."""
     arms = subjects(measure, exhibit.arms)
     split = shown_split(measure, arms, exhibit.split)
     lines = {metric: _lines(measure, arms, metric, split) for metric in exhibit.metrics}
@@ -28,7 +28,7 @@ def figure(title: str, exhibit: CurveExhibit, measure: Measure) -> Figure:
 
 
 def _lines(measure: Measure, arms: Sequence[ArmResult], metric: str, split: str) -> list[Line]:
-    """One an arm; of an arm that searched nothing, a line of a single step without a dimension."""
+    """One line an arm; an arm that searched nothing has a single step without a dimension."""
     scope = Scope.of(measure, arms)
     found = []
     for arm in arms:
@@ -44,7 +44,7 @@ def _value(point: SearchedPoint) -> float:
 
 
 def _shaded(curves: Sequence[Line]) -> Sequence[Line]:
-    """LiNeS arms where there are any: the shades of all would be one grey."""
+    """LiNeS arms if there are any: the shades of all arms would blend into grey."""
     return [line for line in curves if line.arm.role == "lines"] or curves
 
 
@@ -52,7 +52,7 @@ def _shade_words(lines: Mapping[str, Sequence[Line]]) -> str:
     curves = [[line for line in drawn if line.dimension] for drawn in lines.values()]
     if all(len(_shaded(drawn)) == len(drawn) for drawn in curves):
         return "the shade is a 95% interval."
-    return "the shade is a 95% interval, drawn for LiNeS arms alone; those of the others are in the numbers."
+    return "the shade is a 95% interval, drawn for LiNeS arms only; those of the others are in the table of numbers."
 
 
 def _panel(measure: Measure, exhibit: CurveExhibit, metric: str, lines: Sequence[Line]) -> Panel:
@@ -83,16 +83,15 @@ def _level(line: Line, ends: tuple[float, float], units: Units) -> go.Scatter:
 def _table(measure: Measure, title: str, lines: Mapping[str, Sequence[Line]]) -> Table:
     units = Units(measure.run.percent)
     found: dict[tuple[str, str], dict[str, Interval]] = {}
-    colours: dict[str, str] = {}
+    arms = {line.arm.name: line.arm for drawn in lines.values() for line in drawn}
     for metric, drawn in lines.items():
         for line in drawn:
-            colours[line.arm.name] = line.arm.colour
             for value, _, interval in line.steps:
                 place = f"{line.dimension} = {value:.4g}" if line.dimension else NONE
                 found.setdefault((line.arm.name, place), {})[metric] = interval
     rows = [
         (
-            TableCell(name, tone="lead", colour=colours[name]),
+            lead(arms[name]),
             TableCell(place),
             *(units.mean(means.get(m)) for m in lines),
         )

@@ -1,4 +1,4 @@
-"""Exhibit: accuracy over two searched dimensions, the best on validation boxed."""
+"""Exhibit: accuracy over two searched dimensions, with a box around the best on validation."""
 
 from collections.abc import Mapping
 
@@ -10,16 +10,16 @@ from pipeline.report.data.points import SearchedPoint, shared_points
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, shown_split, subjects
 from pipeline.report.figures.figure import Figure, Panel, panel, safe
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 from pipeline.spec.exhibits import HeatmapExhibit
 
 CellPosition = tuple[float, float]
-#: Cells with their number written in, where all have room for it.
+#: Most cells in which numbers are readable.
 WRITTEN = 150
 
 
 def figure(title: str, exhibit: HeatmapExhibit, measure: Measure) -> Figure:
-    """One panel an arm."""
+    """Return one panel an arm."""
     arms = subjects(measure, exhibit.arms)
     split = shown_split(measure, arms, exhibit.split)
     grids = [(arm, grid) for arm in arms if (grid := _grid(measure, exhibit, arm, split))]
@@ -33,7 +33,7 @@ def figure(title: str, exhibit: HeatmapExhibit, measure: Measure) -> Figure:
 
 
 def _grid(measure: Measure, exhibit: HeatmapExhibit, arm: ArmResult, split: str) -> dict[CellPosition, float]:
-    """(x, y) -> mean accuracy; the points that were not scored on the split are left out."""
+    """(x, y) -> mean accuracy, for the points that were scored on the split."""
     scope = Scope.of(measure, [arm])
     found = [(point, scope.average(arm, exhibit.metric, split, point.pick)) for point in shared_points(arm)]
     return {_where(point, exhibit): average.interval.value for point, average in found if average}
@@ -46,7 +46,7 @@ def _where(point: SearchedPoint, exhibit: HeatmapExhibit) -> CellPosition:
 
 
 def _best(grid: Mapping[CellPosition, float]) -> CellPosition | None:
-    """The first of equals, as the search chooses."""
+    """The best cell; the first of equals, as in the search."""
     return max(grid, key=lambda where: grid[where], default=None)
 
 
@@ -81,7 +81,7 @@ def _rows(
 ) -> list[tuple[TableCell, ...]]:
     return [
         (
-            TableCell(arm.name, tone="lead", colour=arm.colour),
+            lead(arm),
             TableCell(f"{y:.4g}"),
             TableCell(f"{x:.4g}"),
             TableCell(units.number(value)),

@@ -1,12 +1,12 @@
-"""Where the names of dots go, so that they do not cover each other."""
+"""Positions for the names of dots, so that they do not cover each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Of a panel as wide as the page, in pixels; names are near enough for any other width.
+#: A panel as wide as the page, in pixels; the positions also suit other widths.
 WIDTH, HEIGHT = 1000, 390
 CHARACTER, LINE, GAP = 7.4, 14, 7
-#: plotly's positions in order of preference -> which way the name lies from its dot, (across, up).
+#: plotly's positions in order of preference -> the direction from the dot to its name, (across, up).
 POSITIONS = {
     "middle right": (1, 0),
     "middle left": (-1, 0),
@@ -30,7 +30,7 @@ class Spot:
 
 
 def placed(spots: Sequence[Spot], x_range: tuple[float, float], y_range: tuple[float, float]) -> list[str]:
-    """Plotly's `textposition` of each name: greedily, the one that covers least of dots, names and the panel's edge."""
+    """Return plotly's `textposition` of each name: greedily, the one that covers least of dots, names and the edge."""
     across = [WIDTH * (spot.x - x_range[0]) / (x_range[1] - x_range[0]) for spot in spots]
     up = [HEIGHT * (spot.y - y_range[0]) / (y_range[1] - y_range[0]) for spot in spots]
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in zip(across, up, strict=True)]
@@ -51,7 +51,7 @@ def _box(name: str, x: float, y: float, way: tuple[int, int]) -> Box:
 
 
 def _covered(box: Box, taken: Sequence[Box]) -> float:
-    """Area shared with what is there, and what sticks out of the panel."""
+    """Area that overlaps with what is there or is outside the panel."""
     shared = sum(_shared(box, other) for other in taken)
     inside = _shared(box, (0, 0, WIDTH, HEIGHT))
     return shared + (box[2] - box[0]) * (box[3] - box[1]) - inside

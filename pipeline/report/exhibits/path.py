@@ -1,4 +1,4 @@
-"""Exhibit: accuracy on shifted sets against that on the target, along each arm's candidates (WiSE-FT)."""
+"""Exhibit: accuracy on shifted sets against target accuracy, along each arm's candidates (WiSE-FT)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import SearchedPoint
 from pipeline.report.exhibits.scope import Scope, caption, ordered, subjects
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.tables.results import counted
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
 from pipeline.spec.exhibits import PathExhibit
 from search.intervals import Interval
 
@@ -21,7 +20,7 @@ MEAN = "mean of the shifted sets"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One point of an arm: accuracy on the target and on what the panel shows."""
+    """One point of an arm: accuracy on the target and on the panel's shifted sets."""
 
     point: SearchedPoint
     target: Interval
@@ -30,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Path:
-    """One arm in one panel, its points in their order."""
+    """One arm in one panel, with its points in order."""
 
     panel: str
     arm: ArmResult
@@ -38,7 +37,7 @@ class Path:
 
 
 def figure(title: str, exhibit: PathExhibit, measure: Measure) -> Figure:
-    """A panel for each shifted set and their mean, or for each expert; test split."""
+    """Return a panel for each shifted set and their mean, or for each expert; test split."""
     arms = subjects(measure, exhibit.arms)
     scope = Scope.of(measure, arms)
     found = [path for arm in arms for path in _paths(scope, arm, exhibit.panels)]
@@ -47,8 +46,8 @@ def figure(title: str, exhibit: PathExhibit, measure: Measure) -> Figure:
     panels = [_panel(measure, [p for p in found if p.panel == name], by_expert) for name in titles]
     experts = len(dict.fromkeys(p.group for arm in arms for p in scope.places(arm, "target") if p.group))
     over = f"the {MEAN}, expert by expert" if by_expert else f"mean over {counted(experts, 'expert')}"
-    said = f"Test split, {over}; a line joins an arm's candidates in the order of their points, from the ring on."
-    return Figure(title, caption(exhibit.note, said), panels, arms, _table(measure, title, found))
+    note = f"Test split, {over}; a line joins an arm's candidates in the order of their points, starting at the ring."
+    return Figure(title, caption(exhibit.note, note), panels, arms, _table(measure, title, found))
 
 
 def _paths(scope: Scope, arm: ArmResult, panels: str) -> list[Path]:
@@ -81,22 +80,11 @@ def _panel(measure: Measure, paths: Sequence[Path], small: bool) -> Panel:
 
 
 def _trace(path: Path, units: Units) -> go.Scatter:
-    arm, later = path.arm, len(path.steps) - 1
-    return go.Scatter(
-        x=units.axes(step.target.value for step in path.steps),
-        y=units.axes(step.shifted.value for step in path.steps),
-        mode="lines+markers" if later else "markers",
-        line={"color": arm.colour, "width": 2, "dash": arm.dash},
-        marker={
-            "color": arm.colour,
-            "size": [12, *[6] * later],
-            "symbol": ["circle-open" if later else arm.symbol, *[arm.symbol] * later],
-            "line": {"width": [2.4 if later else 0, *[0] * later]},
-        },
-        hovertext=[safe(f"{arm.name} {step.point.label}") for step in path.steps],
-        hovertemplate="%{hovertext}<br>target %{x:.4g}, shifted %{y:.4g}<extra></extra>",
-        name=arm.name,
-    )
+    several = len(path.steps) > 1
+    style = MarkStyle(6 if several else 12, [several and i == 0 for i in range(len(path.steps))], 12, 2 * several)
+    hover = [f"{path.arm.name} {step.point.label}" for step in path.steps]
+    x, y = units.axes(s.target.value for s in path.steps), units.axes(s.shifted.value for s in path.steps)
+    return marks(path.arm, x, y, hover, "%{hovertext}<br>target %{x:.4g}, shifted %{y:.4g}<extra></extra>", style)
 
 
 def _table(measure: Measure, title: str, paths: Sequence[Path]) -> Table:
@@ -104,7 +92,7 @@ def _table(measure: Measure, title: str, paths: Sequence[Path]) -> Table:
     rows = [
         (
             TableCell(path.panel),
-            TableCell(path.arm.name, tone="lead", colour=path.arm.colour),
+            lead(path.arm),
             TableCell(step.point.label or NONE),
             units.mean(step.target),
             units.mean(step.shifted),

@@ -1,4 +1,4 @@
-"""Exhibit: normalised accuracy on the target against that on the controls, a dot for each expert of each arm."""
+"""Exhibit: normalised target accuracy against normalised control accuracy, one dot for each expert of each arm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.labels import Spot, placed
 from pipeline.report.exhibits.scope import WORDS, Scope, caption, subjects
-from pipeline.report.figures.figure import HOVER, Figure, Panel, panel, safe
+from pipeline.report.figures.figure import HOVER, Figure, MarkStyle, Panel, marks, panel, safe
 from pipeline.report.tables.results import split_word
-from pipeline.report.tables.table import Table, TableCell, Units
+from pipeline.report.tables.table import Table, TableCell, Units, lead
 from pipeline.spec.exhibits import ScatterExhibit
 from search.intervals import Interval
 
@@ -22,7 +22,7 @@ Ranges = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One expert of one arm: normalised (control, target); the mean over the experts has no name."""
+    """One expert of one arm: normalised (control, target); the mean over the experts has the name ""."""
 
     expert: str
     control: Interval
@@ -30,7 +30,7 @@ class Dot:
 
 
 def figure(title: str, exhibit: ScatterExhibit, measure: Measure) -> Figure:
-    """One panel, or one an arm where dots are labelled."""
+    """Return one panel, or one an arm if dots are labelled."""
     arms, units = subjects(measure, exhibit.arms), Units(measure.run.percent)
     found = [(arm, dots) for arm in arms if (dots := _dots(measure, Scope.of(measure, arms), arm, exhibit.split))]
     ranges = _ranges([dot for _, dots in found for dot in dots], units)
@@ -40,15 +40,15 @@ def figure(title: str, exhibit: ScatterExhibit, measure: Measure) -> Figure:
         traces = [trace for arm, dots in found for trace in (_plain(arm, dots, units), _mean(arm, dots, units))]
         panels = [_panel("", traces, ranges, units)] if traces else []
     means = "" if exhibit.labels else " Large marks: the mean over the experts."
-    said = f"{split_word(exhibit.split)}. A dot is one expert: its own task against the mean of the others.{means}"
+    dots_note = f"{split_word(exhibit.split)}. A dot is one expert: its own task against the mean of the others.{means}"
     rows = tuple(_row(arm, dot, units) for arm, dots in found for dot in dots)
     table = Table(title, "", ("arm", "expert", *(WORDS[f"{role}_normalised"] for role in ROLES)), rows)
-    note = caption(exhibit.note, said)
+    note = caption(exhibit.note, dots_note)
     return Figure(title, note, panels, arms, table, wide=exhibit.labels)
 
 
 def _dots(measure: Measure, scope: Scope, arm: ArmResult, split: str) -> list[Dot]:
-    """Of each expert that was scored everywhere, after the mean over all of them."""
+    """The mean over all experts, then each expert that was scored everywhere."""
     places = {role: scope.places(arm, role) for role in ROLES}
     found = []
     for expert in ("", *dict.fromkeys(place.group for place in places["target"])):
@@ -106,17 +106,10 @@ def _named(arm: ArmResult, dots: Sequence[Dot], ranges: Ranges, units: Units) ->
 
 
 def _marks(arm: ArmResult, dots: Sequence[Dot], size: int, opacity: float, units: Units) -> go.Scatter:
-    return go.Scatter(
-        x=units.axes(dot.control.value for dot in dots),
-        y=units.axes(dot.target.value for dot in dots),
-        mode="markers",
-        marker={"color": arm.colour, "size": size, "symbol": arm.symbol, "opacity": opacity},
-        hovertext=[safe(f"{arm.name} {dot.expert or 'mean'}") for dot in dots],
-        hovertemplate=HOVER,
-        name=arm.name,
-    )
+    x, y = units.axes(dot.control.value for dot in dots), units.axes(dot.target.value for dot in dots)
+    hover = [f"{arm.name} {dot.expert or 'mean'}" for dot in dots]
+    return marks(arm, x, y, hover, HOVER, MarkStyle(size)).update(marker_opacity=opacity)
 
 
 def _row(arm: ArmResult, dot: Dot, units: Units) -> tuple[TableCell, ...]:
-    lead = TableCell(arm.name, tone="lead", colour=arm.colour)
-    return (lead, TableCell(dot.expert or "mean"), units.mean(dot.control), units.mean(dot.target))
+    return (lead(arm), TableCell(dot.expert or "mean"), units.mean(dot.control), units.mean(dot.target))

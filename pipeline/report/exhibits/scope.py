@@ -1,4 +1,4 @@
-"""What an exhibit's arms are averaged over, so that what stands side by side is a mean over the same tasks."""
+"""The tasks that an exhibit's arms are averaged over, so that adjacent numbers are means over the same tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from pipeline.report.data.points import SearchedPoint, shared_points
 from pipeline.report.data.run import PRE_TRAINED
 from pipeline.spec.exhibits import ACCURACIES
 
-#: How an accuracy is called on an axis or over a column.
+#: Titles of accuracies on axes and columns.
 WORDS = {
     "accuracy": "accuracy",
     "target": "target accuracy",
@@ -24,11 +24,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Scope:
-    """Averages of arms that are compared: the pre-trained model and the plain experts follow the others.
+    """Averages of arms that are compared: the pre-trained model and the plain experts use the tasks of the leader.
 
     Attributes:
         measure: the run.
-        leader: the first arm that is neither; None where there is none.
+        leader: the first arm that is neither; None if there is none.
     """
 
     measure: Measure
@@ -36,55 +36,55 @@ class Scope:
 
     @classmethod
     def of(cls, measure: Measure, arms: Iterable[ArmResult]) -> "Scope":
-        """The scope of these arms."""
+        """Return the scope of these arms."""
         models = [arm for arm in arms if arm.kind != PRE_TRAINED]
-        edited = [arm for arm in models if not _as_they_are(arm)]
+        edited = [arm for arm in models if not _is_unscaled(arm)]
         return cls(measure, next(iter(edited or models), None))
 
     def places(self, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
-        """What an arm's mean over the tasks of a role runs over."""
+        """Return the places of an arm's mean over the tasks of a role."""
         if self.leader is None or arm.name == self.leader.name:
             return own_places(self.measure.run, arm, role)
         if arm.kind == PRE_TRAINED:
             return own_places(self.measure.run, self.leader, role)
         own = own_places(self.measure.run, arm, role)
-        shared = set(members(self.measure.run, self.leader)) & set(arm.groups) if _as_they_are(arm) else set()
+        shared = set(members(self.measure.run, self.leader)) & set(arm.groups) if _is_unscaled(arm) else set()
         return tuple(place for place in own if place.group in shared) if shared else own
 
     def average(self, arm: ArmResult, metric: str, split: str, pick: Pick | None = None) -> Average | None:
-        """One of `ACCURACIES` of what an arm chose, or of what `pick` says."""
+        """Return one of `ACCURACIES` of an arm's choices, or of the candidates that `pick` returns."""
         role, normalised = ACCURACIES[metric]
         own = (role == "target") if normalised else None
         return self.measure.average(pick or arm.chosen, self.places(arm, role), split, own)
 
 
-def _as_they_are(arm: ArmResult) -> bool:
-    """Whether the arm is experts without any scaling."""
+def _is_unscaled(arm: ArmResult) -> bool:
+    """Whether the arm consists of experts without any scaling."""
     recipes = [candidate.recipe for candidate in arm.candidates]
     return all((recipe.method, recipe.scaling, recipe.alpha) == ("single", "constant", 1) for recipe in recipes)
 
 
 def subjects(measure: Measure, named: Mapping[str, str]) -> list[ArmResult]:
-    """The arms of a figure that have candidates, under their labels, in colours that differ."""
+    """Return the arms of a figure that have candidates, under their labels, in different colours."""
     arms = {arm.name: arm for arm in measure.arms}
     return distinct([replace(arms[name], name=label) for label, name in named.items() if name in arms])
 
 
-def caption(own: str, *said: str) -> str:
-    """What is said of every exhibit of a kind, after its own note, which is ended like a sentence."""
+def caption(own: str, *sentences: str) -> str:
+    """Return an exhibit's own note, completed to a sentence, followed by the sentences of its kind."""
     own = own.strip()
-    return " ".join(filter(None, (own + "." * (bool(own) and own[-1] not in ".!?…:;"), *said)))
+    return " ".join(filter(None, (own + "." * (bool(own) and own[-1] not in ".!?…:;"), *sentences)))
 
 
-def shown_split(measure: Measure, arms: Sequence[ArmResult], wanted: str | None) -> str:
-    """Test where every candidate of every arm was scored on it, else validation; or what the exhibit asks for."""
+def shown_split(measure: Measure, arms: Sequence[ArmResult], asked: str | None) -> str:
+    """Return the split that the exhibit asks for; else test if every candidate was scored on it, else validation."""
     candidates = [c for arm in arms for c in arm.candidates if not c.failure]
     tested = all(any(split == "test" for _, split in measure.run.scored(c)) for c in candidates)
-    return wanted or ("test" if tested and candidates else "val")
+    return asked or ("test" if tested and candidates else "val")
 
 
 def ordered(arm: ArmResult) -> list[SearchedPoint]:
-    """The points of an arm by rising value of its one dimension, or as they were proposed."""
+    """Return the points of an arm by rising value of its one dimension, or in the order of their proposal."""
     points = shared_points(arm)
     values = [point.dimension for point in points]
     if any(value is None for value in values):

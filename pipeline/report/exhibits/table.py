@@ -1,4 +1,4 @@
-"""Exhibit: a table of what was chosen, row by row as the paper has it, with the paper's numbers where there are any."""
+"""Exhibit: a table of the chosen candidates with the rows of the paper's table, and the paper's numbers if given."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from pipeline.spec.exhibits import ACCURACIES, TableExhibit
 
 EMPTY = TableCell("")
-#: A number of what was chosen -> how it is read off one candidate; None where it has none.
+#: A number of the chosen candidates -> how to read it from one candidate; None if it has none.
 _READ: dict[str, Callable[[CandidateRow], float | None]] = {
     "alpha": lambda c: c.alpha,
     "beta": lambda c: float(c.recipe.beta),
@@ -22,7 +22,7 @@ _READ: dict[str, Callable[[CandidateRow], float | None]] = {
     "seconds": lambda c: c.note.get("seconds"),
     "peak_gb": lambda c: c.note["peak_bytes"] / 1e9 if "peak_bytes" in c.note else None,
 }
-#: How an edit's numbers become one; the others are averaged.
+#: How to combine the numbers of an edit's experts, if not by their mean.
 _COMBINE: dict[str, Callable[[Sequence[float]], float]] = {"seconds": sum, "peak_gb": max}
 
 
@@ -33,7 +33,7 @@ class Column:
     Attributes:
         scope: of the arms in it.
         split: test or val.
-        cells: row -> (arm, metric), of the rows whose arm was run.
+        cells: row -> (arm, metric), for the rows whose arm was run.
     """
 
     scope: Scope
@@ -41,7 +41,7 @@ class Column:
     cells: Mapping[str, tuple[ArmResult, str]]
 
     def average(self, row: str) -> Average | None:
-        """What a row's cell is a mean of; None where it is no accuracy, or was not scored."""
+        """Return the mean in a row's cell; None if it is not an accuracy, or was not scored."""
         if row not in self.cells:
             return None
         arm, metric = self.cells[row]
@@ -51,7 +51,7 @@ class Column:
 
 
 def table(title: str, exhibit: TableExhibit, measure: Measure) -> Table:
-    """The table, with an interval for every mean and a paired one for every difference."""
+    """Return the table, with an interval for every mean and a paired interval for every difference."""
     units = Units(measure.run.percent)
     columns: list[tuple[str, list[TableCell]]] = []
     for i, name in enumerate(exhibit.columns):
@@ -65,7 +65,7 @@ def table(title: str, exhibit: TableExhibit, measure: Measure) -> Table:
 
 
 def _printed(numbers: Sequence[float | None]) -> list[TableCell]:
-    """The paper's numbers of one column, with as many decimals as the longest has: 48.0 beside 90.3."""
+    """The paper's numbers of one column, with the decimals of the longest: 48.0 above 90.3."""
     digits = max(len(f"{number:g}".partition(".")[2]) for number in numbers if number is not None)
     return [EMPTY if number is None else TableCell(f"{number:.{digits}f}") for number in numbers]
 
@@ -92,16 +92,16 @@ def _entries(column: Column, exhibit: TableExhibit, i: int, units: Units) -> lis
 
 
 def _accuracy(average: Average | None, rival: Average | None, units: Units) -> TableCell:
-    """A mean with its interval; where there is a rival, with the paired difference in the interval's place."""
+    """A mean with its interval, or with the paired difference to a rival in its place."""
     difference = average.minus(rival) if average and rival else None
     if average is None or difference is None:
         return units.mean(average.interval if average else None)
-    said = f"({units.number(difference.value, True)} {units.range(difference, True)})"
-    return TableCell(units.number(average.interval.value), said, difference.verdict)
+    detail = f"({units.number(difference.value, True)} {units.range(difference, True)})"
+    return TableCell(units.number(average.interval.value), detail, difference.verdict)
 
 
 def _best(scope: Scope, arm: ArmResult, split: str) -> Average | None:
-    """Of the expert that is best on its task on validation, the first of equals."""
+    """The accuracy of the expert that is best on validation, the first of equals."""
     places = scope.places(arm, "target")
     scored = [(found.interval.value, p) for p in places if (found := scope.measure.average(arm.chosen, [p], "val"))]
     best = max(scored, key=lambda pair: pair[0], default=None)
@@ -120,7 +120,7 @@ def _number(scope: Scope, arm: ArmResult, metric: str) -> TableCell:
 
 
 def _leads(exhibit: TableExhibit, measure: Measure) -> list[TableCell]:
-    """The rows' names, each with the colour of its arm where it has only one."""
+    """The rows' names, each with the colour of its arm if it has only one."""
     arms = {arm.name: arm for arm in measure.arms}
     whole = {row: {cell.arm for cell in cells if cell} for row, cells in exhibit.rows.items()}
     alone = {row: name for row, names in whole.items() if len(names) == 1 and (name := next(iter(names))) in arms}
@@ -131,18 +131,19 @@ def _leads(exhibit: TableExhibit, measure: Measure) -> list[TableCell]:
 
 def _note(exhibit: TableExhibit, units: Units) -> str:
     metrics = {exhibit.metric(i, cell) for cells in exhibit.rows.values() for i, cell in enumerate(cells) if cell}
-    said = [f"{split_word(exhibit.split)}."]
+    sentences = [f"{split_word(exhibit.split)}."]
     if metrics & {*ACCURACIES, "best"}:
-        said.append(f"{INTERVALS}.")
+        sentences.append(f"{INTERVALS}.")
     if exhibit.against:
-        said.append(f"In round brackets: the paired difference{units.points and ', in points'}{_compared(exhibit)}.")
+        points = units.points and ", in points"
+        sentences.append(f"In round brackets: the paired difference{points}{_compared(exhibit)}.")
     if exhibit.paper:
-        said.append("Paper: the numbers printed there.")
-    return caption(exhibit.note, *said)
+        sentences.append("Paper: the numbers printed in the paper.")
+    return caption(exhibit.note, *sentences)
 
 
 def _compared(exhibit: TableExhibit) -> str:
-    """Which rows are subtracted; a dozen rows in a plain order are not named one by one."""
+    """Which rows are subtracted; more than three in a regular order are not named one by one."""
     above, last = {}, ""
     for row in exhibit.rows:
         if row in exhibit.against:
@@ -150,5 +151,5 @@ def _compared(exhibit: TableExhibit) -> str:
         else:
             last = row
     if len(above) > 3 and above == exhibit.against:
-        return ", to the nearest row above that has none"
+        return ", to the nearest row above without one"
     return ": " + "; ".join(f"{row} minus {other}" for row, other in exhibit.against.items())

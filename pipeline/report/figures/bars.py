@@ -1,4 +1,4 @@
-"""Figure: accuracy on each task, on test, of what was chosen."""
+"""Figure: test accuracy of the chosen candidates on each task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ GROUPED = {
 
 @dataclass(frozen=True, slots=True)
 class BarScale:
-    """What a bar's height is: the split, and as in `Measure.average` what it is divided by."""
+    """The quantity of a bar's height: the split, and the divisor, as in `Measure.average`."""
 
     split: str = "test"
     own: bool | None = None
@@ -35,7 +35,7 @@ TEST = BarScale()
 
 
 def bars(measure: Measure) -> list[Figure]:
-    """One figure a bench, one panel a role."""
+    """Return one figure a bench, with one panel a role."""
     titles = {"edit": "Edited experts, task by task", "merge": "Merges, task by task"}
     figures = []
     for bench in measure.benches:
@@ -58,7 +58,7 @@ def _panel(measure: Measure, bench: ComparableArms, role: str) -> Panel | None:
 def task_means(
     measure: Measure, arm: ArmResult, places: Sequence[GroupTask], scale: BarScale = TEST
 ) -> dict[str, Interval]:
-    """Task -> the mean over its places, of the tasks that were scored at all of them."""
+    """Return task -> the mean over its places, for the tasks that were scored at all of them."""
     by_task: dict[str, list[GroupTask]] = {}
     for place in places:
         by_task.setdefault(place.task, []).append(place)
@@ -67,7 +67,7 @@ def task_means(
 
 
 def bar(arm: ArmResult, means: Mapping[str, Interval], units: Units) -> go.Bar:
-    """The arm's bars, with their intervals."""
+    """Return the arm's bars, with their intervals."""
     error = {
         "type": "data",
         "symmetric": False,

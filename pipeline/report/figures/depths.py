@@ -1,4 +1,4 @@
-"""Figure: lambda over depth of what was chosen (equation 1)."""
+"""Figure: lambda over depth of the chosen candidates (equation 1)."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import CandidateRow
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
-from pipeline.report.tables.table import Table, TableCell
+from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel
+from pipeline.report.tables.table import NONE, Table, TableCell, lead
 
 
 def depths(measure: Measure) -> list[Figure]:
-    """One figure a kind; each arm's line is drawn once for each different profile among its experts."""
+    """Return one figure a kind; an arm has one line for each different profile among its experts."""
     titles = {"edit": "Edited experts: λ over depth, as chosen", "merge": "Merges: λ over depth, as chosen"}
     note = (
         "λ multiplies the combined task vector: λ = α + β f(depth) in the residual blocks, α outside them. "
-        "One line for each different choice of an arm's experts. Of learned coefficients: their mean over the experts."
+        "One line for each different choice among an arm's experts. Learned coefficients: their mean over the experts."
     )
     found = {title: [a for a in measure.arms if a.kind == kind] for kind, title in titles.items()}
     panels = {title: _panel(measure, arms) for title, arms in found.items()}
@@ -30,9 +30,9 @@ def depths(measure: Measure) -> list[Figure]:
 
 
 def profile(measure: Measure, candidate: CandidateRow) -> tuple[float, ...] | None:
-    """Lambda outside the blocks and then of each block in order of depth, or None where alpha was never resolved.
+    """Return lambda outside the blocks, then of each block in order of depth; None if alpha was never resolved.
 
-    Of a method that learns coefficients, it is multiplied by their mean over the experts (figure 5 of the paper).
+    If the method learns coefficients, lambda is multiplied by their mean over the experts (figure 5 of the paper).
     """
     if candidate.alpha is None:
         return None
@@ -49,7 +49,7 @@ def _panel(measure: Measure, arms: Sequence[ArmResult]) -> Panel:
 
 
 def block_ticks(measure: Measure) -> int:
-    """How many blocks lie between two ticks of an axis."""
+    """Return the number of blocks between two ticks of an axis."""
     return max(1, len(measure.run.provenance["layers"]["block_sizes"]) // 8)
 
 
@@ -61,18 +61,14 @@ def _traces(measure: Measure, arm: ArmResult) -> list[go.Scatter]:
         if found is not None:
             lines.setdefault(found[1:], []).append(group)
     return [
-        go.Scatter(
-            x=list(range(1, len(blocks) + 1)),
-            y=list(blocks),
-            mode="lines+markers",
-            line={"color": arm.colour, "width": 2, "dash": arm.dash},
-            marker={"color": arm.colour, "size": 5, "symbol": arm.symbol},
-            hovertext=[safe(f"{arm.name} {', '.join(filter(None, groups))}")] * len(blocks),
-            hovertemplate="%{hovertext}<br>block %{x}: λ = %{y:.3f}<extra></extra>",
-            name=arm.name,
-        )
-        for blocks, groups in lines.items()
+        depth_line(arm, f"{arm.name} {', '.join(filter(None, groups))}", blocks) for blocks, groups in lines.items()
     ]
+
+
+def depth_line(arm: ArmResult, name: str, blocks: Sequence[float]) -> go.Scatter:
+    """Return the line of lambda over the residual blocks."""
+    template = "%{hovertext}<br>block %{x}: λ = %{y:.3f}<extra></extra>"
+    return marks(arm, range(1, len(blocks) + 1), blocks, [name] * len(blocks), template, MarkStyle(5, joined=2))
 
 
 def _table(measure: Measure, arms: Sequence[ArmResult]) -> Table:
@@ -84,6 +80,6 @@ def _table(measure: Measure, arms: Sequence[ArmResult]) -> Table:
             found = profile(measure, candidate) if candidate else None
             if found is not None:
                 values = [TableCell(f"{value:.3f}") for value in found]
-                rows.append((TableCell(arm.name, tone="lead", colour=arm.colour), TableCell(group or "–"), *values))
+                rows.append((lead(arm), TableCell(group or NONE), *values))
     columns = ("arm", "expert", "outside", *(f"block {i + 1}" for i in range(count)))
-    return Table("λ of what was chosen", "Outside: parameters outside the residual blocks.", columns, tuple(rows))
+    return Table("λ of what was chosen", "Outside: the parameters outside the residual blocks.", columns, tuple(rows))

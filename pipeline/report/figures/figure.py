@@ -1,15 +1,16 @@
 """What a figure is, and how plotly draws it the same way everywhere: quiet axes, one colour for each arm."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.tables.table import Table
 
-#: What the pointer shows over a mark of a target-against-control panel.
+#: The tooltip of a mark in a panel of target against control.
 HOVER = "%{hovertext}<br>control %{x:.4g}, target %{y:.4g}<extra></extra>"
 
 
@@ -22,7 +23,7 @@ class Panel:
 
     @property
     def json(self) -> str:
-        """For plotly.js; plotly escapes <, > and /, so that it can stand inside a script element."""
+        """The figure for plotly.js; plotly escapes <, > and /, so that it is safe inside a script element."""
         return str(self.figure.to_json())
 
 
@@ -33,10 +34,9 @@ class Figure:
     Attributes:
         title: what is shown.
         note: how to read it.
-        panels: side by side where there is room.
+        panels: side by side if there is space.
         legend: the arms that occur.
-        table: the numbers behind it, shown in place of the picture where there are no pictures; None if another
-            table of the report has them already.
+        table: the numbers, shown instead of the picture in Markdown; None if another table of the report has them.
         folded: shown only when opened.
         wide: each panel needs the page's whole width.
     """
@@ -51,7 +51,15 @@ class Figure:
 
 
 def panel(title: str, traces: Sequence[object], x: str, y: str, **layout: object) -> Panel:
-    """Axes with titles `x` and `y`; colours of text and grid are set by the page, which knows light from dark."""
+    """Return axes with titles `x` and `y`; the page sets the colours of text and grid, since it knows light from dark.
+
+    Args:
+        title: over the axes.
+        traces: plotly traces.
+        x: title of the axis.
+        y: title of the axis.
+        **layout: more of plotly's layout.
+    """
     figure = go.Figure(data=list(traces))
     figure.update_layout(
         template="none",
@@ -68,12 +76,69 @@ def panel(title: str, traces: Sequence[object], x: str, y: str, **layout: object
     return Panel(title, figure)
 
 
+@dataclass(frozen=True, slots=True)
+class MarkStyle:
+    """How the marks of an arm are drawn.
+
+    Attributes:
+        size: in pixels.
+        rings: which marks are open rings instead, for choices and beginnings; none if empty.
+        ring: size of a ring.
+        joined: width of the line that joins the marks; 0 for none.
+    """
+
+    size: int = 8
+    rings: Sequence[bool] = ()
+    ring: int = 14
+    joined: float = 0
+
+
+def marks(
+    arm: ArmResult, x: Iterable[Any], y: Iterable[Any], hover: Iterable[str], template: str, style: MarkStyle
+) -> go.Scatter:
+    """Return the points of an arm in its colour and symbol.
+
+    Args:
+        arm: whose points they are.
+        x: in the unit of the axis.
+        y: in the unit of the axis.
+        hover: the name of each point, as plain text, in lines.
+        template: plotly's tooltip, in which %{hovertext} is the name.
+        style: size, rings and line.
+    """
+    marker: dict[str, object] = {"color": arm.colour, "size": style.size, "symbol": arm.symbol}
+    if any(style.rings):
+        marker["size"] = [style.ring if ring else style.size for ring in style.rings]
+        marker["symbol"] = ["circle-open" if ring else arm.symbol for ring in style.rings]
+        marker["line"] = {"width": [2.4 if ring else 0 for ring in style.rings]}
+    line = {"color": arm.colour, "width": style.joined, "dash": arm.dash} if style.joined else None
+    return go.Scatter(
+        x=list(x),
+        y=list(y),
+        mode="lines+markers" if style.joined else "markers",
+        marker=marker,
+        line=line,
+        hovertext=["<br>".join(map(safe, text.split("\n"))) for text in hover],
+        hovertemplate=template,
+        name=arm.name,
+    )
+
+
+def shade(arm: ArmResult, x: Sequence[float], y: Sequence[float], opacity: float) -> go.Scatter:
+    """Return a polygon in the arm's colour, for intervals and for the band of a front."""
+    red, green, blue = (int(arm.colour[i : i + 2], 16) for i in (1, 3, 5))
+    return go.Scatter(
+        x=x,
+        y=y,
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},{opacity})",
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        name=arm.name,
+    )
+
+
 def safe(text: str) -> str:
-    """Names are shown as they are: plotly reads some HTML tags in any text."""
+    """Return text as plotly must get it to show it literally: it reads some HTML tags in any text."""
     return html.escape(text, quote=False)
-
-
-def translucent(colour: str, opacity: float) -> str:
-    """A hexadecimal colour as rgba()."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"

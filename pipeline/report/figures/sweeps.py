@@ -9,8 +9,8 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import SearchedPoint, shared_points
-from pipeline.report.figures.figure import Figure, Panel, panel, safe, translucent
-from pipeline.report.tables.table import Table, TableCell, Units
+from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel, shade
+from pipeline.report.tables.table import Table, TableCell, Units, lead
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
@@ -26,12 +26,12 @@ class Line:
 
     @property
     def word(self) -> str:
-        """What is on the y axis."""
+        """The title of the y axis."""
         return ROLE_WORDS[self.arm.kind, self.role]
 
 
 def sweeps(measure: Measure) -> list[Figure]:
-    """One figure a bench, a panel for each dimension and role; none where no arm searched a single dimension."""
+    """Return one figure a bench, a panel for each dimension and role; none if no arm searched a single dimension."""
     titles = {
         "edit": "Edited experts: accuracy over the coefficient",
         "merge": "Merges: accuracy over the coefficient",
@@ -60,9 +60,9 @@ def _figure(title: str, lines: Sequence[Line], units: Units) -> Figure:
     for line in lines:
         panels.setdefault((line.dimension, line.role), []).append(line)
     note = (
-        "Validation split; rings mark what was chosen (by at least one expert). The shade is a 95% interval, drawn "
-        "for LiNeS arms where there are any; the others' are as wide, and in the numbers. Alpha is λ at the first "
-        "block of a LiNeS arm, and λ everywhere in a constant one."
+        "Validation split; rings mark what was chosen (for at least one expert). The shade is a 95% interval, drawn "
+        "for LiNeS arms if there are any; those of the others are as wide, and in the table of numbers. Alpha is λ at "
+        "the first block of a LiNeS arm, and λ everywhere in a constant one."
     )
     table = _table(title, lines, units)
     arms = {line.arm.name: line.arm for line in lines}
@@ -78,39 +78,18 @@ def _panel(lines: Sequence[Line], units: Units) -> Panel:
 
 
 def ribbon(line: Line, units: Units) -> go.Scatter:
-    """The 95% interval along a line, as a shade."""
+    """Return the 95% interval along a line, as a shade."""
     x = [value for value, _, _ in line.steps]
     low, high = units.axes(i.low for _, _, i in line.steps), units.axes(i.high for _, _, i in line.steps)
-    return go.Scatter(
-        x=[*x, *reversed(x)],
-        y=[*high, *reversed(low)],
-        fill="toself",
-        fillcolor=translucent(line.arm.colour, 0.11),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        name=line.arm.name,
-    )
+    return shade(line.arm, [*x, *reversed(x)], [*high, *reversed(low)], 0.11)
 
 
 def curve(line: Line, units: Units) -> go.Scatter:
-    """The line itself; rings mark what was chosen."""
-    arm, chosen = line.arm, [point.chosen for _, point, _ in line.steps]
-    return go.Scatter(
-        x=[value for value, _, _ in line.steps],
-        y=units.axes(interval.value for _, _, interval in line.steps),
-        mode="lines+markers",
-        line={"color": arm.colour, "width": 2, "dash": arm.dash},
-        marker={
-            "color": arm.colour,
-            "size": [13 if c else 5 for c in chosen],
-            "symbol": ["circle-open" if c else arm.symbol for c in chosen],
-            "line": {"width": [2.4 if c else 0 for c in chosen]},
-        },
-        hovertext=[safe(arm.name)] * len(line.steps),
-        hovertemplate="%{hovertext}<br>%{x:.3g}: %{y:.4g}<extra></extra>",
-        name=arm.name,
-    )
+    """Return the line itself; rings mark what was chosen."""
+    x, y = [value for value, _, _ in line.steps], units.axes(interval.value for _, _, interval in line.steps)
+    style = MarkStyle(5, [point.chosen for _, point, _ in line.steps], 13, joined=2)
+    hover = [line.arm.name] * len(line.steps)
+    return marks(line.arm, x, y, hover, "%{hovertext}<br>%{x:.3g}: %{y:.4g}<extra></extra>", style)
 
 
 def _table(title: str, lines: Sequence[Line], units: Units) -> Table:
@@ -123,7 +102,7 @@ def _table(title: str, lines: Sequence[Line], units: Units) -> Table:
             found.setdefault((line.arm.name, line.dimension, value), {})[line.word] = interval
     rows = [
         (
-            TableCell(name, tone="lead", colour=arms[name].colour),
+            lead(arms[name]),
             TableCell(dimension),
             TableCell(f"{value:.4g}"),
             *(units.mean(means.get(word)) for word in words),

@@ -1,1 +1,1 @@
-"""Templates to HTML and Markdown."""
+"""The rendering of pages as HTML and Markdown."""

@@ -1,4 +1,4 @@
-"""How a page is written: templates filled in as HTML or Markdown, each file by way of a temporary one."""
+"""Fill in the templates of pages, as HTML or Markdown."""
 
 import re
 from functools import cache
@@ -10,27 +10,27 @@ from plotly.offline import get_plotlyjs
 
 
 def html(template: str, **shown: object) -> str:
-    """A page with its scripts and styles in it.
+    """Return a page that contains its scripts and styles.
 
-    Names come from specs and data sets: everything is escaped but plotly.js, which is a library's file.
+    Names come from specs and data sets, so everything is escaped except plotly.js.
     """
     return fragment(template, plotly_js=Markup(get_plotlyjs()), **shown)
 
 
 def fragment(template: str, **shown: object) -> str:
-    """A page that finds its scripts elsewhere, or a part of one."""
+    """Return a page without plotly.js, or a part of a page."""
     return _environment(autoescape=True).get_template(template).render(**shown)
 
 
 def markdown(template: str, **shown: object) -> str:
-    """Markdown; it has an escape of its own, the filter `md`, since HTML's leaves | and ` as they are."""
+    """Return Markdown; templates escape with the filter `md`, since HTML's escaping keeps | and `."""
     environment = _environment(autoescape=False)
     environment.filters["md"] = escape_markdown
     return environment.get_template(template).render(**shown)
 
 
 def escape_markdown(text: str) -> str:
-    """Text that reads as itself in Markdown, also within a table."""
+    """Return text that Markdown shows literally, in tables too."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_|])", r"\\\1", " ".join(text.split()))
     return re.sub(r"\](?=[(\[:])", r"\\]", text)  # only these make a link: an interval keeps its plain brackets

@@ -1,4 +1,4 @@
-"""The texts of a run of rewards, and two signs of reward hacking in them. Read from completions.parquet."""
+"""The completions of a run of rewards, from completions.parquet, and two signs of reward hacking in them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Shares:
     """How varied a candidate's completions are.
 
     Attributes:
-        distinct: of the first completions of all prompts, how many differ.
-        repeated: of the words of a completion, how many it has said before; the mean over completions.
+        distinct: the share of the prompts' first completions that differ.
+        repeated: the share of a completion's words that occurred earlier in it; the mean over completions.
     """
 
     distinct: float
@@ -33,8 +33,8 @@ class SplitCompletions:
     """All completions of one split.
 
     Attributes:
-        prompts, references: one a prompt, in the order of the outcomes; "" where they are not known.
-        texts: recipe id -> completions, prompt-major as the outcomes are.
+        prompts, references: one a prompt, in the order of the outcomes; "" if unknown.
+        texts: recipe id -> completions, prompt by prompt, in the order of the outcomes.
         draws: completions of each prompt.
     """
 
@@ -49,16 +49,16 @@ class SplitCompletions:
         return {recipe_id: _shares(texts, self.draws) for recipe_id, texts in self.texts.items()}
 
     def first(self, candidate: CandidateRow, prompt: int) -> str | None:
-        """A candidate's first completion of a prompt, or None."""
+        """Return a candidate's first completion of a prompt, or None."""
         texts = self.texts.get(candidate.recipe_id)
         return None if texts is None else texts[prompt * self.draws]
 
 
 def read_completions(scene: SoupScene) -> SplitCompletions | None:
-    """The completions of the scene's split; None where the run has none of them.
+    """Return the completions of the scene's split; None if the run has none.
 
     Raises:
-        ValueError: the file is of another schema version.
+        ValueError: if the file has another schema version.
     """
     path = scene.run.folder / "completions.parquet"
     if not path.exists():
@@ -69,7 +69,7 @@ def read_completions(scene: SoupScene) -> SplitCompletions | None:
     texts: dict[str, list[str]] = {}
     for recipe_id, text in zip(table["recipe_id"].to_pylist(), table["completion"].to_pylist(), strict=True):
         texts.setdefault(recipe_id, []).append(text)
-    # A run that was interrupted may hold parts of some candidates.
+    # An interrupted run may hold parts of some candidates.
     whole = {recipe_id: found for recipe_id, found in texts.items() if len(found) == scene.prompts * scene.draws}
     if not whole:
         return None
@@ -84,6 +84,6 @@ def _shares(texts: Sequence[str], draws: int) -> Shares:
 
 
 def repeated_words(text: str) -> float:
-    """Which part of a text's words occurred in it before; 0 for a text without words."""
+    """Return the share of a text's words that occurred earlier in it; 0 for a text without words."""
     words = _WORD.findall(text.lower())
     return 1 - len(set(words)) / len(words) if words else 0.0

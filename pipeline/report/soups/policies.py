@@ -1,4 +1,4 @@
-"""How the policies were trained: the curves and ends that `lines ppo` left, where the run has a copy of them."""
+"""How the policies were trained: curves and results of `lines ppo`, if the run has a copy of them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from search.pareto import Array
 
 @dataclass(frozen=True)
 class Policy:
-    """The end of one policy's training.
+    """The result of one policy's training.
 
     Attributes:
         name: of the expert.
-        kl: nats a completion against the SFT model, mean over the last tenth of the updates.
-        rising: whether the reward rose over the last half of them.
-        limit: above which its KL has run away; None where nothing was said.
-        stopped: why it ended early, or "".
-        warnings: what its training said besides.
+        kl: against the SFT model, in nats a completion; mean over the last tenth of the updates.
+        rising: whether the reward rose over the last half of the updates.
+        limit: the KL above which it has run away; None if the training names none.
+        stopped: why it stopped early, or "".
+        warnings: other warnings of its training.
     """
 
     name: str
@@ -35,24 +35,24 @@ class Policy:
 
 
 def read_curves(run: Run) -> dict[str, pa.Table]:
-    """Expert -> one row an update, for those that the run has curves of."""
+    """Return expert -> one row an update, for the experts whose curves the run has."""
     paths = {str(expert): run.folder / "training" / f"{expert}.parquet" for expert in run.provenance["experts"]}
     found = {expert: pq.read_table(path) for expert, path in paths.items() if path.exists()}
     return {expert: table for expert, table in found.items() if table.num_rows}
 
 
 def read_policies(run: Run, curves: Mapping[str, pa.Table]) -> list[Policy]:
-    """How each training ended."""
+    """Return the result of each training."""
     return [_policy(expert, table, run.folder / "training" / f"{expert}.json") for expert, table in curves.items()]
 
 
 def _policy(expert: str, table: pa.Table, path: Path) -> Policy:
-    said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kl, reward = (table[name].to_numpy().astype(np.float64) for name in ("kl", "reward"))
     last = float(kl[-max(1, len(kl) // 10) :].mean())
-    # Of its KL the report speaks itself, since it knows how the reward went on.
-    others = [text for text in said.get("warnings", ()) if not text.startswith("KL ran away")]
-    return Policy(expert, last, _is_rising(reward), said.get("kl_limit"), said.get("stopped") or "", others)
+    # The report has its own warning about the KL, since it knows whether the reward was still rising.
+    others = [text for text in result.get("warnings", ()) if not text.startswith("KL ran away")]
+    return Policy(expert, last, _is_rising(reward), result.get("kl_limit"), result.get("stopped") or "", others)
 
 
 def _is_rising(reward: Array) -> bool:

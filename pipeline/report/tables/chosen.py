@@ -1,4 +1,4 @@
-"""The table of what validation chose: each arm's recipe in words, and how far it fell on test."""
+"""The table of what validation chose: each arm's recipe in words, and its loss from validation to test."""
 
 import json
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow
-from pipeline.report.tables.results import Params, lead, scored, split_params
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.results import Params, scored, split_params
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 
 
 def chosen_table(measure: Measure) -> Table:
-    """What validation picked, and how far it fell on test (target tasks)."""
+    """Return the chosen candidates, and the gap between their validation and test accuracy on the target tasks."""
     rows = []
     for arm in (a for a in measure.arms if a.kind != PRE_TRAINED):
         for group in arm.groups:
@@ -23,23 +23,23 @@ def chosen_table(measure: Measure) -> Table:
     recipe = ("method", "scaling", "alpha", "beta", "scale")
     columns = ("arm", "expert", *recipe, "objective", "val", "test", "gap", "recipe id")
     note = (
-        "Objective: on validation, in the order of provenance.json. Val, test: accuracy on the target tasks; "
-        "gap: validation minus test. The recipe id names the recipe and the checkpoints it applies to."
+        "Objective: on validation, in the order of provenance.json. Val and test: accuracy on the target tasks; gap: "
+        "validation minus test. The recipe id identifies the recipe and its checkpoints."
     )
     if any(row[columns.index("scale")].text != NONE for row in rows):
-        note += " Scale: what was searched; alpha and beta have been multiplied by it."
+        note += " Scale: the searched factor; alpha and beta already include it."
     return Table("What validation chose", note, *scored(columns, rows))
 
 
 def alpha_origin(candidate: CandidateRow) -> str:
-    """Where an alpha comes from that no one chose: the constant of equal norm, or equation 2."""
+    """Return the origin of an alpha that was not searched: the constant of equal norm, or equation 2."""
     if is_equal_norm(candidate.recipe):
         return "(equal norm)"
     return "(equation 2)" if candidate.alpha_auto else ""
 
 
 def ingredients(weights: Sequence[float], experts: Sequence[str]) -> str:
-    """Which experts a merge takes, where it does not take all of them alike: "2 of 3 experts: cats, dogs"."""
+    """Return the experts of a merge ("2 of 3 experts: cats, dogs"); "" if all of them have the same weight."""
     used = {expert: weight for expert, weight in zip(experts, weights, strict=False) if weight}
     if not used or (len(used) == len(experts) and len(set(used.values())) == 1):
         return ""
@@ -56,14 +56,14 @@ def _row(measure: Measure, arm: ArmResult, candidate: CandidateRow) -> tuple[Tab
     val, test = (measure.mean(arm.chosen, targets, split) if targets else None for split in ("val", "test"))
     gap = NONE if val is None or test is None else units.number(val.value - test.value, True)
     of_method, of_shape = split_params(recipe)
-    # An edit's expert has a column of its own.
+    # An edit's expert has its own column.
     experts = "" if arm.kind == "edit" else ingredients(recipe.weights, measure.run.provenance["experts"])
-    details = "; ".join(filter(None, (experts, _said(of_method))))
+    details = "; ".join(filter(None, (experts, _listed(of_method))))
     return (
         lead(arm),
         TableCell(candidate.group or NONE),
         TableCell(recipe.method, f"({details})" if details else ""),
-        TableCell(recipe.scaling, f"({_said(of_shape)})" if of_shape else ""),
+        TableCell(recipe.scaling, f"({_listed(of_shape)})" if of_shape else ""),
         TableCell(NONE if candidate.alpha is None else f"{candidate.alpha:.4g}", alpha_origin(candidate)),
         TableCell(NONE if is_equal_norm(recipe) else f"{recipe.beta:.4g}"),
         TableCell(_scale(candidate)),
@@ -74,7 +74,7 @@ def _row(measure: Measure, arm: ArmResult, candidate: CandidateRow) -> tuple[Tab
     )
 
 
-def _said(params: Params) -> str:
+def _listed(params: Params) -> str:
     return ", ".join(f"{name} = {json.dumps(value)}" for name, value in params)
 
 

@@ -1,4 +1,4 @@
-"""What a run's tables say of LiNeS: every cell that sets it against a model without it, told from LiNeS's side."""
+"""Every cell of a run's tables that compares LiNeS with a model without it, as a result of LiNeS."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.spec.exhibits import TableExhibit
 
 Word = Literal["better", "tie", "worse"]
 Rival = Literal["plain", "control"]
-#: What LiNeS is compared with, in words: a plain arm, or one of the controls that tell depth from mere shrinking.
+#: The opponents of LiNeS: plain arms, and the controls that separate the effect of depth from mere shrinking.
 RIVALS: dict[Rival, str] = {"plain": "against models without LiNeS", "control": "against its matched controls"}
 _OWN: dict[str, Word] = {"better": "better", "tie": "tie", "worse": "worse"}
 _TURNED: dict[str, Word] = {"better": "worse", "tie": "tie", "worse": "better"}
@@ -30,10 +30,10 @@ class Claim:
     """One compared cell.
 
     Attributes:
-        rows: the LiNeS row and the one it is compared with.
+        rows: the LiNeS row and the row of its rival.
         column: of the table.
-        rival: what LiNeS is compared with.
-        word: how LiNeS does.
+        rival: the kind of rival.
+        word: the result of LiNeS.
     """
 
     rows: tuple[str, str]
@@ -44,34 +44,34 @@ class Claim:
 
 @dataclass(frozen=True)
 class Standing:
-    """How LiNeS stands against one kind of rivals, by all claims of one exhibit or run."""
+    """The results of LiNeS against one kind of rival: all claims of one exhibit or run."""
 
     claims: Sequence[Claim]
 
     @property
     def parts(self) -> list[tuple[Word, str]]:
-        """Each word that is said, and of which columns where two rows are compared, else of how many cells."""
+        """Each word that occurs, with its columns if only two rows are compared, else with its number of cells."""
         pair = len({claim.rows for claim in self.claims}) == 1
         found = []
         for word in _OWN.values():
             columns = [claim.column for claim in self.claims if claim.word == word]
-            whose = " · ".join(columns) if pair else f"{len(columns)} of {len(self.claims)}"
-            found += [(word, whose)] if columns else []
+            where = " · ".join(columns) if pair else f"{len(columns)} of {len(self.claims)}"
+            found += [(word, where)] if columns else []
         return found
 
     @property
     def plain(self) -> str:
-        """All of it in one line."""
-        return "; ".join(f"{word}: {whose}" for word, whose in self.parts)
+        """All parts in one line."""
+        return "; ".join(f"{word}: {where}" for word, where in self.parts)
 
 
 def standings(claims: Sequence[Claim]) -> list[Standing]:
-    """One for each of `RIVALS`."""
+    """Return one standing for each of `RIVALS`."""
     return [Standing([claim for claim in claims if claim.rival == rival]) for rival in RIVALS]
 
 
 def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, ArmResult]) -> list[Claim]:
-    """What an exhibit says in the rows that are compared with another."""
+    """Return the claims of an exhibit, from the rows that it compares with another row."""
     found = []
     for (row, cells), entries in zip(exhibit.rows.items(), table.rows, strict=True):
         other = exhibit.against.get(row, row)
@@ -84,7 +84,7 @@ def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, ArmResu
 
 
 def verdict_claims(verdicts: Iterable[ArmVerdict], arms: Mapping[str, ArmResult]) -> list[Claim]:
-    """What the verdicts on a run's LiNeS arms say."""
+    """Return the claims of the verdicts on a run's LiNeS arms."""
     found = []
     for verdict in verdicts:
         own, columns = Side(verdict.arm.name, verdict.arm), verdict.table.columns
@@ -95,12 +95,12 @@ def verdict_claims(verdicts: Iterable[ArmVerdict], arms: Mapping[str, ArmResult]
     return [claim for claim in found if claim]
 
 
-def _claim(left: Side, right: Side, column: str, said: str) -> Claim | None:
-    """What is said of `left` against `right`; None where not just one of them is LiNeS."""
+def _claim(left: Side, right: Side, column: str, tone: str) -> Claim | None:
+    """The claim of a cell, `left` against `right`; None unless exactly one of them is LiNeS."""
     for lines, other, words in ((left, right, _OWN), (right, left, _TURNED)):
         rival = _rival(lines.arm, other.arm)
-        if rival and said in words:
-            return Claim((lines.row, other.row), column, rival, words[said])
+        if rival and tone in words:
+            return Claim((lines.row, other.row), column, rival, words[tone])
     return None
 
 

@@ -1,4 +1,4 @@
-"""Where the numbers come from: checkpoints, data, versions, counts, and how to read the tables."""
+"""The origin of the numbers: checkpoints, data, versions and counts, and how to read the tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import yaml
 from pipeline.report.data.run import Run
 from pipeline.report.tables.table import NONE, Table, TableCell
 
-#: One line each, run in the folder of the run; docs/reference/results.md has the same lines, and a test executes them.
+#: One line each, to be run in the run folder; docs/reference/results.md has the same lines, and a test executes them.
 READERS = (
     ("pyarrow", 'pyarrow.parquet.read_table("scores.parquet")'),
     ("pandas", 'pandas.read_parquet("scores.parquet")'),
@@ -20,25 +20,26 @@ READERS = (
 
 
 def origin_tables(run: Run) -> list[Table]:
-    """Provenance as tables."""
-    said = run.provenance
+    """Return the provenance of a run as tables."""
+    origin = run.provenance
+    devices = {worker["name"]: worker["device"] for worker in origin["workers"]}
     return [
-        _task_table(said["tasks"]),
-        _pairs("Checkpoints", "Content fingerprints.", ("checkpoint", "fingerprint"), said["checkpoints"], "code"),
+        _task_table(origin["tasks"]),
+        _pairs("Checkpoints", "Content fingerprints.", ("checkpoint", "fingerprint"), origin["checkpoints"], "code"),
         _pairs("Counts", "", ("what", "number"), _counts(run)),
-        _pairs("Workers", said["numerics"], ("worker", "device"), {w["name"]: w["device"] for w in said["workers"]}),
-        _pairs("Versions", "", ("package", "version"), said["versions"]),
+        _pairs("Workers", origin["numerics"], ("worker", "device"), devices),
+        _pairs("Versions", "", ("package", "version"), origin["versions"]),
     ]
 
 
 def spec_text(run: Run) -> str:
-    """The spec with its defaults filled in, as YAML, without what is empty."""
+    """Return the spec with its defaults filled in, as YAML, without empty entries."""
     spec = _filled(run.provenance["spec"])
     return str(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
 
 
 def _filled(value: object) -> object:
-    """Without empty entries, at any depth."""
+    """The value without empty entries, at any depth."""
     if isinstance(value, dict):
         kept = {key: _filled(entry) for key, entry in value.items()}
         return {key: entry for key, entry in kept.items() if entry is not None and entry not in ({}, [], "")}
@@ -46,7 +47,7 @@ def _filled(value: object) -> object:
 
 
 def _counts(run: Run) -> dict[str, object]:
-    """The counts and the seconds, with words for people."""
+    """The counts and the seconds, with readable names."""
     counts = {key.replace("_", " "): f"{value:,}".replace(",", " ") for key, value in run.provenance["counts"].items()}
     seconds = {f"seconds, {key}": f"{value:.1f}" for key, value in run.provenance["seconds"].items()}
     return counts | seconds | {"schema version": run.provenance["schema_version"]}
@@ -63,5 +64,5 @@ def _task_table(tasks: list[dict[str, Any]]) -> Table:
         kind = f"shifted from {task['shifted_from']}" if task.get("shifted_from") else task["role_hint"]
         counts = [TableCell(str(task["n"].get(split, NONE))) for split in ("val", "test")]
         rows.append((TableCell(task["name"]), TableCell(kind), *counts, TableCell(task["fingerprint"], tone="code")))
-    note = "Fingerprint: of the data, the class names and the templates."
+    note = "A fingerprint covers the data, the class names and the templates."
     return Table("Tasks", note, ("task", "kind", "validation", "test", "fingerprint"), tuple(rows))

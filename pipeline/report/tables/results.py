@@ -1,4 +1,4 @@
-"""The tables of results: the paper's Table 1 and the top of Table 2, arms by tasks, failures."""
+"""The tables of results: the paper's Table 1 and the top of Table 2, arms by tasks, and failures."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms, GroupTask, members
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import PRE_TRAINED
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
 from pipeline.report.tables.verdict import ROLE_WORDS
 
-#: What the columns of arms x tasks are.
+#: The columns of arms x tasks, in words.
 OVER = {
     ("edit", "target"): "each on its own task",
     ("edit", "control"): "each task as a control",
@@ -22,10 +22,11 @@ OVER = {
 }
 Params = Sequence[tuple[str, ParamValue]]
 INTERVALS = "95% intervals by bootstrap over the samples"
+FAILED = "A failed candidate has no score; it never counts as zero."
 
 
 def result_tables(measure: Measure, split: str) -> list[Table]:
-    """Every table of accuracies on one split, of what validation chose; those without rows are left out."""
+    """Return every table with rows of accuracies on one split, of what validation chose."""
     tables = main_tables(measure, split)
     for bench in measure.benches:
         tables += [task_table(measure, split, bench, role) for role in bench.roles]
@@ -33,14 +34,14 @@ def result_tables(measure: Measure, split: str) -> list[Table]:
 
 
 def main_tables(measure: Measure, split: str) -> list[Table]:
-    """Table 1 and the top of Table 2, once for each bench; those without rows are left out."""
+    """Return Table 1 and the top of Table 2, once for each bench, if they have rows."""
     make = {"edit": edit_table, "merge": merge_table}
     tables = [make[bench.kind](measure, split, bench) for bench in measure.benches]
     return [table for table in tables if table.rows]
 
 
 def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
-    """Table 1 of the paper: target and control accuracy, averaged over the experts."""
+    """Return Table 1 of the paper: target and control accuracy, averaged over the experts."""
     units = Units(measure.run.percent)
     rows = []
     for arm in bench.arms:
@@ -64,7 +65,7 @@ def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
 
 
 def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
-    """Top of Table 2 of the paper: one model for all tasks, with the difference to the merge without LiNeS."""
+    """Return the top of Table 2 of the paper: one model for all tasks, with its difference to the plain merge."""
     units, targets = Units(measure.run.percent), bench.over("target")
     plain_edit = next((a for a in measure.arms if a.kind == "edit" and a.role == "plain"), None)
     rows = []
@@ -76,15 +77,15 @@ def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
         rows.append((lead(arm), *_accuracy(measure, arm, targets, split), *_gain(measure, arm, bench, split)))
     note = (
         f"{split_word(split)}, mean over {counted(len(targets), 'task')}. Normalised: divided by each task's "
-        "fine-tuned expert. The difference is paired, to the merge by the same method without LiNeS, which the last "
-        f"column names{units.points and ', in points'}. {INTERVALS}."
+        "fine-tuned expert. The difference is paired, to the merge by the same method without LiNeS (last column)"
+        f"{units.points and ', in points'}. {INTERVALS}."
     )
     columns = ("model", "mean accuracy", "normalised", "difference to the plain merge", "plain merge")
     return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, *scored(columns, rows))
 
 
 def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -> Table:
-    """Arms x tasks for one role; a control is the mean over the experts of other tasks."""
+    """Return arms x tasks for one role; a control is the mean over the experts of other tasks."""
     units, places, kind = Units(measure.run.percent), bench.over(role), bench.kind
     tasks = list(dict.fromkeys(place.task for place in places))
     rows = []
@@ -98,65 +99,48 @@ def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -
 
 
 def failure_table(measure: Measure) -> Table:
-    """Every failure with its kind, place and cause; a recipe that several arms tried is one failure."""
+    """Return every failure with its kind, place and cause; a recipe that several arms tried is one failure."""
     rows = []
     for failure in measure.run.provenance["failures"]:
         tried = [c for c in measure.run.candidates if c.recipe_id == failure["recipe_id"]]
         where = dict.fromkeys(f"{c.arm} ({c.group})" if c.group else c.arm for c in tried)
-        place = [
-            TableCell(str(text))
-            for text in (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
-        ]
-        rows.append((*place, TableCell(failure["recipe_id"], tone="code"), TableCell(failure["cause"])))
+        texts = (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
+        rows.append((*map(TableCell, texts), TableCell(failure["recipe_id"], tone="code"), TableCell(failure["cause"])))
     columns = ("kind", "arm (expert)", "task", "split", "recipe id", "cause")
-    return Table("Failures", "A failed candidate has no score; it is never counted as zero.", columns, tuple(rows))
+    return Table("Failures", FAILED, columns, tuple(rows))
 
 
 def split_params(recipe: Recipe) -> tuple[Params, Params]:
-    """Those of the method, and those of the function of depth."""
+    """Return the parameters of the method, and those of the function of depth."""
     shape = {parameter.name for parameter in split_control(recipe.scaling)[1].parameters}
     of_shape = [(name, value) for name, value in recipe.params if name in shape]
     return [(name, value) for name, value in recipe.params if name not in shape], of_shape
 
 
 def split_word(split: str) -> str:
-    """How a split is named in a note."""
+    """Return the name of a split in a note."""
     return {"test": "Test split", "val": "Validation split, on which the choice was made"}[split]
 
 
-def counted(number: int, what: str) -> str:
-    """1 expert, 8 experts."""
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _own_tasks(measure: Measure, plain: ArmResult, bench: ComparableArms) -> list[GroupTask]:
-    """Each of the merged experts, as it is, on its own task."""
+    """Each merged expert, unchanged, on its own task."""
     merged = {expert for arm in bench.arms if arm.kind == "merge" for expert in members(measure.run, arm)}
     own = measure.run.provenance["targets"].items()
     return [GroupTask(expert, task) for expert, task in own if expert in merged and expert in plain.groups]
 
 
-def lead(arm: ArmResult) -> TableCell:
-    """An arm's name as a row's first cell."""
-    return TableCell(arm.name, tone="lead", colour=arm.colour)
-
-
 def scored(
     columns: tuple[str, ...], rows: Sequence[tuple[TableCell, ...]]
 ) -> tuple[tuple[str, ...], tuple[tuple[TableCell, ...], ...]]:
-    """Without the rows and columns that have no value at all: shifted tasks have no validation scores, for one."""
+    """Return columns and rows without the empty ones: shifted tasks have no validation scores, for example."""
     kept = [row for row in rows if any(entry.text != NONE for entry in row[1:])]
     full = [i for i in range(len(columns)) if any(row[i].text != NONE for row in kept)]
     return tuple(columns[i] for i in full), tuple(tuple(row[i] for i in full) for row in kept)
 
 
 def _accuracy(measure: Measure, arm: ArmResult, places: Sequence[GroupTask], split: str) -> list[TableCell]:
-    units = Units(measure.run.percent)
-    mean, normalised = (
-        measure.mean(arm.chosen, places, split),
-        measure.normalised(arm.chosen, places, split, True),
-    )
-    return [units.mean(mean), units.mean(normalised)]
+    means = (measure.mean(arm.chosen, places, split), measure.normalised(arm.chosen, places, split, True))
+    return [Units(measure.run.percent).mean(mean) for mean in means]
 
 
 def _gain(measure: Measure, arm: ArmResult, bench: ComparableArms, split: str) -> list[TableCell]:
@@ -169,7 +153,7 @@ def _gain(measure: Measure, arm: ArmResult, bench: ComparableArms, split: str) -
 
 
 def _plain_merge(arm: ArmResult, bench: ComparableArms) -> ArmResult | None:
-    """The plain arm of the same method, of several the likest; a control has that of its LiNeS arm."""
+    """The most similar plain arm of the same method; a control has that of its LiNeS arm."""
     if arm.role in (PRE_TRAINED, "plain"):
         return None
     leader = next((a for a in bench.arms if a.name == arm.control_of), arm)
@@ -177,13 +161,13 @@ def _plain_merge(arm: ArmResult, bench: ComparableArms) -> ArmResult | None:
     weights, params = _merged(leader)
 
     def unlike(other: ArmResult) -> tuple[bool, bool]:
-        theirs = _merged(other)
-        return theirs[0] != weights, theirs[1] != params
+        other_weights, other_params = _merged(other)
+        return other_weights != weights, other_params != params
 
     return min(plain, key=unlike, default=None)
 
 
 def _merged(arm: ArmResult) -> tuple[object, object]:
-    """The weights and the method's parameters of what was chosen."""
+    """The weights and the method's parameters of the chosen candidate."""
     chosen = arm.chosen("")
     return (chosen.recipe.weights, split_params(chosen.recipe)[0]) if chosen else ((), [])

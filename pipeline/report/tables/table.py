@@ -1,12 +1,13 @@
-"""One table of the report, free of its rendering: the HTML, the Markdown and the terminal show the same cells."""
+"""One table of the report, independent of its rendering: HTML, Markdown and the terminal show the same cells."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.report.data.arms import ArmResult
 from search.intervals import Interval
 
 NONE = "–"
-#: How a difference can turn out; a cell of that tone says the word too, since colour alone is not for all eyes.
+#: The outcomes of a difference; a cell of this tone also shows the word, because not everyone sees the colour.
 WORDS = ("better", "worse", "tie", "trade-off")
 
 
@@ -15,8 +16,8 @@ class TableCell:
     """One cell.
 
     Attributes:
-        text: what it says.
-        detail: said smaller beside it, such as an interval.
+        text: the main text.
+        detail: smaller text after it, such as an interval.
         tone: "", one of WORDS, lead (a row's name) or code.
         colour: of the arm's swatch, or "".
     """
@@ -28,7 +29,7 @@ class TableCell:
 
     @property
     def plain(self) -> str:
-        """All of it in one line."""
+        """Text, detail and word in one line."""
         word = self.tone if self.tone in WORDS and self.tone != self.text else ""
         return " ".join(part for part in (self.text, self.detail, word) if part)
 
@@ -43,21 +44,32 @@ class Table:
     rows: tuple[tuple[TableCell, ...], ...]
 
 
-def decimal(value: float, digits: int, sign: bool = False) -> str:
-    """A number with a true minus sign.
+def lead(arm: ArmResult, detail: str = "") -> TableCell:
+    """Return an arm's name as the first cell of a row."""
+    return TableCell(arm.name, detail, tone="lead", colour=arm.colour)
 
-    With `sign`, a plus too, also where it rounds to 0: an interval of [+0.0, +0.6] does not hold 0.
+
+def counted(number: int, what: str) -> str:
+    """Return "1 expert" or "8 experts"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def decimal(value: float, digits: int, sign: bool = False) -> str:
+    """Return a number with a true minus sign.
+
+    With `sign`, positive numbers have a plus, even if they round to 0: the interval [+0.0, +0.6] does not contain 0.
     """
-    value = 0.0 if abs(value) < 1e-9 else value  # what floating point leaves of a difference of equals
+    value = 0.0 if abs(value) < 1e-9 else value  # floating-point noise in a difference of equals
     shown = f"{value:{'+' if sign and value else ''}.{digits}f}".replace("-", "−")
     return shown if sign or float(shown.replace("−", "-")) else shown.removeprefix("−")
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """How values read: per cent for accuracies, the metric's own unit with three decimals otherwise."""
+    """How values are shown: per cent for accuracies, else the metric's own unit with `digits` decimals."""
 
     percent: bool
+    digits: int = 3
 
     @property
     def points(self) -> str:
@@ -65,15 +77,15 @@ class Units:
         return " points" if self.percent else ""
 
     def number(self, value: float, sign: bool = False) -> str:
-        """One value, with a true minus sign."""
-        return decimal(100 * value, 1, sign) if self.percent else decimal(value, 3, sign)
+        """Return one value, with a true minus sign."""
+        return decimal(100 * value, 1, sign) if self.percent else decimal(value, self.digits, sign)
 
     def axis(self, value: float) -> float:
-        """One value in the unit of the figures' axes, at the precision that a figure can show."""
+        """Return one value in the unit of the figures' axes, at the precision that a figure can show."""
         return round(100 * value, 2) if self.percent else round(value, 4)
 
     def axes(self, values: Iterable[float]) -> list[float]:
-        """Many of them."""
+        """Return many values in the unit of the axes."""
         return [self.axis(float(value)) for value in values]
 
     @property
@@ -82,15 +94,15 @@ class Units:
         return " (%)" if self.percent else ""
 
     def range(self, interval: Interval, sign: bool = False) -> str:
-        """The interval in square brackets."""
+        """Return the interval in square brackets."""
         return f"[{self.number(interval.low, sign)}, {self.number(interval.high, sign)}]"
 
     def mean(self, interval: Interval | None) -> TableCell:
-        """A mean and its interval."""
+        """Return the cell of a mean with its interval."""
         return TableCell(NONE) if interval is None else TableCell(self.number(interval.value), self.range(interval))
 
     def difference(self, interval: Interval | None) -> TableCell:
-        """A paired difference, its interval and the word for it."""
+        """Return the cell of a paired difference with its interval and its word."""
         if interval is None:
             return TableCell(NONE)
         return TableCell(self.number(interval.value, True), self.range(interval, True), interval.verdict)

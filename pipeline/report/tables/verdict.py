@@ -1,4 +1,4 @@
-"""The headline: each LiNeS arm on test against the plain arms and against its matched controls, in plain words."""
+"""The headline: each LiNeS arm on test against the plain arms and against its matched controls, in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pipeline.report.data.arms import CONTROL_WORDS, ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.table import Table, TableCell, Units
+from pipeline.report.data.run import Run
+from pipeline.report.tables.table import Table, TableCell, Units, lead
 from search.intervals import Interval
 
-#: How a column is called; the targets of a merge are all its experts' tasks.
+#: Names of columns; the targets of a merge are the tasks of all its experts.
 ROLE_WORDS = {
     ("edit", "target"): "target",
     ("edit", "control"): "control",
@@ -18,12 +19,15 @@ ROLE_WORDS = {
     ("merge", "control"): "control",
     ("merge", "ood"): "OOD",
 }
-#: What is said of one or several controls that were not beaten, after: depth is not shown to matter.
+#: What one or several controls do that were not beaten, after: depth is not shown to matter.
 UNBEATEN = {
     "tie": ("ties with it", "tie with it"),
     "worse": ("beats it", "beat it"),
     "trade-off": ("beats it on one side", "beat it on one side"),
 }
+NOT_ADJUSTED = (
+    "They are not adjusted for the number of comparisons. A difference whose interval contains 0 is called a tie."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,14 @@ class ArmComparison:
 
     @property
     def word(self) -> str:
-        """Better or worse where no role says the contrary, tie where none says anything, else trade-off."""
-        said = {interval.verdict for _, interval in self.differences} - {"tie"}
-        return "trade-off" if len(said) > 1 else next(iter(said), "tie")
+        """Better or worse if no role contradicts it, tie if all tie, else trade-off."""
+        words = {interval.verdict for _, interval in self.differences} - {"tie"}
+        return "trade-off" if len(words) > 1 else next(iter(words), "tie")
 
 
 @dataclass(frozen=True, slots=True)
 class ArmVerdict:
-    """What is said of one LiNeS arm."""
+    """The sentences about one LiNeS arm, and the table of its comparisons."""
 
     arm: ArmResult
     sentences: tuple[str, ...]
@@ -50,8 +54,19 @@ class ArmVerdict:
 
 
 def verdicts(measure: Measure) -> list[ArmVerdict]:
-    """One verdict for each LiNeS arm that has test scores."""
+    """Return one verdict for each LiNeS arm that has test scores."""
     return [v for arm in measure.arms if arm.role == "lines" and (v := _verdict(arm, measure))]
+
+
+def verdict_note(run: Run) -> str:
+    """Return how the verdicts were made, and how to read their intervals."""
+    use = "Test split, used once, to score what validation chose"
+    if every := [name for name, arm in run.provenance["spec"]["arms"].items() if arm["test"] == "every"]:
+        use += f" (arms with `test: every` had each candidate scored on it: {', '.join(every)})"
+    return (
+        f"{use}. The brackets are 95% intervals of the paired difference, by bootstrap over the test samples. They "
+        f"hold for these tasks and checkpoints, not for another training run. {NOT_ADJUSTED}"
+    )
 
 
 def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
@@ -77,27 +92,27 @@ def _compare(arm: ArmResult, other: ArmResult, measure: Measure, bench: Comparab
 
 
 def _outcome(comparison: ArmComparison) -> str:
-    """For people: better on control, tied on target. The numbers are in the table."""
-    said = []
+    """In words: better on control, tied on target. The numbers are in the table."""
+    found = []
     for verdict in ("better", "worse", "tie"):
         roles = [role for role, interval in comparison.differences if interval.verdict == verdict]
-        said += [f"{'tied' if verdict == 'tie' else verdict} on {_list(roles)}"] if roles else []
-    return ", ".join(said)
+        found += [f"{'tied' if verdict == 'tie' else verdict} on {_list(roles)}"] if roles else []
+    return ", ".join(found)
 
 
 def conclusion(controls: Sequence[ArmComparison]) -> str:
-    """Whether depth matters: only where every matched control is beaten."""
+    """Return whether depth matters: only if every matched control is beaten."""
     if not controls:
-        return "It was run without matched controls, so nothing here tells depth from mere shrinking."
+        return "The run has no matched controls, so it cannot separate the effect of depth from mere shrinking."
     unbeaten = {word: [CONTROL_WORDS[c.other.role] for c in controls if c.word == word] for word in UNBEATEN}
-    said = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
-    if not said:
+    rest = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
+    if not rest:
         return "Here the profile over depth matters: it beats every matched control."
-    return f"Here the profile over depth is not shown to matter: {'; '.join(said)}."
+    return f"Here the profile over depth is not shown to matter: {'; '.join(rest)}."
 
 
 def standing(controls: Sequence[ArmComparison]) -> list[str]:
-    """Which controls are beaten, where only some are."""
+    """Return which controls are beaten, if only some are."""
     beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
     some = beaten and len(beaten) < len(controls)
     return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
@@ -110,8 +125,7 @@ def _table(arm: ArmResult, comparisons: Sequence[ArmComparison], units: Units) -
         by_role = dict(c.differences)
         cells = [units.difference(by_role.get(role)) for role in roles]
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
-        lead = TableCell(c.other.name, f"({what})", tone="lead", colour=c.other.colour)
-        rows.append((lead, *([TableCell(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
+        rows.append((lead(c.other, f"({what})"), *([TableCell(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
     unit = units.points and " in points"
     note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals."
     return Table(

@@ -1,1 +1,1 @@
-"""The page of a training: curves of `lines finetune` and `lines ppo`."""
+"""The training page of `lines ppo`, and training curves for the report of a run of rewards."""

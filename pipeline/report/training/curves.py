@@ -1,13 +1,12 @@
-"""How policies were trained: curves of reward and KL. Free of torch."""
+"""Figures of the training of policies: reward, KL and signs of health over the updates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
 import pyarrow as pa
 
 from pipeline.report.data.arms import DASHES, PALETTE, SYMBOLS, ArmResult
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
+from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel
 from pipeline.report.tables.table import Table, TableCell, decimal
 
 _HOVER = "%{hovertext}<br>update %{x}: %{y:.4g}<extra></extra>"
@@ -15,7 +14,7 @@ _HOVER = "%{hovertext}<br>update %{x}: %{y:.4g}<extra></extra>"
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """A column of TRAINING and how it is shown."""
+    """A column of TRAINING with its title and unit."""
 
     column: str
     title: str
@@ -25,20 +24,20 @@ class _Curve:
 _REWARD = _Curve("reward", "reward", "mean raw reward")
 _KL = (
     _Curve("kl", "KL against the SFT model", "nats a completion"),
-    _Curve("kl_coef", "what a nat cost", "coefficient"),
+    _Curve("kl_coef", "price of a nat", "coefficient"),
 )
 _HEALTH = (
     _Curve("entropy", "entropy", "nats a token"),
     _Curve("length", "length", "tokens a completion"),
-    _Curve("eos", "completions that ended by themselves", "fraction"),
+    _Curve("eos", "completions with an end token", "fraction"),
 )
 
 
 def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
-    """Figures of how policies were trained; none where there are no curves.
+    """Return the figures of the training of policies; none if there are no curves.
 
     Args:
-        curves: policy -> its table of the schema TRAINING; all policies have one colour in every figure.
+        curves: policy -> its table of the schema TRAINING. A policy has the same colour in every figure.
     """
     filled = {name: table for name, table in curves.items() if table.num_rows}
     if not filled:
@@ -47,22 +46,22 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
     rewards = [_panel({name: table}, arms, _REWARD, f"{name}: reward") for name, table in filled.items()]
     return [
         Figure(
-            "Reward while the policies learned",
-            "Means over an update's completions, by each policy's own reward, raw. The first are the SFT model's.",
+            "Reward during training",
+            "Mean raw reward of each update's completions, by the policy's own reward. The first update shows the SFT "
+            "model.",
             rewards,
             list(arms.values()),
             _numbers(filled),
         ),
         Figure(
-            "KL while the policies learned",
-            "How far a policy has gone from the SFT model, and what it paid for that, in units of the centred reward.",
+            "KL during training",
+            "The distance of a policy from the SFT model, and the price of a nat of it in units of the centred reward.",
             [_panel(filled, arms, curve, curve.title) for curve in _KL],
             list(arms.values()),
         ),
         Figure(
             "Health of the training",
-            "Entropy that falls to 0 and lengths that all grow to the most that is allowed are signs of a reward that "
-            "is played upon.",
+            "Entropy that falls to 0, and lengths that all grow to the allowed maximum, are signs of reward hacking.",
             [_panel(filled, arms, curve, curve.title) for curve in _HEALTH],
             list(arms.values()),
             folded=True,
@@ -71,7 +70,7 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
 
 
 def _arm(name: str, number: int) -> ArmResult:
-    """A policy as the legend has it."""
+    """A policy as an arm of the legend."""
     colour, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
     return ArmResult(name, "edit", "plain", "", ("",), (), colour, symbol)
 
@@ -80,16 +79,14 @@ def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, ArmResult], curve:
     dashes = list(dict.fromkeys(DASHES.values()))
     order = list(arms)
     traces = [
-        go.Scatter(
-            x=table["step"].to_pylist(),
-            y=[round(value, 4) for value in table[curve.column].to_pylist()],
-            name=name,
-            mode="lines+markers",
-            marker={"symbol": arms[name].symbol, "size": 5, "color": arms[name].colour},
-            line={"color": arms[name].colour, "width": 2, "dash": dashes[order.index(name) % len(dashes)]},
-            hovertext=[safe(name)] * table.num_rows,
-            hovertemplate=_HOVER,
-        )
+        marks(
+            arms[name],
+            table["step"].to_pylist(),
+            (round(value, 4) for value in table[curve.column].to_pylist()),
+            [name] * table.num_rows,
+            _HOVER,
+            MarkStyle(5, joined=2),
+        ).update(line_dash=dashes[order.index(name) % len(dashes)])
         for name, table in curves.items()
     ]
     return panel(title, traces, "update", curve.unit)

@@ -1,4 +1,4 @@
-"""The report of `lines ppo`: what policies came to, how they were trained, and what they say. Free of torch."""
+"""The report of `lines ppo`: the results of its policies, their training, and samples of their completions."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _Policy:
         result: its train.json.
         curve: its training.parquet.
         before: the SFT model's completions of val, with this policy's reward.
-        after: its own.
+        after: the policy's completions of val.
     """
 
     name: str
@@ -40,7 +40,7 @@ class _Policy:
 
 @dataclass(frozen=True)
 class TrainingPage:
-    """What the templates show."""
+    """The content of the page."""
 
     title: str
     policies: Sequence[_Policy]
@@ -50,17 +50,17 @@ class TrainingPage:
 
     @property
     def warnings(self) -> list[str]:
-        """Of every policy, with its name."""
-        return [f"{p.name}: {said}" for p in self.policies for said in p.result["warnings"]]
+        """The warnings of every policy, with its name."""
+        return [f"{p.name}: {warning}" for p in self.policies for warning in p.result["warnings"]]
 
 
 def build_training_report(folder: Path, title: str, names: Sequence[str]) -> tuple[Path, Path]:
-    """Write report.html and report.md of a folder of `lines ppo`.
+    """Write report.html and report.md into an output folder of `lines ppo`.
 
     Args:
-        folder: of the command.
+        folder: the output folder.
         title: the spec's name.
-        names: of the policies that are finished.
+        names: the finished policies.
     """
     policies = [_read(folder, name) for name in names]
     figures = training_figures({p.name: p.curve for p in policies})
@@ -81,19 +81,19 @@ def _results(policies: Sequence[_Policy]) -> Table:
     columns = ("policy", "algorithm", "reward", "SFT", "policy", "KL, nats", "updates", "seconds", "stopped early")
     note = "No policy is finished."
     if policies:
-        said = policies[0].result
+        first = policies[0].result
         note = (
-            f"Mean raw rewards over {said['val']['n']} val prompts, {said['sampled']}, by the same random numbers for "
-            "the SFT model and the policies; KL: of the last update, against the SFT model."
+            f"Mean raw rewards over {first['val']['n']} val prompts, {first['sampled']}, with the same random numbers "
+            "for the SFT model and the policies. KL: of the last update, against the SFT model."
         )
     return Table("Policies", note, columns, tuple(_result(p.result) for p in policies))
 
 
-def _result(said: dict[str, Any]) -> tuple[TableCell, ...]:
-    before, after = (decimal(said[key]["reward_mean"], 3) for key in ("sft", "val"))
-    numbers = (decimal(said["kl"], 1), str(said["updates"]), f"{said['seconds']:.0f}")
-    texts = (said["algorithm"], said["reward"], before, after, *numbers, said["stopped"] or NONE)
-    return (TableCell(said["name"], tone="lead"), *map(TableCell, texts))
+def _result(of: dict[str, Any]) -> tuple[TableCell, ...]:
+    before, after = (decimal(of[key]["reward_mean"], 3) for key in ("sft", "val"))
+    numbers = (decimal(of["kl"], 1), str(of["updates"]), f"{of['seconds']:.0f}")
+    texts = (of["algorithm"], of["reward"], before, after, *numbers, of["stopped"] or NONE)
+    return (TableCell(of["name"], tone="lead"), *map(TableCell, texts))
 
 
 def _samples(policy: _Policy) -> Table:
@@ -101,10 +101,10 @@ def _samples(policy: _Policy) -> Table:
     last = len(after) - 1
     chosen = dict.fromkeys(round(i * last / max(1, _SHOWN - 1)) for i in range(_SHOWN))
     rows = tuple(_sample(before[i], after[i]) for i in chosen)
-    note = f"With the reward {policy.result['reward']} in brackets, raw. Prompts from the shortest to the longest."
-    return Table(f"What {policy.name} says", note, ("prompt", "reference", "SFT model", policy.name), rows)
+    note = f"In brackets: the raw reward {policy.result['reward']}. Prompts are sorted by length, the shortest first."
+    return Table(f"Completions of {policy.name}", note, ("prompt", "reference", "SFT model", policy.name), rows)
 
 
 def _sample(before: dict[str, Any], after: dict[str, Any]) -> tuple[TableCell, ...]:
-    said = (TableCell(row["completion"] or NONE, f"({decimal(row['reward'], 3)})") for row in (before, after))
-    return (TableCell(after["prompt"]), TableCell(after["reference"] or NONE), *said)
+    made = (TableCell(row["completion"] or NONE, f"({decimal(row['reward'], 3)})") for row in (before, after))
+    return (TableCell(after["prompt"]), TableCell(after["reference"] or NONE), *made)

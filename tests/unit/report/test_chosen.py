@@ -1,4 +1,4 @@
-"""Proves that the report names what validation chose in full, and the merge that a difference is taken to."""
+"""Proves that the report names the choices of validation in full, and the merge that a difference refers to."""
 
 from pathlib import Path
 
@@ -16,18 +16,13 @@ from pipeline.report.tables.results import main_tables, split_params
 from pipeline.report.tables.table import Table
 
 
-def measured(folder: Path) -> Measure:
-    run = Run.read(folder)
-    return Measure(run, read_arms(run))
-
-
 def cells(table: Table, name: str) -> dict[str, str]:
     row = next(row for row in table.rows if row[0].text == name)
     return dict(zip(table.columns, (entry.plain for entry in row), strict=True))
 
 
 def merges(folder: Path, *soups: str) -> Measure:
-    """A LiNeS merge beside plain arms, its method being a sum only where it is asked for."""
+    """A LiNeS merge of the last method, and the plain arms that are named."""
     built = RunBuilder()
     for arm, method, weights in (("greedy", "average", (1, 1, 0, 0)), ("uniform", "average", ())):
         if arm in soups:
@@ -36,7 +31,7 @@ def merges(folder: Path, *soups: str) -> Measure:
     built.add_group(("lines", "merge", "", ""), "", [({}, lines)])
     constant = Recipe.make(soups[-1], "equal_norm:linear", 0.35, 0.3, lines.weights)
     built.add_group(("control", "merge", "lines", "equal_norm"), "", [({}, constant)])
-    return measured(built.write(folder))
+    return Measure.read(built.write(folder))
 
 
 def test_without_a_plain_merge_of_its_method_there_is_no_difference(tmp_path: Path) -> None:
@@ -59,7 +54,7 @@ def test_a_constant_of_equal_norm_is_called_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"),
+    ("weights", "words"),
     [
         ((), ""),
         ((1, 1, 1), ""),
@@ -68,8 +63,8 @@ def test_a_constant_of_equal_norm_is_called_so(tmp_path: Path) -> None:
         ((1, 0.5, 0.25), "a, 0.5 × b, 0.25 × c"),
     ],
 )
-def test_ingredients_are_named(weights: tuple[float, ...], said: str) -> None:
-    assert ingredients(weights, ["a", "b", "c"]) == said
+def test_ingredients_are_named(weights: tuple[float, ...], words: str) -> None:
+    assert ingredients(weights, ["a", "b", "c"]) == words
 
 
 def test_parameters_belong_to_the_method_or_to_the_scaling() -> None:
@@ -77,23 +72,26 @@ def test_parameters_belong_to_the_method_or_to_the_scaling() -> None:
     assert split_params(recipe) == ([("keep", 20)], [("p", 3)])
 
 
-def test_a_searched_scale_is_told_and_so_is_every_look_at_test(tmp_path: Path) -> None:
-    """WiSE-FT: `scale` is searched, and all of it is scored on test."""
+def test_a_searched_scale_and_every_use_of_test_are_reported(tmp_path: Path) -> None:
+    """WiSE-FT: `scale` is searched, and every candidate is scored on test."""
     folder = write_run(tmp_path / "run", arms={"wise": ARMS["wise"]}, controls=[], exhibits={})
-    row = cells(chosen_table(measured(folder)), "wise")
+    row = cells(chosen_table(Measure.read(folder)), "wise")
     assert float(row["scale"]) == float(row["alpha"])
     without = write_run(tmp_path / "other", arms={"wise": ARMS["LiNeS"]}, exhibits={})
-    for path, word in ((folder, "nothing to compare"), (without, "On the test split, touched once, for what")):
+    for path, word in (
+        (folder, "nothing to compare"),
+        (without, "Test split, used once, to score what validation chose."),
+    ):
         assert word in build(path)[1].read_text(encoding="utf-8")
     both = write_run(tmp_path / "both", arms={"wise": ARMS["wise"], "LiNeS": ARMS["LiNeS"]}, exhibits={})
-    said = build(both)[1].read_text(encoding="utf-8")
-    assert "the arms that ask for `test: every` (wise), where every candidate" in said
+    text = build(both)[1].read_text(encoding="utf-8")
+    assert "(arms with \\`test: every\\` had each candidate scored on it: wise)" in text
 
 
 def test_arms_shown_together_have_colours_of_their_own(finished_run: Path) -> None:
-    arms = list(measured(finished_run).arms)
+    arms = list(Measure.read(finished_run).arms)
     shown = distinct([arm for arm in arms if arm.role in ("lines", "plain")])
-    assert len({arm.colour for arm in arms if arm.role in ("lines", "plain")}) == 2  # edits and merges alike
+    assert len({arm.colour for arm in arms if arm.role in ("lines", "plain")}) == 2  # the same for edits and merges
     assert len({arm.colour for arm in shown}) == len(shown) == 4
 
 

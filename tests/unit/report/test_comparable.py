@@ -1,4 +1,4 @@
-"""Proves that means run over an arm's own tasks: merges of other experts stand in other tables, masks in none."""
+"""Proves that means are over an arm's own tasks: merges of other experts are in other tables, masks in none."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,8 @@ from toy import TASKS
 from toy_run import EXPERTS, build_run
 
 from pipeline.recipe import Recipe
-from pipeline.report.data.arms import read_arms
 from pipeline.report.data.comparable import GroupTask, members
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Run
 from pipeline.report.figures.bars import bars
 from pipeline.report.figures.depths import depths
 from pipeline.report.figures.searched import searched
@@ -25,24 +23,19 @@ from pipeline.report.tables.verdict import verdicts
 from search.intervals import TaskOutcomes, mean_interval, paired_difference
 
 
-def measured(folder: Path) -> Measure:
-    run = Run.read(folder)
-    return Measure(run, read_arms(run))
-
-
 @pytest.fixture(scope="module")
 def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     """Merges of three experts and of two; edits of three and of one."""
     arms = {name: ARMS[name] for name in ("LiNeS", "ta", "ta lines", "pair", "pair lines")}
     arms["cats only"] = ARMS["LiNeS"] | {"edit": ["cats"]}
-    return measured(write_run(tmp_path_factory.mktemp("benches") / "run", arms=arms, exhibits={}))
+    return Measure.read(write_run(tmp_path_factory.mktemp("benches") / "run", arms=arms, exhibits={}))
 
 
 def by_title(tables: list[Table], *parts: str) -> Table:
     return next(table for table in tables if all(part in table.title for part in parts))
 
 
-def test_every_arm_stands_with_those_of_its_tasks(measure: Measure) -> None:
+def test_every_arm_is_in_the_bench_of_its_tasks(measure: Measure) -> None:
     found = {(b.kind, b.name): {a.name for a in b.arms if not a.control_of} for b in measure.benches}
     assert found == {
         ("edit", "3 experts"): {"pre-trained", "fine-tuned", "LiNeS"},
@@ -57,7 +50,7 @@ def _lines(bench: Any) -> list[str]:
     return [arm.name for arm in bench.arms if arm.role == "lines"]
 
 
-def test_means_run_over_the_arms_own_tasks(measure: Measure) -> None:
+def test_means_are_over_the_arms_own_tasks(measure: Measure) -> None:
     oracle = Oracle(measure.run.folder)
     tables = main_tables(measure, "test")
     for what, arm, tasks in (("(3 tasks)", "ta", TASKS), ("(2 tasks)", "pair", ("cats", "dogs"))):
@@ -73,9 +66,10 @@ def test_means_run_over_the_arms_own_tasks(measure: Measure) -> None:
 
 
 def test_verdicts_compare_with_arms_of_the_same_tasks(measure: Measure) -> None:
-    said = {v.arm.name: {row[0].text for row in v.table.rows} for v in verdicts(measure)}
-    assert "pair" in said["pair lines"] and "ta" not in said["pair lines"]
-    assert said["cats only"] >= {"fine-tuned", "cats only, reversed"} and "LiNeS, reversed" not in said["cats only"]
+    rivals = {v.arm.name: {row[0].text for row in v.table.rows} for v in verdicts(measure)}
+    assert "pair" in rivals["pair lines"] and "ta" not in rivals["pair lines"]
+    assert rivals["cats only"] >= {"fine-tuned", "cats only, reversed"}
+    assert "LiNeS, reversed" not in rivals["cats only"]
 
 
 def test_members_are_the_experts_with_weight(measure: Measure) -> None:
@@ -113,13 +107,13 @@ def test_averages_over_different_tasks_have_no_difference(measure: Measure) -> N
     assert three is not None and two is not None and three.minus(two) is None
 
 
-def test_a_mask_is_told_only_as_a_choice(tmp_path: Path) -> None:
+def test_a_mask_is_shown_only_as_a_choice(tmp_path: Path) -> None:
     run = build_run()
     for i, expert in enumerate(EXPERTS):
         recipe = Recipe.make("tall_mask", params={"tall_lambda": 0.2 + 0.1 * i})
         run.add_group(("TALL masks", "mask", "", ""), expert, [({"tall_lambda": 0.2}, recipe)])
     folder = run.write(tmp_path)
-    found = measured(folder)
+    found = Measure.read(folder)
     assert [row[1].text for row in chosen_table(found).rows if row[0].text == "TALL masks"] == list(EXPERTS)
     assert not any("TALL masks" in row[0].text for table in result_tables(found, "test") for row in table.rows)
     figures = [*sweeps(found), *searched(found), *depths(found), *bars(found)]

@@ -11,9 +11,7 @@ from toy import TASKS
 from toy_run import EXPERTS, SIZES, RunBuilder, build_run
 
 from pipeline.merging.scaling import coefficients
-from pipeline.report.data.arms import read_arms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Run
 from pipeline.report.exhibits import exhibits
 from pipeline.report.exhibits.labels import HEIGHT, POSITIONS, WIDTH, Spot, _box, _shared, placed
 from pipeline.report.exhibits.scope import caption
@@ -39,8 +37,7 @@ def oracle(folder: Path) -> Oracle:
 
 
 def drawn(folder: Path) -> list[Table | Figure]:
-    run = Run.read(folder)
-    return exhibits(Measure(run, read_arms(run)))
+    return exhibits(Measure.read(folder))
 
 
 def row(table: Table, name: str) -> tuple[Any, ...]:
@@ -55,7 +52,7 @@ def percent(values: Any) -> str:
     return decimal(100 * float(np.mean(list(values))), 1)
 
 
-def test_they_stand_in_the_order_of_the_spec(shown: dict[str, Any]) -> None:
+def test_they_are_in_the_order_of_the_spec(shown: dict[str, Any]) -> None:
     assert list(shown) == list(EXHIBITS)
     assert all(isinstance(shown[name], Table if name.startswith("Table") else Figure) for name in shown)
 
@@ -74,7 +71,7 @@ def test_table_1_has_the_means_of_the_scores(shown: dict[str, Any], oracle: Orac
     assert row(table, "Pre-trained")[0].text == percent(zero_shot["", t] for t in TASKS)
 
 
-def test_the_papers_numbers_stand_beside_ours(shown: dict[str, Any]) -> None:
+def test_the_papers_numbers_are_next_to_the_measured_ones(shown: dict[str, Any]) -> None:
     table = shown["Table 1"]
     assert [row(table, "Fine-tuned")[i].text for i in (1, 3)] == ["90.5", "38.0"]
     assert [row(table, "+ LiNeS")[i].text for i in (1, 3)] == ["", ""]
@@ -110,7 +107,7 @@ def test_each_column_is_a_mean_over_its_own_tasks(shown: dict[str, Any], oracle:
 
 def test_a_curve_has_each_point_of_the_arm(shown: dict[str, Any], oracle: Oracle) -> None:
     figure = shown["Figure 1"]
-    assert "Validation split" in figure.note  # LiNeS was scored on test for its choice alone
+    assert "Validation split" in figure.note  # only the choice of LiNeS was scored on test
     line = trace(figure, 0, "shallow")
     points = [json.loads(r["point"])["alpha"] for r in oracle.rows("candidates") if r["arm"] == "LiNeS"]
     assert list(line.x) == points[: len(points) // 3]
@@ -121,19 +118,19 @@ def test_a_curve_has_each_point_of_the_arm(shown: dict[str, Any], oracle: Oracle
     assert set(level.y) == {level.y[0]} and list(level.x) == [0.0, 1.0]
 
 
-def test_a_curve_says_whose_interval_is_shaded(shown: dict[str, Any]) -> None:
+def test_the_note_of_a_curve_names_the_arms_with_a_shade(shown: dict[str, Any]) -> None:
     figure = shown["Figure 14"]
     shaded = [t.name for t in figure.panels[0].figure.data if t.fill == "toself"]
-    assert shaded == ["ta lines"] and "drawn for LiNeS arms alone" in figure.note
+    assert shaded == ["ta lines"] and "drawn for LiNeS arms only" in figure.note
     both = shown["Figure 1"]
-    assert len([t for t in both.panels[0].figure.data if t.fill == "toself"]) == 1 and "alone" in both.note
+    assert len([t for t in both.panels[0].figure.data if t.fill == "toself"]) == 1 and "only" in both.note
 
 
 @pytest.mark.parametrize(
-    ("own", "said"), [("", "Test."), ("mine", "mine. Test."), ("Mine. ", "Mine. Test."), ("(so?)", "(so?). Test.")]
+    ("own", "note"), [("", "Test."), ("mine", "mine. Test."), ("Mine. ", "Mine. Test."), ("(so?)", "(so?). Test.")]
 )
-def test_a_note_of_ones_own_ends_like_a_sentence(own: str, said: str) -> None:
-    assert caption(own, "Test.", "") == said
+def test_the_note_of_a_spec_is_completed_to_a_sentence(own: str, note: str) -> None:
+    assert caption(own, "Test.", "") == note
 
 
 def test_a_scatter_has_a_dot_an_expert(shown: dict[str, Any], oracle: Oracle) -> None:
@@ -148,7 +145,7 @@ def test_a_scatter_has_a_dot_an_expert(shown: dict[str, Any], oracle: Oracle) ->
     assert [p.title for p in named] == ["fine-tuned", "LiNeS"] and list(named[1].figure.data[0].text) == list(TASKS)
 
 
-def test_a_path_goes_along_the_candidates(shown: dict[str, Any], oracle: Oracle) -> None:
+def test_a_path_joins_the_candidates(shown: dict[str, Any], oracle: Oracle) -> None:
     figure = shown["Figure 3"]
     assert [p.title for p in figure.panels] == ["cats_ood", "cats_ood2", "mean of the shifted sets"]
     for number in range(5):
@@ -161,7 +158,7 @@ def test_a_path_goes_along_the_candidates(shown: dict[str, Any], oracle: Oracle)
     assert trace(figure, 0, "zero-shot").mode == "markers"
     start = trace(figure, 0, "WiSE-FT").marker
     assert start.symbol[0] == "circle-open" != start.symbol[1] and start.size[0] > start.size[1]
-    assert "from the ring on" in figure.note
+    assert "starting at the ring" in figure.note
 
 
 def test_a_path_by_expert_has_a_panel_for_each(shown: dict[str, Any], oracle: Oracle) -> None:
@@ -191,11 +188,11 @@ def test_a_heatmap_boxes_the_best_on_validation(shown: dict[str, Any], oracle: O
     assert heat.z[line][column] == max(max(z) for z in heat.z)
 
 
-def test_figures_show_test_where_all_of_it_was_scored(tmp_path: Path) -> None:
+def test_figures_show_test_if_every_candidate_was_scored_on_it(tmp_path: Path) -> None:
     arms = {name: ARMS[name] | {"test": "every"} for name in ("ta", "ta 2d")}
-    wanted = {"C": {"kind": "curve", "arms": "ta"}, "H": {"kind": "heatmap", "arms": "ta 2d"}}
-    wanted |= {"V": wanted["C"] | {"split": "val"}}
-    found = drawn(write_run(tmp_path / "run", arms=arms, controls=[], exhibits=wanted))
+    asked = {"C": {"kind": "curve", "arms": "ta"}, "H": {"kind": "heatmap", "arms": "ta 2d"}}
+    asked |= {"V": asked["C"] | {"split": "val"}}
+    found = drawn(write_run(tmp_path / "run", arms=arms, controls=[], exhibits=asked))
     assert [exhibit.note.split()[0] for exhibit in found] == ["Test", "Test", "Validation"]
 
 
@@ -211,7 +208,7 @@ def test_a_run_without_exhibits_has_none(finished_run: Path) -> None:
     assert drawn(finished_run) == []
 
 
-def test_the_same_run_may_be_shown_otherwise(folder: Path, tmp_path: Path) -> None:
+def test_a_finished_run_may_get_other_exhibits(folder: Path, tmp_path: Path) -> None:
     wanted = {"Other": EXHIBITS["Figure 14"]}
     again = write_run(write_run(tmp_path / "run"), exhibits=wanted)
     assert [exhibit.title for exhibit in drawn(again)] == ["Other"]
@@ -219,8 +216,8 @@ def test_the_same_run_may_be_shown_otherwise(folder: Path, tmp_path: Path) -> No
     assert [exhibit.title for exhibit in drawn(again)] == ["Other"]
 
 
-def test_what_is_not_there_yet_is_said(folder: Path, tmp_path: Path) -> None:
-    """An interrupted run: nothing but the pre-trained model was scored."""
+def test_missing_scores_are_shown_as_missing(folder: Path, tmp_path: Path) -> None:
+    """An interrupted run: only the pre-trained model was scored."""
     built = RunBuilder()
     full = build_run()
     built.candidates, built.samples = full.candidates[:1], full.samples
@@ -247,7 +244,7 @@ def with_exhibits(path: Path, wanted: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> list[Table | Figure]:
-    """The toy run, its merge with what a learned method notes."""
+    """The toy run, with the notes of a learned method in its merge."""
     built = build_run()
     noted = {e: [float(i + j) for j in range(len(SIZES.blocks) + 1)] for i, e in enumerate(EXPERTS)}
     for candidate in built.candidates:
@@ -264,7 +261,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> list[Table | Figure]:
     return drawn(with_exhibits(built.write(tmp_path_factory.mktemp("learned")), wanted))
 
 
-def test_learned_methods_tell_their_cost(learned: list[Table | Figure]) -> None:
+def test_learned_methods_show_their_cost(learned: list[Table | Figure]) -> None:
     table = learned[0]
     assert isinstance(table, Table)
     assert [entry.text for entry in row(table, "learned")[1:3]] == ["12.2", "2.5"]

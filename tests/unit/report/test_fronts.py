@@ -12,10 +12,8 @@ from toy_run import GRID, build_run
 from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.records import tables
-from pipeline.report.data.arms import read_arms
-from pipeline.report.data.clouds import TRADE_OFF, averaged_scene, own_scenes
+from pipeline.report.data.clouds import TRADE_OFF, averaged_clouds, group_clouds
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Run
 from pipeline.report.figures.searched import searched
 from pipeline.report.figures.sweeps import sweeps
 from pipeline.report.page import build
@@ -32,8 +30,7 @@ GRIDDED = {"function": "linear", "alpha": {"grid": [0.0, 0.5, 1.0]}, "beta": "1 
 def measured(folder: Path, **spec: Any) -> Measure:
     """A run of the real driver over the toy evaluator."""
     run(make_plan(toy_spec(**spec)), IDENTITY, folder, lambda: LocalPool(ToyEvaluator()), None)
-    found = Run.read(folder)
-    return Measure(found, read_arms(found))
+    return Measure.read(folder)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def evolved(tmp_path_factory: pytest.TempPathFactory) -> Measure:
 
 @pytest.fixture(scope="module")
 def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Measure:
-    """Each expert searched at points of its own, beside two arms over one grid that do the same."""
+    """An arm that searches each expert at other points, and two equal arms over one grid."""
     tpe = {"sampler": "tpe", "trials": 5, "in_flight": 1, "options": {"startup_trials": 2}}
     one = {"function": "linear", "alpha": {"range": [0.0, 1.0]}, "beta": "1 - alpha"}
     arms = {
@@ -59,11 +56,6 @@ def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Measure:
         "tpe": {"edit": "each_expert", "scaling": one, "search": tpe},
     }
     return measured(tmp_path_factory.mktemp("adaptive") / "run", arms=arms, controls=["uniform", "reversed"])
-
-
-def toy_measure(finished_run: Path) -> Measure:
-    found = Run.read(finished_run)
-    return Measure(found, read_arms(found))
 
 
 def area(points: np.ndarray, corner: np.ndarray) -> float:
@@ -79,24 +71,24 @@ def by_title(found: list[Table], start: str) -> Table:
     return next(table for table in found if table.title.startswith(start))
 
 
-def test_a_scene_has_the_objectives_and_the_front_of_the_tables(evolved: Measure) -> None:
+def test_clouds_have_the_objectives_and_the_front_of_the_tables(evolved: Measure) -> None:
     rows = tables.read(evolved.run.folder / "candidates.parquet", tables.CANDIDATES).to_pylist()
     for kind, objectives in (("edit", TRADE_OFF), ("merge", ("mean", "worst"))):
         arms = [a for a in evolved.arms if a.kind == kind]
-        (scene,) = own_scenes(evolved, objectives, arms)
-        for cloud in (c for c in scene.clouds if c.arm.role == "lines"):
+        (found,) = group_clouds(evolved, objectives, arms)
+        for cloud in (c for c in found.clouds if c.arm.role == "lines"):
             own = [row for row in rows if row["arm"] == cloud.arm.name]
             np.testing.assert_allclose(cloud.xy_PM, [row["objectives"] for row in own], rtol=1e-6)
             assert cloud.mask_P.tolist() == [row["on_front"] for row in own]
-            assert list(cloud.recipe_ids) == [row["recipe_id"] for row in own]
+            assert [c.recipe_id for c in cloud.candidates] == [row["recipe_id"] for row in own]
 
 
 def test_averages_are_the_means_of_the_scores_table(finished_run: Path) -> None:
-    measure = toy_measure(finished_run)
-    scene = averaged_scene(measure, measure.benches[0])
-    assert scene is not None
+    measure = Measure.read(finished_run)
+    found = averaged_clouds(measure, measure.benches[0])
+    assert found is not None
     rows = tables.read(finished_run / "scores.parquet", tables.SCORES).to_pylist()
-    for cloud in (c for c in scene.clouds if len(c.labels) > 1):
+    for cloud in (c for c in found.clouds if len(c.labels) > 1):
         for column, role in enumerate(TRADE_OFF):
             for number in range(len(GRID)):
                 values = [
@@ -108,13 +100,13 @@ def test_averages_are_the_means_of_the_scores_table(finished_run: Path) -> None:
 
 
 def test_hypervolumes_are_areas_above_the_worst_corner(finished_run: Path) -> None:
-    measure = toy_measure(finished_run)
-    scene = averaged_scene(measure, measure.benches[0])
-    assert scene is not None
-    corner = np.min([c.xy_PM.min(axis=0) for c in scene.clouds], axis=0)
+    measure = Measure.read(finished_run)
+    found = averaged_clouds(measure, measure.benches[0])
+    assert found is not None
+    corner = np.min([c.xy_PM.min(axis=0) for c in found.clouds], axis=0)
     (table,) = front_tables(measure)
     assert f"target {100 * corner[0]:.1f} and control {100 * corner[1]:.1f}" in table.note
-    clouds = {c.arm.name: c for c in scene.clouds}
+    clouds = {c.arm.name: c for c in found.clouds}
     areas = {name: 1e4 * area(c.xy_PM, corner) for name, c in clouds.items()}
     leader = areas[table.rows[0][0].text]
     for lead, tried, front, volume, difference in table.rows:
@@ -123,11 +115,11 @@ def test_hypervolumes_are_areas_above_the_worst_corner(finished_run: Path) -> No
         assert volume.text == decimal(areas[lead.text], 1)
         assert difference.text in ("–", decimal(leader - areas[lead.text], 1, True))
     words = {row[0].text.rpartition(", ")[2]: row[-1].tone for row in table.rows[1:]}
-    # The toy model rewards depth, and its reversal is what it punishes; a single point gets no verdict.
+    # The toy model rewards depth and punishes its reversal; a single point gets no verdict.
     assert words["reversed"] == "better" and words["fine-tuned"] == ""
 
 
-def test_equal_fronts_tie_at_exactly_nothing(adaptive: Measure) -> None:
+def test_equal_fronts_tie_at_exactly_zero(adaptive: Measure) -> None:
     table = by_title(front_tables(adaptive), "Fronts on validation, mean over experts: again against")
     same = next(row for row in table.rows if row[0].text == "linear")
     assert same[-1].plain == "0.0 [0.0, 0.0] tie"
@@ -141,7 +133,7 @@ def test_an_adaptive_search_is_compared_expert_by_expert(adaptive: Measure) -> N
     assert {arm.name for arm in figure.legend} == {"tpe", "tpe, reversed"}
 
 
-def test_one_expert_under_two_objectives_is_told_once(evolved: Measure) -> None:
+def test_one_expert_under_two_objectives_has_one_table(evolved: Measure) -> None:
     found = [table.title for table in front_tables(evolved)]
     assert found == [
         "Fronts on validation: linear against …",
@@ -165,14 +157,14 @@ def test_every_searched_dimension_is_drawn_once(evolved: Measure) -> None:
     assert all(len(p.figure.data[0].x) == 8 for figure in searched(evolved) for p in figure.panels)
 
 
-def test_the_page_holds_them_all(evolved: Measure) -> None:
+def test_the_page_contains_them_all(evolved: Measure) -> None:
     html, markdown = (path.read_text(encoding="utf-8") for path in build(evolved.run.folder))
     for title in ("Fronts on validation: free against …", "The points on the fronts"):
         assert title in html and title in markdown
     assert 'id="fronts"' in html and "expert by expert" not in html
 
 
-def test_a_run_without_fronts_has_no_such_section(tmp_path: Path) -> None:
+def test_a_run_without_fronts_has_no_section_of_them(tmp_path: Path) -> None:
     full, merges = build_run(), build_run()
     merges.candidates = [row for row in full.candidates if row["kind"] != "edit"]
     merges.scores = [row for row in full.scores if row["group"] == "" and row["role"] != "control"]
@@ -180,7 +172,7 @@ def test_a_run_without_fronts_has_no_such_section(tmp_path: Path) -> None:
     assert 'id="fronts"' not in html
 
 
-def test_the_spec_is_shown_without_what_is_empty(evolved: Measure) -> None:
+def test_the_spec_is_shown_without_empty_entries(evolved: Measure) -> None:
     shown = spec_text(evolved.run)
     assert "null" not in shown and "{}" not in shown and "[]" not in shown
     again = yaml.safe_load(shown)
@@ -191,5 +183,5 @@ def test_the_spec_is_shown_without_what_is_empty(evolved: Measure) -> None:
     ("value", "sign", "shown"),
     [(0.04, True, "+0.0"), (-0.04, True, "−0.0"), (-0.04, False, "0.0"), (-1e-12, True, "0.0"), (-1.26, False, "−1.3")],
 )
-def test_a_number_keeps_the_side_of_zero_it_is_on(value: float, sign: bool, shown: str) -> None:
+def test_a_number_keeps_its_side_of_zero(value: float, sign: bool, shown: str) -> None:
     assert decimal(value, 1, sign) == shown

@@ -1,4 +1,4 @@
-"""Proves that one page shows the exhibits of many runs, links to each, and counts their verdicts from LiNeS's side."""
+"""Proves that one page shows the exhibits of many runs, links to each, and counts the results of LiNeS."""
 
 import json
 import os
@@ -86,7 +86,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs: two with exhibits, of which one compares nothing; and one without."""
+    """Three runs: one whose exhibits compare arms, one whose exhibits do not, and one without exhibits."""
     parent = tmp_path_factory.mktemp("many runs")
     write_run(parent / "first", name="first", arms=ARMS, exhibits=EXHIBITS, ood={})
     curves = {"Curves": EXHIBITS["Curves"]}
@@ -122,7 +122,7 @@ def expected(folder: Path, rivals: list[str]) -> Counter[str]:
     return found
 
 
-def test_each_exhibit_says_how_lines_stands(folder: Path, page: Page) -> None:
+def test_each_exhibit_counts_the_results_of_lines(folder: Path, page: Page) -> None:
     plain, controls = page.row("Table <1> | one")
     assert counts(plain) == expected(folder / "first", ["fine-tuned", "half"])
     assert counts(controls) == expected(folder / "first", [f"LiNeS, {control}" for control in CONTROLS])
@@ -139,21 +139,21 @@ def test_a_run_whose_exhibits_compare_nothing_counts_its_verdicts(folder: Path, 
     assert len(merged) == 1 and counts(merged[0][1]) and counts(merged[0][2])
 
 
-def test_the_sum_stands_on_top(folder: Path, page: Page, markdown: str) -> None:
+def test_the_total_is_on_top(folder: Path, page: Page, markdown: str) -> None:
     for column, rival in ((1, "models without LiNeS"), (2, "its matched controls")):
         total = sum((Counter(counts(row[column])) for row in page.rows[1:]), Counter[str]())
-        said = re.search(rf"^- LiNeS against {rival}: (.*)$", markdown, flags=re.M)
-        assert said and counts(said[1].replace(":", "")) == total
+        line = re.search(rf"^- LiNeS against {rival}: (.*)$", markdown, flags=re.M)
+        assert line and counts(line[1].replace(":", "")) == total
 
 
 def test_one_comparison_names_its_columns(tmp_path: Path) -> None:
     table = TABLE | {"against": {"FT + LiNeS": "FT"}}
     build_index([write_run(tmp_path / "run", arms=ARMS, exhibits={"T": table}, ood={})], tmp_path)
-    said = Page((tmp_path / "index.html").read_text(encoding="utf-8")).row("T")[0]
-    assert re.fullmatch(rf"({VERDICT}) (Target · Control|Target ({VERDICT}) Control|Control ({VERDICT}) Target)", said)
+    cell = Page((tmp_path / "index.html").read_text(encoding="utf-8")).row("T")[0]
+    assert re.fullmatch(rf"({VERDICT}) (Target · Control|Target ({VERDICT}) Control|Control ({VERDICT}) Target)", cell)
 
 
-def test_runs_and_exhibits_stand_in_their_order(page: Page, markdown: str) -> None:
+def test_runs_and_exhibits_keep_their_order(page: Page, markdown: str) -> None:
     names = [row[0].strip() for row in page.rows[1:]]
     assert names[:5] == ["first", "Table <1> | one", "Curves", "second", "Curves"]
     assert names[5] == "a toy run" and names[6].startswith("One expert edited") and len(names) == 8
@@ -187,7 +187,7 @@ def test_markdown_rows_have_as_many_cells_as_their_head(markdown: str) -> None:
 
 
 def test_an_interrupted_run_is_marked_and_shown_so_far(tmp_path: Path) -> None:
-    """One was stopped in its search, one before anything but the pre-trained model was scored."""
+    """One was stopped in its search, one after the pre-trained model was scored."""
     full, first = build_run(), RunBuilder()
     first.candidates, first.samples = full.candidates[:1], full.samples
     first.scores = [score for score in full.scores if score["arm"] == "pre-trained"]
@@ -201,11 +201,11 @@ def test_an_interrupted_run_is_marked_and_shown_so_far(tmp_path: Path) -> None:
     build_index([tmp_path / "searching", tmp_path / "starting"], tmp_path)
     markdown = (tmp_path / "index.md").read_text(encoding="utf-8")
     assert markdown.count("This run is not complete") == 2 and ", 1 shard failed, not complete." in markdown
-    assert "Validation split" in markdown and "Nothing to show yet" in markdown and "No verdict" in markdown
+    assert "Validation split" in markdown and "Nothing to show yet" in markdown and "nothing to compare" in markdown
     assert "](#run-1)" in markdown and " not complete |" in markdown
 
 
-def test_runs_apart_have_their_index_where_both_lie(folder: Path, tmp_path: Path) -> None:
+def test_the_index_is_in_the_deepest_folder_that_contains_all_runs(folder: Path, tmp_path: Path) -> None:
     apart = write_run(tmp_path / "deep" / "er" / "run", arms=ARMS, exhibits={}, ood={}, controls=[])
     (tmp_path / "linked").symlink_to(folder)
     assert common_folder([apart, tmp_path / "deep" / "run"]) == (tmp_path / "deep").resolve()
@@ -215,7 +215,7 @@ def test_runs_apart_have_their_index_where_both_lie(folder: Path, tmp_path: Path
     html, _, _ = build_index([apart, tmp_path / "linked" / "first"], tmp_path)
     outer = [link for link in Page(html.read_text(encoding="utf-8")).links if not link.startswith("#")]
     assert outer[0] == "deep/er/run/report.html" and (tmp_path / outer[1].replace("%20", " ")).parent.is_dir()
-    with pytest.raises(ValueError, match="needs a folder that holds them all, other than /"):
+    with pytest.raises(ValueError, match="needs a folder other than / that contains them all"):
         common_folder([Path("/here/run"), Path("/there/run")])
 
 
@@ -229,19 +229,20 @@ def test_reports_of_several_runs_write_the_index(folder: Path, tmp_path: Path) -
     assert "Where LiNeS improves, ties or worsens" in found.output and "index.html" in found.output
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(folder: Path, tmp_path: Path) -> None:
+def test_runs_of_one_name_have_their_folders_in_their_names(folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b c"):
         shutil.copytree(folder / "first", tmp_path / name)
     html, markdown, table = build_index([tmp_path / "a", tmp_path / "b c"], tmp_path)
     assert [row[0].text for row in table.rows if not row[0].text.startswith(" ")] == ["first (a)", "first (b c)"]
     assert "## first (b c)" in markdown.read_text(encoding="utf-8")
-    assert html.read_text(encoding="utf-8").count("first (b c)") == 3  # on top, in the contents, over its section
+    assert html.read_text(encoding="utf-8").count("first (b c)") == 3  # in the navigation, the contents and the heading
 
 
-def test_a_folder_without_a_run_stops_all_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", arms=ARMS, exhibits=EXHIBITS, ood={})
     (tmp_path / "index.html").write_text("of an earlier time")
     found = CliRunner().invoke(app, ["report", str(run), str(tmp_path / "index.html"), str(tmp_path)])
-    said = " ".join(found.output.split())
-    assert found.exit_code == 2 and f"{tmp_path}/index.html, {tmp_path}: no run here" in said and "FOLDER/*/" in said
+    output = " ".join(found.output.split())
+    assert found.exit_code == 2 and f"{tmp_path}/index.html, {tmp_path}: no run here" in output
+    assert "FOLDER/*/" in output
     assert not (run / "report.html").exists() and not (tmp_path / "index.md").exists()

@@ -1,4 +1,4 @@
-"""Proves that a report says what the tables say, in one safe self-contained file, and that its Markdown twin agrees."""
+"""Proves that a report shows the numbers of the tables in one safe self-contained file, and in Markdown too."""
 
 import json
 import re
@@ -18,7 +18,7 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
 class Balance(HTMLParser):
-    """Collects element names, checks nesting, and keeps text that is not script or style."""
+    """Collects attributes, checks nesting, and keeps text that is not script or style."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,20 +94,20 @@ def test_markdown_rows_have_as_many_cells_as_their_head(written: tuple[str, str]
 
 
 def test_verdicts_call_a_tie_a_tie(finished_run: Path) -> None:
-    said = summary(finished_run)
-    merge = [sentence for sentence in said.sentences if sentence.startswith("task arithmetic + LiNeS")]
+    found = summary(finished_run)
+    merge = [sentence for sentence in found.sentences if sentence.startswith("task arithmetic + LiNeS")]
     assert any("not shown to matter" in sentence and "tie with it" in sentence for sentence in merge)
-    edit = [sentence for sentence in said.sentences if sentence.startswith(UNTRUSTED)]
+    edit = [sentence for sentence in found.sentences if sentence.startswith(UNTRUSTED)]
     assert any("it beats every matched control" in sentence for sentence in edit)
-    assert [table.columns[0] for table in said.tables] == ["model", "model", "against", "against"]
+    assert [table.columns[0] for table in found.tables] == ["model", "model", "against", "against"]
 
 
-def test_failures_are_told_with_their_cause(written: tuple[str, str]) -> None:
+def test_failures_are_shown_with_their_cause(written: tuple[str, str]) -> None:
     assert "the logits of 3 samples are not finite" in written[0]
     assert "non\\_finite" in written[1]
 
 
-def test_a_run_without_failures_says_none(tmp_path: Path) -> None:
+def test_a_run_without_failures_shows_none(tmp_path: Path) -> None:
     run = small_run()
     html, markdown = build(run.write(tmp_path))
     assert "## Failures\n\nNone." in markdown.read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def test_an_interrupted_run_reports_validation(tmp_path: Path) -> None:
     assert "Validation split" in summary(folder).tables[0].note
 
 
-def test_rewards_are_not_per_cent(tmp_path: Path) -> None:
+def test_rewards_are_not_shown_as_per_cent(tmp_path: Path) -> None:
     run = small_run()
     run.scores = [row | {"metric": "reward"} for row in run.scores]
     table = summary(run.write(tmp_path)).tables[0]
@@ -161,7 +161,7 @@ def test_markdown_escapes(text: str) -> None:
 
 
 def small_run() -> RunBuilder:
-    """Only the pre-trained model and the plain experts of the toy run."""
+    """The pre-trained model and the plain experts of the toy run."""
     full, small = build_run(), RunBuilder()
     keep = {"pre-trained", "fine-tuned"}
     small.candidates = [row for row in full.candidates if row["arm"] in keep]

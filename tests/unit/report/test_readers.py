@@ -1,4 +1,4 @@
-"""Proves that the one-line readers of docs/reference/results.md and of the report run in the folder of a run."""
+"""Proves that the one-line readers of docs/reference/results.md and of the report run unchanged in a run folder."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Proves that the report reads what a run writes: the real driver and tables, over a toy evaluator."""
+"""Proves that the report reads the tables of the real driver over a toy evaluator."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipeline.run.run import run
 
 
 class Failing(ToyEvaluator):
-    """Fails on one candidate of the merge arm."""
+    """Fails on the candidates of the merge arm with a large alpha."""
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         if request.recipe.method == "sum" and float(request.recipe.alpha) > 0.9:
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_arm_has_a_row_and_every_failure_is_told(folder: Path) -> None:
+def test_every_arm_has_a_row_and_every_failure_is_shown(folder: Path) -> None:
     markdown = build(folder)[1].read_text(encoding="utf-8")
     for name in ("pre-trained", "fine-tuned", "LiNeS", "LiNeS, constant", "LiNeS, reversed", "LiNeS, uniform", "merge"):
         assert f"| {name} |" in markdown
@@ -36,9 +36,6 @@ def test_every_arm_has_a_row_and_every_failure_is_told(folder: Path) -> None:
 
 
 def test_summary_compares_with_the_plain_arm_and_each_control(folder: Path) -> None:
-    said = summary(folder)
-    assert (
-        said.sentences[0].startswith("LiNeS: Here the profile over depth")
-        and "Against fine-tuned: " in said.sentences[0]
-    )
-    assert len(said.tables) == 3
+    found = summary(folder)
+    assert found.sentences[0].startswith("LiNeS: Here the profile over depth")
+    assert "Against fine-tuned: " in found.sentences[0] and len(found.tables) == 3

@@ -1,4 +1,4 @@
-"""Proves that the report of a run of rewards says what its tables say: fronts, dominance, samples, warnings."""
+"""Proves that the report of a run of rewards agrees with its tables: fronts, dominance, samples, warnings."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from soup_run import LINES, PLAIN, PROMPTS, UNTRUSTED, SoupBuilder, build_soups
 from pipeline.recipe import Recipe
 from pipeline.records import tables
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.resamples import REWARD_RESAMPLES, resampled_interval, resampled_means
 from pipeline.report.index import build_index
 from pipeline.report.page import build, summary
 from pipeline.report.soups import SoupPage, is_soup, soup_page
 from pipeline.report.soups.comparisons import Contest, Fronts, contest, dominates, mean_gap, read_fronts
 from pipeline.report.soups.completions import Shares, read_completions, repeated_words
-from pipeline.report.soups.resamples import RESAMPLES, interval, resampled_means
 from pipeline.report.soups.samples import sample_tables, shown_prompts
 from pipeline.report.soups.scene import read_scene
 from pipeline.report.soups.warnings import _collapse, _saturation
@@ -72,14 +72,14 @@ def page_of(run: SoupBuilder, folder: Path) -> SoupPage:
     return soup_page(Measure.read(run.write(folder)))
 
 
-def train(folder: Path, expert: str, kl: np.ndarray, reward: np.ndarray, **said: object) -> None:
-    """The curves that `lines ppo` leaves."""
+def train(folder: Path, expert: str, kl: np.ndarray, reward: np.ndarray, **result: object) -> None:
+    """Write the curves and the result of `lines ppo`."""
     rows = [
         {"step": i, "episodes": 16 * i, "kl": float(k), "reward": float(r)} | TRAINED
         for i, (k, r) in enumerate(zip(kl, reward, strict=True))
     ]
     tables.write(folder / "training" / f"{expert}.parquet", rows, TRAINING)
-    (folder / "training" / f"{expert}.json").write_text(json.dumps({"stopped": "", "kl_limit": None} | said))
+    (folder / "training" / f"{expert}.json").write_text(json.dumps({"stopped": "", "kl_limit": None} | result))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,11 @@ def written(soups: Path) -> tuple[str, str]:
 
 
 def test_hypervolumes_are_areas_in_units_of_the_policies(tmp_path: Path) -> None:
-    """Above (0, 0), where the ends of the bend lie on the axes and add nothing."""
+    """Above (0, 0): the ends of the bend are on the axes and add nothing."""
     fronts = fronts_of(known_soups({PLAIN: ((0.0, 0.0), (0.5, 0.5)), LINES: BEND}), tmp_path)
     assert fronts.corner_K == pytest.approx([0, 0], abs=1e-6)
-    assert fronts.volume(PLAIN).value == pytest.approx(0.25, abs=1e-6)
-    assert fronts.volume(LINES).value == pytest.approx(0.5 * 0.6, abs=1e-6)
+    assert fronts.volumes.mean(PLAIN).value == pytest.approx(0.25, abs=1e-6)
+    assert fronts.volumes.mean(LINES).value == pytest.approx(0.5 * 0.6, abs=1e-6)
 
 
 def test_three_rewards_have_a_volume(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_three_rewards_have_a_volume(tmp_path: Path) -> None:
     for weights, mean in (((0.5, 0.5, 0.0), (0.5, 0.5, 0.5)), ((0.0, 0.5, 0.5), (0.0, 0.0, 0.0))):
         run.add((PLAIN, "merge", "", ""), "", Recipe.make("weighted", weights=weights), outcomes(mean))
     fronts = fronts_of(run, tmp_path)
-    assert fronts.volume(PLAIN).value == pytest.approx(0.125, abs=1e-6)
+    assert fronts.volumes.mean(PLAIN).value == pytest.approx(0.125, abs=1e-6)
     page = soup_page(Measure.read(tmp_path))
     assert [panel.title for panel in page.fronts[0].panels] == ["b against a", "c against a", "c against b"]
 
@@ -124,11 +124,11 @@ def test_a_front_that_is_the_other_plus_a_constant_dominates(tmp_path: Path) -> 
     found = contest_of(run, tmp_path)
     assert (found.dominates, found.dominated, found.volume.verdict) == (1.0, 0.0, "better")
     (verdict,) = soup_page(Measure.read(tmp_path)).verdicts
-    assert verdict.sentences[0].startswith(f"Its front dominates that of {PLAIN}, by a hypervolume of +")
+    assert verdict.sentences[0].startswith(f"Its front dominates the front of {PLAIN}: hypervolume +")
     assert [row[-1].plain for row in verdict.table.rows] == ["dominates in 100%"]
 
 
-def test_one_better_point_is_no_dominance(tmp_path: Path) -> None:
+def test_one_better_point_is_not_dominance(tmp_path: Path) -> None:
     better = (*BEND[:-1], (0.95, 0.1))
     run = known_soups({PLAIN: BEND, LINES: better})
     found = contest_of(run, tmp_path)
@@ -137,8 +137,8 @@ def test_one_better_point_is_no_dominance(tmp_path: Path) -> None:
     assert "without dominating it" in verdict.sentences[0]
 
 
-def test_dominance_that_resamples_do_not_bear_out_is_not_said(tmp_path: Path) -> None:
-    """One of the points is ahead by less than its own noise."""
+def test_dominance_that_few_resamples_confirm_is_unsure(tmp_path: Path) -> None:
+    """One of the points is better by less than its own noise."""
     shifted = tuple((x + 0.03, y + 0.03) for x, y in BEND)
     run = known_soups({PLAIN: BEND, LINES: shifted})
     own = np.random.default_rng(3).normal(scale=0.3, size=PROMPTS["test"])
@@ -153,14 +153,14 @@ def test_dominance_that_resamples_do_not_bear_out_is_not_said(tmp_path: Path) ->
     assert verdict.table.rows[0][-1].text == "unsure: dominates"
 
 
-def test_equal_fronts_tie_at_exactly_nothing(tmp_path: Path) -> None:
+def test_equal_fronts_tie_at_exactly_zero(tmp_path: Path) -> None:
     found = contest_of(known_soups({PLAIN: BEND, LINES: BEND}, draws=3), tmp_path)
     assert (found.volume.value, found.volume.low, found.volume.high) == (0, 0, 0)
     assert (found.dominates, found.dominated, found.volume.verdict) == (0, 0, "tie")
     assert found.gap is not None and (found.gap.value, found.gap.low, found.gap.high) == (0, 0, 0)
 
 
-def test_turned_round_everything_is_mirrored(soups: Path) -> None:
+def test_swapped_arms_give_mirrored_results(soups: Path) -> None:
     scene = read_scene(Measure.read(soups))
     assert scene is not None
     fronts = read_fronts(scene)
@@ -173,7 +173,7 @@ def test_turned_round_everything_is_mirrored(soups: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
+    ("own", "other", "expected"),
     [
         ([[1, 1]], [[0, 0], [1, 0]], True),
         ([[1, 1]], [[1, 1]], False),
@@ -181,25 +181,25 @@ def test_turned_round_everything_is_mirrored(soups: Path) -> None:
         ([[1, 0], [0, 2]], [[1, 0], [0, 1]], False),
     ],
 )
-def test_dominance_is_of_every_point(ours: list[list[float]], theirs: list[list[float]], said: bool) -> None:
-    assert dominates(np.array(ours, float), np.array(theirs, float)) is said
+def test_dominance_is_over_every_point(own: list[list[float]], other: list[list[float]], expected: bool) -> None:
+    assert dominates(np.array(own, float), np.array(other, float)) is expected
 
 
 def test_the_gap_is_the_mean_height_between_two_lines() -> None:
-    ours, theirs = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([[1.0, 0.5], [3.0, -1.5], [1.5, 0.0]])
-    assert mean_gap(ours, theirs) == pytest.approx(0.5)
-    assert mean_gap(theirs, ours) == pytest.approx(-0.5)
-    assert np.isnan(mean_gap(ours, theirs + 5))
+    own, other = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([[1.0, 0.5], [3.0, -1.5], [1.5, 0.0]])
+    assert mean_gap(own, other) == pytest.approx(0.5)
+    assert mean_gap(other, own) == pytest.approx(-0.5)
+    assert np.isnan(mean_gap(own, other + 5))
 
 
 def test_correlated_completions_count_for_less_than_as_many_prompts() -> None:
     rng = np.random.default_rng(0)
     outcomes = np.repeat(rng.normal(size=100), 8) + 0.1 * rng.normal(size=800)
-    found = interval(resampled_means(outcomes[None], 8)[:, 0], 100)
+    found = resampled_interval(resampled_means(outcomes[None], REWARD_RESAMPLES, draws=8)[:, 0], 100)
     naive = mean_interval([TaskOutcomes("reward", outcomes)])
     assert found.value == pytest.approx(naive.value)
     assert found.high - found.low > 2 * (naive.high - naive.low)
-    # The standard error of 100 prompt means, by the book.
+    # The textbook standard error of 100 prompt means.
     std_err = outcomes.reshape(100, 8).mean(axis=1).std(ddof=1) / 10
     assert found.high - found.low == pytest.approx(2 * 1.96 * std_err, rel=0.1)
 
@@ -208,12 +208,12 @@ def test_resamples_are_the_same_for_all_rows_and_at_every_call() -> None:
     rng = np.random.default_rng(1)
     outcomes = rng.normal(size=(3, 60))
     outcomes[2] = outcomes[0] + 0.25
-    means_SA = resampled_means(outcomes, 2)
-    assert means_SA.shape == (1 + RESAMPLES, 3)
+    means_SA = resampled_means(outcomes, 50, draws=2)
+    assert means_SA.shape == (1 + 50, 3)
     np.testing.assert_allclose(means_SA[:, 2] - means_SA[:, 0], 0.25, atol=1e-10)
-    np.testing.assert_array_equal(means_SA, resampled_means(outcomes, 2))
+    np.testing.assert_array_equal(means_SA, resampled_means(outcomes, 50, draws=2))
     with pytest.raises(ValueError, match="7 outcomes for each prompt, got 60"):
-        resampled_means(outcomes, 7)
+        resampled_means(outcomes, 50, draws=7)
 
 
 def test_points_and_references_have_the_means_of_the_scores_table(soups: Path) -> None:
@@ -229,11 +229,11 @@ def test_points_and_references_have_the_means_of_the_scores_table(soups: Path) -
     assert [row[0].text for row in page.references.rows] == ["SFT model", "policy faithful", "policy plain"]
 
 
-def test_the_first_word_is_of_the_plain_soup_and_the_next_of_the_controls(soups: Path) -> None:
-    said = summary(soups).sentences
-    assert len(said) == 2 and re.match(rf"LiNeS: Its front (dominates|beats) that of {PLAIN}", said[0])
-    assert "Here the profile over depth matters: it beats every matched control." in said[0]
-    assert "of 60 prompts of 2 completions each" in said[1] and "one training run" in said[1]
+def test_verdicts_begin_with_the_plain_soup_and_continue_with_the_controls(soups: Path) -> None:
+    found = summary(soups).sentences
+    assert len(found) == 2 and re.match(rf"LiNeS: Its front (dominates|beats) the front of {PLAIN}", found[0])
+    assert "Here the profile over depth matters: it beats every matched control." in found[0]
+    assert "60 prompts with 2 completions each" in found[1] and "one training run" in found[1]
 
 
 def test_a_constant_of_equal_mean_that_ties_leaves_depth_without_proof(tmp_path: Path) -> None:
@@ -244,29 +244,27 @@ def test_a_constant_of_equal_mean_that_ties_leaves_depth_without_proof(tmp_path:
     assert "Of its 2 matched controls it beats the reversed depth." in verdict.sentences
 
 
-def test_several_policies_of_one_reward_need_no_word_on_seeds(tmp_path: Path) -> None:
+def test_several_policies_of_one_reward_need_no_note_on_seeds(tmp_path: Path) -> None:
     folder = build_soups().write(tmp_path)
-    said = json.loads((folder / "provenance.json").read_text())
-    said["targets"] |= {"again": "plain"}
-    (folder / "provenance.json").write_text(json.dumps(said))
+    provenance = json.loads((folder / "provenance.json").read_text())
+    provenance["targets"] |= {"again": "plain"}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
     assert "training run" not in soup_page(Measure.read(folder)).note
 
 
-def test_without_test_scores_everything_is_said_of_validation(tmp_path: Path) -> None:
+def test_without_test_scores_the_report_is_of_validation(tmp_path: Path) -> None:
     page = page_of(build_soups(splits=("val",)), tmp_path)
-    assert page.note.startswith(
-        "On the validation split, of 40 prompts, since not every arm was scored in full on test"
-    )
+    assert page.note.startswith("Validation split: 40 prompts; nothing was chosen. Not every arm was scored in full")
     assert page.verdicts and page.samples[0].title.endswith("of 40")
 
 
 def test_one_arm_without_test_scores_moves_all_to_validation(tmp_path: Path) -> None:
     run = build_soups()
     run.scores = [r for r in run.scores if (r["arm"], r["split"]) != (f"{LINES}, uniform", "test")]
-    assert page_of(run, tmp_path).note.startswith("On the validation split")
+    assert page_of(run, tmp_path).note.startswith("Validation split")
 
 
-def test_an_index_of_runs_counts_what_fronts_say(soups: Path, finished_run: Path, tmp_path: Path) -> None:
+def test_an_index_of_runs_counts_the_results_of_fronts(soups: Path, finished_run: Path, tmp_path: Path) -> None:
     html, markdown, overview = build_index([soups, finished_run], tmp_path)
     assert overview.rows[0][0].text == "toy soups"
     assert overview.rows[0][1].text == "better: hypervolume · plain at equal faithful"
@@ -278,9 +276,8 @@ def test_a_run_with_nothing_scored_still_has_a_page(tmp_path: Path) -> None:
     run = build_soups()
     run.scores = []
     html, markdown = build(run.write(tmp_path))
-    assert (
-        "Nothing was scored by every reward yet." in html.read_text() and "nothing to compare" in markdown.read_text()
-    )
+    assert "No candidate has been scored by every reward yet." in html.read_text()
+    assert "nothing to compare" in markdown.read_text()
 
 
 def test_only_references_scored_yet(tmp_path: Path) -> None:
@@ -318,7 +315,7 @@ def test_markdown_has_the_same_tables(written: tuple[str, str]) -> None:
     assert all(f"### {title}" in written[1] for title in shown)
 
 
-def test_samples_stand_side_by_side_with_their_rewards(soups: Path) -> None:
+def test_samples_are_side_by_side_with_their_rewards(soups: Path) -> None:
     scene = read_scene(Measure.read(soups))
     assert scene is not None
     completions = read_completions(scene)
@@ -356,7 +353,7 @@ def test_a_healthy_run_has_no_warnings(soups: Path) -> None:
     assert soup_page(Measure.read(soups)).warnings == []
 
 
-def test_collapsed_completions_are_told_with_where(tmp_path: Path) -> None:
+def test_collapsed_completions_are_reported_with_their_points(tmp_path: Path) -> None:
     run = build_soups(draws=2)
     for recipe_id in [str(row["recipe_id"]) for row in run.candidates if row["arm"] == LINES][:7]:
         run.say(recipe_id, "test", ["a library for a library"] * 120)
@@ -367,8 +364,8 @@ def test_collapsed_completions_are_told_with_where(tmp_path: Path) -> None:
     assert scene is not None
     completions = read_completions(scene)
     assert completions is not None
-    said = completions.shares[scene.soups[1].candidates[0].recipe_id]
-    assert (said.distinct, said.repeated) == pytest.approx((1 / 60, 0.4))
+    share = completions.shares[scene.soups[1].candidates[0].recipe_id]
+    assert (share.distinct, share.repeated) == pytest.approx((1 / 60, 0.4))
     html, markdown = (path.read_text(encoding="utf-8") for path in build(tmp_path))
     assert f"<li>{warning}</li>" in html and f"**Warning:** {warning}" in markdown
     assert summary(tmp_path).sentences[0] == f"Warning: {warning}"
@@ -381,14 +378,14 @@ def test_saturation_needs_nearly_all_at_the_top_or_no_spread() -> None:
     assert _saturation(np.linspace(0, 1, 50), 1.0) == ""
 
 
-def test_what_a_broken_policy_gets_does_not_make_a_reward_saturated(tmp_path: Path) -> None:
+def test_the_rewards_of_a_broken_policy_do_not_make_a_reward_saturated(tmp_path: Path) -> None:
     run = build_soups()
     policy = next(str(row["recipe_id"]) for row in run.candidates if row["group"] == "plain")
     run.samples["plain"][policy, "test"] = [-4000.0] * 60
     assert page_of(run, tmp_path).warnings == []
 
 
-def test_saturated_and_equal_rewards_are_told(tmp_path: Path) -> None:
+def test_saturated_and_equal_rewards_are_reported(tmp_path: Path) -> None:
     run = build_soups()
     start = (str(run.candidates[0]["recipe_id"]), "test")
     run.samples["plain"][start] = [3 * value + 1 for value in run.samples["faithful"][start]]
@@ -404,19 +401,17 @@ def test_a_policy_that_is_no_better_than_sft_gives_no_unit(tmp_path: Path) -> No
     policy = next(str(row["recipe_id"]) for row in run.candidates if row["group"] == "plain")
     run.samples["plain"][policy, "test"] = [0.0] * 60
     page = page_of(run, tmp_path)
-    assert (
-        "1 is, of faithful, the reward's own policy; of plain, one standard deviation over the SFT"
-        in page.volumes[0].note
-    )
+    unit = "1 is, for faithful, the reward's own policy; for plain, one standard deviation over the SFT"
+    assert unit in page.volumes[0].note
 
 
 @pytest.mark.parametrize(
-    ("kl", "said", "warned"),
+    ("kl", "result", "warned"),
     [(12.0, {}, False), (30.0, {}, True), (12.0, {"kl_limit": 10.0}, True), (30.0, {"kl_limit": 40.0}, False)],
 )
-def test_a_kl_that_ran_away_is_told(tmp_path: Path, kl: float, said: dict[str, object], warned: bool) -> None:
+def test_a_kl_that_ran_away_is_reported(tmp_path: Path, kl: float, result: dict[str, object], warned: bool) -> None:
     folder = build_soups().write(tmp_path)
-    train(folder, "plain", np.linspace(0, kl, 200), np.linspace(0, 1, 200), **said)
+    train(folder, "plain", np.linspace(0, kl, 200), np.linspace(0, 1, 200), **result)
     warnings = soup_page(Measure.read(folder)).warnings
     assert bool(warnings) is warned
     if warned:
@@ -425,8 +420,8 @@ def test_a_kl_that_ran_away_is_told(tmp_path: Path, kl: float, said: dict[str, o
 
 def test_an_early_stop_and_the_curves_are_shown(tmp_path: Path) -> None:
     folder = build_soups().write(tmp_path)
-    said = {"stopped": "kl 31.2 above kl.stop 20", "warnings": ["KL ran away: 31.2", "9 prompts were cut"]}
-    train(folder, "plain", np.full(9, 3.0), np.zeros(9), **said)
+    result = {"stopped": "kl 31.2 above kl.stop 20", "warnings": ["KL ran away: 31.2", "9 prompts were cut"]}
+    train(folder, "plain", np.full(9, 3.0), np.zeros(9), **result)
     page = soup_page(Measure.read(folder))
     assert page.warnings == [
         "Training of the policy plain was stopped early: kl 31.2 above kl.stop 20.",
@@ -437,7 +432,7 @@ def test_an_early_stop_and_the_curves_are_shown(tmp_path: Path) -> None:
     assert 'id="training"' in html and "## Training" in markdown
 
 
-def test_adaptive_points_are_not_joined_and_say_what_was_searched(tmp_path: Path) -> None:
+def test_adaptive_points_are_not_joined_and_show_every_searched_dimension(tmp_path: Path) -> None:
     run = known_soups({LINES: BEND})
     row = next(row for row in run.candidates if row["arm"] == LINES)
     row |= {"alpha": 0.5, "point": json.dumps({"lambda": 0.25, "alpha": 0.5})}
@@ -446,7 +441,7 @@ def test_adaptive_points_are_not_joined_and_say_what_was_searched(tmp_path: Path
     assert scene.soups[0].labels[0] == "λ = 0.25, alpha = 0.5"
 
 
-def test_runs_of_accuracies_are_no_soups(finished_run: Path, soups: Path) -> None:
+def test_runs_of_accuracies_are_not_soups(finished_run: Path, soups: Path) -> None:
     assert is_soup(Measure.read(soups).run) and not is_soup(Measure.read(finished_run).run)
     one = Measure.read(soups).run
     alone = {**one.provenance, "tasks": one.provenance["tasks"][:1]}

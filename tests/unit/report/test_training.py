@@ -1,4 +1,4 @@
-"""Proves that curves of policies' training are drawn as the table has them, and what the page of `lines ppo` says."""
+"""Proves that training curves show the numbers of their tables, and what the page of `lines ppo` contains."""
 
 import json
 from pathlib import Path
@@ -43,19 +43,19 @@ def write_policy(folder: Path, name: str, **changes: Any) -> None:
     own, measured = folder / "policies" / name, folder / "measured" / "r"
     for path in (own, measured):
         path.mkdir(parents=True, exist_ok=True)
-    said = {
+    result = {
         **{"name": name, "algorithm": "ppo", "reward": "r", "updates": 3, "stopped": "", "seconds": 5.0, "kl": 1.5},
         **{"sft": {"reward_mean": 0.25}, "val": {"reward_mean": 0.5, "n": 2}, "warnings": []},
         **{"sampled": "sampled at temperature 1", **changes},
     }
-    (own / "train.json").write_text(json.dumps(said))
+    (own / "train.json").write_text(json.dumps(result))
     pq.write_table(curve([0.5, 0.25, 0.75]), own / "training.parquet")
     for path, text in ((measured, "before | <b>"), (own, "")):
         rows = [{"prompt": f"p{i}", "reference": "ref", "completion": text, "reward": i / 10} for i in range(2)]
         pq.write_table(pa.Table.from_pylist(rows), path / "completions.parquet")
 
 
-def test_the_page_says_what_came_out_and_shows_samples_escaped(tmp_path: Path) -> None:
+def test_the_page_has_results_warnings_and_escaped_samples(tmp_path: Path) -> None:
     stopped = "kl 31.2 above kl.stop 20 after update 3"
     write_policy(tmp_path, "one", stopped=stopped, warnings=["KL ran away: 31.2 nats"])
     write_policy(tmp_path, "two")
@@ -66,6 +66,6 @@ def test_the_page_says_what_came_out_and_shows_samples_escaped(tmp_path: Path) -
     assert "KL ran away: 31.2 nats" in html and "before | &lt;b&gt;" in html and "<td>p1</td>" in html
 
 
-def test_a_page_without_a_finished_policy_says_so(tmp_path: Path) -> None:
+def test_a_page_without_a_finished_policy(tmp_path: Path) -> None:
     _, markdown = build_training_report(tmp_path, "none", [])
     assert "No policy is finished." in markdown.read_text()
