@@ -31,3 +31,16 @@ def plan_of(path: Path, pool: str | None = None, workers: int | None = None) -> 
 Address = Annotated[
     str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Ray cluster to join: auto, or HOST:PORT; by default Ray starts here."),
+]
+PoolName = Annotated[str | None, typer.Option(metavar="ray|local", help="Where workers run, overriding the spec.")]
+ModelsFolder = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The folder of the models; by default runs/NAME.")
+]
+ModelWorkers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Models to train at the same time, overriding the spec.")
+]
+#: What remains after Ctrl-C while models are trained.
+MODELS_KEPT = "finished models and the last checkpoint of the others are kept; rerun the same command to resume"

@@ -1,61 +1,57 @@
-"""Many models at once: on Ray, each with its CPUs and GPUs, or one after the other in this process."""
+"""Train many models: at the same time on Ray, each with its CPUs and GPUs, or in turn in this process."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.errors import describe
-from pipeline.train.display import TrainingJob, TrainingStatus
+from pipeline.train.job import J, Train, TrainingJob, TrainingStatus
 
-_J = TypeVar("_J", bound=TrainingJob)
-#: Told of every job's progress by its name; a job that has just ended is at its total.
+#: Called with the status of jobs, by name.
 WatchTraining = Callable[[Mapping[str, TrainingStatus]], None]
-#: Makes the model of one job to its end, and tells how far it is.
-Train = Callable[[_J, Callable[[TrainingStatus], None]], None]
 
-#: Seconds from one report of a worker to the next, and from one look at them to the next.
+#: Seconds between two reports of a worker, and between two readings of them.
 _INTERVAL = 0.5
 
 
-def work_here(train: Train[_J], jobs: Sequence[_J], watch: WatchTraining) -> dict[str, str]:
-    """Train one model after the other; returns name -> cause of those that failed."""
+def train_here(train: Train[J], jobs: Sequence[J], watch: WatchTraining) -> dict[str, str]:
+    """Train one model after the other in this process; return name -> cause of the jobs that failed."""
     failures: dict[str, str] = {}
     for job in jobs:
+
+        def report(status: TrainingStatus, name: str = job.name) -> None:
+            watch({name: status})
+
         try:
-            train(job, _seldom(partial(_show, watch, job.name)))
+            train(job, _throttled(report))
         except (ValueError, OSError, RuntimeError, MemoryError) as error:  # torch's lack of memory is a RuntimeError
-            failures[job.name] = _told(job.name, error)
+            failures[job.name] = _cause_text(job.name, error)
     return failures
 
 
-def _show(watch: WatchTraining, name: str, told: TrainingStatus) -> None:
-    watch({name: told})
+def train_on_ray(train: Train[J], jobs: Sequence[J], watch: WatchTraining, shape: ActorShape) -> dict[str, str]:
+    """Train `shape.workers` models at a time on Ray; return name -> cause of the jobs that failed.
 
-
-def work_on_ray(train: Train[_J], jobs: Sequence[_J], shape: ActorShape, watch: WatchTraining) -> dict[str, str]:
-    """Train as many models at a time as `shape` says; returns name -> cause of those that failed.
-
-    Ray gives a job whose worker is lost to another one, `shape.retries` times, where it goes on from its checkpoint.
-    An error of the training itself is not tried again.
+    If a worker is lost, Ray gives its job to another one, up to `shape.retries` times, which resumes from the last
+    checkpoint. An error of the training itself is not retried.
     """
     board: Any = ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote()
     remote: Any = ray.remote(_train).options(
         num_cpus=shape.num_cpus, num_gpus=shape.num_gpus, max_retries=shape.retries
     )
-    waiting, running, failures = list(reversed(jobs)), dict[Any, _J](), dict[str, str]()
-    with _ended(running, board):
+    waiting, running, failures = list(reversed(jobs)), dict[Any, J](), dict[str, str]()
+    with _cancelled_at_exit(running, board):
         while waiting or running:
             while waiting and len(running) < shape.workers:
                 job = waiting.pop()
                 running[remote.remote(train, job, board)] = job
             done, _ = ray.wait(list(running), num_returns=1, timeout=_INTERVAL)
-            with suppress(RayActorError):  # it is made anew where its node is lost; the models go on without it
+            with suppress(RayActorError):  # Ray restarts the board if its node is lost; training does not need it
                 watch(ray.get(board.read.remote()))
             for ref in done:
                 job = running.pop(ref)
@@ -68,35 +64,35 @@ class _Board:
     """The actor that workers report to."""
 
     def __init__(self) -> None:
-        self._told: dict[str, TrainingStatus] = {}
+        self._states: dict[str, TrainingStatus] = {}
 
-    def tell(self, name: str, told: TrainingStatus) -> None:
-        self._told[name] = told
+    def report(self, name: str, status: TrainingStatus) -> None:
+        self._states[name] = status
 
     def read(self) -> dict[str, TrainingStatus]:
-        return self._told
+        return self._states
 
 
-def _train(train: Train[_J], job: _J, board: Any) -> None:
-    train(job, _seldom(lambda told: board.tell.remote(job.name, told)))
+def _train(train: Train[J], job: J, board: Any) -> None:
+    train(job, _throttled(lambda status: board.report.remote(job.name, status)))
 
 
-def _seldom(tell: Callable[[TrainingStatus], object]) -> Callable[[TrainingStatus], None]:
-    """`tell`, but at most once in an interval, and always of the last step."""
+def _throttled(report: Callable[[TrainingStatus], object]) -> Callable[[TrainingStatus], None]:
+    """Wrap `report` so that it is called at most once an interval, and always for the last step."""
     last = 0.0
 
-    def told(state: TrainingStatus) -> None:
+    def throttled(status: TrainingStatus) -> None:
         nonlocal last
-        if state.step == state.total or time.monotonic() - last > _INTERVAL:
+        if status.step == status.total or time.monotonic() - last > _INTERVAL:
             last = time.monotonic()
-            tell(state)
+            report(status)
 
-    return told
+    return throttled
 
 
 @contextmanager
-def _ended(running: Mapping[Any, TrainingJob], board: Any) -> Iterator[None]:
-    """A cluster that was joined lives on; what still runs there when this process is stopped must not."""
+def _cancelled_at_exit(running: Mapping[Any, TrainingJob], board: Any) -> Iterator[None]:
+    """Cancel what still runs when this process stops: a cluster that was joined outlives it."""
     try:
         yield
     finally:
@@ -106,20 +102,19 @@ def _ended(running: Mapping[Any, TrainingJob], board: Any) -> Iterator[None]:
 
 
 def _cause(ref: Any, job: TrainingJob, retries: int) -> str:
-    """Why a job failed; empty where it did not."""
+    """Return why a job failed, "" if it did not."""
     try:
         ray.get(ref)
     except RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-        return _told(job.name, cause)
+        return _cause_text(job.name, error.cause if isinstance(error.cause, BaseException) else error)
     except RayError as error:
         return (
-            f"{job.name}: its worker was lost {retries + 1} times; the last: {describe(error)}: is there enough "
-            "memory for one model? The same command goes on from its last checkpoint"
+            f"{job.name}: its worker was lost {retries + 1} times; last: {describe(error)}: check that there is enough "
+            "memory for one model; rerun the same command to resume from its last checkpoint"
         )
     return ""
 
 
-def _told(name: str, error: BaseException) -> str:
-    """A training's error for people: ours say whose it is, those of libraries do not."""
+def _cause_text(name: str, error: BaseException) -> str:
+    """Return the text of an error; ours name the job, errors of libraries do not."""
     return str(error) if isinstance(error, ValueError) else f"{name}: {describe(error)}"

@@ -1,7 +1,7 @@
 """The folder of one model: what it holds, whose it is, and the checkpoint from which training goes on."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.records.tables import write
+from pipeline.train.policy_log import TRAINING_FILE
 from tasks.files.atomic import write_whole
 
-CHECKPOINT, RESULT, LOG = "checkpoint.safetensors", "train.json", "log.parquet"
-#: Left by a run that was stopped before its first checkpoint; it starts anew over them.
-_LEAVINGS = (LOG,)
+CHECKPOINT, RESULT, LOG, COMPLETIONS = "checkpoint.safetensors", "train.json", "log.parquet", "completions.parquet"
+#: Files that a job may leave if it is killed before its first checkpoint or before its end; it starts over.
+_LEFTOVERS = (LOG, TRAINING_FILE, COMPLETIONS)
+Condition = Literal["new", "started", "finished"]
 
 #: One row for each step, and one for the base (step 0).
 LOG_SCHEMA = pa.schema(
@@ -48,18 +50,11 @@ class State:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def condition(
-    folder: Path, identity: Mapping[str, Any], leavings: Collection[str] = _LEAVINGS
-) -> Literal["new", "started", "finished"]:
-    """What is to be done in `folder` for the run of this identity.
-
-    Args:
-        folder: of one model; need not be there.
-        identity: what decides the model.
-        leavings: files that a run may have left there before its first checkpoint.
+def condition(folder: Path, identity: Mapping[str, Any]) -> Condition:
+    """Return how far the model of this identity is in `folder`, which need not exist.
 
     Raises:
-        ValueError: it holds another run, or something else.
+        ValueError: if the folder holds another model, or other files.
     """
     here = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     if RESULT in here:
@@ -68,7 +63,7 @@ def condition(
     if CHECKPOINT in here:
         _check(folder, json.loads(_metadata(folder)["identity"]), identity)
         return "started"
-    if strangers := [name for name in here if name not in leavings and not name.endswith(".partial")]:
+    if strangers := [name for name in here if name not in _LEFTOVERS and not name.endswith(".partial")]:
         raise ValueError(f"{folder}: holds something else ({', '.join(strangers[:3])}); choose another --out")
     return "new"
 
@@ -136,6 +131,12 @@ def finish(folder: Path, result: Mapping[str, Any]) -> None:
     """Mark the model as finished: the last file that is written, after which the checkpoint is not needed."""
     write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def read_results(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return name -> train.json of every finished model among `names`, in their order."""
+    paths = {name: folder / name / RESULT for name in names}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

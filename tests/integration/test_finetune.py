@@ -80,7 +80,7 @@ def test_a_command_that_is_stopped_and_then_killed_goes_on(lines: Lines, undistu
         assert process.returncode == status, said
         assert not (out / name / "emoji" / "train.json").exists()
     status, said = lines("finetune", spec, "--out", out)
-    assert status == 0 and "1 of 2 are finished: full/emoji 1 of 2 go on from a checkpoint: lora/emoji" in said, said
+    assert status == 0 and "1 of 2 are finished: full/emoji 1 of 2 resume from a checkpoint: lora/emoji" in said, said
     assert outputs(out) == outputs(undisturbed)
 
 
@@ -139,7 +139,7 @@ def test_training_that_diverges_names_the_run_and_the_others_are_made(lines: Lin
 
 
 def test_models_that_another_node_kept_to_itself_are_missed(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.train.executor.work_here", lambda train, jobs, watch: {})
+    monkeypatch.setattr("pipeline.train.launch.train_here", lambda train, jobs, watch: {})
     status, said = lines("finetune", write_finetune(lines.folder), "--out", lines.folder / "out")
     assert status == 2 and "2 models were trained but are not here (full/emoji, lora/emoji)" in said, said
 

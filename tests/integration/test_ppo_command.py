@@ -114,7 +114,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(ground: Path, undisturbed: Pa
         said = process.communicate()[0]
         assert process.returncode == status, said
     status, said = lines(spec, "--out", out)
-    assert status == 0 and "1 of 2 go on from a checkpoint: policies/vowels" in said, said
+    assert status == 0 and "1 of 2 resume from a checkpoint: policies/vowels" in said, said
     assert weights(out) == weights(undisturbed)
 
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import yaml
 from tiny_language import TEMPLATE, write_prompts, write_tiny_llama
 
-from pipeline.train.ppo.jobs import PpoJob, PpoStatus
+from pipeline.train.job import TrainingStatus
+from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.preparation import Stages
 from pipeline.train.ppo.sft import train_sft
@@ -94,7 +95,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}
 
 
-def ignore(told: PpoStatus) -> None:
+def ignore(told: TrainingStatus) -> None:
     """Progress."""
 
 
@@ -126,8 +127,8 @@ def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **change
     return next(job for job in made.policies() if job.name == f"policies/{name}")
 
 
-def train(job: PpoJob) -> list[PpoStatus]:
-    told: list[PpoStatus] = []
+def train(job: PpoJob) -> list[TrainingStatus]:
+    told: list[TrainingStatus] = []
     train_policy(job, told.append)
     return told
 
@@ -147,10 +148,10 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def stopping(at: int) -> Callable[[PpoStatus], None]:
+def stopping(at: int) -> Callable[[TrainingStatus], None]:
     """Ctrl-C when the step `at` is told of."""
 
-    def tell(told: PpoStatus) -> None:
+    def tell(told: TrainingStatus) -> None:
         if told.step == at:
             raise KeyboardInterrupt
 

@@ -13,6 +13,7 @@ from pipeline.loading.model import LoadedModel, Report, load_model
 from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
+from pipeline.train.job import TrainingJob
 from pipeline.train.lora import check_rank
 from tasks.base import Backbone, TaskRequest
 from tasks.vision.classification import ZeroShotClassification, load_task
@@ -22,29 +23,16 @@ _PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "peft")
 
 
 @dataclass(frozen=True)
-class FinetuneJob:
-    """One model to make.
+class FinetuneJob(TrainingJob):
+    """One model to train.
 
     Attributes:
-        run: which.
-        spec: that it stands in.
-        folder: where it is written; every worker must see it.
-        identity: what decides the result; a worker that loads anything else stops.
-        total: updates in all.
-        device_type: "cpu" or "cuda".
+        spec: the spec of the command.
+        run: which of its models.
     """
 
-    run: FinetuneRun
     spec: FinetuneSpec
-    folder: Path
-    identity: Mapping[str, Any]
-    total: int
-    device_type: str
-
-    @property
-    def name(self) -> str:
-        """Of its run."""
-        return self.run.name
+    run: FinetuneRun
 
 
 def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[FinetuneJob]:
@@ -68,7 +56,8 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
         _check_method(run, model.backbone)
         task = tasks[run.task]
         total = EpochBatches(task.num_samples("train"), run.settings).total
-        jobs.append(FinetuneJob(run, spec, out / run.name, identify(spec, run, model, task), total, device_type))
+        identity = identify(spec, run, model, task)
+        jobs.append(FinetuneJob(run.name, out / run.name, identity, total, device_type, spec, run))
     return jobs
 
 

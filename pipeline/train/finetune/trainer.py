@@ -10,7 +10,7 @@ Shape legend: B images of a batch, C, H, W their channels, height and width, D e
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ from pipeline.train.finetune.preparation import FinetuneJob, identify, load_base
 from pipeline.train.finetune.rates import rate_at
 from pipeline.train.finetune.spec import FinetuneRun
 from pipeline.train.finetune.tuning import DenseTuning, Tuning
+from pipeline.train.job import TrainingStatus
 from pipeline.train.lora import LoraTuning, check_rank
 from pipeline.train.model_folder import (
     State,
-    condition,
     finish,
     load_state,
     optimiser_tensors,
@@ -49,27 +49,7 @@ class NonFiniteTraining(ValueError):
     """Loss or gradients became NaN or infinite."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinetuneStatus:
-    """How far a run is.
-
-    Attributes:
-        step: updates done.
-        total: updates in all.
-        loss: of the last batch.
-    """
-
-    step: int
-    total: int
-    loss: float
-
-    @property
-    def said(self) -> str:
-        """For people."""
-        return f"loss {self.loss:.3f}"
-
-
-def finetune(job: FinetuneJob, tell: Callable[[FinetuneStatus], None]) -> None:
+def finetune(job: FinetuneJob, report: Callable[[TrainingStatus], None]) -> None:
     """Train one model to its end, from its last checkpoint where it has one.
 
     Raises:
@@ -79,7 +59,7 @@ def finetune(job: FinetuneJob, tell: Callable[[FinetuneStatus], None]) -> None:
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
     training = _FinetuneState(job)
-    training.work(tell)
+    training.work(report)
     training.finish()
 
 
@@ -97,19 +77,19 @@ class _FinetuneState:
         self._batches = EpochBatches(self._task.num_samples("train"), self._settings)
         self._tuning = _tuning(model.backbone, job.run)
         self._optimiser = _optimiser(self._tuning, self._settings.weight_decay)
-        self._state = load_state(job.folder) if condition(job.folder, job.identity) == "started" else State()
+        self._state = load_state(job.folder) if job.condition() == "started" else State()
         if self._state.step:
             restore(self._optimiser, self._tuning.trained, self._state)
         self._started = time.perf_counter()
 
-    def work(self, tell: Callable[[FinetuneStatus], None]) -> None:
+    def work(self, report: Callable[[TrainingStatus], None]) -> None:
         """Every step that is left."""
         if not self._state.log:
             self._log(loss=None, lr=None, grad_norm=None, val_accuracy=self._accuracy())
         self._backbone.module.train()
         while self._state.step < self._job.total:
             loss = self._step()
-            tell(FinetuneStatus(self._state.step, self._job.total, loss))
+            report(TrainingStatus(self._state.step, self._job.total, f"loss {loss:.3f}"))
             if self._state.step % self._job.spec.checkpoint_every == 0 and self._state.step < self._job.total:
                 self._state.log[-1]["val_accuracy"] = self._accuracy()
                 self._save()

@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.records.tables import write
+from pipeline.train.job import TrainingStatus
 from pipeline.train.lora import CONFIG, FACTORS
 from pipeline.train.model_folder import (
     State,
@@ -32,7 +33,7 @@ from pipeline.train.ppo import ppo
 from pipeline.train.ppo import rloo_grpo as groups
 from pipeline.train.ppo.critic import make_critic
 from pipeline.train.ppo.data import load_data, rows
-from pipeline.train.ppo.jobs import PpoJob, PpoStatus, versions
+from pipeline.train.ppo.jobs import PpoJob, versions
 from pipeline.train.ppo.kl import limit, next_coef
 from pipeline.train.ppo.models import load_plain, model_fingerprint, small_seed, trained, with_factors
 from pipeline.train.ppo.quiet import quiet
@@ -46,7 +47,7 @@ from tasks.language.models import load_tokenizer
 _TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
 
 
-def train_policy(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
+def train_policy(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
     """Train a policy to its end, from its last checkpoint where it has one.
 
     Raises:
@@ -57,9 +58,9 @@ def train_policy(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         learning = _Learning(job)
-        learning.work(tell)
+        learning.work(report)
         learning.finish()
-    tell(PpoStatus(job.total, job.total, ""))
+    report(TrainingStatus(job.total, job.total))
 
 
 class _Learning:
@@ -107,14 +108,14 @@ class _Learning:
         """Why no more is to be done before the last update; "" where nothing stops it."""
         return stopped(self._state.log, self._job.spec.kl)
 
-    def work(self, tell: Callable[[PpoStatus], None]) -> None:
+    def work(self, report: Callable[[TrainingStatus], None]) -> None:
         """Every stretch that is left."""
         while self._state.step < self._job.total and not self._stopped:
             last = min(self._state.step + self._job.spec.checkpoint_every, self._job.total)
-            self._stretch(last, tell)
+            self._stretch(last, report)
             self._save()
 
-    def _stretch(self, last: int, tell: Callable[[PpoStatus], None]) -> None:
+    def _stretch(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
         """Train up to the update `last`, or up to where the KL is too large."""
         first, settings = self._state.step, self._settings
         parameters = self._parameters()
@@ -135,7 +136,7 @@ class _Learning:
             updates=last - first,
             coef=self._coef(),
             log=self._state.log,
-            tell=tell,
+            report=report,
             use_cpu=self._job.device_type == "cpu",
         )
         set_seed(stretch.seed)  # PPOTrainer seeds torch alone, and shuffles with numpy

@@ -1,18 +1,22 @@
 """What is checked before anything is trained, and the jobs of each stage: the SFT model, measurements, policies."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
 from pipeline.loading.model import Report
+from pipeline.train.job import Stage
 from pipeline.train.ppo.data import Data, load_data
 from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.models import check_targets, model_fingerprint
+from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.sampling import score
-from pipeline.train.ppo.sft_scores import load_entry
+from pipeline.train.ppo.sft import train_sft
+from pipeline.train.ppo.sft_scores import load_entry, measure
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec, runs_of
 from tasks.language.models import load_tokenizer, model_folder
 
@@ -54,6 +58,12 @@ class Stages:
     def sft(self) -> Path:
         """The folder of the SFT model."""
         return self._out / "sft" if self._spec.sft else model_folder(self._spec.base)
+
+    def __iter__(self) -> Iterator[Stage[PpoJob]]:
+        """Yield each stage once the one before it is trained: the SFT model, measurements, policies."""
+        yield Stage("SFT models", train_sft, self.first())
+        yield Stage("rewards measured", measure, self.measurements())
+        yield Stage("policies", train_policy, self.policies())
 
     def first(self) -> list[PpoJob]:
         """The SFT model; none where the base is one."""
@@ -99,5 +109,5 @@ class Stages:
         }
 
     def _job(self, name: str, identity: dict[str, Any], total: int, run: PolicyRun | None = None) -> PpoJob:
-        whole = json.loads(json.dumps(identity))
-        return PpoJob(name, self._spec, self._out / name, self.sft, whole, total, self._device_type, run)
+        as_stored = json.loads(json.dumps(identity))
+        return PpoJob(name, self._out / name, as_stored, total, self._device_type, self._spec, self.sft, run)

@@ -9,13 +9,13 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.records.tables import write
-from pipeline.train.ppo.jobs import COMPLETIONS_FILE
+from pipeline.train.model_folder import COMPLETIONS
 from tasks.language.base import Decoding, Prompt, Reward, Sample
 from tasks.language.generation import TransformersEngine
 from tasks.language.rewards.loading import checked
 
 #: Of completions.parquet, in the order of val.
-COMPLETIONS = pa.schema(
+COMPLETIONS_SCHEMA = pa.schema(
     [
         pa.field("prompt", pa.string(), False),
         pa.field("reference", pa.string(), False),
@@ -53,7 +53,7 @@ def write_completions(
         {"prompt": p.text, "reference": p.reference, "completion": c, "reward": s}
         for p, c, s in zip(prompts, completions, scores, strict=True)
     ]
-    write(folder / COMPLETIONS_FILE, rows, COMPLETIONS)
+    write(folder / COMPLETIONS, rows, COMPLETIONS_SCHEMA)
 
 
 def summary(scores: Sequence[float]) -> dict[str, float]:

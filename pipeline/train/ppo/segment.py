@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from pipeline.train.ppo.jobs import PpoStatus
+from pipeline.train.job import TrainingStatus
 from pipeline.train.ppo.kl import next_coef
 from pipeline.train.ppo.reward_model import RewardScorer
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec
@@ -40,7 +40,7 @@ class Stretch:
         updates: in this stretch.
         coef: of the KL in the first update.
         log: rows of TRAINING, of all updates so far; a stretch adds its own.
-        tell: told after each update.
+        report: called after each update.
         use_cpu: or else a GPU.
     """
 
@@ -57,7 +57,7 @@ class Stretch:
     updates: int
     coef: float
     log: list[dict[str, Any]]
-    tell: Callable[[PpoStatus], None]
+    report: Callable[[TrainingStatus], None]
     use_cpu: bool
 
 
@@ -122,4 +122,5 @@ class Noting(TrainerCallback):
         }
         self._since = now
         stretch.log.append(row)
-        stretch.tell(PpoStatus(step, stretch.run.settings.updates, f"reward {row['reward']:.3f} KL {found.kl:.1f}"))
+        text = f"reward {row['reward']:.3f} KL {found.kl:.1f}"
+        stretch.report(TrainingStatus(step, stretch.run.settings.updates, text))

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.records.tables import write
+from pipeline.train.job import TrainingStatus
 from pipeline.train.model_folder import (
     LOG,
     State,
@@ -30,7 +31,7 @@ from pipeline.train.model_folder import (
     save_state,
 )
 from pipeline.train.ppo.data import context, load_data, prompt_ids, rows
-from pipeline.train.ppo.jobs import PpoJob, PpoStatus, versions
+from pipeline.train.ppo.jobs import PpoJob, versions
 from pipeline.train.ppo.models import (
     load_plain,
     model_fingerprint,
@@ -56,7 +57,7 @@ SFT_LOG = pa.schema(
 )
 
 
-def train_sft(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
+def train_sft(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
     """Make the SFT model, from its last checkpoint where it has one.
 
     Raises:
@@ -67,7 +68,7 @@ def train_sft(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         training = _SftState(job)
-        training.work(tell)
+        training.work(report)
         training.finish()
 
 
@@ -93,14 +94,14 @@ class _SftState:
             restore_weights(trained(self._model), self._state)  # no stretch may be left that would
         self._started = time.perf_counter()
 
-    def work(self, tell: Callable[[PpoStatus], None]) -> None:
+    def work(self, report: Callable[[TrainingStatus], None]) -> None:
         """Every stretch that is left."""
         while self._state.step < self._job.total:
             last = min(self._state.step + self._sft.checkpoint_every, self._job.total)
-            self._stretch(last, tell)
+            self._stretch(last, report)
             self._save()
 
-    def _stretch(self, last: int, tell: Callable[[PpoStatus], None]) -> None:
+    def _stretch(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
         """Train up to the step `last`."""
         first, sft = self._state.step, self._sft
         parameters = trained(self._model)
@@ -118,7 +119,7 @@ class _SftState:
                 train_dataset=Dataset.from_list(examples),
                 processing_class=self._tokenizer,
                 optimizers=(optimiser, schedule),
-                callbacks=[_Log(self._job, self._state, first, tell)],
+                callbacks=[_Log(self._job, self._state, first, report)],
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
@@ -224,8 +225,8 @@ def rate(step: int, total: int, warm_up: float) -> float:
 class _Log(TrainerCallback):
     """Takes what the trainer logs after each step."""
 
-    def __init__(self, job: PpoJob, state: State, first: int, tell: Callable[[PpoStatus], None]) -> None:
-        self._job, self._state, self._first, self._tell = job, state, first, tell
+    def __init__(self, job: PpoJob, state: State, first: int, report: Callable[[TrainingStatus], None]) -> None:
+        self._job, self._state, self._first, self._report = job, state, first, report
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
@@ -239,4 +240,4 @@ class _Log(TrainerCallback):
                 f"{self._job.folder}"
             )
         self._state.log.append({"step": step, "loss": loss, "lr": float(logs["learning_rate"]), "grad_norm": norm})
-        self._tell(PpoStatus(step, self._job.total, f"loss {loss:.3f}"))
+        self._report(TrainingStatus(step, self._job.total, f"loss {loss:.3f}"))

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from pipeline.spec.generation import RewardSpec
+from pipeline.train.job import TrainingStatus
 from pipeline.train.model_folder import RESULT, finish
 from pipeline.train.ppo.data import load_data
-from pipeline.train.ppo.jobs import PpoJob, PpoStatus
+from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.models import load_plain
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.reward_model import Centring
@@ -29,7 +30,7 @@ _MANY, _NEAR = 0.9, 0.01
 _PROBABLE = 0.98
 
 
-def measure(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
+def measure(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
     """Score the SFT model's completions of val by the reward that the job is named after, and write what comes out.
 
     Raises:
@@ -49,7 +50,7 @@ def measure(job: PpoJob, tell: Callable[[PpoStatus], None]) -> None:
     write_completions(job.folder, prompts, completions, scores)
     result = {"identity": job.identity, **found, "sampled": SAMPLED, "seconds": round(time.perf_counter() - started, 2)}
     finish(job.folder, result)
-    tell(PpoStatus(job.total, job.total, ""))
+    report(TrainingStatus(job.total, job.total))
 
 
 def load_entry(name: str, entry: RewardSpec, device_type: str) -> Reward:

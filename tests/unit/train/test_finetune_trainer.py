@@ -14,12 +14,13 @@ from small_finetune import outputs, read_finetune
 from torch.nn import functional as F
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.train.executor import work_here
+from pipeline.train.executor import train_here
 from pipeline.train.finetune.augment import AUGMENTATIONS
 from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.preparation import FinetuneJob, load_base, load_training_task, prepare
 from pipeline.train.finetune.spec import FinetuneSettings
-from pipeline.train.finetune.trainer import FinetuneStatus, NonFiniteTraining, finetune
+from pipeline.train.finetune.trainer import NonFiniteTraining, finetune
+from pipeline.train.job import TrainingStatus
 from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
 from pipeline.train.seeds import generator_of, seed_of
 from tasks.embedded import checkpoint_path
@@ -44,8 +45,8 @@ def job(folder: Path, method: str = "full", **changes: Any) -> FinetuneJob:
     return jobs(folder, methods={method: {}}, **changes)[f"{method}/emoji"]
 
 
-def train(made: FinetuneJob) -> list[FinetuneStatus]:
-    told: list[FinetuneStatus] = []
+def train(made: FinetuneJob) -> list[TrainingStatus]:
+    told: list[TrainingStatus] = []
     finetune(made, told.append)
     return told
 
@@ -141,7 +142,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path, 
     whole = replace(whole, folder=tmp_path / "whole")
     train(whole)
 
-    def stop(told: FinetuneStatus) -> None:
+    def stop(told: TrainingStatus) -> None:
         if told.step == stop_at:
             raise KeyboardInterrupt
 
@@ -189,7 +190,7 @@ def test_a_model_that_memory_does_not_suffice_for_is_named_and_the_next_one_is_t
 
     monkeypatch.setitem(AUGMENTATIONS, "jitter", huge)  # type: ignore[arg-type]
     made = jobs(tmp_path, **changes)
-    failures = work_here(finetune, list(made.values()), lambda told: None)
+    failures = train_here(finetune, list(made.values()), lambda told: None)
     assert failures.keys() == {"full/emoji"}
     assert failures["full/emoji"].startswith("full/emoji: RuntimeError: ") and "memory" in failures["full/emoji"]
     assert condition(made["linear/emoji"].folder, made["linear/emoji"].identity) == "finished"
@@ -200,7 +201,7 @@ def test_the_log_and_the_result_say_what_happened(tmp_path: Path) -> None:
     told = train(made)
     rows = pq.read_table(made.folder / "log.parquet").to_pylist()
     assert [r["step"] for r in rows] == list(range(6))
-    assert [r["loss"] for r in rows[1:]] == [t.loss for t in told] and rows[0]["loss"] is None
+    assert [f"loss {r['loss']:.3f}" for r in rows[1:]] == [t.text for t in told] and rows[0]["loss"] is None
     assert [r["step"] for r in rows if r["val_accuracy"] is not None] == [0, 2, 4, 5]
     result = json.loads((made.folder / RESULT).read_text())
     assert result["val_accuracy"] == rows[-1]["val_accuracy"] and result["val_samples"] == 40
@@ -216,7 +217,8 @@ def test_the_log_and_the_result_say_what_happened(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     for method in ("full", "lora"):
         made = job(tmp_path, method, training={"lr": 2e-3, "steps": 10, "batch_size": 16, "warm_up": 0.2})
-        losses = [t.loss for t in train(made)]
+        train(made)
+        losses = pq.read_table(made.folder / "log.parquet")["loss"].to_pylist()[1:]
         assert sum(losses[-3:]) < 0.9 * sum(losses[:3]), (method, losses)
 
 
