@@ -19,8 +19,7 @@ from torch import Tensor
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.prepare import prepare as prepare_run
 from pipeline.messages import Identity, WorkerInfo
 from pipeline.plan.plan import Plan, make_plan
@@ -66,9 +65,9 @@ def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tens
 
 def bare_loop(plan: Plan) -> Callable[[], float]:
     """The same passes without the pipeline; returns what times one sweep in seconds."""
-    model = load_model(plan.spec, torch.device("cpu"))
+    model, experts = load_checkpoints(plan.spec, torch.device("cpu"))
     base = {name: tensor.float() for name, tensor in model.base.tensors.items()}
-    singles = [expert.delta for expert in load_experts(plan.spec, model)]
+    singles = [expert.delta for expert in experts]
     total = {name: torch.stack([delta[name] for delta in singles]).sum(0) for name in base}
     grid = [float(point["alpha"]) for group in plan.searched for point in group.space.grid()]
     edits = [(total, 0.0), *((delta, 1.0) for delta in singles), *((total, alpha) for alpha in grid)]

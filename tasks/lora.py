@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 
@@ -44,10 +45,14 @@ class ChecksPolicies(Protocol):
     inputs: str
     """Content hash of its configuration and tokenizer: part of every recipe's identity."""
 
-    def check_expert(self, source: str) -> None:
-        """Compare the tokenizer that an expert's folder holds, if it does, with the base's.
+    def check_expert(self, folder: Path, source: str) -> None:
+        """Compare the tokenizer in an expert's folder, if there is one, with the base's.
+
+        Args:
+            folder: of the expert, on this machine.
+            source: where it came from, for errors.
 
         Raises:
-            ValueError: they differ; the first tokens are given.
+            ValueError: if they differ; the first tokens are given.
         """
         ...

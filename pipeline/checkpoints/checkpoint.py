@@ -1,4 +1,4 @@
-"""Safe loading of checkpoints: any source to a state dict of finite tensors, with a content fingerprint."""
+"""Read checkpoints safely: from any source to a state dict of finite tensors with a fingerprint of its content."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints.files import CheckpointFiles, locate
 from pipeline.checkpoints.readers import read_tensors
-from pipeline.checkpoints.sources import locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Checkpoint:
     """A model's weights as they are in a file.
 
     Attributes:
-        source: as the user named it.
+        source: as the user wrote it.
         state: tensors by name, on the CPU, in the file's types.
-        fingerprint: of names, types, shapes and values: 16 hexadecimal digits, the same in every file format.
+        fingerprint: hash of names, types, shapes and values: 16 hexadecimal digits, the same in every file format.
     """
 
     source: str
@@ -26,20 +26,45 @@ class Checkpoint:
     fingerprint: str
 
 
-def read_checkpoint(source: str) -> Checkpoint:
-    """Read a checkpoint from where `source` says; no code of the file is ever run.
+def read_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
+    """Read a whole model; no code of its files is ever run.
 
     Args:
-        source: a `.safetensors`, `.pt`, `.pth` or `.bin` file, a folder of one model, `hf:OWNER/REPO[/FILE][@REVISION]`
-            or `embedded/NAME` (see `sources.locate`).
+        source: the located files, or the source as a user writes it (see `files.locate`).
 
     Raises:
-        ValueError: not found, not readable, unsafe, or not a state dict of finite tensors; the file and the first names
-            are given.
+        ValueError: if it is not found, not readable, unsafe, an adapter, or not a state dict of finite tensors; the
+            file and the first names are given.
+
+    Example:
+        >>> base = read_checkpoint("embedded/base")
+        >>> base.state["visual.conv1.weight"].shape
+        torch.Size([96, 3, 8, 8])
     """
+    files = whole(source)
     state: dict[str, Tensor] = {}
-    for file in locate(source):
+    for file in files.weights:
         state |= read_tensors(file)
+    return checked(files.label, state)
+
+
+def whole(source: CheckpointFiles | str) -> CheckpointFiles:
+    """Locate the files of a whole model, unless that is done.
+
+    Raises:
+        ValueError: if they are not found, or are an adapter.
+    """
+    files = locate(source) if isinstance(source, str) else source
+    files.check_whole()
+    return files
+
+
+def checked(source: str, state: Mapping[str, Tensor]) -> Checkpoint:
+    """Make a checkpoint of tensors that are read.
+
+    Raises:
+        ValueError: if there are none, or they are not finite.
+    """
     if not state:
         raise ValueError(f"{source}: holds no tensors")
     check_finite(source, state)
@@ -57,10 +82,10 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
-    """A checkpoint holds numbers.
+    """Check that a checkpoint holds finite numbers.
 
     Raises:
-        ValueError: it holds NaN or infinity; the source and the first names are given.
+        ValueError: if it holds NaN or infinity; the source and the first names are given.
     """
     bad = [name for name, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if bad:

@@ -1,4 +1,4 @@
-"""Checkpoints and task vectors that are never in memory as a whole: an entry is read when it is asked for."""
+"""Checkpoints and task vectors that are never in memory as a whole: each entry is read when it is used."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,21 +6,22 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipeline.checkpoints.checkpoint import Checkpoint, check_finite, fingerprint, read_checkpoint
-from pipeline.checkpoints.sources import locate
+from pipeline.checkpoints.checkpoint import Checkpoint, checked, read_checkpoint, whole
+from pipeline.checkpoints.files import CheckpointFiles
 
-#: While a file is open, every page of it that was read counts as this process's memory; to open it takes 0.25 ms.
+#: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
+#: a file takes 0.25 ms.
 _MOST = 1 << 23
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of .safetensors files by name; of what was read, no more than `_MOST` bytes and one tensor stay."""
+    """The tensors of .safetensors files by name; at most `_MOST` bytes and one tensor stay in memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Read the names.
 
         Raises:
-            ValueError: a file is truncated, or of another format.
+            ValueError: if a file is truncated, or of another format.
         """
         self._files: dict[str, Path] = {}
         self._open: dict[Path, safe_open] = {}
@@ -44,27 +45,27 @@ class StoredTensors(Mapping[str, Tensor]):
         return tensor
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a tensor; Mapping's own way would read it."""
+        """Whether there is a tensor of this name; `Mapping` would read it to find out."""
         return name in self._files
 
     def __iter__(self) -> Iterator[str]:
-        """Names, in the files' order."""
+        """Iterate over the names, in the files' order."""
         return iter(self._files)
 
     def __len__(self) -> int:
-        """Number of tensors."""
+        """Return the number of tensors."""
         return len(self._files)
 
 
 class Difference(Mapping[str, Tensor]):
-    """A task vector: the expert's weights minus the base's, in float32, taken anew each time that an entry is read."""
+    """A task vector: the expert's weights minus the base's, in float32, computed each time an entry is read."""
 
     def __init__(self, base: Mapping[str, Tensor], expert: Mapping[str, Tensor]) -> None:
-        """Of the names of `base`; the expert has them all, in the same shapes."""
+        """Take two state dicts; the expert has all names of `base`, in the same shapes."""
         self._base, self._expert = base, expert
 
     def __getitem__(self, name: str) -> Tensor:
-        """The entry, float32, new each time."""
+        """Compute one entry, a new float32 tensor."""
         return self._expert[name].float() - self._base[name].float()
 
     def __contains__(self, name: object) -> bool:
@@ -72,25 +73,21 @@ class Difference(Mapping[str, Tensor]):
         return name in self._base
 
     def __iter__(self) -> Iterator[str]:
-        """Names, in the base's order."""
+        """Iterate over the names, in the base's order."""
         return iter(self._base)
 
     def __len__(self) -> int:
-        """Number of tensors."""
+        """Return the number of tensors."""
         return len(self._base)
 
 
-def open_checkpoint(source: str) -> Checkpoint:
-    """As `checkpoints.read_checkpoint`, but the tensors of .safetensors files stay on the disk until they are read.
+def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
+    """Open a whole model as `read_checkpoint` does, but leave the tensors of .safetensors files on the disk until read.
 
     Raises:
-        ValueError: as there.
+        ValueError: as `read_checkpoint`.
     """
-    files = locate(source)
-    if any(file.suffix != ".safetensors" for file in files):
-        return read_checkpoint(source)
-    state = StoredTensors(files)
-    if not state:
-        raise ValueError(f"{source}: holds no tensors")
-    check_finite(source, state)
-    return Checkpoint(source, state, fingerprint(state))
+    files = whole(source)
+    if any(file.suffix != ".safetensors" for file in files.weights):
+        return read_checkpoint(files)
+    return checked(files.label, StoredTensors(files.weights))

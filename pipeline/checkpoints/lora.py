@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import check_finite, fingerprint
+from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.readers import read_tensors
-from pipeline.checkpoints.sources import AdapterFiles
 from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
 from tasks.lora import WeightPart
 
@@ -97,19 +97,26 @@ def adapter_fingerprint(delta: LowRankDelta) -> str:
     return fingerprint(sides)
 
 
-def read_adapter(source: str, files: AdapterFiles) -> Adapter:
+def read_adapter(files: CheckpointFiles) -> Adapter:
     """Read an adapter; no code of its files is ever run.
 
     Args:
-        source: as the user named it.
-        files: from `sources.locate_adapter(source)`.
+        files: of an adapter, from `files.locate`.
 
     Raises:
-        ValueError: not readable, not plain LoRA of linear modules, incomplete, or not finite; the source and the field
-            or the first names are given.
+        ValueError: if it is not readable, not plain LoRA of linear modules, incomplete, or not finite; the source and
+            the field or the first names are given.
+
+    Example:
+        >>> adapter = read_adapter(locate("policies/helpful"))
+        >>> adapter.factors["model.layers.0.self_attn.q_proj"].b.shape  # (O, R)
+        torch.Size([2048, 16])
     """
-    config = _read_config(source, files.config)
-    state = read_tensors(files.weights)
+    assert files.adapter_config is not None
+    source = files.label
+    config = _read_config(source, files.adapter_config)
+    (factors,) = files.weights
+    state = read_tensors(factors)
     check_finite(source, state)
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():

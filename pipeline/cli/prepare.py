@@ -1,6 +1,6 @@
 """The command `lines prepare`: fetch, check and decode the data of a spec, so that its run starts at once."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import announce_code
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
+    from pipeline.loading.spec_sources import SpecSources
     from tasks.base import TaskRequest
     from tasks.vision.classification import ImageTextBackbone
     from tasks.vision.decoded import Decode
@@ -55,17 +56,21 @@ def prepare(
 def _prepare(run: RunSpec, address: str | None) -> tuple[Table, list[str]]:
     import torch
 
-    from pipeline.loading.missing import check_present, checkpoint_lines, missing_checkpoints
+    from pipeline.loading.missing import check_present, checkpoint_lines
     from pipeline.loading.model import load_model
+    from pipeline.loading.spec_sources import SpecSources
     from tasks.base import TaskRequest
+    from tasks.registry import load_plugins
     from tasks.vision.classification import image_text
 
-    missing = missing_checkpoints(run)
-    if "base" in missing:  # without it nothing can be prepared, so that all which lacks is told now
-        check_present(run, "not fetched yet, which comes once the base is there")
-    backbone = image_text(load_model(run, torch.device("cpu")).backbone)
+    sources = SpecSources(run, run.experts)
+    missing = sources.missing()
+    if "base" in missing:  # without it nothing can be prepared, so everything that is missing is reported now
+        check_present(run, sources, "not fetched yet, which comes once the base is there")
+    load_plugins(run.plugins)
+    backbone = image_text(load_model(run.backbone, sources.base, torch.device("cpu")).backbone)
     table = Table("task", "val", "test", "GB", "images/s")
-    problems = [*checkpoint_lines(run, missing), *_fetch_experts(run, missing)]
+    problems = [*checkpoint_lines(sources, missing), *_fetch_experts(sources, run.experts, missing)]
     with ExitStack() as stack:
         decoder = _decoder(run, address, stack)
         for name, task in {**run.tasks, **run.ood}.items():
@@ -76,16 +81,14 @@ def _prepare(run: RunSpec, address: str | None) -> tuple[Table, list[str]]:
     return table, problems
 
 
-def _fetch_experts(run: RunSpec, missing: Collection[str]) -> Iterator[str]:
-    """Fetch what the hub has of the experts; what is wrong with the others that are not `missing` anyway."""
-    from pipeline.loading.missing import find_checkpoint
-
-    for name, source in run.experts.items():
-        if (where := f"experts.{name}") not in missing:
+def _fetch_experts(sources: "SpecSources", names: Iterable[str], missing: Collection[str]) -> Iterator[str]:
+    """Fetch what the hub has of the experts; yield what is wrong with those that are not `missing` anyway."""
+    for name in names:
+        if f"experts.{name}" not in missing:
             try:
-                find_checkpoint(source, run.backbone.model)
+                sources.expert(name)
             except ValueError as error:
-                yield f"{where}: {error}"
+                yield str(error)
 
 
 def _decoder(run: RunSpec, address: str | None, stack: ExitStack) -> "Callable[[], Decode]":

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.learning.gatherer import gatherer_of_run
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import LoadedModel, load_model
+from pipeline.loading.experts import load_checkpoints
+from pipeline.loading.model import LoadedModel
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.resident import ResidentModel
@@ -138,11 +138,11 @@ def _same(value: float | int | str, asked: str) -> bool:
 
 def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str, Mapping[str, Tensor]]]:
     """The base and the task vectors, from the same checkpoints that the run used."""
-    model = load_model(plan.spec, torch.device("cpu"))
+    model, experts = load_checkpoints(plan.spec, torch.device("cpu"))
     known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
     if model.fingerprint != known["base"]:
         raise ValueError(f"base: {plan.spec.base}: is {model.fingerprint}, but the run used {known['base']}")
-    for expert in load_experts(plan.spec, model):
+    for expert in experts:
         if expert.fingerprint != known[expert.name]:
             what = f"is {expert.fingerprint}, but the run used {known[expert.name]}"
             raise ValueError(f"experts.{expert.name}: {plan.spec.experts[expert.name]}: {what}")

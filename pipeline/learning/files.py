@@ -14,9 +14,9 @@ from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.statistics import origin
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.learning.gatherer import Gatherer
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.prepare import prepare
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone
@@ -43,14 +43,15 @@ def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path, conso
         def report(what: str, done: int, total: int) -> None:
             bars.update(bar, description=what, completed=done, total=total)
 
-        identity = prepare(spec, device.type, report)
-        model = load_model(spec, device)
-        gatherer = Gatherer(spec, model.backbone, load_tasks(spec, model, report), identity)
-        for expert in load_experts(spec, model):
+        sources = SpecSources(spec, spec.experts)
+        identity = prepare(spec, device.type, report, sources)
+        model, experts = load_checkpoints(spec, device, sources)
+        gatherer = Gatherer(spec, model.backbone, load_tasks(spec, model.backbone, report), identity)
+        for expert in experts:
             progress = partial(report, f"{kind} of {expert.name}")
             kept = gatherer.statistic(kind, expert.name, model.base.tensors, expert.delta, samples, progress)
             path = folder / f"{expert.name}.safetensors"
-            checkpoint = read_checkpoint(spec.experts[expert.name])
+            checkpoint = read_checkpoint(sources.expert(expert.name))
             tensors = _as_in(checkpoint, kind, load_file(kept.path), model.backbone)
             write_safetensors(path, tensors, origin(kind, checkpoint.fingerprint, samples))
             yield path

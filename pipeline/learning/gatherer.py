@@ -198,7 +198,7 @@ def gatherer_of_run(spec: RunSpec, model: LoadedModel, identity: Identity) -> Ga
     Raises:
         ValueError: the data of a task are not what they were.
     """
-    tasks = load_tasks(spec, model, lambda what, done, total: None)
+    tasks = load_tasks(spec, model.backbone, lambda what, done, total: None)
     for name in dict.fromkeys(map(spec.target, spec.experts)):
         now, then = (tasks[name].fingerprint, tasks[name].num_samples(SPLIT)), identity.tasks[name][:2]
         if now != then:

@@ -1,23 +1,26 @@
-"""Read the experts of a spec, one after the other, and check each against the base."""
+"""Read the base and the experts of a spec, one expert after the other, and check each against the base."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
+from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.lora import Adapter, adapter_fingerprint, read_adapter
-from pipeline.checkpoints.sources import locate_adapter
-from pipeline.loading.expert_checks import check_distance, check_vocabularies
-from pipeline.loading.model import LoadedModel, file_of
+from pipeline.loading.expert_checks import check_distance, check_policies
+from pipeline.loading.model import LoadedModel, load_model
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, norm, task_vector
 from pipeline.spec.run import RunSpec
 from tasks.lora import TakesAdapters
+from tasks.registry import load_plugins
 
 
 def merge_methods(spec: RunSpec) -> tuple[str, ...]:
-    """The merge methods that the spec's arms name."""
+    """Return the merge methods that the arms of a spec name."""
     return tuple(dict.fromkeys(arm.merge.method for arm in spec.arms.values() if arm.merge and arm.merge.method))
 
 
@@ -26,8 +29,8 @@ class Expert:
     """A fine-tuned checkpoint, checked against the base.
 
     Attributes:
-        name: as the spec has it.
-        delta: its task vector, float32; of a LoRA adapter it is low-rank, and an entry is made dense when it is read.
+        name: its key in the spec.
+        delta: its task vector, float32; that of a LoRA adapter is low-rank, and an entry becomes dense when it is read.
         fingerprint: of the tensors that are used, or of the adapter's factors.
     """
 
@@ -36,31 +39,54 @@ class Expert:
     fingerprint: str
 
 
-def load_experts(spec: RunSpec, model: LoadedModel) -> Iterator[Expert]:
-    """Read and check one expert after the other, so that no more than one is in memory beside what the caller keeps.
+def load_checkpoints(
+    spec: RunSpec, device: torch.device, sources: SpecSources | None = None
+) -> tuple[LoadedModel, Iterator[Expert]]:
+    """Load the plug-ins and the base of a spec, and read its experts as they are iterated over.
+
+    Args:
+        spec: of the run.
+        device: of the backbone.
+        sources: of the spec, if they are located already.
 
     Raises:
-        ValueError: not a checkpoint of the same architecture, or a LoRA adapter for it; the expert, the file and the
-            first names are given.
+        ValueError: as `load_model` and `load_experts`.
+
+    Example:
+        >>> model, experts = load_checkpoints(spec, torch.device("cpu"))
+        >>> deltas = {expert.name: expert.delta for expert in experts}
     """
-    check_vocabularies(spec, model.backbone)
-    size = norm(model.base.tensors.values())
-    for name, source in spec.experts.items():
+    load_plugins(spec.plugins)
+    sources = sources or SpecSources(spec, spec.experts)
+    model = load_model(spec.backbone, sources.base, device)
+    return model, load_experts(sources, model)
+
+
+def load_experts(sources: SpecSources, model: LoadedModel) -> Iterator[Expert]:
+    """Read and check one expert after the other: at most one is in memory, besides those that the caller keeps.
+
+    Raises:
+        ValueError: if one is not a checkpoint of the base's architecture, nor a LoRA adapter for it; the expert, the
+            file and the first names are given.
+    """
+    check_policies(sources, model.backbone)
+    base_norm = norm(model.base.tensors.values())
+    for name, files in sources.experts():
         try:
-            delta, mark = _expert(source, model)
+            delta, mark = _read(files, model)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-        check_distance(NamedTensors(f"experts.{name}: {source}", delta), size)
+        check_distance(NamedTensors(f"experts.{name}: {files.label}", delta), base_norm)
         yield Expert(name, delta, mark)
 
 
-def _expert(source: str, model: LoadedModel) -> tuple[Mapping[str, Tensor], str]:
+def _read(files: CheckpointFiles, model: LoadedModel) -> tuple[Mapping[str, Tensor], str]:
     """Task vector and fingerprint of a checkpoint or of a LoRA adapter."""
-    if adapter := locate_adapter(source):
-        low_rank = _low_rank(read_adapter(source, adapter), model)
+    if files.adapter_config:
+        low_rank = _low_rank(read_adapter(files), model)
         return low_rank, adapter_fingerprint(low_rank)
-    tensors = model.backbone.select(read_checkpoint(source).state, file_of(source))
-    return task_vector(model.base, NamedTensors(source, tensors)), fingerprint(tensors)
+    tensors = model.backbone.select(read_checkpoint(files).state, files.place)
+    return task_vector(model.base, NamedTensors(files.label, tensors)), fingerprint(tensors)
 
 
 def _low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:

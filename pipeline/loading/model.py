@@ -1,4 +1,4 @@
-"""From a spec to what is in memory: backbone, checked experts, tasks; the same code in preparation and in workers."""
+"""Build the backbone of a spec with the weights of its base."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,18 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.sources import locate
+from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes
-from pipeline.spec.sources import ModelSpec
+from pipeline.spec.sources import BackboneSpec
 from tasks.base import Backbone
-from tasks.files.models import nearby
-from tasks.registry import BACKBONES, load_plugins
-from tasks.vision.clip.architectures import pretrained_source
+from tasks.registry import BACKBONES
 
 #: (what is being done, steps done, steps in all)
 Report = Callable[[str, int, int], None]
-_PRETRAINED = "pretrained:"
 
 
 @dataclass(frozen=True)
@@ -36,48 +33,36 @@ class LoadedModel:
 
     @property
     def sizes(self) -> LayerSizes:
-        """Edited parameters outside the blocks and in each block."""
+        """Numbers of edited parameters outside the blocks and in each block."""
         return layer_sizes(self.backbone.layer_map, dict(self.backbone.module.named_parameters()))
 
 
-def load_model(spec: ModelSpec, device: torch.device) -> LoadedModel:
-    """Build the backbone with the base's weights.
+def load_model(spec: BackboneSpec, base: CheckpointFiles, device: torch.device) -> LoadedModel:
+    """Build the backbone with the base's weights; plug-ins must be loaded.
 
     Raises:
-        ValueError: the family is unknown, or the base is not a checkpoint of the architecture; the file is named.
+        ValueError: if the family is unknown, or the base is not a checkpoint of the architecture; the file is named.
     """
-    load_plugins(spec.plugins)
-    source, options = spec.base, dict(spec.backbone.options)
-    if source.startswith(_PRETRAINED):
-        options["pretrained"] = source.removeprefix(_PRETRAINED)
-        source = pretrained_source(spec.backbone.model, options["pretrained"])
+    options = dict(spec.options)
+    if base.source.kind == "tag":
+        options["pretrained"] = base.source.name
     try:
-        build = BACKBONES[spec.backbone.family]
+        build = BACKBONES[spec.family]
     except ValueError as error:
         raise ValueError(f"backbone.family: {error}") from None
+    dtype = getattr(torch, spec.precision)
+    assert isinstance(dtype, torch.dtype)
     try:
-        checkpoint = read_checkpoint(source)
-        backbone = build(spec.backbone.model, checkpoint.state, device, dtype_of(spec), options)
-        base = backbone.select(checkpoint.state, file_of(source))
+        checkpoint = read_checkpoint(base)
+        backbone = build(spec.model, checkpoint.state, device, dtype, options)
+        theta0 = backbone.select(checkpoint.state, base.place)
     except ValueError as error:
-        raise ValueError(_about_base(spec.base, str(error))) from error
-    return LoadedModel(backbone, NamedTensors(spec.base, base), checkpoint.fingerprint)
+        raise ValueError(_about_base(base.label, str(error))) from error
+    return LoadedModel(backbone, NamedTensors(base.label, theta0), checkpoint.fingerprint)
 
 
 def _about_base(source: str, text: str) -> str:
-    """A family's loader is given tensors, and calls them "base"; readers name the file; options name themselves."""
+    """A family's loader gets tensors, and calls them "base"; readers name the file; options name themselves."""
     if text.startswith("base: "):
         return f"base: {source}: {text.removeprefix('base: ')}"
     return text if text.startswith("backbone.") else f"base: {text}"
-
-
-def dtype_of(spec: ModelSpec) -> torch.dtype:
-    """The precision of the evaluated weights."""
-    dtype = getattr(torch, spec.backbone.precision)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
-def file_of(source: str) -> str:
-    """The file itself where the source is a name for one: a config.json may lie beside it."""
-    return str(locate(source)[0]) if source.startswith("hf:") else nearby(source)

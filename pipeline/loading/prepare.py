@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import torch
 
-from pipeline.loading.experts import load_experts, merge_methods
+from pipeline.loading.experts import load_checkpoints, merge_methods
 from pipeline.loading.identity import identify
-from pipeline.loading.missing import check_present, fetch_urls
-from pipeline.loading.model import LoadedModel, Report, load_model
+from pipeline.loading.missing import check_present
+from pipeline.loading.model import LoadedModel, Report
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.edited_parameters import Edited
 from pipeline.messages import Identity
@@ -15,35 +16,37 @@ from pipeline.spec.run import RunSpec
 from tasks.base import Scored
 
 
-def prepare(spec: RunSpec, device_type: str, report: Report) -> Identity:
+def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSources | None = None) -> Identity:
     """Check every checkpoint and prepare every task before any worker starts.
 
     Args:
         spec: the run.
         device_type: "cpu" or "cuda": where workers will evaluate.
-        report: told what is being done.
+        report: called with what is being done.
+        sources: of the spec, if the caller uses their files afterwards.
 
     Raises:
-        ValueError: whatever is wrong with a checkpoint or a task.
+        ValueError: if anything is wrong with a checkpoint or a task.
     """
-    fetch_urls([spec.base, *spec.experts.values()], report)
+    sources = sources or SpecSources(spec, spec.experts)
+    sources.fetch_urls(report)
     report("looking for checkpoints and data", 0, 1)
-    check_present(spec)
+    check_present(spec, sources)
     report("reading base", 0, 1)
-    model = load_model(spec, torch.device("cpu"))
-    experts, edited = {}, None if spec.generation is None else Edited(model.backbone, merge_methods(spec))
-    for expert in load_experts(spec, model):
-        experts[expert.name] = expert.fingerprint
+    model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
+    fingerprints, edited = {}, None if spec.generation is None else Edited(model.backbone, merge_methods(spec))
+    for expert in experts:
+        fingerprints[expert.name] = expert.fingerprint
         if edited is not None:
             edited.add(expert.delta)
-        report(f"checked {expert.name}", len(experts), len(spec.experts))
-    tasks = _scored(spec, model, report)
-    return identify(spec, model, experts, tasks, torch.device(device_type), edited)
+        report(f"checked {expert.name}", len(fingerprints), len(spec.experts))
+    tasks = _load_scored(spec, model, report)
+    return identify(spec, model, fingerprints, tasks, torch.device(device_type), edited)
 
 
-def _scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:
+def _load_scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:
     if spec.generation is None:
-        return load_tasks(spec, model, report)
+        return load_tasks(spec, model.backbone, report)
     from pipeline.loading.rewards import (  # transformers: other runs need not wait for it
         as_policy,
         prompts_of,

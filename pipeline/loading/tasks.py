@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
-from pipeline.loading.model import LoadedModel, Report
+from pipeline.loading.model import Report
 from pipeline.spec.run import RunSpec
-from tasks.base import Task, TaskRequest
+from tasks.base import Backbone, Task, TaskRequest
 from tasks.vision.classification import load_task
 
 
-def load_tasks(spec: RunSpec, model: LoadedModel, report: Report) -> dict[str, Task]:
+def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, Task]:
     """Load every task; what the caches lack is decoded and encoded first.
 
     Raises:
-        ValueError: an unknown source or option, an image that cannot be decoded, no samples in a split.
+        ValueError: if a source or an option is unknown, an image cannot be decoded, or a split has no samples.
     """
     tasks: dict[str, Task] = {}
     for name, task in {**spec.tasks, **spec.ood}.items():
@@ -24,14 +24,14 @@ def load_tasks(spec: RunSpec, model: LoadedModel, report: Report) -> dict[str, T
 
         where = f"ood.{name}" if name in spec.ood else f"tasks.{name}"
         try:
-            tasks[name] = load_task(request, model.backbone, progress)
+            tasks[name] = load_task(request, backbone, progress)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
                 help_ = (
-                    "a set with test images alone belongs under `ood`; else add images"
+                    "a set with only test images belongs under `ood`; else add images"
                     if split == "val"
                     else "add images"
                 )

@@ -12,6 +12,7 @@ from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import ModelSpec, TaskSpec
 from pipeline.spec.yaml_reader import read_yaml
 from tasks.embedded import pack_names
+from tasks.files.sources import Source
 from tasks.registry import near
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -137,7 +138,7 @@ def resolve_path(source: str, folder: Path) -> str:
     """A path that exists beside the spec, absolute; anything else as it is."""
     if source.startswith("local-dir:"):
         return f"local-dir:{resolve_path(source.removeprefix('local-dir:'), folder)}"
-    if source.startswith(("embedded/", "hf:", "pretrained:")) or Path(source).is_absolute():
+    if Source.parse(source).kind != "path" or Path(source).is_absolute():
         return source
     return str((folder / source).resolve()) if (folder / source).exists() else source
 

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pipeline.loading.experts import load_experts, merge_methods
+from pipeline.loading.experts import load_checkpoints, merge_methods
 from pipeline.loading.identity import identify
-from pipeline.loading.model import LoadedModel, load_model
+from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.merging.edited_parameters import Edited
 from pipeline.merging.low_rank import LowRankDelta
@@ -47,11 +47,11 @@ class CompletionWorker:
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
         here = here or spec
-        model = load_model(here, torch.device("cpu") if on_vllm(spec) else self.device)
+        model, experts = load_checkpoints(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(here, backbone)
         fingerprints, deltas, edited = {}, {}, Edited(backbone, merge_methods(spec))
-        for expert in load_experts(here, model):
+        for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
             edited.add(expert.delta)
         tasks = reward_tasks(here, prompts)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 
 from pipeline.learning.gatherer import Gatherer
-from pipeline.loading.experts import load_experts
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.identity import identify
-from pipeline.loading.model import load_model
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
@@ -38,12 +37,12 @@ class Worker:
         self.name = name
         self.device = torch.device(device_type)
         here = here or spec
-        model = load_model(here, self.device)
+        model, experts = load_checkpoints(here, self.device)
         fingerprints, deltas = {}, {}
-        for expert in load_experts(here, model):
+        for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
         self.backbone = model.backbone
-        self._tasks = load_tasks(here, model, lambda what, done, total: None)
+        self._tasks = load_tasks(here, self.backbone, lambda what, done, total: None)
         self._identity = identify(spec, model, fingerprints, self._tasks, self.device)
         self._gather = Gatherer(spec, self.backbone, self._tasks, self._identity)
         self.resident = ResidentModel(

@@ -1,6 +1,7 @@
 """Causal language models of transformers: any whose config.json names one with a list of like blocks."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,13 +48,13 @@ class CausalBackbone:
         """Where the modules that a LoRA adapter names lie: each is a parameter of its own."""
         return self._names.weight_parts(modules, source)
 
-    def check_expert(self, source: str) -> None:
-        """A full checkpoint or an adapter that carries a tokenizer has the SFT model's vocabulary.
+    def check_expert(self, folder: Path, source: str) -> None:
+        """Check that a full checkpoint or an adapter with a tokenizer has the SFT model's vocabulary.
 
         Raises:
-            ValueError: it has another; sizes and the first differing tokens are given.
+            ValueError: if it has another; sizes and the first differing tokens are given.
         """
-        check_vocabulary(source, self.model_name, self.tokenizer)
+        check_vocabulary(folder, source, self.model_name, self.tokenizer)
 
 
 def build(

@@ -15,10 +15,9 @@ from transformers.utils import logging as transformers_logging
 from tasks.files.cache import cache_root, digest
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import nearby
+from tasks.files.sources import HubName, Source
 from tasks.registry import near
 
-_HUB = "hf:"
-_EMBEDDED = "embedded/"
 #: Configurations, weights, and what the several kinds of tokenizers are made of; never code.
 _FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 #: Where a repository has no other weights; they are read with weights_only=True.
@@ -30,8 +29,8 @@ _MORE_OF_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.js
 _T = TypeVar("_T")
 
 
-def model_folder(source: str) -> Path:
-    """The folder that `source` names; a repository is fetched first, where it is not in the hub's cache.
+def model_folder(source: Source | str) -> Path:
+    """Return the folder that `source` names; a repository that is not in the hub's cache is fetched first.
 
     Args:
         source: a folder; its URL; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make rewarded-soups` builds
@@ -40,51 +39,48 @@ def model_folder(source: str) -> Path:
     Raises:
         ValueError: no such folder, not built yet, or the hub refuses or is out of reach.
     """
-    if source.startswith(_HUB):
+    source = Source.parse(source) if isinstance(source, str) else source
+    if source.kind == "hub":
         return _from_hub(source)
-    if source.startswith(_EMBEDDED):
+    if source.kind == "embedded":
         return _built(source)
-    folder = Path(nearby(source)).expanduser()
+    folder = Path(nearby(source.text)).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise ValueError(f"{source}: must be a folder, got a file")
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and not folder.parent.is_dir():
-        raise ValueError(f"{source}: no such folder; a repository of the hub is written hf:{source}")
+        raise ValueError(f"{source.text}: must be a folder, got a file")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.text) and not folder.parent.is_dir():
+        raise ValueError(f"{source.text}: no such folder; a repository of the hub is written hf:{source.text}")
     others = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-    raise ValueError(f"{source}: no such folder; {near(folder.name, others)}")
+    raise ValueError(f"{source.text}: no such folder; {near(folder.name, others)}")
 
 
-def _built(source: str) -> Path:
-    root, name = cache_root() / "language", source.removeprefix(_EMBEDDED)
+def _built(source: Source) -> Path:
+    root, name = cache_root() / "language", source.name
     if not (root / name).is_dir():
         built = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
         raise ValueError(
-            f"{source}: not built yet: `make rewarded-soups` builds it; built: {', '.join(built) or 'none'}"
+            f"{source.text}: not built yet: `make rewarded-soups` builds it; built: {', '.join(built) or 'none'}"
         )
     return root / name
 
 
-def _from_hub(source: str) -> Path:
-    match = re.fullmatch(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>.+))?", source)
-    if match is None:
-        raise ValueError(f"{source}: must be hf:OWNER/REPO[@REVISION]")
+def _from_hub(source: Source) -> Path:
+    hub = HubName.of(source, files=False)
     silent = hub_silence() is not None
 
     def fetch(*patterns: str) -> Path:
         return Path(
-            snapshot_download(
-                match["repo"], revision=match["revision"], allow_patterns=list(patterns), local_files_only=silent
-            )
+            snapshot_download(hub.repo, revision=hub.revision, allow_patterns=list(patterns), local_files_only=silent)
         )
 
     try:
         folder = fetch(*_FILES)
         return folder if any(folder.glob("*.safetensors")) else fetch(*_FILES, *_PICKLES)
     except LocalEntryNotFoundError as error:
-        raise ValueError(f"{source}: not in the local cache, and {out_of_reach()}") from error
+        raise ValueError(f"{source.text}: not in the local cache, and {out_of_reach()}") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ValueError(f"{source}: the hub refuses it: {str(error).strip()}") from error
+        raise ValueError(f"{source.text}: the hub refuses it: {str(error).strip()}") from error
 
 
 def inputs_fingerprint(source: str) -> str:
@@ -109,7 +105,11 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: the folder has none, or it cannot be read.
     """
-    folder = model_folder(source)
+    return read_tokenizer_in(model_folder(source), source)
+
+
+def read_tokenizer_in(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a folder, as `read_tokenizer`; errors name `source`."""
     if not has_tokenizer(folder):
         raise ValueError(f"{source}: has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}")
     return readable(f"tokenizer of {source}", lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False))

@@ -15,9 +15,9 @@ from own_models import CONFIG, Trainer, visual, write_authors, write_hugging_fac
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.checkpoints.sources import locate
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import load_model
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
+from pipeline.loading.experts import load_checkpoints
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.vision.clip.activation import warn_of_unknown
@@ -58,7 +58,7 @@ def tuned(models: Path) -> dict[str, Tensor]:
 
 
 def delta(run: RunSpec) -> dict[str, Tensor]:
-    return next(load_experts(run, load_model(run, CPU))).delta
+    return next(load_checkpoints(run, CPU)[1]).delta
 
 
 def half(path: Path, state: dict[str, Tensor]) -> str:
@@ -136,7 +136,7 @@ def test_a_repository_is_fetched_with_its_configuration(
 ) -> None:
     write_hugging_face(hub / inside, tuned(models))
     source = f"hf:owner/clip/{inside}model.safetensors" if inside else "hf:owner/clip"
-    assert (locate(source)[0].parent / "config.json").is_file()
+    assert (locate(source).weights[0].parent / "config.json").is_file()
     assert delta(spec(models, source, models / "open_clip_config.json"))
     assert "has no config.json" not in caplog.text
 
@@ -156,8 +156,9 @@ def test_the_activation_of_a_repository_is_checked_and_a_missing_one_is_told(
 
 def test_an_adapter_in_a_repository_is_named(hub: Path, models: Path) -> None:
     (hub / "adapter_config.json").write_text("{}")
+    (hub / "adapter_model.safetensors").write_bytes(b"factors")
     with pytest.raises(ValueError, match="hf:owner/clip: a LoRA adapter, not a whole model: .*merge_and_unload"):
-        locate("hf:owner/clip")
+        read_checkpoint("hf:owner/clip")
 
 
 def hugging_face_base(folder: Path, hidden_act: str) -> Any:
@@ -191,9 +192,9 @@ def test_a_base_of_transformers_says_its_activation_itself(tmp_path: Path, hidde
     found = delta(spec(tmp_path / "base", str(tmp_path / "expert"), right))
     assert found["conv1.weight"].any() and not found["proj"].any()
     with pytest.raises(ValueError, match=f"but the weights beside .*config.json need {hidden_act}"):
-        load_model(spec(tmp_path / "base", str(tmp_path / "expert"), wrong), CPU)
+        load_checkpoints(spec(tmp_path / "base", str(tmp_path / "expert"), wrong), CPU)
     (tmp_path / "base" / "config.json").unlink()
-    load_model(spec(tmp_path / "base", str(tmp_path / "expert"), right, activation=hidden_act), CPU)
+    load_checkpoints(spec(tmp_path / "base", str(tmp_path / "expert"), right, activation=hidden_act), CPU)
 
 
 def test_open_clips_own_configuration_says_the_activation_too(tmp_path: Path, models: Path) -> None:
@@ -204,7 +205,7 @@ def test_open_clips_own_configuration_says_the_activation_too(tmp_path: Path, mo
     with pytest.raises(
         ValueError, match="computes gelu, but the weights beside .*open_clip_config.json need quick_gelu"
     ):
-        load_model(spec(models, expert, tmp_path / "gelu.json"), CPU)
+        load_checkpoints(spec(models, expert, tmp_path / "gelu.json"), CPU)
 
 
 def test_where_nothing_says_the_activation_a_user_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from small_run import TASKS, Lines
 from torch import Tensor
 
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.spec.load import load_spec
 from tasks.embedded import checkpoint_path
 
@@ -20,7 +20,7 @@ ARMS = {"LiNeS": {"edit": "each_expert", "scaling": SCALING}, "sum": {"merge": "
 
 def write_adapter(lines: Lines, folder: Path, seed: int) -> dict[str, Tensor]:
     """A trained adapter of the embedded base, in peft's own hand; the state that peft merges it into."""
-    module = load_model(load_spec(lines.spec()), torch.device("cpu")).backbone.module
+    module = load_checkpoints(load_spec(lines.spec()), torch.device("cpu"))[0].backbone.module
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["attn", "c_fc", "c_proj"])
     model, noise = peft.get_peft_model(module, config), torch.Generator().manual_seed(seed)
     with torch.no_grad():

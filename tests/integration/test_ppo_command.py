@@ -16,8 +16,8 @@ from small_ppo import small_ppo, weights, write_ground, write_ppo
 from typer.testing import CliRunner
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
-from pipeline.checkpoints.sources import locate_adapter
 from pipeline.cli.main import app
 from tasks.language.causal import build
 from tasks.language.experts import adapter_base
@@ -78,11 +78,9 @@ def test_the_sft_model_and_its_policies_are_base_and_experts(undisturbed: Path) 
     """Read as a sweep reads them: a policy is a low-rank task vector on every linear layer of the blocks."""
     sft, policy = str(undisturbed / "sft"), str(undisturbed / "policies" / "near")
     backbone = build(sft, read_checkpoint(sft).state, torch.device("cpu"), torch.float32)
-    backbone.check_expert(policy)
-    assert adapter_base(policy) == sft
-    files = locate_adapter(policy)
-    assert files is not None
-    found = read_adapter(policy, files)
+    backbone.check_expert(Path(policy), policy)
+    assert adapter_base(Path(policy), policy) == sft
+    found = read_adapter(locate(policy))
     shapes = {name: p.shape for name, p in backbone.module.named_parameters()}
     vector = found.task_vector(backbone.weight_parts(found.factors, policy), shapes)
     assert set(vector.factors) == {name for name in shapes if name.endswith("_proj.weight")}

@@ -11,7 +11,7 @@ from small_run import Lines, write_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.tasks import load_tasks
 from pipeline.spec.load import parse_spec
 from tasks import embedded
@@ -92,7 +92,7 @@ def test_a_soup_is_searched_from_files_of_the_published_layout(tmp_path: Path, s
     rows = pq.read_table(tmp_path / "run" / "scores.parquet").to_pylist()
     found = {(r["arm"], r["group"], r["task"]): r["value"] for r in rows if r["split"] == "test"}
     run = parse_spec(spec(soup))
-    tasks = load_tasks(run, load_model(run, CPU), lambda *_: None)
+    tasks = load_tasks(run, load_checkpoints(run, CPU)[0].backbone, lambda *_: None)
     members = {name: torch.load(soup / f"{name}.pt") for name in MEMBERS}
     uniform = {n: sum(m[n] for m in members.values()) / len(members) for n in members[MEMBERS[0]]}
     for name, task in tasks.items():

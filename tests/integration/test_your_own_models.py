@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.spec.load import load_spec
 from tasks.base import TaskRequest
 from tasks.vision.classification import load_task
@@ -91,7 +91,8 @@ def test_an_export_can_be_the_base_of_the_next_run(brought: Path) -> None:
     lines("export", brought / "run", "--arm", "task arithmetic", "-o", output)
     spec = load_spec(brought / EXAMPLE.name)
     config = spec.backbone.model_copy(update={"model": str(output / "open_clip_config.json")})
-    model = load_model(spec.model_copy(update={"base": str(output), "backbone": config}), torch.device("cpu"))
+    spec = spec.model_copy(update={"base": str(output), "backbone": config})
+    model, _ = load_checkpoints(spec, torch.device("cpu"))
     images = load_task(TaskRequest("grounds", spec.tasks["grounds"].source, {}, {}), model.backbone)
     correct = images.evaluate(model.backbone, "test", 0, images.num_samples("test")).outcomes
     assert correct.mean() == pytest.approx(scores(brought)["task arithmetic", "", "grounds"])

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline.loading.experts import load_experts
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.identity import identify
-from pipeline.loading.model import load_model
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.methods.base import Experts
 from pipeline.messages import Identity
@@ -79,8 +78,8 @@ class Embedded:
             }
         )
         device = torch.device("cpu")
-        model = load_model(spec, device)
-        experts = list(load_experts(spec, model))
-        tasks = load_tasks(spec, model, lambda what, done, total: None)
+        model, found = load_checkpoints(spec, device)
+        experts = list(found)
+        tasks = load_tasks(spec, model.backbone, lambda what, done, total: None)
         identity = identify(spec, model, {e.name: e.fingerprint for e in experts}, tasks, device)
         return cls(spec, model.backbone, tasks, identity, Experts([e.delta for e in experts], model.base.tensors))

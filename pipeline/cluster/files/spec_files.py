@@ -11,6 +11,7 @@ from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import TaskSpec
 from tasks.files.cache import cache_root
+from tasks.files.sources import Source
 from tasks.registry import TASKS
 
 #: Where a value stands in a spec: keys, and indices of lists.
@@ -57,9 +58,10 @@ def named_files(spec: RunSpec) -> dict[FieldPath, NamedFile]:
 
 def _named(source: str, kind: BundleKind, prefix: str = "", suffix: str = "") -> NamedFile | None:
     """What a source names, None where it is no path; of embedded names, the models that were built here."""
-    built = source.startswith(_EMBEDDED)
-    path = cache_root() / "language" / source.removeprefix(_EMBEDDED) if built else Path(source).expanduser()
-    # An address as s3://BUCKET/NAME names nothing here, and so is left as it is.
+    parsed = Source.parse(source)
+    if parsed.kind not in ("path", "embedded"):
+        return None
+    path = Path(source).expanduser() if parsed.kind == "path" else cache_root() / "language" / parsed.name
     return NamedFile(str(path.absolute()), kind, ".", prefix, suffix) if path.exists() else None
 
 

@@ -18,6 +18,7 @@ from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named
 from pipeline.cluster.jobs.layout import ARGUMENTS, FOLDER, SPEC
 from pipeline.spec.run import RunSpec
 from tasks.embedded import checkpoint_path, pack_names, pack_path
+from tasks.files.sources import Source
 
 #: Bytes of files that travel with a job. They pass through the memory of the cluster's head; more belongs on storage
 #: that the cluster reaches.
@@ -191,8 +192,8 @@ def _embedded(spec: RunSpec) -> set[Path]:
     """The embedded files that a spec asks for: its checkpoints, and all packs or none, as they build on one another."""
     tasks = {task.source.removeprefix(_EMBEDDED) for task in (*spec.tasks.values(), *spec.ood.values())}
     packs = {pack_path(name) for name in pack_names()} if tasks & set(pack_names()) else set()
-    models = [source for source in (spec.base, *spec.experts.values()) if source.startswith(_EMBEDDED)]
-    return packs | {checkpoint_path("base").parent / f"{m.removeprefix(_EMBEDDED)}.safetensors" for m in models}
+    models = [s.name for s in map(Source.parse, (spec.base, *spec.experts.values())) if s.kind == "embedded"]
+    return packs | {checkpoint_path("base").parent / f"{name}.safetensors" for name in models}
 
 
 def _is_sent(path: Path, wanted: set[Path]) -> bool:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from pipeline.loading.model import LoadedModel, Report, load_model
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.job import TrainingJob
 from pipeline.train.lora import check_rank
 from tasks.base import Backbone, TaskRequest
+from tasks.registry import load_plugins
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.decoded import Progress
 
@@ -67,8 +69,8 @@ def load_base(spec: FinetuneSpec, device: torch.device) -> LoadedModel:
     Raises:
         ValueError: as `pipeline.loading.model.load_model`.
     """
-    backbone = spec.backbone.model_copy(update={"precision": "float32"})
-    return load_model(spec.model_copy(update={"backbone": backbone}), device)
+    load_plugins(spec.plugins)
+    return load_model(spec.backbone.model_copy(update={"precision": "float32"}), SpecSources(spec).base, device)
 
 
 def load_training_task(

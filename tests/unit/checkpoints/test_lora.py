@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import adapter_fingerprint
-from pipeline.checkpoints.sources import locate, locate_adapter
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import load_model
+from pipeline.loading.experts import load_checkpoints
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
@@ -28,7 +28,7 @@ BLOCK = "transformer.resblocks.2."
 
 def tower() -> nn.Module:
     """The image tower of the embedded base."""
-    module: nn.Module = load_model(spec("unused"), CPU).backbone.module
+    module: nn.Module = load_checkpoints(spec("unused"), CPU)[0].backbone.module
     return module
 
 
@@ -62,7 +62,7 @@ def trained(module: nn.Module, folder: Path, *targets: str, seed: int = 0, **opt
 def task_vector(folder: Path) -> LowRankDelta:
     """The expert's, by way of a spec."""
     run = spec(folder)
-    delta = next(iter(load_experts(run, load_model(run, CPU)))).delta
+    delta = next(load_checkpoints(run, CPU)[1]).delta
     assert isinstance(delta, LowRankDelta)
     return delta
 
@@ -115,7 +115,7 @@ def test_the_merged_tower_is_what_peft_computed_before(tmp_path: Path) -> None:
 
 
 def test_our_own_adapters_are_read_as_they_were_trained(tmp_path: Path) -> None:
-    backbone = load_model(spec("unused"), CPU).backbone
+    backbone = load_checkpoints(spec("unused"), CPU)[0].backbone
     before = {name: p.detach().clone() for name, p in backbone.module.named_parameters()}
     tuning = LoraTuning(backbone, rank=3, scale=1.5, seed=0)
     with torch.no_grad():
@@ -273,9 +273,9 @@ def test_a_convolution_is_not_supported(tmp_path: Path) -> None:
 
 def test_where_a_whole_model_is_needed_an_adapter_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ValueError, match="a LoRA adapter, not a whole model: `experts` of a spec take it as it is"):
-        locate(str(folder))
+        read_checkpoint(str(folder))
     (tmp_path / CONFIG).write_text("{}")
     with pytest.raises(ValueError, match="has adapter_config.json, but none of adapter_model.safetensors"):
-        locate_adapter(str(tmp_path))
+        locate(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert locate_adapter(str(tmp_path)) is None
+    assert locate(str(tmp_path)).adapter_config is None

@@ -9,7 +9,7 @@ from faulty_place import memory_place
 from safetensors.torch import save
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.sources import locate, locate_adapter
+from pipeline.checkpoints.files import locate
 from tasks.files import models as fetched
 from tasks.files.models import nearby
 from tasks.files.object_store import StoreFolder
@@ -57,7 +57,7 @@ def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: St
         place.write(name, data)
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     place.write("model.safetensors.index.json", json.dumps(index).encode())
-    files = locate(place.url)
+    files = locate(place.url).weights
     assert [f.name for f in files] == ["one.safetensors", "two.safetensors"]
     names = {p.name for p in files[0].parent.iterdir()}
     assert names == {*shards, "tokenizer.json", "model.safetensors.index.json"}
@@ -78,8 +78,9 @@ def test_an_index_names_files_beside_it_alone(place: StoreFolder, tmp_path: Path
 def test_an_adapter_is_found_as_one(place: StoreFolder) -> None:
     place.write("adapter_config.json", b"{}")
     place.write("adapter_model.safetensors", save(STATE))
-    files = locate_adapter(place.url)
-    assert files is not None and files.weights.name == "adapter_model.safetensors" and files.config.is_file()
+    files = locate(place.url)
+    assert [f.name for f in files.weights] == ["adapter_model.safetensors"]
+    assert files.adapter_config is not None and files.adapter_config.is_file()
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none"])

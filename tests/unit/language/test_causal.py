@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
-from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
@@ -194,9 +194,7 @@ def adapter_of(folder: Path, to: Path, targets: tuple[str, ...]) -> Path:
 
 
 def low_rank(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    files = locate_adapter(str(adapter))
-    assert files is not None
-    found = read_adapter(str(adapter), files)
+    found = read_adapter(locate(str(adapter)))
     parts = backbone.weight_parts(found.factors, str(adapter))
     return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
 
@@ -351,10 +349,9 @@ def test_a_policy_with_another_vocabulary_is_refused(
     llama_backbone: CausalBackbone, llama: Path, tmp_path: Path
 ) -> None:
     same = write_adapter(tmp_path / "same", llama, seed=1)
-    llama_backbone.check_expert(str(same))  # no tokenizer of its own
-    llama_backbone.check_expert(str(llama / "model.safetensors"))  # a file says nothing of tokens
+    llama_backbone.check_expert(same, "same")  # no tokenizer of its own
     tiny_tokenizer().save_pretrained(same)
-    llama_backbone.check_expert(str(same))
+    llama_backbone.check_expert(same, "same")
     other = copied(same, tmp_path / "other")
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["<new>"])
@@ -364,11 +361,11 @@ def test_a_policy_with_another_vocabulary_is_refused(
         r"\(by number: 300 '<new>' instead of None\)"
     )
     with pytest.raises(ValueError, match=message):
-        llama_backbone.check_expert(str(other))
+        llama_backbone.check_expert(other, str(other))
     whole = copied(llama, tmp_path / "whole")
     tiny_tokenizer(290).save_pretrained(whole)
     with pytest.raises(ValueError, match="290 tokens instead of 300"):
-        llama_backbone.check_expert(str(whole))
+        llama_backbone.check_expert(whole, "whole")
 
 
 def test_adapters_of_different_bases_are_refused(llama: Path, tmp_path: Path) -> None:
@@ -376,20 +373,24 @@ def test_adapters_of_different_bases_are_refused(llama: Path, tmp_path: Path) ->
         name: str(write_adapter(tmp_path / name, llama, seed))
         for seed, name in enumerate(("faithful", "plain", "short"))
     }
-    assert adapter_base(sources["plain"]) == str(llama) and adapter_base(str(llama)) == ""
+
+    def bases() -> dict[str, str]:
+        return {name: adapter_base(Path(source), source) for name, source in sources.items()}
+
+    assert bases()["plain"] == str(llama) and adapter_base(llama, "whole") == ""
     edit_json(Path(sources["short"]) / "adapter_config.json", base_model_name_or_path=f"{llama}/../{llama.name}/")
-    check_same_base({"whole": str(llama), **sources})
+    check_same_base({"whole": "", **bases()})
     edit_json(Path(sources["short"]) / "adapter_config.json", base_model_name_or_path=None)
-    check_same_base(sources)
+    check_same_base(bases())
     edit_json(Path(sources["plain"]) / "adapter_config.json", base_model_name_or_path="other/base")
     message = (
         rf"experts\.plain: its adapter was trained on other/base, that of experts\.faithful on {llama}: .*train both"
     )
     with pytest.raises(ValueError, match=message):
-        check_same_base(sources)
+        check_same_base(bases())
     (Path(sources["plain"]) / "adapter_config.json").write_text("{")
     with pytest.raises(ValueError, match="adapter_config.json: not JSON"):
-        check_same_base(sources)
+        check_same_base(bases())
 
 
 def test_a_model_that_was_saved_with_nan_is_no_checkpoint(llama: Path, tmp_path: Path) -> None:

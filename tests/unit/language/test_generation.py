@@ -14,8 +14,8 @@ from tiny_language import TEMPLATE, row, write_adapter, write_tiny_llama
 from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
-from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRankDelta, low_rank_sum
 from tasks.base import NonFiniteOutput
 from tasks.language.base import Decoding, Engine, Prompt
@@ -175,9 +175,7 @@ def test_logits_that_are_no_numbers_are_a_failure(
 
 
 def low_rank(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    files = locate_adapter(str(adapter))
-    assert files is not None
-    found = read_adapter(str(adapter), files)
+    found = read_adapter(locate(str(adapter)))
     parts = backbone.weight_parts(found.factors, str(adapter))
     return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
 

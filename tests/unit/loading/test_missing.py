@@ -9,6 +9,7 @@ import pytest
 from published_sets import writers
 
 from pipeline.loading.missing import check_present
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.vision.clip.architectures import pretrained_source
@@ -52,9 +53,13 @@ def spec(**changes: Any) -> RunSpec:
     return parse_spec(values | changes, "spec")
 
 
+def look_for(run: RunSpec, *fetched: str) -> None:
+    check_present(run, SpecSources(run, run.experts), *fetched)
+
+
 def told(run: RunSpec) -> list[str]:
     with pytest.raises(ValueError) as raised:
-        check_present(run)
+        look_for(run)
     return str(raised.value).splitlines()
 
 
@@ -92,7 +97,7 @@ def test_many_files_of_one_folder_are_one_line(place: str, tmp_path: Path) -> No
 
 def test_prepare_does_not_tell_to_prepare() -> None:
     with pytest.raises(ValueError, match="MNIST/raw: not fetched yet; or put") as raised:
-        check_present(spec(), "not fetched yet")
+        look_for(spec(), "not fetched yet")
     assert "`lines prepare` fetches" not in str(raised.value)
 
 
@@ -104,7 +109,7 @@ def test_what_is_in_the_local_cache_is_not_missing(hub: Path, tmp_path: Path) ->
     assert [line.split(":")[0].strip() for line in told(run)[1:]] == ["tasks.MNIST", "ood.V2"]
     writers()["MNIST"](tmp_path / "data")
     writers()["ImageNetV2"](tmp_path / "data")
-    check_present(run)
+    look_for(run)
 
 
 def test_one_thing_alone_is_told_in_one_line() -> None:

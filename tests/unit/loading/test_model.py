@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.sources import locate
-from pipeline.loading.experts import load_experts
-from pipeline.loading.model import load_model
+from pipeline.checkpoints.files import locate
+from pipeline.loading.experts import load_checkpoints
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.vision.clip.layouts import to_open_clip
@@ -115,7 +114,7 @@ def spec(base: Path, experts: dict[str, str]) -> RunSpec:
 def check_task_vectors(base: Path, sources: dict[str, str]) -> None:
     """Expert number i, made by `tuned` with seed i, differs from the base by what was added."""
     run, theta_0 = spec(base, sources), load_file(base / "open_clip_model.safetensors")
-    for seed, expert in enumerate(load_experts(run, load_model(run, CPU))):
+    for seed, expert in enumerate(load_checkpoints(run, CPU)[1]):
         theta = tuned(base, seed)
         for name, tensor in expert.delta.items():
             whole_name = f"visual.{name}"
@@ -150,7 +149,7 @@ def test_their_configuration_says_that_they_need_quick_gelu(cache: Cache, base: 
     save_file(load_file(base / "open_clip_model.safetensors"), tmp_path / "open_clip_model.safetensors")
     run = spec(tmp_path, {"clip": "hf:tanganke/clip"})
     with pytest.raises(ValueError, match="experts.clip: .*computes gelu, but the weights beside .* need quick_gelu"):
-        list(load_experts(run, load_model(run, CPU)))
+        list(load_checkpoints(run, CPU)[1])
 
 
 def test_masks_in_a_pickled_array_are_refused_unread(cache: Cache) -> None:

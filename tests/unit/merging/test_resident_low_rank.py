@@ -9,8 +9,8 @@ from tiny_language import write_adapter, write_tiny_llama
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
-from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.resident import NonFiniteError, ResidentModel
 from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, may_stay_apart
@@ -47,9 +47,7 @@ class Parts:
         shapes = {name: p.shape for name, p in backbone.module.named_parameters()}
         found = {}
         for path in self.policies:
-            files = locate_adapter(str(path))
-            assert files is not None
-            adapter = read_adapter(str(path), files)
+            adapter = read_adapter(locate(str(path)))
             found[path.name] = adapter.task_vector(backbone.weight_parts(adapter.factors, path.name), shapes)
         return found
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
-from pipeline.checkpoints.sources import locate_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
 from tasks.language.causal import CausalBackbone, build
@@ -36,9 +36,7 @@ def policies(folder: Path) -> list[LowRankDelta]:
 
 
 def task_vector(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    files = locate_adapter(str(adapter))
-    assert files is not None
-    found = read_adapter(str(adapter), files)
+    found = read_adapter(locate(str(adapter)))
     parts = backbone.weight_parts(found.factors, str(adapter))
     return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
 
