@@ -98,7 +98,9 @@ def _embedded(source: Source) -> CheckpointFiles:
         return CheckpointFiles(source, (path,), source.text)
     if (built := cache_root() / "language" / source.name).is_dir():
         return _in_folder(source, built, source.text)
-    raise ValueError(f"{source.text}: not embedded; {near(source.name, [p.stem for p in folder.glob('*.safetensors')])}")
+    raise ValueError(
+        f"{source.text}: not embedded; {near(source.name, [p.stem for p in folder.glob('*.safetensors')])}"
+    )
 
 
 def _in_folder(source: Source, folder: Path, place: str) -> CheckpointFiles:
