@@ -1,1 +1,1 @@
-"""A YAML file to a frozen, checked `RunSpec`."""
+"""Reads a YAML spec into a frozen, validated `RunSpec`."""

@@ -1,4 +1,4 @@
-"""Arms of a spec: what is edited or merged, how it is scaled, searched and chosen."""
+"""The arms of a spec: what is edited or merged, and how it is scaled, searched and chosen."""
 
 from typing import Annotated, Any, Literal
 
@@ -21,15 +21,15 @@ class ScalingSpec(SpecModel):
     """lambda(depth) = alpha + beta * f(depth); alpha outside the residual blocks (equation 1, appendix A)."""
 
     function: str = "constant"
-    """f: constant, linear, sqrt, quadratic, power, cosine or piecewise."""
+    """The function f: constant, linear, sqrt, quadratic, power, cosine or piecewise."""
     alpha: Alpha = 1.0
-    """A number, a grid, a range, or "auto": equation 2 with the L1 norm (auto_l2: with L2)."""
+    """A number, a grid, a range, or auto: equation 2 with the L1 norm (auto_l2: with the L2 norm)."""
     beta: Beta = 0.0
     """A number, a grid, a range, or "1 - alpha"."""
     params: dict[str, ParamDimension] = {}
     """Parameters of the function: `p` of power, `knots` of piecewise."""
     scale: Dimension = 1.0
-    """Multiplies alpha and beta, at least 0: WiSE-FT's interpolation with the pre-trained weights, of any function."""
+    """Factor of alpha and beta, at least 0: WiSE-FT's interpolation with the pre-trained weights, for any function."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ScalingSpec":
@@ -40,46 +40,46 @@ class ScalingSpec(SpecModel):
         if isinstance(self.beta, str) and isinstance(self.alpha, str):
             raise ValueError(f"beta: {self.beta!r} needs a numeric alpha, got alpha: {self.alpha}")
         if self.function == "constant" and self.beta != 0.0:
-            raise ValueError("beta: a constant scaling has none; set alpha, or choose another function such as linear")
+            raise ValueError("beta: a constant scaling has none; set alpha, or use another function such as linear")
         return self
 
 
 class Merge(SpecModel):
-    """How task vectors are combined, before any scaling."""
+    """How the task vectors are combined, before scaling."""
 
     method: str = ""
-    """Merge method by name, such as sum, average, ties or consensus (docs/reference/methods.md)."""
+    """Name of the merge method, such as sum, average, ties or consensus (docs/reference/methods.md)."""
     params: dict[str, ParamDimension] = {}
-    """Parameters of the method; consensus takes `tall_lambda: auto`, chosen for each task on validation."""
+    """Parameters of the method. `tall_lambda: auto` of consensus is chosen for each task on validation."""
     weights: dict[str, Dimension] = {}
-    """Coefficient of each expert, for `weighted`."""
+    """Coefficient of each expert, for the method weighted."""
     lambdas: Lambdas | None = None
-    """Rewarded soups, in place of weights: points an edge of the simplex, the first of two weights, or lists."""
+    """Rewarded soups, instead of weights: points on each edge of the simplex, the first of two weights, or lists."""
     of: str = ""
-    """In place of a method: the arm above this one whose chosen merge is taken over, to be scaled otherwise."""
+    """Instead of a method: an arm above this one; its chosen merge is scaled in another way here."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "Merge":
         if bool(self.method) == bool(self.of):
             raise ValueError("exactly one of method and of must be given")
         if self.of and (self.params or self.weights or self.lambdas is not None):
-            raise ValueError(f"of: takes the parameters and weights of {self.of!r}; leave params and weights out")
+            raise ValueError(f"of: uses the parameters and weights of {self.of!r}; leave params and weights out")
         if self.lambdas is not None:
             if self.method != "weighted" or self.weights:
-                raise ValueError("lambdas: are the weights of the method weighted; leave weights out")
+                raise ValueError("lambdas: must be used with the method weighted and without weights")
             check_lambdas(self.lambdas)
         return self
 
 
 class Search(SpecModel):
-    """Which candidates of an arm's space are tried."""
+    """How candidates are drawn from an arm's space."""
 
     sampler: str = "grid"
-    """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3; or greedy: a greedy soup of the arm's experts."""
+    """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3, or greedy (a greedy soup of the arm's experts)."""
     trials: int | None = Field(None, ge=1)
-    """Candidates to try (each expert of an edit has its own search); a grid needs none."""
+    """Candidates to try in each search (an edit has one search for each expert); leave it out for a grid."""
     in_flight: int = Field(4, ge=1)
-    """Candidates proposed before the first of them is scored; part of the result, not of the machine's size."""
+    """Candidates proposed before the first of them is scored. It is part of the result, whatever the cluster's size."""
     options: dict[str, Any] = {}
     """Options of the sampler."""
 
@@ -92,18 +92,18 @@ class Select(SpecModel):
     """The objectives that rank candidates on validation."""
 
     maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
-    """Expressions over target, control, retained, mean, worst, accuracy, task["name"]: one, or several for a search."""
+    """One expression over target, control, retained, mean, worst, accuracy and task["name"], or several for a front."""
 
 
 class Arm(SpecModel):
-    """One row of the paper's tables: a way to edit each expert, or to merge them all."""
+    """One row of the tables: a way to edit each expert, or to merge several."""
 
     edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
-    """`each_expert`, or the names of experts: each is edited, searched and chosen by itself."""
+    """`each_expert`, or names of experts. Each is edited, searched and chosen separately."""
     merge: Annotated[Merge, BeforeValidator(lambda v: {"method": v} if isinstance(v, str) else v)] | None = None
-    """A merge of all experts (or of `experts`): a method's name, or a mapping with its parameters."""
+    """A merge of all experts (or of `experts`): the name of a method, or a mapping with its parameters."""
     experts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """The experts that a merge uses; all where left out."""
+    """The experts that a merge uses; default: all."""
     scaling: ScalingSpec = ScalingSpec()
     """How the combined task vector is scaled over depth."""
     search: Search = Search()
@@ -111,20 +111,20 @@ class Arm(SpecModel):
     select: Select | None = None
     """Overrides the run's `select`."""
     score: Literal["all", "targets"] = "all"
-    """The tasks that are scored: all, or for the merge of a part of the experts only those of its experts."""
+    """The tasks to score: all, or targets: only the tasks of the experts that a merge uses."""
     test: Literal["chosen", "every"] = "chosen"
-    """What is scored on test: the candidate that validation chose, or every one, for curves of which none is chosen."""
+    """What is scored on test: chosen: the candidate chosen on validation; every: all candidates, to draw curves."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Arm":
         if (self.edit is None) == (self.merge is None):
             raise ValueError("exactly one of edit and merge must be given")
         if self.merge is not None and self.merge.of and self.experts is not None:
-            raise ValueError(f"experts: are those of {self.merge.of!r}, which this arm takes over; leave them out")
+            raise ValueError(f"experts: this arm uses those of {self.merge.of!r}; leave them out")
         if self.edit is not None and self.experts is not None:
-            raise ValueError("experts: is for a merge; an edit names its experts itself, as in edit: [a, b]")
+            raise ValueError("experts: is for a merge; name the experts of an edit in edit, as in edit: [a, b]")
         if self.edit is not None and "each_expert" in self.edit and len(self.edit) > 1:
-            raise ValueError(f"edit: each_expert stands alone, got {list(self.edit)}")
+            raise ValueError(f"edit: each_expert must be the only entry, got {list(self.edit)}")
         for key, names in (("edit", self.edit or ()), ("experts", self.experts or ())):
             if twice := sorted({n for n in names if names.count(n) > 1}):
                 raise ValueError(f"{key}: each expert may be named once, got {twice} more than once")

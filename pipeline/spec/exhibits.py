@@ -1,4 +1,4 @@
-"""The exhibits of a run: the tables and figures that its report opens with, such as those of the paper."""
+"""The exhibits of a run: the tables and figures at the start of its report, such as those of the paper."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from pipeline.parameters import require_known
 from pipeline.spec.values import SpecModel
 from tasks.registry import near
 
-#: Accuracy -> the role of the tasks it is a mean over, and whether each is divided by its reference (section 3).
+#: Accuracy -> the role of the tasks it averages, and whether each task is divided by its reference (section 3).
 ACCURACIES: dict[str, tuple[Literal["target", "control", "ood"], bool]] = {
     "accuracy": ("target", False),
     "target": ("target", False),
@@ -19,7 +19,7 @@ ACCURACIES: dict[str, tuple[Literal["target", "control", "ood"], bool]] = {
     "target_normalised": ("target", True),
     "control_normalised": ("control", True),
 }
-#: What else a cell may show of what was chosen.
+#: Other values of the chosen candidate that a cell may show.
 NUMBERS = ("alpha", "beta", "objective", "seconds", "peak_gb")
 METRICS = (*ACCURACIES, "best", *NUMBERS)
 
@@ -31,7 +31,7 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
 
     def check(value: str) -> str:
         if value not in known:
-            raise ValueError(f"got {value!r}, which is not known; {near(value, known)}")
+            raise ValueError(f"must be a known metric, got {value!r}; {near(value, known)}")
         return value
 
     return AfterValidator(check)
@@ -42,7 +42,7 @@ Accuracy = Annotated[str, _one_of(ACCURACIES)]
 
 
 def _labelled(value: object) -> object:
-    """One arm, a list of arms, or label -> arm."""
+    """Turn one arm or a list of arms into label -> arm."""
     value = [value] if isinstance(value, str) else value
     if isinstance(value, list) and all(isinstance(arm, str) for arm in value):
         return {arm: arm for arm in value}
@@ -57,27 +57,27 @@ def _cells(row: object) -> object:
 
 
 class Cell(SpecModel):
-    """One cell of a table, in full."""
+    """One cell of a table, in full form."""
 
     arm: str
-    """The arm it is of."""
+    """The arm to show."""
     metric: Annotated[str, _one_of(("", *METRICS))] = ""
-    """What it shows, in place of the column's metric."""
+    """The metric to show, instead of the column's."""
 
 
 class TableExhibit(SpecModel):
-    """A table of what was chosen."""
+    """A table of the chosen candidates."""
 
     kind: Literal["table"]
     """Always table."""
     columns: dict[str, Metric] = Field(min_length=1)
     """Column -> metric: accuracy (of the targets), control, ood, normalised, control_normalised, best, alpha, ..."""
     rows: dict[str, tuple[Cell | None, ...]] = Field(min_length=1)
-    """Row -> arm, {arm: ..., metric: ...}, or a list of these: one for each column, null where there is none."""
+    """Row -> arm, {arm: ..., metric: ...}, or a list with one of these for each column, null for an empty cell."""
     against: dict[str, str] = {}
-    """Row -> the row that it is compared with: paired difference, 95% interval and verdict stand in its cells."""
+    """Row -> the row to compare it with; its cells then show the paired difference, 95% interval and verdict."""
     paper: dict[str, tuple[float | None, ...]] = {}
-    """Row -> the paper's numbers, one for each column; set beside ours."""
+    """Row -> the paper's numbers, one for each column, to show next to ours."""
     split: Split = "test"
     """test or val."""
     note: str = ""
@@ -86,7 +86,7 @@ class TableExhibit(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _whole_rows(cls, data: Any) -> Any:
-        """A single arm fills its row, and an arm's name is a cell."""
+        """Repeat a single arm over its row, and turn names of arms into cells."""
         if not (isinstance(data, dict) and all(isinstance(data.get(key), dict) for key in ("rows", "columns"))):
             return data
         width = len(data["columns"])
@@ -100,43 +100,43 @@ class TableExhibit(SpecModel):
         for field, named in lists.items():
             for row, cells in named.items():
                 if len(cells) != width:
-                    raise ValueError(f"{field}.{row}: must have one cell a column, {width} in all, got {len(cells)}")
+                    raise ValueError(f"{field}.{row}: must have one cell for each of {width} columns, got {len(cells)}")
         for field, rows in (("against", [*self.against, *self.against.values()]), ("paper", list(self.paper))):
             for row in rows:
                 require_known(field, row, self.rows, "row")
         return self
 
     def metric(self, column: int, cell: Cell) -> str:
-        """What a cell shows."""
+        """Return the metric that a cell shows."""
         return cell.metric or list(self.columns.values())[column]
 
 
 class CurveExhibit(SpecModel):
-    """Accuracy over the one dimension that each arm searched; an arm without one is a level."""
+    """Accuracy over the one dimension that each arm searched; an arm without one is a horizontal line."""
 
     kind: Literal["curve"]
     """Always curve."""
     arms: Arms
     """The arms, or label -> arm."""
     metrics: Annotated[tuple[Accuracy, ...], Field(min_length=1)] = ("accuracy",)
-    """A panel for each."""
+    """One panel for each metric."""
     x_title: str = ""
-    """Of the x axis; the searched dimensions' names where left out."""
+    """Title of the x axis; default: the names of the searched dimensions."""
     split: Split | None = None
-    """Where left out: test if every candidate was scored on it (`test: every`), else validation."""
+    """test or val; default: test if every candidate was scored on it (`test: every`), else val."""
     note: str = ""
     """Words under the title."""
 
 
 class ScatterExhibit(SpecModel):
-    """Normalised accuracy on the target against that on the controls: a dot for each expert of each arm."""
+    """Normalised accuracy on the target against that on the controls, with a dot for each expert of each arm."""
 
     kind: Literal["scatter"]
     """Always scatter."""
     arms: Arms
     """Arms that edit experts, and pre-trained."""
     labels: bool = False
-    """Name every dot's expert; each arm then has a panel."""
+    """Label every dot with its expert; each arm then has its own panel."""
     split: Split = "test"
     """test or val."""
     note: str = ""
@@ -144,20 +144,20 @@ class ScatterExhibit(SpecModel):
 
 
 class PathExhibit(SpecModel):
-    """Accuracy on shifted sets against that on the target, along each arm's candidates; needs `test: every`."""
+    """Accuracy on shifted sets against accuracy on the target, along each arm's candidates; needs `test: every`."""
 
     kind: Literal["path"]
     """Always path."""
     arms: Arms
     """Arms that edit experts, and pre-trained."""
     panels: Literal["ood", "experts"] = "ood"
-    """ood: one for each shifted set and for their mean, averaged over experts; experts: one for each expert."""
+    """ood: a panel for each shifted set and for their mean, averaged over experts; experts: a panel for each expert."""
     note: str = ""
     """Words under the title."""
 
 
 class CoefficientsExhibit(SpecModel):
-    """Lambda of each block of what was chosen, mean over the experts."""
+    """Lambda of each block of the chosen candidates, averaged over experts."""
 
     kind: Literal["coefficients"]
     """Always coefficients."""
@@ -168,33 +168,33 @@ class CoefficientsExhibit(SpecModel):
 
 
 class HeatmapExhibit(SpecModel):
-    """Accuracy over two searched dimensions; the best on validation is boxed."""
+    """Accuracy over two searched dimensions; a box marks the best on validation."""
 
     kind: Literal["heatmap"]
     """Always heatmap."""
     arms: Arms
-    """A panel for each."""
+    """The arms, or label -> arm; each has a panel."""
     x: str = "beta"
     """The dimension along x."""
     y: str = "alpha"
     """The dimension along y."""
     metric: Accuracy = "accuracy"
-    """What is shown."""
+    """The accuracy to show."""
     split: Split | None = None
-    """Where left out: test if every candidate was scored on it, else validation."""
+    """test or val; default: test if every candidate was scored on it, else val."""
     note: str = ""
     """Words under the title."""
 
 
 class BarsExhibit(SpecModel):
-    """Accuracy of what was chosen, task by task."""
+    """Accuracy of the chosen candidates, task by task."""
 
     kind: Literal["bars"]
     """Always bars."""
     arms: Arms
     """The arms, or label -> arm."""
     metric: Accuracy = "accuracy"
-    """What is shown."""
+    """The accuracy to show."""
     split: Split = "test"
     """test or val."""
     note: str = ""

@@ -1,4 +1,4 @@
-"""`extends: FILE` in a spec: what several specs have in common is written once."""
+"""`extends: FILE`: a spec on top of another file, so that several specs share their common part."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,23 +6,24 @@ from typing import Any, TypeAlias
 
 Mapping: TypeAlias = dict[str, Any]
 
-#: Files that build on one another: more is a circle.
+#: A longer chain of files is taken for a circle.
 _DEEPEST = 8
 
 
 def apply_extends(data: Mapping, path: Path, read: Callable[[Path], Mapping], depth: int = 0) -> Mapping:
-    """`data` on top of the file that it extends, which may extend another one in its turn.
+    """Return `data` merged over the file that it extends, which may extend another file.
 
-    Mappings are laid over each other key by key; anything else replaces what was there.
+    Mappings are merged key by key; any other value replaces the one below.
 
     Args:
         data: the content of `path`.
         path: the file; `extends` is relative to its folder.
-        read: reads another file.
-        depth: how many files led here.
+        read: reads a file.
+        depth: number of files that led to this one.
 
     Raises:
-        ValueError: `extends` is not a file's name, that file cannot be read, or files extend each other in a circle.
+        ValueError: if `extends` is not the name of a file, the file cannot be read, or files extend each other in a
+            circle.
     """
     data = dict(data)
     below = data.pop("extends", None)
@@ -31,7 +32,7 @@ def apply_extends(data: Mapping, path: Path, read: Callable[[Path], Mapping], de
     if not isinstance(below, str):
         raise ValueError(f"{path}: extends: must be the name of a file, got {below!r}")
     if depth == _DEEPEST:
-        raise ValueError(f"{path}: extends: files extend each other in a circle, or more than {_DEEPEST} deep")
+        raise ValueError(f"{path}: extends: files extend each other in a circle, or through more than {_DEEPEST} files")
     file = path.parent / below
     try:
         content = read(file)

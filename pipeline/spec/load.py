@@ -1,4 +1,4 @@
-"""From a YAML file to a checked `RunSpec`, with errors that name the field, the rule and the value got."""
+"""Reads and validates specs; errors name the field, the rule and the value got."""
 
 import re
 from pathlib import Path
@@ -17,30 +17,37 @@ from tasks.registry import near
 
 _M = TypeVar("_M", bound=BaseModel)
 _R = TypeVar("_R", TaskSpec, RewardSpec)
-#: Options of rewards that are paths.
+#: Options of rewards that hold paths.
 _PATHS = ("model", "corpus")
-#: Characters of a value that an error shows.
+#: An error shows at most this many characters of a value.
 _SHOWN = 500
 
 
 class SpecError(ValueError):
-    """The spec is not valid; the message has one line for each error."""
+    """The spec is invalid; the message has one line for each error."""
 
 
 def load_spec(path: Path) -> RunSpec:
-    """Read and check a spec; relative paths in it are resolved against its folder.
+    """Read and validate a spec; resolve its relative paths against its folder.
 
     Raises:
-        SpecError: not there, not YAML, or against the schema: each error with the field's path and the value got.
+        SpecError: if the file cannot be read, is not YAML or does not fit the schema; the message has the path of each
+            wrong field and the value got.
+
+    Example:
+        >>> from pathlib import Path
+        >>> load_spec(Path("nothing.yaml"))
+        Traceback (most recent call last):
+        pipeline.spec.load.SpecError: nothing.yaml: cannot be read: No such file or directory
     """
     return parse_spec(read_mapping(path, RunSpec), str(path), path.parent)
 
 
 def read_mapping(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
-    """Read the YAML of a spec of `kind`, and of the files that it extends, unchecked.
+    """Read the YAML of a spec of `kind` and of the files that it extends, without validating it.
 
     Raises:
-        SpecError: not there, not YAML, or not a mapping.
+        SpecError: if a file cannot be read, is not YAML or is not a mapping.
     """
     try:
         return apply_extends(_read(path, kind), path, lambda file: _read(file, kind))
@@ -62,20 +69,35 @@ def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def parse_spec(data: dict[str, Any], source: str = "spec", folder: Path | None = None) -> RunSpec:
-    """Check a spec given as a mapping.
+    """Validate a spec given as a mapping; `source` is its name in errors.
 
     Raises:
-        SpecError: as `load_spec`.
+        SpecError: if the mapping does not fit the schema.
+
+    Example:
+        >>> spec = parse_spec({
+        ...     "name": "quickstart",
+        ...     "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+        ...     "base": "embedded/base",
+        ...     "experts": {"mnist": "embedded/mnist"},
+        ...     "tasks": ["mnist"],
+        ...     "arms": {"task arithmetic": {"merge": "sum", "scaling": {"alpha": {"grid": [0.5, 1.0]}}}},
+        ... })
+        >>> spec.arms["task arithmetic"].scaling.alpha.grid
+        (0.5, 1.0)
+        >>> parse_spec({**spec.model_dump(), "seeds": 1})
+        Traceback (most recent call last):
+        pipeline.spec.load.SpecError: spec: seeds: unknown key; did you mean 'seed'?
     """
     spec = validate(RunSpec, data, source)
     return spec if folder is None else _resolve(spec, folder)
 
 
 def validate(kind: type[_M], data: dict[str, Any], source: str) -> _M:
-    """A spec of `kind` from a mapping.
+    """Build a spec of `kind` from a mapping; `source` is its name in errors.
 
     Raises:
-        SpecError: against the schema: each error with the field's path and the value got, behind `source`.
+        SpecError: if the mapping does not fit the schema.
     """
     try:
         return kind.model_validate(data)
@@ -85,8 +107,8 @@ def validate(kind: type[_M], data: dict[str, Any], source: str) -> _M:
 
 
 def _explain(error: Any, kind: type[BaseModel]) -> str:
-    """One error of pydantic as: field path: rule, got value."""
-    # The tag of a union's member ("<grid>") is not part of the field's path, nor are pydantic's "function-before[...]".
+    """Write one error of pydantic as "field path: rule, got value"."""
+    # Leave out tags of a union's members ("<grid>") and pydantic's "function-before[...]": they are not fields.
     path = [str(p) for p in error["loc"] if not re.match(r"<|function-|\[key\]", str(p))]
     where = ".".join(path)
     if error["type"] == "extra_forbidden":
@@ -107,7 +129,7 @@ def _short(value: object) -> str:
 
 
 def _keys_at(path: list[str], kind: type[BaseModel]) -> list[str]:
-    """Every field name that may stand at `path`, or of the whole schema where the path goes through names of users."""
+    """Return the fields of the top level for an empty `path`, else those of all models: a path holds users' names."""
     schema = kind.model_json_schema()
     at = schema["$defs"].values() if path else [schema]
     return list(dict.fromkeys(field for part in at for field in part.get("properties", ())))
@@ -124,18 +146,18 @@ def _resolve(spec: RunSpec, folder: Path) -> RunSpec:
 
 
 def resolve_model_paths(spec: ModelSpec, folder: Path) -> dict[str, Any]:
-    """Fields in which relative paths that exist beside the spec are absolute, so that workers elsewhere find them."""
+    """Return a model's fields with paths that exist in `folder` made absolute, so that remote workers find them."""
     return {
         "base": resolve_path(spec.base, folder),
         "backbone": spec.backbone.model_copy(update={"model": resolve_path(spec.backbone.model, folder)}),
         "tasks": _fixed_tasks(spec.tasks, folder),
-        # Others are names of modules, whatever lies beside the spec.
+        # Other names are modules, even if the spec's folder has a file or folder of that name.
         "plugins": tuple(resolve_path(p, folder) if p.endswith(".py") else p for p in spec.plugins),
     }
 
 
 def resolve_path(source: str, folder: Path) -> str:
-    """A path that exists beside the spec, absolute; anything else as it is."""
+    """Return `source` as an absolute path if it exists in `folder`, else unchanged."""
     if source.startswith("local-dir:"):
         return f"local-dir:{resolve_path(source.removeprefix('local-dir:'), folder)}"
     if Source.parse(source).kind != "path" or Path(source).is_absolute():
@@ -144,7 +166,7 @@ def resolve_path(source: str, folder: Path) -> str:
 
 
 def resolve_prompts(prompts: Prompts, folder: Path) -> Prompts:
-    """Prompts whose source, where it exists beside the spec, is absolute."""
+    """Return the prompts with their source resolved against `folder`."""
     return prompts.model_copy(update={"source": resolve_path(prompts.source, folder)})
 
 
@@ -158,7 +180,7 @@ def _fixed_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec
 
 
 def resolve_reward(reward: _R, folder: Path) -> _R:
-    """A reward whose file, and the paths among its options, are absolute where they exist beside the spec."""
+    """Return the reward with its file, and the paths among its options, resolved against `folder`."""
     options = {
         k: resolve_path(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()
     }
@@ -168,7 +190,7 @@ def resolve_reward(reward: _R, folder: Path) -> _R:
 
 
 def _fixed_task(source: str, folder: Path) -> str:
-    """A bare name was taken for an embedded task; where there is none, it is the folder beside the spec."""
+    """Resolve a task's source; a bare name that is no embedded task may be a folder next to the spec."""
     name = source.removeprefix("embedded/")
     bare = name != source and name not in pack_names() and (folder / name).is_dir()
     return resolve_path(name if bare else source, folder)

@@ -1,4 +1,4 @@
-"""Where and how wide a run or a training is executed; never part of its result."""
+"""Where a run or training is executed, and with how many workers; never part of its result."""
 
 from typing import Literal
 
@@ -11,39 +11,39 @@ class PerWorker(SpecModel):
     """The GPUs and CPUs of one worker."""
 
     num_gpus: AmountOrAuto = "auto"
-    """GPUs, fractions too; auto: 1 where the cluster has any, else 0."""
+    """GPUs, fractions allowed; auto: 1 if the cluster has any, else 0."""
     num_cpus: float = Field(1, gt=0)
-    """CPUs, which are also the threads that torch may use (at least 1)."""
+    """CPUs, and threads of torch (at least 1)."""
 
 
 class PerReward(SpecModel):
     """The GPUs and CPUs of one actor that holds a reward."""
 
     num_gpus: AmountOrAuto = "auto"
-    """GPUs, fractions too; auto: 0.1 where the cluster has any, else 0."""
+    """GPUs, fractions allowed; auto: 0.1 if the cluster has any, else 0."""
     num_cpus: float = Field(0, ge=0)
-    """CPUs; the actor computes with as many threads, and at least 1."""
+    """CPUs, and threads of the actor (at least 1)."""
 
 
 class Resources(SpecModel):
-    """Where and how wide a run is executed; never part of its result."""
+    """Where a run is executed, and with how many workers; never part of its result."""
 
     pool: Literal["ray", "local"] = "ray"
-    """ray, or local: one worker in this process."""
+    """ray, or local for one worker in this process."""
     workers: CountOrAuto = "auto"
-    """Number of workers; auto: as many as the cluster has room for."""
+    """Number of workers; auto: as many as fit on the cluster."""
     per_worker: PerWorker = PerWorker()
-    """What each worker asks of Ray."""
+    """GPUs and CPUs that each worker requests from Ray."""
     per_reward: PerReward = PerReward()
-    """What the actor of each reward asks of Ray, in a run whose tasks are rewards."""
+    """GPUs and CPUs that the actor of each reward requests from Ray, in a run whose tasks are rewards."""
     retries: int = Field(3, ge=0)
-    """How often a shard whose worker was lost is tried again elsewhere."""
+    """How often a shard is retried on another worker after its worker was lost."""
 
     def changed(self, pool: str | None, workers: int | None) -> "Resources":
-        """As a command's options have them, where these were given.
+        """Return the resources with the command-line options that are given.
 
         Raises:
-            ValueError: no such pool, or no worker at all.
+            ValueError: if the pool is unknown or the number of workers is below 1.
         """
         changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
         return type(self).model_validate({**self.model_dump(), **changes})

@@ -1,4 +1,4 @@
-"""The spec of a run: the pydantic models that say what may stand in it."""
+"""The spec of a run and the checks between its fields."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,18 +17,17 @@ _NAME = r"^[\w][\w .,+()=-]*$"
 
 
 class Controls(SpecModel):
-    """The matched controls beside every LiNeS arm."""
+    """The matched controls of every LiNeS arm."""
 
     kinds: tuple[Literal["uniform", "reversed"], ...] = ()
-    """uniform: constants of equal mean and of equal norm, and a dense curve of tuned ones; reversed: mirrored depth."""
+    """uniform: constants of equal mean and of equal norm, and a dense grid of constants; reversed: mirrored depth."""
     constants: int = Field(21, ge=2)
-    """Constants tried, from 0 to the arm's highest coefficient (at least 1), beside its own values."""
+    """Constants in the grid, from 0 to the arm's highest coefficient (at least 1); the arm's own values are added."""
 
 
-#: Fields of a spec that only speak of what is done with a run's result: what its report opens with, and what is held
-#: against it later.
+#: Fields that only concern the use of a run's result: its report and later comparisons.
 REPORTING_FIELDS = ("exhibits", "regress")
-#: These, and where the run is executed: a run is not known by them.
+#: Fields that may change when a run is resumed.
 FIELDS_OUTSIDE_RESULT = ("resources", *REPORTING_FIELDS)
 
 
@@ -36,7 +35,7 @@ class RunSpec(SpecModel):
     """A run: arms over the same backbone, experts and tasks."""
 
     name: Annotated[str, Field(pattern=_NAME)]
-    """Names the run and its folder."""
+    """Name of the run and of its folder."""
     backbone: BackboneSpec
     """The model family and architecture."""
     base: str
@@ -44,31 +43,31 @@ class RunSpec(SpecModel):
     experts: dict[Annotated[str, Field(pattern=_NAME)], str] = Field(min_length=1)
     """Fine-tuned checkpoints or LoRA adapters by name: files, folders, URLs such as s3://bucket/x, or hf:OWNER/REPO."""
     tasks: Tasks = Field(min_length=1)
-    """What is scored, on validation while searching, on test for what is chosen."""
+    """What is scored: on validation while searching, on test for the chosen candidates."""
     ood: Tasks = {}
-    """Shifted sets: scored on test only, for what is chosen."""
+    """Shifted data sets, scored on test only, for the chosen candidates."""
     generation: Generation | None = None
-    """How completions are made, where the tasks are rewards; every task is then a reward of the same completions."""
+    """How completions are generated, if the tasks are rewards; all tasks then score the same completions."""
     targets: dict[str, str] = {}
-    """Expert -> its task, where the names differ."""
+    """Expert -> its task, if the names differ."""
     arms: dict[Annotated[str, Field(pattern=_NAME)], Arm] = Field(min_length=1)
-    """What is compared."""
+    """The models to compare: each arm is a row of the tables."""
     controls: Annotated[Controls, BeforeValidator(lambda v: {"kinds": v} if isinstance(v, list) else v)] = Controls()
     """[uniform, reversed], or a mapping."""
     select: Select = Select()
-    """What decides, on validation, which candidate is chosen."""
+    """The objectives that choose a candidate on validation."""
     limits: Limits = {}
-    """Samples to use of each split, for every task that does not say otherwise."""
+    """How many samples of each split to use, for tasks without their own limits."""
     shard_size: int = Field(512, ge=1)
-    """Samples a shard: the unit that is sent to a worker, retried and cached; about a second of work."""
+    """Samples in a shard, the unit that is sent to a worker, retried and cached; about a second of work is best."""
     seed: int = 0
-    """Of the samplers."""
+    """Seed of the samplers."""
     plugins: tuple[str, ...] = ()
-    """Python modules or files that register tasks and backbones of your own; imported by driver and workers."""
+    """Python modules or files that register your own tasks and backbones; driver and workers import them."""
     resources: Resources = Resources()
-    """Where and how wide it is executed."""
+    """Where the run is executed, and with how many workers."""
     exhibits: Exhibits = {}
-    """Tables and figures that the report opens with, by title."""
+    """Title -> table or figure at the start of the report."""
     regress: Regress = Regress()
     """When `lines regress` calls a difference from a baseline a regression."""
 
@@ -102,38 +101,38 @@ class RunSpec(SpecModel):
         return self
 
     def target(self, expert: str) -> str:
-        """The task that `expert` was fine-tuned on."""
+        """Return the task that `expert` was fine-tuned on."""
         return self.targets.get(expert, expert)
 
 
 def _check_rewards(spec: "RunSpec") -> None:
-    """A run has rewards for tasks and says how completions are made, or neither.
+    """Require that a run has `generation` if and only if its tasks are rewards.
 
     Raises:
-        ValueError: it mixes rewards with other tasks, or a field has no meaning in such a run.
+        ValueError: if it mixes rewards with other tasks, or a field has no meaning in a run of rewards.
     """
     rewards = [name for name, task in spec.tasks.items() if is_reward_source(task.source)]
     if spec.generation is None:
         if rewards:
-            raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it says what is completed")
+            raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it holds the prompts")
         return
     for name, task in spec.tasks.items():
         if name not in rewards:
             raise ValueError(
-                f"tasks.{name}: must be a reward (reward/NAME, or FILE.py:FUNCTION), as all tasks of a run with "
-                f"generation are, got {task.source!r}"
+                f"tasks.{name}: must be a reward (reward/NAME or FILE.py:FUNCTION), as generation is set, "
+                f"got {task.source!r}"
             )
         if task.limits:
-            raise ValueError(f"tasks.{name}.limits: rewards score the same prompts: set generation.prompts.limits")
+            raise ValueError(f"tasks.{name}.limits: all rewards score the same prompts: set generation.prompts.limits")
     if spec.limits:
-        raise ValueError("limits: rewards score the same prompts: set generation.prompts.limits")
+        raise ValueError("limits: all rewards score the same prompts: set generation.prompts.limits")
     if spec.ood:
         raise ValueError("ood: has no meaning in a run of rewards; leave it out")
     for name, exhibit in spec.exhibits.items():
         if exhibit.kind != "coefficients":
             raise ValueError(
-                f"exhibits.{name}: shows accuracies, and the tasks of this run are rewards: only exhibits of the kind "
-                f"coefficients have a meaning, got {exhibit.kind}; the report shows fronts by itself"
+                f"exhibits.{name}: shows accuracies, but the tasks of this run are rewards: its kind must be "
+                f"coefficients, got {exhibit.kind}; the report always shows the fronts"
             )
     if spec.generation.samples > 1 and spec.generation.temperature == 0:
         raise ValueError(

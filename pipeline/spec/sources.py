@@ -1,4 +1,4 @@
-"""Backbone and tasks of a spec: where a model and its data come from."""
+"""The backbone and the tasks of a spec: where the model and its data come from."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -12,37 +12,37 @@ class BackboneSpec(SpecModel):
     """A model architecture and the precision it is evaluated in."""
 
     family: str
-    """open_clip."""
+    """open_clip, open_clip_classifier, causal, or a backbone of a plug-in."""
     model: str
     """open_clip architecture such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the evaluated weights; combining is always done in float32."""
+    """Precision of the evaluated weights; task vectors are always combined in float32."""
     options: dict[str, Any] = {}
-    """What the family's loader understands: for open_clip, activation and preprocess."""
+    """Options of the family's loader: activation and preprocess for open_clip."""
 
 
 Limits = dict[Literal["val", "test"], Annotated[int, Field(ge=1)]]
 
 
 class TaskSpec(SpecModel):
-    """A task with options of its own."""
+    """A task with its limits and options."""
 
     source: str
     """embedded/NAME, vision/NAME, a folder with one folder a class, or a registered task's name."""
     limits: Limits = {}
-    """Samples to use of each split; all where left out."""
+    """How many samples of each split to use; default: all."""
     options: dict[str, Any] = {}
-    """What the task's loader understands: templates, batch_size; for folders class_names and val_fraction too."""
+    """Options of the task's loader: templates and batch_size; for folders also class_names and val_fraction."""
 
 
 def _tasks(value: object) -> object:
-    """Accept [fashion, data/cars, ...] and {cars: data/cars, ...} beside the full form."""
+    """Turn [fashion, data/cars, ...] and {cars: data/cars, ...} into the full form."""
     if isinstance(value, list):
         if bad := [v for v in value if not isinstance(v, str)]:
-            raise ValueError(f"a list of tasks holds names or folders; for options write a mapping, got {bad[0]!r}")
+            raise ValueError(f"a list of tasks must hold names or folders, got {bad[0]!r}: write a mapping for options")
         names = [Path(v).name for v in value]
         if twice := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"task names must differ, got {sorted(twice)} twice: use a mapping of name to source")
+            raise ValueError(f"task names must differ, got {sorted(twice)} twice: write a mapping of name to source")
         value = dict(zip(names, value, strict=True))
     if isinstance(value, dict):
         return {k: {"source": _task_source(v)} if isinstance(v, str) else v for k, v in value.items()}
@@ -50,7 +50,7 @@ def _tasks(value: object) -> object:
 
 
 def _task_source(value: str) -> str:
-    """A bare name is one of the embedded tasks; MODULE:FUNCTION is a reward."""
+    """Take a bare name for an embedded task; MODULE:FUNCTION is a reward."""
     return value if "/" in value or ":" in value else f"embedded/{value}"
 
 
@@ -58,24 +58,20 @@ Tasks = Annotated[dict[Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")], TaskSpe
 
 
 class ModelSpec(Protocol):
-    """A model, the data that it meets, and the plug-ins that both may come from."""
+    """The fields of a run or a fine-tuning that loading a model and its data needs."""
 
     @property
     def backbone(self) -> BackboneSpec:
         """The model family and architecture."""
-        ...
 
     @property
     def base(self) -> str:
         """The pre-trained checkpoint."""
-        ...
 
     @property
     def tasks(self) -> dict[str, TaskSpec]:
         """Tasks by name."""
-        ...
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """Python modules or files to import first."""
-        ...

@@ -1,4 +1,4 @@
-"""When `lines regress` calls a difference from the baseline a regression; never part of a run's result."""
+"""Thresholds of `lines regress`: when a difference from the baseline is a regression; never part of a result."""
 
 from collections.abc import Collection
 from typing import Annotated
@@ -10,19 +10,19 @@ from pipeline.spec.values import SpecModel
 
 
 class Threshold(SpecModel):
-    """What one task may lose, and what it must reach."""
+    """How much one task may lose, and the least it must reach."""
 
     tolerance: float | None = Field(None, ge=0)
-    """How much lower than the baseline's a mean may be; what is said further out where left out."""
+    """How far a mean may fall below the baseline's; default: the threshold one level out."""
     minimum: float | None = None
-    """The least that a mean may be, whatever the baseline; none where left out everywhere."""
+    """Least allowed mean, whatever the baseline; default: the minimum one level out, if any."""
 
 
 class ArmThreshold(Threshold):
-    """What one arm may lose."""
+    """How much one arm may lose."""
 
     tasks: dict[str, Threshold] = {}
-    """The same for single tasks of this arm."""
+    """Task -> its thresholds, in this arm."""
 
 
 def _named(value: object) -> object:
@@ -32,21 +32,21 @@ def _named(value: object) -> object:
 
 
 class Regress(SpecModel):
-    """What `lines regress` compares, and what it calls a regression."""
+    """The arms that `lines regress` compares, and what it calls a regression."""
 
     tolerance: float = Field(0.01, ge=0)
-    """How much lower than the baseline's a mean may be: 0.01 is one point of accuracy; of rewards, in their unit."""
+    """How far a mean may fall below the baseline's: 0.01 is one point of accuracy; rewards use their own unit."""
     level: float = Field(0.05, gt=0, lt=1)
-    """The chance that a call without any true change finds a regression: Holm's correction over all comparisons."""
+    """Chance of a false regression in one call, with Holm's correction over all comparisons."""
     minimum: float | None = None
-    """The least that any mean may be, whatever the baseline."""
+    """Least allowed mean, whatever the baseline."""
     arms: Annotated[dict[str, ArmThreshold], BeforeValidator(_named)] = {}
-    """Arms to compare, a list, or arm -> its thresholds; where left out all but controls."""
+    """Arms to compare, or arm -> its thresholds; default: all but controls."""
     tasks: dict[str, Threshold] = {}
-    """Task -> its thresholds, in every arm."""
+    """Task -> its thresholds, in all arms."""
 
     def threshold(self, arm: str, task: str) -> tuple[float, float | None]:
-        """Tolerance and minimum of one comparison: of the arm's task, else the task, else the arm, else the run."""
+        """Return tolerance and minimum of a comparison: the arm's task's, else the task's, else the arm's, else the run's."""
         own = self.arms.get(arm, ArmThreshold())
         levels = (own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own)
         tolerances = [level.tolerance for level in levels if level.tolerance is not None]
@@ -55,10 +55,10 @@ class Regress(SpecModel):
 
 
 def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str]) -> None:
-    """Every arm and task that thresholds are given for is one of the run's.
+    """Require that every arm and task with thresholds is in the run.
 
     Raises:
-        ValueError: one is not; the message names the field.
+        ValueError: if one is not; the message names the field.
     """
     for arm in regress.arms:
         require_known("regress.arms", arm, arms, "arm")

@@ -1,4 +1,4 @@
-"""The code that a spec names: whoever got the spec from somebody else must be told of it before it runs."""
+"""Finds the code that a spec names, so that a user who received the spec sees it before it runs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from pipeline.spec.generation import is_reward_source
 
 
 def list_user_code(spec: BaseModel) -> list[str]:
-    """Plug-ins, rewards that are Python functions, and models that bring code of their own, by field and name."""
+    """List the plug-ins, rewards that are Python functions and models with their own code, as "field: name"."""
     return list(dict.fromkeys(_code(spec.model_dump(mode="json"), "")))
 
 
@@ -27,12 +27,12 @@ def _code(value: Any, where: str) -> Iterator[str]:
         elif key == "source" and isinstance(part, str) and is_reward_source(part) and ":" in part:
             yield f"{field}: {part}"
         elif key == "trust_remote_code" and part is not False:
-            yield f"{field}: what the model brings"
+            yield f"{field}: code of the model's repository"
         else:
             yield from _code(part, field)
 
 
 def announce_code(spec: BaseModel) -> None:
-    """Say that a spec runs code, where it does; without this package's own and what it stands on."""
+    """Print a note if the spec runs code of the user's or of a model's repository."""
     if named := list_user_code(spec):
         print_note(f"this spec runs code with your rights: {'; '.join(named)}")

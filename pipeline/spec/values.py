@@ -1,30 +1,30 @@
-"""What a field of the spec may hold: a number, a grid, a range; and the base of every model of the spec."""
+"""The base class of all spec models, and the types of their values: numbers, grids, ranges, weights."""
 
 import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-#: A grid of one dimension that is longer is a slip of the pen.
+#: A longer grid of one dimension is taken for a typing error.
 _MAX_CONTINUED = 10_000
 
 
 class SpecModel(BaseModel):
-    """Frozen; unknown keys are refused; the docstring under a field is its description in the JSON schema."""
+    """A frozen model that refuses unknown keys; the docstring under a field is its description in the JSON schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _expand(values: object) -> object:
-    """Fill an arithmetic "...": [0.0, 0.1, ..., 1.0] as a person writes it."""
+    """Fill in the "..." of [0.0, 0.1, ..., 1.0]."""
     if not isinstance(values, list) or "..." not in values:
         return values
     i = values.index("...")
     if i < 2 or i != len(values) - 2:
-        raise ValueError("'...': must stand between the second-last two of at least two numbers and one last number")
+        raise ValueError("'...': must have at least two numbers before it and exactly one after it")
     neighbours = [values[i - 2], values[i - 1], values[-1]]
     if not all(isinstance(v, int | float) and math.isfinite(v) for v in neighbours):
-        raise ValueError(f"'...': must stand between numbers, got {values}")
+        raise ValueError(f"'...': must be between numbers, got {values}")
     first, second, last = map(float, neighbours)
     step = second - first
     count = (last - second) / step if step else -1.0
@@ -36,19 +36,19 @@ def _expand(values: object) -> object:
 
 
 class Grid(SpecModel):
-    """An explicit list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
+    """A list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
 
     grid: Annotated[tuple[float, ...], BeforeValidator(_expand), Field(min_length=1)]
     """The values, at least one."""
 
 
 class Range(SpecModel):
-    """An interval for a sampler to search."""
+    """An interval that a sampler searches."""
 
     range: tuple[float, float]
     """Lowest and highest value."""
     step: float | None = Field(None, gt=0)
-    """Only multiples of this above the lowest value; needed by the grid sampler."""
+    """Distance between values, from the lowest one; the grid sampler needs it."""
     log: bool = False
     """Search on a logarithmic scale."""
 
@@ -62,7 +62,7 @@ class Range(SpecModel):
 
 
 def _kind(value: object) -> str:
-    """Which form a value has, so that an error speaks of that form alone and not of every member of the union."""
+    """Return the form of a value, so that an error is about that form and not about every member of the union."""
     if isinstance(value, dict):
         return "<range>" if "range" in value else "<grid>"
     if isinstance(value, Grid | Range):
@@ -82,7 +82,7 @@ Dimension = Annotated[_Forms, _discriminator]
 
 
 def lowest(value: float | Grid | Range) -> float:
-    """The lowest value of a dimension."""
+    """Return the lowest value of a dimension."""
     if isinstance(value, Grid):
         return min(value.grid)
     return value.range[0] if isinstance(value, Range) else value
@@ -126,15 +126,15 @@ ParamDimension = Annotated[
 ]
 
 
-#: How far the sum of weights may be from 1: what a person rounds, 0.333 three times, is told.
+#: How far the sum of weights may be from 1; rounded weights such as 0.333 three times are refused.
 _TOLERANCE = 1e-6
 
 
 def check_lambdas(lambdas: Lambdas) -> None:
-    """Every weight is on the simplex.
+    """Require weights on the simplex.
 
     Raises:
-        ValueError: one is below 0 or above 1, or a list of them does not sum to 1; the value is named.
+        ValueError: if a weight is outside [0, 1] or a list of weights does not sum to 1.
     """
     if isinstance(lambdas, tuple):
         for weights in lambdas:
@@ -143,4 +143,4 @@ def check_lambdas(lambdas: Lambdas) -> None:
     elif not isinstance(lambdas, int):
         low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
         if low < 0 or high > 1:
-            raise ValueError(f"lambdas: must lie in [0, 1], got {low if low < 0 else high:g}")
+            raise ValueError(f"lambdas: must be in [0, 1], got {low if low < 0 else high:g}")

@@ -36,7 +36,7 @@ MERGED = "m0: &m0 {x: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 
         (BOMB, "at most 100,000 values"),
         (MERGED, "at most 100,000 values"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("a: &a [*a]", "nested too deeply, or hold themselves"),
+        ("a: &a [*a]", "nested too deeply or contain themselves"),
         ("a: !!python/object/apply:os.system ['touch /tmp/x']", "not valid YAML"),
         ("a: !!python/name:os.system", "not valid YAML"),
         ("x" * (5 * 2**20), "at most 4 MiB"),
@@ -104,7 +104,7 @@ def test_the_code_that_a_spec_names_is_told() -> None:
         }
     )
     assert list_user_code(spec) == [
-        "backbone.options.trust_remote_code: what the model brings",
+        "backbone.options.trust_remote_code: code of the model's repository",
         "plugins: my_tasks.sets",
         "plugins: /home/me/more.py",
     ]

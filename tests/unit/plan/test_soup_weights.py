@@ -114,9 +114,9 @@ def test_samplers_search_lambda_alpha_and_beta_together() -> None:
 @pytest.mark.parametrize(
     ("lambdas", "message"),
     [
-        ({"grid": [0, 0.5, 1.2]}, r"lambdas: must lie in \[0, 1\], got 1.2"),
-        ({"grid": [-0.1, 0.5]}, r"lambdas: must lie in \[0, 1\], got -0.1"),
-        ({"range": [0, 2]}, r"lambdas: must lie in \[0, 1\], got 2"),
+        ({"grid": [0, 0.5, 1.2]}, r"lambdas: must be in \[0, 1\], got 1.2"),
+        ({"grid": [-0.1, 0.5]}, r"lambdas: must be in \[0, 1\], got -0.1"),
+        ({"range": [0, 2]}, r"lambdas: must be in \[0, 1\], got 2"),
         ([[0.2, 0.9]], r"lambdas: weights must be at least 0 and sum to 1, got \[0.2, 0.9\]"),
         ([[1.5, -0.5]], r"lambdas: weights must be at least 0 and sum to 1, got \[1.5, -0.5\]"),
         (1, "lambdas: input should be greater than or equal to 2, got 1"),
@@ -134,7 +134,7 @@ def test_weights_for_another_number_of_experts_are_refused() -> None:
 
 
 def test_lambdas_are_of_the_method_weighted() -> None:
-    with pytest.raises(SpecError, match="lambdas: are the weights of the method weighted"):
+    with pytest.raises(SpecError, match="lambdas: must be used with the method weighted"):
         parse_spec(soup_spec(arms={"soup": {"merge": {"method": "sum", "lambdas": 3}}}))
 
 

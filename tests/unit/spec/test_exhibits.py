@@ -1,4 +1,4 @@
-"""Proves that exhibits are read as written, and that what cannot be shown is refused with its place and the rule."""
+"""Proves how exhibits are read, and that one that cannot be shown is refused with its field and the rule."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def test_every_kind_is_accepted_and_survives_the_journal() -> None:
     assert parse_spec(spec.model_dump(mode="json")) == spec
 
 
-def test_an_arm_alone_fills_its_row_and_a_cell_has_its_own_metric() -> None:
+def test_a_single_arm_fills_its_row_and_a_cell_has_its_own_metric() -> None:
     exhibits = exhibit_spec().exhibits
     assert [cell.arm for cell in exhibits["Table 1"].rows["+ LiNeS"]] == ["LiNeS"] * 3
     table = exhibits["Table 2"]
@@ -36,7 +36,7 @@ def test_arms_may_be_one_a_list_or_labelled() -> None:
     assert exhibits["Figure 10"].arms["FT"] == "fine-tuned"
 
 
-def test_exhibits_are_no_part_of_what_is_evaluated() -> None:
+def test_exhibits_do_not_change_what_is_evaluated() -> None:
     assert make_plan(exhibit_spec()).searched == make_plan(exhibit_spec(exhibits={})).searched
 
 
@@ -46,12 +46,15 @@ def test_exhibits_are_no_part_of_what_is_evaluated() -> None:
         ({"kind": "tabel"}, r"exhibits\.T: kind: got 'tabel'; did you mean 'table'"),
         ({"arms": "LiNeS"}, r"exhibits\.T: kind: is required"),
         (ONE | {"columns": {"Target": "targt"}}, r"exhibits\.T\.columns\.Target: got 'targt'.*did you mean 'target'"),
-        (ONE | {"rows": {"A": ["LiNeS", "ta"]}}, r"exhibits\.T: rows\.A: must have one cell a column, 1 in all, got 2"),
+        (
+            ONE | {"rows": {"A": ["LiNeS", "ta"]}},
+            r"exhibits\.T: rows\.A: must have one cell for each of 1 columns, got 2",
+        ),
         (ONE | {"rows": {"A": {"arm": "LiNeS", "metric": "bset"}}}, r"rows\.A\.0\.metric: got 'bset'.*'best'"),
         (ONE | {"rows": {"A": "LiNes"}}, r"exhibits\.T\.rows\.A: unknown arm 'LiNes'; did you mean 'LiNeS'"),
         (ONE | {"against": {"A": "B"}}, r"against: unknown row 'B'; known: A"),
         (ONE | {"paper": {"B": [1.0]}}, r"paper: unknown row 'B'"),
-        (ONE | {"paper": {"A": [1.0, 2.0]}}, r"paper\.A: must have one cell a column, 1 in all, got 2"),
+        (ONE | {"paper": {"A": [1.0, 2.0]}}, r"paper\.A: must have one cell for each of 1 columns, got 2"),
         (ONE | {"papr": {}}, r"exhibits\.T\.papr: unknown key; did you mean 'paper'"),
         (ONE | {"columns": {"Best": "best"}}, r"rows\.A: best is one expert among several of one task"),
         (
@@ -70,7 +73,7 @@ def test_exhibits_are_no_part_of_what_is_evaluated() -> None:
         ({"kind": "coefficients", "arms": ["pre-trained"]}, r"the pre-trained model has no coefficients"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(exhibit: dict[str, Any], message: str) -> None:
+def test_an_exhibit_that_cannot_be_shown_is_refused(exhibit: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_with(exhibit)
 

@@ -1,4 +1,4 @@
-"""Proves that a spec may build on another file, and that mistakes in doing so are told."""
+"""Proves that a spec may extend another file, and that errors in doing so are reported."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def write(folder: Path, above: str = ABOVE, below: str = BELOW) -> Path:
     return folder / "above.yaml"
 
 
-def test_mappings_are_laid_over_each_other_and_lists_are_replaced(tmp_path: Path) -> None:
+def test_mappings_are_merged_and_lists_are_replaced(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path))
     assert list(spec.experts) == ["mnist", "emoji"]
     assert list(spec.tasks) == ["mnist", "emoji"]
@@ -46,6 +46,6 @@ def test_mappings_are_laid_over_each_other_and_lists_are_replaced(tmp_path: Path
         (ABOVE, "[]", "below.yaml: must be a mapping"),
     ],
 )
-def test_mistakes_are_told(tmp_path: Path, above: str, below: str, message: str) -> None:
+def test_errors_name_the_file(tmp_path: Path, above: str, below: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_spec(write(tmp_path, above, below))

@@ -1,4 +1,4 @@
-"""Proves that a spec means what it says, and that every wrong one is refused with its field, the rule and the value."""
+"""Proves what specs mean, and that a wrong one is refused with the field, the rule and the value."""
 
 import copy
 import re
@@ -46,7 +46,7 @@ BAD = [
     (ALPHA, {}, "arms.LiNeS.scaling.alpha.grid: is required"),
     # names
     ("tasks", ["a/cats", "b/cats"], "tasks: task names must differ, got ['cats'] twice"),
-    ("tasks", [{"cats": "x"}], "tasks: a list of tasks holds names or folders; for options write a mapping"),
+    ("tasks", [{"cats": "x"}], "tasks: a list of tasks must hold names or folders, got {'cats': 'x'}"),
     ("ood", {"cats": "x"}, "ood: names must differ from those of tasks, got ['cats'] in both"),
     (
         "experts",
@@ -135,7 +135,7 @@ BAD = [
     ("arms/x", merge(edit="cats"), "arms.x: exactly one of edit and merge must be given"),
     (EDIT, [], "arms.LiNeS.edit: value should have at least 1 item"),
     (EDIT, ["cats", "cats"], "arms.LiNeS: edit: each expert may be named once, got ['cats'] more than once"),
-    (EDIT, ["each_expert", "cats"], "arms.LiNeS: edit: each_expert stands alone"),
+    (EDIT, ["each_expert", "cats"], "arms.LiNeS: edit: each_expert must be the only entry"),
     ("arms/LiNeS/experts", ["cats"], "arms.LiNeS: experts: is for a merge"),
     ("arms", {}, "arms: dictionary should have at least 1 item"),
     ("arms", ["LiNeS"], "arms: input should be a valid dictionary, got ['LiNeS']"),
@@ -190,7 +190,7 @@ def test_a_wrong_spec_is_refused_with_field_rule_and_value(path: str, value: Any
         make_plan(parse_spec(changed(path, value)))
 
 
-def test_every_error_is_told_at_once_each_with_the_file(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_each_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(yaml.safe_dump({**GOOD, "shard_size": 0, "limit": 3, "base": None}))
     with pytest.raises(SpecError) as caught:
@@ -206,14 +206,14 @@ def test_every_error_is_told_at_once_each_with_the_file(tmp_path: Path) -> None:
         (b"- a\n- b\n", "must be a mapping with name, backbone, base"),
         (b"", "must be a mapping"),
         (b"name: [\n", "not valid YAML"),
-        (b"name: a\nname: b\n", "the key 'name' stands twice"),
-        (b"arms: {x: 1, x: 2}\n", "the key 'x' stands twice"),
+        (b"name: a\nname: b\n", "duplicate key 'name'"),
+        (b"arms: {x: 1, x: 2}\n", "duplicate key 'x'"),
         (b"? [a, b]\n: 1\n", "not valid YAML: while constructing a mapping"),
         (b"name: \xff\xfe\n", "must be text in UTF-8"),
         (b"name: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_spec_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_spec_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError, match=rf"bad\.yaml: .*{message}"):
@@ -226,7 +226,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_spec_comes_back_from_its_own_json() -> None:
-    """The journal's header holds it, and a run is read back from there."""
+    """The journal's header holds the spec, and a run is read back from it."""
     knots = {
         "function": "piecewise",
         "beta": 1,
@@ -246,14 +246,14 @@ def test_short_forms_mean_the_long_ones() -> None:
     assert parse_spec(changed("select", {"maximise": "worst"})).select.maximise == ("worst",)
 
 
-def test_paths_are_beside_the_spec_where_they_exist_there(tmp_path: Path) -> None:
+def test_paths_that_exist_next_to_the_spec_are_absolute(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "cats.safetensors").touch()
     (tmp_path / "more.py").touch()
     experts = {**dict.fromkeys(TASKS, "hf:owner/model"), "cats": "models/cats.safetensors", "dogs": "nowhere.pt"}
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump({**GOOD, "experts": experts, "plugins": ["more.py", "package.module", "folder"]}))
-    (tmp_path / "folder").mkdir()  # where a module of that name may lie
+    (tmp_path / "folder").mkdir()  # a plug-in of this name is still a module
     spec = load_spec(path)
     assert spec.experts["cats"] == str(tmp_path / "models" / "cats.safetensors")
     assert (spec.experts["dogs"], spec.experts["cars"]) == ("nowhere.pt", "hf:owner/model")
@@ -274,7 +274,7 @@ def test_a_spec_cannot_be_changed() -> None:
         toy_spec().seed = 3  # type: ignore[misc]
 
 
-def test_a_bare_name_is_a_folder_beside_the_spec_where_no_embedded_task_has_it(tmp_path: Path) -> None:
+def test_a_bare_name_that_is_no_embedded_task_is_a_folder_next_to_the_spec(tmp_path: Path) -> None:
     (tmp_path / "cars").mkdir()
     (tmp_path / "mnist").mkdir()
     data = {**GOOD, "tasks": [*TASKS, "mnist"], "ood": {}}
