@@ -27,7 +27,7 @@ class Prompts(SpecModel):
     @classmethod
     def _one_place(cls, template: str) -> str:
         if template.count("{source}") != 1:
-            raise ValueError(f"must contain {{source}} once, got {template!r}")
+            raise ValueError(f"must hold {{source}} once, got {template!r}")
         return template
 
 

@@ -46,7 +46,7 @@ class Regress(SpecModel):
     """Task -> its thresholds, in all arms."""
 
     def threshold(self, arm: str, task: str) -> tuple[float, float | None]:
-        """Return tolerance and minimum of a comparison: the arm's task's, else the task's, else the arm's, else the run's."""
+        """Return tolerance and minimum of a comparison, from the arm's task, else the task, else the arm, else the run."""
         own = self.arms.get(arm, ArmThreshold())
         levels = (own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own)
         tolerances = [level.tolerance for level in levels if level.tolerance is not None]

@@ -153,7 +153,7 @@ def test_lambdas_are_of_the_method_weighted() -> None:
         ),
         (
             {"exhibits": {"T": {"kind": "table", "columns": {"c": "accuracy"}, "rows": {"r": "soup"}}}},
-            "exhibits.T: shows accuracies, and the tasks of this run are rewards",
+            "exhibits.T: shows accuracies, but the tasks of this run are rewards",
         ),
     ],
 )
