@@ -1,4 +1,4 @@
-"""What travels between the driver and its workers: small, frozen, free of torch and Ray."""
+"""The messages between the driver and its workers: small and frozen, without torch and Ray."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,17 @@ FailureKind = Literal["application", "lost", "non_finite", "out_of_memory"]
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """One shard of one task to score under one recipe; `recipe_id` names the weights, fingerprints included."""
+    """A request to score one shard of one task with one recipe.
+
+    Attributes:
+        recipe: the model to build.
+        recipe_id: content id of the weights: recipe and fingerprints of base and experts.
+        task: name of the task.
+        split: "val" or "test".
+        shard: number of the shard.
+        start: first sample.
+        stop: sample after the last.
+    """
 
     recipe: Recipe
     recipe_id: str
@@ -27,7 +37,7 @@ class EvalRequest:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What is never scored twice: (recipe id, task, split, shard)."""
+        """(recipe id, task, split, shard): what is never scored twice."""
         return self.recipe_id, self.task, self.split, self.shard
 
     @property
@@ -38,17 +48,17 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True)
 class ShardScore:
-    """The answer to a request.
+    """The scores of one shard.
 
     Attributes:
-        request: what was asked.
+        request: the request that it answers.
         stats: sums over the shard's samples.
-        outcomes: one value a sample: bool for accuracy, float32 for rewards.
+        outcomes: (N,) one value for each sample: bool for accuracy, float32 for rewards.
         alpha: the recipe's alpha as a number (equation 2 resolved).
-        seconds: (rebuilding the weights, evaluating), on the worker.
-        worker: the worker's name.
-        note: what a method that learns from data says of itself: seconds, peak_bytes, coefficients; {} for others.
-        texts: the completions that a reward scored; the reward that is asked first for a shard carries them.
+        seconds: time on the worker to rebuild the weights, and to evaluate.
+        worker: name of the worker.
+        note: seconds, peak_bytes and coefficients of a method that learns from data; {} for other methods.
+        texts: the completions that a reward scored; only the first reward of a shard returns them.
     """
 
     request: EvalRequest
@@ -61,20 +71,20 @@ class ShardScore:
     texts: tuple[str, ...] = ()
 
 
-#: The task of a request for completions, which rewards then score.
+#: The task of a request for completions; rewards then score them.
 COMPLETIONS = "completions"
 
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """The answer to a request for completions.
+    """The completions of one shard.
 
     Attributes:
-        request: what was asked; its task is COMPLETIONS.
-        texts: one a sample: of a prompt all its draws, then of the next prompt.
+        request: the request that it answers; its task is COMPLETIONS.
+        texts: one for each sample: all draws of the first prompt, then of the next.
         alpha: the recipe's alpha as a number.
-        seconds: (setting the weights, generating), on the worker.
-        worker: the worker's name.
+        seconds: time on the worker to set the weights, and to generate.
+        worker: name of the worker.
     """
 
     request: EvalRequest
@@ -86,14 +96,14 @@ class Completions:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Completions of one shard, to be scored by the reward that `request` names as its task."""
+    """A request to score the completions of one shard; the task of `request` is the reward."""
 
     request: EvalRequest
     completions: Completions
 
     @property
     def recipe_id(self) -> str:
-        """Of the weights that made the completions."""
+        """Id of the weights that generated the completions."""
         return self.request.recipe_id
 
     @property
@@ -103,22 +113,20 @@ class ScoreRequest:
 
 
 class PoolRequest(Protocol):
-    """What a pool can queue: it is known whose weights it is about, and what the driver asked for."""
+    """A request that a pool can queue."""
 
     @property
     def recipe_id(self) -> str:
-        """Of the weights."""
-        ...
+        """Id of the weights that the request needs."""
 
     @property
     def origin(self) -> EvalRequest:
-        """What a failure names."""
-        ...
+        """The driver's request, which a failure names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that gave no score: a record with its cause, never a zero."""
+    """A request without a score: a record with the cause, never a score of zero."""
 
     request: EvalRequest
     kind: FailureKind
@@ -128,17 +136,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says of itself once loaded; all workers of a run must agree on everything but name and device.
+    """What a worker has loaded; all workers of a run must agree on everything but name and device.
 
     Attributes:
-        name: unique within the pool.
-        device: for people, such as "cuda:0 (NVIDIA H200)" or "cpu (AMD EPYC, 2 threads)".
-        fingerprint: of base and experts: part of every recipe id.
-        tasks: task name -> (fingerprint, number of validation samples, number of test samples).
-        block_sizes: number of edited parameters in each block, in order of depth.
-        outside_size: number of edited parameters outside the blocks.
-        checkpoints: "base" and each expert's name -> content fingerprint.
-        numerics: what else a score may depend on: dtype, device type, versions.
+        name: unique name within the pool.
+        device: text for users, such as "cuda:0 (NVIDIA H200)" or "cpu (AMD EPYC, 2 threads)".
+        fingerprint: see `Identity`, as for the other attributes.
     """
 
     name: str
@@ -153,17 +156,17 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run's scores stand on; every worker must agree with it.
+    """Everything that a run's scores depend on; every worker must have loaded the same.
 
     Attributes:
-        fingerprint: of base, experts and architecture; part of every recipe id.
-        tasks: task -> (fingerprint, validation samples, test samples).
+        fingerprint: hash of base, experts and architecture; part of every recipe id.
+        tasks: task -> (fingerprint, number of validation samples, number of test samples).
         metrics: task -> metric.
-        block_sizes: edited parameters of each block, in order of depth.
-        outside_size: edited parameters outside the blocks.
+        block_sizes: number of edited parameters of each block, in order of depth.
+        outside_size: number of edited parameters outside the blocks.
         checkpoints: "base" and each expert -> content fingerprint.
-        numerics: what else a score depends on: dtype, device type, versions.
-        targets: expert -> its task: what methods that learn from data learn from.
+        numerics: dtype, device type and versions, which scores also depend on.
+        targets: expert -> its task, whose data the learning methods use.
     """
 
     fingerprint: str
@@ -176,7 +179,7 @@ class Identity:
     targets: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As the journal's header keeps it."""
+        """Return the JSON object of the journal's header."""
         return {
             **asdict(self),
             "tasks": {k: list(v) for k, v in self.tasks.items()},
@@ -185,12 +188,12 @@ class Identity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Identity":
-        """Inverse of `to_json`."""
+        """Build the identity that `to_json` wrote."""
         tasks = {k: (v[0], v[1], v[2]) for k, v in data["tasks"].items()}
         return cls(**{**data, "tasks": tasks, "block_sizes": tuple(data["block_sizes"])})
 
     def worker(self, name: str, device: str) -> WorkerInfo:
-        """What a worker of that name says of itself, having loaded all this on `device`."""
+        """Return the `WorkerInfo` of a worker that has loaded all this on `device`."""
         return WorkerInfo(
             name=name,
             device=device,
@@ -203,10 +206,10 @@ class Identity:
         )
 
     def check(self, worker: WorkerInfo) -> None:
-        """Refuse a worker that loaded something else.
+        """Require that a worker has loaded the same.
 
         Raises:
-            ValueError: naming the worker and what differs.
+            ValueError: if it has not; the message names the worker and what differs.
         """
         for what, mine, its in (
             ("checkpoints", self.fingerprint, worker.fingerprint),

@@ -1,4 +1,4 @@
-"""A recipe: everything that says one edited or merged model, in about 100 bytes."""
+"""A recipe: the complete description of one edited or merged model, in about 100 bytes."""
 
 import hashlib
 import json
@@ -9,14 +9,18 @@ from typing import TypeAlias
 Number: TypeAlias = float | int
 ParamValue: TypeAlias = float | int | str | tuple[float, ...]
 
-#: `alpha` of equation 2, resolved by the worker that holds the task vectors, with the norm it names.
+#: Norm -> the `alpha` that stands for equation 2 with that norm; the worker with the task vectors computes it.
 AUTO = {"l1": "auto", "l2": "auto_l2"}
 
 
 def canonical_number(value: Number) -> Number:
-    """Seven significant digits, all that float32 carries: a grid's 0.30000000000000004 is 0.3, and 1.0 is 1.
+    """Round to seven significant digits, as many as float32 holds; return whole numbers as int.
 
-    Whole numbers below 1e15 stay as they are: they are counts and seeds.
+    Whole numbers below 1e15 stay exact: they are counts and seeds.
+
+    Example:
+        >>> canonical_number(0.1 + 0.2), canonical_number(1.0), canonical_number(1234567891.0)
+        (0.3, 1, 1234567891)
     """
     if float(value).is_integer() and abs(value) < 1e15:
         return int(value)
@@ -28,14 +32,14 @@ def canonical_number(value: Number) -> Number:
 class Recipe:
     """theta = theta0 + lambda(depth) * combine(task vectors); lambda(d) = alpha + beta * f(d), alpha outside blocks.
 
-    Build it with `Recipe.make`, which puts numbers into their canonical form, so that equal recipes are equal.
+    Build it with `Recipe.make`, whose canonical form makes recipes of the same model equal.
 
     Attributes:
         method: merge method by name; "zero" is theta0 itself.
-        scaling: function of depth by name, with an optional control in front: "reversed:linear" mirrors the depth,
+        scaling: name of the function of depth, with an optional control in front: "reversed:linear" mirrors the depth,
             "uniform:linear" is the constant equal to the parameter-weighted mean of "linear".
         alpha: coefficient outside the blocks and at depth 0; "auto" or "auto_l2" is equation 2.
-        beta: what is added at depth 1.
+        beta: coefficient of f(depth).
         weights: one coefficient for each expert, in the run's order; () means 1 for each.
         params: sorted (name, value) pairs: the parameters of the method and of the scaling function.
     """
@@ -61,6 +65,15 @@ class Recipe:
 
         Numbers have seven digits; a constant has no beta, and a beta of 0 is a constant; a sum, an average or a
         weighted sum of one expert is that expert.
+
+        Example:
+            >>> recipe = Recipe.make("sum", "linear", alpha=0.1 + 0.2, beta=0.7)
+            >>> recipe.canonical()
+            b'["sum","linear",0.3,0.7,[],{}]'
+            >>> recipe == Recipe.make("sum", "linear", 0.3, 0.7)
+            True
+            >>> Recipe.make("average", weights=(0, 1, 0)).method
+            'single'
         """
         alpha = alpha if isinstance(alpha, str) else canonical_number(alpha)
         beta = canonical_number(beta)
@@ -74,32 +87,32 @@ class Recipe:
         return cls(method, scaling, alpha, beta, tuple(canonical_number(w) for w in weights), items)
 
     def to_json(self) -> list[object]:
-        """The canonical JSON array."""
+        """Return the canonical JSON array."""
         params = {k: list(v) if isinstance(v, tuple) else v for k, v in self.params}
         return [self.method, self.scaling, self.alpha, self.beta, list(self.weights), params]
 
     @classmethod
     def from_json(cls, data: list[object]) -> "Recipe":
-        """Inverse of `to_json`."""
+        """Build the recipe that `to_json` wrote."""
         method, scaling, alpha, beta, weights, params = data
         items = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}  # type: ignore[attr-defined]
         return cls.make(method, scaling, alpha, beta, tuple(weights), items)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        """In words, for errors."""
+        """Return the recipe in words, for errors."""
         weights = [("weights", list(self.weights))] if self.weights else []
         parts = [("method", self.method), ("scaling", self.scaling), ("alpha", self.alpha), ("beta", self.beta)]
         return ", ".join(f"{name} {value}" for name, value in [*parts, *weights, *self.params])
 
     def canonical(self) -> bytes:
-        """Canonical bytes: at most 128 for 8 experts, no parameters and weights of up to 4 decimals.
+        """Return the canonical bytes: at most 128 for 8 experts with weights of 4 decimals and no parameters.
 
-        A sampler's weights of 7 digits take up to 40 bytes more.
+        Weights of 7 digits, as samplers propose, take up to 40 bytes more.
         """
         return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=True).encode()
 
     def id(self, fingerprint: str) -> str:
-        """Content id: blake2b of the bytes and of the fingerprint of base and experts; 16 hexadecimal digits."""
+        """Return the content id, 16 hexadecimal digits: blake2b of the bytes and the fingerprint."""
         return hashlib.blake2b(self.canonical() + fingerprint.encode(), digest_size=8).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""A `RunSpec` to the groups that are searched, with their controls."""
+"""Turns a `RunSpec` into the groups that are searched, with their controls."""

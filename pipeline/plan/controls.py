@@ -1,4 +1,4 @@
-"""The matched controls of LiNeS arms: reversed depth, tuned constants, constants of equal mean and of equal norm."""
+"""The matched controls of LiNeS arms: reversed depth, and constants that are tuned, of equal mean or of equal norm."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,16 +9,16 @@ from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Grid, Range
 from search.space import Space
 
-#: What `uniform` and `reversed` add to an arm's name, in all.
+#: Endings of the names of controls: "ARM, uniform".
 NAMES = ("uniform", "equal norm", "constant", "reversed")
-#: Controls that follow from what the arm chose: the kind, which is also the scaling's prefix -> their name.
-_FOLLOWING = {"uniform": "uniform", "equal_norm": "equal norm"}
+#: Controls that derive from the chosen candidate: kind, also the scaling's prefix -> ending of the name.
+_DERIVED = {"uniform": "uniform", "equal_norm": "equal norm"}
 
 
 def tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
-    """The reversed depth, and a dense curve of constants, each searched and chosen as the arm itself is.
+    """Return control -> arm for the controls with their own search: reversed depth, and a dense grid of constants.
 
-    Of a rewarded soup nothing is chosen, so its controls run along all of lambda: at each, the constant of equal mean.
+    No candidate of a rewarded soup is chosen, so its controls cover every lambda, each with the constant of equal mean.
     """
     if arm.merge is not None and arm.merge.lambdas is not None:
         return {kind: _prefixed(arm, kind) for kind in ("uniform", "reversed") if kind in spec.controls.kinds}
@@ -36,9 +36,10 @@ def _prefixed(arm: Arm, control: str) -> Arm:
 
 
 def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
-    """Every constant of a dense grid; where a sampler searches the merge too, no grid spans that: it gets the interval.
+    """Return scaling and search of the tuned constants: a dense grid.
 
-    The arm's own search then has as many trials for the control as for the arm.
+    If a sampler also searches the merge, no grid covers the space; the control then searches the interval of constants
+    with the arm's own sampler and number of trials.
     """
     merge = arm.merge
     searched = merge is not None and any(_is_searched(d) for d in (*merge.params.values(), *merge.weights.values()))
@@ -54,7 +55,7 @@ def _is_searched(value: object) -> bool:
 
 
 def derived_controls(group: Group, spec: RunSpec) -> list[Group]:
-    """The constants of equal mean and of equal norm of what `group` chooses, known only then."""
+    """Return the controls whose recipes derive from the candidate that `group` chooses."""
     if "uniform" not in spec.controls.kinds or group.template.soup:
         return []
     return [
@@ -67,21 +68,21 @@ def derived_controls(group: Group, spec: RunSpec) -> list[Group]:
             control=control,
             derivation=Derivation((group.key,), flatten),
         )
-        for control, name in _FOLLOWING.items()
+        for control, name in _DERIVED.items()
     ]
 
 
 def flatten(control: Group, chosen: Sequence[Chosen]) -> Group:
-    """The control with its recipe: the constant equal to the mean, or of the norm, of the chosen one's lambda."""
+    """Complete a control with the constant of equal mean, or of equal norm, of the chosen candidate's lambda."""
     recipe = chosen[0].recipe
     flat = recipe if recipe.scaling == "constant" else replace(recipe, scaling=f"{control.control}:{recipe.scaling}")
     return replace(control, template=Template.from_recipe(flat), derivation=None)
 
 
 def _dense(arm: Arm, spec: RunSpec) -> Grid:
-    """Constants from 0 to the largest coefficient, and the arm's own values: never a coarser grid than the arm's.
+    """Return constants from 0 to the largest coefficient and the arm's own values: never a coarser grid than the arm's.
 
-    A coarse curve of constants loses by its gaps and so makes LiNeS win: that was seen, and undone by a finer one.
+    LiNeS won against a coarse grid only because of the grid's gaps; a finer one removed the difference.
     """
     own, count = {*_values(arm.scaling.alpha), *_values(arm.scaling.beta)}, spec.controls.constants
     top = max(1.0, _highest(arm, spec))
@@ -90,12 +91,12 @@ def _dense(arm: Arm, spec: RunSpec) -> Grid:
 
 
 def _highest(arm: Arm, spec: RunSpec) -> float:
-    """The largest lambda that a point of the arm can give; by equation 2 a sum has alpha 1/N, an average or edit 1."""
+    """Return the largest lambda of the arm's space; by equation 2 alpha is 1/N for a sum, 1 for an average or edit."""
     summed = arm.merge is not None and arm.merge.method == "sum"
     auto = 1 / len(arm.experts or spec.experts) if summed else 1.0
     alphas = (auto,) if isinstance(arm.scaling.alpha, str) else _values(arm.scaling.alpha)
     knots = arm.scaling.params.get("knots", (1.0,))
-    assert isinstance(knots, tuple), "checked with the arm itself"
+    assert isinstance(knots, tuple), "checked with the arm"
     shapes = (0.0, *(value for knot in knots for value in _values(knot)))
     scale = max(_values(arm.scaling.scale))
     return scale * max(a + b * f for a in alphas for b in _values(arm.scaling.beta) or (1 - a,) for f in shapes)

@@ -1,4 +1,4 @@
-"""Arms that stand on what others chose: a soup scaled otherwise, and consensus merging with its masks' lambdas."""
+"""Arms that derive from the choices of others: a rescaled merge, and consensus merging with tuned masks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,25 +10,25 @@ from pipeline.spec.run import RunSpec
 from search.space import Choice, Space
 from tasks.registry import near
 
-#: The arm of the masks' searches, or how it begins.
+#: Name of the arm that searches the masks, or its beginning.
 MASKS = "TALL masks"
-#: The lambdas of TALL masks that are tried for each task (Wang et al. 2024, as in the authors' code).
+#: Lambdas of TALL masks to try for each task (Wang et al. 2024, values of the authors' code).
 TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
 _AUTO = "auto"
 
 
 def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> Group:
-    """The group of an arm with `merge: {of: ...}`: experts, method and weights are those that the named arm chooses.
+    """Complete the group of an arm with `merge: {of: ...}`, whose experts, method and weights the named arm chooses.
 
     Raises:
-        ValueError: no merge of that name stands above.
+        ValueError: if no merge of that name is above this arm.
     """
     assert arm.merge is not None
     merges = {g.arm: g for g in above if g.kind == "merge"}
     if arm.merge.of not in merges:
         below = spec.arms.get(arm.merge.of)
-        stands = below is not None and below.merge is not None and below is not arm
-        hint = ", which stands below: move it above this arm" if stands else f"; {near(arm.merge.of, merges)}"
+        is_below = below is not None and below.merge is not None and below is not arm
+        hint = ", which is below: move it above this arm" if is_below else f"; {near(arm.merge.of, merges)}"
         raise ValueError(f"merge.of: must be a merge above this arm, got {arm.merge.of!r}{hint}")
     parent = merges[arm.merge.of]
     roles = {t: role for t, role in parent.roles.items() if arm.score == "all" or role != "control"}
@@ -36,7 +36,7 @@ def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]
 
 
 def _with_merge(group: Group, chosen: Sequence[Chosen]) -> Group:
-    """The group with the parent's method, weights and the method's parameters; the scaling is its own."""
+    """Complete the group with the parent's method, weights and method parameters; keep its own scaling."""
     (parent,) = chosen
     own, method = group.template, parent.group.template.method
     weights, params = parent.group.template.filled(parent.point)
@@ -46,10 +46,10 @@ def _with_merge(group: Group, chosen: Sequence[Chosen]) -> Group:
 
 
 def needs_tall_masks(group: Group) -> bool:
-    """Whether the lambdas of a consensus merge's masks are to be chosen on validation.
+    """Whether the lambdas of a consensus merge's masks are chosen on validation (`tall_lambda: auto`).
 
     Raises:
-        ValueError: a lambda is another word than that.
+        ValueError: if `tall_lambda` is another word.
     """
     value, searched = group.template.params.get("tall_lambda"), {d.name for d in group.space.dims}
     if group.template.method != "consensus" or not isinstance(value, str) or value in searched:
@@ -60,7 +60,7 @@ def needs_tall_masks(group: Group) -> bool:
 
 
 def tall_mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
-    """One search for each expert that the merge uses: the lambda of its mask that is best on its own task."""
+    """Return one search for each expert of the merge: the lambda of its mask that is best on the expert's own task."""
     used, experts = list(arm.experts or spec.experts), list(spec.experts)
     name = MASKS if len(used) == len(experts) else f"{MASKS} of {', '.join(used)}"
     return [
@@ -90,12 +90,12 @@ def tall_mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
 
 
 def with_tall_masks(group: Group, masks: Sequence[Group], spec: RunSpec) -> Group:
-    """The merge, waiting for the lambdas that `masks` choose."""
+    """Return the merge with a derivation from the lambdas that `masks` choose."""
 
     def complete(planned: Group, chosen: Sequence[Chosen]) -> Group:
-        found = {mask.name: mine.point["tall_lambda"] for mask, mine in zip(masks, chosen, strict=True)}
-        # An expert without a part in the merge has no mask: any lambda says the same, so it is always the first.
-        lambdas = tuple(float(found.get(e, TALL_LAMBDAS[0])) for e in spec.experts)
+        by_expert = {mask.name: best.point["tall_lambda"] for mask, best in zip(masks, chosen, strict=True)}
+        # An unused expert has no mask; its lambda changes nothing, so it is always the first.
+        lambdas = tuple(float(by_expert.get(e, TALL_LAMBDAS[0])) for e in spec.experts)
         template = replace(planned.template, params={**planned.template.params, "tall_lambda": lambdas})
         return replace(planned, template=template, derivation=None)
 

@@ -1,4 +1,4 @@
-"""Whether the exhibits of a spec can be made of its arms: known before anything is evaluated."""
+"""Checks, before anything is evaluated, that the arms of a spec can fill its exhibits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -24,7 +24,7 @@ def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> 
     """Check every exhibit against the groups of the plan.
 
     Raises:
-        ValueError: an arm is unknown or of a kind that the exhibit cannot show, means would run over different tasks,
+        ValueError: if an arm is unknown or of a kind that the exhibit cannot show, means would be over different tasks,
             or an arm's searched dimensions are not those of the figure; the message names the exhibit and the field.
     """
     arms: dict[str, list[Group]] = {}
@@ -61,10 +61,10 @@ def _check_table(exhibit: TableExhibit, arms: Groups) -> None:
 
 def _check_metric(field: str, metric: str, groups: Sequence[Group]) -> None:
     if metric == "best" and (groups[0].kind != "edit" or len(_targets(groups)) > 1):
-        raise ValueError(f"{field}: best is one expert among several of one task, and needs an arm that edits such")
+        raise ValueError(f"{field}: best needs an arm that edits several experts of one task")
     role = ACCURACIES[metric][0] if metric in ACCURACIES else "target"
     if groups[0].kind != PRE_TRAINED and not any(role in group.roles.values() for group in groups):
-        raise ValueError(f"{field}: {metric} needs {role} tasks, and the arm {groups[0].arm!r} has none")
+        raise ValueError(f"{field}: {metric} needs {role} tasks, but the arm {groups[0].arm!r} has none")
 
 
 def _check_curve(exhibit: CurveExhibit, arms: Groups) -> None:
@@ -74,7 +74,7 @@ def _check_curve(exhibit: CurveExhibit, arms: Groups) -> None:
             _check_metric(f"arms.{label}", metric, arms[name])
         dimensions = _dimensions(arms[name])
         if len(dimensions) > 1:
-            raise ValueError(f"arms.{label}: a curve runs over one searched dimension, got {', '.join(dimensions)}")
+            raise ValueError(f"arms.{label}: a curve needs one searched dimension, got {', '.join(dimensions)}")
 
 
 def _check_scatter(exhibit: ScatterExhibit, arms: Groups) -> None:
@@ -88,7 +88,7 @@ def _check_path(exhibit: PathExhibit, arms: Groups) -> None:
     for label, name in exhibit.arms.items():
         _check_metric(f"arms.{label}", "ood", arms[name])
         if _dimensions(arms[name]) and not all(group.test_all for group in arms[name]):
-            raise ValueError(f"arms.{label}: every candidate is shown on test: give the arm {name!r} `test: every`")
+            raise ValueError(f"arms.{label}: a path shows all candidates on test: give the arm {name!r} `test: every`")
 
 
 def _check_coefficients(exhibit: CoefficientsExhibit, arms: Groups) -> None:
@@ -102,8 +102,8 @@ def _check_heatmap(exhibit: HeatmapExhibit, arms: Groups) -> None:
         _check_metric(f"arms.{label}", exhibit.metric, arms[name])
         dimensions = _dimensions(arms[name])
         if sorted(dimensions) != sorted((exhibit.x, exhibit.y)):
-            found = ", ".join(dimensions) or "none"
-            raise ValueError(f"arms.{label}: the searched dimensions must be {exhibit.x} and {exhibit.y}, got {found}")
+            got = ", ".join(dimensions) or "none"
+            raise ValueError(f"arms.{label}: the searched dimensions must be {exhibit.x} and {exhibit.y}, got {got}")
 
 
 def _check_bars(exhibit: BarsExhibit, arms: Groups) -> None:
@@ -115,19 +115,19 @@ def _check_bars(exhibit: BarsExhibit, arms: Groups) -> None:
 def _check_edits(named: Mapping[str, str], arms: Groups) -> None:
     for label, name in named.items():
         if arms[name][0].kind == "merge":
-            raise ValueError(f"arms.{label}: must edit experts, and {name!r} is a merge")
+            raise ValueError(f"arms.{label}: must edit experts, but {name!r} is a merge")
 
 
 def _check_same_tasks(field: str, used: Iterable[Sequence[Group]]) -> None:
-    """Means that stand side by side run over the same tasks; theta0 and the plain experts are scored on all of them."""
+    """Require means over the same tasks; theta0 and the plain experts are scored on all tasks, so they always fit."""
     scored = [groups for groups in used if groups[0].kind != PRE_TRAINED]
     leaders = [groups for groups in scored if not all(map(is_fine_tuned, groups))] or scored
     for groups in scored:
         expected, own = _targets(leaders[0]), _targets(groups)
         if not (own == expected or (expected < own and all(map(is_fine_tuned, groups)))):
             raise ValueError(
-                f"{field}: means over different tasks cannot be compared: {leaders[0][0].arm!r} is of "
-                f"{_few(expected)}, {groups[0].arm!r} of {_few(own)}: give them columns or exhibits of their own"
+                f"{field}: means over different tasks cannot be compared, got {leaders[0][0].arm!r} over "
+                f"{_few(expected)} and {groups[0].arm!r} over {_few(own)}: use separate columns or exhibits"
             )
 
 

@@ -1,4 +1,4 @@
-"""From the spec's arms to groups: each a space of points, and the recipe that each point says."""
+"""Turns arms into groups: each is a space of points with a template that makes a recipe of a point."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from search.space import Choice, Dimension, Float, Space
 GroupKind = Literal["pre-trained", "edit", "merge", "mask"]
 Role = Literal["target", "control", "ood"]
 Point = Mapping[str, float | int | str]
-#: A constant, or the name of the searched dimension that gives the value.
+#: A constant, or the name of the searched dimension whose value it takes.
 Slot = float | int | str | tuple["float | int | str", ...]
 
 PRE_TRAINED = "pre-trained"
@@ -24,10 +24,10 @@ GREEDY = "greedy"
 
 @dataclass(frozen=True)
 class Template:
-    """A recipe with holes: every string that is a dimension's name is filled from a point.
+    """A recipe in which every string that is the name of a dimension is replaced by the point's value.
 
     Attributes:
-        soup: places of the experts whose weights a rewarded soup's point says, in the place of those of `weights`.
+        soup: places of the experts of a rewarded soup; their weights come from the point instead of `weights`.
     """
 
     method: str
@@ -42,11 +42,11 @@ class Template:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> "Template":
-        """A template without holes."""
+        """Build a template that makes `recipe` of every point."""
         return cls(recipe.method, recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params))
 
     def recipe(self, point: Point) -> Recipe:
-        """The recipe that `point` says."""
+        """Return the recipe of `point`."""
         alpha = _fill(self.alpha, point)
         beta = 1 - alpha if self.one_minus_alpha else _fill(self.beta, point)  # type: ignore[operator]
         weights, params = self.filled(point)
@@ -56,7 +56,7 @@ class Template:
         return Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
 
     def filled(self, point: Point) -> tuple[tuple[float, ...], dict[str, ParamValue]]:
-        """The weights of the experts, and the parameters of method and scaling function, that `point` says."""
+        """Return the weights of the experts, and the parameters of method and scaling function, at `point`."""
         weights = tuple(_fill(w, point) for w in self.weights)
         if self.soup:
             of_place = dict(zip(self.soup, soup_weights(point, len(self.soup)), strict=True))
@@ -72,11 +72,11 @@ def _fill(slot: Slot, point: Point) -> ParamValue:
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a group's template follows from what other groups choose.
+    """How a group's template derives from the choices of other groups.
 
     Attributes:
-        parents: keys of those groups, which stand before this one in the plan.
-        complete: (the group as planned, what its parents chose, in their order) -> the group with its template.
+        parents: keys of these groups; they come before this one in the plan.
+        complete: (planned group, choices of its parents in their order) -> the group with its complete template.
     """
 
     parents: tuple[tuple[str, str], ...]
@@ -85,21 +85,21 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Group:
-    """What is searched and chosen as one: an arm's edit of one expert, or an arm's merge.
+    """One search with one chosen candidate: an arm's edit of one expert, or an arm's merge.
 
     Attributes:
-        arm: the row's name in tables.
-        kind: pre-trained, edit, merge, or mask: the choice of one expert's mask for a consensus merge.
-        name: an edit's expert; "" otherwise.
+        arm: name of the row in tables.
+        kind: pre-trained, edit, merge, or mask (the search of one expert's mask for a consensus merge).
+        name: the expert of an edit or mask; "" otherwise.
         roles: task -> target, control or ood, in the order of the spec.
-        space: the searched dimensions; without any there is one candidate.
+        space: the searched dimensions; a space without dimensions has one candidate.
         template: makes the recipe of a point.
         search: how the space is searched.
         objectives: expressions to maximise on validation.
-        control_of: the arm this one is a control of, or "".
+        control_of: the arm that this one is a control of, or "".
         control: "", uniform, equal_norm, constant or reversed.
-        test_all: whether every candidate is scored on test, not the chosen one alone.
-        derivation: what the template waits for; None where it is complete.
+        test_all: whether all candidates are scored on test, not only the chosen one.
+        derivation: the choices that complete the template; None if it is complete.
     """
 
     arm: str
@@ -117,21 +117,23 @@ class Group:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What names the group in the journal and in the tables."""
+        """(arm, name): identifies the group in the journal and in the tables."""
         return self.arm, self.name
 
     def recipe(self, point: Point) -> Recipe:
-        """The recipe of a point of the group's space."""
+        """Return the recipe of a point of the group's space."""
         return self.template.recipe(point)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a group chose: a point of its space, which says more than its recipe, as an alpha of 0 is no merge at all.
+    """The candidate that a group chose.
+
+    It holds the point and not only the recipe, which forgets the merge if alpha is 0.
 
     Attributes:
-        group: with its template.
-        point: of its space.
+        group: the group, with its complete template.
+        point: the chosen point of its space.
     """
 
     group: Group
@@ -139,17 +141,17 @@ class Chosen:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was chosen."""
+        """The recipe of the chosen point."""
         return self.group.recipe(self.point)
 
 
 def validation_tasks(group: Group) -> list[str]:
-    """The tasks that are scored while searching."""
+    """Return the tasks that are scored while searching."""
     return [task for task, role in group.roles.items() if role != "ood"]
 
 
 def make_groups(name: str, arm: Arm, spec: RunSpec, control_of: str = "", control: str = "") -> list[Group]:
-    """One group for each expert of an edit; one for a merge."""
+    """Return one group for each expert of an edit, or one for a merge."""
     experts = list(spec.experts)
     if arm.edit is not None:
         used = experts if "each_expert" in arm.edit else list(arm.edit)
@@ -202,22 +204,26 @@ def _group(
 
 
 def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:
-    """Raises ValueError: the experts stand in another order than the run's, so that lambdas could be read in either."""
+    """Return the places of a soup's experts.
+
+    Raises:
+        ValueError: if they are not in the run's order, as lambdas could then be read in either order.
+    """
     ordered = [e for e in spec.experts if e in used]
     if ordered != list(used):
         order, got = ", ".join(ordered), ", ".join(used)
-        raise ValueError(f"experts: must stand in the run's order, {order}, as that is the order of lambdas, got {got}")
+        raise ValueError(f"experts: must be in the run's order, {order}, which is that of lambdas, got {got}")
     return tuple(i for i, e in enumerate(spec.experts) if e in used)
 
 
 def roles(spec: RunSpec, targets: list[str]) -> dict[str, Role]:
-    """Each task's role for a group whose experts were fine-tuned on `targets`."""
+    """Return task -> role for a group whose experts were fine-tuned on `targets`."""
     known: dict[str, Role] = {task: "target" if task in targets else "control" for task in spec.tasks}
     return known | dict.fromkeys(spec.ood, "ood")
 
 
 def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
-    """A constant, or the name of a dimension that is added to `dims`."""
+    """Return a constant, or add a dimension to `dims` and return its name."""
     if isinstance(value, tuple):
         return tuple(_slot(f"{name}.{i}", part, dims) for i, part in enumerate(value))  # type: ignore[misc]
     if isinstance(value, Grid):
@@ -233,7 +239,7 @@ def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
 
 
 def pre_trained(spec: RunSpec) -> Group:
-    """The pre-trained model: the reference of control tasks, and a row of every table."""
+    """Return the group of the pre-trained model: the reference of control tasks, and a row of every table."""
     arm = Arm(edit=(next(iter(spec.experts)),), scaling=ScalingSpec(alpha=0.0))
     targets = [spec.target(e) for e in spec.experts]
     template = Template("zero", "constant", 0, 0, (), {})
@@ -242,6 +248,6 @@ def pre_trained(spec: RunSpec) -> Group:
 
 
 def is_fine_tuned(group: Group) -> bool:
-    """Whether the group is an expert as it is: the reference of its target task."""
+    """Whether the group is an unscaled expert: the reference of its target task."""
     plain = group.kind == "edit" and not group.space.dims and group.derivation is None
     return plain and group.recipe({}).to_json()[1:4] == ["constant", 1, 0]

@@ -1,4 +1,4 @@
-"""The whole of a run as groups: references first, then the arms, each followed by its matched controls."""
+"""The plan of a run: references first, then the arms, each followed by its matched controls."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,16 +32,16 @@ from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float, Int
 
-_SCALE_APART = "scale the soup in an arm of its own, with merge: {of: THIS ARM}"
+_SCALE_SEPARATELY = "scale the soup in another arm, with merge: {of: THIS ARM}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups in the order of the tables.
+    """The groups of a run, in the order of the tables.
 
     Attributes:
-        references: the pre-trained model and each expert unscaled: what accuracies are normalised by.
-        searched: every other group; one with a derivation stands behind its parents.
+        references: the pre-trained model and each unscaled expert; accuracies are normalised by them.
+        searched: all other groups; a group with a derivation comes after its parents.
     """
 
     spec: RunSpec
@@ -50,16 +50,32 @@ class Plan:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """Every group, in the order of the tables."""
+        """All groups, in the order of the tables."""
         return self.references + self.searched
 
 
 def make_plan(spec: RunSpec) -> Plan:
-    """Lay out the run, checking all that needs no checkpoint.
+    """Plan a run, and check everything that needs no checkpoint.
 
     Raises:
-        ValueError: an unknown function, sampler or metric, an empty grid, a sampler that cannot do what is asked,
-            a name that is taken; the message names the arm and the field.
+        ValueError: if a function, sampler or metric is unknown, a grid is empty, a sampler cannot search the space, or
+            a name is taken; the message names the arm and the field.
+
+    Example:
+        >>> from pipeline.spec.load import parse_spec
+        >>> plan = make_plan(parse_spec({
+        ...     "name": "quickstart",
+        ...     "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+        ...     "base": "embedded/base",
+        ...     "experts": {"mnist": "embedded/mnist", "fashion": "embedded/fashion"},
+        ...     "tasks": ["mnist", "fashion"],
+        ...     "arms": {"task arithmetic": {"merge": "sum", "scaling": {"alpha": {"grid": [0.5, 1.0]}}}},
+        ... }))
+        >>> [group.key for group in plan.groups]
+        [('pre-trained', ''), ('fine-tuned', 'mnist'), ('fine-tuned', 'fashion'), ('task arithmetic', '')]
+        >>> merge = plan.searched[0]
+        >>> [str(merge.recipe(point)) for point in merge.space.grid()]
+        ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
     references: list[Group] = [pre_trained(spec)]
     searched: list[Group] = []
@@ -77,7 +93,7 @@ def make_plan(spec: RunSpec) -> Plan:
             searched += [c for g in followed for c in derived_controls(g, spec)]
     missing = [e for e in spec.experts if not any(g.name == e for g in references)]
     if missing and FINE_TUNED in spec.arms:
-        raise ValueError(f"arms.{FINE_TUNED}: this name is kept for the experts as they are; use another one")
+        raise ValueError(f"arms.{FINE_TUNED}: this name is taken by the unscaled experts; use another one")
     if missing:
         references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
     check_exhibits(spec.exhibits, references + searched)
@@ -87,19 +103,19 @@ def make_plan(spec: RunSpec) -> Plan:
 
 def _check_name(name: str, spec: RunSpec) -> None:
     if name == PRE_TRAINED:
-        raise ValueError(f"arms.{name}: this name is taken by the pre-trained model, which every run evaluates")
+        raise ValueError(f"arms.{name}: this name is taken by the pre-trained model; use another one")
     if name.startswith(MASKS):
-        raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are kept for the searches of their lambdas")
+        raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are taken by the searches of mask lambdas")
     for other, arm in spec.arms.items():
         lines = arm.scaling.function != "constant" and spec.controls.kinds
         if lines and name in {f"{other}, {control}" for control in NAMES}:
-            raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}")
+            raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}; use another one")
 
 
 def _arm_groups(
     name: str, arm: Arm, spec: RunSpec, above: Sequence[Group], control: tuple[str, str] = ("", "")
 ) -> list[Group]:
-    """An arm's groups, and before them the choices of masks that they wait for and no arm above has made."""
+    """Return an arm's groups, after the mask searches that they derive from and no arm above has."""
     groups = make_groups(name, arm, spec, *control)
     if arm.merge is not None and arm.merge.of:
         return [rescaled_merge(g, arm, spec, above) for g in groups]
@@ -111,7 +127,7 @@ def _arm_groups(
 
 
 def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> list[Group]:
-    """An arm's groups, once it is known that their searches cannot fail when workers run."""
+    """Return an arm's groups after checking everything that could make their searches fail later."""
     with _at(f"arms.{name}: "):
         groups = _arm_groups(name, arm, spec, above)
     planned = {g.key: g for g in [*above, *groups]}
@@ -131,7 +147,7 @@ def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) 
 
 @contextmanager
 def _at(path: str) -> Iterator[None]:
-    """Say where in the spec an error is."""
+    """Put the path of a field in front of errors."""
     try:
         yield
     except ValueError as error:
@@ -139,7 +155,7 @@ def _at(path: str) -> Iterator[None]:
 
 
 def _example(group: Group, planned: dict[tuple[str, str], Group]) -> Group:
-    """The group as it would be if its parents chose the last of their points."""
+    """Complete the group as if its parents had chosen the last of their points."""
     if group.derivation is None:
         return group
     parents = [_example(planned[key], planned) for key in group.derivation.parents]
@@ -147,7 +163,7 @@ def _example(group: Group, planned: dict[tuple[str, str], Group]) -> Group:
 
 
 def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts: int) -> None:
-    """Method and function are known, and take every parameter and weight that the point gives them."""
+    """Require known method and scaling function, which accept the parameters and weights of the point."""
     template = group.template
     scaling = look_up(SCALINGS, template.scaling, "scaling.function")
     method = look_up(METHODS, template.method, "merge.method")
@@ -162,25 +178,25 @@ def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts
 
 
 def _check_greedy(group: Group, arm: Arm) -> None:
-    """A greedy soup searches which experts take part, and nothing else."""
+    """Require that a greedy soup only searches which experts take part."""
     if arm.search.sampler != GREEDY:
         return
     if arm.merge is None or arm.merge.method != "average":
-        raise ValueError("greedy: builds a soup, which is a merge by the method average")
+        raise ValueError("greedy: builds a soup and needs a merge by the method average")
     if arm.search.trials is not None or arm.search.options:
-        raise ValueError("greedy: tries what follows from the soup so far; leave trials and options out")
+        raise ValueError("greedy: has no trials or options; leave them out")
     if arm.scaling.function != "constant":
-        raise ValueError(f"greedy: builds a soup of constant scaling, got {arm.scaling.function}: {_SCALE_APART}")
+        raise ValueError(f"greedy: builds a soup of constant scaling, got {arm.scaling.function}: {_SCALE_SEPARATELY}")
     if others := [d.name for d in group.space.dims if not d.name.startswith("weights.")]:
         raise ValueError(
-            f"greedy: searches which experts take part and nothing else, got {', '.join(others)} too: {_SCALE_APART}"
+            f"greedy: only searches which experts take part, got {', '.join(others)} too: {_SCALE_SEPARATELY}"
         )
 
 
 def _corners(group: Group) -> list[dict[str, float | int | str]]:
-    """Points with every dimension at its lowest, its highest and between them: what is allowed are intervals.
+    """Return the points with all dimensions at their lowest, middle and highest values; allowed values are intervals.
 
-    A greedy soup never proposes the lowest, which is no expert at all.
+    A greedy soup has only the highest: it never proposes a soup without experts.
     """
     ends = {
         d.name: sorted(d.choices) if isinstance(d, Choice) else [d.low, _middle(d), d.high] for d in group.space.dims
@@ -190,16 +206,16 @@ def _corners(group: Group) -> list[dict[str, float | int | str]]:
 
 
 def _middle(dimension: Float | Int) -> float:
-    """A value between the lowest and the highest, on the dimension's steps where it has any."""
+    """Return a value between the lowest and the highest, on a step if the dimension has steps."""
     half = (dimension.high - dimension.low) / 2
     return dimension.low + (half // dimension.step * dimension.step if dimension.step else half)
 
 
 def proposer(group: Group, spec: RunSpec) -> Proposer:
-    """A fresh proposer of the group's space; the run's seed is mixed with the group's place so that groups differ.
+    """Return a new proposer for the group's space; its seed depends on the run's seed and on the group.
 
     Raises:
-        ValueError: the sampler is unknown or cannot do what is asked.
+        ValueError: if the sampler is unknown or cannot search the space.
     """
     search = group.search
     if search.sampler == GREEDY:
@@ -210,8 +226,8 @@ def proposer(group: Group, spec: RunSpec) -> Proposer:
 
 
 def _check_merge_of_rewards(field: str, merge: Merge) -> None:
-    """Raises ValueError: the merge needs accuracies, or data with labels, which a run of rewards has not."""
+    """Refuse a merge that needs accuracies or labelled data, which a run of rewards does not have."""
     if merge.method in METHODS and METHODS[merge.method].needs:
-        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, which a run of rewards has not")
+        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, but a run of rewards has none")
     if merge.params.get("tall_lambda") == "auto":
-        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, which a run of rewards has not")
+        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, but a run of rewards has none")

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pipeline.spec.values import Grid, Lambdas, Range
 from search.space import Choice, Dimension, Float
 
-#: The dimension of a soup's space; of a continuous one with K > 2, there are K - 1 of them: lambda.1, lambda.2, ...
+#: The dimension of a soup's space; a continuous one with K > 2 has K - 1 dimensions: lambda.1, lambda.2, ...
 LAMBDA = "lambda"
 
 
 def lambda_dimensions(lambdas: Lambdas, count: int) -> list[Dimension]:
-    """The searched dimensions of a soup of `count` policies.
+    """Return the searched dimensions of a soup of `count` policies.
 
     Raises:
-        ValueError: fewer than two policies, or weights for another number of them.
+        ValueError: if there are fewer than two policies, or the weights are for another number of policies.
     """
     if count < 2:
         raise ValueError(f"merge.lambdas: a soup needs at least 2 experts, got {count}")
@@ -25,11 +25,13 @@ def lambda_dimensions(lambdas: Lambdas, count: int) -> list[Dimension]:
         if count == 2:
             return [Float(LAMBDA, *lambdas.range, step=lambdas.step)]
         if lambdas.range != (0.0, 1.0) or lambdas.step is not None:
-            raise ValueError(f"merge.lambdas: of {count} experts the range must be [0, 1] without a step")
+            raise ValueError(f"merge.lambdas: the range of {count} experts must be [0, 1] without a step")
         return [Float(f"{LAMBDA}.{i + 1}", 0.0, 1.0) for i in range(count - 1)]
     if isinstance(lambdas, Grid) and count != 2:
-        raise ValueError(f"merge.lambdas: a grid is of the first of 2 experts; of {count}, give points or lists")
-    return [Choice(LAMBDA, tuple(dict.fromkeys(map(_written, _points(lambdas, count)))))]
+        raise ValueError(
+            f"merge.lambdas: a grid holds weights of the first of 2 experts; for {count}, give points or lists"
+        )
+    return [Choice(LAMBDA, tuple(dict.fromkeys(map(_format, _points(lambdas, count)))))]
 
 
 def _points(lambdas: int | Grid | tuple[tuple[float, ...], ...], count: int) -> list[tuple[float, ...]]:
@@ -40,22 +42,26 @@ def _points(lambdas: int | Grid | tuple[tuple[float, ...], ...], count: int) -> 
             raise ValueError(f"merge.lambdas: needs one weight for each of {count} experts, got {list(wrong)}")
         return list(lambdas)
     steps = lambdas - 1
-    # Stars and bars: count - 1 bars among the places cut them into the parts between.
+    # Stars and bars: count - 1 bars among the places separate the parts.
     bars = itertools.combinations(range(steps + count - 1), count - 1)
     cuts = ((-1, *places, steps + count - 1) for places in bars)
     return [tuple((b - a - 1) / steps for a, b in itertools.pairwise(cut)) for cut in cuts]
 
 
-def _written(weights: Sequence[float]) -> float | str:
-    """A point as it stands in tables: the first weight of two, else all of them."""
+def _format(weights: Sequence[float]) -> float | str:
+    """Return a point as tables show it: the first weight of two, else all weights."""
     return round(weights[0], 7) if len(weights) == 2 else ", ".join(f"{w:.7g}" for w in weights)
 
 
 def soup_weights(point: Mapping[str, float | int | str], count: int) -> tuple[float, ...]:
-    """The weights that a point says.
+    """Return the (K,) weights of a point.
 
-    Continuous ones of more than two policies are cut from a stick: w1 = 1 - (1 - u1) ** (1 / (K - 1)), w2 of what is
-    left likewise with K - 2, ..., so that uniform u are uniform on the simplex.
+    Continuous weights of more than two policies are cut from a stick: w1 = 1 - (1 - u1) ** (1 / (K - 1)), then w2 from
+    the rest with K - 2, ..., so that uniform u give uniform points on the simplex.
+
+    Example:
+        >>> soup_weights({"lambda": 0.25}, 2)
+        (0.25, 0.75)
     """
     value = point.get(LAMBDA)
     if isinstance(value, str):

@@ -46,7 +46,7 @@ class Regress(SpecModel):
     """Task -> its thresholds, in all arms."""
 
     def threshold(self, arm: str, task: str) -> tuple[float, float | None]:
-        """Return tolerance and minimum of a comparison, from the arm's task, else the task, else the arm, else the run."""
+        """Return tolerance and minimum: the first that is given for the arm's task, the task, the arm, the run."""
         own = self.arms.get(arm, ArmThreshold())
         levels = (own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own)
         tolerances = [level.tolerance for level in levels if level.tolerance is not None]

@@ -1,4 +1,4 @@
-"""Proves what each kind of parameter accepts, in specs and on the command line, and what it says of the rest."""
+"""Proves what each kind of parameter accepts, in specs and on the command line, and its errors."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_values(parameter: Parameter, text: str, value: object) -> None:
 
 
 def test_whole_numbers_become_ints() -> None:
-    """A grid of a spec holds floats: seeds and counts must be equal to those of the command line, and print alike."""
+    """A grid of a spec holds floats; seeds and counts must equal those of the command line, also in print."""
     assert isinstance(INT.check(2.0), int)
 
 

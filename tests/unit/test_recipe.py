@@ -1,4 +1,4 @@
-"""Proves that a recipe is small, is its bytes, and that equal recipes have equal ids."""
+"""Proves that a recipe is small and complete in its bytes, and that equal recipes have equal ids."""
 
 import json
 
@@ -25,12 +25,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
 
 
 @given(recipes())
-def test_the_bytes_say_the_whole_recipe(recipe: Recipe) -> None:
+def test_the_bytes_hold_the_whole_recipe(recipe: Recipe) -> None:
     assert Recipe.from_json(json.loads(recipe.canonical())) == recipe
 
 
 @given(recipes(), recipes())
-def test_ids_are_equal_where_recipes_and_checkpoints_are(a: Recipe, b: Recipe) -> None:
+def test_ids_are_equal_if_recipes_and_checkpoints_are(a: Recipe, b: Recipe) -> None:
     assert (a.id("f") == b.id("f")) == (a == b)
     assert a.id("f") != a.id("g")
     assert len(a.id("f")) == 16 and hash(a) == hash(Recipe.from_json(a.to_json()))
@@ -58,7 +58,7 @@ def test_counts_and_seeds_stay_exact(n: int) -> None:
     assert isinstance(canonical_number(float(n)), int)
 
 
-def test_numbers_that_print_alike_are_one() -> None:
+def test_numbers_of_equal_print_are_equal() -> None:
     assert Recipe.make("sum", "linear", 0.1 + 0.2, 1.0) == Recipe.make("sum", "linear", 0.3, 1)
     assert Recipe.make("sum", alpha=-0.0, beta=0.0).canonical() == Recipe.make("sum", alpha=0).canonical()
 
@@ -74,12 +74,12 @@ def test_numbers_that_print_alike_are_one() -> None:
         (Recipe.make("sum", params={"b": 1.0, "a": (0.0, 1)}), Recipe.make("sum", params={"a": (0, 1), "b": 1})),
     ],
 )
-def test_what_is_the_same_model_is_the_same_recipe(recipe: Recipe, same: Recipe) -> None:
+def test_recipes_of_the_same_model_are_equal(recipe: Recipe, same: Recipe) -> None:
     assert recipe == same and recipe.canonical() == same.canonical()
 
 
 def test_golden_bytes_and_id() -> None:
-    """Ids name scores in journals and caches of earlier versions: they must not change."""
+    """Journals and caches of earlier versions find scores by these ids: they must not change."""
     recipe = Recipe.make("single", "linear", 0.3, 0.7, (0, 1, 0))
     assert recipe.canonical() == b'["single","linear",0.3,0.7,[0,1,0],{}]'
     assert recipe.id("fingerprint") == "58a4ebe35ea82c5c"

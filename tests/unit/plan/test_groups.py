@@ -1,4 +1,4 @@
-"""Proves what an arm means: its groups, its dimensions, and the recipe that each point says."""
+"""Proves what an arm means: its groups, its dimensions, and the recipe of each point."""
 
 from typing import Any
 

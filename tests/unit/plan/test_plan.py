@@ -1,4 +1,4 @@
-"""Proves the layout of a run: references once, arms, matched controls; and that each search has a seed of its own."""
+"""Proves the plan of a run: references once, arms, matched controls, and one seed for each search."""
 
 from typing import Any
 
@@ -33,13 +33,13 @@ def test_references_are_the_pre_trained_model_and_each_expert_as_it_is() -> None
     ]
 
 
-def test_an_arm_that_is_the_experts_as_they_are_gives_the_references_its_name() -> None:
+def test_an_arm_of_unscaled_experts_gives_the_references_its_name() -> None:
     laid = plan({"our experts": {"edit": "each_expert"}, "LiNeS": LINES})
     assert [g.arm for g in laid.references] == ["pre-trained", *["our experts"] * 3]
     assert not named(laid.searched, "our experts") and not named(laid.groups, "fine-tuned")
 
 
-def test_controls_stand_beside_every_lines_arm_and_no_other() -> None:
+def test_every_lines_arm_has_controls_and_no_other_arm_has() -> None:
     laid = plan({"LiNeS": LINES, "merge": {"merge": "sum"}}, controls=["uniform", "reversed"])
     controls = {(g.arm, g.control_of, g.control) for g in laid.groups if g.control}
     names = {"uniform": "uniform", "equal norm": "equal_norm", "constant": "constant", "reversed": "reversed"}
@@ -85,7 +85,7 @@ def test_the_curve_of_constants_reaches_what_the_arm_can_reach_and_is_no_coarser
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("uniform", "uniform"), ("equal norm", "equal_norm")])
-def test_the_following_controls_flatten_what_was_chosen(name: str, prefix: str) -> None:
+def test_derived_controls_flatten_the_chosen_candidate(name: str, prefix: str) -> None:
     laid = plan({"LiNeS": LINES}, controls=["uniform"])
     parent, control = named(laid.searched, "LiNeS")[0], named(laid.searched, f"LiNeS, {name}")[0]
     assert control.derivation is not None and control.derivation.parents == (parent.key,)
@@ -96,14 +96,14 @@ def test_the_following_controls_flatten_what_was_chosen(name: str, prefix: str) 
     assert flatten(control, [constant]).recipe({}) == constant.recipe == Recipe.make("single", weights=(1, 0, 0))
 
 
-def test_an_arm_that_is_the_experts_though_it_names_a_function_has_nothing_to_follow() -> None:
+def test_unscaled_experts_have_no_derived_controls_even_if_they_name_a_function() -> None:
     arms = {"x": {"edit": "each_expert", "scaling": {"function": "linear", "alpha": 1, "beta": 0}}}
     laid = plan(arms, controls=["uniform"])
     assert [g.arm for g in laid.references[1:]] == ["x"] * 3
     assert {g.arm for g in laid.searched} == {"x, constant"}
 
 
-def test_wise_ft_multiplies_the_whole_of_lambda() -> None:
+def test_wise_ft_multiplies_lambda() -> None:
     scaling = {"function": "linear", "alpha": 0.5, "beta": 0.5, "scale": {"grid": [0, 0.5, 1]}}
     (group, *_) = named(plan({"x": {"edit": "each_expert", "scaling": scaling}}, controls=[]).searched, "x")
     recipes = [group.recipe(point) for point in group.space.grid()]
@@ -130,11 +130,11 @@ def test_a_greedy_soup_searches_its_experts_and_another_arm_scales_it() -> None:
 @pytest.mark.parametrize(
     ("scaling", "point"),
     [
-        ({"alpha": {"grid": [0, 0.5]}}, {"alpha": 0}),  # its recipe is the pre-trained model, which no scaling changes
+        ({"alpha": {"grid": [0, 0.5]}}, {"alpha": 0}),  # the recipe is the pre-trained model, which no scaling changes
         ({"function": "power", "alpha": 0, "beta": 1, "params": {"p": {"grid": [2, 3]}}}, {"p": 3}),
     ],
 )
-def test_an_arm_takes_over_the_merge_and_nothing_of_its_scaling(scaling: dict[str, Any], point: dict[str, Any]) -> None:
+def test_an_arm_uses_the_merge_of_another_but_not_its_scaling(scaling: dict[str, Any], point: dict[str, Any]) -> None:
     merge = {"merge": {"method": "ties", "params": {"keep": 30}}, "experts": ["cats", "cars"], "scaling": scaling}
     arm = {"merge": {"of": "merge"}, "scaling": {"function": "linear", "alpha": "auto", "beta": {"grid": [0, 0.5]}}}
     parent, child = plan({"merge": merge, "scaled": {**arm, "score": "targets"}}, controls=[]).searched
@@ -144,7 +144,7 @@ def test_an_arm_takes_over_the_merge_and_nothing_of_its_scaling(scaling: dict[st
     assert recipe == Recipe.make("ties", "linear", "auto", 0.5, (1, 0, 1), {"keep": 30})
 
 
-def test_the_constant_beside_a_search_over_the_merge_too_is_searched_by_the_same_sampler() -> None:
+def test_constants_of_an_arm_that_also_searches_the_merge_use_the_same_sampler() -> None:
     weights = {t: {"range": [0, 1]} for t in TASKS}
     arm = {
         "merge": {"method": "weighted", "weights": weights},
@@ -158,7 +158,7 @@ def test_the_constant_beside_a_search_over_the_merge_too_is_searched_by_the_same
     assert (control.space.dims[-1].low, control.space.dims[-1].high) == (0, 1.5)  # type: ignore[union-attr]
 
 
-def test_consensus_waits_for_the_lambda_of_each_mask_and_shares_them_between_arms() -> None:
+def test_consensus_derives_from_the_lambda_of_each_mask_and_arms_share_the_masks() -> None:
     def merge(**scaling: Any) -> dict[str, Any]:
         params = {"tall_lambda": "auto", "threshold": {"grid": [1, 2]}}
         return {"merge": {"method": "consensus", "params": params}, "scaling": scaling}
@@ -188,7 +188,7 @@ def test_a_range_of_whole_numbers_is_tried_on_its_steps() -> None:
     [
         (
             {"x": {"merge": {"of": "y"}}, "y": {"merge": "sum"}},
-            "arms.x: merge.of: must be a merge above this arm, got 'y', which stands below: move it above",
+            "arms.x: merge.of: must be a merge above this arm, got 'y', which is below: move it above",
         ),
         (
             {"a, b": {"merge": "sum"}, "c": {"merge": "sum"}, "x": {"merge": {"of": "none of them"}}},
@@ -216,12 +216,15 @@ def test_a_range_of_whole_numbers_is_tried_on_its_steps() -> None:
             "by one objective, got 2",
         ),
         ({"x": {"merge": {"of": "z"}}}, "must be a merge above"),
-        ({"TALL masks of mine": {"merge": "sum"}}, "are kept for the searches of their lambdas"),
+        ({"TALL masks of mine": {"merge": "sum"}}, "are taken by the searches of mask lambdas"),
         (
             {"x": {"merge": "average", "scaling": {"function": "linear"}, "search": {"sampler": "greedy"}}},
             "constant scaling, got linear",
         ),
-        ({"x": {"merge": "average", "search": {"sampler": "greedy", "trials": 3}}}, "leave trials and options out"),
+        (
+            {"x": {"merge": "average", "search": {"sampler": "greedy", "trials": 3}}},
+            "has no trials or options; leave them out",
+        ),
     ],
 )
 def test_arms_that_cannot_work(arms: dict[str, Any], message: str) -> None:
@@ -229,7 +232,7 @@ def test_arms_that_cannot_work(arms: dict[str, Any], message: str) -> None:
         plan(arms, controls=[])
 
 
-def test_every_search_has_a_seed_of_its_own_that_the_runs_seed_changes() -> None:
+def test_every_search_has_its_own_seed_which_the_runs_seed_changes() -> None:
     scaling = {"function": "linear", "alpha": {"range": [0, 1]}, "beta": "1 - alpha"}
     arms = {"x": {"edit": "each_expert", "scaling": scaling, "search": {"sampler": "random", "trials": 3}}}
     first = []

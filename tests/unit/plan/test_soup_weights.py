@@ -1,4 +1,4 @@
-"""Proves that a soup's points are weights on the simplex, and that its arms and controls say the right recipes."""
+"""Proves that a soup's points are weights on the simplex, and that its arms and controls have the right recipes."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_a_stick_cut_by_uniform_numbers_is_uniform_on_the_simplex() -> None:
     points = [dict(zip(space.optuna(), map(float, rng.random(2)), strict=True)) for _ in range(4000)]
     found = np.array([soup_weights(p, 3) for p in points])
     assert found.min() >= 0 and np.allclose(found.sum(axis=1), 1)
-    # Dirichlet(1, 1, 1): every weight has mean 1/3 and variance 1/18, and none is treated otherwise than the others.
+    # Dirichlet(1, 1, 1): every weight has mean 1/3 and variance 1/18.
     assert np.allclose(found.mean(axis=0), 1 / 3, atol=0.015) and np.allclose(found.var(axis=0), 1 / 18, atol=0.006)
 
 
@@ -79,9 +79,9 @@ def test_a_soup_of_some_experts_leaves_the_others_out() -> None:
 
 
 def test_experts_of_a_soup_in_another_order_than_the_run_has_are_refused() -> None:
-    """Their lambdas would be read in the one order or in the other."""
+    """Otherwise their lambdas could be read in either order."""
     arm = {"merge": {"method": "weighted", "lambdas": [[0.2, 0.8]]}, "experts": ["open", "brief"]}
-    with pytest.raises(ValueError, match=r"arms.soup: experts: must stand in the run's order, brief, open"):
+    with pytest.raises(ValueError, match=r"arms.soup: experts: must be in the run's order, brief, open"):
         make_plan(parse_spec(soup_spec(arms={"soup": arm}, controls=[])))
 
 
@@ -90,7 +90,7 @@ def test_coarse_points_of_many_policies_take_no_time() -> None:
     assert len(set(found)) == 210 and all(sum(w) == pytest.approx(1) for w in found)
 
 
-def test_a_soup_scaled_otherwise_takes_over_its_weights() -> None:
+def test_a_rescaled_soup_keeps_its_weights() -> None:
     soup = {"merge": {"method": "weighted", "lambdas": 3}}
     of = {"merge": {"of": "soup"}, "scaling": {"function": "linear", "alpha": 1, "beta": 1}}
     plan = make_plan(parse_spec(soup_spec(arms={"soup": soup, "scaled": of}, controls=[])))
@@ -133,7 +133,7 @@ def test_weights_for_another_number_of_experts_are_refused() -> None:
         make_plan(parsed(lambdas=[[0.2, 0.3, 0.5]]))
 
 
-def test_lambdas_are_of_the_method_weighted() -> None:
+def test_lambdas_need_the_method_weighted() -> None:
     with pytest.raises(SpecError, match="lambdas: must be used with the method weighted"):
         parse_spec(soup_spec(arms={"soup": {"merge": {"method": "sum", "lambdas": 3}}}))
 
@@ -146,7 +146,7 @@ def test_lambdas_are_of_the_method_weighted() -> None:
         ({"limits": {"val": 3}}, "set generation.prompts.limits"),
         ({"shard_size": 6}, "shard_size: must be a multiple of generation.batch_size, 4, .* got 6"),
         ({"select": {"maximise": "target"}}, r"unknown|metric"),
-        ({"arms": {"a": {"merge": "fisher"}}}, "arms.a.merge.method: fisher learns from labelled data, which"),
+        ({"arms": {"a": {"merge": "fisher"}}}, "arms.a.merge.method: fisher learns from labelled data, but"),
         (
             {"arms": {"a": {"merge": {"method": "consensus", "params": {"tall_lambda": "auto"}}}}},
             "arms.a.merge.params.tall_lambda: auto is chosen by accuracies",

@@ -60,7 +60,7 @@ BAD = [
     ("arms/x", merge(experts=["dog"]), "arms.x.experts: unknown expert 'dog'; did you mean 'dogs'?"),
     ("arms/pre-trained", merge(), "arms.pre-trained: this name is taken by the pre-trained model"),
     ("arms/LiNeS, reversed", merge(), "arms.LiNeS, reversed: this name is taken by a control of the arm 'LiNeS'"),
-    ("arms/fine-tuned", merge(), "arms.fine-tuned: this name is kept for the experts as they are"),
+    ("arms/fine-tuned", merge(), "arms.fine-tuned: this name is taken by the unscaled experts"),
     ("name", "a/b", "name: string should match pattern"),
     ("controls", ["uniforms"], "controls.kinds.0: input should be 'uniform' or 'reversed', got 'uniforms'"),
     (

@@ -1,0 +1,22 @@
+"""Proves that the examples in docstrings give the results that they show."""
+
+import doctest
+import importlib
+
+import pytest
+
+#: Modules with examples; add yours.
+MODULES = [
+    "pipeline.parameters",
+    "pipeline.plan.plan",
+    "pipeline.plan.soups",
+    "pipeline.recipe",
+    "pipeline.spec.generation",
+    "pipeline.spec.load",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_give_what_they_show(name: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(name))
+    assert attempted and not failed
