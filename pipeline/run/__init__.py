@@ -1,1 +1,1 @@
-"""The loop: propose, evaluate, choose on validation, confirm on test, write tables."""
+"""A run from proposals to tables: the driver, the search of each group, selection on validation."""

@@ -1,4 +1,4 @@
-"""The loop of a run: propose, hand out, journal, tell; references first, then the search, then the test."""
+"""The loop of a run: propose, request, journal, tell; references first, then the search, then the test."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,15 +16,15 @@ from pipeline.run.selection import Candidate, References, check_rewards, choose,
 from pipeline.storage.caches.scores import ScoreCache
 from search.proposer import Proposal
 
-#: Candidates of fixed lists that are asked for ahead of the workers: one that each works on, one that it takes next.
-#: All at once would keep the first workers waiting, and fill the memory, while a list of thousands is gone through.
+#: Candidates of fixed lists that are requested ahead, per worker: the one it evaluates and the next. Requesting a list
+#: of thousands at once would keep the first workers waiting and fill the memory.
 _AHEAD = 2
-#: At least so many: before workers have loaded there is none, and a few workers want more than two each.
+#: The least number requested ahead: no worker has loaded at first, and a few workers need more than two each.
 _LEAST_AHEAD = 64
 
 
 class Driver:
-    """One run, worked from wherever its journal stands to its end."""
+    """Works one run to its end, from the state of its journal."""
 
     def __init__(
         self,
@@ -35,13 +35,13 @@ class Driver:
         cache: ScoreCache | None = None,
         watch: Callable[[RunProgress], None] = lambda progress: None,
     ) -> None:
-        """Take over the parts, all of them open.
+        """Take the open parts of a run.
 
         Args:
-            plan: what to do.
-            ledger: what is known already; grows.
-            journal: where every proposal and answer is written before it counts.
-            pool: who evaluates.
+            plan: the arms and their groups.
+            ledger: the answers so far; grows.
+            journal: every proposal and answer is written here before it counts.
+            pool: the workers.
             cache: scores of other runs.
             watch: called after every step.
         """
@@ -62,22 +62,22 @@ class Driver:
         """Work the run to its end.
 
         Args:
-            recorded: the proposals that the journal holds already.
+            recorded: the proposals in the journal.
 
         Raises:
-            ValueError: a worker holds other checkpoints, data or versions than the run; or a reward fails on the
-                pre-trained model's completions, or gives the same to all of them.
+            ValueError: if a worker has other checkpoints, data or versions than the run, or a reward fails on the
+                pre-trained model's completions or gives all of them the same value.
         """
         self.proposals = {key: list(value) for key, value in recorded.items()}
         self.progress.shards_expected = forecast(self.plan, self.ledger).shards
         self.progress.shards_done = self.progress.shards_asked = len(self.ledger.answers)
         self._drive(self.plan.references, References({}, {}))
-        known = references(self.plan, self.ledger, "val")
-        check_rewards(self.ledger, known)
+        refs = references(self.plan, self.ledger, "val")
+        check_rewards(self.ledger, refs)
         self._enter("search")
-        judged = self._drive(self.plan.searched, known)
+        judged = self._drive(self.plan.searched, refs)
         self._enter("test")
-        self._confirm(judged)
+        self._test(judged)
 
     def _enter(self, phase: str) -> None:
         self.progress.phase, self.progress.latest = phase, ()
@@ -88,12 +88,12 @@ class Driver:
         return GroupSearch(self, group, refs, recorded, proposer(group, self.plan.spec))
 
     @property
-    def has_room(self) -> bool:
-        """Whether the workers would soon run out of candidates that were asked for."""
+    def needs_candidates(self) -> bool:
+        """Whether the workers would soon run out of requested candidates."""
         return self._open < max(_LEAST_AHEAD, _AHEAD * self._workers)
 
     def _drive(self, groups: Iterable[Group], refs: References) -> dict[GroupKey, list[Candidate]]:
-        """Work groups to their end, each as soon as what it derives from has chosen; what became of each."""
+        """Search each group once its parents have chosen, and return the candidates of all."""
         waiting, active = list(groups), list[GroupSearch]()
         judged: dict[GroupKey, list[Candidate]] = {}
         while waiting or active:
@@ -111,26 +111,26 @@ class Driver:
             active = [s for s in active if not s.done]
             judged |= {s.group.key: s.candidates for s in done}
             if active and not done:
-                self._absorb_until_news()
+                self._absorb_until_change()
         return judged
 
-    def _absorb_until_news(self) -> None:
-        """Pass answers on until a candidate is complete or a worker has joined: before that no search can go on."""
+    def _absorb_until_change(self) -> None:
+        """Absorb answers until a candidate is complete or a worker joins: before that no search can advance."""
         before = self._open, self._workers
         while (self._open, self._workers) == before:
             self._absorb()
 
-    def _confirm(self, judged: Mapping[GroupKey, list[Candidate]]) -> None:
-        """Score on test, once, what was chosen on validation; of curves of which nothing is chosen, every point."""
-        wanted = [(g.recipe({}), tuple(g.roles)) for g in self.plan.references]
+    def _test(self, judged: Mapping[GroupKey, list[Candidate]]) -> None:
+        """Score on test, once, what was chosen on validation; for a curve, of which nothing is chosen, every point."""
+        tested = [(g.recipe({}), tuple(g.roles)) for g in self.plan.references]
         for group in self.plan.searched:
-            found = judged[group.key]
-            chosen = choose(found)
+            candidates = judged[group.key]
+            chosen = choose(candidates)
             if group.test_all:
-                wanted += [(c.recipe, tuple(group.roles)) for c in found if c.values is not None]
+                tested += [(c.recipe, tuple(group.roles)) for c in candidates if c.values is not None]
             elif chosen is not None and group.kind != "mask":
-                wanted.append((chosen.recipe, tuple(group.roles)))
-        for recipe, tasks in dict.fromkeys(wanted):
+                tested.append((chosen.recipe, tuple(group.roles)))
+        for recipe, tasks in dict.fromkeys(tested):
             self.request(recipe, tasks, "test")
         while self._open:
             self._absorb()
@@ -139,42 +139,40 @@ class Driver:
         """Journal a proposal before anything is evaluated for it."""
         self._journal.proposal(group.key, proposal)
 
-    def judged(self, group: GroupKey, candidate: Candidate) -> None:
-        """Take note of a candidate that is complete."""
+    def count(self, group: GroupKey, candidate: Candidate) -> None:
+        """Count a candidate that is complete."""
         self.progress.candidates_done += 1
         if candidate.values is not None:
             self.progress.best[group] = max(self.progress.best.get(group, float("-inf")), sum(candidate.values))
 
     def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
-        """Ask for what is not known yet, and not asked for yet, of a recipe's shards."""
-        wanted = self._uncached(self.ledger.missing(recipe, tasks, split))
-        ticket = Ticket({r.key for r in wanted})
+        """Request the shards of a recipe that have no answer and are not requested yet."""
+        missing = self._uncached(self.ledger.missing(recipe, tasks, split))
+        ticket = Ticket({r.key for r in missing})
         self._open += not ticket.done
-        new = [r for r in wanted if r.key not in self._tickets]
+        new = [r for r in missing if r.key not in self._tickets]
         for key in ticket.missing:
             self._tickets.setdefault(key, []).append(ticket)
         self.progress.shards_asked += len(new)
         self._pool.submit(new)
         return ticket
 
-    def _uncached(self, wanted: list[EvalRequest]) -> list[EvalRequest]:
-        """Those of the requests that the scores of other runs do not answer."""
+    def _uncached(self, requests: list[EvalRequest]) -> list[EvalRequest]:
+        """Record the requests that the score cache answers, and return the others."""
         if self._cache is None:
-            return wanted
-        cached = [s for r in wanted if (s := self._cache.get(r)) is not None]
-        self._keep(cached)
-        self.progress.from_cache += len(cached)
-        self.progress.shards_done += len(cached)
-        self.progress.shards_asked += len(cached)
-        return [r for r in wanted if r.key not in self.ledger.answers]
+            return requests
+        cached = [s for r in requests if (s := self._cache.get(r)) is not None]
+        self._record(cached)
+        self.progress.add_cached(len(cached))
+        return [r for r in requests if r.key not in self.ledger.answers]
 
-    def _keep(self, answers: list[ShardScore] | list[ShardScore | Failure]) -> None:
-        """Journal answers, then count them as known."""
+    def _record(self, answers: list[ShardScore] | list[ShardScore | Failure]) -> None:
+        """Journal answers, then add them to the ledger."""
         self._journal.answers(answers)
         self.ledger.answers.update((a.request.key, a) for a in answers)
 
     def _check_workers(self, workers: list[WorkerInfo], answers: list[ShardScore | Failure]) -> None:
-        """Refuse a worker that holds something else before any answer of it is journaled or cached."""
+        """Refuse a worker that has loaded something else, before any of its answers is journaled or cached."""
         if len(workers) == self._workers and self._checked.issuperset(a.worker for a in answers):
             return
         self._workers = len(workers)
@@ -184,19 +182,15 @@ class Driver:
                 self._checked.add(worker.name)
 
     def _absorb(self) -> None:
-        """Wait for answers and pass them on."""
+        """Wait for answers, record them, and remove them from the tickets that wait for them."""
         answers, workers = self._pool.wait(timeout=1.0), self._pool.workers
         self._check_workers(workers, answers)
-        self._keep(answers)
+        self._record(answers)
         if self._cache is not None:
             self._cache.add(a for a in answers if isinstance(a, ShardScore))
-        for answer in answers:
-            key = answer.request.key
+        for key in (answer.request.key for answer in answers):
             for ticket in self._tickets.pop(key, []):
                 ticket.missing.discard(key)
                 self._open -= ticket.done
-            self.progress.shards_done += 1
-            self.progress.shards_evaluated += 1
-            self.progress.failures += isinstance(answer, Failure)
-        self.progress.latest, self.progress.workers = answers, workers
+        self.progress.add(answers, workers)
         self._watch(self.progress)

@@ -1,4 +1,4 @@
-"""How much a run has to score, as far as can be told beforehand."""
+"""The number of shards that a run has to score, as far as it is known beforehand."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.records.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run takes without any cache, an upper bound where arms follow from others' choices.
+    """The work of a run without any cache; an upper bound if arms depend on what others choose.
 
     Attributes:
         shards: requests to workers.
@@ -23,7 +23,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, ledger: Ledger) -> Forecast:
-    """Count; candidates that equal others count once."""
+    """Count the work of a run; equal candidates count once."""
     any_recipe = plan.references[0].recipe({})
     shards = samples = 0
     for count, tasks, split in _parts(plan):
@@ -34,7 +34,7 @@ def forecast(plan: Plan, ledger: Ledger) -> Forecast:
 
 
 def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    """(number of candidates, tasks, split)."""
+    """Yield (number of candidates, tasks, split)."""
     known: set[tuple[Recipe, tuple[str, ...]]] = set()
     for group in plan.groups:
         tasks = tuple(validation_tasks(group))
@@ -50,7 +50,7 @@ def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
 
 
 def proposed(group: Group) -> int:
-    """How many candidates a group proposes, at most; of a greedy soup the points of its space are far more."""
+    """Return the most candidates that a group proposes; a greedy soup tries far fewer than its space has points."""
     if group.search.sampler == GREEDY:
         return 2 * len(group.space.dims) - 1
     return group.search.trials or len(group.space.grid())

@@ -1,22 +1,22 @@
-"""One group's search: asks its proposer, has candidates evaluated, tells what came of them."""
+"""The search of one group: asks its proposer, has candidates evaluated, and tells it their outcomes."""
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from pipeline.plan.groups import Group, validation_tasks
-from pipeline.recipe import Recipe
-from pipeline.records.journal import GroupKey, ShardKey
-from pipeline.records.ledger import Ledger
+from pipeline.records.journal import ShardKey
 from pipeline.run.selection import Candidate, References, answered, judge
 from search.greedy import GreedyProposer
 from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 
+if TYPE_CHECKING:
+    from pipeline.run.driver import Driver
+
 
 @dataclass(slots=True)
 class Ticket:
-    """The shards that are still missing of a recipe on some tasks of a split."""
+    """The shards of a recipe that have no answer yet, on some tasks of a split."""
 
     missing: set[ShardKey]
 
@@ -26,53 +26,25 @@ class Ticket:
         return not self.missing
 
 
-class Evaluations(Protocol):
-    """Who has candidates evaluated: the driver."""
-
-    ledger: Ledger
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the workers would soon run out of candidates that were asked for."""
-        ...
-
-    def propose(self, group: Group, proposal: Proposal) -> None:
-        """Journal a proposal before anything is evaluated for it."""
-        ...
-
-    def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
-        """Ask for what is not known yet of a recipe's shards."""
-        ...
-
-    def judged(self, group: GroupKey, candidate: Candidate) -> None:
-        """Take note of a candidate that is complete."""
-        ...
-
-
 class GroupSearch:
-    """One group, from wherever its recorded proposals end.
+    """The search of one group, from the end of its recorded proposals.
 
-    Proposal n is asked once outcomes 0 to n - K have been told, in order, whatever else has arrived (K = in_flight):
-    so the points are the same for any number of workers and any timing, and after any crash. A fixed list of points
-    does not depend on outcomes, so it is asked as the workers need it.
+    Proposal n is asked once outcomes 0 to n - K have been told, in order, whatever else has arrived (K = in_flight).
+    So the points are the same for any number of workers, any timing and after any crash. A fixed list of points does
+    not depend on outcomes and is asked as the workers need it.
     """
 
     def __init__(
-        self,
-        driver: Evaluations,
-        group: Group,
-        refs: References,
-        proposals: list[Proposal],
-        proposer: Proposer,
+        self, driver: "Driver", group: Group, refs: References, proposals: list[Proposal], proposer: Proposer
     ) -> None:
-        """Start, or take up again, a group.
+        """Start or resume a group.
 
         Args:
             driver: has candidates evaluated.
-            group: what is searched, with its template.
-            refs: what its objectives are normalised by.
-            proposals: what was proposed already; grows, and first loses what followed from outcomes to be had anew.
-            proposer: fresh.
+            group: the group with its template.
+            refs: the values that normalise its objectives.
+            proposals: the recorded proposals; grows, after those that followed from lost outcomes are dropped.
+            proposer: a new one.
         """
         self._driver = driver
         self.group = group
@@ -80,8 +52,8 @@ class GroupSearch:
         self._proposals = proposals
         self._proposer = proposer
         self._window = _window(group, proposer)
-        self._forget()
-        self._tickets = [self._start(p) for p in proposals]
+        self._drop_after_lost()
+        self._tickets = [self._request(p) for p in proposals]
         self.candidates: list[Candidate] = []
         self._told = 0
         self._replayed = not proposals
@@ -92,32 +64,32 @@ class GroupSearch:
         """Whether everything was asked and answered."""
         return self._exhausted and len(self.candidates) == len(self._tickets)
 
-    def _forget(self) -> None:
-        """Drop proposals that were asked after an outcome that is not known: a shard that was lost is scored anew."""
+    def _drop_after_lost(self) -> None:
+        """Drop proposals that followed from an outcome that is not known: its shard was lost and is scored again."""
         known = (answered(self.group, p, self._driver.ledger) for p in self._proposals)
         first = next((i for i, is_known in enumerate(known) if not is_known), len(self._proposals))
         if len(self._proposals) > first + self._window:
             del self._proposals[first + self._window :]
-            # Journaled, lest what is dropped counts again once the outcome is known: there this proposal ends the list.
+            # Journaled again: a repeated proposal ends the list there, else the dropped ones would count later.
             self._driver.propose(self.group, self._proposals[-1])
 
-    def _start(self, proposal: Proposal) -> Ticket:
+    def _request(self, proposal: Proposal) -> Ticket:
         return self._driver.request(self.group.recipe(proposal.point), validation_tasks(self.group), "val")
 
     def advance(self) -> None:
-        """Ask and tell as far as the answers so far allow."""
+        """Ask and tell as far as the answers allow."""
         while not self._exhausted and self._ask():
             pass
         while len(self.candidates) < len(self._tickets) and self._tickets[len(self.candidates)].done:
             self._judge(len(self.candidates))
 
     def _ask(self) -> bool:
-        """Ask once more, if it is time to."""
+        """Ask for the next proposal if it is due; return whether there was one."""
         due = max(0, len(self._proposals) - self._window + 1)
-        # When the last recorded proposal was asked, one outcome less than is due now had been told.
+        # The last recorded proposal was asked after one outcome less than is due now.
         if not self._replayed and not self._replay(max(0, due - 1)):
             return False
-        if not self._tell_until(due) or (self._window == sys.maxsize and not self._driver.has_room):
+        if not self._tell_until(due) or (self._window == sys.maxsize and not self._driver.needs_candidates):
             return False
         proposal = self._proposer.ask()
         if proposal is None:
@@ -125,7 +97,7 @@ class GroupSearch:
             return False
         self._driver.propose(self.group, proposal)
         self._proposals.append(proposal)
-        self._tickets.append(self._start(proposal))
+        self._tickets.append(self._request(proposal))
         return True
 
     def _replay(self, told: int) -> bool:
@@ -147,16 +119,16 @@ class GroupSearch:
         return Outcome(number, self._judge(number).values)
 
     def _judge(self, number: int) -> Candidate:
-        """The candidate of a proposal whose shards, and those of all before it, are answered."""
+        """Return the candidate of a proposal; its shards, and those of all proposals before it, are answered."""
         while len(self.candidates) <= number:
             proposal = self._proposals[len(self.candidates)]
             self.candidates.append(judge(self.group, proposal, self._driver.ledger, self._refs))
-            self._driver.judged(self.group.key, self.candidates[-1])
+            self._driver.count(self.group.key, self.candidates[-1])
         return self.candidates[number]
 
 
 def _window(group: Group, proposer: Proposer) -> int:
-    """How many proposals may be without an outcome: all of a fixed list, one of a greedy search."""
+    """Return how many proposals may lack an outcome: all of a fixed list, one of a greedy search."""
     if isinstance(proposer, FixedProposer):
         return sys.maxsize
     return 1 if isinstance(proposer, GreedyProposer) else group.search.in_flight

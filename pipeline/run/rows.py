@@ -1,4 +1,4 @@
-"""From the journal's facts to the rows of the tables: pure, so that any process can rebuild them at any time."""
+"""The rows of the tables, derived from the journal alone, so that any process can rebuild them at any time."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,6 @@ import numpy as np
 
 from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan
-from pipeline.recipe import Recipe
 from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
@@ -19,94 +18,80 @@ from search.pareto import non_dominated
 from search.proposer import Proposal
 
 Row = dict[str, object]
+_SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A candidate as it stands in the tables."""
+    """A candidate of the tables."""
 
-    group: Group
-    proposal: Proposal
-    recipe: Recipe
-    recipe_id: str
-    values: tuple[float, ...] | None
-    failure: str
+    candidate: Candidate
     chosen: bool
     on_front: bool
 
 
 def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> None:
-    """Write candidates.parquet, scores.parquet and samples/ for what is known by now.
+    """Write candidates.parquet, scores.parquet, samples/ and, for rewards, completions.parquet for all answers so far.
 
     Raises:
-        OSError: the folder cannot be written.
-        ValueError: a run of rewards has lost its prompts.parquet.
+        OSError: if the folder cannot be written.
+        ValueError: if the prompts.parquet of a run with rewards is missing.
     """
     entries = list(_entries(plan, ledger, proposals))
-    refs = {split: references(plan, ledger, split) for split in ("val", "test")}
+    recipe_ids = list(dict.fromkeys(entry.candidate.recipe_id for entry in entries))
+    refs = {split: references(plan, ledger, split) for split in _SPLITS}
     tables.write(folder / "candidates.parquet", (_candidate_row(e, ledger) for e in entries), tables.CANDIDATES)
     scores = (row for e in entries for row in _score_rows(e, ledger, refs))
     tables.write(folder / "scores.parquet", scores, tables.SCORES)
     for task in ledger.identity.tasks:
-        samples = _sample_rows(task, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        samples = _sample_rows(task, recipe_ids, ledger)
         tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
     if plan.spec.generation is not None:
-        completions = _completion_rows(folder, plan, dict.fromkeys(e.recipe_id for e in entries), ledger)
+        completions = _completion_rows(folder, plan.spec.generation.samples, recipe_ids, ledger)
         tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
 
 
-def _completion_rows(folder: Path, plan: Plan, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
-    """Every completion of what a reward has scored in full, beside its prompt.
+def _completion_rows(folder: Path, samples: int, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
+    """Return every completion with its prompt, for the candidates that a reward has scored in full.
 
     Raises:
-        ValueError: the prompts are no longer beside the journal.
+        ValueError: if the prompts are missing.
     """
-    assert plan.spec.generation is not None
-    samples = plan.spec.generation.samples
-    said = {(r, split): texts for r in recipe_ids for split in ("val", "test") if (texts := _texts(r, split, ledger))}
-    if not said:  # a run that was stopped early may not even have kept its prompts
+    completions = {(r, split): texts for r in recipe_ids for split in _SPLITS if (texts := _texts(r, split, ledger))}
+    if not completions:  # a run that was stopped early may have no prompts
         return []
     path = folder / "prompts.parquet"
     if not path.is_file():
-        raise ValueError(f"{path}: is gone, and completions stand beside their prompts: `lines run` writes it anew")
-    prompts: dict[str, list[Row]] = {"val": [], "test": []}
+        raise ValueError(f"{path}: is missing, and completions.parquet needs its prompts: `lines run` writes it again")
+    prompts: dict[str, list[Row]] = {split: [] for split in _SPLITS}
     for row in tables.read(path, tables.PROMPTS).to_pylist():
         prompts[row["split"]].append(row)
     rows: list[Row] = []
-    for (recipe_id, split), texts in said.items():
+    for (recipe_id, split), texts in completions.items():
         for index, text in enumerate(texts):
-            of = prompts[split][index // samples]
-            line: Row = {"recipe_id": recipe_id, "split": split, "index": index, "completion": text}
-            rows.append(line | {"prompt": of["prompt"], "reference": of["reference"]})
+            prompt = prompts[split][index // samples]
+            row = {"recipe_id": recipe_id, "split": split, "index": index, "completion": text}
+            rows.append(row | {"prompt": prompt["prompt"], "reference": prompt["reference"]})
     return rows
 
 
 def _texts(recipe_id: str, split: str, ledger: Ledger) -> list[str]:
-    """A candidate's completions in order; of each shard some reward's score carries them. None where one lacks them."""
-    scored = [found for task in ledger.identity.tasks if (found := ledger.scores(recipe_id, task, split))]
-    carried = {score.request.shard: score.texts for found in scored for score in found if score.texts}
-    if not scored or len(carried) < len(scored[0]):
+    """Return a candidate's completions in order, each shard's from any reward's score; none if a shard lacks them."""
+    scored = [scores for task in ledger.identity.tasks if (scores := ledger.scores(recipe_id, task, split))]
+    by_shard = {score.request.shard: score.texts for scores in scored for score in scores if score.texts}
+    if not scored or len(by_shard) < len(scored[0]):
         return []
-    return [text for shard in range(len(carried)) for text in carried[shard]]
+    return [text for shard in range(len(by_shard)) for text in by_shard[shard]]
 
 
 def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:
     for group in plan.references:
         if answered(group, Proposal(0, {}), ledger):
             yield _reference(group, ledger)
-    for found in judge_all(plan, ledger, proposals).values():
-        chosen = choose(found)
-        for candidate, on_front in zip(found, _front(found), strict=True):
-            yield _Entry(
-                candidate.group,
-                candidate.proposal,
-                candidate.recipe,
-                candidate.recipe_id,
-                candidate.values,
-                candidate.failure,
-                candidate is chosen,
-                on_front,
-            )
+    for candidates in judge_all(plan, ledger, proposals).values():
+        chosen = choose(candidates)
+        for candidate, on_front in zip(candidates, _front(candidates), strict=True):
+            yield _Entry(candidate, candidate is chosen, on_front)
 
 
 def _reference(group: Group, ledger: Ledger) -> _Entry:
@@ -114,24 +99,25 @@ def _reference(group: Group, ledger: Ledger) -> _Entry:
     recipe_id = ledger.recipe_id(recipe)
     failed = ledger.failure(recipe_id, [t for t, role in group.roles.items() if role != "ood"], "val")
     failure = "" if failed is None else f"{failed.kind} on {failed.request.task}: {failed.cause}"
-    return _Entry(group, Proposal(0, {}), recipe, recipe_id, None, failure, not failure, not failure)
+    return _Entry(Candidate(group, Proposal(0, {}), recipe, recipe_id, None, failure), not failure, not failure)
 
 
-def _front(found: list[Candidate]) -> list[bool]:
-    scored = [c.values for c in found if c.values is not None]
+def _front(candidates: list[Candidate]) -> list[bool]:
+    scored = [c.values for c in candidates if c.values is not None]
     mask = iter(non_dominated(np.asarray(scored)) if scored else ())
-    return [c.values is not None and bool(next(mask)) for c in found]
+    return [c.values is not None and bool(next(mask)) for c in candidates]
 
 
 def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
-    group, recipe = entry.group, entry.recipe
-    score = ledger.any_score(entry.recipe_id, group.roles)
+    candidate = entry.candidate
+    group, recipe = candidate.group, candidate.recipe
+    score = ledger.any_score(candidate.recipe_id, group.roles)
     return {
         "arm": group.arm,
         "kind": group.kind,
         "group": group.name,
-        "number": entry.proposal.number,
-        "recipe_id": entry.recipe_id,
+        "number": candidate.proposal.number,
+        "recipe_id": candidate.recipe_id,
         "method": recipe.method,
         "scaling": recipe.scaling,
         "alpha": None if score is None else score.alpha,
@@ -139,12 +125,12 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
         "beta": recipe.beta,
         "weights": list(recipe.weights),
         "params": json.dumps(dict(recipe.params)),
-        "point": json.dumps(entry.proposal.point),
+        "point": json.dumps(candidate.proposal.point),
         "control_of": group.control_of,
         "control": group.control,
-        "state": "failed" if entry.failure else "complete",
-        "failure": entry.failure,
-        "objectives": None if entry.values is None else list(entry.values),
+        "state": "failed" if candidate.failure else "complete",
+        "failure": candidate.failure,
+        "objectives": None if candidate.values is None else list(candidate.values),
         "on_front": entry.on_front,
         "chosen": entry.chosen,
         "note": json.dumps(score.note) if score is not None and score.note else "",
@@ -152,39 +138,40 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
 
 
 def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -> Iterator[Row]:
-    for split in ("val", "test"):
-        known = refs[split].known(entry.group)
-        for task, role in entry.group.roles.items():
-            stats = ledger.stats(entry.recipe_id, task, split)
-            if stats is None or (split == "test" and not (entry.chosen or entry.group.test_all)):
+    candidate = entry.candidate
+    group, metrics = candidate.group, ledger.identity.metrics
+    for split in _SPLITS:
+        known = refs[split].known(group)
+        for task, role in group.roles.items():
+            stats = ledger.stats(candidate.recipe_id, task, split)
+            if stats is None or (split == "test" and not (entry.chosen or group.test_all)):
                 continue
+            ratio = stats.mean / known[task] if task in known else None
             yield {
-                "arm": entry.group.arm,
-                "group": entry.group.name,
-                "number": entry.proposal.number,
-                "recipe_id": entry.recipe_id,
+                "arm": group.arm,
+                "group": group.name,
+                "number": candidate.proposal.number,
+                "recipe_id": candidate.recipe_id,
                 "task": task,
                 "split": split,
                 "role": role,
-                "metric": ledger.identity.metrics[task],
+                "metric": metrics[task],
                 "value": stats.mean,
                 "std_err": stats.std_err,
                 "n": stats.n,
-                "normalised": _on_the_way(stats.mean, task, refs[split])
-                if ledger.identity.metrics[task] == REWARD
-                else (stats.mean / known[task] if task in known else None),
+                "normalised": _gain(stats.mean, task, refs[split]) if metrics[task] == REWARD else ratio,
             }
 
 
-def _on_the_way(value: float, task: str, refs: References) -> float | None:
-    """A reward on the way from the base (0) to the task's own policy (1)."""
+def _gain(value: float, task: str, refs: References) -> float | None:
+    """Return a reward on the scale from the base (0) to the task's own policy (1)."""
     start, own = refs.control.get(task), refs.own(task)
     return (value - start) / (own - start) if start is not None and own is not None and own > start else None
 
 
 def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
     for recipe_id in recipe_ids:
-        for split in ("val", "test"):
+        for split in _SPLITS:
             outcomes = ledger.outcomes(recipe_id, task, split)
             if outcomes is not None:
                 yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
@@ -193,13 +180,13 @@ def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterat
 def provenance(
     plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]], known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The contents of provenance.json: what every number of the report can be traced to.
+    """Return the contents of provenance.json, to which every number of the report can be traced.
 
     Args:
         plan: the run's plan.
-        ledger: what is known.
-        proposals: what was proposed, by group.
-        known: what only the run itself knew: versions, workers, seconds, counts, whether it is complete.
+        ledger: its answers.
+        proposals: group -> its proposals.
+        known: facts that only the run itself knows: versions, workers, seconds, counts, whether it is complete.
     """
     identity, spec = ledger.identity, plan.spec
     return {
@@ -222,14 +209,14 @@ def provenance(
         "checkpoints": dict(identity.checkpoints),
         "fingerprint": identity.fingerprint,
         "numerics": identity.numerics,
-        "failures": _failures(plan, ledger),
+        "failures": _failures(ledger),
         "not_searched": _not_searched(plan, ledger, proposals) if known["complete"] else [],
         **known,
     }
 
 
 def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> list[dict[str, str]]:
-    """Groups without candidates: every candidate of one that they build on failed."""
+    """Return the groups without candidates: every candidate of a group that they derive from failed."""
     if all(g.derivation is None for g in plan.searched):
         return []
     judged = judge_all(plan, ledger, proposals)
@@ -242,15 +229,9 @@ def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[
     return found
 
 
-def _failures(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+def _failures(ledger: Ledger) -> list[dict[str, Any]]:
+    fields = ("recipe_id", "task", "split", "shard")
     return [
-        {
-            "recipe_id": a.request.recipe_id,
-            "task": a.request.task,
-            "split": a.request.split,
-            "shard": a.request.shard,
-            "kind": a.kind,
-            "cause": a.cause,
-        }
-        for a in ledger.answers.failures.values()
+        {**{name: getattr(failure.request, name) for name in fields}, "kind": failure.kind, "cause": failure.cause}
+        for failure in ledger.answers.failures.values()
     ]

@@ -1,4 +1,4 @@
-"""One run in its folder: open or take up the journal, work to the end, write tables and provenance."""
+"""One run in its folder: open or resume the journal, work to the end, write tables and provenance."""
 
 import json
 import platform
@@ -40,7 +40,7 @@ _PACKAGES = (
 
 
 class RunFolderError(ValueError):
-    """The folder holds something that this run cannot go on with."""
+    """The folder holds no run, or another one."""
 
 
 def run(
@@ -51,27 +51,27 @@ def run(
     cache: ScoreCache | None,
     watch: Callable[[RunProgress], None] = lambda progress: None,
 ) -> None:
-    """Work a run to its end, or what a stopped one left of it.
+    """Work a run to its end; a stopped run is resumed.
 
     Args:
-        plan: what to do.
-        identity: what is evaluated, as preparation found it.
-        folder: the run's folder; made if need be.
-        open_pool: makes the workers; called only once the folder is known to be usable.
-        cache: scores of other runs, None to evaluate everything anew.
+        plan: the arms and their groups.
+        identity: the checkpoints, data and numerics, as prepared.
+        folder: the run's folder, which is created.
+        open_pool: starts the workers; called only once the folder is known to be usable.
+        cache: scores of other runs; None evaluates everything.
         watch: called after every step.
 
     Raises:
-        LockedError: another run is writing in the folder.
-        RunFolderError: the folder holds another run.
-        OSError: the folder cannot be written.
+        LockedError: if another run is writing in the folder.
+        RunFolderError: if the folder holds another run.
+        OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder)
     try:
         history = read_history(folder)
         _check_header(plan.spec, identity, folder, history, journal)
-        ledger = Ledger(identity, plan.spec.shard_size, _kept(history))
+        ledger = Ledger(identity, plan.spec.shard_size, _without_lost(history))
         pool = open_pool()
         try:
             _work(Driver(plan, ledger, journal, pool, cache, watch), history, journal, pool, folder)
@@ -83,8 +83,8 @@ def run(
         journal.close()
 
 
-def _kept(history: History) -> Answers:
-    """Scores, and failures of the application; a shard whose worker was lost or out of memory gets another chance."""
+def _without_lost(history: History) -> Answers:
+    """Return scores and application failures; a shard whose worker was lost or out of memory is evaluated again."""
     failures = history.answers.failures
     for key in [k for k, failure in failures.items() if failure.kind in ("lost", "out_of_memory")]:
         del failures[key]
@@ -123,12 +123,12 @@ def _versions() -> dict[str, str]:
 
 
 def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
-    """Write the header of a new run; of an old one, require that it is the same run."""
+    """Write the header of a new run; require that a resumed run has the same one."""
     mine = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
     if history.header is None:
         journal.header(mine)
         return
-    # Where a run is executed, what its report opens with and what is held against it later may change in between.
+    # Fields of the execution, of the report and of later comparisons may change in between.
     theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
     pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
@@ -137,11 +137,11 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
     if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in REPORTING_FIELDS):
-        journal.header(mine)  # the last header counts: `lines report` and `lines regress` then go by them too
+        journal.header(mine)  # `lines report` and `lines regress` use the last header
 
 
 def _first_difference(path: str, theirs: object, ours: object) -> str:
-    """The path of keys below `path` at which two unequal values first differ."""
+    """Return the path of keys below `path` at which two unequal values first differ."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return path
     key = next(k for k in theirs | ours if theirs.get(k, _ABSENT) != ours.get(k, _ABSENT))
@@ -152,22 +152,39 @@ def reopen(folder: Path) -> tuple[Plan, Ledger, History]:
     """Read a run back from its journal alone.
 
     Raises:
-        RunFolderError: there is no run in the folder.
-        ValueError: the journal is damaged or of another version.
+        RunFolderError: if there is no run in the folder.
+        ValueError: if the journal is damaged or of another version.
+
+    Example:
+        >>> plan, ledger, history = reopen(Path("runs/demo"))
+        >>> [group.arm for group in plan.references], len(ledger.answers)
     """
     history = read_history(folder)
     if history.header is None:
         raise RunFolderError(f"{folder}: no run here: there is no journal.jsonl with a first record")
-    plan = make_plan(parse_spec(history.header["spec"], str(folder)))
-    identity = Identity.from_json(history.header["identity"])
-    return plan, Ledger(identity, plan.spec.shard_size, history.answers), history
+    return *plan_and_ledger(history.header, history.answers, str(folder)), history
+
+
+def plan_and_ledger(header: dict[str, Any], answers: Answers, place: str) -> tuple[Plan, Ledger]:
+    """Return the plan of a journal's header, and a ledger on its answers.
+
+    Args:
+        header: the spec and identity.
+        answers: used as they are: the ledger sees answers that are added later.
+        place: the subject of errors.
+
+    Raises:
+        ValueError: if another version of this program wrote the header.
+    """
+    plan = make_plan(parse_spec(header["spec"], place))
+    return plan, Ledger(Identity.from_json(header["identity"]), plan.spec.shard_size, answers)
 
 
 def rebuild(folder: Path) -> None:
     """Write the tables and provenance of a run, finished or not, from its journal.
 
     Raises:
-        RunFolderError: there is no run in the folder.
+        RunFolderError: if there is no run in the folder.
     """
     finished = False
     while not finished:
@@ -180,12 +197,12 @@ def rebuild(folder: Path) -> None:
             "counts": _counts(sum(map(len, history.proposals.values())), ledger),
         }
         write_results(folder, plan, ledger, history.proposals, known)
-        # Where the run has come to its end meanwhile, its own tables may have been overwritten by these.
+        # If the run has ended meanwhile, these tables may have overwritten its own.
         finished = history.finished or not has_ended(folder)
 
 
 def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
-    """Write tables and provenance.json; the latter last, and whole or not at all."""
+    """Write the tables, and provenance.json last."""
     write_tables(folder, plan, ledger, proposals)
     contents = provenance(plan, ledger, proposals, known)
     write_whole(folder / "provenance.json", json.dumps(contents, indent=2, sort_keys=False) + "\n")

@@ -1,7 +1,7 @@
-"""From values on validation to what is chosen: objectives, references, the best candidate."""
+"""Selection on validation: references, objectives, and the best candidate of each group."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from pipeline.plan.groups import Chosen, Group, validation_tasks
@@ -13,16 +13,16 @@ from search.proposer import Proposal
 
 #: The metric of tasks that are rewards.
 REWARD = "reward"
-#: Rewards whose standard deviation is at most this part of their mean are all the same, but for rounding.
+#: Rewards are all the same, up to rounding, if their standard deviation is at most this part of their mean.
 _SAME = 1e-7
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal of a group and what became of it.
+    """One proposal of a group with its outcome.
 
     Attributes:
-        values: its objectives on validation, to be maximised; None when it failed.
+        values: its objectives on validation, to be maximised; None if it failed.
         failure: the first cause, or "".
     """
 
@@ -36,11 +36,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class References:
-    """What accuracies are normalised by, on one split: raw accuracies of experts on their own task, and of theta0.
+    """The values that normalise accuracies on one split: of each expert on its own task, and of the pre-trained model.
 
     Attributes:
         experts: expert -> (its task, its accuracy there).
-        control: task -> accuracy of the pre-trained model; its mean reward, where tasks are rewards.
+        control: task -> accuracy of the pre-trained model, or its mean reward.
         spread: task -> standard deviation of the pre-trained model's outcomes.
     """
 
@@ -49,33 +49,32 @@ class References:
     spread: Mapping[str, float] = field(default_factory=dict)
 
     def target(self, group: Group) -> dict[str, float]:
-        """Task -> accuracy of the expert that was fine-tuned on it: of an edit its own, else the best of several."""
-        found: dict[str, float] = {}
+        """Return task -> accuracy of the expert fine-tuned on it: an edit's own, else the best of several."""
+        best: dict[str, float] = {}
         for expert, (task, accuracy) in self.experts.items():
             if group.kind != "edit" or group.name == expert:
-                found[task] = max(accuracy, found.get(task, 0.0))
-        return found
+                best[task] = max(accuracy, best.get(task, 0.0))
+        return best
 
     def own(self, task: str) -> float | None:
-        """The best value on the task among the experts that were trained on it."""
-        return max((value for mine, value in self.experts.values() if mine == task), default=None)
+        """Return the best value on the task among the experts that were trained on it."""
+        return max((value for trained, value in self.experts.values() if trained == task), default=None)
 
     def known(self, group: Group) -> dict[str, float]:
-        """Task -> its reference in a group, where there is one that can be divided by."""
+        """Return task -> its reference in a group, for the tasks whose reference is known and not 0."""
         target = self.target(group)
         of_role = ((t, (target if role == "target" else self.control).get(t)) for t, role in group.roles.items())
         return {task: value for task, value in of_role if value}
 
 
 def references(plan: Plan, ledger: Ledger, split: str) -> References:
-    """Read the references off the ledger; what failed or is missing is left out."""
+    """Return the references that are scored; failed and missing ones are left out."""
     experts: dict[str, tuple[str, float]] = {}
     control: dict[str, float] = {}
     spread: dict[str, float] = {}
     for group in plan.references:
         recipe_id = ledger.recipe_id(group.recipe({}))
-        wanted = list(group.roles) if not group.name else [plan.spec.target(group.name)]
-        for task in wanted:
+        for task in [plan.spec.target(group.name)] if group.name else group.roles:
             stats = ledger.stats(recipe_id, task, split)
             if stats is not None and group.name:
                 experts[group.name] = task, stats.mean
@@ -84,47 +83,47 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
     return References(experts, control, spread)
 
 
-def check_rewards(ledger: Ledger, known: References) -> None:
-    """Every reward scores the base's completions, and not all of them alike: else hours would go by for nothing.
+def check_rewards(ledger: Ledger, refs: References) -> None:
+    """Require that every reward scores the base's completions, and not all the same, before the search starts.
 
     Args:
-        ledger: after the references were scored on validation.
-        known: these references.
+        ledger: the answers, with the references scored on validation.
+        refs: these references.
 
     Raises:
-        ValueError: a reward failed on the base's completions, or gives the same to all of them.
+        ValueError: if a reward failed on the base's completions, or gives all of them the same value.
     """
     identity, base = ledger.identity, ledger.recipe_id(Recipe.make("zero"))
     for task in (t for t in identity.tasks if identity.metrics[t] == REWARD):
         if failure := ledger.failure(base, [task], "val"):
             raise ValueError(
-                f"tasks.{task}: {failure.kind} on the base's completions: {failure.cause}; mend it and run again with "
-                "another --out: what was generated is kept, and will be scored as it is"
+                f"tasks.{task}: {failure.kind} on the base's completions: {failure.cause}; fix it and rerun with "
+                "another --out: the completions are kept, and will be scored as they are"
             )
-        value, spread, count = known.control[task], known.spread[task], identity.tasks[task][1]
+        value, spread, count = refs.control[task], refs.spread[task], identity.tasks[task][1]
         if spread <= _SAME * abs(value):
             raise ValueError(
                 f"tasks.{task}: gives {value:.6g} to all {count} completions of the base, so it compares nothing: "
-                "check its model, label and inputs, and that completions are not all alike or empty"
+                "check its model, label and inputs, and that the completions are neither all the same nor empty"
             )
 
 
 def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> Candidate:
-    """The candidate's objectives on validation, or why it has none."""
+    """Return the candidate of an answered proposal, with its objectives on validation or the cause of its failure."""
     recipe = group.recipe(proposal.point)
-    recipe_id = ledger.recipe_id(recipe)
+    candidate = Candidate(group, proposal, recipe, ledger.recipe_id(recipe), None)
     tasks = validation_tasks(group)
-    failure = ledger.failure(recipe_id, tasks, "val")
+    failure = ledger.failure(candidate.recipe_id, tasks, "val")
     if failure is not None:
-        where = f"{failure.request.task} ({failure.request.split}, shard {failure.request.shard})"
-        return Candidate(group, proposal, recipe, recipe_id, None, f"{failure.kind} on {where}: {failure.cause}")
-    means = ledger.means(recipe_id, tasks, "val")
+        shard = f"{failure.request.task} ({failure.request.split}, shard {failure.request.shard})"
+        return replace(candidate, failure=f"{failure.kind} on {shard}: {failure.cause}")
+    means = ledger.means(candidate.recipe_id, tasks, "val")
     assert means is not None, "judged before every shard was answered"
     rewards = all(ledger.identity.metrics[t] == REWARD for t in tasks)
     known = refs.control if rewards else refs.known(group)
     if missing := [t for t in tasks if t not in known]:
         cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
-        return Candidate(group, proposal, recipe, recipe_id, None, cause)
+        return replace(candidate, failure=cause)
     try:
         if rewards:
             metrics = reward_metrics(means, refs.control, refs.spread)
@@ -132,8 +131,8 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
             metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known)
         values = tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
     except ValueError as error:  # a division by a candidate's 0, or a reference below 0
-        return Candidate(group, proposal, recipe, recipe_id, None, str(error))
-    return Candidate(group, proposal, recipe, recipe_id, values)
+        return replace(candidate, failure=str(error))
+    return replace(candidate, values=values)
 
 
 @lru_cache
@@ -142,41 +141,35 @@ def _objective(text: str, tasks: tuple[str, ...], rewards: bool) -> Objective:
 
 
 def choose(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The largest sum of objectives; the first of equals, as the authors' strict > does. None when all failed."""
-    best: Candidate | None = None
-    for candidate in candidates:
-        if candidate.values is None:
-            continue
-        if best is None or best.values is None or sum(candidate.values) > sum(best.values):
-            best = candidate
-    return best
+    """Return the candidate with the largest sum of objectives, the first of equals; None if all failed.
 
-
-def candidates(group: Group, proposals: Iterable[Proposal], ledger: Ledger, refs: References) -> list[Candidate]:
-    """Every proposal of a group whose shards are all answered, judged."""
-    return [judge(group, p, ledger, refs) for p in proposals if answered(group, p, ledger)]
+    The authors' code compares with a strict > too.
+    """
+    scored = [(sum(c.values), c) for c in candidates if c.values is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
-    """Whether every validation shard of a proposal has a score or a failure."""
+    """Return whether every validation shard of a proposal has a score or a failure."""
     return not ledger.missing(group.recipe(proposal.point), validation_tasks(group), "val")
 
 
 def judge_all(
     plan: Plan, ledger: Ledger, proposals: Mapping[tuple[str, str], list[Proposal]]
 ) -> dict[tuple[str, str], list[Candidate]]:
-    """Every answered candidate of every group but the references, in the order of the tables."""
+    """Return the answered candidates of every group but the references, in the order of the tables."""
     refs = references(plan, ledger, "val")
     judged: dict[tuple[str, str], list[Candidate]] = {}
     for planned in plan.searched:
         group = complete(planned, judged)
         if group is not None:
-            judged[group.key] = candidates(group, proposals.get(group.key, []), ledger, refs)
+            own = (p for p in proposals.get(group.key, []) if answered(group, p, ledger))
+            judged[group.key] = [judge(group, proposal, ledger, refs) for proposal in own]
     return judged
 
 
 def complete(group: Group, judged: Mapping[tuple[str, str], list[Candidate]]) -> Group | None:
-    """The group with its template, from what its parents chose; None where one of them chose nothing."""
+    """Return the group with its template from what its parents chose; None if a parent chose nothing."""
     if group.derivation is None:
         return group
     best = [choose(judged.get(parent, [])) for parent in group.derivation.parents]

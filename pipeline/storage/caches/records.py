@@ -1,11 +1,7 @@
-"""Records that runs share: lines of a file in the local cache, and sealed objects in the shared cache.
-
-Both only save work: if one of them cannot be used, a warning is logged once and the run continues without it.
-"""
+"""Records that runs share: lines of a file in the local cache, and sealed objects in the shared cache."""
 
 import logging
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +19,7 @@ _MANY = 32
 
 
 class CacheRecords:
-    """The records of one name in both caches."""
+    """The records of one name. They only save work: what cannot be read or written is a warning, once."""
 
     def __init__(self, root: Path, name: str, batch: int, shared_batch: int) -> None:
         """Open the records of a name, such as scores/HASH, which need not exist.
@@ -34,62 +30,36 @@ class CacheRecords:
             batch: records written together to the file: each write opens, locks and syncs it.
             shared_batch: records written together to the shared cache: each write makes an object.
         """
-        self._parts = LocalRecords(root / f"{name}.jsonl", batch), SharedRecords(name, shared_batch)
+        self._path, self._folder = root / f"{name}.jsonl", name
+        self._given_up = False
+        self._batches: list[tuple[int, list[Record], Callable[[list[Record]], bool]]] = [(batch, [], self._append)]
+        if shared_cache("write") is not None:
+            self._batches.append((shared_batch, [], self._create))
 
     def read(self, parse: Callable[[Record], T]) -> Iterator[T]:
         """Yield what `parse` makes of every record; damaged records are skipped, and some may come twice."""
-        for part in self._parts:
-            yield from part.read(parse)
+        yield from self._read_file(parse)
+        if (place := shared_cache("read")) is not None:
+            found: list[T] = []
+            with tolerated("read", place.url):
+                found = self._read_objects(place, parse)
+            yield from found
 
-    def add(self, records: list[Record]) -> None:
+    def add(self, records: Iterable[Record]) -> None:
         """Add records; they are written when a batch is full, or by `flush`."""
-        for part in self._parts:
-            part.add(records)
+        new = list(records)
+        for size, unwritten, write in self._batches:
+            unwritten += new
+            if len(unwritten) >= size and write(unwritten):
+                unwritten.clear()
 
     def flush(self) -> None:
         """Write what is not written yet; a failed write only costs recomputation."""
-        for part in self._parts:
-            part.flush()
+        for _, unwritten, write in self._batches:
+            if unwritten and write(unwritten):
+                unwritten.clear()
 
-
-class _Batched(ABC):
-    """Collects records and writes them in batches."""
-
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._unwritten: list[Record] = []
-
-    def add(self, records: Iterable[Record]) -> None:
-        """Add records, and write them once there are enough."""
-        if self._writable():
-            self._unwritten += records
-        if len(self._unwritten) >= self._batch:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is not written yet."""
-        if self._unwritten and self._write(self._unwritten):
-            self._unwritten = []
-
-    @abstractmethod
-    def _writable(self) -> bool: ...
-
-    @abstractmethod
-    def _write(self, records: list[Record]) -> bool:
-        """Write records, or drop them after a failure; return False to try them again later."""
-
-
-class LocalRecords(_Batched):
-    """The lines of one file, to which every run on this machine appends."""
-
-    def __init__(self, path: Path, batch: int) -> None:
-        """Open a file, which need not exist."""
-        super().__init__(batch)
-        self._path = path
-        self._given_up = False
-
-    def read(self, parse: Callable[[Record], T]) -> Iterator[T]:
-        """Yield what `parse` makes of each line, in order; a line that it cannot parse is skipped."""
+    def _read_file(self, parse: Callable[[Record], T]) -> Iterator[T]:
         damaged = 0
         try:
             for line in whole_lines(self._path):
@@ -102,49 +72,30 @@ class LocalRecords(_Batched):
         except OSError as error:
             self._give_up("read", error)
         if damaged:
-            logger.warning("%s: lines that are damaged: %d; they are skipped, and the file may be deleted",
-                           self._path, damaged)  # fmt: skip
+            hint = "they are skipped, and the file may be deleted"
+            logger.warning("%s: lines that are damaged: %d; %s", self._path, damaged, hint)
 
-    def _writable(self) -> bool:
-        return not self._given_up
-
-    def _write(self, records: list[Record]) -> bool:
-        try:
-            with AppendLog(self._path) as log:
-                log.append(records)
-        except LockedError:  # another run is writing
-            return False
-        except (OSError, ValueError) as error:
-            self._give_up("write", error)
+    def _append(self, records: list[Record]) -> bool:
+        """Write records to the file, or drop them after a failure; return False if another run is writing."""
+        if not self._given_up:
+            try:
+                with AppendLog(self._path) as log:
+                    log.append(records)
+            except LockedError:
+                return False
+            except (OSError, ValueError) as error:
+                self._give_up("write", error)
         return True
 
     def _give_up(self, use: str, error: Exception) -> None:
-        self._given_up, self._unwritten = True, []
+        self._given_up = True
         logger.warning("%s: this process does not %s there any more: %s", self._path, use, error)
 
-
-class SharedRecords(_Batched):
-    """The objects of one folder of the shared cache, each written once under a new name."""
-
-    def __init__(self, folder: str, batch: int) -> None:
-        """Open a folder such as scores/HASH, which need not exist."""
-        super().__init__(batch)
-        self._folder = folder
-
-    def read(self, parse: Callable[[Record], T]) -> list[T]:
-        """Return what `parse` makes of each record; an object with a record that it cannot parse is skipped."""
-        place = shared_cache("read")
-        if place is not None:
-            with tolerated("read", place.url):
-                return self._read(place, parse)
-        return []
-
-    def _read(self, place: StoreFolder, parse: Callable[[Record], T]) -> list[T]:
-        names = list(place.entries(self._folder))
+    def _read_objects(self, place: StoreFolder, parse: Callable[[Record], T]) -> list[T]:
         lines: dict[bytes, None] = {}
         parsed: list[T] = []
         whole = []
-        for name, data in place.read_many(names).items():
+        for name, data in place.read_many(place.entries(self._folder)).items():
             if data is not None:  # None: another reader has just merged it
                 with tolerated("read", place.url):
                     some, found = _parse_object(f"{place.url}/{name}", data, parse)
@@ -158,10 +109,7 @@ class SharedRecords(_Batched):
                 place.delete(whole)
         return parsed
 
-    def _writable(self) -> bool:
-        return shared_cache("write") is not None
-
-    def _write(self, records: list[Record]) -> bool:
+    def _create(self, records: list[Record]) -> bool:
         if (place := shared_cache("write")) is not None:
             with tolerated("write", place.url):
                 place.create(self._new_name(), seal(lines_of(records)))

@@ -13,7 +13,7 @@ from toy import IDENTITY
 from pipeline.messages import EvalRequest, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.storage.caches import records as cache_records
-from pipeline.storage.caches.records import SharedRecords
+from pipeline.storage.caches.records import CacheRecords
 from pipeline.storage.caches.scores import ScoreCache
 from tasks.files.cache import cache_root, cached
 from tasks.files.checksums import seal
@@ -116,26 +116,33 @@ def test_a_sealed_object_that_holds_no_scores_is_left_out_with_a_warning(
     assert ScoreCache(tmp_path / "b", IDENTITY).get(REQUEST) is not None and name in caplog.text
 
 
-def test_records_that_came_twice_are_merged_once(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_records(node: Path) -> CacheRecords:
+    return CacheRecords(node, "scores/x", batch=1, shared_batch=1)
+
+
+def test_records_that_came_twice_are_merged_once(
+    shared: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two runs that merge at the same time leave them, and so does a store that refuses deletions."""
     monkeypatch.setattr(cache_records, "_MANY", 3)
     monkeypatch.setattr(StoreFolder, "delete", lambda self, names: None)
     for i in range(5):
-        SharedRecords("scores/x", batch=1).add([{"record": "score", "number": i}])
+        shared_records(tmp_path / "writer").add([{"record": "score", "number": i}])
     sizes = []
     for _ in range(3):
-        assert set(SharedRecords("scores/x", batch=1).read(itemgetter("number"))) == set(range(5))
+        assert set(shared_records(tmp_path / "reader").read(itemgetter("number"))) == set(range(5))
         sizes.append(max(len(shared.read(name) or b"") for name in names(shared)))
     assert len(set(sizes)) == 1
 
 
-def test_many_objects_become_one_and_nothing_is_lost(shared: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_objects_become_one_and_nothing_is_lost(
+    shared: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_records, "_MANY", 3)
     for i in range(5):
-        records = SharedRecords("scores/x", batch=1)
-        records.add([{"record": "score", "number": i}])
+        shared_records(tmp_path / "writer").add([{"record": "score", "number": i}])
     for _ in range(2):
-        assert sorted(SharedRecords("scores/x", batch=1).read(itemgetter("number"))) == list(range(5))
+        assert sorted(shared_records(tmp_path / "reader").read(itemgetter("number"))) == list(range(5))
         assert len(list(names(shared))) == 1
 
 

@@ -12,7 +12,7 @@ from pipeline.pools.local import LocalPool
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
 from pipeline.run.run import run
-from pipeline.run.selection import Candidate, References, candidates, choose, judge, judge_all, references
+from pipeline.run.selection import Candidate, References, choose, judge, judge_all, references
 from search.proposer import Proposal
 
 PLAN = make_plan(toy_spec(select={"maximise": ["2 * target + control", "worst"]}))
@@ -78,7 +78,7 @@ def test_a_candidate_has_one_value_an_objective_normalised_by_the_references() -
 def test_a_failure_on_any_shard_fails_the_candidate_with_its_cause() -> None:
     recipe_id = GROUP.recipe(PROPOSALS[1].point).id(IDENTITY.fingerprint)
     ledger = scored(broken=(recipe_id, "dogs"))
-    found = candidates(GROUP, PROPOSALS, ledger, references(PLAN, ledger, "val"))
+    found = judge_all(PLAN, ledger, {GROUP.key: PROPOSALS})[GROUP.key]
     assert [c.values is None for c in found] == [False, True, False]
     assert found[1].failure == "non_finite on dogs (val, shard 0): NaN"
 
