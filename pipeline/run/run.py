@@ -124,20 +124,20 @@ def _versions() -> dict[str, str]:
 
 def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
     """Write the header of a new run; require that a resumed run has the same one."""
-    mine = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
+    new = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
     if history.header is None:
-        journal.header(mine)
+        journal.header(new)
         return
     # Fields of the execution, of the report and of later comparisons may change in between.
-    theirs, ours = history.header["spec"], {k: v for k, v in mine["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
-    pairs = [(f"spec.{k}", theirs.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
+    recorded, ours = history.header["spec"], {k: v for k, v in new["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
+    pairs = [(f"spec.{k}", recorded.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
     if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
         raise RunFolderError(
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
-    if any(theirs.get(k, {}) != json.loads(json.dumps(mine["spec"][k])) for k in REPORTING_FIELDS):
-        journal.header(mine)  # `lines report` and `lines regress` use the last header
+    if any(recorded.get(k, {}) != json.loads(json.dumps(new["spec"][k])) for k in REPORTING_FIELDS):
+        journal.header(new)  # `lines report` and `lines regress` use the last header
 
 
 def _first_difference(path: str, theirs: object, ours: object) -> str:

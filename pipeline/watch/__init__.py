@@ -1,1 +1,1 @@
-"""Observers of a run: terminal, Prometheus, dashboard, MLflow, Weights & Biases."""
+"""Ways to watch a run: terminal, dashboard, Prometheus, MLflow, Weights & Biases."""

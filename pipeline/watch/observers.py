@@ -1,4 +1,4 @@
-"""Everybody who looks on while a run works: the terminal, the file that a dashboard reads, Prometheus."""
+"""The observers of a run in progress: the terminal, the file that a dashboard reads, Prometheus."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,23 +13,23 @@ Observer = Callable[[RunProgress], None]
 
 @contextmanager
 def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer]:
-    """One callback for all of them, for as long as the run works.
+    """Yield one callback for all observers.
 
     Args:
-        spec: of the run.
-        folder: of the run.
-        others: who looks on besides, called first.
+        spec: the run's spec.
+        folder: the run's folder.
+        others: further observers, called first.
     """
     file = ProgressFile(folder)
-    every: list[Observer] = [*others, file]
+    observers: list[Observer] = [*others, file]
     if spec.resources.pool == "ray":
         from pipeline.watch.prometheus import RayMetrics  # Ray: not for runs in this process
 
-        every.append(RayMetrics(spec.name))
+        observers.append(RayMetrics(spec.name))
 
     def watch(progress: RunProgress) -> None:
-        for one in every:
-            one(progress)
+        for observer in observers:
+            observer(progress)
 
     try:
         yield watch

@@ -1,4 +1,4 @@
-"""What only a running driver knows, for those who look on: workers, shards from the cache. Never read by a run."""
+"""Facts that only a running driver knows, in a file for dashboards: workers, shards from the cache, the rate."""
 
 import json
 import logging
@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run.progress import RunProgress
-from pipeline.watch.terminal import Rate
 from tasks.files.atomic import write_whole
 
 log = logging.getLogger(__name__)
 FILE_NAME = "progress.json"
-#: Seconds between two writings.
+#: Seconds between two writes.
 _EVERY = 2.0
-#: A driver that has written nothing for so long has stopped, or works on one very long shard in its own process.
+#: A driver that has not written for this long has stopped, or works on one very long shard in its own process.
 _SILENCE = 30.0
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a driver said last.
+class DriverStatus:
+    """The last status that a driver has written.
 
     Attributes:
-        age: seconds since then; infinity where it never said anything.
-        from_cache: shards that other runs had scored.
+        age: seconds since then; infinity without a status.
+        from_cache: shards that the score cache answered.
         devices: worker -> its device.
-        rate: shards evaluated a second since the first of them; 0 before the second.
+        rate: shards evaluated a second; 0 before the first answers.
     """
 
     age: float = float("inf")
@@ -38,53 +37,51 @@ class Said:
 
     @property
     def alive(self) -> bool:
-        """Whether a driver is at work, as far as can be told."""
+        """Whether a driver seems to be at work."""
         return self.age < _SILENCE
 
 
 class ProgressFile:
-    """Keeps a small file in the run's folder up to date; the run is none the worse for one that cannot be written."""
+    """Updates a small file in the run's folder; a failed write only costs the dashboard some facts."""
 
     def __init__(self, folder: Path) -> None:
-        """Write nothing yet."""
+        """Prepare to write in a run's folder."""
         self._path = folder / FILE_NAME
         self._written = 0.0
-        self._rate = Rate()
         self._works = True
 
     def __call__(self, progress: RunProgress) -> None:
-        """Take note of a step of the driver."""
+        """Observe a step of the driver."""
         now = time.monotonic()
-        rate = self._rate.after(progress)
         if self._works and now - self._written >= _EVERY:
             self._written = now
-            self._write(progress, rate)
+            self._write(progress)
 
     def remove(self) -> None:
-        """Take the file away, once there is no more to say."""
+        """Delete the file when the run ends."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _write(self, progress: RunProgress, rate: float) -> None:
-        said = {
+    def _write(self, progress: RunProgress) -> None:
+        status = {
             "time": time.time(),
             "from_cache": progress.from_cache,
             "devices": {worker.name: worker.device for worker in progress.workers},
-            "rate": rate,
+            "rate": progress.rate,
         }
         try:
-            write_whole(self._path, json.dumps(said))
+            write_whole(self._path, json.dumps(status))
         except OSError as error:
             self._works = False
-            log.warning("%s cannot be written, so that a dashboard shows less: %s", self._path, error)
+            log.warning("%s cannot be written, so a dashboard shows less: %s", self._path, error)
 
 
-def read_said(folder: Path) -> Said:
-    """What the driver of the run in `folder` said last."""
+def read_status(folder: Path) -> DriverStatus:
+    """Return the last status of the driver of the run in `folder`; an empty one if there is none."""
     try:
-        said: dict[str, Any] = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        age = max(0.0, time.time() - float(said["time"]))
-        devices = {str(name): str(device) for name, device in said["devices"].items()}
-        return Said(age, int(said["from_cache"]), devices, float(said["rate"]))
+        status: dict[str, Any] = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        age = max(0.0, time.time() - float(status["time"]))
+        devices = {str(name): str(device) for name, device in status["devices"].items()}
+        return DriverStatus(age, int(status["from_cache"]), devices, float(status["rate"]))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return Said()
+        return DriverStatus()

@@ -1,4 +1,4 @@
-"""Figures of a run for Prometheus, exported by the Ray that works it, on the node where the driver runs."""
+"""Metrics of a run for Prometheus, exported by Ray on the driver's node."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ _COUNTERS = {
 
 
 class RayMetrics:
-    """Passes a driver's progress on; 2 us a figure, so it is on wherever a run uses Ray.
+    """Exports a driver's progress; at 2 us a value, every run on Ray does so.
 
-    The labels are the run's name and, of few, the kind of failure or the kind of device: what grows with the run, such
-    as arms or workers, is no label.
+    The labels are the run's name and, for some metrics, the kind of failure or of device. Arms and workers are no
+    labels, since their number grows with the run.
     """
 
     def __init__(self, run: str) -> None:
@@ -32,7 +32,7 @@ class RayMetrics:
             run: the run's name.
         """
         self._tags = {"run": run}
-        self._said = dict.fromkeys(_COUNTERS, 0)
+        self._exported = dict.fromkeys(_COUNTERS, 0)
         self._known: Sequence[WorkerInfo] = ()
         self._devices: dict[str, str] = {}
         self._counters = {name: Counter(PREFIX + name, text, ("run",)) for name, text in _COUNTERS.items()}
@@ -46,22 +46,22 @@ class RayMetrics:
         self._left = Gauge(PREFIX + "shards_expected", "Shards of the whole run, at most.", ("run",))
 
     def __call__(self, progress: RunProgress) -> None:
-        """Take note of a step of the driver."""
+        """Observe a step of the driver."""
         counts = (progress.candidates_done, progress.shards_evaluated, progress.from_cache)
         for name, count in zip(_COUNTERS, counts, strict=True):
-            if count > self._said[name]:
-                self._counters[name].inc(count - self._said[name], self._tags)
-                self._said[name] = count
-        if progress.workers != self._known:  # else not again: there may be a thousand
+            if count > self._exported[name]:
+                self._counters[name].inc(count - self._exported[name], self._tags)
+                self._exported[name] = count
+        if progress.workers != self._known:  # there may be a thousand: only if they have changed
             self._known = progress.workers
             self._devices = {w.name: w.device.split(":")[0].split(" ")[0] for w in progress.workers}
         for answer in progress.latest:
-            self._answered(answer, self._devices.get(answer.worker, "unknown"))
+            self._add_answer(answer, self._devices.get(answer.worker, "unknown"))
         self._workers.set(len(progress.workers), self._tags)
         self._queue.set(progress.shards_asked - progress.shards_done, self._tags)
-        self._left.set(max(progress.shards_expected, progress.shards_asked), self._tags)
+        self._left.set(progress.shards_total, self._tags)
 
-    def _answered(self, answer: ShardScore | Failure, device: str) -> None:
+    def _add_answer(self, answer: ShardScore | Failure, device: str) -> None:
         if isinstance(answer, Failure):
             self._failures.inc(1, {**self._tags, "kind": answer.kind})
         elif seconds := sum(answer.seconds):

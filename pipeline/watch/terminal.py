@@ -1,4 +1,4 @@
-"""What a person sees while a run works: candidates, shards, rate, time left, best so far."""
+"""The display of a run on the terminal: candidates, shards, rate, time left, best so far."""
 
 import time
 from collections.abc import Iterator
@@ -12,31 +12,15 @@ from rich.table import Table
 
 from pipeline.run.progress import RunProgress
 
-#: Where there is no terminal, a line of text this often.
+#: Seconds between lines of text if the output is not a terminal.
 _LINE_SECONDS = 10.0
 
 
-class Rate:
-    """Shards a second since the first answer: before it, workers were loading."""
-
-    def __init__(self) -> None:
-        """Nothing is answered yet."""
-        self._first: tuple[float, int] | None = None  # when the first answer came, and how many had by then
-
-    def after(self, progress: RunProgress) -> float:
-        """Take note of a step of the driver; the rate by now, 0 before the first answer."""
-        now = time.monotonic()
-        if self._first is None and progress.shards_evaluated:
-            self._first = now, progress.shards_evaluated
-        since, first = self._first or (now, 0)
-        return (progress.shards_evaluated - first) / max(1e-9, now - since) if self._first else 0.0
-
-
 class RunDisplay:
-    """A live display on a terminal, now and then a line elsewhere."""
+    """A live display on a terminal, and a line from time to time elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        """Start nothing yet: see `shown`."""
+        """Prepare the display, which `shown` starts."""
         self._console = console
         self._bars = Bars(
             TextColumn("[bold]{task.description:<10}"),
@@ -50,12 +34,11 @@ class RunDisplay:
         )
         self._task: TaskID | None = None
         self._live: Live | None = None
-        self._rate = Rate()
-        self._spoken = time.monotonic()
+        self._printed = time.monotonic()
 
     @contextmanager
     def shown(self) -> Iterator["RunDisplay"]:
-        """Show it while the block runs."""
+        """Show the display while the block runs."""
         if not self._console.is_terminal:
             yield self
             return
@@ -63,10 +46,9 @@ class RunDisplay:
             yield self
 
     def __call__(self, progress: RunProgress) -> None:
-        """Take note of a step of the driver."""
-        rate = self._rate.after(progress)
+        """Observe a step of the driver."""
         if self._live is None:
-            self._say(progress, rate)
+            self._print_line(progress)
             return
         if self._task is None:
             self._task = self._bars.add_task(progress.phase, total=None, rate="")
@@ -74,16 +56,16 @@ class RunDisplay:
             self._task,
             description=progress.phase,
             completed=progress.shards_done,
-            total=max(progress.shards_expected, progress.shards_asked),
-            rate=f"{rate:.1f}/s",
+            total=progress.shards_total,
+            rate=f"{progress.rate:.1f}/s",
         )
         self._live.update(Group(self._bars, _details(progress)))
 
-    def _say(self, progress: RunProgress, rate: float) -> None:
-        if time.monotonic() - self._spoken < _LINE_SECONDS:
+    def _print_line(self, progress: RunProgress) -> None:
+        if time.monotonic() - self._printed < _LINE_SECONDS:
             return
-        self._spoken = time.monotonic()
-        total = max(progress.shards_expected, progress.shards_asked)
+        self._printed = time.monotonic()
+        total, rate = progress.shards_total, progress.rate
         left = (total - progress.shards_done) / rate if rate else 0.0
         self._console.print(
             f"{progress.phase}: {progress.candidates_done} candidates, {progress.shards_done}/{total} shards, "
@@ -94,7 +76,7 @@ class RunDisplay:
 
 
 def _details(progress: RunProgress) -> Table:
-    """Counts, and the best objective so far of each arm (the mean over an edit's experts)."""
+    """Return counts, and the best objective so far of each arm (the mean over an edit's experts)."""
     table = Table.grid(padding=(0, 2))
     table.add_row(
         f"{progress.candidates_done} candidates",

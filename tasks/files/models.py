@@ -44,7 +44,7 @@ def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
         report: called with the progress of each file.
 
     Raises:
-        ValueError: if there is no such object, the store refuses, or no space is left.
+        ValueError: if the object does not exist, the store refuses, or no space is left.
 
     Example:
         >>> nearby("s3://models/vit/expert.safetensors")
@@ -73,7 +73,7 @@ def _fetch(url: str, report: Report) -> Path:
 
 def _of_file(place: StoreFolder, name: str) -> _Entries:
     if (info := place.info(name)) is None:
-        raise ValueError(f"{place.url}/{name}: there is no such object")
+        raise ValueError(f"{place.url}/{name}: the object does not exist")
     companions = {n: found for n in COMPANIONS if (found := place.info(n)) is not None}
     return {name: info, **companions}
 
@@ -81,7 +81,7 @@ def _of_file(place: StoreFolder, name: str) -> _Entries:
 def _of_folder(place: StoreFolder) -> _Entries:
     entries = {name: info for name, info in place.entries().items() if "/" not in name}
     if not entries:
-        raise ValueError(f"{place.url}: there is no such folder of a model, nor a file of weights of that name")
+        raise ValueError(f"{place.url}: no folder of a model and no file of weights has this name")
     names = {name for name in entries if name.endswith(_BESIDE)} | set(_weights(place, entries))
     # Asked one by one: a listing may describe an object in other words than the object's own information.
     return {name: place.info(name) or {} for name in sorted(names)}

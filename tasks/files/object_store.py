@@ -98,7 +98,7 @@ class StoreFolder:
         return overridden and not isinstance(self.fs, Disk)
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's content; None if there is no such object.
+        """Return an object's content; None if it does not exist.
 
         Raises:
             RemoteError: also if the bucket does not exist.
@@ -151,7 +151,7 @@ class StoreFolder:
         """Write an object to a file.
 
         Raises:
-            RemoteError: also if there is no such object.
+            RemoteError: also if it does not exist.
         """
         with self._errors_explained("read", name):
             self.fs.get_file(f"{self.root}/{name}", str(path), callback=_ProgressCallback(progress))
@@ -166,7 +166,7 @@ class StoreFolder:
         return {name: info for name, info in names.items() if info["type"] == "file" and name}
 
     def info(self, name: str) -> Mapping[str, Any] | None:
-        """Return the store's information on an object; None if there is no such object.
+        """Return the store's information on an object; None if it does not exist.
 
         Raises:
             RemoteError: also if the bucket does not exist.

@@ -53,9 +53,9 @@ def explained(error: Exception, url: str, operation: str) -> RemoteError:
     text = " ".join(str(error).split()) or type(error).__name__
     status = http_status(error)
     if isinstance(error, FileNotFoundError) and (no_bucket(error) or operation in ("write", "list")):
-        return RemoteError(f"{url}: there is no such bucket: create it, or correct its name")
+        return RemoteError(f"{url}: the bucket does not exist: create it, or correct its name")
     if isinstance(error, FileNotFoundError):
-        return RemoteError(f"{url}: there is no such object")
+        return RemoteError(f"{url}: the object does not exist")
     if isinstance(error, PermissionError) or status == _FORBIDDEN or text.startswith("Forbidden"):
         need = f"the credentials need permission to {_NEEDS[operation]} here (docs/guides/storage.md has a policy)"
         return RemoteError(f"{url}: permission denied to {operation} ({text}): {need}")

@@ -1,4 +1,4 @@
-"""Proves that `lines prepare` gives the same bytes on Ray as elsewhere, does nothing twice, and says what lacks."""
+"""Proves that `lines prepare` writes the same bytes with and without Ray, once, and reports what is missing."""
 
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WRITERS = writers()
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Sets of every kind of image: files, arrays, slices of a file, rows of HDF5, images less their border."""
+    """Data sets of every kind of image: files, arrays, slices of a file, rows of HDF5, cropped images."""
     data = tmp_path / "data"
     for name in ("OxfordIIITPet", "MNIST", "PCAM", "ObjectNet"):
         WRITERS[name](data)
@@ -75,10 +75,10 @@ def test_one_broken_set_keeps_no_other_one_waiting(lines: Lines, spec: Callable[
 
 @pytest.fixture
 def nothing_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request goes to a proxy that is not there, as long as a test lasts."""
+    """Send every request of a test to a proxy that does not exist."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    # With its first request urllib takes the proxies of that moment for good: later tests would meet them too.
+    # urllib keeps the proxies of its first request: later tests would use them too.
     monkeypatch.setattr(urllib.request, "_opener", None)
 
 
@@ -108,7 +108,7 @@ def test_counts_are_checked(lines: Lines, root: Path) -> None:
 
 
 def test_a_folder_that_is_not_whole_is_left_and_told(lines: Lines, tmp_path: Path) -> None:
-    """Its own class would take it for a whole one, and fetch nothing."""
+    """Its torchvision class would consider it complete, and download nothing."""
     WRITERS["KMNIST"](tmp_path / "data")
     cut = tmp_path / "data/KMNIST/raw/train-labels-idx1-ubyte"
     cut.unlink()

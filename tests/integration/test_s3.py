@@ -155,7 +155,7 @@ def test_writes_that_are_denied_stop_the_run_and_lose_nothing(lines: Lines, stor
     [
         ({"PUT": (403, "AccessDenied")}, URL, "lease.json: permission denied to write"),
         ({"GET": (403, "AccessDenied")}, URL, "journal: permission denied to list"),
-        ({}, "s3://no-such-bucket/x", "there is no such bucket"),
+        ({}, "s3://no-such-bucket/x", "the bucket does not exist"),
         ({}, "s3://me:secret@bucket/x", "s3://bucket/x: was given with a user or a password"),
         ({}, "nothing://bucket/x", "nothing://: "),
     ],

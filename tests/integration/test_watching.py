@@ -1,4 +1,4 @@
-"""A run is followed while it works: page, studies, mirrors, each in a process or store of its own; Ray's metrics."""
+"""A run is followed while it works: by the page, the studies, the mirrors and Ray's metrics."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from pipeline.records.ledger import Ledger
 from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 from pipeline.watch.mirrors.mlflow import MlflowMirror
-from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
 from pipeline.watch.prometheus import RayMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def fetched(url: str) -> str:
 
 
 class Dashboard:
-    """`lines dashboard` in a process of its own."""
+    """`lines dashboard` in another process."""
 
     def __init__(self, folder: Path) -> None:
         words = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "dashboard", str(folder)]
@@ -79,7 +79,7 @@ def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
 
 
 class Slow(ToyEvaluator):
-    """Takes its time, so that there is something to follow."""
+    """Takes 10 ms a shard, so that there is time to follow it."""
 
     def evaluate(self, request):  # type: ignore[no-untyped-def]
         time.sleep(0.01)
@@ -132,7 +132,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def half(whole: Path, folder: Path) -> Path:
-    """A run that was killed half-way."""
+    """Write the first half of a run, as if it was killed."""
     folder.mkdir()
     lines = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
@@ -168,8 +168,8 @@ def test_a_mirror_in_mlflow_holds_every_candidate_once(lines: Lines, toy_run: Pa
     assert len(client.get_metric_history(one.info.run_id, "val/cats")) <= 2, "repeating it writes nothing"
 
 
-def picture(*rows: CandidateSnapshot, finished: bool = False) -> Picture:
-    return Picture("r1", "toy", {}, {"fingerprint": "f"}, rows, finished)
+def snapshot(*rows: CandidateSnapshot, finished: bool = False) -> RunSnapshot:
+    return RunSnapshot("r1", "toy", {}, {"fingerprint": "f"}, rows, finished)
 
 
 def row(key: str, value: float | None, failure: str = "", chosen: bool = True) -> CandidateSnapshot:
@@ -178,7 +178,7 @@ def row(key: str, value: float | None, failure: str = "", chosen: bool = True) -
 
 
 class Away:
-    """A method of MLflow's client that fails at one of its calls, as a server that is away for a moment."""
+    """Wraps a method of MLflow's client, which fails at one of its calls like a server that is away for a moment."""
 
     def __init__(self, client: object, name: str, call: int) -> None:
         self.method, self.left = getattr(client, name), call
@@ -203,8 +203,8 @@ def by_candidate(mirror: MlflowMirror) -> dict[str, Any]:
 
 def test_mlflow_shows_what_is_and_not_the_most_that_was(tmp_path: Path) -> None:
     mirror = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
-    mirror.show(picture(row("a", 0.9), row("b", None, "lost on t: gone")))
-    mirror.show(picture(row("a", 0.9), row("b", 0.5), finished=True))
+    mirror.show(snapshot(row("a", 0.9), row("b", None, "lost on t: gone")))
+    mirror.show(snapshot(row("a", 0.9), row("b", 0.5), finished=True))
     shown = by_candidate(mirror)
     assert shown[""].data.metrics == {"candidates": 2, "failed": 0, "best/LiNeS": 0.7}
     assert shown["b"].info.status == "FINISHED" and not shown["b"].data.tags.get("lines.failure")
@@ -217,12 +217,12 @@ def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
     tmp_path: Path, method: str, call: int
 ) -> None:
     uri, rows = f"sqlite:///{tmp_path}/m.db", (row("a", 0.9), row("b", 0.4, chosen=False))
-    MlflowMirror(uri).show(picture(rows[0]))
+    MlflowMirror(uri).show(snapshot(rows[0]))
     mirror = MlflowMirror(uri)
     Away(mirror._client, method, call)
     with pytest.raises(ValueError, match="away"):
-        mirror.show(picture(*rows))
-    mirror.show(picture(*rows))
+        mirror.show(snapshot(*rows))
+    mirror.show(snapshot(*rows))
     shown = by_candidate(mirror)
     assert shown["b"].data.params == {"arm": "LiNeS", "expert": "b"} and shown["b"].data.metrics == {"objective": 0.4}
     assert shown[""].data.metrics["candidates"] == 2 and len(shown) == 3
@@ -230,15 +230,15 @@ def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(tmp_path: Path) -> None:
     mirror = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
-    mirror.show(picture(row("a", 0.9)))
+    mirror.show(snapshot(row("a", 0.9)))
     mirror._client.delete_experiment(mirror._experiment)
     again = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
-    again.show(picture(row("a", 0.9)))
+    again.show(snapshot(row("a", 0.9)))
     assert by_candidate(again).keys() == {"", "a"}
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
-    """Records of a .wandb file: blocks of 32 KiB of LevelDB's log format behind 7 bytes."""
+    """Yield the records of a .wandb file: blocks of 32 KiB of LevelDB's log format behind 7 bytes."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, parts = path.read_bytes(), 7, b""
@@ -296,7 +296,7 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
 
 def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> None:
     for words, told in [
-        (["mirror", toy_run], "say where to: --mlflow URI"),
+        (["mirror", toy_run], "needs a target: --mlflow URI"),
         (["mirror", toy_run, "--mlflow", "http://me:secret@host"], "a user or a password does not belong in a URI"),
         (["mirror", toy_run, "--mlflow", "https://secret@host"], "a user or a password does not belong in a URI"),
         (["mirror", toy_run, "--mlflow", str(tmp_path)], "such as --mlflow sqlite:///mlflow.db"),
@@ -340,7 +340,7 @@ def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
 
 
 def value(text: str, name: str, run: str, **labels: str) -> float:
-    """A sample of the text that Prometheus reads."""
+    """Return a sample of the text that Prometheus reads."""
     wanted = [f'{key}="{label}"' for key, label in {"run": run, **labels}.items()]
     lines = [line for line in text.splitlines() if line.startswith(f"ray_lines_sweep_{name}{{")]
     (found,) = [line for line in lines if all(label in line for label in wanted)]

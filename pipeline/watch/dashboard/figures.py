@@ -1,4 +1,4 @@
-"""The report's figures and hypervolumes of a run in progress."""
+"""The report's figures, drawn for a run in progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from pipeline.report.soups import is_soup, soup_page
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What can be drawn by now.
+class LiveFigures:
+    """The figures of the results so far.
 
     Attributes:
         figures: in their order on the page.
@@ -26,12 +26,12 @@ class Drawn:
     colours: dict[str, str] = field(default_factory=dict)
 
 
-def draw(tables: Path) -> Drawn:
-    """Draw from a folder of tables."""
+def draw(tables: Path) -> LiveFigures:
+    """Draw the figures of a folder of tables."""
     measure = Measure.read(tables)
     own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Figure) and exhibit.panels]
     if is_soup(measure.run):
-        found = list(soup_page(measure).fronts)
+        figures = list(soup_page(measure).fronts)
     else:
-        found = [*tradeoff(measure), *sweeps(measure), *searched(measure)]
-    return Drawn([*found, *own], {arm.name: arm.colour for arm in measure.arms})
+        figures = [*tradeoff(measure), *sweeps(measure), *searched(measure)]
+    return LiveFigures([*figures, *own], {arm.name: arm.colour for arm in measure.arms})

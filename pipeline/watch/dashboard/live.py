@@ -1,4 +1,4 @@
-"""A run followed from a thread: what its page shows, brought up to date every second or two."""
+"""A run followed by a thread, which updates the contents of its page every second or two."""
 
 import json
 import logging
@@ -10,144 +10,144 @@ from pathlib import Path
 
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage.run_folder import run_folder
-from pipeline.watch.dashboard.figures import Drawn, draw
-from pipeline.watch.dashboard.page import Look, details, drawings, status
-from pipeline.watch.follow.interim_tables import tables_now
-from pipeline.watch.follow.run_view import Opened, opened
+from pipeline.watch.dashboard.figures import LiveFigures, draw
+from pipeline.watch.dashboard.page import PageState, details, drawings, status
+from pipeline.watch.follow.interim_tables import interim_tables
+from pipeline.watch.follow.run_view import RunView, view_run
 from pipeline.watch.follow.survey import Survey, Surveyor
 from pipeline.watch.follow.tail import Tail
-from pipeline.watch.progress_file import Said, read_said
+from pipeline.watch.progress_file import DriverStatus, read_status
 from tasks.files.object_store import is_url
 
 log = logging.getLogger(__name__)
-#: Seconds between two looks at a folder, and at a store, from which each look fetches what the run has added.
+#: Seconds between two looks at a folder, and at a store, from which each look downloads what the run has added.
 _PACE, _STORE_PACE = 2.0, 15.0
-#: Whatever takes long is done again after so many times as long: watching must not take the run's machine from it.
+#: After slow work comes a rest of this many times its duration, to leave the run's machine to the run.
 _REST = 8
-#: Nothing heard for so many seconds: the run has stopped, as far as can be told.
+#: Seconds without news after which the run seems to have stopped.
 _SILENCE = 60.0
-#: Seconds over which the rate is measured where the driver does not tell it.
+#: Seconds over which the rate is measured if the driver does not report it.
 _WINDOW = 60.0
 
 
 class _Paced:
-    """Something costly that is done only when there is news, and never most of the time."""
+    """The times of slow work that is done only after news, and takes a small part of the time."""
 
     def __init__(self) -> None:
-        self._due, self._seen = 0.0, -1
+        self._due, self._done = 0.0, -1
 
     def due(self, news: int) -> bool:
-        """Whether to do it now; `news` grows with all that there is to see."""
-        return news != self._seen and time.monotonic() >= self._due
+        """Return whether to do the work now; `news` grows with the journal."""
+        return news != self._done and time.monotonic() >= self._due
 
-    def did(self, news: int, began: float) -> None:
-        """It was done, since `began`."""
+    def did(self, news: int, started: float) -> None:
+        """Record that the work was done."""
         now = time.monotonic()
-        self._due, self._seen = now + _REST * (now - began), news
+        self._due, self._done = now + _REST * (now - started), news
 
 
 class Live:
-    """One run; `run` works in a thread, and what it leaves in `state` and `figures` is read by others."""
+    """One run. `run` works in a thread; others read `page`, `state` and `figures`."""
 
-    def __init__(self, place: str, told: Callable[[Survey], None] = lambda survey: None) -> None:
-        """Look at nothing yet.
+    def __init__(self, place: str, on_survey: Callable[[Survey], None] = lambda survey: None) -> None:
+        """Prepare to follow a run.
 
         Args:
-            place: of the run: a path or a URL.
-            told: called with each new survey of the run's candidates.
+            place: the run's folder, a path or a URL.
+            on_survey: called with each new survey of the run's candidates.
         """
-        self.place, self._told = place, told
+        self.place, self._on_survey = place, on_survey
         self._pace = _STORE_PACE if is_url(place) else _PACE
         self._tail = Tail()
-        self._opened: Opened | None = None
+        self._view: RunView | None = None
         self._survey: Survey | None = None
-        self._drawn = Drawn()
+        self._drawn = LiveFigures()
         self._surveys, self._drawings = _Paced(), _Paced()
-        self._heard = 0.0
+        self._changed = 0.0
         self._counts: deque[tuple[float, int]] = deque()
         self._trouble = ""
         self.figures = b"[]"
         self._version = 0
-        self.shown = Look(place, self._tail.seen, Said(), "waiting")
-        self.state = self._state(self.shown)
+        self.page = PageState(place, self._tail.state, DriverStatus(), "waiting")
+        self.state = self._encode(self.page)
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop` is set."""
+        """Follow the run until `stop` is set."""
         while not stop.is_set():
             self.look()
             stop.wait(self._pace)
 
     def look(self) -> None:
-        """Look once; what cannot be read is told on the page."""
+        """Update the page once; an error is shown on it."""
         try:
             with run_folder(self.place) as folder:
                 self._read(folder)
-                said = read_said(folder)
-                if self._opened is not None:
-                    self._study(folder, self._opened)
-            self.shown = self._seen(said)
-        except Exception as error:  # a page that stood still would pass for a run that does
+                driver = read_status(folder)
+                if self._view is not None:
+                    self._update(folder, self._view)
+            self.page = self._page(driver)
+        except Exception as error:  # a page that stops would look like a run that does
             log.debug("%s cannot be shown", self.place, exc_info=True)
             trouble = f"{type(error).__name__}: {error}"
-            self.shown = Look(self.place, self._tail.seen, Said(), "quiet", trouble=trouble)
-        self.state = self._state(self.shown)
+            self.page = PageState(self.place, self._tail.state, DriverStatus(), "quiet", trouble=trouble)
+        self.state = self._encode(self.page)
 
     def _read(self, folder: Path) -> None:
-        """Read on to the end of the journal."""
+        """Read the journal to its end."""
         first = self._tail.offset == 0
         while self._tail.advance(folder):
-            self._heard = (folder / FILE_NAME).stat().st_mtime if first else time.time()
-        before, self._opened = self._opened, opened(self._tail.seen.history, self._opened)
-        if self._opened is not None and self._opened is not before:
-            self._surveyor = Surveyor(self._opened.plan)
-        self._counts.append((time.monotonic(), len(self._tail.seen.history.answers)))
+            self._changed = (folder / FILE_NAME).stat().st_mtime if first else time.time()
+        before, self._view = self._view, view_run(self._tail.state.history, self._view)
+        if self._view is not None and self._view is not before:
+            self._surveyor = Surveyor(self._view.plan)
+        self._counts.append((time.monotonic(), len(self._tail.state.history.answers)))
         while self._counts[-1][0] - self._counts[0][0] > _WINDOW:
             self._counts.popleft()
 
-    def _study(self, folder: Path, opened: Opened) -> None:
-        """Survey the candidates and draw the figures, each where it is time to."""
-        history, began, news = self._tail.seen.history, time.monotonic(), self._tail.offset
+    def _update(self, folder: Path, view: RunView) -> None:
+        """Survey the candidates and draw the figures, each if it is due."""
+        started, news = time.monotonic(), self._tail.offset
         if self._surveys.due(news):
-            self._survey = self._surveyor.survey(opened.ledger, history.proposals)
-            self._told(self._survey)
-            self._surveys.did(news, began)
-        began = time.monotonic()
+            self._survey = self._surveyor.survey(view.ledger, self._tail.state.history.proposals)
+            self._on_survey(self._survey)
+            self._surveys.did(news, started)
+        started = time.monotonic()
         if self._drawings.due(news) and self._survey is not None and self._survey.candidates:
-            self._draw(folder, opened)
-            self._drawings.did(news, began)
+            self._draw(folder, view)
+            self._drawings.did(news, started)
 
-    def _draw(self, folder: Path, opened: Opened) -> None:
+    def _draw(self, folder: Path, view: RunView) -> None:
         try:
-            with tables_now(folder, opened.plan, opened.ledger, self._tail.seen.history) as tables:
+            with interim_tables(folder, view, self._tail.state.history) as tables:
                 self._drawn = draw(tables)
                 self.figures = json.dumps(drawings(self._drawn.figures)).encode()
                 self._trouble = ""
-        except ValueError as error:  # as where a run of rewards has lost its prompts
+        except ValueError as error:  # such as missing prompts of a run with rewards
             self._trouble = f"the figures cannot be drawn: {error}"
         self._version += 1
 
-    def _seen(self, said: Said) -> Look:
-        quiet_for = min(said.age, time.time() - self._heard)
+    def _page(self, driver: DriverStatus) -> PageState:
+        quiet_for = min(driver.age, time.time() - self._changed)
         state = "running" if quiet_for < _SILENCE else "quiet"
-        if self._opened is None:
+        if self._view is None:
             state = "waiting"
-        elif self._tail.seen.history.finished:
+        elif self._tail.state.history.finished:
             state = "finished"
-        expected = self._opened.expected if self._opened else 0
-        looked = Look(self.place, self._tail.seen, said, state, quiet_for, self._rate(said), expected)
-        looked.survey, looked.colours, looked.trouble = self._survey, self._drawn.colours, self._trouble
-        return looked
+        expected = self._view.expected if self._view else 0
+        page = PageState(self.place, self._tail.state, driver, state, quiet_for, self._rate(driver), expected)
+        page.survey, page.colours, page.trouble = self._survey, self._drawn.colours, self._trouble
+        return page
 
-    def _rate(self, said: Said) -> float:
-        """As the driver says it; where it does not, what came in the last minute."""
-        if said.alive and said.rate:
-            return said.rate
+    def _rate(self, driver: DriverStatus) -> float:
+        """Return the driver's rate, or else the rate of the last minute."""
+        if driver.alive and driver.rate:
+            return driver.rate
         (since, first), (now, last) = self._counts[0], self._counts[-1]
         return (last - first) / (now - since) if now > since else 0.0
 
-    def _state(self, look: Look) -> bytes:
-        """As the page fetches it; `figures` grows when there are new ones."""
-        parts = {"status": status(look), "details": details(look)}
-        about = {"title": look.name, "state": look.state, "figures": self._version, "pace": self._pace}
-        counts = {"done": look.done, "expected": look.total, "failures": len(look.failures)}
+    def _encode(self, page: PageState) -> bytes:
+        """Return the JSON that the page fetches; its `figures` grows whenever there are new ones."""
+        parts = {"status": status(page), "details": details(page)}
+        about = {"title": page.name, "state": page.state, "figures": self._version, "pace": self._pace}
+        counts = {"done": page.done, "expected": page.total, "failures": len(page.failures)}
         return json.dumps({**about, **counts, "html": parts}).encode()

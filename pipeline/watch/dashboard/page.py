@@ -1,4 +1,4 @@
-"""What the dashboard shows of a run, as parts of HTML in which every name is escaped."""
+"""The dashboard's page as parts of HTML, in which every name is escaped."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
 from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 from pipeline.run.selection import Candidate, choose
-from pipeline.watch.follow.survey import Open, Survey, label
-from pipeline.watch.follow.tail import Seen, WorkerTally
-from pipeline.watch.progress_file import Said
+from pipeline.watch.follow.survey import PendingCandidate, Survey, label
+from pipeline.watch.follow.tail import TailState, WorkerTally
+from pipeline.watch.progress_file import DriverStatus
 
 #: Rows of a table that grows with the run.
 _ROWS = 40
@@ -21,25 +21,25 @@ TableRow = tuple[TableCell, ...]
 
 
 @dataclass
-class Look:
+class PageState:
     """A run at one moment.
 
     Attributes:
-        place: where the run is, for people.
-        seen: what its journal holds.
-        said: what its driver said last.
+        place: the run's folder, as the user wrote it.
+        seen: the contents of its journal.
+        driver: the last status of its driver.
         state: waiting, running, quiet or finished.
-        quiet_for: seconds since anything was heard of it.
+        quiet_for: seconds since the last sign of the run.
         rate: shards a second.
         expected: shards in all, at most.
         survey: its candidates; None before the run has started.
-        colours: arm -> colour, for the arms that a figure shows.
-        trouble: what cannot be shown, and why.
+        colours: arm -> colour, for the arms of the figures.
+        trouble: why something cannot be shown.
     """
 
     place: str
-    seen: Seen
-    said: Said
+    seen: TailState
+    driver: DriverStatus
     state: str
     quiet_for: float = 0.0
     rate: float = 0.0
@@ -50,9 +50,14 @@ class Look:
 
     @property
     def name(self) -> str:
-        """The run's name, as far as it is known."""
+        """The run's name, or its place before it has started."""
         header = self.seen.history.header
         return str(header["spec"]["name"]) if header else self.place
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Recipe id -> label of its group."""
+        return self.survey.names if self.survey else {}
 
     @property
     def done(self) -> int:
@@ -66,7 +71,7 @@ class Look:
 
     @property
     def phase(self) -> str:
-        """What the driver works on."""
+        """The driver's phase: references, search or test."""
         history = self.seen.history
         if any(answer.request.split == "test" for answer in self.seen.latest):
             return "test"
@@ -74,36 +79,34 @@ class Look:
 
     @property
     def from_cache(self) -> int:
-        """Shards that other runs had scored."""
+        """Shards that the score cache answered."""
         counts = self.seen.history.provenance.get("counts", {})
-        return int(counts.get("shards_from_cache", self.said.from_cache))
+        return int(counts.get("shards_from_cache", self.driver.from_cache))
 
     @property
     def left(self) -> str:
-        """How long it may take still."""
+        """The time left, at most."""
         return spoken((self.total - self.done) / self.rate) if self.rate > 0 and self.state == "running" else NONE
 
     @property
     def failures(self) -> list[Failure]:
-        """The failures that stand, the newest first."""
+        """The failures that were not scored later, the newest first."""
         return list(self.seen.failures.values())[::-1]
 
 
-def status(look: Look) -> str:
-    """The part above the figures."""
-    return fragment("live_status.html.j2", look=look, best=best_table(look), quiet=spoken(look.quiet_for))
+def status(page: PageState) -> str:
+    """Return the part above the figures."""
+    return fragment("live_status.html.j2", look=page, best=best_table(page), quiet=spoken(page.quiet_for))
 
 
-def details(look: Look) -> str:
-    """The part below the figures."""
-    tables = [open_table(look), worker_table(look), latest_table(look)]
-    return fragment(
-        "live_details.html.j2", look=look, failures=failure_table(look), tables=[t for t in tables if t.rows]
-    )
+def details(page: PageState) -> str:
+    """Return the part below the figures."""
+    tables = [t for t in (pending_table(page), worker_table(page), latest_table(page)) if t.rows]
+    return fragment("live_details.html.j2", look=page, failures=failure_table(page), tables=tables)
 
 
 def drawings(figures: Sequence[Figure]) -> list[dict[str, object]]:
-    """Each figure as its frame, and for each of its panels what plotly.js draws."""
+    """Return each figure's frame, and for each of its panels the JSON that plotly.js draws."""
     return [
         {
             "title": figure.title,
@@ -115,7 +118,7 @@ def drawings(figures: Sequence[Figure]) -> list[dict[str, object]]:
 
 
 def spoken(seconds: float) -> str:
-    """A length of time in two units."""
+    """Return a duration in one or two units."""
     if seconds < 99:
         return f"{math.ceil(seconds)} s"
     minutes = round(seconds / 60)
@@ -125,74 +128,79 @@ def spoken(seconds: float) -> str:
     return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60:02d} min"
 
 
-def best_table(look: Look) -> Table:
-    """The best so far of each arm: the mean over an edit's experts of what would be chosen now."""
+def best_table(page: PageState) -> Table:
+    """Return the best so far of each arm: the mean over an edit's experts of what would be chosen now."""
     arms: dict[str, list[list[Candidate]]] = {}
-    for (arm, _), found in (look.survey.judged if look.survey else {}).items():
-        arms.setdefault(arm, []).append(found)
-    rows = [row for arm, groups in arms.items() if (row := _best_row(look, arm, groups))]
+    for (arm, _), candidates in (page.survey.judged if page.survey else {}).items():
+        arms.setdefault(arm, []).append(candidates)
+    rows = [row for arm, groups in arms.items() if (row := _best_row(page, arm, groups))]
     note = (
-        "On validation, by the objectives that the arm's search maximises. Of edits it is the mean over the experts "
+        "On validation, by the objectives that the arm's search maximises. For edits it is the mean over the experts "
         "that have a scored candidate."
     )
     columns = ("arm", "objective", "searches with a best", "candidates", "failed", "best point")
     return Table("Best so far", note, columns, tuple(rows))
 
 
-def _best_row(look: Look, arm: str, groups: Sequence[Sequence[Candidate]]) -> TableRow | None:
-    every = [candidate for found in groups for candidate in found]
-    chosen = [best for found in groups if (best := choose(found)) is not None]
-    if not every:
+def _best_row(page: PageState, arm: str, groups: Sequence[Sequence[Candidate]]) -> TableRow | None:
+    candidates = [candidate for group in groups for candidate in group]
+    chosen = [best for group in groups if (best := choose(group)) is not None]
+    if not candidates:
         return None
     columns = zip(*(c.values for c in chosen if c.values is not None), strict=True)
     means = [sum(values) / len(values) for values in columns]
     point = describe(chosen[0].proposal.point) if len(groups) == len(chosen) == 1 else ""
-    return (
-        TableCell(arm, tone="lead", colour=look.colours.get(arm, "")),
-        TableCell(", ".join(decimal(mean, 4) for mean in means) or NONE),
-        TableCell(f"{len(chosen)} of {len(groups)}"),
-        TableCell(str(len(every))),
-        TableCell(str(sum(c.values is None for c in every))),
-        TableCell(point or NONE),
+    return _row(
+        TableCell(arm, tone="lead", colour=page.colours.get(arm, "")),
+        ", ".join(decimal(mean, 4) for mean in means),
+        f"{len(chosen)} of {len(groups)}",
+        str(len(candidates)),
+        str(sum(c.values is None for c in candidates)),
+        point,
     )
 
 
-def open_table(look: Look) -> Table:
-    """Candidates of which some shards are answered; the others wait."""
-    every = look.survey.open if look.survey and look.state != "finished" else []
-    begun = [entry for entry in every if entry.answered]
-    note = f"{len(every)} proposed candidates are not scored in full; of these, {len(begun)} are begun."
-    return Table("Under way", note, ("candidate", "point", "shards"), tuple(map(_open_row, begun[:_ROWS])))
+def _row(lead: str | TableCell, *texts: str) -> TableRow:
+    """Return a row of a leading cell and texts, of which empty ones are shown as none."""
+    first = TableCell(lead, tone="lead") if isinstance(lead, str) else lead
+    return first, *(TableCell(text or NONE) for text in texts)
 
 
-def _open_row(entry: Open) -> TableRow:
-    name = TableCell(f"{label(entry.group)}, {entry.proposal.number}", tone="lead")
-    return name, TableCell(describe(entry.proposal.point) or NONE), TableCell(f"{entry.answered} of {entry.shards}")
+def pending_table(page: PageState) -> Table:
+    """Return the candidates of which some shards, but not all, are answered."""
+    pending = page.survey.pending if page.survey and page.state != "finished" else []
+    started = [candidate for candidate in pending if candidate.answered]
+    note = f"{len(pending)} proposed candidates are not scored in full; {len(started)} of these are started."
+    return Table("In progress", note, ("candidate", "point", "shards"), tuple(map(_pending_row, started[:_ROWS])))
 
 
-def worker_table(look: Look) -> Table:
-    """Who did what."""
-    work, provenance = look.seen.work, look.seen.history.provenance
-    devices = {w["name"]: w["device"] for w in provenance.get("workers", ())} | look.said.devices
+def _pending_row(candidate: PendingCandidate) -> TableRow:
+    name = f"{label(candidate.group)}, {candidate.proposal.number}"
+    return _row(name, describe(candidate.proposal.point), f"{candidate.answered} of {candidate.shards}")
+
+
+def worker_table(page: PageState) -> Table:
+    """Return the work of each worker."""
+    work, provenance = page.seen.work, page.seen.history.provenance
+    devices = {w["name"]: w["device"] for w in provenance.get("workers", ())} | page.driver.devices
     total = sum(of.shards for of in work.values())
     names = sorted({*work, *devices} - {""}, key=_natural)
     rows = tuple(
-        _worker_row(name, devices.get(name, NONE), work.get(name, WorkerTally()), total) for name in names[:_ROWS]
+        _worker_row(name, devices.get(name, ""), work.get(name, WorkerTally()), total) for name in names[:_ROWS]
     )
     note = (
         "Share: of the answers. Busy: seconds at work, as the workers measured them; a shard from the cache counts for "
         "the worker that scored it then."
     )
     more = f" The first {_ROWS} of {len(names)}." if len(names) > _ROWS else ""
-    return Table(
-        "Workers", note + more, ("worker", "device", "shards", "share", "failed", "rebuilding", "evaluating"), rows
-    )
+    columns = ("worker", "device", "shards", "share", "failed", "rebuilding", "evaluating")
+    return Table("Workers", note + more, columns, rows)
 
 
 def _worker_row(name: str, device: str, work: WorkerTally, total: int) -> TableRow:
-    share = f"{100 * work.shards / total:.0f}%" if total else NONE
-    cells = [device, f"{work.shards:,}", share, str(work.failures), *(f"{seconds:.1f} s" for seconds in work.seconds)]
-    return (TableCell(name, tone="lead"), *map(TableCell, cells))
+    share = f"{100 * work.shards / total:.0f}%" if total else ""
+    seconds = (f"{seconds:.1f} s" for seconds in work.seconds)
+    return _row(name, device, f"{work.shards:,}", share, str(work.failures), *seconds)
 
 
 def _natural(name: str) -> tuple[str, int]:
@@ -200,11 +208,10 @@ def _natural(name: str) -> tuple[str, int]:
     return (kind, int(number)) if number.isdigit() else (name, 0)
 
 
-def failure_table(look: Look) -> Table:
-    """Failures with their causes, the newest first."""
-    failures = look.failures
-    names = look.survey.names if look.survey else {}
-    rows = tuple(_failure_row(failure, names) for failure in failures[:_ROWS])
+def failure_table(page: PageState) -> Table:
+    """Return the failures with their causes, the newest first."""
+    failures = page.failures
+    rows = tuple(_failure_row(failure, page.names) for failure in failures[:_ROWS])
     more = f" The last {_ROWS} of {len(failures)}." if len(failures) > _ROWS else ""
     note = f"A failed candidate has no score; it is never counted as zero.{more}"
     return Table("Failures", note, ("arm (expert)", "kind", "task", "shard", "worker", "cause"), rows)
@@ -212,30 +219,22 @@ def failure_table(look: Look) -> Table:
 
 def _failure_row(failure: Failure, names: Mapping[str, str]) -> TableRow:
     request = failure.request
-    cells = [failure.kind, request.task, f"{request.split} {request.shard}", failure.worker or NONE, failure.cause]
-    return (TableCell(names.get(request.recipe_id, request.recipe_id), tone="lead"), *map(TableCell, cells))
+    name, shard = names.get(request.recipe_id, request.recipe_id), f"{request.split} {request.shard}"
+    return _row(name, failure.kind, request.task, shard, failure.worker, failure.cause)
 
 
-def latest_table(look: Look) -> Table:
-    """The last answers, the newest first."""
-    names = look.survey.names if look.survey else {}
-    rows = tuple(_answer_row(answer, names) for answer in reversed(look.seen.latest))
+def latest_table(page: PageState) -> Table:
+    """Return the last answers, the newest first."""
+    rows = tuple(_answer_row(answer, page.names) for answer in reversed(page.seen.latest))
     columns = ("arm (expert)", "task", "shard", "mean", "samples", "seconds", "worker")
     return Table("Last answers", "The newest first.", columns, rows)
 
 
 def _answer_row(answer: ShardScore | Failure, names: Mapping[str, str]) -> TableRow:
     request = answer.request
-    lead = TableCell(names.get(request.recipe_id, request.recipe_id), tone="lead")
-    where = [TableCell(request.task), TableCell(f"{request.split} {request.shard}")]
     if isinstance(answer, Failure):
-        return (
-            lead,
-            *where,
-            TableCell(f"failed: {answer.kind}"),
-            TableCell(NONE),
-            TableCell(NONE),
-            TableCell(answer.worker or NONE),
-        )
-    cells = [decimal(answer.stats.mean, 4), str(answer.stats.n), f"{sum(answer.seconds):.2f}", answer.worker or NONE]
-    return (lead, *where, *map(TableCell, cells))
+        cells = [f"failed: {answer.kind}", "", ""]
+    else:
+        cells = [decimal(answer.stats.mean, 4), str(answer.stats.n), f"{sum(answer.seconds):.2f}"]
+    name, shard = names.get(request.recipe_id, request.recipe_id), f"{request.split} {request.shard}"
+    return _row(name, request.task, shard, *cells, answer.worker)

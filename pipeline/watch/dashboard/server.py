@@ -1,4 +1,4 @@
-"""The dashboard's HTTP server: a handful of paths, read only, on this machine alone."""
+"""The dashboard's HTTP server: a few paths, read only, on this machine alone."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 #: The only address that is ever bound.
 ADDRESS = "127.0.0.1"
 _NAMES = ("127.0.0.1", "localhost")
-#: Where no port is asked for, the first free one of these: for the page, and for Optuna Dashboard.
+#: Ports of the page and of Optuna Dashboard; the first free one is the default.
 PAGE_PORTS, STUDY_PORTS = range(8280, 8300), range(8300, 8320)
-#: Nothing from elsewhere is loaded, and no page elsewhere may show this one or read what it says.
+#: Nothing from other hosts is loaded, and no page of another host may embed or read this one.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,7 +34,7 @@ Server = Callable[[int], Any]
 
 
 def is_own_host(host: str | None) -> bool:
-    """Whether a request was meant for this machine: a name that somebody else has pointed here is refused."""
+    """Return whether a Host header names this machine; a foreign name that resolves to it does not (DNS rebinding)."""
     try:
         return urlsplit(f"//{host or ''}").hostname in _NAMES
     except ValueError:
@@ -42,15 +42,15 @@ def is_own_host(host: str | None) -> bool:
 
 
 def bound(make: Server, ports: range, port: int | None = None) -> Any:
-    """A server on a port of this machine.
+    """Return a server on a port of this machine.
 
     Args:
-        make: makes it, on a port.
-        ports: the first free one of these is taken where none is asked for.
-        port: which is asked for.
+        make: makes the server on a port.
+        ports: the first free one of these is the default.
+        port: the port that the user chose.
 
     Raises:
-        ValueError: the port is in use, or not allowed; or none is free.
+        ValueError: if the port is in use or not allowed, or none is free.
     """
     for tried in ports if port is None else (port,):
         try:
@@ -63,15 +63,15 @@ def bound(make: Server, ports: range, port: int | None = None) -> Any:
 
 
 def page_server(live: Live, study: Mapping[str, str], port: int) -> ThreadingHTTPServer:
-    """The server of the page.
+    """Return the server of the page.
 
     Args:
-        live: what is shown.
-        study: `url` of Optuna Dashboard, "" without it; `note`: of it, for the end of the page.
-        port: to listen on.
+        live: the run.
+        study: `url` of Optuna Dashboard, or ""; `note` on it for the end of the page.
+        port: the port to listen on.
 
     Raises:
-        OSError: the port cannot be had.
+        OSError: if the port is not available.
     """
     scripts = files("pipeline.report.rendering").joinpath("templates")
     fixed = {
@@ -91,20 +91,20 @@ def page_server(live: Live, study: Mapping[str, str], port: int) -> ThreadingHTT
 
 
 def _page(live: Live, study: Mapping[str, str]) -> bytes:
-    look = live.shown
-    parts = {"status": status(look), "details": details(look)}
-    return fragment("dashboard.html.j2", name=look.name, study=study, parts=parts).encode()
+    page = live.page
+    parts = {"status": status(page), "details": details(page)}
+    return fragment("dashboard.html.j2", name=page.name, study=study, parts=parts).encode()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = False
-    # Two dashboards must not share a port, of which the system would give each every other request.
+    # Two dashboards must not share a port: the system would split the requests between them.
     allow_reuse_port = False
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET, and nothing else, of what `answer` knows."""
+    """Answers GET for the paths that `answer` knows, and nothing else."""
 
     server_version, sys_version = "lines", ""
     answer: Callable[[str], tuple[str, bytes] | None]
@@ -128,5 +128,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on the terminal."""
+        """Print nothing on the terminal."""
         log.debug(format, *args)

@@ -1,4 +1,4 @@
-"""Optuna's studies, made from a run's journal again for those who look at them: one for each search of an arm."""
+"""Optuna studies rebuilt from a run's journal for Optuna Dashboard: one for each search of an arm."""
 
 import threading
 import warnings
@@ -15,35 +15,35 @@ from optuna.trial import TrialState, create_trial
 from pipeline.plan.groups import Group
 from pipeline.run.selection import Candidate
 from pipeline.watch.dashboard.server import ADDRESS, is_own_host
-from pipeline.watch.follow.survey import Open, Survey, label
+from pipeline.watch.follow.survey import PendingCandidate, Survey, label
 
 MISSING = "Optuna Dashboard is not installed: pip install 'lines-sweep[dashboard]'"
-_Entry = Candidate | Open
+_Entry = Candidate | PendingCandidate
 
 
 class Studies:
-    """The studies of one run in memory, brought up to date by each survey of it."""
+    """The studies of one run in memory, updated by each survey of it."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without studies."""
         self.storage: BaseStorage = InMemoryStorage()
         self._known: dict[str, tuple[Study, list[dict[str, Any]]]] = {}
 
     def __call__(self, survey: Survey) -> None:
-        """Add what is new."""
+        """Add the new candidates of a survey."""
         entries: dict[str, list[_Entry]] = {}
-        every: list[_Entry] = [c for found in survey.judged.values() for c in found]
-        for entry in [*every, *survey.open]:
+        judged: list[_Entry] = [c for candidates in survey.judged.values() for c in candidates]
+        for entry in [*judged, *survey.pending]:
             if entry.group.space.dims:
                 entries.setdefault(label(entry.group), []).append(entry)
-        for name, found in entries.items():
-            self._update(name, sorted(found, key=lambda entry: entry.proposal.number))
+        for name, candidates in entries.items():
+            self._update(name, sorted(candidates, key=lambda entry: entry.proposal.number))
 
     def _update(self, name: str, entries: list[_Entry]) -> None:
         points: list[dict[str, Any]] = [dict(entry.proposal.point) for entry in entries]
         study, known = self._known.get(name) or (None, [])
         if study is not None and (points[: len(known)] != known or _overtaken(study, entries)):
-            # The search went another way after a loss, or what had failed was mended.
+            # The search continued differently after a loss, or a failed candidate was scored.
             optuna.delete_study(study_name=name, storage=self.storage)
             study, known = None, []
         if study is None:
@@ -64,13 +64,13 @@ class Studies:
 
 
 def _state(entry: _Entry) -> TrialState:
-    if isinstance(entry, Open):
+    if isinstance(entry, PendingCandidate):
         return TrialState.RUNNING
     return TrialState.FAIL if entry.values is None else TrialState.COMPLETE
 
 
 def _overtaken(study: Study, entries: list[_Entry]) -> bool:
-    """Whether a trial that has ended did not end so: what has ended cannot be changed."""
+    """Return whether a finished trial has another state now: Optuna cannot change it."""
     trials = study.get_trials(deepcopy=False)
     return any(t.state.is_finished() and t.state != _state(e) for e, t in zip(entries, trials, strict=False))
 
@@ -96,11 +96,11 @@ def _trial(entry: _Entry) -> optuna.trial.FrozenTrial:
 
 
 def study_server(studies: Studies, port: int) -> Any:
-    """Optuna Dashboard on the studies, to look at: it answers GET alone.
+    """Return a server of Optuna Dashboard on the studies, read only.
 
     Raises:
-        ImportError: it is not installed.
-        OSError: the port cannot be had.
+        ImportError: if it is not installed.
+        OSError: if the port is not available.
     """
     import optuna_dashboard
 
@@ -113,7 +113,7 @@ Wsgi = Callable[[dict[str, Any], Start], Iterable[bytes]]
 
 
 def guarded(app: Wsgi) -> Wsgi:
-    """An application that answers this machine's own browser alone, and changes nothing."""
+    """Return an application that only answers GET from a browser on this machine."""
 
     def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         if not is_own_host(environ.get("HTTP_HOST")):

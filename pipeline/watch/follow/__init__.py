@@ -1,1 +1,1 @@
-"""Follow the journal of a run in progress."""
+"""The journal of a run in progress, followed."""

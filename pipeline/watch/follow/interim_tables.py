@@ -1,36 +1,34 @@
-"""A run's tables as they would be if it stopped now, in a folder of their own: the run's is not touched."""
+"""The tables of an unfinished run, in a temporary folder: the run's own folder is not touched."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.plan.plan import Plan
 from pipeline.records.journal import History
-from pipeline.records.ledger import Ledger
 from pipeline.run.run import write_results
+from pipeline.watch.follow.run_view import RunView
 
-#: What a run keeps beside its journal before any table is written, and the report reads.
+#: Files that a run keeps next to its journal before any table is written, and that the report reads.
 _BESIDE = ("prompts.parquet", "training")
 
 
 @contextmanager
-def tables_now(folder: Path, plan: Plan, ledger: Ledger, history: History) -> Iterator[Path]:
-    """A folder with the run's tables and provenance, for as long as the block lasts.
+def interim_tables(folder: Path, view: RunView, history: History) -> Iterator[Path]:
+    """Yield a temporary folder with the tables and provenance of the answers so far.
 
     Args:
-        folder: the run's.
-        plan: of the run.
-        ledger: its answers.
-        history: its proposals, and what it said of itself at its end.
+        folder: the run's folder.
+        view: the run's plan and answers.
+        history: its proposals and provenance.
 
     Raises:
-        OSError: there is no space for it.
+        OSError: if no space is left.
     """
     known = {"complete": False, "versions": {}, "workers": [], "seconds": {}, "counts": {}, **history.provenance}
     with tempfile.TemporaryDirectory(prefix="lines-now-") as scratch:
         for name in _BESIDE:
             if (folder / name).exists():
                 (Path(scratch) / name).symlink_to((folder / name).resolve())
-        write_results(Path(scratch), plan, ledger, history.proposals, known)
+        write_results(Path(scratch), view.plan, view.ledger, history.proposals, known)
         yield Path(scratch)

@@ -1,33 +1,40 @@
-"""A run whose journal has begun: its plan and its answers, which grow as the journal does."""
+"""The plan and the answers of a run whose journal is followed."""
 
-from pipeline.messages import Identity
-from pipeline.plan.plan import make_plan
+from dataclasses import dataclass
+
+from pipeline.plan.plan import Plan
 from pipeline.records.append_log import Record
 from pipeline.records.journal import History
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast
-from pipeline.spec.load import parse_spec
+from pipeline.run.run import plan_and_ledger
 
 
-class Opened:
-    """What the header of a journal says."""
+@dataclass(frozen=True)
+class RunView:
+    """A run that has started.
 
-    def __init__(self, header: Record, history: History) -> None:
-        """Lay out the run.
+    Attributes:
+        header: the first record of its journal.
+        plan: its plan.
+        ledger: its answers, which grow with the history.
+        expected: shards in all, at most.
+    """
 
-        Raises:
-            ValueError: another version of the program wrote it.
-        """
-        self.header = header
-        self.plan = make_plan(parse_spec(header["spec"], "the journal"))
-        identity = Identity.from_json(header["identity"])
-        self.ledger = Ledger(identity, self.plan.spec.shard_size, history.answers)
-        history.answers = self.ledger.answers  # one and the same from here on: whoever reads on adds to it
-        self.expected = forecast(self.plan, self.ledger).shards
+    header: Record
+    plan: Plan
+    ledger: Ledger
+    expected: int
 
 
-def opened(history: History, before: Opened | None) -> Opened | None:
-    """The run of a history, None where it has not begun; `before`, unless there is another header by now."""
-    if history.header is None:
-        return None
-    return before if before is not None and before.header is history.header else Opened(history.header, history)
+def view_run(history: History, before: RunView | None) -> RunView | None:
+    """Return the run of a history; None before it has started, and `before` unless the header has changed.
+
+    Raises:
+        ValueError: if another version of this program wrote the header.
+    """
+    header = history.header
+    if header is None or (before is not None and before.header is header):
+        return None if header is None else before
+    plan, ledger = plan_and_ledger(header, history.answers, "the journal")
+    return RunView(header, plan, ledger, forecast(plan, ledger).shards)

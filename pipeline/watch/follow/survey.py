@@ -1,4 +1,4 @@
-"""Where each search stands: candidates that are complete, judged once, and those that still lack shards."""
+"""The candidates of each search so far: complete ones, judged once, and ones that still lack shards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from search.proposer import Proposal
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class PendingCandidate:
     """A candidate that was proposed and is not scored in full."""
 
     group: Group
@@ -24,18 +24,16 @@ class Open:
 
 @dataclass
 class Survey:
-    """All groups of a run, as the journal has them by now.
+    """The groups of a run so far.
 
     Attributes:
-        plan: of the run.
         judged: group -> its complete candidates, failed ones included.
-        open: the others.
-        names: recipe id -> the arms and experts that try it, for people.
+        pending: the other candidates.
+        names: recipe id -> label of the first group that tries it.
     """
 
-    plan: Plan
     judged: dict[GroupKey, list[Candidate]] = field(default_factory=dict)
-    open: list[Open] = field(default_factory=list)
+    pending: list[PendingCandidate] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -45,49 +43,49 @@ class Survey:
 
 
 class Surveyor:
-    """Surveys again and again; a candidate that has its values is not judged a second time."""
+    """Surveys a run repeatedly; a candidate that has its values is judged once."""
 
     def __init__(self, plan: Plan) -> None:
-        """Know nothing yet."""
+        """Take the plan of the run."""
         self._plan = plan
         self._known: dict[tuple[GroupKey, int, Recipe], Candidate] = {}
 
     def survey(self, ledger: Ledger, proposals: Mapping[GroupKey, Sequence[Proposal]]) -> Survey:
-        """Look at every group.
+        """Return every group with its candidates.
 
         Args:
-            ledger: what is answered.
-            proposals: what was proposed.
+            ledger: the answers so far.
+            proposals: group -> its proposals so far.
         """
-        found = Survey(self._plan)
+        survey = Survey()
         refs = references(self._plan, ledger, "val")
         for reference in self._plan.references:
-            found.names.setdefault(ledger.recipe_id(reference.recipe({})), label(reference))
+            survey.names.setdefault(ledger.recipe_id(reference.recipe({})), label(reference))
         for planned in self._plan.searched:
-            group = complete(planned, found.judged)
+            group = complete(planned, survey.judged)
             if group is not None:
-                found.judged[group.key] = []
+                survey.judged[group.key] = []
                 for proposal in proposals.get(group.key, ()):
-                    self._look(found, group, proposal, ledger, refs)
-        return found
+                    self._add(survey, group, proposal, ledger, refs)
+        return survey
 
-    def _look(self, found: Survey, group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> None:
+    def _add(self, survey: Survey, group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> None:
         recipe = group.recipe(proposal.point)
-        found.names.setdefault(ledger.recipe_id(recipe), label(group))
+        survey.names.setdefault(ledger.recipe_id(recipe), label(group))
         candidate = self._known.get((group.key, proposal.number, recipe))
         if candidate is None:
             tasks = validation_tasks(group)
             missing = len(ledger.missing(recipe, tasks, "val"))
             if missing:
                 shards = len(ledger.requests(recipe, tasks, "val"))
-                found.open.append(Open(group, proposal, shards - missing, shards))
+                survey.pending.append(PendingCandidate(group, proposal, shards - missing, shards))
                 return
             candidate = judge(group, proposal, ledger, refs)
-            if candidate.values is not None:  # a shard that was lost may be scored later
+            if candidate.values is not None:  # a lost shard may be scored later
                 self._known[group.key, proposal.number, recipe] = candidate
-        found.judged[group.key].append(candidate)
+        survey.judged[group.key].append(candidate)
 
 
 def label(group: Group) -> str:
-    """A group for people: its arm, and of an edit the expert."""
+    """Return a group's name for users: its arm, and for an edit the expert."""
     return f"{group.arm} ({group.name})" if group.name else group.arm

@@ -1,4 +1,4 @@
-"""A journal that is still written, read on from where the last reading ended: never the same byte twice, no lock."""
+"""A journal that is being written, read in steps: each byte once, and without a lock."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,21 +8,21 @@ from pipeline.messages import Failure, ShardScore
 from pipeline.records.append_log import Record, parse_line
 from pipeline.records.journal import FILE_NAME, History, ShardKey, take_record
 
-#: Bytes read in one step.
+#: Bytes read in a step.
 _STEP = 16 * 2**20
-#: The end of what was read is looked at again before more is read: another journal may have taken the file's place.
+#: Bytes before the offset that are compared first: another journal may have replaced the file.
 _CHECKED = 64
-#: Answers kept for people to look at.
+#: Number of last answers to show.
 _LATEST = 12
 
 
 @dataclass
 class WorkerTally:
-    """What one worker has done.
+    """The work of one worker.
 
     Attributes:
-        shards: answers, failures included.
-        failures: how many of them.
+        shards: number of answers, failures included.
+        failures: number of failures.
         seconds: (rebuilding weights, evaluating).
     """
 
@@ -41,12 +41,12 @@ class WorkerTally:
 
 
 @dataclass
-class Seen:
-    """What a journal holds so far.
+class TailState:
+    """The contents of a journal so far.
 
     Attributes:
-        history: as `read_history` gives it.
-        work: worker -> what it did.
+        history: as `read_history` returns it.
+        work: worker -> its work.
         latest: the last answers, the newest last.
     """
 
@@ -56,11 +56,11 @@ class Seen:
 
     @property
     def failures(self) -> dict[ShardKey, Failure]:
-        """Those that stand, by request, the newest last."""
+        """The failures that were not scored later, the newest last."""
         return self.history.answers.failures
 
     def take(self, record: Record, path: Path) -> None:
-        """Add the next record."""
+        """Add the next record of the journal."""
         answer = take_record(self.history, record, path)
         if answer is not None:
             self.work.setdefault(answer.worker, WorkerTally()).add(answer)
@@ -68,25 +68,25 @@ class Seen:
 
 
 class Tail:
-    """The journal of a run, followed."""
+    """Follows the journal of a run."""
 
     def __init__(self) -> None:
-        """Start before its first byte."""
+        """Start at the first byte."""
         self._start()
 
     def _start(self) -> None:
-        self.seen = Seen()
+        self.state = TailState()
         self.offset = 0
         self._end = b""
 
     def advance(self, folder: Path) -> bool:
-        """Read on, at most some megabytes; whether anything was there. A last line without its end waits for it.
+        """Read the next complete lines, at most some megabytes, and return whether there were any.
 
         Args:
-            folder: the run's; the same journal each time, or one that begins with what was read.
+            folder: the run's folder; a journal that does not start with what was read is read from its beginning.
 
         Raises:
-            ValueError: damaged, or of another version.
+            ValueError: if the journal is damaged or of another version.
         """
         path = folder / FILE_NAME
         if not path.is_file():
@@ -104,9 +104,9 @@ class Tail:
         taken = 0
         try:
             for line in whole.split(b"\n")[:-1]:
-                self.seen.take(_record(path, line), path)
+                self.state.take(_record(path, line), path)
                 taken += len(line) + 1
-        finally:  # at a damaged line: what came before it is not taken again
+        finally:  # before a damaged line too, so that nothing is taken twice
             self.offset += taken
             self._end = (self._end + whole[:taken])[-_CHECKED:]
         return bool(whole)

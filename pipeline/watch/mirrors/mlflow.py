@@ -1,4 +1,4 @@
-"""A run in MLflow: one run of an experiment, and below it one for each candidate."""
+"""A run in MLflow: one run of an experiment, with a child run for each candidate."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from rich.progress import track
 
 from pipeline.console import console
-from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
 
 _RUN, _CANDIDATE, _DIGEST = "lines.run", "lines.candidate", "lines.digest"
-#: Runs that MLflow tells at a time.
+#: Runs in a page of MLflow's search.
 _PAGE = 1000
-#: Characters of a value that every store takes.
+#: The longest value that every store of MLflow takes.
 _LONGEST = 500
 
 
@@ -26,13 +26,13 @@ class MlflowMirror:
         """Connect.
 
         Args:
-            uri: of the server, or such as sqlite:///mlflow.db.
+            uri: a tracking server, or a database such as sqlite:///mlflow.db.
 
         Raises:
-            ValueError: it holds a password, MLflow is missing, or there is nothing of the kind.
+            ValueError: if the URI holds a password, MLflow is not installed, or it cannot use the URI.
         """
         parts = urlsplit(uri)
-        if parts.password or (parts.username and parts.scheme in ("http", "https")):  # there it may be a token
+        if parts.password or (parts.username and parts.scheme in ("http", "https")):  # a user name may be a token there
             raise ValueError(
                 "--mlflow: a user or a password does not belong in a URI, which others can read on the command line: "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -41,36 +41,36 @@ class MlflowMirror:
             from mlflow import MlflowClient
         except ModuleNotFoundError as error:
             raise ValueError("--mlflow: MLflow is not installed: pip install 'lines-sweep[mirrors]'") from error
-        # A server that does not answer is tried seven times, for minutes, unless told otherwise.
+        # By default a server that does not answer is tried seven times, for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        # Of each run that has ended it would print two lines.
+        # MLflow would print two lines for each run that ends.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri = uri
-        with self._told():
+        with self._short_errors():
             self._client = MlflowClient(tracking_uri=uri)
         self._experiment = ""
         self._known: dict[str, tuple[str, str]] = {}
 
-    def show(self, picture: Picture) -> None:
+    def show(self, snapshot: RunSnapshot) -> None:
         """Write what is new.
 
         Raises:
-            ValueError: MLflow refuses, or is out of reach.
+            ValueError: if MLflow refuses or cannot be reached.
         """
-        with self._told():
+        with self._short_errors():
             if not self._experiment:
-                experiment = self._find_experiment(picture.name)
-                self._known = dict(self._find_runs(experiment, picture.run))
-                self._experiment = experiment  # only now: where the search fails, the next look begins anew
-            whole = CandidateSnapshot("", picture.name, "", picture.facts, picture.metrics, "", False)
-            parent = self._write(picture, whole, "")
-            for row in track(picture.rows, "mirroring", console=console, transient=True):
-                self._write(picture, row, parent)
-            if picture.finished:
+                experiment = self._find_experiment(snapshot.name)
+                self._known = dict(self._find_runs(experiment, snapshot.run))
+                self._experiment = experiment  # only now: after a failed search, the next call searches again
+            whole = CandidateSnapshot("", snapshot.name, "", snapshot.facts, snapshot.metrics, "", False)
+            parent = self._write(snapshot, whole, "")
+            for row in track(snapshot.rows, "mirroring", console=console, transient=True):
+                self._write(snapshot, row, parent)
+            if snapshot.finished:
                 self._client.set_terminated(parent, "FINISHED")
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no connection is open."""
 
     def _find_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -81,7 +81,7 @@ class MlflowMirror:
         return str(found.experiment_id)
 
     def _find_runs(self, experiment: str, run: str) -> Iterator[tuple[str, tuple[str, str]]]:
-        """(candidate, (MLflow's id, digest)) of what was written before."""
+        """Yield (candidate, (MLflow's run id, digest)) of what was written before."""
         token = None
         while True:
             query = f"tags.`{_RUN}` = '{run}'"
@@ -93,19 +93,19 @@ class MlflowMirror:
             if not token:
                 return
 
-    def _write(self, picture: Picture, row: CandidateSnapshot, parent: str) -> str:
+    def _write(self, snapshot: RunSnapshot, row: CandidateSnapshot, parent: str) -> str:
         run_id, digest = self._known.get(row.key, ("", ""))
         if digest == row.digest:
             return run_id
         if not run_id:
-            tags = {_RUN: picture.run, _CANDIDATE: row.key} | ({"mlflow.parentRunId": parent} if parent else {})
+            tags = {_RUN: snapshot.run, _CANDIDATE: row.key} | ({"mlflow.parentRunId": parent} if parent else {})
             run_id = self._client.create_run(self._experiment, tags=tags, run_name=row.name).info.run_id
             self._known[row.key] = run_id, ""
         if parent:
             self._client.set_terminated(run_id, "FAILED" if row.failure else "FINISHED")
-        # The digest last, and tags are what MLflow writes last: a candidate that was written in part is written again.
+        # MLflow writes tags last, so a candidate that was written in part has no digest and is written again.
         tags = {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure, _DIGEST: row.digest}
-        self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(picture.rows))
+        self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(snapshot.rows))
         self._known[row.key] = run_id, row.digest
         return run_id
 
@@ -114,7 +114,7 @@ class MlflowMirror:
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)  # of values of one step and time MLflow shows the largest, not the last
+        now = int(time.time() * 1000)  # of equal steps and times MLflow shows the largest value
         self._client.log_batch(
             run_id,
             metrics=[Metric(_allowed(name), value, now, step) for name, value in metrics.items()],
@@ -123,8 +123,8 @@ class MlflowMirror:
         )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """MLflow's errors as one line."""
+    def _short_errors(self) -> Iterator[None]:
+        """Raise MLflow's errors as one line."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -136,5 +136,5 @@ class MlflowMirror:
 
 
 def _allowed(name: str) -> str:
-    """A name that MLflow takes."""
+    """Return a name without the characters that MLflow refuses."""
     return re.sub(r"[^\w\-./ :]", "_", name)

@@ -1,4 +1,4 @@
-"""What a mirror shows of a run: derived from the journal like the tables, so that it can be made again at any time."""
+"""The results of a run that mirrors show, derived from its tables, so that a mirror can be rebuilt at any time."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ class CandidateSnapshot:
 
     Attributes:
         key: the same for the same candidate of the same run, whenever and wherever it is derived.
-        name: for people.
+        name: for users.
         params: its recipe and its point, as text.
-        metrics: its objectives, and what each task gave.
-        failure: why it has none, or "".
+        metrics: its objectives, and its value on each task.
+        failure: the cause of its failure, or "".
         chosen: whether its search would choose it now.
     """
 
@@ -34,20 +34,20 @@ class CandidateSnapshot:
 
     @property
     def digest(self) -> str:
-        """Changes when anything of it does: a chosen candidate gets scores on test later."""
+        """A hash of all fields: a chosen candidate gets scores on test later."""
         return _hash([self.name, dict(self.params), dict(self.metrics), self.failure, self.chosen])
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A run by now.
+class RunSnapshot:
+    """A run so far.
 
     Attributes:
         run: the same for the same spec, checkpoints and data.
-        name: of the run.
-        spec: with its defaults, as JSON.
+        name: the run's name.
+        spec: its spec with defaults, as JSON.
         facts: fingerprints and versions.
-        rows: in the order of the tables.
+        rows: candidates in the order of the tables.
         finished: whether the run was worked to its end.
     """
 
@@ -60,7 +60,7 @@ class Picture:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the run as a whole: counts, and the best so far of each arm (the mean over an edit's experts)."""
+        """Metrics of the whole run: counts, and the best so far of each arm (the mean over an edit's experts)."""
         chosen: dict[str, list[float]] = {}
         for row in self.rows:
             if row.chosen and "objective" in row.metrics:
@@ -70,34 +70,34 @@ class Picture:
 
 
 class Mirror(Protocol):
-    """Somewhere that people look at runs. Showing a picture again changes nothing."""
+    """A service that shows runs. Showing a snapshot again changes nothing."""
 
-    def show(self, picture: Picture) -> None:
-        """Bring what is there up to the picture.
+    def show(self, snapshot: RunSnapshot) -> None:
+        """Update the service to the snapshot.
 
         Raises:
-            ValueError: it cannot be reached, or refuses.
+            ValueError: if it cannot be reached, or refuses.
         """
         ...
 
     def close(self) -> None:
-        """There is no more to show."""
+        """End the connection."""
         ...
 
 
-def read_picture(tables: Path) -> Picture:
+def read_snapshot(tables: Path) -> RunSnapshot:
     """Read a folder of tables."""
     run = Run.read(tables)
-    said = run.provenance
-    spec = {key: value for key, value in said["spec"].items() if key not in FIELDS_OUTSIDE_RESULT}
-    data = {task["name"]: task["fingerprint"] for task in said["tasks"]}
-    return Picture(
-        run=_hash([spec, said["fingerprint"], data]),
+    facts = run.provenance
+    spec = {key: value for key, value in facts["spec"].items() if key not in FIELDS_OUTSIDE_RESULT}
+    data = {task["name"]: task["fingerprint"] for task in facts["tasks"]}
+    return RunSnapshot(
+        run=_hash([spec, facts["fingerprint"], data]),
         name=run.name,
-        spec=said["spec"],
-        facts={"fingerprint": said["fingerprint"], "numerics": said["numerics"], **said["versions"]},
+        spec=facts["spec"],
+        facts={"fingerprint": facts["fingerprint"], "numerics": facts["numerics"], **facts["versions"]},
         rows=[_row(run, candidate) for candidate in run.candidates],
-        finished=bool(said["complete"]),
+        finished=bool(facts["complete"]),
     )
 
 
@@ -121,7 +121,7 @@ def _row(run: Run, candidate: CandidateRow) -> CandidateSnapshot:
 
 
 def _objectives(candidate: CandidateRow) -> dict[str, float]:
-    """Each objective, and their sum, which is what the choice goes by."""
+    """Return each objective, and their sum, which decides the choice."""
     values = candidate.objectives or ()
     several = {f"objective/{i}": value for i, value in enumerate(values)} if len(values) > 1 else {}
     return {"objective": sum(values), **several} if values else {}

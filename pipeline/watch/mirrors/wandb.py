@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from pipeline.watch.mirrors.snapshot import CandidateSnapshot, Picture
+from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
 
 
 class WandbMirror:
-    """One run of a project. Its id follows from the content, so that a repetition goes on with the same one.
+    """One run of a project. Its id is a hash of the run, so that a repetition continues the same one.
 
-    Nothing of this machine is told but the run: no code, console, packages, host or meters.
+    Only the run is sent, and nothing about this machine: no code, console, packages, host or meters.
     """
 
     def __init__(self, project: str) -> None:
-        """Connect to nothing yet.
+        """Prepare without a connection.
 
         Args:
-            project: PROJECT, or ENTITY/PROJECT. The key is found as `wandb` itself does: WANDB_API_KEY, `wandb login`.
+            project: PROJECT, or ENTITY/PROJECT. `wandb` finds the key itself: WANDB_API_KEY, `wandb login`.
 
         Raises:
-            ValueError: it is not installed.
+            ValueError: if wandb is not installed.
         """
         try:
             import wandb
@@ -29,32 +29,32 @@ class WandbMirror:
         self._run: Any = None
         self._shown = ""
 
-    def show(self, picture: Picture) -> None:
-        """Log where the run stands, if it stands elsewhere than before.
+    def show(self, snapshot: RunSnapshot) -> None:
+        """Log the run if it has changed.
 
         Raises:
-            ValueError: Weights & Biases refuses, or is out of reach.
+            ValueError: if Weights & Biases refuses or cannot be reached.
         """
-        digest = " ".join([*(row.digest for row in picture.rows), str(picture.finished)])
+        digest = " ".join([*(row.digest for row in snapshot.rows), str(snapshot.finished)])
         if digest == self._shown:
             return
         try:
             if self._run is None:
-                self._run = self._open(picture)
-            # Steps never go back; a picture of as many candidates as before may still say something else.
-            self._run.log(picture.metrics, step=max(len(picture.rows), self._run.step))
-            self._run.summary["finished"] = picture.finished
-            self._run.log({"candidates_table": self._table(picture)})
+                self._run = self._open(snapshot)
+            # Steps must not decrease; a snapshot with as many candidates as before may differ in other ways.
+            self._run.log(snapshot.metrics, step=max(len(snapshot.rows), self._run.step))
+            self._run.summary["finished"] = snapshot.finished
+            self._run.log({"candidates_table": self._table(snapshot)})
         except self._wandb.Error as error:
             raise ValueError(f"--wandb {self._project}: {error}; WANDB_MODE=offline writes a folder instead") from error
         self._shown = digest
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is not sent yet."""
         if self._run is not None:
             self._run.finish()
 
-    def _open(self, picture: Picture) -> Any:
+    def _open(self, snapshot: RunSnapshot) -> Any:
         settings = self._wandb.Settings(
             console="off",
             disable_code=True,
@@ -69,20 +69,20 @@ class WandbMirror:
         return self._wandb.init(
             project=self._project,
             entity=self._entity or None,
-            id=picture.run,
-            name=picture.name,
-            config={"spec": dict(picture.spec), **picture.facts},
+            id=snapshot.run,
+            name=snapshot.name,
+            config={"spec": dict(snapshot.spec), **snapshot.facts},
             resume="allow",
             settings=settings,
         )
 
-    def _table(self, picture: Picture) -> Any:
-        params = list(dict.fromkeys(name for row in picture.rows for name in row.params))
-        metrics = list(dict.fromkeys(name for row in picture.rows for name in row.metrics))
-        data: list[Any] = [_line(row, params, metrics) for row in picture.rows]
+    def _table(self, snapshot: RunSnapshot) -> Any:
+        params = list(dict.fromkeys(name for row in snapshot.rows for name in row.params))
+        metrics = list(dict.fromkeys(name for row in snapshot.rows for name in row.metrics))
+        data: list[Any] = [_line(row, params, metrics) for row in snapshot.rows]
         return self._wandb.Table(columns=["key", *params, *metrics, "chosen", "failure"], data=data)
 
 
 def _line(row: CandidateSnapshot, params: list[str], metrics: list[str]) -> list[Any]:
-    told = [row.params.get(name) for name in params] + [row.metrics.get(name) for name in metrics]
-    return [row.key, *told, row.chosen, row.failure]
+    cells = [row.params.get(name) for name in params] + [row.metrics.get(name) for name in metrics]
+    return [row.key, *cells, row.chosen, row.failure]

@@ -85,7 +85,7 @@ def test_an_adapter_is_found_as_one(place: StoreFolder) -> None:
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none"])
 def test_a_model_that_is_not_there_is_told_by_its_url(place: StoreFolder, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{place.url}/{name}: there is no such (object|folder)"):
+    with pytest.raises(ValueError, match=rf"{place.url}/{name}: (the object does not exist|no folder of a model)"):
         locate(f"{place.url}/{name}")
 
 

@@ -113,7 +113,7 @@ class NoCredentialsError(Exception):
         ),
         (OSError("Forbidden: b/x"), RemoteError, "permission denied to write"),
         (NoCredentialsError(), RemoteError, "no usable credentials .*AWS_PROFILE"),
-        (FileNotFoundError("b/x"), RemoteError, "there is no such bucket"),
+        (FileNotFoundError("b/x"), RemoteError, "the bucket does not exist"),
         (TimeoutError(), UnreachableError, "the store gives no answer .*AWS_ENDPOINT_URL"),
         (KeyError("odd"), RemoteError, "cannot write: KeyError: 'odd'"),
     ],

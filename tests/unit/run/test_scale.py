@@ -28,7 +28,7 @@ def infos(count: int) -> list[WorkerInfo]:
 
 
 def pool_of(workers: int, messages: Messages = FREE) -> SimulatedPool:
-    """Workers that score as the toys do; the driver's own time is left out, so that each run is the same."""
+    """Workers that score like the toy evaluator; the driver takes no time, so that every run is the same."""
     return SimulatedPool(
         infos(workers), SERVICES, lambda r, worker: ToyEvaluator(worker).evaluate(r), messages, lambda: 0.0
     )
@@ -60,7 +60,7 @@ def test_every_request_is_answered_once_by_a_worker_of_the_pool(workers: int) ->
 
 
 def test_the_clock_goes_on_by_what_workers_take_and_by_messages() -> None:
-    """One worker: a rebuild for each candidate and each sample's time; a message costs the driver, not the worker."""
+    """One worker takes a rebuild a candidate and the time of each sample; messages take the driver's time."""
     alone, wanted = pool_of(1), requests(2)
     alone.submit(wanted)
     drained(alone)
@@ -105,7 +105,7 @@ def test_the_benchmark_works_at_a_tiny_size(arm: str) -> None:
 
 
 class Watched(SimulatedPool):
-    """Notes how many requests were unanswered, at most."""
+    """Records the most requests that were unanswered."""
 
     unanswered = most = 0
 
@@ -122,7 +122,7 @@ class Watched(SimulatedPool):
 
 
 def counted(folder: Path, candidates: int, workers: int) -> float:
-    """Operations for each shard of a run of a grid."""
+    """Return the operations for each shard of a grid run."""
     pools: list[Watched] = []
     count = operations(lambda: pools.append(watched(folder, candidates, workers)))
     return count / pools[0].spent.answers
@@ -145,6 +145,6 @@ def test_a_shard_costs_the_driver_the_same_among_many_candidates_and_workers(tmp
 
 
 def test_a_long_list_is_asked_for_as_the_workers_need_it(tmp_path: Path) -> None:
-    """Of 150 candidates with 3 tasks of 3 shards: 64 for a few workers, two for each of many."""
+    """Of 150 candidates with 3 tasks of 3 shards: 64 for few workers, two for each of many."""
     assert watched(tmp_path / "few", 150, 4).most <= 64 * 9
     assert 64 * 9 < watched(tmp_path / "many", 150, 40).most <= 2 * 40 * 9

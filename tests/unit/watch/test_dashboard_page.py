@@ -1,4 +1,4 @@
-"""Proves what the dashboard shows of a run at each stage, that all text is escaped, and whom its server answers."""
+"""Proves what the dashboard shows at each stage of a run, that text is escaped, and which hosts its server answers."""
 
 import http.client
 import json
@@ -21,14 +21,14 @@ from pipeline.watch.dashboard.page import spoken
 from pipeline.watch.dashboard.server import bound, is_own_host, page_server
 from pipeline.watch.dashboard.study import Studies, serve
 from pipeline.watch.observers import watched
-from pipeline.watch.progress_file import ProgressFile, read_said
+from pipeline.watch.progress_file import ProgressFile, read_status
 from search.proposer import Proposal
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
 class Failing(ToyEvaluator):
-    """Fails in some of its candidates, with a cause that is an attack."""
+    """Fails for some candidates, with a cause that tries to inject HTML."""
 
     def evaluate(self, request):  # type: ignore[no-untyped-def]
         if request.recipe.alpha == 0.25:
@@ -75,7 +75,7 @@ def test_a_killed_run_is_shown_as_far_as_it_came(failed_run: Path, tmp_path: Pat
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     (tmp_path / FILE_NAME).write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:20])
     state = looked(tmp_path)
-    assert state["state"] == "running", "somebody has just written there"
+    assert state["state"] == "running", "the journal was just written"
     assert 0 < int(str(state["done"])) < int(str(state["expected"]))
     assert "Best so far" in str(state["html"])
 
@@ -131,7 +131,7 @@ def test_studies_follow_a_run_and_start_anew_where_its_search_went_another_way(
 
 
 def test_a_candidate_that_was_mended_is_a_trial_with_its_values(failed_run: Path, tmp_path: Path) -> None:
-    """A run goes on after its end where shards were lost: meanwhile it is not finished."""
+    """A finished run is resumed to score lost shards: meanwhile it is not finished."""
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     records = [json.loads(line) for line in lines]
     scores = ((i, r["request"]) for i, r in enumerate(records) if r["record"] == "score")
@@ -166,15 +166,15 @@ def test_what_a_driver_says_is_kept_for_lookers_on_and_taken_away_at_the_end(tmp
     worker = WorkerInfo("worker-0", f"cpu {EVIL}", "f", {}, (), 0, {}, "")
     with watched(toy_spec(resources={"pool": "local"}), tmp_path) as watch:
         watch(RunProgress(from_cache=3, workers=[worker]))
-        said = read_said(tmp_path)
-        assert said.alive and said.from_cache == 3 and said.devices == {"worker-0": f"cpu {EVIL}"}
-    assert list(tmp_path.iterdir()) == [] and not read_said(tmp_path).alive
+        driver = read_status(tmp_path)
+        assert driver.alive and driver.from_cache == 3 and driver.devices == {"worker-0": f"cpu {EVIL}"}
+    assert list(tmp_path.iterdir()) == [] and not read_status(tmp_path).alive
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "null"])
 def test_a_file_of_something_else_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "progress.json").write_text(text)
-    assert not read_said(tmp_path).alive
+    assert not read_status(tmp_path).alive
 
 
 def test_a_run_is_none_the_worse_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -266,9 +266,9 @@ def test_failures_that_were_mended_are_no_longer_told(failed_run: Path, tmp_path
     (tmp_path / FILE_NAME).write_bytes((failed_run / FILE_NAME).read_bytes())
     live = Live(str(tmp_path))
     live.look()
-    before = live.shown.failures
+    before = live.page.failures
     toy, journal = ToyEvaluator("worker-0"), Journal(tmp_path)
     journal.answers([toy.evaluate(before[0].request)])
     journal.close()
     live.look()
-    assert isinstance(before[0], Failure) and len(live.shown.failures) == len(before) - 1
+    assert isinstance(before[0], Failure) and len(live.page.failures) == len(before) - 1

@@ -1,4 +1,4 @@
-"""Proves that a journal read in pieces, cut anywhere, gives what reading it whole gives; damage and swaps are seen."""
+"""Proves that a journal read in any pieces gives what reading it whole gives, and that damage and swaps are noticed."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ def journal_of(folder: Path, points: int = 3) -> bytes:
     return (folder / FILE_NAME).read_bytes()
 
 
-def told(tail: Tail) -> tuple[object, ...]:
-    seen = tail.seen
+def contents(tail: Tail) -> tuple[object, ...]:
+    seen = tail.state
     work = {name: (w.shards, w.failures) for name, w in seen.work.items()}
     return history_of(seen.history), work, [a.request.key for a in seen.latest], list(seen.failures)
 
@@ -64,9 +64,9 @@ def test_any_cut_of_the_appended_bytes_gives_the_same(
             file.write(whole[start:stop])
         tail.advance(folder)
         assert tail.offset == whole[:stop].rfind(b"\n") + 1, "whole lines, and all of them"
-    assert told(tail) == told(drained(folder))
-    assert history_of(tail.seen.history) == history_of(read_history(folder))
-    assert not tail.seen.failures and tail.seen.work["worker-1"].failures == 3
+    assert contents(tail) == contents(drained(folder))
+    assert history_of(tail.state.history) == history_of(read_history(folder))
+    assert not tail.state.failures and tail.state.work["worker-1"].failures == 3
 
 
 def test_nothing_is_read_twice(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_folder_without_a_journal_is_waited_for(tmp_path: Path) -> None:
     tail = Tail()
     assert not tail.advance(tmp_path / "not there")
     journal_of(tmp_path / "not there")
-    assert tail.advance(tmp_path / "not there") and tail.seen.history.finished
+    assert tail.advance(tmp_path / "not there") and tail.state.history.finished
 
 
 @pytest.mark.parametrize("points", [1, 5])
@@ -89,7 +89,7 @@ def test_another_journal_in_its_place_is_read_from_its_beginning(tmp_path: Path,
     (tmp_path / FILE_NAME).unlink()
     journal_of(tmp_path, points)
     assert tail.advance(tmp_path)
-    assert told(tail) == told(drained(tmp_path))
+    assert contents(tail) == contents(drained(tmp_path))
 
 
 @pytest.mark.parametrize("line", [b"{nonsense\n", b"[1]\n", b'{"no": "record"}\n'])
@@ -111,7 +111,7 @@ def test_what_stands_before_damage_is_counted_once_however_often_one_looks(tmp_p
             tail.advance(tmp_path)
     (tmp_path / FILE_NAME).write_bytes(whole)
     tail.advance(tmp_path)
-    assert told(tail) == told(drained(tmp_path))
+    assert contents(tail) == contents(drained(tmp_path))
 
 
 def test_a_run_that_goes_on_after_its_end_is_not_finished(tmp_path: Path) -> None:
