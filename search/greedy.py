@@ -1,24 +1,36 @@
-"""Greedy soup: which of many models to average, one decision after the other (Wortsman et al. 2022, recipe 1)."""
+"""Greedy soup: chooses which models to average, one decision at a time (Wortsman et al. 2022, recipe 1)."""
 
 from collections.abc import Sequence
 
-from search.proposer import Outcome, Proposal, check_in_flight
+from search.proposer import Outcome, Proposal, check_in_flight, replay_in_order
 from search.space import Point
 
 
 class GreedyProposer:
-    """First each model alone; then, from the best to the worst, the soup so far with the next model.
+    """Proposes each model alone, then, from the best to the worst, the current soup plus the next model.
 
-    A model stays in the soup where the objective is strictly higher than that of the soup before; of equals, the one
-    named first is tried first. A failed model never enters. Each ask beyond the first round needs all earlier outcomes,
-    so a driver must tell every outcome before it asks again.
+    A model enters the soup if the objective rises strictly; of equal models, the one named first is tried first. A
+    failed model never enters. After the first round each ask needs all earlier outcomes, so a driver must tell every
+    outcome before it asks again.
+
+    Example:
+        >>> proposer = GreedyProposer(["cats", "dogs"])
+        >>> for accuracy in (0.6, 0.7, 0.8):
+        ...     proposal = proposer.ask()
+        ...     proposer.tell(Outcome(proposal.number, (accuracy,)))
+        >>> proposal.point, proposer.ask()
+        ({'cats': 1, 'dogs': 1}, None)
     """
 
     def __init__(self, names: Sequence[str], num_objectives: int = 1) -> None:
-        """Take the names of the dimensions that switch a model on (1) or off (0).
+        """Create the proposer.
+
+        Args:
+            names: dimensions that include a model (1) or leave it out (0).
+            num_objectives: must be 1.
 
         Raises:
-            ValueError: fewer than two models, or several objectives.
+            ValueError: if there are fewer than two models or several objectives.
         """
         if len(names) < 2:
             raise ValueError(f"greedy: needs at least 2 models to choose from, got {len(names)}")
@@ -30,10 +42,10 @@ class GreedyProposer:
         self._told: set[int] = set()
 
     def ask(self) -> Proposal | None:
-        """The next soup; None once every model has been tried.
+        """Return the next soup, or None once every model has been tried.
 
         Raises:
-            ValueError: an earlier outcome is missing.
+            ValueError: if an earlier outcome is missing.
         """
         number = len(self._asked)
         if len(self._told) < number:
@@ -55,7 +67,7 @@ class GreedyProposer:
         return self._soup(self._kept(ranked, step) | {ranked[step]})
 
     def _kept(self, ranked: Sequence[int], steps: int) -> set[int]:
-        """The models in the soup after the decisions on the best `steps` of them."""
+        """Return the models in the soup after the decisions on the best `steps` models."""
         kept, best = {ranked[0]}, self._values[ranked[0]]
         for step in range(1, steps):
             value = self._values.get(len(self._names) + step - 1)
@@ -70,25 +82,19 @@ class GreedyProposer:
         """Report a soup's objective.
 
         Raises:
-            ValueError: the number was not asked, or was told before; another number of values than one.
+            ValueError: if the number was not asked or was already told, or there is not exactly one value.
         """
         check_in_flight(outcome.number, len(self._asked), self._told)
         if outcome.values is not None and len(outcome.values) != 1:
-            raise ValueError(f"greedy: must be told one value, got {len(outcome.values)}")
+            raise ValueError(f"greedy: an outcome must have one value, got {len(outcome.values)}")
         self._told.add(outcome.number)
         if outcome.values is not None:
             self._values[outcome.number] = outcome.values[0]
 
     def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
-        """Ask and tell again what is recorded.
+        """Repeat the recorded asks and tells.
 
         Raises:
-            ValueError: a recorded point is not what these outcomes lead to, or an outcome that it needs is missing.
+            ValueError: if a recorded point does not follow from the outcomes, or an outcome that it needs is missing.
         """
-        known = {outcome.number: outcome for outcome in outcomes}
-        for recorded in proposals:
-            own = self.ask()
-            if own is None or (own.number, own.point) != (recorded.number, recorded.point):
-                raise ValueError(f"replay: proposal {recorded.number} was {recorded.point}, but the search gives {own}")
-            if recorded.number in known:
-                self.tell(known[recorded.number])
+        replay_in_order(self, proposals, outcomes)

@@ -1,4 +1,4 @@
-"""How sure a difference is: bootstrap intervals over the samples, paired by sample.
+"""Bootstrap confidence intervals over samples, paired by sample for differences.
 
 Shape legend: N samples of a task, R resamples, V distinct values.
 """
@@ -15,12 +15,12 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcomes:
-    """Per-sample outcomes on one task, in the data set's order.
+    """Outcomes of each sample of one task, in the data set's order.
 
     Attributes:
-        task: cells of the same task hold the same samples.
+        task: name; cells of the same task hold the same samples.
         a: (N,) outcomes of one model: 0 or 1 for accuracy, any number for rewards.
-        b: (N,) outcomes of the model it is compared with; None where there is no comparison.
+        b: (N,) outcomes of the model to compare with, or None.
     """
 
     task: str
@@ -34,8 +34,8 @@ class Interval:
 
     Attributes:
         value: the estimate from the samples themselves.
-        low, high: the interval.
-        n: number of distinct samples behind it, summed over tasks.
+        low, high: the ends of the interval.
+        n: number of samples, summed over tasks.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Interval:
 
     @property
     def verdict(self) -> Literal["better", "worse", "tie"]:
-        """For a difference a - b: whether a is better, worse, or a tie because 0 is inside."""
+        """For a difference a - b: "better" or "worse" if 0 is outside the interval, else "tie"."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "tie"
@@ -56,17 +56,23 @@ def paired_difference(
 ) -> Interval:
     """Percentile bootstrap of the mean over cells of mean(a - b).
 
-    Samples are resampled within each task, the same for all cells of the task and for a and b: their errors go
-    together. Tasks are independent of each other and are not resampled: the claim is about these tasks.
+    Samples are resampled within each task, equally for all cells of the task and for a and b, as their errors are
+    correlated. Tasks are independent and are not resampled: the claim is about these tasks.
 
     Args:
-        cells: pairs of outcomes; several cells may share a task, such as one for each expert.
+        cells: pairs of outcomes; several cells may share a task, for example one for each expert.
         resamples: number of bootstrap resamples.
-        seed: of the random generator; the same seed gives the same interval.
+        seed: seed of the random generator; the same seed gives the same interval.
         level: confidence, in (0, 1).
 
     Raises:
-        ValueError: there are no cells; a and b, or two cells of a task, differ in length; a value is not finite.
+        ValueError: if there are no cells, a and b or two cells of a task differ in length, or a value is not finite.
+
+    Example:
+        >>> a, b = [1, 1, 1, 0, 1, 1, 1, 1], [0, 0, 1, 0, 0, 1, 0, 1]
+        >>> interval = paired_difference([TaskOutcomes("mnist", a, b)])
+        >>> interval.value, interval.low, interval.high, interval.verdict
+        (0.5, 0.125, 0.875, 'better')
     """
     differences = []
     for cell in cells:
@@ -85,11 +91,15 @@ def mean_interval(cells: Sequence[TaskOutcomes], resamples: int = 2000, seed: in
     Args:
         cells: outcomes; b must be None.
         resamples: number of bootstrap resamples.
-        seed: of the random generator.
+        seed: seed of the random generator.
         level: confidence, in (0, 1).
 
     Raises:
-        ValueError: there are no cells; one has a b; two cells of a task differ in length; a value is not finite.
+        ValueError: if there are no cells, one has a b, two cells of a task differ in length, or a value is not finite.
+
+    Example:
+        >>> mean_interval([TaskOutcomes("mnist", [1, 1, 1, 0, 1, 1, 1, 1])])
+        Interval(value=0.875, low=0.625, high=1.0, n=8)
     """
     for cell in cells:
         if cell.b is not None:
@@ -113,7 +123,7 @@ def percentile_interval(value: float, resampled_R: Array, n: int, level: float =
 
 
 def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level: float) -> Interval:
-    """Mean over cells of their means, with its percentile interval."""
+    """Return the mean over cells of their means, with its percentile interval."""
     if not cells:
         raise ValueError("interval: needs at least one cell, got none")
     if resamples < 1 or not 0 < level < 1:
@@ -121,7 +131,7 @@ def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level:
     totals = _totals(cells)
     rng = np.random.default_rng(seed)
     value, means_R = sum(float(total_N.mean()) for total_N in totals.values()) / len(cells), np.zeros(resamples)
-    # From the side on which it is not negative: a - b and b - a get one interval, turned round, and so one verdict.
+    # Resample the non-negative direction, so that a - b and b - a get mirrored intervals and the same verdict.
     sign = -1.0 if value < 0 else 1.0
     for total_N in totals.values():
         means_R += sign * _resampled_means(sign * total_N, resamples, rng) / len(cells)
@@ -129,7 +139,7 @@ def _bootstrap(cells: list[tuple[str, Array]], resamples: int, seed: int, level:
 
 
 def _totals(cells: list[tuple[str, Array]]) -> dict[str, Array]:
-    """Per task, the sum over its cells: cells share resampled indices, so resampling the sum is the same."""
+    """Return the sum over the cells of each task: they share resampled indices, so it may be resampled instead."""
     totals: dict[str, Array] = {}
     for task, values_N in cells:
         if task in totals and totals[task].shape != values_N.shape:
@@ -142,10 +152,10 @@ def _totals(cells: list[tuple[str, Array]]) -> dict[str, Array]:
 
 
 def _resampled_means(total_N: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """(R,) means of resamples of N with replacement.
+    """Return the (R,) means of resamples of N with replacement.
 
-    Only how often each distinct value is drawn matters, and that is multinomial. Accuracies have a handful of distinct
-    values, so a task costs R * V draws rather than R * N: 64 tasks of 1,500 samples take 0.03 s, by indices 3.6 s.
+    Only the count of each distinct value matters, and it is multinomial. Accuracies have few distinct values, so a task
+    costs R * V draws instead of R * N: 64 tasks of 1,500 samples take 0.03 s, and 3.6 s with resampled indices.
     """
     values_V, counts_V = np.unique(total_N, return_counts=True)
     draws_RV = rng.multinomial(len(total_N), counts_V / len(total_N), size=resamples)

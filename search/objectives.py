@@ -1,4 +1,4 @@
-"""What is maximised: normalised accuracies of a group, and arithmetic over them."""
+"""Objectives: normalised accuracies and rewards, and arithmetic expressions over them."""
 
 import ast
 import json
@@ -13,12 +13,12 @@ from search.names import unknown_name
 
 Role: TypeAlias = Literal["target", "control", "ood"]
 
-#: The metrics of `role_metrics` besides task["name"].
+#: The metrics of `role_metrics`, without task["name"].
 METRICS = ("target", "control", "retained", "mean", "worst", "accuracy")
-#: Those of `reward_metrics`.
+#: The metrics of `reward_metrics`, without task["name"].
 REWARD_METRICS = ("reward", "worst")
 
-#: Beyond what a person writes. Longer ones could be nested too deeply, and how deep that is differs between Pythons.
+#: Longer expressions could be nested too deeply to parse, at a depth that differs between versions of Python.
 _MAX_LENGTH = 1000
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
@@ -33,7 +33,7 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max}
 
 @cache
 def task_metric(task: str) -> str:
-    """The name of a task's own accuracy, as it is written in an objective: task["name"]."""
+    """Return the name of a task's own accuracy in an objective: task["name"]."""
     return f"task[{json.dumps(task, ensure_ascii=False)}]"
 
 
@@ -42,8 +42,18 @@ class Objective:
     """An arithmetic expression over metrics, to be maximised.
 
     Attributes:
-        text: as the user wrote it.
-        metrics: the names of the metrics it uses, in order of appearance.
+        text: the expression as the user wrote it.
+        metrics: the names of its metrics, in order of appearance.
+
+    Example:
+        >>> objective = Objective.parse("2 * target + control")
+        >>> objective.metrics
+        ('target', 'control')
+        >>> objective({"target": 0.9, "control": 0.5})
+        2.3
+        >>> Objective.parse("control ** 2")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: objective 'control ** 2': 'control ** 2' is not allowed: use + - * /, ...
     """
 
     text: str
@@ -55,27 +65,27 @@ class Objective:
         """Read + - * / over numbers, metric names, task["name"], min(...) and max(...).
 
         Args:
-            text: such as "2 * target + control" (section 3, with w_target = 2).
-            tasks: the run's tasks; task["name"] must be one of them. None: not checked here.
-            known: the metrics that a name may say: METRICS, or REWARD_METRICS in a run of rewards.
+            text: an expression such as "2 * target + control" (section 3, with w_target = 2).
+            tasks: the run's tasks, of which task["name"] must be one; None skips this check.
+            known: names of the metrics: METRICS, or REWARD_METRICS in a run of rewards.
 
         Raises:
-            ValueError: anything else is in it; a metric or task is unknown; it uses no metric.
+            ValueError: if the expression holds anything else, a metric or task is unknown, or it uses no metric.
         """
         tree = _parse(text)
-        metrics = tuple(dict.fromkeys(_metrics(tree, text, _Known(tasks, known))))
+        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks, known)))
         if not metrics:
             raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(known)} and task["name"]')
         return cls(text, metrics, tree)
 
     def __call__(self, values: Mapping[str, float]) -> float:
-        """The objective's value.
+        """Return the objective's value.
 
         Args:
-            values: metric name -> value, as from `role_metrics`.
+            values: metric -> value, as from `role_metrics`.
 
         Raises:
-            ValueError: a metric is not among the values, or the result is not finite.
+            ValueError: if a metric is not among the values, or the result is not finite.
         """
         try:
             result = _evaluate(self._tree, values)
@@ -98,24 +108,18 @@ def _parse(text: str) -> ast.expr:
         raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    tasks: Collection[str] | None
-    metrics: Sequence[str]
-
-
-def _metrics(node: ast.expr, text: str, known: _Known) -> list[str]:
-    """The metrics under `node`, having checked that it holds only what is allowed."""
+def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None, known: Sequence[str]) -> list[str]:
+    """Return the metrics under `node`, after checking that it holds only what is allowed."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
             return []
         case ast.Name(id=name):
-            if name not in known.metrics:
-                raise unknown_name(f"objective {text!r}: metric", name, (*known.metrics, 'task["name"]'))
+            if name not in known:
+                raise unknown_name(f"objective {text!r}: metric", name, (*known, 'task["name"]'))
             return [name]
         case ast.Subscript(value=ast.Name(id="task"), slice=ast.Constant(value=str() as task)):
-            if known.tasks is not None and task not in known.tasks:
-                raise unknown_name(f"objective {text!r}: task", task, known.tasks)
+            if tasks is not None and task not in tasks:
+                raise unknown_name(f"objective {text!r}: task", task, tasks)
             return [task_metric(task)]
         case ast.BinOp() if type(node.op) in _BINARY:
             children = [node.left, node.right]
@@ -126,13 +130,13 @@ def _metrics(node: ast.expr, text: str, known: _Known) -> list[str]:
         case _:
             raise ValueError(
                 f"objective {text!r}: {ast.unparse(node)!r} is not allowed: use + - * /, finite numbers, parentheses, "
-                f'min(a, b), max(a, b), {", ".join(known.metrics)} and task["name"]'
+                f'min(a, b), max(a, b), {", ".join(known)} and task["name"]'
             )
-    return [name for child in children for name in _metrics(child, text, known)]
+    return [name for child in children for name in _metrics(child, text, tasks, known)]
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
-    """The value of an expression that `_metrics` has checked."""
+    """Return the value of an expression that `_metrics` has checked."""
     match node:
         case ast.Constant(value=int() | float() as number):
             return float(number)
@@ -155,18 +159,16 @@ def role_metrics(
     target_reference: Mapping[str, float],
     control_reference: Mapping[str, float],
 ) -> dict[str, float]:
-    """The metrics of one candidate in one group, from the accuracy of each task.
+    """Return the metrics of one candidate in one group, from the accuracy of each task.
 
     - target: mean over target tasks of accuracy / accuracy of the task's fine-tuned model (section 3, B.2);
-    - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 where there is no control task,
-      a constant, so that one objective serves edits and merges alike;
-    - retained: mean accuracy over control tasks / mean zero-shot accuracy over them: a ratio of means, for control
-      tasks on which the pre-trained model is near chance, so that their own ratios are noise; 1.0 likewise;
-    - mean, worst: mean and minimum over target and control tasks of these normalised accuracies;
-    - accuracy: mean over target tasks of the accuracy itself;
-    - task["name"]: the task's accuracy itself.
-
-    Out-of-distribution tasks enter only the last.
+    - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 without control tasks, so that
+      one objective serves edits and merges;
+    - retained: mean accuracy over control tasks / their mean zero-shot accuracy; this ratio of means suits control
+      tasks on which the pre-trained model is near chance, whose own ratios are noise; 1.0 without control tasks;
+    - mean, worst: mean and minimum of these normalised accuracies over target and control tasks;
+    - accuracy: mean accuracy over target tasks;
+    - task["name"]: accuracy of the task; the only metric of out-of-distribution tasks.
 
     Args:
         values: task -> accuracy, a fraction.
@@ -175,7 +177,7 @@ def role_metrics(
         control_reference: control task -> accuracy of the pre-trained model.
 
     Raises:
-        ValueError: there is no target task, a task has no value, role or reference, or a reference is not positive.
+        ValueError: if there is no target task, a task lacks a value, role or reference, or a reference is not positive.
     """
     if values.keys() != roles.keys():
         raise ValueError(f"roles: values and roles must name the same tasks, differ in {sorted(values.keys() ^ roles)}")
@@ -200,22 +202,22 @@ def role_metrics(
 def reward_metrics(
     values: Mapping[str, float], start: Mapping[str, float], spread: Mapping[str, float]
 ) -> dict[str, float]:
-    """The metrics of one candidate from its mean rewards.
+    """Return the metrics of one candidate from its mean rewards.
 
-    Rewards have scales of their own, so each is counted in standard deviations of the start model's scores over
-    prompts, above its mean: a unit that is there whatever the policies have learned.
+    Rewards have different scales, so each is measured from the start model's mean, in standard deviations of the start
+    model's scores over prompts: a unit that does not depend on the policies.
 
     - reward: mean over the rewards of (value - start) / spread;
-    - worst: the least of them;
+    - worst: their minimum;
     - task["name"]: the reward itself.
 
     Args:
         values: reward -> mean over completions.
-        start: the same of the model that all policies start from (the SFT model).
-        spread: standard deviation of the start model's scores.
+        start: reward -> mean of the model from which all policies start (the SFT model).
+        spread: reward -> standard deviation of the start model's scores.
 
     Raises:
-        ValueError: there is no reward, or a spread is not positive.
+        ValueError: if there is no reward, or a spread is not positive.
     """
     if not values:
         raise ValueError("rewards: at least one is needed, got none")

@@ -1,4 +1,4 @@
-"""Fronts: a thin layer on moocore in which every objective is maximised.
+"""Pareto fronts by moocore, with every objective maximised.
 
 Shape legend: N points, M objectives, P points of a staircase.
 """
@@ -14,7 +14,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates; equal points are in or out together.
+    """Return a mask of the Pareto front: the points that no other point dominates; equal points share their value.
 
     Args:
         points: (N, M).
@@ -23,7 +23,11 @@ def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         (N,) mask.
 
     Raises:
-        ValueError: the points are not a finite (N, M) array.
+        ValueError: if the points are not a finite (N, M) array.
+
+    Example:
+        >>> non_dominated([[0.9, 0.1], [0.5, 0.5], [0.4, 0.4]]).tolist()
+        [True, True, False]
     """
     points_NM = _checked(points)
     if not len(points_NM):
@@ -33,7 +37,7 @@ def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 def ranks(points: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Rank 0 is the front, rank 1 the front without it, and so on; equal points share a rank.
+    """Return the rank of each point: 0 on the front, 1 on the front of the rest, and so on; equal points share a rank.
 
     Args:
         points: (N, M).
@@ -42,7 +46,7 @@ def ranks(points: npt.ArrayLike) -> npt.NDArray[np.int64]:
         (N,) ranks.
 
     Raises:
-        ValueError: the points are not a finite (N, M) array.
+        ValueError: if the points are not a finite (N, M) array.
     """
     points_NM = _checked(points)
     if not len(points_NM):
@@ -51,39 +55,50 @@ def ranks(points: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """The volume that the points dominate above the reference; points that are not above it add nothing.
+    """Return the volume that the points dominate above the reference; points that are not above it add nothing.
 
     Args:
         points: (N, M).
-        reference: (M,), a point that is worse than what counts.
+        reference: (M,), a point below those that count.
 
     Raises:
-        ValueError: the points are not a finite (N, M) array, or the reference has another M.
+        ValueError: if the points are not a finite (N, M) array, or the reference has another M.
+
+    Example:
+        >>> hypervolume([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0])
+        3.0
     """
     points_NM = _checked(points)
     reference_M = np.asarray(reference, dtype=np.float64)
     if reference_M.shape != points_NM.shape[1:]:
-        raise ValueError(f"reference: must have one value an objective, {points_NM.shape[1:]}, got {reference_M.shape}")
+        raise ValueError(
+            f"reference: must have the shape {points_NM.shape[1:]}, one value an objective, got {reference_M.shape}"
+        )
     if not len(points_NM):
         return 0.0
     return float(moocore.hypervolume(points_NM, ref=reference_M, maximise=True))
 
 
 def attainment(fronts: Sequence[npt.ArrayLike], levels: Sequence[float] = (2.5, 50, 97.5)) -> dict[float, Array]:
-    """A front with confidence: what at least `level` per cent of the fronts attain (empirical attainment function).
+    """Return the fronts that at least `level` per cent of the given fronts attain (empirical attainment function).
 
-    With bootstrap fronts, level 50 is the median front, 97.5 is the pessimistic edge of a 95 % band (nearly every
-    resample reaches it) and 2.5 the optimistic one.
+    With bootstrap fronts, level 50 is the median front, 97.5 the pessimistic edge of a 95 % band (nearly every resample
+    reaches it), and 2.5 the optimistic edge.
 
     Args:
-        fronts: one (N, 2) array a resample, dominated points allowed.
+        fronts: one (N, 2) array for each resample; dominated points are allowed.
         levels: per cent in (0, 100].
 
     Returns:
-        level -> (P, 2) corners of the staircase, by rising first objective; P is 0 where no point is attained so often.
+        level -> (P, 2) corners of the staircase, by rising first objective; P is 0 if no point is attained so often.
 
     Raises:
-        ValueError: there are no fronts, one is empty or not a finite (N, 2) array, or a level is out of range.
+        ValueError: if there are no fronts, one is empty or not a finite (N, 2) array, or a level is out of range.
+
+    Example:
+        >>> attainment([[[1.0, 2.0]], [[2.0, 1.0]]], levels=(50, 100))
+        {50: array([[1., 2.],
+               [2., 1.]]), 100: array([[1., 1.]])}
     """
     if not fronts:
         raise ValueError("attainment: needs at least one front, got none")
@@ -95,7 +110,7 @@ def attainment(fronts: Sequence[npt.ArrayLike], levels: Sequence[float] = (2.5, 
         if not 0 < level <= 100:
             raise ValueError(f"attainment: levels must be in (0, 100], got {level}")
     sets = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
-    # moocore's attainment function minimises, and takes the percentiles in rising order.
+    # moocore.eaf minimises and needs rising percentiles.
     result = np.asarray(moocore.eaf(-np.concatenate(arrays), sets, percentiles=sorted(levels)))
     return {level: _staircase(-result[result[:, 2] == level, :2]) for level in levels}
 
@@ -107,5 +122,5 @@ def _staircase(corners_P2: Array) -> Array:
 def _checked(points: npt.ArrayLike) -> Array:
     points_NM = np.asarray(points, dtype=np.float64)
     if points_NM.ndim != 2 or points_NM.shape[1] == 0 or not np.isfinite(points_NM).all():
-        raise ValueError(f"points: must be a finite (N, M) array, got shape {points_NM.shape}: leave failed ones out")
+        raise ValueError(f"points: must be a finite (N, M) array, got shape {points_NM.shape}: leave failed points out")
     return points_NM

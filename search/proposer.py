@@ -1,4 +1,4 @@
-"""The interface between a search and its driver: ask for a point, tell what came of it, replay after a crash."""
+"""The interface of a search: ask for a point, tell its outcome, replay after a crash."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ class Proposal:
     """A point to evaluate.
 
     Attributes:
-        number: 0, 1, 2, ... in the order of asking.
+        number: 0, 1, 2, ... in the order of the asks.
         point: dimension name -> value.
-        state: what the proposer needs to replay this ask: opaque, JSON, journaled with the point.
+        state: JSON that the proposer needs to replay this ask; the journal keeps it with the point.
     """
 
     number: int
@@ -26,11 +26,11 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a proposal.
+    """The outcome of a proposal.
 
     Attributes:
-        number: the proposal's.
-        values: one value an objective, all to be maximised; None: the candidate failed, and its record says why.
+        number: number of the proposal.
+        values: one value for each objective, all maximised; None if the candidate failed.
     """
 
     number: int
@@ -38,47 +38,44 @@ class Outcome:
 
 
 class Proposer(Protocol):
-    """A strategy of search.
+    """A search strategy.
 
-    What `ask` returns is a function of the points asked and the outcomes told so far, and of nothing else: no clock,
-    no process, no hash seed. So a driver whose n-th ask follows the outcomes 0 to n - K, told in order, gets the same
-    points however its workers are timed. The same point may be proposed twice: scores are memoised by the caller.
+    `ask` depends only on the earlier points and outcomes: not on a clock, a process or a hash seed. If ask n always
+    follows the outcomes 0 to n - K, told in order, the points do not depend on the timing of workers. The same point
+    may be proposed twice; the caller remembers scores.
     """
 
     def ask(self) -> Proposal | None:
-        """The next point; None once the search is over, and ever after."""
-        ...
+        """Return the next point, or None once the search is over."""
 
     def tell(self, outcome: Outcome) -> None:
-        """Report what came of a proposal.
+        """Report the outcome of a proposal.
 
         Raises:
-            ValueError: the number was not asked, or was told before; the values do not fit the objectives.
+            ValueError: if the number was not asked or was already told, or the values do not fit the objectives.
         """
-        ...
 
     def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
-        """Bring a fresh proposer to where another one stood: the next `ask` gives what that one would have given.
+        """Bring a new proposer to the recorded state, so that the next `ask` continues the recorded search.
 
         Args:
-            proposals: everything that was asked, in order.
-            outcomes: everything that was told. Proposals without an outcome are still being evaluated. An outcome
-                that is known but whose turn to be told has not come must not be among them: tell it in its turn.
+            proposals: all recorded proposals, in order.
+            outcomes: all outcomes that were told. Proposals without an outcome are in flight. Leave out outcomes that
+                are known but were not yet told, and tell them in their turn.
 
         Raises:
-            ValueError: the record does not fit this proposer's space and settings, or is not complete.
+            ValueError: if the record does not fit this proposer's space and settings, or is incomplete.
         """
-        ...
 
 
 class FixedProposer:
-    """The given points, in order: grids, lists, single candidates. Outcomes change nothing."""
+    """Proposes the given points in order, whatever the outcomes: grids, lists, single candidates."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        """Take the points.
+        """Create the proposer.
 
         Raises:
-            ValueError: there are none.
+            ValueError: if there are no points.
         """
         if not points:
             raise ValueError("grid empty: there must be at least one point to evaluate")
@@ -87,7 +84,7 @@ class FixedProposer:
         self._told: set[int] = set()
 
     def ask(self) -> Proposal | None:
-        """The next of the points, None after the last."""
+        """Return the next point, or None after the last."""
         if self._asked == len(self._points):
             return None
         self._asked += 1
@@ -97,32 +94,56 @@ class FixedProposer:
         """Check the number.
 
         Raises:
-            ValueError: it was not asked, or was told before.
+            ValueError: if it was not asked or was already told.
         """
         check_in_flight(outcome.number, self._asked, self._told)
         self._told.add(outcome.number)
 
     def replay(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
-        """Skip what was asked.
+        """Skip the recorded points.
 
         Raises:
-            ValueError: a recorded point is not the one at its place in this list.
+            ValueError: if a recorded point differs from the point at its place in this list.
         """
-        for recorded in proposals:
-            own = self.ask()
-            if own is None or (own.number, own.point) != (recorded.number, recorded.point):
-                raise ValueError(f"replay: proposal {recorded.number} was {recorded.point}, but this grid has {own}")
-        for outcome in outcomes:
-            self.tell(outcome)
+        replay_in_order(self, proposals, outcomes)
+
+
+def replay_in_order(proposer: Proposer, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> None:
+    """Repeat the recorded asks on a new proposer, and tell each outcome right after its ask.
+
+    Raises:
+        ValueError: if the proposer asks for another point than the recorded one, or `tell` refuses an outcome.
+    """
+    untold = outcomes_by_number(outcomes)
+    for recorded in proposals:
+        own = proposer.ask()
+        if own is None or (own.number, own.point) != (recorded.number, recorded.point):
+            raise ValueError(f"replay: proposal {recorded.number} was {recorded.point}, but this search gives {own}")
+        if recorded.number in untold:
+            proposer.tell(untold.pop(recorded.number))
+    for outcome in untold.values():
+        proposer.tell(outcome)
+
+
+def outcomes_by_number(outcomes: Sequence[Outcome]) -> dict[int, Outcome]:
+    """Return number -> outcome.
+
+    Raises:
+        ValueError: if a proposal has two outcomes.
+    """
+    numbered = {outcome.number: outcome for outcome in outcomes}
+    if len(numbered) < len(outcomes):
+        raise ValueError("replay: a proposal has two outcomes")
+    return numbered
 
 
 def check_in_flight(number: int, asked: int, told: set[int]) -> None:
     """Require that proposal `number` is in flight.
 
     Raises:
-        ValueError: it was not asked, or was told before.
+        ValueError: if it was not asked or was already told.
     """
     if not 0 <= number < asked:
         raise ValueError(f"tell: proposal {number} was never asked ({asked} were)")
     if number in told:
-        raise ValueError(f"tell: proposal {number} was told before")
+        raise ValueError(f"tell: proposal {number} was already told")

@@ -1,8 +1,8 @@
-"""The samplers there are: what each can do, how it is built, and its options with their defaults."""
+"""The samplers: what each can do, how it is built, and its options with their defaults."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from optuna.samplers import (
     BaseSampler,
@@ -22,7 +22,7 @@ OptionValue: TypeAlias = int | float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """Seeds for one ask: `study` is the same for every ask of a search, `ask` is the ask's own."""
+    """Seeds for one ask: `study` is the same for all asks of a search, `ask` differs."""
 
     study: int
     ask: int
@@ -33,10 +33,10 @@ class Option:
     """One option of a sampler.
 
     Attributes:
-        default: its value where the spec gives none; None lets the sampler choose.
+        default: default value; None lets the sampler choose.
         low, high: bounds of a number, inclusive.
-        choices: the values of a string.
-        warm_up: it is the number of first trials that are drawn at random, so it must be below the number of trials.
+        choices: allowed words.
+        warm_up: whether it is the number of first trials that are random, which must be below the number of trials.
     """
 
     default: OptionValue
@@ -46,10 +46,10 @@ class Option:
     warm_up: bool = False
 
     def check(self, path: str, value: OptionValue) -> None:
-        """Require a value of the right type and range.
+        """Require a value of the right type and range; `path` is its field in errors.
 
         Raises:
-            ValueError: naming `path`, the rule and the value.
+            ValueError: if the value has the wrong type or is out of range.
         """
         if self.choices:
             if value not in self.choices:
@@ -63,7 +63,7 @@ class Option:
             raise ValueError(f"{path}: must be {kind} in [{self.low}, {self.high}], got {value!r}")
 
 
-Build: TypeAlias = Callable[[Seeds, Mapping[str, OptionValue]], BaseSampler]
+Build: TypeAlias = Callable[[Seeds, Mapping[str, Any]], BaseSampler]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class Sampler:
     """A way to choose points.
 
     Attributes:
-        build: makes Optuna's sampler for one ask; None for the grid, which needs none.
+        build: makes Optuna's sampler for one ask from checked options; None for the grid.
         several_objectives: whether it can search for a front.
-        categorical: whether it can handle `Choice` dimensions.
-        remembers: whether an ask leaves notes in the study, beyond its point, that later asks read.
+        categorical: whether it can search `Choice` dimensions.
+        remembers: whether an ask writes notes into the study that later asks read.
         options: name -> option.
     """
 
@@ -85,14 +85,14 @@ class Sampler:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def resolve(self, name: str, given: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """The options with defaults filled in.
+        """Return the checked options, with defaults.
 
         Args:
-            name: this sampler's name, for errors.
-            given: the options that the spec gives.
+            name: name of this sampler, for errors.
+            given: options of the spec.
 
         Raises:
-            ValueError: an option is unknown, or of the wrong type or range.
+            ValueError: if an option is unknown, has the wrong type or is out of range.
         """
         for key, value in given.items():
             if key not in self.options:
@@ -101,10 +101,10 @@ class Sampler:
         return {key: given.get(key, option.default) for key, option in self.options.items()}
 
 
-def _qmc(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    # One scrambled sequence a search, hence the study's seed. The first point comes before the sequence and is random.
+def _qmc(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
+    # All asks of a search share one scrambled sequence, hence the study's seed. The first point is random.
     return QMCSampler(
-        qmc_type=str(o["sequence"]),
+        qmc_type=o["sequence"],
         scramble=True,
         seed=seeds.study,
         independent_sampler=RandomSampler(seed=seeds.ask),
@@ -112,54 +112,27 @@ def _qmc(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
     )
 
 
-def _tpe(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    return TPESampler(seed=seeds.ask, n_startup_trials=_int(o["startup_trials"]), n_ei_candidates=_int(o["candidates"]))
+def _tpe(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
+    return TPESampler(seed=seeds.ask, n_startup_trials=o["startup_trials"], n_ei_candidates=o["candidates"])
 
 
-def _gp(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    return GPSampler(seed=seeds.ask, n_startup_trials=_int(o["startup_trials"]), warn_independent_sampling=False)
+def _gp(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
+    return GPSampler(seed=seeds.ask, n_startup_trials=o["startup_trials"], warn_independent_sampling=False)
 
 
-def _cmaes(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    size = o["population_size"]
+def _cmaes(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
     return CmaEsSampler(
         seed=seeds.ask,
-        n_startup_trials=_int(o["startup_trials"]),
-        popsize=None if size is None else _int(size),
+        n_startup_trials=o["startup_trials"],
+        popsize=o["population_size"],
         warn_independent_sampling=False,
     )
-
-
-def _nsga2(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    return NSGAIISampler(
-        seed=seeds.ask,
-        population_size=_int(o["population_size"]),
-        crossover_prob=_float(o["crossover_prob"]),
-    )
-
-
-def _nsga3(seeds: Seeds, o: Mapping[str, OptionValue]) -> BaseSampler:
-    return NSGAIIISampler(
-        seed=seeds.ask,
-        population_size=_int(o["population_size"]),
-        crossover_prob=_float(o["crossover_prob"]),
-    )
-
-
-def _int(value: OptionValue) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _float(value: OptionValue) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
 
 
 _STARTUP = Option(10, low=1, warm_up=True)
 _GENETIC = {"population_size": Option(50, low=2, warm_up=True), "crossover_prob": Option(0.9, high=1)}
 
-#: Every sampler by name; the spec's validation and its schema derive from this.
+#: Every sampler by name; the spec's validation derives from it.
 SAMPLERS: dict[str, Sampler] = {
     "grid": Sampler(None),
     "random": Sampler(lambda seeds, _: RandomSampler(seed=seeds.ask)),
@@ -173,6 +146,6 @@ SAMPLERS: dict[str, Sampler] = {
         remembers=True,
         options={"startup_trials": Option(1, low=1, warm_up=True), "population_size": Option(None, low=2)},
     ),
-    "nsga2": Sampler(_nsga2, remembers=True, options=_GENETIC),
-    "nsga3": Sampler(_nsga3, remembers=True, options=_GENETIC),
+    "nsga2": Sampler(lambda seeds, o: NSGAIISampler(seed=seeds.ask, **o), remembers=True, options=_GENETIC),
+    "nsga3": Sampler(lambda seeds, o: NSGAIIISampler(seed=seeds.ask, **o), remembers=True, options=_GENETIC),
 }

@@ -1,16 +1,16 @@
 """Search by Optuna's samplers, with several candidates in flight, repeatable and exactly resumable.
 
-Three decisions make a resumed search continue as if it had never stopped.
+Three decisions make a resumed search continue as if it had never stopped:
 
-1. Every ask has a new sampler, seeded by (seed, number). Whatever else a sampler knows it must read from the study, so
-   nothing lives in a random generator or a warm start that a crash would lose.
-2. Each proposal records which earlier ones were still in flight when it was asked (`state`), so the order of asks and
-   tells can be repeated without knowing how many workers there were.
-3. A replay repeats that order on a new study and pins every trial to its recorded point: the journal wins over what
-   would be computed now. CMA-ES, NSGA and QMC leave notes in the study when asked (a distribution, a generation, an
-   index), so they are asked again, in 1 to 4 ms each; for the others the recorded point is all there is to know, and
-   no model is fitted again (a GP takes 0.3 s a point). The notes themselves are not journaled: those of CMA-ES are a
-   pickle, and reading one from a file would run whatever code somebody put into it.
+1. Every ask has a new sampler, seeded by (seed, number). A sampler reads everything else from the study, so a crash
+   loses no state of a random generator or warm start.
+2. Each proposal records the earlier proposals that were in flight when it was asked (`state`), so a replay repeats the
+   order of asks and tells without knowing the number of workers.
+3. A replay repeats this order on a new study and pins every trial to its recorded point; the journal wins over a new
+   computation. CMA-ES, NSGA and QMC write notes into the study when asked (a distribution, a generation, an index), so
+   a replay asks them again, in 1 to 4 ms each. The other samplers need only the recorded point, and no model is fitted
+   again (a GP takes 0.3 s a point). The journal does not keep the notes: those of CMA-ES are pickles, and loading a
+   pickle from a file runs any code in it.
 """
 
 import logging
@@ -29,7 +29,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.names import unknown_name
-from search.proposer import FixedProposer, Json, Outcome, Proposal, Proposer, check_in_flight
+from search.proposer import FixedProposer, Json, Outcome, Proposal, Proposer, check_in_flight, outcomes_by_number
 from search.samplers import SAMPLERS, OptionValue, Sampler, Seeds
 from search.space import Choice, Point, Space
 
@@ -40,10 +40,10 @@ class SearchConfig:
 
     Attributes:
         sampler: one of `SAMPLERS`.
-        trials: how many points to propose; None for a grid, which proposes each point once.
-        num_objectives: how many values each outcome has.
-        seed: any whole number from 0; the same seed and outcomes give the same points.
-        options: the sampler's own, where they differ from the defaults.
+        trials: number of points to propose; None for a grid, which proposes each point once.
+        num_objectives: number of values of each outcome.
+        seed: a whole number from 0; the same seed and outcomes give the same points.
+        options: options of the sampler that differ from the defaults.
     """
 
     sampler: str = "grid"
@@ -54,10 +54,20 @@ class SearchConfig:
 
 
 def make_proposer(space: Space, config: SearchConfig) -> Proposer:
-    """The proposer that `config` asks for.
+    """Return the proposer of a configuration.
 
     Raises:
-        ValueError: the sampler is unknown, cannot do what is asked, or its options are wrong; a grid is continuous.
+        ValueError: if the sampler is unknown or cannot search the space, an option is wrong, or a grid is continuous.
+
+    Example:
+        >>> from search.space import Float
+        >>> space = Space((Float("alpha", 0.0, 1.0, step=0.5),))
+        >>> grid = make_proposer(space, SearchConfig())
+        >>> [proposal.point for proposal in iter(grid.ask, None)]
+        [{'alpha': 0.0}, {'alpha': 0.5}, {'alpha': 1.0}]
+        >>> search = make_proposer(space, SearchConfig("tpe", trials=20))
+        >>> proposal = search.ask()
+        >>> search.tell(Outcome(proposal.number, (0.75,)))
     """
     sampler = _checked(space, config)
     return FixedProposer(space.grid()) if sampler.build is None else OptunaProposer(space, config)
@@ -66,15 +76,15 @@ def make_proposer(space: Space, config: SearchConfig) -> Proposer:
 class OptunaProposer:
     """Ask and tell on an in-memory Optuna study in which every objective is maximised.
 
-    A point may be proposed twice, most of all on stepped or categorical dimensions: it is a trial of its own each
-    time, as the samplers expect, and its score is known already. It counts as one of `trials`.
+    A point may be proposed twice, especially on stepped or categorical dimensions. Each time counts as one of `trials`,
+    as the samplers expect; the caller knows its score.
     """
 
     def __init__(self, space: Space, config: SearchConfig) -> None:
         """Check the configuration and start an empty study.
 
         Raises:
-            ValueError: the sampler is unknown, is the grid, cannot do what is asked, or its options are wrong.
+            ValueError: if the sampler is unknown, is the grid or cannot search the space, or an option is wrong.
         """
         self._sampler = _checked(space, config)
         if self._sampler.build is None or config.trials is None:
@@ -91,7 +101,7 @@ class OptunaProposer:
             self._study = optuna.create_study(directions=["maximize"] * config.num_objectives)
 
     def ask(self) -> Proposal | None:
-        """The next point; None after `trials` of them."""
+        """Return the next point, or None after `trials` points."""
         if self._asked == self._trials:
             return None
         pending = _runs(self._in_flight)
@@ -99,10 +109,10 @@ class OptunaProposer:
         return Proposal(self._asked - 1, point, {"pending": pending})
 
     def tell(self, outcome: Outcome) -> None:
-        """Report values, or None for a candidate that failed: samplers then leave its point out of account.
+        """Report values, or None for a candidate that failed: samplers then ignore its point.
 
         Raises:
-            ValueError: the number is not in flight; there are too many or too few values; one is not finite.
+            ValueError: if the number is not in flight, or there is not one finite value for each objective.
         """
         check_in_flight(outcome.number, self._asked, self._told)
         values = outcome.values
@@ -123,14 +133,12 @@ class OptunaProposer:
         """Repeat the recorded asks and tells in the recorded order.
 
         Raises:
-            ValueError: this proposer was used before; numbers leave a gap; a point is not of this space; an outcome
-                that preceded an ask is missing.
+            ValueError: if this proposer was used before, numbers have a gap, a point is not in this space, or an
+                outcome that preceded an ask is missing.
         """
         if self._asked:
             raise ValueError(f"replay: needs a new proposer, this one was asked {self._asked} times")
-        untold = {o.number: o for o in outcomes}
-        if len(untold) < len(outcomes):
-            raise ValueError("replay: a proposal has two outcomes")
+        untold = outcomes_by_number(outcomes)
         for proposal in proposals:
             for number in self._told_before(proposal):
                 if number not in untold:
@@ -145,7 +153,7 @@ class OptunaProposer:
             self.tell(untold[number])
 
     def _told_before(self, proposal: Proposal) -> list[int]:
-        """Which outcomes were told between the ask before `proposal` and its own, in order."""
+        """Return the outcomes that were told between the ask before `proposal` and its own, in order."""
         pending = proposal.state.get("pending")
         if proposal.number != self._asked or not isinstance(pending, list) or self._asked >= self._trials:
             raise ValueError(
@@ -169,7 +177,7 @@ class OptunaProposer:
 
 
 def _runs(numbers: Iterable[int]) -> list[Json]:
-    """Ascending numbers as [first, last] of each run without a gap: of a thousand in flight one pair, most often."""
+    """Write ascending numbers as [first, last] of each run without a gap: often one pair for a thousand in flight."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         follows = runs and runs[-1][1] == number - 1
@@ -178,7 +186,7 @@ def _runs(numbers: Iterable[int]) -> list[Json]:
 
 
 def _numbers(runs: Sequence[Json]) -> set[int]:
-    """Inverse of `_runs`; journals of earlier versions name each number."""
+    """Read the numbers that `_runs` wrote; journals of earlier versions list each number."""
     numbers: set[int] = set()
     for run in runs:
         first, last = run if isinstance(run, list) else (run, run)
@@ -188,9 +196,9 @@ def _numbers(runs: Sequence[Json]) -> set[int]:
 
 
 class _Pinned(BaseSampler):
-    """Gives a recorded point, after letting the sampler that once chose it leave its notes in the study again.
+    """Returns a recorded point, after the sampler that chose it has written its notes into the study again.
 
-    Optuna's own `enqueue_trial` will not do: since version 5 a pinned trial does not ask the sampler at all.
+    Optuna's `enqueue_trial` does not do this: since version 5 a pinned trial does not ask the sampler at all.
     """
 
     def __init__(self, point: Point, space: dict[str, BaseDistribution], sampler: BaseSampler | None) -> None:
@@ -210,7 +218,7 @@ class _Pinned(BaseSampler):
 
 
 def _checked(space: Space, config: SearchConfig) -> Sampler:
-    """The sampler by name, once it is known to be able to do what is asked."""
+    """Return the configured sampler, after checking that it can search the space."""
     name = config.sampler
     if name not in SAMPLERS:
         raise unknown_name("sampler", name, SAMPLERS)
@@ -224,15 +232,14 @@ def _checked(space: Space, config: SearchConfig) -> Sampler:
     if categorical and not sampler.categorical:
         able = ", ".join(n for n, s in SAMPLERS.items() if s.categorical)
         raise ValueError(
-            f"sampler {name}: numeric ranges only, but {categorical} list their values: "
-            f"give low and high, or use {able}"
+            f"sampler {name}: numeric ranges only, but {categorical} list their values: give a range, or use {able}"
         )
     _check_trials(space, config, sampler)
     return sampler
 
 
 def _check_trials(space: Space, config: SearchConfig, sampler: Sampler) -> None:
-    """Require a number of trials that makes sense for the sampler, and a seed from 0."""
+    """Require a number of trials that fits the sampler, and a seed from 0."""
     if config.seed < 0:
         raise ValueError(f"seed: must be at least 0, got {config.seed}")
     options = sampler.resolve(config.sampler, config.options)
@@ -247,7 +254,7 @@ def _check_trials(space: Space, config: SearchConfig, sampler: Sampler) -> None:
     for key, option in sampler.options.items():
         value = options[key]
         if option.warm_up and isinstance(value, int) and value >= config.trials:
-            # Such a search would be a random one under another name.
+            # The sampler would never leave its random phase.
             raise ValueError(
                 f"sampler {config.sampler}: option {key} must be below trials = {config.trials}, got {value}: "
                 f"the first {value} points are random; raise trials, lower {key}, or use random"
@@ -256,7 +263,7 @@ def _check_trials(space: Space, config: SearchConfig, sampler: Sampler) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna's notices of new studies and experimental classes out of the log, inside the block only."""
+    """Silence Optuna's notices of new studies and experimental classes inside the block."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What may be searched: named dimensions, and the space that they span."""
+"""The dimensions of a search, and the space that they span."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 Value: TypeAlias = float | int | str
 Point: TypeAlias = dict[str, Value]
 
-#: A grid is held in memory and every point of it is evaluated: more than this is a slip of the pen.
+#: A grid is held in memory and all its points are evaluated; a larger one is taken for a typing error.
 MAX_GRID = 1_000_000
 
 
@@ -20,7 +20,7 @@ class Float:
     """A real number in [low, high]; with `step`, one of low, low + step, ..., high; with `log`, sampled on a log scale.
 
     Raises:
-        ValueError: a bound is not finite, low exceeds high, the step does not divide the range, or log has low <= 0.
+        ValueError: if a bound is not finite, low exceeds high, the step does not divide the range, or log has low <= 0.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Float:
             _check_step(self.name, self.high - self.low, self.step)
 
     def values(self) -> list[Value]:
-        """The grid: low, low + step, ..., high, rounded to 12 digits so that 3 steps of 0.1 are 0.3.
+        """Return low, low + step, ..., high, rounded to 12 digits so that 3 steps of 0.1 are 0.3.
 
         Raises:
-            ValueError: there is no step.
+            ValueError: if there is no step.
         """
         if self.step is None:
             raise ValueError(
@@ -54,14 +54,14 @@ class Float:
         return [float(f"{self.low + i * self.step:.12g}") for i in range(count)]
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` is a number within the bounds and, to 8 digits, on a step."""
+        """Whether `value` is a number within the bounds and on a step, to 8 digits."""
         if not isinstance(value, float | int) or not self.low <= value <= self.high:
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) < 1e-8
 
     def distribution(self) -> BaseDistribution:
-        """The same range as Optuna says it."""
+        """Return the same range as Optuna's distribution."""
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
 
@@ -70,7 +70,7 @@ class Int:
     """A whole number: low, low + step, ..., high.
 
     Raises:
-        ValueError: low exceeds high, or the step is not positive or does not divide the range.
+        ValueError: if low exceeds high, or the step is not positive or does not divide the range.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Int:
         _check_step(self.name, self.high - self.low, self.step)
 
     def values(self) -> list[Value]:
-        """The grid: low, low + step, ..., high."""
+        """Return low, low + step, ..., high."""
         return list(range(self.low, self.high + 1, self.step))
 
     def contains(self, value: Value) -> bool:
@@ -92,16 +92,16 @@ class Int:
         return isinstance(value, int) and value in range(self.low, self.high + 1, self.step)
 
     def distribution(self) -> BaseDistribution:
-        """The same range as Optuna says it."""
+        """Return the same range as Optuna's distribution."""
         return IntDistribution(self.low, self.high, step=self.step)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the listed values, without an order as far as samplers are concerned.
+    """One of the listed values; samplers see no order in them.
 
     Raises:
-        ValueError: no value is listed, one is listed twice, or one is not finite.
+        ValueError: if no value is listed, one is listed twice, or one is not finite.
     """
 
     name: str
@@ -117,15 +117,15 @@ class Choice:
             raise ValueError(f"{self.name}: numbers must be finite, got {list(self.choices)}")
 
     def values(self) -> list[Value]:
-        """The grid: the values as listed."""
+        """Return the listed values."""
         return list(self.choices)
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` is one of the listed ones."""
+        """Whether `value` is one of the listed values."""
         return value in self.choices
 
     def distribution(self) -> BaseDistribution:
-        """The same choice as Optuna says it."""
+        """Return the same choice as Optuna's distribution."""
         return CategoricalDistribution(self.choices)
 
 
@@ -134,10 +134,14 @@ Dimension: TypeAlias = Float | Int | Choice
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The product of its dimensions; without any it has the one point {}.
+    """The product of its dimensions; a space without dimensions has the one point {}.
 
     Raises:
-        ValueError: two dimensions share a name.
+        ValueError: if two dimensions share a name.
+
+    Example:
+        >>> Space((Choice("f", ("linear", "sqrt")), Float("beta", 0.0, 0.5, step=0.5))).grid()[:2]
+        [{'f': 'linear', 'beta': 0.0}, {'f': 'linear', 'beta': 0.5}]
     """
 
     dims: tuple[Dimension, ...] = ()
@@ -147,13 +151,13 @@ class Space:
         names = [d.name for d in self.dims]
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:
-            raise ValueError(f"space: each dimension needs a name of its own, got {repeated} more than once")
+            raise ValueError(f"space: names of dimensions must differ, got {repeated} more than once")
 
     def grid(self) -> list[Point]:
-        """Every point, in declared order: the first dimension varies slowest.
+        """Return every point, in declared order: the first dimension varies slowest.
 
         Raises:
-            ValueError: a dimension is continuous, or there are more than `MAX_GRID` points.
+            ValueError: if a dimension is continuous, or there are more than `MAX_GRID` points.
         """
         axes = [d.values() for d in self.dims]
         if (size := math.prod(map(len, axes))) > MAX_GRID:
@@ -162,14 +166,14 @@ class Space:
         return [dict(zip(names, point, strict=True)) for point in itertools.product(*axes)]
 
     def optuna(self) -> dict[str, BaseDistribution]:
-        """Optuna's distributions, by name, in declared order."""
+        """Return name -> Optuna's distribution, in declared order."""
         return {d.name: d.distribution() for d in self.dims}
 
     def check(self, point: Mapping[str, Value]) -> None:
-        """Require that `point` is one of this space.
+        """Require a point of this space.
 
         Raises:
-            ValueError: a dimension is missing, unknown or out of its range.
+            ValueError: if a dimension is missing, unknown or out of range.
         """
         if point.keys() != (names := {d.name for d in self.dims}):
             raise ValueError(f"point: its dimensions must be {sorted(names)}, got {sorted(point)}")
@@ -187,6 +191,6 @@ def _check_step(name: str, width: float, step: float) -> None:
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"{name}: step must be positive, got {step}")
     steps = width / step
-    # Optuna would lower `high` with a mere warning; the user would never see the value that was asked for.
+    # Optuna would only warn and lower `high`, and never try the value that the user asked for.
     if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
         raise ValueError(f"{name}: step must divide high - low = {width}, got {step}")

@@ -1,4 +1,4 @@
-"""Proves that every proposer repeats itself exactly, also when replayed after a crash at any point, in any process."""
+"""Proves that every proposer repeats itself exactly, in any process and after a crash at any point."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from search.samplers import SAMPLERS
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float, Int, Point, Space
 
-#: Small warm-ups and populations, so that few trials reach the part of each sampler that has something to forget.
+#: Small warm-ups and populations, so that few trials pass the random phase of each sampler.
 OPTIONS = {
     "tpe": {"startup_trials": 4},
     "gp": {"startup_trials": 3},
@@ -79,7 +79,7 @@ class Record:
 
 
 def drive(proposer: Proposer, record: Record, case: Case) -> Iterator[Record]:
-    """The driver's loop: ask n follows outcomes 0 to n - K, told in order; yields after every step."""
+    """Run the driver's loop: ask n follows outcomes 0 to n - K, told in order; yield after every step."""
     while True:
         while len(record.outcomes) < len(record.proposals) - case.in_flight + 1:
             record.outcomes.append(outcome(record.proposals[len(record.outcomes)], case.num_objectives))
@@ -94,7 +94,7 @@ def drive(proposer: Proposer, record: Record, case: Case) -> Iterator[Record]:
 
 @functools.cache
 def undisturbed(case: Case, seed: int = 3) -> list[Record]:
-    """The record after every step of a run that nothing disturbs."""
+    """Return the record after every step of an undisturbed run."""
     record = Record([], [])
     return [Record(list(r.proposals), list(r.outcomes)) for r in drive(case.fresh(seed), record, case)]
 
@@ -104,14 +104,14 @@ def points(record: Record) -> list[Point]:
 
 
 def journaled(record: Record) -> Record:
-    """The record as it is read back from a JSON journal."""
+    """Return the record as read back from a JSON journal."""
     proposals = json.loads(json.dumps([[p.number, p.point, p.state] for p in record.proposals]))
     outcomes = json.loads(json.dumps([[o.number, o.values] for o in record.outcomes]))
     return Record([Proposal(*p) for p in proposals], [Outcome(n, None if v is None else tuple(v)) for n, v in outcomes])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_replay_continues_as_if_nothing_had_happened(case: Case) -> None:
+def test_replay_continues_the_search(case: Case) -> None:
     *crashes, end = undisturbed(case)
     for crash in crashes[-5:-4] if case.sampler == "gp" else crashes:
         record, proposer = journaled(crash), case.fresh()
@@ -132,7 +132,7 @@ def test_points_lie_in_the_space(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.num_objectives == 1], ids=str)
-def test_proposals_end_for_good_also_after_a_replay(case: Case) -> None:
+def test_an_ended_search_stays_ended_also_after_a_replay(case: Case) -> None:
     end, proposer = undisturbed(case)[-1], case.fresh()
     proposer.replay(end.proposals, end.outcomes)
     assert proposer.ask() is None and proposer.ask() is None
@@ -151,7 +151,7 @@ def test_tell_refuses_a_number_that_is_not_in_flight(case: Case) -> None:
     proposal = proposer.ask()
     assert proposal is not None
     proposer.tell(outcome(proposal, case.num_objectives))
-    with pytest.raises(ValueError, match="proposal 0 was told before"):
+    with pytest.raises(ValueError, match="proposal 0 was already told"):
         proposer.tell(outcome(proposal, case.num_objectives))
 
 

@@ -13,6 +13,14 @@ MODULES = [
     "pipeline.recipe",
     "pipeline.spec.generation",
     "pipeline.spec.load",
+    "search.greedy",
+    "search.intervals",
+    "search.names",
+    "search.objectives",
+    "search.pareto",
+    "search.sampling",
+    "search.significance",
+    "search.space",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Proves that the greedy soup takes the ingredients that the authors' loop takes, and can be taken up after a crash."""
+"""Proves that the greedy soup takes the models that the authors' loop takes, and can be resumed after a crash."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ Score = Callable[[frozenset[int]], float | None]
 
 
 def expected(count: int, score: Score) -> frozenset[int]:
-    """The loop of the paper (recipe 1), written down plainly: the soup must get strictly better."""
+    """The loop of the paper (recipe 1): the soup must get strictly better."""
     alone = {i: value for i in range(count) if (value := score(frozenset({i}))) is not None}
     ranked = sorted(alone, key=lambda i: (-alone[i], i))
     soup, best = frozenset(ranked[:1]), alone[ranked[0]]
@@ -42,12 +42,12 @@ def search(proposer: GreedyProposer, score: Score) -> list[tuple[frozenset[int],
 
 
 def best(found: Sequence[tuple[frozenset[int], float | None]]) -> frozenset[int]:
-    """The first of the highest, as runs choose."""
+    """Return the first of the highest, as runs choose."""
     scored = [(soup, value) for soup, value in found if value is not None]
     return max(scored, key=lambda pair: pair[1])[0]
 
 
-#: One value a soup, few of them so that equals occur; None is a failure.
+#: One value for each soup, few distinct ones so that ties occur; None is a failure.
 TABLES = st.lists(st.sampled_from([None, 0.1, 0.2, 0.3, 0.4]), min_size=16, max_size=16)
 
 
@@ -63,7 +63,7 @@ def test_it_tries_what_the_authors_loop_tries(table: list[float | None]) -> None
 
 
 @given(TABLES, st.integers(0, 7))
-def test_it_goes_on_where_it_was_stopped(table: list[float | None], stop: int) -> None:
+def test_it_resumes_where_it_was_stopped(table: list[float | None], stop: int) -> None:
     def score(soup: frozenset[int]) -> float | None:
         return table[sum(1 << i for i in soup)]
 
@@ -82,7 +82,7 @@ def test_it_goes_on_where_it_was_stopped(table: list[float | None], stop: int) -
     assert [(models(p.point)) for p in proposals] + [s for s, _ in search(again, score)] == [s for s, _ in whole]
 
 
-def test_it_refuses_to_guess() -> None:
+def test_it_needs_all_earlier_outcomes() -> None:
     proposer = GreedyProposer(NAMES)
     proposer.ask()
     with pytest.raises(ValueError, match="needs the outcomes of all before it, got 0"):

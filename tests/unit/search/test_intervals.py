@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 
 
 def correlated(rng: np.random.Generator, n: int, p: float, gain: float) -> tuple[Array, Array]:
-    """Outcomes of b with accuracy p, and of a: b with a share `gain` of its errors mended and some new ones made."""
+    """Outcomes of b with accuracy p, and of a: b with a share `gain` of its errors corrected and some new errors."""
     b = rng.random(n) < p
     a = np.where(b, rng.random(n) < 0.95, rng.random(n) < gain)
     return a.astype(float), b.astype(float)
@@ -39,7 +39,7 @@ def test_a_difference_that_is_the_same_on_every_sample_is_certain() -> None:
     assert (same.value, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "tie")
 
 
-def test_both_sides_of_a_comparison_hear_the_same() -> None:
+def test_both_directions_of_a_comparison_agree() -> None:
     for seed in range(20):
         a, b = correlated(np.random.default_rng(seed), 100, 0.7, 0.25)
         there, back = (
@@ -71,7 +71,7 @@ def test_pairing_narrows_the_interval() -> None:
 
 
 def test_cells_of_one_task_share_their_samples() -> None:
-    # The same cell twice says no more than once; the same numbers on another task do.
+    # The same cell twice adds no information; the same numbers on another task do.
     a, b = correlated(np.random.default_rng(0), 400, 0.7, 0.2)
     once = paired_difference([TaskOutcomes("t", a, b)])
     twice = paired_difference([TaskOutcomes("t", a, b), TaskOutcomes("t", a, b)])
@@ -81,8 +81,8 @@ def test_cells_of_one_task_share_their_samples() -> None:
     assert elsewhere.high - elsewhere.low == pytest.approx((once.high - once.low) / np.sqrt(2), rel=0.1)
 
 
-def test_the_interval_is_that_of_resampled_indices() -> None:
-    # The slow way: draw the samples themselves, for several cells of a task at once.
+def test_the_interval_equals_that_of_resampled_indices() -> None:
+    # The slow oracle: draw the samples themselves, for several cells of a task at once.
     rng = np.random.default_rng(5)
     cells = [correlated(rng, 300, p, 0.2) for p in (0.5, 0.7, 0.9)]
     result = paired_difference([TaskOutcomes("t", a, b) for a, b in cells], resamples=20_000)
@@ -99,7 +99,7 @@ def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     assert (result.high - result.low) / 2 == pytest.approx(1.645 * error, rel=0.08)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_cover_the_truth_about_as_often_as_their_level() -> None:
     rng = np.random.default_rng(0)
     truth = 0.5 * (0.6 * 0.95 + 0.4 * 0.2 - 0.6) + 0.5 * (0.8 * 0.95 + 0.2 * 0.2 - 0.8)
     covered = 0

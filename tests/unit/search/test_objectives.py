@@ -1,4 +1,4 @@
-"""Proves objectives and normalised accuracies against closed forms, and that nothing but arithmetic is accepted."""
+"""Proves objectives and normalised accuracies against closed forms, and that only arithmetic is accepted."""
 
 import pickle
 
@@ -69,7 +69,7 @@ def test_an_objective_names_its_metrics_once_and_can_be_sent() -> None:
         "(" * 300 + "target" + ")" * 300,
     ],
 )
-def test_nothing_but_arithmetic_is_accepted(text: str) -> None:
+def test_only_arithmetic_is_accepted(text: str) -> None:
     with pytest.raises(ValueError, match="objective"):
         Objective.parse(text)
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from search.pareto import attainment, hypervolume, non_dominated, ranks
 
-# Few distinct values, so that ties and equal points are common.
+# Few distinct values make ties and equal points common.
 coordinates = st.integers(0, 6).map(float)
 
 

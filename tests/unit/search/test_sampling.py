@@ -1,4 +1,4 @@
-"""Proves that a search is refused, with the way out, where it cannot do what is asked, and that it leaves no traces."""
+"""Proves that an impossible search is refused with the remedy, and that a search leaves no traces."""
 
 import logging
 import warnings
@@ -23,20 +23,20 @@ def test_an_unknown_sampler_gets_near_names() -> None:
     refused(RANGE, "unknown name 'nsga': did you mean 'nsga", SearchConfig("nsga", 10))
 
 
-def test_cmaes_refuses_several_objectives_and_lists_and_names_those_which_can() -> None:
+def test_cmaes_refuses_several_objectives_and_lists_and_names_samplers_that_can() -> None:
     able = "grid, random, qmc, tpe, gp, nsga2, nsga3"
     refused(RANGE, f"cmaes: one objective only, got 2: for several use {able}", SearchConfig("cmaes", 10, 2))
     refused(LIST, rf"cmaes: numeric ranges only, but \['beta'\] list their values.*{able}", SearchConfig("cmaes", 10))
 
 
-def test_only_a_grid_may_leave_the_number_of_trials_out() -> None:
+def test_only_a_grid_needs_no_number_of_trials() -> None:
     assert isinstance(make_proposer(LIST, SearchConfig()), FixedProposer)
     refused(LIST, "a grid proposes every point once, got 5", SearchConfig("grid", 5))
     refused(RANGE, "trials: sampler tpe needs a number", SearchConfig("tpe"))
     refused(RANGE, "beta: a grid needs a step", SearchConfig("grid"))
 
 
-def test_a_model_that_would_never_be_used_is_refused() -> None:
+def test_a_sampler_that_would_stay_random_is_refused() -> None:
     refused(RANGE, "startup_trials must be below trials = 10, got 10", SearchConfig("tpe", 10))
     refused(RANGE, "population_size must be below trials = 40, got 50", SearchConfig("nsga2", 40, 2))
 
@@ -56,7 +56,7 @@ def test_bad_options_are_refused(sampler: str, options: dict[str, OptionValue], 
     refused(RANGE, message, SearchConfig(sampler, 100, 1, 0, options))
 
 
-def test_senseless_searches_are_refused() -> None:
+def test_empty_searches_are_refused() -> None:
     refused(Space(), "no dimensions", SearchConfig("random", 5))
     refused(RANGE, "objectives: there must be at least 1", SearchConfig("random", 5, 0))
     refused(RANGE, "seed: must be at least 0, got -1", SearchConfig("random", 5, 1, -1))
@@ -67,7 +67,7 @@ def test_senseless_searches_are_refused() -> None:
 
 
 @pytest.mark.parametrize("values", [(), (1.0, 2.0), (float("nan"),), (float("inf"),)])
-def test_values_that_a_model_cannot_use_are_refused(values: tuple[float, ...]) -> None:
+def test_values_that_are_not_finite_or_not_one_for_each_objective_are_refused(values: tuple[float, ...]) -> None:
     proposer = make_proposer(RANGE, SearchConfig("random", 5))
     proposer.ask()
     with pytest.raises(ValueError, match="proposal 0 must have 1 finite values, or None if it failed"):
@@ -85,7 +85,7 @@ def recorded(sampler: str, count: int) -> tuple[list[Proposal], list[Outcome]]:
     return proposals, outcomes
 
 
-def test_a_record_that_is_not_complete_is_refused() -> None:
+def test_an_incomplete_record_is_refused() -> None:
     proposals, outcomes = recorded("random", 4)
 
     def replay(proposals: list[Proposal], outcomes: list[Outcome], trials: int = 20) -> None:
@@ -107,8 +107,8 @@ def test_a_record_that_is_not_complete_is_refused() -> None:
         proposer.replay(proposals, outcomes)
 
 
-def test_the_journal_wins_over_what_would_be_computed_now() -> None:
-    # The sequence of a QMC search goes on where it was, although the recorded points are not its own.
+def test_the_journal_wins_over_a_new_computation() -> None:
+    # The sequence of a QMC search continues, although the recorded points are not from it.
     proposals, outcomes = recorded("qmc", 6)
     elsewhere = [Proposal(p.number, {"beta": 0.125}, p.state) for p in proposals[:5]]
     proposer = make_proposer(RANGE, SearchConfig("qmc", 20))
@@ -116,7 +116,7 @@ def test_the_journal_wins_over_what_would_be_computed_now() -> None:
     assert proposer.ask() == proposals[5]
 
 
-def test_what_is_in_flight_is_said_in_runs_and_a_record_that_names_each_number_is_read_too() -> None:
+def test_numbers_in_flight_are_recorded_as_runs_and_older_lists_are_read_too() -> None:
     config, space = SearchConfig("tpe", trials=40, options={"startup_trials": 4}), Space((Float("beta", 0, 1),))
     proposer = OptunaProposer(space, config)
     proposals = [p for _ in range(12) if (p := proposer.ask())]

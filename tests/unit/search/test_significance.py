@@ -1,4 +1,4 @@
-"""Proves the paired tests against enumeration and hand-worked examples, and how often intervals cover the truth."""
+"""Proves the paired tests against enumeration and worked examples, and the coverage of intervals."""
 
 from itertools import product
 
@@ -15,7 +15,7 @@ def outcomes(won: int, lost: int, same: int = 5) -> tuple[list[int], list[int]]:
 
 
 def enumerated(a: list[float], b: list[float]) -> float:
-    """The share of all sign patterns of the differences whose sum is at least as far from 0: the slow oracle."""
+    """The slow oracle: the share of all sign patterns of the differences whose sum is at least as far from 0."""
     d = np.asarray(a, float) - np.asarray(b, float)
     sums = [abs(float(np.dot(signs, d))) for signs in product((1, -1), repeat=len(d))]
     return float(np.mean([s >= abs(d.sum()) - 1e-9 for s in sums]))
@@ -52,7 +52,7 @@ def test_holm_by_hand() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
-def test_what_is_detectable_is_found_four_times_in_five() -> None:
+def test_a_detectable_change_is_found_four_times_in_five() -> None:
     rng = np.random.default_rng(0)
     before = rng.random(2000) < 0.8
     found, shifts = 0, []
@@ -65,7 +65,7 @@ def test_what_is_detectable_is_found_four_times_in_five() -> None:
     assert found / 200 > 0.97  # the loss is 3 points, nearly twice what is detectable
 
 
-def test_few_samples_can_never_be_significant_and_detectable_says_so() -> None:
+def test_few_samples_are_never_significant_and_not_detectable() -> None:
     assert mcnemar([0] * 5, [1] * 5) > 0.05 and detectable([0] * 5, [1] * 5, 0.05) > 1
     assert mcnemar([0] * 6, [1] * 6) <= 0.05 and detectable([0] * 6, [1] * 6, 0.05) == pytest.approx(1)
 

@@ -1,4 +1,4 @@
-"""Proves that a space enumerates its grid in declared order and refuses dimensions that cannot be searched."""
+"""Proves that a space lists its grid in declared order and refuses dimensions that cannot be searched."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def test_grid_varies_the_first_dimension_slowest() -> None:
         space.check(point)
 
 
-def test_steps_give_the_numbers_that_people_write() -> None:
+def test_steps_give_the_numbers_that_users_write() -> None:
     assert Float("alpha", 0.0, 1.0, step=0.1).values() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
@@ -68,7 +68,7 @@ def test_bad_dimensions_are_refused_by_name() -> None:
 
 
 def test_bad_spaces_and_grids_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"name of its own, got \['k'\]"):
+    with pytest.raises(ValueError, match=r"must differ, got \['k'\]"):
         Space((Int("k", 1, 2), Int("k", 1, 3)))
     with pytest.raises(ValueError, match="beta: a grid needs a step"):
         Space((Float("beta", 0.0, 1.0),)).grid()
