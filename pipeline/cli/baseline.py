@@ -1,4 +1,4 @@
-"""The commands `lines baseline set` and `lines baseline show`: what a run came to, kept in one small file."""
+"""The commands `lines baseline set` and `lines baseline show`: a run's choices, kept in one small file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from pipeline.console import console, print_result, user_errors
 
-baseline = typer.Typer(help="Keep what a run came to, for `lines regress` and `lines history`.", no_args_is_help=True)
+baseline = typer.Typer(help="Keep the results of a run for `lines regress` and `lines history`.", no_args_is_help=True)
 
 
 @baseline.command("set")
@@ -19,7 +19,7 @@ def set_baseline(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Keep what every arm of RUN chose, with its outcomes on test, in one file."""
+    """Write the choices of every arm of RUN, with their outcomes on test, to one file."""
     with user_errors():
         from pipeline.regress.baseline import SUFFIX, read_place, write_baseline
 
@@ -30,15 +30,14 @@ def set_baseline(
         if path.exists() and not force:
             raise ValueError(f"{path}: exists: --force replaces it, or give another FILE")
         write_baseline(found, path)
-        said = f"wrote {path}: {len(found.rows)} models on tasks, {path.stat().st_size:,} bytes"
-        print_result(said)
+        print_result(f"wrote {path}: {len(found.rows)} models on tasks, {path.stat().st_size:,} bytes")
 
 
 @baseline.command("show")
 def show_baseline(
     file: Annotated[str, typer.Argument(help="A baseline, or a finished run.", metavar="FILE")],
 ) -> None:
-    """What a baseline holds: where it comes from, and the mean of every arm on every task."""
+    """Show a baseline: its origin, and the mean of every arm on every task."""
     with user_errors():
         from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
@@ -46,8 +45,8 @@ def show_baseline(
 
         found = read_place(file)
         about = found.about
-        console.print(f"[bold]{escape(about['name'])}[/], run {escape(about.get('started', 'at a time not kept'))}")
+        console.print(f"[bold]{escape(about['name'])}[/], run {escape(about.get('started', 'at an unrecorded time'))}")
         for what in ("checkpoints", "versions"):
             pairs = ", ".join(f"{name} {value}" for name, value in about[what].items())
-            console.print(f"{what}: {pairs}", markup=False, highlight=False, soft_wrap=True)
+            print_result(f"{what}: {pairs}")
         console.print(rendered(means_table(found)))

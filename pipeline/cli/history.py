@@ -1,4 +1,4 @@
-"""The command `lines history`: a metric over runs."""
+"""The command `lines history`: plot a metric over runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +11,17 @@ from pipeline.console import console, print_result, user_errors
 def history(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Finished runs, paths or URLs; or baselines' files.", metavar="RUN..."),
+        typer.Argument(help="Finished runs, as paths or URLs, or files of baselines.", metavar="RUN..."),
     ],
-    metric: Annotated[str, typer.Option(help="target, control or ood, means over tasks; or a task's name.")] = "target",
+    metric: Annotated[str, typer.Option(help="target, control or ood (means over tasks), or a task.")] = "target",
     arm: Annotated[
-        list[str] | None, typer.Option(help="An arm to follow; repeatable.", show_default="all but controls")
+        list[str] | None, typer.Option(help="An arm to follow; repeatable.", show_default="all except controls")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page, an .html file; Markdown is written beside it.")] = Path(
+    out: Annotated[Path, typer.Option(help="The page, an .html file; a Markdown file is written next to it.")] = Path(
         "history.html"
     ),
 ) -> None:
-    """Plot a metric over runs in the order of their times, with intervals and with what changed from run to run."""
+    """Plot a metric over runs in the order of their start, with intervals and the changes between runs."""
     with user_errors():
         from pipeline.cli.tables import rendered
         from pipeline.regress.baseline import read_place
@@ -32,7 +32,7 @@ def history(
             raise ValueError(f"--out: must end in .html, got {out}")
         found = make_history([read_place(run) for run in dict.fromkeys(runs)], metric, arm or [])
         pages = write_history(found, out)
-        for table in (history_table(found, told=False), trend_table(found)):
+        for table in (history_table(found, changes_too=False), trend_table(found)):
             console.print(rendered(table))
         for line in change_lines(found):
             print_result(f"- changed, {line}")

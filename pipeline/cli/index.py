@@ -1,4 +1,4 @@
-"""The index of several runs: where it lies, be they folders or URLs."""
+"""The place of the index of several runs, which may be folders or URLs."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ from tasks.files.object_store import StoreFolder, is_url
 
 
 def common_place(places: Sequence[str]) -> str:
-    """The deepest folder that all runs lie in, for their index.
+    """Return the deepest folder that contains all runs, for their index.
 
     Raises:
-        ValueError: there is none: other buckets, paths beside URLs, or nothing but the root of the file system.
+        ValueError: if there is none: several buckets, paths and URLs, or only the root of the file system.
     """
     if not any(map(is_url, places)):
         return str(common_folder([Path(place) for place in places]))
@@ -22,16 +22,16 @@ def common_place(places: Sequence[str]) -> str:
     parents = [str(PurePosixPath(place.partition("://")[2]).parent) for place in places]
     common = os.path.commonpath(parents) if len(protocols) == 1 else ""
     if common in ("", "."):
-        raise ValueError(f"{', '.join(places)}: their index needs one bucket, or one disk, that holds them all")
+        raise ValueError(f"{', '.join(places)}: their index needs one bucket, or one disk, that contains them all")
     return f"{protocols.pop()}://{common}"
 
 
 @contextmanager
 def index_of(places: Sequence[str], common: str) -> Iterator[tuple[list[Path], Path]]:
-    """The folders of runs, and the one that the block writes their index.html and index.md into.
+    """Yield the run folders, and the folder for the block to write index.html and index.md into.
 
     Raises:
-        RemoteError: the store refuses.
+        RemoteError: if the object store refuses.
     """
     with ExitStack() as stack:
         folders = [stack.enter_context(run_folder(place)) for place in places]

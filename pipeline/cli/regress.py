@@ -1,4 +1,4 @@
-"""The command `lines regress`: a run held against a baseline, for people and for continuous integration."""
+"""The command `lines regress`: compare a run with a baseline, on the terminal and in continuous integration."""
 
 import traceback
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.console import console, plain, user_errors
+from pipeline.console import console, plain, print_result, user_errors
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.thresholds import Regress
+from tasks.files.atomic import write_whole
 
 if TYPE_CHECKING:  # plotly and Arrow: not before they are needed
     from pipeline.regress.compare import Regression
@@ -17,49 +18,48 @@ if TYPE_CHECKING:  # plotly and Arrow: not before they are needed
 
 def regress(
     run: Annotated[str, typer.Argument(help="A finished run's folder, a path or a URL.", metavar="RUN")],
-    baseline: Annotated[str, typer.Option(help="Another run, or a file that `lines baseline set` made.")],
+    baseline: Annotated[str, typer.Option(help="Another run, or a file made by `lines baseline set`.")],
     spec: Annotated[
-        Path | None, typer.Option(help="A spec whose `regress` counts.", show_default="that of the run itself")
+        Path | None, typer.Option(help="A spec with the `regress` section to use.", show_default="the run's own spec")
     ] = None,
     markdown: Annotated[
-        str | None, typer.Option(help="Also write Markdown into this file; - prints it in place of the table.")
+        str | None, typer.Option(help="Also write Markdown to this file; - prints it in place of the table.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML into this file.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
     only_common: Annotated[
-        bool, typer.Option("--only-common", help="Leave out arms and tasks that one of the two lacks.")
+        bool, typer.Option("--only-common", help="Leave out arms and tasks that either run lacks.")
     ] = False,
     same_samples: Annotated[
         bool,
         typer.Option(
-            "--same-samples", help="Tasks hold the same samples in the same order, though their fingerprints differ."
+            "--same-samples", help="Tasks have the same samples in the same order, although their fingerprints differ."
         ),
     ] = False,
 ) -> None:
-    """Compare what every arm of RUN chose with the baseline, on test, sample by sample.
+    """Compare the choices of every arm of RUN with a baseline on test, sample by sample.
 
-    Exit status: 0 if nothing regressed, 1 if something did, 2 if they could not be compared. Thresholds stand in the
-    spec's `regress` (docs/guides/regression.md).
+    Exit status: 0 if nothing regressed, 1 if something did, 2 if the comparison failed. The thresholds are in the
+    spec's `regress` section (docs/guides/regression.md).
     """
     with user_errors():
         from pipeline.regress.baseline import read_place
         from pipeline.regress.compare import compare
-        from pipeline.regress.junit import junit as as_junit
-        from pipeline.regress.junit import junit_error, write
+        from pipeline.regress.junit import junit_error, junit_report
         from pipeline.regress.pairs import Leave
 
         try:
-            mine = read_place(run)
-            found = compare(mine, read_place(baseline), _thresholds(mine, spec), Leave(only_common, same_samples))
+            new = read_place(run)
+            found = compare(new, read_place(baseline), _thresholds(new, spec), Leave(only_common, same_samples))
         except Exception as error:
             if junit is not None:
-                write(junit, junit_error(run, str(error)))
+                _write(junit, junit_error(run, str(error)))
             if isinstance(error, ValueError | OSError):
                 raise
             traceback.print_exc()
-            raise typer.Exit(2) from error  # Python's 1 would say that something regressed
-        _tell(found, markdown)
+            raise typer.Exit(2) from error  # 1, Python's status, means a regression
+        _print(found, markdown)
         if junit is not None:
-            write(junit, as_junit(found))
+            _write(junit, junit_report(found))
         raise typer.Exit(1 if found.having("regressed") else 0)
 
 
@@ -69,17 +69,20 @@ def _thresholds(run: "Snapshot", spec: Path | None) -> Regress:
     return parse_spec(run.about["spec"], run.place).regress
 
 
-def _tell(found: "Regression", markdown: str | None) -> None:
+def _print(found: "Regression", markdown: str | None) -> None:
     from pipeline.cli.tables import rendered
-    from pipeline.regress.junit import write
-    from pipeline.regress.text import markdown as as_markdown
-    from pipeline.regress.text import sentences, table
+    from pipeline.regress.text import comparison_markdown, comparison_table, sentences
 
     if markdown == "-":
-        typer.echo(plain(as_markdown(found)))
+        typer.echo(plain(comparison_markdown(found)))
         return
-    console.print(rendered(table(found)))
-    for said in sentences(found):
-        console.print(f"- {said}", markup=False, highlight=False, soft_wrap=True)
+    console.print(rendered(comparison_table(found)))
+    for sentence in sentences(found):
+        print_result(f"- {sentence}")
     if markdown is not None:
-        write(Path(markdown), as_markdown(found))
+        _write(Path(markdown), comparison_markdown(found))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)

@@ -1,4 +1,4 @@
-"""What `lines run` and `lines report` end with: a run's report, and the index of several runs."""
+"""The command `lines report`: the report of a run, and the index of several runs."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,14 @@ from pipeline.storage.run_folder import run_folder
 
 
 def show_report(folder: Path, place: str) -> int:
-    """Write the report, print its main part; status 1 where something failed, or could not be tried because of that.
+    """Write the report and print its main part.
 
     Args:
-        folder: of the run.
-        place: where people find it: the folder, or a URL.
+        folder: the run folder.
+        place: the run's address for the user: the folder, or a URL.
+
+    Returns:
+        The exit status: 1 if a shard failed, or a group could not be searched because of a failure.
     """
     from pipeline.cli.tables import rendered
     from pipeline.report.page import build, summary
@@ -44,7 +47,7 @@ def show_report(folder: Path, place: str) -> int:
 
 
 def show_index(places: Sequence[str], common: str) -> None:
-    """Write the one page for many runs, and print where LiNeS improves, ties or worsens."""
+    """Write the index of many runs, and print where LiNeS improves, ties or worsens."""
     from pipeline.cli.tables import rendered
     from pipeline.report.index import build_index
 
@@ -60,11 +63,11 @@ def _print_pages(what: str, pages: Sequence[str]) -> None:
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Runs' folders, paths or URLs.", metavar="RUN...")],
+    runs: Annotated[list[str], typer.Argument(help="Run folders, as paths or URLs.", metavar="RUN...")],
 ) -> None:
-    """Write a run's tables and report anew, from its journal; for a run in progress, from what it has scored by now.
+    """Rewrite a run's tables and report from its journal; a run in progress is reported as far as it is scored.
 
-    Of several runs, an index too: index.html and index.md in the folder that holds them.
+    With several runs, also write index.html and index.md into the folder that contains them.
     """
     from pipeline.run.run import rebuild
 
@@ -83,7 +86,7 @@ def _runs(places: list[str]) -> list[str]:
     """The places, each once.
 
     Raises:
-        ValueError: one of them holds no run; said before any is worked on.
+        ValueError: if one of them has no run; raised before any report is written.
     """
     runs: dict[Path, str] = {}
     others = []
@@ -93,6 +96,6 @@ def _runs(places: list[str]) -> list[str]:
             if not (folder / FILE_NAME).is_file():
                 others.append(place)
     if others:
-        hint = "; of a folder of runs, name the folders in it: FOLDER/*/" if len(places) > 1 else ""
+        hint = "; for a folder of runs, name the folders in it: FOLDER/*/" if len(places) > 1 else ""
         raise ValueError(f"{', '.join(others)}: no run here: there is no {FILE_NAME}{hint}")
     return list(runs.values())

@@ -1,1 +1,1 @@
-"""Compare a run with a baseline, and a metric over many runs."""
+"""Comparisons of a run with a baseline, and histories of a metric over runs."""

@@ -1,4 +1,4 @@
-"""A baseline in one small file: what a run came to, packed; and either kind of place read alike."""
+"""A baseline: the snapshot of a run, packed into one small file."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from search.intervals import Array
 from search.significance import is_binary
 from tasks.files.object_store import is_url
 
-#: Raised by one whenever the file changes its form.
+#: Incremented when the format of the file changes.
 BASELINE_VERSION = 1
 SUFFIX = ".parquet"
 _VERSION, _ABOUT, _DIGEST = b"lines_sweep.baseline_version", b"lines_sweep.about", b"lines_sweep.digest"
@@ -37,58 +37,58 @@ _NAMES = ("arm", "kind", "group", "control_of", "recipe_id", "recipe", "task", "
 
 
 def read_place(place: str) -> Snapshot:
-    """A finished run, by its folder or URL; or a baseline, by its file.
+    """Return the snapshot of a finished run, by its folder or URL, or of a baseline, by its file.
 
     Raises:
-        ValueError: neither; or unfinished, damaged, or of another version.
-        RemoteError: the store refuses.
+        ValueError: if there is neither, the run is unfinished, or the baseline is damaged or has another version.
+        RemoteError: if the object store refuses.
     """
     if place.endswith(SUFFIX) and not is_url(place):
         return read_baseline(Path(place))
     with run_folder(place) as folder:
         if not folder.is_dir():
-            raise ValueError(f"{place}: there is no such run; a baseline's file must end in {SUFFIX}")
+            raise ValueError(f"{place}: there is no such run; the file of a baseline must end in {SUFFIX}")
         if is_url(place) and not any(folder.iterdir()):
             raise ValueError(f"{place}: there is no run")
         return snapshot_of(Run.read(folder), place)
 
 
 def write_baseline(snapshot: Snapshot, path: Path) -> None:
-    """Write a baseline whole or not at all."""
+    """Write a baseline in one step."""
     about, rows = json.dumps(snapshot.about).encode(), [_packed(row) for row in snapshot.rows]
     metadata = {_VERSION: str(BASELINE_VERSION).encode(), _ABOUT: about, _DIGEST: _digest(about, rows)}
     write(path, rows, _SCHEMA.with_metadata(metadata))
 
 
 def read_baseline(path: Path) -> Snapshot:
-    """Read a baseline.
+    """Return the snapshot in a baseline.
 
     Raises:
-        ValueError: there is none, it is damaged, or of another version.
+        ValueError: if the file is missing, damaged, or has another version.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file: `lines baseline set RUN {path}` makes a baseline of a run")
+        raise ValueError(f"{path}: there is no such file: `lines baseline set RUN {path}` makes a baseline from a run")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: damaged, or no Parquet file: {error}") from error
+        raise ValueError(f"{path}: damaged, or not a Parquet file: {error}") from error
     metadata = table.schema.metadata or {}
     version = metadata.get(_VERSION, b"none").decode(errors="replace")
     if version != str(BASELINE_VERSION):
-        hint = "make it anew" if version.isdigit() else "it is another Parquet file"
+        hint = "make it again" if version.isdigit() else "it is another Parquet file"
         raise ValueError(f"{path}: baseline version {version}, this program reads {BASELINE_VERSION}: {hint}")
     try:
         parts = table.cast(_SCHEMA).to_pylist()
         if _digest(metadata[_ABOUT], parts) != metadata.get(_DIGEST):
-            raise ValueError("its content is not what was written")
+            raise ValueError("its content does not match its digest")
         rows = tuple(ScoredModel(outcomes_N=_unpacked(row), **{name: row[name] for name in _NAMES}) for row in parts)
         return Snapshot(str(path), json.loads(metadata[_ABOUT]), rows)
     except (KeyError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: damaged: {error}; make the baseline anew") from error
+        raise ValueError(f"{path}: damaged: {error}; make the baseline again") from error
 
 
 def _digest(about: bytes, rows: Sequence[dict[str, Any]]) -> bytes:
-    """Of all that is read: a changed bit of an outcome would be another outcome."""
+    """A digest of all content: without it, a changed bit of an outcome would go unnoticed."""
     state = hashlib.blake2b(about, digest_size=16)
     for row in rows:
         state.update(repr([row[name] for name in _SCHEMA.names]).encode())
@@ -105,5 +105,5 @@ def _packed(row: ScoredModel) -> dict[str, Any]:
 def _unpacked(row: dict[str, Any]) -> Array:
     values_N = unpacked(row["outcomes"], row["bits"], row["n"]).astype(np.float64)
     if len(values_N) != row["n"]:
-        raise ValueError(f"{row['arm']} on {row['task']} holds {len(values_N)} outcomes, not {row['n']}")
+        raise ValueError(f"{row['arm']} on {row['task']} has {len(values_N)} outcomes, not {row['n']}")
     return values_N

@@ -1,4 +1,4 @@
-"""The comparisons of a run with its baseline: paired tests over the samples, Holm's correction, verdicts."""
+"""The comparison of a run with its baseline: paired tests over the samples, Holm's correction, verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from search.intervals import Array, Interval, TaskOutcomes, paired_difference
 from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
 
 Verdict = Literal["regressed", "improved", "equal", "no evidence"]
-#: What floating point adds to a mean must not decide whether a threshold is reached.
+#: Decimals of means: floating-point noise must not decide whether a threshold is reached.
 _DIGITS = 12
 VERDICTS: tuple[Verdict, ...] = ("regressed", "improved", "equal", "no evidence")
 
@@ -22,15 +22,15 @@ class BaselineComparison:
     """One arm on one task, against the baseline.
 
     Attributes:
-        arm, role, task, metric: what is compared; of an edit, the mean over experts that have the task in that role.
+        arm, role, task, metric: the compared mean; of an edit, over the experts that have the task in this role.
         now, before: means.
         difference: now - before with its interval, at 1 - level, not adjusted.
         p: of the paired test; adjusted: by Holm over all comparisons of the call.
         test: McNemar or sign flip.
-        detectable: the smallest change that the test would find with chance 0.8, as strict as the first step of Holm's.
-        tolerance, minimum: what was held against it.
-        recipes: expert (or "") -> the recipe before and now, where the choice changed.
-        verdict: see `lines regress`.
+        detectable: the smallest change that the test finds with probability 0.8, at the level of Holm's first step.
+        tolerance, minimum: the thresholds of the spec.
+        recipes: expert (or "") -> the recipe before and now, if the choice changed.
+        verdict: as documented in docs/guides/regression.md.
     """
 
     arm: str
@@ -51,20 +51,20 @@ class BaselineComparison:
 
     @property
     def below_minimum(self) -> bool:
-        """Whether the mean itself is too low, whatever the baseline."""
+        """Whether the mean itself is too low, independently of the baseline."""
         return self.minimum is not None and self.now < self.minimum
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A run held against its baseline.
+    """A run compared with its baseline.
 
     Attributes:
-        run, baseline: what was compared.
+        run, baseline: the two snapshots.
         level: of the whole call.
         comparisons: in the order of the run's tables.
-        changes: what differs between the two, in words.
-        left_out: what could not be compared, in words.
+        changes: the differences between the two, in words.
+        left_out: the parts that could not be compared, in words.
     """
 
     run: Snapshot
@@ -75,15 +75,27 @@ class Regression:
     left_out: Sequence[str]
 
     def having(self, verdict: Verdict) -> list[BaselineComparison]:
-        """The comparisons that came to this verdict."""
+        """Return the comparisons with this verdict."""
         return [c for c in self.comparisons if c.verdict == verdict]
 
 
 def compare(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> Regression:
-    """Hold a run against its baseline.
+    """Compare a run with its baseline.
+
+    Example:
+        >>> run, baseline = read_place("runs/nightly"), read_place("baselines/nightly.parquet")
+        >>> found = compare(run, baseline, Regress(tolerance=0.02), Leave(only_common=True))
+        >>> [c.task for c in found.having("regressed")]
+        []
+
+    Args:
+        run: the snapshot of a finished run.
+        baseline: the snapshot of another run, or of a baseline's file.
+        regress: tolerances, minima and level.
+        leave: the differences that are allowed.
 
     Raises:
-        ValueError: data, arms or tasks differ, or nothing is left to compare.
+        ValueError: if data, arms or tasks differ, or nothing is left to compare.
     """
     keys, left_out = paired(run, baseline, regress, leave)
     level = regress.level / len(keys)
@@ -98,7 +110,7 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -
 def _tested(now_N: Array, before_N: Array, level: float) -> tuple[float, str]:
     if is_binary(now_N) and is_binary(before_N):
         return mcnemar(now_N, before_N), "McNemar"
-    # So many permutations that the smallest possible p-value is a twentieth of what Holm's first step asks for.
+    # Enough permutations for the smallest possible p-value to be a twentieth of the level of Holm's first step.
     return sign_flip(now_N, before_N, max(9_999, math.ceil(20 / level))), "sign flip"
 
 
@@ -114,15 +126,15 @@ def _comparison(
     verdict = _verdict(difference.value, least, adjusted <= regress.level, tolerance)
     if minimum is not None and now < minimum:
         verdict = "regressed"
-    mine, its = run.cells[key], baseline.cells[key]
-    recipes = {g: (its[g].recipe, mine[g].recipe) for g in mine if mine[g].recipe != its[g].recipe}
+    new, old = run.cells[key], baseline.cells[key]
+    recipes = {g: (old[g].recipe, new[g].recipe) for g in new if new[g].recipe != old[g].recipe}
     numbers = (now, before, difference, p, adjusted, test, detectable(now_N, before_N, level))
-    metric = next(iter(mine.values())).metric
+    metric = next(iter(new.values())).metric
     return BaselineComparison(arm, role, task, metric, *numbers, tolerance, minimum, recipes, verdict)
 
 
 def _same(run: Snapshot, baseline: Snapshot, key: SnapshotKey) -> bool:
-    """Whether they are the same models, evaluated in the same way: beyond these samples they do not differ either."""
+    """Whether both are the same models, evaluated in the same way, so that no sample can tell them apart."""
     weights = [{group: row.recipe_id for group, row in place.cells[key].items()} for place in (run, baseline)]
     return weights[0] == weights[1] and run.about["numerics"] == baseline.about["numerics"]
 
@@ -132,5 +144,4 @@ def _verdict(value: float, least: float, significant: bool, tolerance: float) ->
         return "regressed"
     if significant and value > tolerance:
         return "improved"
-    # A loss of more than the tolerance is excluded by these samples, or it is not.
     return "equal" if least >= -tolerance else "no evidence"

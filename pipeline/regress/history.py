@@ -1,4 +1,4 @@
-"""A metric over runs in the order of their times: means with intervals, and what changed from run to run."""
+"""A metric over runs in the order of their start: means with intervals, and what changed between runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class MetricHistory:
     """One metric of several arms over runs.
 
     Attributes:
-        metric: target, control or ood, a mean over tasks; or a task.
+        metric: target, control or ood, each a mean over tasks; or a task.
         runs: from the first to the last.
-        lines: arm -> its mean in each run; None where the run lacks it.
-        changed: what differs between each run and the one before it; of the first, nothing.
-        percent: whether values read as per cent.
+        lines: arm -> its mean in each run; None if the run lacks it.
+        changed: the differences between each run and its predecessor; empty for the first.
+        percent: whether values are shown as per cent.
     """
 
     metric: str
@@ -35,25 +35,25 @@ class MetricHistory:
 
     @property
     def times(self) -> list[datetime]:
-        """When each run was started."""
+        """The start of each run."""
         return [run.started for run in self.runs]
 
     @cached_property
     def units(self) -> Units:
-        """How values read."""
+        """How values are shown."""
         return Units(self.percent)
 
 
 def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]) -> MetricHistory:
-    """Sort runs by time and follow a metric.
+    """Return a metric over runs, sorted by their start.
 
     Args:
         snapshots: runs or baselines, at least one, in any order.
         metric: a role, or a task's name.
-        arms: which to follow; every arm but controls where empty.
+        arms: the arms to follow; every arm except controls if empty.
 
     Raises:
-        ValueError: one keeps no time, or no run knows the metric or an arm.
+        ValueError: if a run has no time, or no run has the metric or an arm.
     """
     runs = sorted(snapshots, key=lambda s: s.started)
     known = list(dict.fromkeys(arm for run in runs for arm in run.arms))
@@ -67,14 +67,14 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
     lines = {arm: [_mean(run, arm, metric) for run in runs] for arm in followed}
     lines = {arm: line for arm, line in lines.items() if any(point is not None for point in line)}
     if not lines:
-        raise ValueError(f"--metric: no run has {metric} of any of {', '.join(followed)}")
+        raise ValueError(f"--metric: no run has {metric} for any of {', '.join(followed)}")
     percent = all(row.metric == "accuracy" for run in runs for row in run.rows)
     changed = [[], *(changes(a, b) for a, b in zip(runs, runs[1:], strict=False))]
     return MetricHistory(metric, runs, lines, changed, percent)
 
 
 def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
-    """The mean over tasks of equal weight; of a task that an arm has in several roles, as a target."""
+    """The mean over tasks of equal weight; a task that an arm has in several roles counts as a target."""
     place = 1 if metric in _ROLES else 2
     keys = [key for key in run.cells if key[0] == arm and key[place] == metric]
     if metric not in _ROLES and any(role == "target" for _, role, _ in keys):
@@ -83,43 +83,41 @@ def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
 
 
 def change_lines(history: MetricHistory) -> list[str]:
-    """What changed, one line a run, for where a column would be too narrow."""
+    """Return the changes, one line a run, since a column on the terminal is too narrow for them."""
     pairs = zip(history.runs, history.changed, strict=True)
     return [f"{_time(run)}: {'; '.join(changed)}" for run, changed in pairs if changed]
 
 
-def history_table(history: MetricHistory, told: bool = True) -> Table:
-    """One row a run, the last one first; where `told`, with what changed."""
+def history_table(history: MetricHistory, changes_too: bool = True) -> Table:
+    """Return one row a run, the last one first, with its changes if asked for."""
     unit = history.units
     rows = []
     for i, run in enumerate(history.runs):
         cells = [unit.mean(line[i]) for line in history.lines.values()]
-        last = [TableCell("; ".join(history.changed[i]))] * told
+        last = [TableCell("; ".join(history.changed[i]))] * changes_too
         rows.append((TableCell(_time(run), tone="lead"), TableCell(run.place), *cells, *last))
-    columns = ("started, UTC", "run", *history.lines, *["changed since the run before"] * told)
-    note = "Means on test with 95% intervals by bootstrap. For differences between two runs there is lines regress."
+    columns = ("started, UTC", "run", *history.lines, *["changed since the previous run"] * changes_too)
+    note = "Means on test with 95% intervals by bootstrap. `lines regress` compares two runs, paired by sample."
     return Table(f"History of {history.metric}", note, columns, tuple(reversed(rows)))
 
 
 def trend_table(history: MetricHistory) -> Table:
-    """One row an arm: its course as a sparkline, with the least, the most, and the last value."""
-    unit, rows = history.units, []
+    """Return one row an arm: a sparkline over the runs, with the lowest, highest and last value."""
+    rows = []
     for arm, line in history.lines.items():
-        values = [point.value for point in line if point is not None]
-        numbers = (TableCell(unit.number(value)) for value in (min(values), max(values), values[-1]))
-        rows.append(
-            (
-                TableCell(arm, tone="lead"),
-                TableCell(sparkline([None if p is None else p.value for p in line])),
-                *numbers,
-            )
-        )
-    note = f"From the first run to the last, each arm from its own least (▁) to its own most (█); {NONE}: not scored."
-    return Table(f"Trend of {history.metric}", note, ("arm", "trend", "least", "most", "last"), tuple(rows))
+        values = [None if point is None else point.value for point in line]
+        known = [value for value in values if value is not None]
+        texts = [sparkline(values), *map(history.units.number, (min(known), max(known), known[-1]))]
+        rows.append((TableCell(arm, tone="lead"), *map(TableCell, texts)))
+    note = (
+        "From the first run to the last; each arm has its own scale, from its lowest value (▁) to its highest (█); "
+        f"{NONE}: not scored."
+    )
+    return Table(f"Trend of {history.metric}", note, ("arm", "trend", "lowest", "highest", "last"), tuple(rows))
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """One character a value, from the least to the most; in the middle where all are equal."""
+    """Return one character a value, scaled from the lowest to the highest; in the middle if all are equal."""
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     span = high - low
@@ -129,18 +127,15 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def means_table(snapshot: Snapshot) -> Table:
-    """Every arm on every task."""
+    """Return the mean of every arm on every task."""
     rows = []
-    for (arm, role, task), of in snapshot.cells.items():
-        row = next(iter(of.values()))
-        mean = Units(row.metric == "accuracy").mean(
-            mean_interval([TaskOutcomes(task, snapshot.mean_N((arm, role, task)))])
-        )
-        rows.append(
-            (TableCell(arm, tone="lead"), TableCell(task), TableCell(role), mean, TableCell(str(len(row.outcomes_N))))
-        )
-    note = "Means on test with 95% intervals by bootstrap; of an edit, over experts that have the task in that role."
-    return Table("What every arm chose", note, ("arm", "task", "role", "mean", "samples"), tuple(rows))
+    for key, models in snapshot.cells.items():
+        (arm, role, task), first = key, next(iter(models.values()))
+        mean = Units(first.metric == "accuracy").mean(mean_interval([TaskOutcomes(task, snapshot.mean_N(key))]))
+        place, count = (TableCell(task), TableCell(role)), TableCell(str(len(first.outcomes_N)))
+        rows.append((TableCell(arm, tone="lead"), *place, mean, count))
+    note = "Means on test with 95% intervals by bootstrap; of an edit, over the experts with the task in this role."
+    return Table("The choices of every arm", note, ("arm", "task", "role", "mean", "samples"), tuple(rows))
 
 
 def _time(run: Snapshot) -> str:

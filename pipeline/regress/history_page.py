@@ -1,4 +1,4 @@
-"""The history as one self-contained HTML page, and as Markdown."""
+"""The history of a metric as one self-contained HTML page, and as Markdown."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pipeline.regress.history import MetricHistory, history_table, trend_table
 from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
-from pipeline.report.figures.figure import Figure, panel, safe
+from pipeline.report.figures.figure import Figure, MarkStyle, marks, panel
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table
 from tasks.files.atomic import write_whole
@@ -15,7 +15,7 @@ from tasks.files.atomic import write_whole
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """What the templates show."""
+    """The content of the page."""
 
     title: str
     figure: Figure
@@ -24,7 +24,7 @@ class HistoryPage:
 
 
 def write_history(history: MetricHistory, out: Path) -> list[Path]:
-    """Write the page, and beside it the same as Markdown."""
+    """Write the page, and the same content as Markdown next to it; return both paths."""
     names = list(dict.fromkeys(run.about["name"] for run in history.runs))
     page = HistoryPage(", ".join(names), _figure(history), trend_table(history), history_table(history))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -33,48 +33,36 @@ def write_history(history: MetricHistory, out: Path) -> list[Path]:
 
 
 def _figure(history: MetricHistory) -> Figure:
-    traces, legend = [], []
-    for i, arm in enumerate(history.lines):
-        colour, symbol = PALETTE[i % len(PALETTE)], SYMBOLS[i % len(SYMBOLS)]
-        traces.append(_trace(history, arm, colour, symbol))
-        legend.append(ArmResult(arm, "", "", "", (), (), colour, symbol))
-    shapes = [_mark(time.isoformat()) for time, told in zip(history.times, history.changed, strict=True) if told]
+    legend = [
+        ArmResult(arm, "", "", "", (), (), PALETTE[i % len(PALETTE)], SYMBOLS[i % len(SYMBOLS)])
+        for i, arm in enumerate(history.lines)
+    ]
+    traces = [_trace(history, arm) for arm in legend]
+    shapes = [_mark(time.isoformat()) for time, changes in zip(history.times, history.changed, strict=True) if changes]
     axis = {"title": {"text": "run, UTC"}, "automargin": True, "zeroline": False, "type": "date"}
     title = f"{history.metric}{history.units.suffix}"
     drawn = panel("", traces, "", title, height=420, shapes=shapes, xaxis=axis)
-    note = (
-        "Means on test with 95% intervals. A dotted line: something changed since the run before; its points say what."
-    )
+    note = "Means on test with 95% intervals. A dotted line marks a change since the previous run; its points name it."
     return Figure(f"{history.metric} over time", note, [drawn], legend, wide=True)
 
 
-def _trace(history: MetricHistory, arm: str, colour: str, symbol: str) -> go.Scatter:
-    unit, points = history.units, []
-    for i, interval in enumerate(history.lines[arm]):
-        if interval is not None:
-            points.append((i, interval))
+def _trace(history: MetricHistory, arm: ArmResult) -> go.Scatter:
+    unit, intervals = history.units, history.lines[arm.name]
+    points = [(i, interval) for i, interval in enumerate(intervals) if interval is not None]
     values = [unit.axis(interval.value) for _, interval in points]
-    return go.Scatter(
-        name=arm,
-        x=[history.times[i].isoformat() for i, _ in points],
-        y=values,
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"symbol": symbol, "size": 8, "color": colour},
-        error_y={
-            "array": [unit.axis(p.high) - v for (_, p), v in zip(points, values, strict=True)],
-            "arrayminus": [v - unit.axis(p.low) for (_, p), v in zip(points, values, strict=True)],
-            "thickness": 1,
-            "width": 3,
-        },
-        hovertext=[_hover(history, arm, i) for i, _ in points],
-        hovertemplate="%{hovertext}<br>%{y}<extra></extra>",
-    )
+    times, hover = [history.times[i].isoformat() for i, _ in points], [_hover(history, arm.name, i) for i, _ in points]
+    errors = {
+        "array": [unit.axis(p.high) - v for (_, p), v in zip(points, values, strict=True)],
+        "arrayminus": [v - unit.axis(p.low) for (_, p), v in zip(points, values, strict=True)],
+        "thickness": 1,
+        "width": 3,
+    }
+    trace = marks(arm, times, values, hover, "%{hovertext}<br>%{y}<extra></extra>", MarkStyle(joined=2))
+    return trace.update(error_y=errors)
 
 
 def _hover(history: MetricHistory, arm: str, i: int) -> str:
-    told = [f"{history.times[i]:%Y-%m-%d %H:%M}, {arm}", *history.changed[i]]
-    return "<br>".join(safe(line) for line in told)
+    return "\n".join([f"{history.times[i]:%Y-%m-%d %H:%M}, {arm}", *history.changed[i]])
 
 
 def _mark(time: str) -> dict[str, object]:

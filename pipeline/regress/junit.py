@@ -2,63 +2,48 @@
 
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
+from collections.abc import Sequence
 
 from pipeline.regress.compare import BaselineComparison, Regression
-from pipeline.regress.text import named, numbers
-from tasks.files.atomic import write_whole
+from pipeline.regress.text import comparison_numbers, task_label
 
-#: What XML 1.0 cannot hold, not even escaped.
+#: Characters that XML 1.0 cannot contain, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(found: Regression) -> str:
-    """A failure is a regression; where there is no evidence the case is skipped, with what could have been found."""
-    counts = {"failures": len(found.having("regressed")), "errors": 0, "skipped": len(found.having("no evidence"))}
-    suite = _suite(f"lines regress {found.run.about['name']}", len(found.comparisons), counts)
-    for comparison in found.comparisons:
-        _case(suite, comparison)
-    return _text(suite)
+def junit_report(found: Regression) -> str:
+    """Return a regression as a failure, and a comparison without evidence as skipped, with its detectable change."""
+    return _document(f"lines regress {found.run.about['name']}", [_case(c) for c in found.comparisons])
 
 
 def junit_error(place: str, cause: str) -> str:
-    """A suite that says why nothing could be compared."""
-    suite = _suite(f"lines regress {place}", 1, {"failures": 0, "errors": 1, "skipped": 0})
-    case = ET.SubElement(suite[0], "testcase", {"classname": "lines regress", "name": "comparable"})
+    """Return a suite with the error that made the comparison impossible."""
+    case = ET.Element("testcase", {"classname": "lines regress", "name": "comparable", "time": "0"})
     ET.SubElement(case, "error", {"message": _legal(cause.splitlines()[0]), "type": "error"}).text = _legal(cause)
-    return _text(suite)
+    return _document(f"lines regress {place}", [case])
 
 
-def write(path: Path, text: str) -> None:
-    """Write whole or not at all, in a folder that is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
-
-
-def _suite(name: str, tests: int, counts: dict[str, int]) -> ET.Element:
-    """The root, with one suite in it."""
-    numbers_of = {"tests": str(tests), **{key: str(value) for key, value in counts.items()}, "time": "0"}
-    root = ET.Element("testsuites", {"name": _legal(name), **numbers_of})
-    ET.SubElement(root, "testsuite", {"name": _legal(name), **numbers_of})
-    return root
-
-
-def _case(root: ET.Element, c: BaselineComparison) -> None:
-    about = {"classname": _legal(c.arm), "name": _legal(named(c)), "time": "0"}
-    case = ET.SubElement(root[0], "testcase", about)
-    said = _legal(numbers(c))
+def _case(c: BaselineComparison) -> ET.Element:
+    case = ET.Element("testcase", {"classname": _legal(c.arm), "name": _legal(task_label(c)), "time": "0"})
+    numbers = _legal(comparison_numbers(c))
     if c.verdict == "regressed":
-        ET.SubElement(case, "failure", {"message": said, "type": "regression"}).text = said
+        ET.SubElement(case, "failure", {"message": numbers, "type": "regression"}).text = numbers
     elif c.verdict == "no evidence":
-        ET.SubElement(case, "skipped", {"message": f"no evidence: {said}"})
+        ET.SubElement(case, "skipped", {"message": f"no evidence: {numbers}"})
     else:
-        ET.SubElement(case, "system-out").text = f"{c.verdict}: {said}"
+        ET.SubElement(case, "system-out").text = f"{c.verdict}: {numbers}"
+    return case
+
+
+def _document(name: str, cases: Sequence[ET.Element]) -> str:
+    kinds = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    counts = {key: str(sum(case.find(kind) is not None for case in cases)) for key, kind in kinds.items()}
+    about = {"name": _legal(name), "tests": str(len(cases)), **counts, "time": "0"}
+    root = ET.Element("testsuites", about)
+    ET.SubElement(root, "testsuite", about).extend(cases)
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _legal(text: str) -> str:
     return _ILLEGAL.sub("\ufffd", text)
-
-
-def _text(root: ET.Element) -> str:
-    ET.indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'

@@ -1,4 +1,4 @@
-"""What of two runs can be compared, what cannot, and what changed from one to the other."""
+"""The comparable parts of two runs, the others with the reason, and the changes from one run to the other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
 from tasks.registry import near
 
-#: Fields of the spec that change no score, or whose change is told by content.
-_NOT_TOLD = ("name", "base", "experts", "resources", "exhibits", "regress")
+#: Fields of the spec that change no score, or whose content is compared elsewhere.
+_IGNORED = ("name", "base", "experts", "resources", "exhibits", "regress")
 
 
 @dataclass(frozen=True)
 class Leave:
-    """What a person allows.
+    """The differences that the user allows.
 
     Attributes:
-        only_common: leave out what one of the two lacks.
-        same_samples: tasks hold the same samples in the same order though their fingerprints differ, as these cover the
-            classifier that the base's text tower makes.
+        only_common: leave out arms and tasks that one of the two lacks.
+        same_samples: tasks have the same samples in the same order although their fingerprints differ; a fingerprint
+            also covers the classifier, which the base's text tower makes.
     """
 
     only_common: bool = False
@@ -28,10 +28,10 @@ class Leave:
 
 
 def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> tuple[list[SnapshotKey], list[str]]:
-    """The cells that both have, and why others are left out.
+    """Return the cells that both runs have, and the reasons for leaving out the others.
 
     Raises:
-        ValueError: one lacks what the other has and that is not allowed, or nothing is left to compare.
+        ValueError: if one run lacks a cell of the other and this is not allowed, or nothing is left to compare.
     """
     arms = list(regress.arms) or list(dict.fromkeys([*run.plain_arms, *baseline.plain_arms]))
     known = {*run.arms, *baseline.arms}
@@ -54,37 +54,37 @@ def _groups(snapshot: Snapshot, key: SnapshotKey) -> set[str]:
 
 
 def _data(run: Snapshot, baseline: Snapshot, same_samples: bool) -> dict[str, str]:
-    """Task -> in what its data differ, of tasks that both have."""
+    """Task -> the difference of its data, for the tasks that both runs have."""
     wrong = {}
     for task in (name for name in run.tasks if name in baseline.tasks):
-        (mine, n), (its, baseline_n) = run.tasks[task], baseline.tasks[task]
+        (new, n), (old, baseline_n) = run.tasks[task], baseline.tasks[task]
         if n != baseline_n:
             wrong[task] = f"task {task}: {n} test samples, {baseline_n} in the baseline"
-        elif mine != its and not same_samples:
+        elif new != old and not same_samples:
             wrong[task] = (
-                f"task {task}: other data: fingerprint {mine}, {its} in the baseline (if only the base's text tower "
-                "changed, which the fingerprint covers, --same-samples says so)"
+                f"task {task}: other data: fingerprint {new}, {old} in the baseline (if only the base's text tower "
+                "changed, which the fingerprint covers, use --same-samples)"
             )
     return wrong
 
 
 def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[SnapshotKey]) -> list[str]:
-    """Arms, tasks, and models on tasks that one of the two lacks; what is told of a whole arm is not told again."""
-    told = []
+    """Arms, tasks, and models on tasks that one run lacks; the tasks of a missing arm are not listed again."""
+    lines = []
     for one, other, where in ((run, baseline, "the baseline"), (baseline, run, "the run")):
         arms = [arm for arm in dict.fromkeys(key[0] for key in keys) if arm in one.arms and arm not in other.arms]
         tasks = [t for t in dict.fromkeys(key[2] for key in keys) if t in one.tasks and t not in other.tasks]
-        told += [f"arm {arm}: not in {where}{_cause(other, arm)}" for arm in arms]
-        told += [f"task {task}: not in {where}" for task in tasks]
+        lines += [f"arm {arm}: not in {where}{_cause(other, arm)}" for arm in arms]
+        lines += [f"task {task}: not in {where}" for task in tasks]
         for key in (k for k in keys if k[0] not in arms and k[2] not in tasks):
             if lacking := sorted(_groups(one, key) - _groups(other, key)):
                 of = f", expert {', '.join(lacking)}" if any(lacking) else ""
-                told.append(f"arm {key[0]}{of}, task {key[2]} as {key[1]}: not in {where}{_cause(other, key[0])}")
-    return told
+                lines.append(f"arm {key[0]}{of}, task {key[2]} as {key[1]}: not in {where}{_cause(other, key[0])}")
+    return lines
 
 
 def _cause(snapshot: Snapshot, arm: str) -> str:
-    """Why an arm of the spec has no score: what failed first."""
+    """The first failure, as the likely reason for an arm of the spec without scores."""
     failures = snapshot.about["failures"]
     if not failures:
         return ""
@@ -92,7 +92,7 @@ def _cause(snapshot: Snapshot, arm: str) -> str:
 
 
 def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
-    """What differs between two runs, in words: checkpoints, data, versions, numerics, fields of the spec."""
+    """Return the differences between two runs in words: checkpoints, data, versions, numerics, fields of the spec."""
     found = []
     for what in ("checkpoints", "versions"):
         label = {"checkpoints": "checkpoint ", "versions": ""}[what]
@@ -100,15 +100,15 @@ def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
     found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
     numerics = (snapshot.about["numerics"].split(", ") for snapshot in (earlier, later))
     found += [f"numerics {a} → {b}" for a, b in zip_longest(*numerics, fillvalue="none") if a != b]
-    return found + [f"spec.{line}" for line in _differing(_told_spec(earlier), _told_spec(later))]
+    return found + [f"spec.{line}" for line in _differing(_scoring_spec(earlier), _scoring_spec(later))]
 
 
 def _fingerprints(snapshot: Snapshot) -> dict[str, str]:
     return {name: fingerprint for name, (fingerprint, _) in snapshot.tasks.items()}
 
 
-def _told_spec(snapshot: Snapshot) -> dict[str, Any]:
-    return {key: value for key, value in snapshot.about["spec"].items() if key not in _NOT_TOLD}
+def _scoring_spec(snapshot: Snapshot) -> dict[str, Any]:
+    return {key: value for key, value in snapshot.about["spec"].items() if key not in _IGNORED}
 
 
 def _differing(earlier: Mapping[str, Any], later: Mapping[str, Any], path: str = "") -> list[str]:

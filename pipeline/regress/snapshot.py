@@ -1,4 +1,4 @@
-"""What a run came to, as far as it is compared with other runs: what each arm chose, with its outcomes on test."""
+"""The snapshot of a run for comparisons with other runs: the choices of each arm, with their outcomes on test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.report.data.run import CandidateRow, Run
 from search.intervals import Array
 
-#: (arm, role, task): what is compared is a mean over the models of an arm that have the task in that role.
+#: (arm, role, task): a comparison is of the mean over the models of an arm that have the task in this role.
 SnapshotKey = tuple[str, str, str]
 
 
@@ -23,7 +23,7 @@ class ScoredModel:
     Attributes:
         arm, kind, group: as in candidates.parquet.
         control_of: the arm that this one is a control of, or "".
-        recipe_id, recipe: which weights, and how they are made of whatever checkpoints the run has (canonical JSON).
+        recipe_id, recipe: the id of the weights, and the recipe as canonical JSON, which names no checkpoints.
         task, role, metric: as in scores.parquet.
         outcomes_N: one for each independent sample, in the data set's order.
     """
@@ -42,10 +42,10 @@ class ScoredModel:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A finished run, or a baseline made of one.
+    """A finished run, or a baseline made from one.
 
     Attributes:
-        place: where it was read from, for people.
+        place: the folder, URL or file that it was read from.
         about: name, spec, started, finished, versions, checkpoints, tasks, numerics and failures of its provenance.
         rows: in the order of the run's tables.
     """
@@ -56,7 +56,7 @@ class Snapshot:
 
     @cached_property
     def cells(self) -> Mapping[SnapshotKey, Mapping[str, ScoredModel]]:
-        """What can be compared: (arm, role, task) -> group -> row."""
+        """(arm, role, task) -> group -> row."""
         found: dict[SnapshotKey, dict[str, ScoredModel]] = {}
         for row in self.rows:
             found.setdefault((row.arm, row.role, row.task), {})[row.group] = row
@@ -69,27 +69,27 @@ class Snapshot:
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
-        """Every arm, controls too."""
+        """Every arm, including controls."""
         return tuple(dict.fromkeys(row.arm for row in self.rows))
 
     @cached_property
     def plain_arms(self) -> tuple[str, ...]:
-        """Every arm but controls."""
+        """Every arm except controls."""
         return tuple(dict.fromkeys(row.arm for row in self.rows if not row.control_of))
 
     @property
     def started(self) -> datetime:
-        """When the run was started.
+        """The start of the run.
 
         Raises:
-            ValueError: an older version of this program, which did not keep the time, has worked it.
+            ValueError: if the run was made by an older version of this program, which did not record it.
         """
         if "started" not in self.about:
-            raise ValueError(f"{self.place}: does not say when it was run: an older version made it; run it anew")
+            raise ValueError(f"{self.place}: has no start time: an older version of this program made it; run it again")
         return datetime.fromisoformat(self.about["started"])
 
     def mean_N(self, key: SnapshotKey) -> Array:
-        """Outcomes of a cell, averaged over its models."""
+        """Return the outcomes of a cell, averaged over its models."""
         mean_N: Array = np.mean([row.outcomes_N for row in self.cells[key].values()], axis=0)
         return mean_N
 
@@ -98,23 +98,23 @@ _ABOUT = ("name", "spec", "started", "finished", "versions", "checkpoints", "tas
 
 
 def snapshot_of(run: Run, place: str) -> Snapshot:
-    """What a run came to.
+    """Return the snapshot of a run.
 
     Raises:
-        ValueError: it is not finished, or nothing was scored on test.
+        ValueError: if the run is not finished, or has no scores on test.
     """
     if not run.provenance["complete"]:
-        raise ValueError(f"{place}: the run is not finished: `lines run` with the same spec and --out goes on with it")
+        raise ValueError(f"{place}: the run is not finished: `lines run` with the same spec and --out resumes it")
     rows = tuple(row for c in run.candidates if c.chosen and c.kind != "mask" for row in _rows(run, c))
     if not rows:
-        raise ValueError(f"{place}: nothing was scored on test: see its report for what failed")
+        raise ValueError(f"{place}: no scores on test: its report shows what failed")
     return Snapshot(place, {key: run.provenance[key] for key in _ABOUT if key in run.provenance}, rows)
 
 
 def sample_means(outcomes: npt.NDArray[Any], draws: int) -> Array:
-    """(N,) outcomes of N * draws: completions of a prompt depend on each other, so their mean is one sample.
+    """Return (N,) means of N * draws outcomes: completions of a prompt are correlated, so their mean is one sample.
 
-    Rounded to float32, which is what a baseline's file holds: a run and its own baseline must not differ.
+    Rounded to float32, the precision of a baseline's file: a run must not differ from its own baseline.
     """
     mean_N: Array = outcomes.astype(np.float64).reshape(-1, draws).mean(axis=1)
     return mean_N.astype(np.float32).astype(np.float64)

@@ -1,4 +1,4 @@
-"""A comparison with a baseline as people read it: a table and sentences, for the terminal and for Markdown."""
+"""A comparison with a baseline as a table and sentences, for the terminal and for Markdown."""
 
 from collections.abc import Sequence
 
@@ -9,64 +9,58 @@ from pipeline.report.tables.table import Table, TableCell, Units
 _ORDER = {verdict: i for i, verdict in enumerate(VERDICTS)}
 
 
-def units(comparison: BaselineComparison) -> Units:
-    """Per cent for accuracies."""
-    return Units(comparison.metric == "accuracy")
-
-
-def named(comparison: BaselineComparison) -> str:
-    """The task, with its role where it is no target."""
+def task_label(comparison: BaselineComparison) -> str:
+    """Return the task, with its role if it is not a target."""
     return comparison.task + (f" ({comparison.role})" if comparison.role != "target" else "")
 
 
-def table(found: Regression) -> Table:
-    """One row a comparison, regressions first."""
+def comparison_table(found: Regression) -> Table:
+    """Return one row a comparison, regressions first."""
     note = (
-        f"Means on test, paired by sample; {1 - found.level:.0%} intervals of the difference by bootstrap; p: exact "
-        f"McNemar for outcomes of 0 and 1, else sign flips; adjusted by Holm over all {len(found.comparisons)} "
-        f"comparisons of this call. Regressed: adjusted p at most {found.level:g} and worse by more than tolerance, "
-        "or below the minimum. Equal: these samples exclude a loss beyond the tolerance. No evidence: they do not; "
-        "detectable is the smallest change that this test would find four times in five."
+        f"Means on test, paired by sample; {1 - found.level:.0%} intervals of the difference by bootstrap. p: exact "
+        f"McNemar test for outcomes of 0 and 1, else a sign-flip test; adjusted by Holm over all "
+        f"{len(found.comparisons)} comparisons of this call. Regressed: adjusted p at most {found.level:g} and worse "
+        "by more than the tolerance, or below the minimum. Equal: these samples exclude a loss beyond the tolerance. "
+        "No evidence: they do not. Detectable: the smallest change that this test finds four times in five."
     )
     columns = ("arm", "task", "baseline", "now", "difference", "p, adjusted", "tolerance", "detectable", "verdict")
     rows = sorted(found.comparisons, key=lambda c: _ORDER[c.verdict])
     return Table("Against the baseline", note, columns, tuple(_row(c) for c in rows))
 
 
+def _units(comparison: BaselineComparison) -> Units:
+    return Units(comparison.metric == "accuracy")
+
+
 def _row(c: BaselineComparison) -> tuple[TableCell, ...]:
-    unit = units(c)
+    unit = _units(c)
     difference = TableCell(unit.number(c.difference.value, True), unit.range(c.difference, True))
-    numbers = (
-        TableCell(unit.number(c.before)),
-        TableCell(unit.number(c.now)),
-        difference,
-        TableCell(f"{c.adjusted:.2g}"),
-    )
-    limits = (TableCell(unit.number(c.tolerance)), TableCell(unit.number(c.detectable)))
-    return (TableCell(c.arm, tone="lead"), TableCell(named(c)), *numbers, *limits, TableCell(c.verdict, tone=c.verdict))
+    before, now, *limits = (TableCell(unit.number(v)) for v in (c.before, c.now, c.tolerance, c.detectable))
+    numbers = (before, now, difference, TableCell(f"{c.adjusted:.2g}"), *limits)
+    return (TableCell(c.arm, tone="lead"), TableCell(task_label(c)), *numbers, TableCell(c.verdict, tone=c.verdict))
 
 
-def numbers(c: BaselineComparison) -> str:
-    """One comparison in a sentence."""
-    unit = units(c)
+def comparison_numbers(c: BaselineComparison) -> str:
+    """Return the numbers of one comparison in a line."""
+    unit = _units(c)
     difference = f"{unit.number(c.difference.value, True)} {unit.range(c.difference, True)}{unit.points}"
-    said = (
+    numbers = (
         f"{unit.number(c.before)} → {unit.number(c.now)}{unit.suffix}, difference {difference}, {c.test} p {c.p:.2g}, "
         f"adjusted {c.adjusted:.2g}, tolerance {unit.number(c.tolerance)}, detectable {unit.number(c.detectable)}"
     )
     if c.below_minimum and c.minimum is not None:
-        said += f"; below the minimum {unit.number(c.minimum)}"
-    return said
+        numbers += f"; below the minimum {unit.number(c.minimum)}"
+    return numbers
 
 
 def sentences(found: Regression) -> list[str]:
-    """What it came to, what was left out, which choices changed, and what else differs between the two."""
+    """Return the counts of verdicts, the regressions, what was left out, changed choices, and other differences."""
     counts = ", ".join(f"{len(found.having(v))} {v}" for v in VERDICTS if found.having(v))
-    told = [f"{found.run.place} against {found.baseline.place}: {counts}"]
-    told += [f"regressed: {c.arm}, {named(c)}: {numbers(c)}" for c in found.having("regressed")]
-    told += [f"not compared: {line}" for line in found.left_out]
-    told += [f"another choice: {line}" for line in _choices(found.comparisons)]
-    return told + [f"changed since: {line}" for line in found.changes]
+    lines = [f"{found.run.place} against {found.baseline.place}: {counts}"]
+    lines += [f"regressed: {c.arm}, {task_label(c)}: {comparison_numbers(c)}" for c in found.having("regressed")]
+    lines += [f"not compared: {line}" for line in found.left_out]
+    lines += [f"another choice: {line}" for line in _choices(found.comparisons)]
+    return lines + [f"changed since: {line}" for line in found.changes]
 
 
 def _choices(comparisons: Sequence[BaselineComparison]) -> list[str]:
@@ -77,7 +71,8 @@ def _choices(comparisons: Sequence[BaselineComparison]) -> list[str]:
     ]
 
 
-def markdown(found: Regression) -> str:
-    """The same as a page of Markdown."""
+def comparison_markdown(found: Regression) -> str:
+    """Return the table and the sentences as a page of Markdown."""
     first, *more = sentences(found)
-    return render.markdown("regress.md.j2", title=found.run.about["name"], first=first, more=more, table=table(found))
+    title, table = found.run.about["name"], comparison_table(found)
+    return render.markdown("regress.md.j2", title=title, first=first, more=more, table=table)

@@ -1,4 +1,4 @@
-"""Proves that the nightly examples work: the script, and two nights of the workflow's own steps, are executed."""
+"""Proves that the nightly examples work: the script runs, and the steps of the workflow run twice."""
 
 import os
 import subprocess
@@ -34,16 +34,16 @@ def bash(text: str, folder: Path, env: dict[str, str], *words: object) -> subpro
     )
 
 
-def test_the_script_works_a_night_keeps_it_and_reports_a_regression(
+def test_the_script_runs_keeps_the_results_and_reports_a_regression(
     lines: Lines, shell: dict[str, str], tmp_path: Path
 ) -> None:
     spec, kept = tiny(lines), tmp_path / "kept"
     call = f"{EXAMPLE / 'nightly.sh'} {spec} {kept}"
     spec.write_text(spec.read_text() + "regress: {minimum: 1.01}\n")
-    night = bash(call, tmp_path, {**shell, "ON_REGRESSION": "cat > told"})
+    night = bash(call, tmp_path, {**shell, "ON_REGRESSION": "cat > message"})
     assert night.returncode == 1, night.stdout + night.stderr
     assert (kept / "baseline.parquet").exists() and (kept / "history.html").exists()
-    assert "regressed" in (kept / "told").read_text() and (kept / "regress.xml").exists()
+    assert "regressed" in (kept / "message").read_text() and (kept / "regress.xml").exists()
     assert [len(list((kept / name).iterdir())) for name in ("history", "logs", "runs")] == [1, 1, 1]
     busy = bash(f"exec 8>{kept}/lock; flock 8; {call}", tmp_path, shell)
     assert busy.returncode == 2 and "still running" in busy.stderr
@@ -61,29 +61,29 @@ esac
 
 
 @pytest.mark.parametrize(
-    ("run", "regress", "history", "command", "status", "told"),
+    ("run", "regress", "history", "command", "status", "message"),
     [
-        (0, 0, 0, "cat > $HOME/told", 0, None),
-        (0, 0, 2, "cat > $HOME/told", 0, None),
-        (0, 1, 2, "cat > $HOME/told", 1, "what regressed"),
-        (0, 2, 0, "cat > $HOME/told", 2, "status 2"),
-        (1, 0, 0, "cat > $HOME/told", 2, "status 2"),
+        (0, 0, 0, "cat > $HOME/message", 0, None),
+        (0, 0, 2, "cat > $HOME/message", 0, None),
+        (0, 1, 2, "cat > $HOME/message", 1, "what regressed"),
+        (0, 2, 0, "cat > $HOME/message", 2, "status 2"),
+        (1, 0, 0, "cat > $HOME/message", 2, "status 2"),
         (0, 1, 0, "no-such-command", 1, None),
         (0, 2, 0, "", 2, None),
     ],
 )
-def test_the_script_s_status_is_that_of_the_comparison_whatever_else_fails(
-    tmp_path: Path, run: int, regress: int, history: int, command: str, status: int, told: str | None
+def test_the_exit_status_of_the_script_is_that_of_the_comparison(
+    tmp_path: Path, run: int, regress: int, history: int, command: str, status: int, message: str | None
 ) -> None:
-    """With a stand-in for `lines`, which ends as it is told to."""
+    """With a stub in place of `lines`, which exits with the given statuses."""
     (tmp_path / "lines").write_text(STUB)
     (tmp_path / "lines").chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "ON_REGRESSION": command}
     env |= {"RUN": str(run), "REGRESS": str(regress), "HISTORY": str(history)}
     night = bash(f"{EXAMPLE / 'nightly.sh'} spec.yaml kept", tmp_path, env)
     assert night.returncode == status, night.stdout + night.stderr
-    message = tmp_path / "told"
-    assert (told in message.read_text()) if told else not message.exists()
+    sent = tmp_path / "message"
+    assert (message in sent.read_text()) if message else not sent.exists()
 
 
 def test_the_steps_of_the_workflow_work(lines: Lines, shell: dict[str, str], tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_steps_of_the_workflow_work(lines: Lines, shell: dict[str, str], tmp
     assert made.returncode == 0, made.stderr
     for night in ("first", "second"):
         assert bash(f"git clone -q -b main hub {night}", tmp_path, env).returncode == 0
-        if night == "second":  # the same scores once more: only what is kept is looked at
+        if night == "second":  # reuse the scores: only the kept files matter here
             steps["run"] = "mkdir runs; cp -r ../first/runs/nightly runs"
         for name, text in list(steps.items())[1:]:
             found = bash(text, tmp_path / night, env)

@@ -1,4 +1,4 @@
-"""Every twin of a table or figure of the paper runs end to end, on few samples and the ends of its grids."""
+"""Proves that the embedded version of each table and figure runs end to end, with few samples and short grids."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.spec.run import RunSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TWINS = sorted(p for p in (EXAMPLES / "embedded").glob("*.yaml") if not p.name.startswith("finetune"))
-#: Figure 4 is of language models: its report is the figure; tests/unit/train/test_soup_examples.py checks its specs.
+#: Figure 4 is about language models: its report is the figure; tests/unit/train/test_soup_examples.py checks its specs.
 OWN = sorted(p for p in (EXAMPLES / "paper").glob("*.yaml") if not p.name.startswith(("finetune", "ppo-", "figure4")))
 MODELS = ("regularised", "lora", "soup")
 
@@ -28,14 +28,14 @@ def test_the_spec_is_valid_and_shows_the_paper(path: Path) -> None:
         assert any(exhibit.kind == "table" and exhibit.paper for exhibit in spec.exhibits.values())
 
 
-def test_every_one_of_the_papers_own_has_a_twin() -> None:
+def test_every_spec_of_the_paper_has_an_embedded_version() -> None:
     known = {path.stem for path in TWINS} | {"table2-b32", "table2-l14", "table7", "figure8"}
     assert {path.stem for path in OWN} <= known
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, decoded: Path) -> Path:
-    """The folder `runs` with every model that the twins need, trained for two steps."""
+    """The folder `runs` with every model of the embedded specs, trained for two steps."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LINES_SWEEP_CACHE", str(decoded))
@@ -53,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, decoded: Path) -> Path:
 
 
 def shortened(value: Any, models: Path) -> Any:
-    """The spec with grids cut to their ends, learned methods to two steps, and the fixture's models."""
+    """The spec with the ends of its grids, two steps of learned methods, and the fixture's models."""
     if isinstance(value, dict):
         cut = {key: shortened(part, models) for key, part in value.items()}
         return {**cut, "steps": 2} if "steps" in cut else cut
@@ -64,9 +64,9 @@ def shortened(value: Any, models: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda p: p.stem)
-def test_the_twin_runs_end_to_end(path: Path, models: Path, lines: Lines, tmp_path: Path) -> None:
+def test_the_embedded_version_runs_end_to_end(path: Path, models: Path, lines: Lines, tmp_path: Path) -> None:
     spec = shortened(read_mapping(path, RunSpec), models)
-    # The ConvNeXt is near chance on katakana: of six images it may get none, and nothing can be divided by that.
+    # The ConvNeXt is near chance on katakana: with six images its accuracy may be 0, which cannot be divided by.
     spec |= {"limits": {"val": 60 if path.stem == "table9" else 6, "test": 6}, "resources": {"pool": "local"}}
     if "controls" in spec:
         spec["controls"] = ["reversed", "uniform"] if spec["controls"] != ["reversed"] else ["reversed"]

@@ -1,4 +1,4 @@
-"""Proves that a damaged model is caught and an unchanged one passes, on real runs; and that bad input is told."""
+"""Proves on real runs that a damaged model is caught, an unchanged one passes, and bad input is reported."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -19,7 +19,7 @@ def small(lines: Lines, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, experts: dict[str, Path], decoded: Path) -> Path:
-    """A folder with a run, the same run once more, and one whose mnist expert was damaged by hand."""
+    """A folder with a run, the same run again, and a run with a damaged mnist expert."""
     folder = tmp_path_factory.mktemp("regress")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))
@@ -54,12 +54,12 @@ def test_a_damaged_model_is_caught(lines: Lines, made: Path, tmp_path: Path) -> 
     assert len(suite) == int(suite.attrib["tests"]) and suite.find("testcase/failure").attrib["message"]
 
 
-def test_markdown_is_printed_where_asked(lines: Lines, made: Path) -> None:
+def test_markdown_is_printed_on_request(lines: Lines, made: Path) -> None:
     status, output = lines("regress", made / "again", "--baseline", made / "good", "--markdown", "-")
     assert status == 0 and output.startswith("# small against its baseline") and "|---|" in output
 
 
-def test_thresholds_of_a_newer_spec_count(lines: Lines, made: Path) -> None:
+def test_thresholds_of_another_spec_are_used(lines: Lines, made: Path) -> None:
     floor = {"arms": {"sum": {"tasks": {"mnist": {"minimum": 1.01}}}}}
     spec = small(lines, experts={n: f"embedded/{n}" for n in TASKS}, regress=floor)
     status, output = lines("regress", made / "again", "--baseline", made / "good", "--spec", spec)
@@ -69,7 +69,7 @@ def test_thresholds_of_a_newer_spec_count(lines: Lines, made: Path) -> None:
 
 
 def test_thresholds_may_change_after_the_run(lines: Lines, made: Path) -> None:
-    """They are no part of its result: the same command writes them into the run, and scores nothing anew."""
+    """They are not part of its result: the same command writes them into the run, and scores nothing again."""
     before = (made / "again" / "scores.parquet").read_bytes()
     spec = small(lines, experts={n: f"embedded/{n}" for n in TASKS}, regress={"minimum": 1.01, "arms": ["sum"]})
     assert lines.run(spec, made / "again")[0] == 0
@@ -80,17 +80,17 @@ def test_thresholds_may_change_after_the_run(lines: Lines, made: Path) -> None:
     assert (made / "again" / "scores.parquet").read_bytes() == before
 
 
-def test_unknown_names_in_thresholds_are_told_when_the_spec_is_read(lines: Lines) -> None:
-    for regress, said in (
+def test_unknown_names_in_thresholds_are_refused_when_the_spec_is_read(lines: Lines) -> None:
+    for regress, message in (
         ({"arms": ["summ"]}, "regress.arms: unknown arm 'summ'"),
         ({"tasks": {"mnits": {}}}, "regress.tasks: unknown task 'mnits'"),
         ({"tolerance": -1}, "regress.tolerance"),
     ):
         status, output = lines("validate", small(lines, regress=regress))
-        assert status == 2 and said in output
+        assert status == 2 and message in output
 
 
-def test_the_history_tells_what_changed(lines: Lines, made: Path, tmp_path: Path) -> None:
+def test_the_history_shows_what_changed(lines: Lines, made: Path, tmp_path: Path) -> None:
     out = tmp_path / "h" / "history.html"
     runs = (made / "damaged", made / "baseline.parquet", made / "again")
     status, output = lines("history", *runs, "--metric", "mnist", "--out", out)
@@ -99,7 +99,7 @@ def test_the_history_tells_what_changed(lines: Lines, made: Path, tmp_path: Path
     assert "Plotly" in page and "http-equiv" in page and "checkpoint mnist" in out.with_suffix(".md").read_text()
 
 
-def test_a_baseline_is_shown_and_not_overwritten_unasked(lines: Lines, made: Path, tmp_path: Path) -> None:
+def test_a_baseline_is_shown_and_overwritten_only_by_force(lines: Lines, made: Path, tmp_path: Path) -> None:
     file = tmp_path / "new" / "b.parquet"
     assert lines("baseline", "set", made / "good", file)[0] == 0
     assert lines("baseline", "set", made / "good", file)[0] == 2
@@ -116,25 +116,25 @@ def changed(path: Path, out: Path, **metadata: bytes) -> Path:
     return out
 
 
-def test_files_that_are_no_baseline_are_refused(lines: Lines, made: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_baselines_are_refused(lines: Lines, made: Path, tmp_path: Path) -> None:
     good = made / "baseline.parquet"
     (tmp_path / "torn.parquet").write_bytes(good.read_bytes()[:-200])
     others = {
-        tmp_path / "torn.parquet": "damaged, or no Parquet file",
+        tmp_path / "torn.parquet": "damaged, or not a Parquet file",
         changed(good, tmp_path / "old.parquet", baseline_version=b"0"): "baseline version 0, this program reads 1",
         changed(good, tmp_path / "about.parquet", about=b"{"): "damaged",
         made / "good" / "scores.parquet": "it is another Parquet file",
         tmp_path / "none.parquet": "`lines baseline set RUN",
         tmp_path / "nowhere": "there is no such run",
     }
-    for file, said in others.items():
+    for file, message in others.items():
         junit = tmp_path / "error.xml"
         status, output = lines("regress", made / "again", "--baseline", file, "--junit", junit)
-        assert status == 2 and said in output, output
+        assert status == 2 and message in output, output
         assert ET.parse(junit).getroot().attrib["errors"] == "1"
 
 
-def test_other_data_sizes_arms_and_tasks_are_named(lines: Lines, made: Path, tmp_path: Path) -> None:
+def test_different_data_sizes_arms_and_tasks_are_named(lines: Lines, made: Path, tmp_path: Path) -> None:
     experts = {n: f"embedded/{n}" for n in TASKS}
     more = {"sum": {"merge": "sum"}, "half": {"merge": "sum", "scaling": {"alpha": 0.5}}}
     spec = lines.spec(arms=more, controls=[], limits={"val": 15, "test": 60}, shard_size=60, experts=experts)

@@ -1,4 +1,4 @@
-"""Rewarded soups end to end on a tiny random Llama: mechanics, never dominance; bad input is told and loses nothing."""
+"""Proves that rewarded soups run end to end on a tiny random Llama, and that bad input is reported without loss."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path, files: Path) -> Path:
-    """A copy of the files, to be spoilt."""
+    """A copy of the files, to be damaged."""
     return Path(shutil.copytree(files, tmp_path / "own"))
 
 
@@ -107,7 +107,7 @@ def test_other_shards_give_the_same_completions_and_outcomes(files: Path, undist
         assert mine[table] == theirs[table], table
 
 
-def test_the_report_speaks_of_fronts_and_shows_completions(undisturbed: Path) -> None:
+def test_the_report_shows_fronts_and_completions(undisturbed: Path) -> None:
     html, markdown = ((undisturbed / f"report.{kind}").read_text() for kind in ("html", "md"))
     for word in ("ypervolume", "SFT model", "constant of equal mean", "reversed depth", "one training"):
         assert word in html and word in markdown, word
@@ -116,7 +116,7 @@ def test_the_report_speaks_of_fronts_and_shows_completions(undisturbed: Path) ->
     assert "accuracy" not in markdown.split("## Provenance")[0]
 
 
-def test_killed_and_taken_up_again_the_tables_are_the_same(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_gives_the_same_tables(files: Path, undisturbed: Path, tmp_path: Path) -> None:
     words = ["run", str(write_soup_spec(files)), "--out", str(tmp_path / "run"), "--no-cache"]
     call = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *words]
     child = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -131,7 +131,7 @@ def test_killed_and_taken_up_again_the_tables_are_the_same(files: Path, undistur
     assert tables(tmp_path / "run") == tables(undisturbed)
 
 
-def test_a_reward_that_is_added_later_scores_the_completions_that_are_there(
+def test_a_reward_added_later_scores_the_existing_completions(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("run", write_soup_spec(files), "--out", tmp_path / "first")[0] == 0
@@ -146,7 +146,7 @@ def test_a_reward_that_is_added_later_scores_the_completions_that_are_there(
 
 
 def _refuse(*_: object) -> None:
-    raise AssertionError("nothing is left to be generated")
+    raise AssertionError("no completion is missing")
 
 
 def test_several_samples_of_a_prompt_are_seeded_each(files: Path, tmp_path: Path) -> None:
@@ -192,13 +192,13 @@ def test_samplers_search_the_front_over_lambda_alpha_and_beta(
     status, output = command("run", spec, "--out", tmp_path / "run")
     assert status == 0, output
     found = [c for c in rows(tmp_path / "run", "candidates") if c["arm"] == "searched"]
-    # A child of NSGA-II may be its parent again.
+    # A child of NSGA-II may equal its parent.
     assert len(found) == 12 and len({c["point"] for c in found}) > 8
     assert 1 <= sum(c["on_front"] for c in found) <= 12 and all(len(c["objectives"]) == 2 for c in found)
 
 
 def test_full_checkpoints_beside_adapters_are_merged_in_place(files: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """The same policies, one of them as a whole model: completions are the same but for rounding."""
+    """The same policies, one of them as a whole model: completions are the same except for rounding."""
     own = Path(shutil.copytree(files, tmp_path / "own"))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(own / "sft"), own / "policies" / "open")
     shutil.rmtree(own / "policies" / "open")
@@ -237,7 +237,7 @@ def test_a_point_is_exported_and_its_card_loads_the_model_that_was_scored(
         assert text.strip() == row["completion"]
 
 
-def test_a_point_that_was_not_tried_is_told(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_point_that_was_not_tried_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     words = ["export", undisturbed, "--arm", "soup", "--point", "lambda=0.3", "-o", tmp_path / "out"]
     status, output = command(*words)
     assert status == 2 and "--point lambda=0.3: was not tried by soup; its points: lambda=0.0; lambda=0.5" in output
@@ -313,7 +313,7 @@ BAD: dict[Callable[[Path], dict[str, Any]], tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_bad_input_is_told_before_any_worker_starts(own: Path, spoil: Callable[[Path], dict[str, Any]]) -> None:
+def test_bad_input_is_refused_before_any_worker_starts(own: Path, spoil: Callable[[Path], dict[str, Any]]) -> None:
     status, output = command("run", write_soup_spec(own, **spoil(own)), "--out", own / "run")
     assert status == 2 and "Traceback" not in output, output
     assert [part for part in BAD[spoil] if part not in output] == [], output
@@ -330,7 +330,7 @@ def test_a_reward_that_fails_on_real_completions_stops_early_and_keeps_them(own:
     assert list((Path(os.environ["LINES_SWEEP_CACHE"]) / "completions").glob("*.jsonl"))
 
 
-def test_a_reward_that_does_not_vary_is_told_after_the_references(own: Path) -> None:
+def test_a_constant_reward_is_refused_after_the_references(own: Path) -> None:
     (own / "rewards.py").write_text(REWARDS + "\n\ndef flat(p, c):\n    return [0.25] * len(c)\n")
     tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:flat"}
     status, output = command("run", write_soup_spec(own, tasks=tasks), "--out", own / "run")

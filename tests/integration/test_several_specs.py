@@ -1,4 +1,4 @@
-"""Proves that of several specs in one command, one that cannot be worked does not keep the others from their end."""
+"""Proves that one failing spec of a command with several specs does not stop the others."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 from small_run import Lines, small_spec, write_experts
 
 
-def test_a_spec_that_fails_is_told_and_the_others_are_worked(tmp_path: Path) -> None:
+def test_a_failing_spec_is_reported_and_the_others_run(tmp_path: Path) -> None:
     experts = write_experts(tmp_path)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(next(iter(experts.values())).read_bytes()[:1000])

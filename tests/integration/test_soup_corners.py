@@ -1,4 +1,4 @@
-"""Runs of rewards that are cut short, taken up again, or share scores: no completion is lost or swapped."""
+"""Proves that runs of rewards that are cut short, resumed, or share scores neither lose nor swap completions."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def texts(run: Path) -> dict[tuple[str, str, int], str]:
     return {(c["recipe_id"], c["split"], c["index"]): c["completion"] for c in rows(run, "completions")}
 
 
-def test_an_arm_of_some_rewards_keeps_its_completions_too(own: Path, tmp_path: Path) -> None:
+def test_an_arm_scored_by_some_rewards_keeps_its_completions(own: Path, tmp_path: Path) -> None:
     arms = {"edit": {"edit": "each_expert", "scaling": LINES, "score": "targets", "test": "every"}}
     run = work(write_soup_spec(own, arms=arms, controls=[]), tmp_path / "run")
     mine = {c["recipe_id"] for c in rows(run, "candidates") if c["arm"] == "edit"}
@@ -55,7 +55,7 @@ def test_an_arm_of_some_rewards_keeps_its_completions_too(own: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("names", [("open", "brief"), ("open",)])
-def test_scores_of_a_run_with_its_rewards_in_another_order_bring_their_completions(
+def test_cached_scores_of_other_reward_orders_include_their_completions(
     own: Path, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     spec = soup_spec(controls=[], arms={"soup": SOUP})
@@ -66,7 +66,7 @@ def test_scores_of_a_run_with_its_rewards_in_another_order_bring_their_completio
     assert texts(second) == texts(first)
 
 
-def test_a_reward_that_was_not_scored_yet_scores_the_completions_that_the_journal_has(
+def test_a_reward_without_scores_uses_the_completions_of_the_journal(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = write_soup_spec(own, controls=[], arms={"soup": SOUP})
@@ -87,10 +87,10 @@ def _task(line: str) -> str:
 
 
 def _refuse(*_: object) -> None:
-    raise AssertionError("nothing is left to be generated")
+    raise AssertionError("no completion is missing")
 
 
-def test_a_run_that_was_killed_before_its_prompts_were_kept_has_a_report(own: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_prompts_were_written_has_a_report(own: Path, tmp_path: Path) -> None:
     run = work(write_soup_spec(own, controls=[], arms={"soup": SOUP}), tmp_path / "run")
     header = (run / "journal.jsonl").read_text().splitlines(keepends=True)[0]
     shutil.rmtree(run)
@@ -101,7 +101,7 @@ def test_a_run_that_was_killed_before_its_prompts_were_kept_has_a_report(own: Pa
     assert rows(run, "completions") == []
 
 
-def test_prompts_that_were_deleted_are_written_by_the_same_command(own: Path, tmp_path: Path) -> None:
+def test_deleted_prompts_are_rewritten_by_the_same_command(own: Path, tmp_path: Path) -> None:
     spec = write_soup_spec(own, controls=[], arms={"soup": SOUP})
     before = tables(work(spec, tmp_path / "run"))
     (tmp_path / "run" / "prompts.parquet").unlink()
@@ -110,7 +110,7 @@ def test_prompts_that_were_deleted_are_written_by_the_same_command(own: Path, tm
     assert tables(work(spec, tmp_path / "run")) == before
 
 
-def test_the_first_row_of_the_plan_speaks_of_rewards(own: Path) -> None:
+def test_the_plan_of_a_run_of_rewards_names_no_accuracy(own: Path) -> None:
     status, output = command("validate", write_soup_spec(own))
     assert status == 0 and "accuracy" not in output, output
 
@@ -124,7 +124,7 @@ def test_one_completion_on_validation_is_too_few(own: Path) -> None:
         assert status == 2 and "generation.prompts: must give at least 2 completions of val" in output, output
 
 
-def test_a_reward_of_tiny_numbers_varies_all_the_same(own: Path, tmp_path: Path) -> None:
+def test_a_reward_of_tiny_numbers_is_not_constant(own: Path, tmp_path: Path) -> None:
     (own / "rewards.py").write_text(REWARDS + "\n\ndef tiny(p, c):\n    return [1e-9 * len(set(t)) for t in c]\n")
     tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:tiny"}
     work(write_soup_spec(own, tasks=tasks, controls=[], arms={"soup": SOUP}), tmp_path / "run")
@@ -133,7 +133,7 @@ def test_a_reward_of_tiny_numbers_varies_all_the_same(own: Path, tmp_path: Path)
 def test_policies_as_adapters_and_as_whole_models_have_the_same_constant_of_equal_mean(
     own: Path, tmp_path: Path
 ) -> None:
-    """It is the mean over what the policies change, whatever form they come in and whatever other arms there are."""
+    """It is the mean over the changed parameters, independently of the form of the policies and of other arms."""
     changes: Mapping[str, Any] = {"controls": ["uniform"], "arms": {"LiNeS": {**SOUP, "scaling": LINES}}}
     runs = {"apart": work(write_soup_spec(own, **changes), tmp_path / "apart")}
     arms = {**changes["arms"], "ties": {"merge": "ties"}}
@@ -159,7 +159,7 @@ def _along_lambda(run: Path, arm: str) -> dict[tuple[str, str, int], str]:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_less_precise_weights_are_completed_with_and_scored(own: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_weights_generate_and_are_scored(own: Path, tmp_path: Path, precision: str) -> None:
     backbone = {"family": "causal", "model": "sft", "precision": precision}
     arms = {"LiNeS": {**SOUP, "scaling": LINES}}
     run = work(write_soup_spec(own, backbone=backbone, arms=arms, controls=[]), tmp_path / "run")
@@ -167,7 +167,7 @@ def test_less_precise_weights_are_completed_with_and_scored(own: Path, tmp_path:
     assert len(ends) == 3 and {c["state"] for c in rows(run, "candidates")} == {"complete"}
 
 
-def test_a_reward_that_is_not_the_one_that_was_prepared_is_refused(own: Path) -> None:
+def test_a_reward_that_changed_after_its_preparation_is_refused(own: Path) -> None:
     spec = load_spec(write_soup_spec(own))
     prepared = reward_tasks(spec, prompts_for(spec))["brief"].fingerprint
     RewardWorker(spec, "brief", prepared)
@@ -177,7 +177,7 @@ def test_a_reward_that_is_not_the_one_that_was_prepared_is_refused(own: Path) ->
 
 
 def test_another_configuration_or_tokenizer_is_another_model(own: Path) -> None:
-    """The same weights under another end token or activation give other completions: no score may stand for them."""
+    """The same weights with another end token or norm give other completions, so they share no scores."""
     marks = [fingerprint_of(own)]
     for name, key, value in (("config.json", "rms_norm_eps", 0.1), ("tokenizer_config.json", "eos_token", "<s>")):
         content = json.loads((own / "sft" / name).read_text())

@@ -1,4 +1,4 @@
-"""A run of the real driver over the toy evaluator with an exhibit of every kind, and a slow reader of its tables."""
+"""A run of the real driver over the toy evaluator with every kind of exhibit, and a slow reader of its tables."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ EXHIBITS: dict[str, Any] = {
         "rows": {"Pre-trained": "pre-trained", "Fine-tuned": "fine-tuned", "+ LiNeS": "LiNeS"},
         "against": {"+ LiNeS": "Fine-tuned"},
         "paper": {"Pre-trained": [48.3, 48.3, None], "Fine-tuned": [90.5, 38.0, None]},
-        "note": "Words of our own.",
+        "note": "A note.",
     },
     "Table 2": {
         "kind": "table",
@@ -75,14 +75,14 @@ EXHIBITS: dict[str, Any] = {
 
 
 class Shifting(ToyEvaluator):
-    """Knows two shifted sets."""
+    """Has two shifted sets."""
 
     def info(self) -> Any:
         return dataclasses.replace(super().info(), tasks=dict(identity().tasks))
 
 
 def identity() -> Any:
-    """The toy's, with a second shifted set."""
+    """The toy's identity, with a second shifted set."""
     second = {"cats_ood2": ("toy-cats_ood2", *IDENTITY.tasks["cats_ood"][1:])}
     return dataclasses.replace(
         IDENTITY, tasks={**IDENTITY.tasks, **second}, metrics={**IDENTITY.metrics, "cats_ood2": "accuracy"}
@@ -95,14 +95,14 @@ def exhibit_spec(**changes: Any) -> Any:
 
 
 def write_run(folder: Path, **changes: Any) -> Path:
-    """Work the run to its end."""
+    """Run to the end."""
     run(make_plan(exhibit_spec(**changes)), identity(), folder, lambda: LocalPool(Shifting()), None)
     return folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Oracle:
-    """Reads the tables row by row."""
+    """Reads the tables of a run row by row."""
 
     folder: Path
 

@@ -40,7 +40,7 @@ class SoupBuilder:
     def add(
         self, arm: tuple[str, str, str, str], group: str, recipe: Recipe, outcomes: Outcomes, **point: object
     ) -> str:
-        """One candidate of an arm (name, kind, control_of, control) with its outcomes; its recipe id."""
+        """Add a candidate of an arm (name, kind, control_of, control) with its outcomes; return its recipe id."""
         name, kind, control_of, control = arm
         number = sum(row["arm"] == name and row["group"] == group for row in self.candidates)
         row: dict[str, object] = {"arm": name, "kind": kind, "group": group, "number": number}
@@ -58,12 +58,12 @@ class SoupBuilder:
                 self.scores.append(score)
         return str(row["recipe_id"])
 
-    def say(self, recipe_id: str, split: str, texts: Sequence[str]) -> None:
-        """The completions behind a candidate's outcomes."""
+    def complete(self, recipe_id: str, split: str, texts: Sequence[str]) -> None:
+        """Set the completions of a candidate."""
         self.texts[recipe_id, split] = list(texts)
 
     def write(self, folder: Path) -> Path:
-        """Write the whole run folder; completions.parquet only where something was said."""
+        """Write the whole run folder, with completions.parquet if there are completions."""
         tables.write(folder / "candidates.parquet", self.candidates, tables.CANDIDATES)
         tables.write(folder / "scores.parquet", self.scores, tables.SCORES)
         for reward, kept in self.samples.items():
@@ -83,7 +83,7 @@ class SoupBuilder:
                     "reference": f"number {i // self.draws}",
                 }
                 rows.append({"recipe_id": recipe_id, "split": split, "index": i, "completion": text} | prompt)
-        return rows[::-1]  # the file's order says nothing
+        return rows[::-1]  # the order in the file has no meaning
 
     def _provenance(self) -> dict[str, object]:
         hint = {"role_hint": "task", "shifted_from": None, "n": {s: n * self.draws for s, n in PROMPTS.items()}}
@@ -114,7 +114,7 @@ class SoupBuilder:
 
 
 def toy_outcomes(recipe: Recipe, rewards: Sequence[str], draws: int, splits: Sequence[str]) -> Outcomes:
-    """A reward grows with its own policy's weight and falls with the others'; deep change serves more than shallow."""
+    """A reward grows with its own policy's weight and falls with the others'; deep changes help more than shallow."""
     pull = np.zeros(len(rewards))
     if recipe.method != "zero":
         blocks = coefficients(recipe, SIZES, float(recipe.alpha)).blocks
@@ -127,7 +127,7 @@ def toy_outcomes(recipe: Recipe, rewards: Sequence[str], draws: int, splits: Seq
 
 
 def _noise(recipe: Recipe, reward: str, draws: int, split: str) -> np.ndarray:
-    """Prompts are hard or easy for all, and seeds are shared; a little is each recipe's own."""
+    """Noise that all recipes share by prompt and seed, and a little of each recipe."""
     shared = np.random.default_rng(zlib.crc32(f"{reward} {split}".encode()))
     own = np.random.default_rng(zlib.crc32(f"{reward} {split}".encode() + recipe.canonical()))
     count = PROMPTS[split]
@@ -136,7 +136,7 @@ def _noise(recipe: Recipe, reward: str, draws: int, split: str) -> np.ndarray:
 
 
 def toy_texts(recipe: Recipe, prompts: int, draws: int) -> list[str]:
-    """Sentences of words without order, with one attack."""
+    """Random sentences, and one script."""
     rng = np.random.default_rng(zlib.crc32(recipe.canonical()))
     texts = [" ".join(rng.choice(WORDS, size=6, replace=False)) for _ in range(prompts * draws)]
     texts[(prompts // 6) * draws] = UNTRUSTED
@@ -159,7 +159,7 @@ def build_soups(
     def add(arm: tuple[str, str, str, str], group: str, recipe: Recipe, **point: object) -> None:
         recipe_id = run.add(arm, group, recipe, toy_outcomes(recipe, rewards, draws, splits), **point)
         for split in splits:
-            run.say(recipe_id, split, toy_texts(recipe, PROMPTS[split], draws))
+            run.complete(recipe_id, split, toy_texts(recipe, PROMPTS[split], draws))
 
     add(("pre-trained", "pre-trained", "", ""), "", Recipe.make("zero"))
     for i, reward in enumerate(rewards):

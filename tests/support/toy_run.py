@@ -31,7 +31,7 @@ class RunBuilder:
     failures: list[dict[str, object]] = field(default_factory=list)
 
     def add_group(self, arm: Arm, group: str, points: list[tuple[dict[str, float], Recipe]]) -> None:
-        """Score every point on validation, choose the best, and score that one on test."""
+        """Score every point on validation, choose the best, and score it on test."""
         first = len(self.candidates)
         for number, (point, recipe) in enumerate(points):
             self._add(arm, group, number, point, recipe)
@@ -40,7 +40,7 @@ class RunBuilder:
         self._score(best, "test")
 
     def fail_last(self, kind: str, cause: str) -> None:
-        """The last candidate failed: it has no scores."""
+        """Make the last candidate a failure without scores."""
         row = self.candidates[-1]
         row |= {"state": "failed", "failure": cause, "objectives": None, "on_front": False}
         keys = ("arm", "group", "number")
@@ -128,7 +128,7 @@ class RunBuilder:
 
 
 def toy_outcomes(recipe: Recipe, task: str, split: str) -> np.ndarray:
-    """0 or 1 a sample, paired across recipes: shallow change costs other tasks, deep change serves one's own."""
+    """0 or 1 a sample, paired across recipes: shallow changes harm other tasks, deep changes help the own task."""
     shallow, deep = (0.0, 0.0)
     if recipe.method != "zero":
         blocks = coefficients(recipe, SIZES, float(recipe.alpha)).blocks
@@ -136,7 +136,7 @@ def toy_outcomes(recipe: Recipe, task: str, split: str) -> np.ndarray:
     parent = task.split(",")[0]
     own = recipe.method == "sum" or (recipe.weights and recipe.weights[EXPERTS.index(parent)] == 1)
     skill = 0.05 * EXPERTS.index(parent) - 0.3 * ("," in task)
-    # In a merge depth makes no difference, so that the report has a tie to tell.
+    # In a merge depth makes no difference, so that the report contains a tie.
     deeper = 0.5 if recipe.method == "sum" else 0.7
     harm = 0.5 * (shallow + deep) ** 2 if recipe.method == "sum" else 0.45 * shallow**2 + 0.12 * deep**2
     skill += 1.5 * (1 - np.exp(-2.5 * ((1 - deeper) * shallow + deeper * deep))) - 0.3 * harm if own else -harm
@@ -152,7 +152,7 @@ def _single(expert: str, scaling: str = "constant", alpha: float = 1, beta: floa
 
 
 def build_run() -> RunBuilder:
-    """Edits and merges with all their controls, one failure, and an arm whose name is an attack."""
+    """Edits and merges with all their controls, one failure, and an arm whose name is a script."""
     run = RunBuilder()
     run.add_group(("pre-trained", "pre-trained", "", ""), "", [({}, ZERO)])
     for expert in EXPERTS:

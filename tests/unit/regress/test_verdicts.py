@@ -1,4 +1,4 @@
-"""Proves that nights without a change raise no more alarms than `level`, that losses are found, and the verdicts."""
+"""Proves that unchanged runs raise no more alarms than `level`, that losses are found, and the verdicts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from pipeline.regress.baseline import read_baseline, write_baseline
 from pipeline.regress.compare import Regression, compare
 from pipeline.regress.history import make_history, sparkline
-from pipeline.regress.junit import junit
+from pipeline.regress.junit import junit_report
 from pipeline.regress.pairs import Leave
 from pipeline.regress.snapshot import ScoredModel, Snapshot, sample_means
-from pipeline.regress.text import markdown
+from pipeline.regress.text import comparison_markdown
 from pipeline.spec.thresholds import Regress
 from search.intervals import TaskOutcomes, mean_interval
 
@@ -21,7 +21,7 @@ N = 200
 
 
 def night(rates: dict[str, float], seed: int, day: int = 1, metric: str = "accuracy") -> Snapshot:
-    """A run of one merge on four tasks, whose outcomes are drawn anew."""
+    """A run of one merge on four tasks, with random outcomes."""
     rng = np.random.default_rng(seed)
     rows = []
     for task in TASKS:
@@ -45,7 +45,7 @@ def held(now: Snapshot, before: Snapshot, **regress: object) -> Regression:
 
 
 def test_500_nights_without_a_change_raise_no_more_alarms_than_the_level() -> None:
-    """The tolerance is 0, so that the tests alone decide: a two-sided level of 0.1 is at most 0.05 on either side."""
+    """The tolerance is 0, so that only the tests decide: a two-sided level of 0.1 is at most 0.05 on either side."""
     pairs = ((night({}, 2 * i), night({}, 2 * i + 1)) for i in range(500))
     alarms = sum(bool(held(*pair, tolerance=0, level=0.1).having("regressed")) for pair in pairs)
     assert 1 <= alarms <= 37  # 25 expected at most; 37 is two and a half standard errors above
@@ -61,7 +61,9 @@ def test_verdicts() -> None:
     before = night({}, 0)
     assert {c.verdict for c in held(before, before).comparisons} == {"equal"}
     other = replace(before, rows=tuple(replace(row, recipe_id="other weights") for row in before.rows))
-    assert {c.verdict for c in held(other, before).comparisons} == {"no evidence"}, "200 alike leave 1.8% unseen"
+    assert {c.verdict for c in held(other, before).comparisons} == {"no evidence"}, (
+        "200 equal ones leave 1.8% unseen"
+    )
     assert {c.verdict for c in held(other, before, tolerance=0.02).comparisons} == {"equal"}
     assert {c.verdict for c in held(before, before, minimum=0.99).comparisons} == {"regressed"}
     better = held(night({"a": 1.0}, 0), before)
@@ -86,7 +88,7 @@ def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
 
 
 def test_means_over_completions_do_not_differ_from_their_own_baseline(tmp_path: Path) -> None:
-    """A third and two thirds are both rounded up, so all differences would have one sign."""
+    """float32 rounds one third and two thirds up, so all differences would have one sign."""
     run, drawn = night({}, 0), np.random.default_rng(0).integers(0, 2, (len(TASKS), 3 * N))
     rows = [replace(row, outcomes_N=sample_means(d, 3)) for row, d in zip(run.rows, drawn, strict=True)]
     run = replace(run, rows=tuple(rows))
@@ -113,7 +115,7 @@ def test_a_changed_bit_of_a_baseline_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", range(20))
 def test_a_threshold_exactly_reached_is_not_missed(group: int) -> None:
-    """Means over seven experts, which floating point adds up to a little less, or more."""
+    """Means over seven experts, whose sums have floating-point noise."""
     rng = np.random.default_rng(group)
     before, now = night({}, 0), night({}, 0)
     rows = {"before": [], "now": []}  # type: dict[str, list[Row]]
@@ -128,13 +130,13 @@ def test_a_threshold_exactly_reached_is_not_missed(group: int) -> None:
     assert found.verdict == "no evidence" and not found.below_minimum, (found.now, found.difference)
 
 
-def test_a_change_of_device_is_told_beside_others() -> None:
+def test_a_change_of_device_is_reported_among_others() -> None:
     before = night({}, 0)
     now = replace(before, about={**before.about, "numerics": "cuda", "versions": {"numpy": "2"}})
     assert held(now, before).changes == ["numpy none → 2", "numerics  → cuda"]
 
 
-def test_a_task_that_is_called_control_is_not_the_mean_of_controls() -> None:
+def test_a_task_named_control_is_not_the_mean_of_controls() -> None:
     run = night({}, 0)
     rows = [replace(run.rows[0], task="control"), replace(run.rows[1], role="control", task="b")]
     assert make_history([replace(run, rows=tuple(rows))], "control", []).lines["sum"][0] == mean_interval(
@@ -142,18 +144,18 @@ def test_a_task_that_is_called_control_is_not_the_mean_of_controls() -> None:
     )
 
 
-def test_another_choice_is_told_and_everything_is_escaped() -> None:
+def test_another_choice_is_reported_and_everything_is_escaped() -> None:
     before = night({}, 0)
     rows = tuple(replace(row, arm="<s>|&\x01", recipe='["other"]') for row in before.rows)
     found = held(
         replace(before, rows=rows), replace(before, rows=tuple(replace(r, arm="<s>|&\x01") for r in before.rows))
     )
-    text = markdown(found)
+    text = comparison_markdown(found)
     assert "another choice" in text and "<s>" not in text and "\\|&amp;" in text
-    assert "&lt;s&gt;|&amp;\ufffd" in junit(found)
+    assert "&lt;s&gt;|&amp;\ufffd" in junit_report(found)
 
 
-def test_history_goes_by_time_and_leaves_gaps() -> None:
+def test_history_is_in_order_of_start_and_leaves_gaps() -> None:
     lacking = night({}, 2, day=2)
     lacking = replace(lacking, rows=tuple(replace(row, arm="other") for row in lacking.rows))
     found = make_history([night({}, 3, day=3), lacking, night({}, 1, day=1)], "target", ["sum"])

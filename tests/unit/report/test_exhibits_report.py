@@ -75,7 +75,7 @@ def test_the_papers_numbers_are_next_to_the_measured_ones(shown: dict[str, Any])
     table = shown["Table 1"]
     assert [row(table, "Fine-tuned")[i].text for i in (1, 3)] == ["90.5", "38.0"]
     assert [row(table, "+ LiNeS")[i].text for i in (1, 3)] == ["", ""]
-    assert table.note.startswith("Words of our own. Test split")
+    assert table.note.startswith("A note. Test split")
 
 
 def test_a_difference_is_paired(shown: dict[str, Any], oracle: Oracle) -> None:

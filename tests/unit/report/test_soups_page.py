@@ -356,7 +356,7 @@ def test_a_healthy_run_has_no_warnings(soups: Path) -> None:
 def test_collapsed_completions_are_reported_with_their_points(tmp_path: Path) -> None:
     run = build_soups(draws=2)
     for recipe_id in [str(row["recipe_id"]) for row in run.candidates if row["arm"] == LINES][:7]:
-        run.say(recipe_id, "test", ["a library for a library"] * 120)
+        run.complete(recipe_id, "test", ["a library for a library"] * 120)
     (warning,) = page_of(run, tmp_path).warnings
     where = "λ = 0, λ = 0.1, λ = 0.2, λ = 0.3, λ = 0.4 and 2 more"
     assert warning == f"Completions of LiNeS collapse at {where}: at worst only 2% of them differ."
