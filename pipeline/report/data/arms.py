@@ -13,7 +13,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7
 PLACES = {"lines": 0, "plain": 1, "constant": 2, "uniform": 3, "reversed": 4, "equal_norm": 5}
 GREY = "#8A8F98"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star-triangle-down", "pentagon", "hourglass")
-#: Line styles by role, which also tell the arms apart in grey prints.
+#: Line styles by role, which also distinguish the arms in grey prints.
 DASHES = {
     "lines": "solid",
     "plain": "longdash",
@@ -130,9 +130,9 @@ def _colour(arms: list[ArmResult]) -> list[ArmResult]:
             places[arm.name] = PLACES[arm.role]
     for arm in arms:
         if arm.name not in places:
-            beside = Counter(places[a.name] for a in arms if a.name in places and _side_by_side(arm, a))
+            adjacent = Counter(places[a.name] for a in arms if a.name in places and _side_by_side(arm, a))
             used = Counter(places.values())
-            places[arm.name] = min(range(len(PALETTE)), key=lambda i: (beside[i], used[i], i))
+            places[arm.name] = min(range(len(PALETTE)), key=lambda i: (adjacent[i], used[i], i))
     return [_painted(arm, places[arm.name]) for arm in arms]
 
 

@@ -30,7 +30,7 @@ def resampled_means(outcomes_AO: Array, resamples: int, seed: int = 0, draws: in
     """
     count = outcomes_AO.shape[1]
     if count == 0 or count % draws:
-        raise ValueError(f"samples: must hold {draws} outcomes for each prompt, got {count} in all")
+        raise ValueError(f"samples: must be {draws} outcomes for each prompt, got {count} in all")
     rng = np.random.default_rng(seed)
     means = []
     block = max(1, _BLOCK // count)

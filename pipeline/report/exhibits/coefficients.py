@@ -17,11 +17,11 @@ def figure(title: str, exhibit: CoefficientsExhibit, measure: Measure) -> Figure
     found = [(arm, mean) for arm in arms if (mean := _mean_profile(measure, arm)) is not None]
     traces = [depth_line(arm, arm.name, [round(value, 5) for value in mean[1:]]) for arm, mean in found]
     panels = [panel("", traces, "residual block", "λ", xaxis_dtick=block_ticks(measure))] if traces else []
-    said = (
+    how = (
         "λ multiplies the combined task vector. Edited experts: the mean over the choices for each of them. Learned "
         "coefficients: their mean over the experts."
     )
-    note = caption(exhibit.note, said)
+    note = caption(exhibit.note, how)
     rows = [(lead(arm), *(TableCell(f"{value:.3f}") for value in mean)) for arm, mean in found]
     blocks = len(measure.run.provenance["layers"]["block_sizes"])
     columns = ("arm", "outside", *(f"block {i + 1}" for i in range(blocks)))

@@ -26,10 +26,10 @@ def figure(title: str, exhibit: HeatmapExhibit, measure: Measure) -> Figure:
     boxes = {arm.name: _best(_grid(measure, exhibit, arm, "val")) for arm, _ in grids}
     units = Units(measure.run.percent)
     panels = [_panel(exhibit, arm, grid, boxes[arm.name], units) for arm, grid in grids]
-    said = f"{split_word(split)}, {WORDS[exhibit.metric]}; the box is the best on validation."
+    how = f"{split_word(split)}, {WORDS[exhibit.metric]}; the box is the best on validation."
     rows = tuple(row for arm, grid in grids for row in _rows(arm, grid, boxes[arm.name], units))
     table = Table(title, "", ("arm", exhibit.y, exhibit.x, WORDS[exhibit.metric], "best on validation"), rows)
-    return Figure(title, caption(exhibit.note, said), panels, [], table)
+    return Figure(title, caption(exhibit.note, how), panels, [], table)
 
 
 def _grid(measure: Measure, exhibit: HeatmapExhibit, arm: ArmResult, split: str) -> dict[CellPosition, float]:

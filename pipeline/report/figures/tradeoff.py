@@ -82,7 +82,7 @@ def _chosen(cloud: Cloud, measure: Measure, bench: ComparableArms, units: Units)
 
 
 def _by_expert(measure: Measure, bench: ComparableArms) -> Figure:
-    """Every candidate as it was scored, even if each expert was searched at points of its own."""
+    """Every candidate as it was scored, even if each expert was searched at other points."""
     units = Units(measure.run.percent)
     arms = [a for a in bench.arms if a.kind == "edit"]
     panels = []

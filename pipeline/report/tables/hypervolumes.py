@@ -102,7 +102,7 @@ def _row(fronts: FrontSet, leader: ArmResult | None, arm: ArmResult, units: Unit
 
 
 def front_tables(measure: Measure) -> list[Table]:
-    """Return the hypervolumes of edits: averaged, by expert if searched apart, and of several objectives."""
+    """Return the hypervolumes of edits: averaged, by expert if each had its own search, and of several objectives."""
     tables = [table for bench in measure.benches for table in _bench_tables(measure, bench)]
     return [replace(tables[0], note=f"{tables[0].note} {EXPLAINED}"), *tables[1:]] if tables else []
 
