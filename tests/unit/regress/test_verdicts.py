@@ -61,9 +61,7 @@ def test_verdicts() -> None:
     before = night({}, 0)
     assert {c.verdict for c in held(before, before).comparisons} == {"equal"}
     other = replace(before, rows=tuple(replace(row, recipe_id="other weights") for row in before.rows))
-    assert {c.verdict for c in held(other, before).comparisons} == {"no evidence"}, (
-        "200 equal ones leave 1.8% unseen"
-    )
+    assert {c.verdict for c in held(other, before).comparisons} == {"no evidence"}, "200 equal ones leave 1.8% unseen"
     assert {c.verdict for c in held(other, before, tolerance=0.02).comparisons} == {"equal"}
     assert {c.verdict for c in held(before, before, minimum=0.99).comparisons} == {"regressed"}
     better = held(night({"a": 1.0}, 0), before)
