@@ -5,9 +5,9 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from pipeline.errors import LockedError
 from tasks.files.locks import explain_no_locks
@@ -18,7 +18,7 @@ _SYNC_SECONDS = 0.2
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class AppendLog:
+class AppendLog(AbstractContextManager["AppendLog"]):
     """The only writer of a log, which it locks until it is closed; on NFS this excludes other machines too.
 
     A line is torn if the writer died while it wrote: it is the last one and has no newline. Opening the log cuts it
@@ -69,14 +69,8 @@ class AppendLog:
         finally:
             self._file.close()
 
-    def __enter__(self) -> Self:
-        """Use as a context, which closes it."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
+    def __exit__(self, *error: object) -> None:
+        """Close at the end of a block."""
         self.close()
 
 

@@ -9,8 +9,6 @@
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from pipeline.errors import LockedError
 from tasks.files.checksums import DamagedError, seal, unseal
@@ -36,27 +34,6 @@ def whole_name(end: int) -> str:
     return f"{FOLDER}/{0:015}-{end:015}.jsonl"
 
 
-@dataclass
-class _Listing:
-    """The objects of a chain that compaction may delete.
-
-    Attributes:
-        wholes: the end of each compacted object.
-        others: the first byte of each segment but the first ones of writers.
-    """
-
-    wholes: list[int] = field(default_factory=list)
-    others: list[int] = field(default_factory=list)
-
-    def covered(self, end: int) -> Iterator[str]:
-        """Yield the objects that one with everything before `end` replaces."""
-        yield from (whole_name(e) for e in self.wholes if e < end)
-        yield from (segment_name(first) for first in self.others if first < end)
-
-    def without(self, end: int) -> "_Listing":
-        return _Listing([e for e in self.wholes if e >= end], [f for f in self.others if f >= end])
-
-
 class Chain:
     """The log of one run, for one writer and any number of readers at the same time."""
 
@@ -72,7 +49,10 @@ class Chain:
         self.writer = writer
         self._place, self._kept = place, kept
         self._marks: dict[str, str] = {}
-        self._listing = _Listing()
+        # What compaction may delete: the end of each compacted object, and the first byte of each segment but the first
+        # ones of writers.
+        self._wholes: list[int] = []
+        self._others: list[int] = []
         self._opened = False
         self.id = ""
         self.end = 0
@@ -80,12 +60,12 @@ class Chain:
     @property
     def segments(self) -> int:
         """Number of segments that compaction would replace."""
-        return len(self._listing.others)
+        return len(self._others)
 
     @property
     def compacted(self) -> int:
         """Bytes in the longest compacted object."""
-        return max(self._listing.wholes, default=0)
+        return max(self._wholes, default=0)
 
     def read(self) -> bytes:
         """Return the log with every byte whose writing was ever confirmed; `append` continues from there.
@@ -95,12 +75,12 @@ class Chain:
             RemoteError: if the store refuses.
         """
         for _ in range(_TRIES):
-            self._listing, segments = _Listing(), set[int]()
+            self._wholes, self._others, segments = [], [], set[int]()
             entries = self._place.entries(FOLDER)
             self._marks = {name: repr(info) for name, info in entries.items()}
             for name in entries:
                 if (match := _NAME.fullmatch(name)) and match["end"]:
-                    self._listing.wholes.append(int(match["end"]))
+                    self._wholes.append(int(match["end"]))
                 elif match:
                     segments.add(int(match["first"]))
             found = self._read(segments)
@@ -152,7 +132,7 @@ class Chain:
             raise ChainError(f"{self._place.url}/{name}: damaged: {error}; restore an older version of it") from error
         self.id = fields["chain"]
         if not fields["opening"] and "-" not in name:
-            self._listing.others.append(int(fields["first"]))
+            self._others.append(int(fields["first"]))
         return body
 
     def append(self, lines: bytes) -> None:
@@ -170,7 +150,7 @@ class Chain:
         if not self._place.create(name, data) and self._place.read(name) != data:
             raise LockedError(f"{self._place.url}: another run has resumed this one: this one ends here")
         if not opening:
-            self._listing.others.append(self.end)
+            self._others.append(self.end)
         self._opened = True
         self.end += len(lines)
 
@@ -185,6 +165,7 @@ class Chain:
         """
         assert len(log) == self.end
         self._place.create(whole_name(self.end), seal(log, opening=False, writer=self.writer, chain=self.id))
-        self._place.delete(self._listing.covered(self.end))
-        self._listing = self._listing.without(self.end)
-        self._listing.wholes.append(self.end)
+        segments = (segment_name(first) for first in self._others if first < self.end)
+        self._place.delete([*(whole_name(end) for end in self._wholes if end < self.end), *segments])
+        self._wholes = [*(end for end in self._wholes if end >= self.end), self.end]
+        self._others = [first for first in self._others if first >= self.end]

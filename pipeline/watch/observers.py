@@ -13,13 +13,7 @@ Observer = Callable[[RunProgress], None]
 
 @contextmanager
 def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer]:
-    """Yield one callback for all observers.
-
-    Args:
-        spec: the run's spec.
-        folder: the run's folder.
-        others: further observers, called first.
-    """
+    """Yield one callback for all observers of the run in `folder`; `others` are called first."""
     file = ProgressFile(folder)
     observers: list[Observer] = [*others, file]
     if spec.resources.pool == "ray":

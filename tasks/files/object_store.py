@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem, get_filesystem_class
@@ -21,6 +21,7 @@ from tasks.files.store_errors import EXTRAS, RemoteError, credentials, explained
 
 #: Called with the bytes transferred so far, and the bytes in all.
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PRECONDITION_FAILED = 412
@@ -104,12 +105,7 @@ class StoreFolder:
             RemoteError: also if the bucket does not exist.
         """
         with self._errors_explained("read", name):
-            try:
-                return bytes(self.fs.cat_file(f"{self.root}/{name}"))
-            except FileNotFoundError as error:
-                if no_bucket(error):
-                    raise
-                return None
+            return _unless_missing(lambda: bytes(self.fs.cat_file(f"{self.root}/{name}")))
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes | None]:
         """Return the contents of many objects, read at once; None for each missing one."""
@@ -172,14 +168,9 @@ class StoreFolder:
             RemoteError: also if the bucket does not exist.
         """
         with self._errors_explained("read", name):
-            try:
-                self.fs.invalidate_cache()
-                found: Mapping[str, Any] = self.fs.info(f"{self.root}/{name}")
-            except FileNotFoundError as error:
-                if no_bucket(error):
-                    raise
-                return None
-        return found if found["type"] == "file" else None
+            self.fs.invalidate_cache()
+            found: Mapping[str, Any] | None = _unless_missing(lambda: self.fs.info(f"{self.root}/{name}"))
+        return found if found and found["type"] == "file" else None
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; missing ones are skipped."""
@@ -202,6 +193,16 @@ class StoreFolder:
             if isinstance(error, OSError) and error.errno in _FULL:  # of the local disk
                 raise
             raise explained(error, f"{self.url}/{name}".rstrip("/"), operation) from error
+
+
+def _unless_missing(operation: Callable[[], T]) -> T | None:
+    """Return an operation's result; None if its object does not exist, but its bucket does."""
+    try:
+        return operation()
+    except FileNotFoundError as error:
+        if no_bucket(error):
+            raise
+        return None
 
 
 class _ProgressCallback(Callback):  # type: ignore[misc]

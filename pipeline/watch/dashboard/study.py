@@ -49,14 +49,15 @@ class Studies:
         if study is None:
             study = _new_study(name, entries[0].group, self.storage)
         for entry in entries[len(known) :]:
-            study.add_trial(_trial(entry))
+            point, space = dict(entry.proposal.point), entry.group.space.optuna()
+            study.add_trial(create_trial(state=TrialState.RUNNING, params=point, distributions=space))
         self._known[name] = study, points
         trials = study.get_trials(deepcopy=False)
         for entry, trial in zip(entries, trials, strict=True):
             if isinstance(entry, Candidate) and not trial.state.is_finished():
-                self._tell(study, trial._trial_id, entry)
+                self._finish(trial._trial_id, entry)
 
-    def _tell(self, study: Study, trial_id: int, candidate: Candidate) -> None:
+    def _finish(self, trial_id: int, candidate: Candidate) -> None:
         self.storage.set_trial_user_attr(trial_id, "recipe", candidate.recipe_id)
         if candidate.failure:
             self.storage.set_trial_user_attr(trial_id, "failure", candidate.failure)
@@ -88,11 +89,6 @@ def _new_study(name: str, group: Group, storage: BaseStorage) -> Study:
         optuna.logging.set_verbosity(level)
     study.set_user_attr("sampler", group.search.sampler)
     return study
-
-
-def _trial(entry: _Entry) -> optuna.trial.FrozenTrial:
-    point, space = dict(entry.proposal.point), entry.group.space.optuna()
-    return create_trial(state=TrialState.RUNNING, params=point, distributions=space)
 
 
 def study_server(studies: Studies, port: int) -> Any:

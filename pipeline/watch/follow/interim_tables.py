@@ -15,12 +15,7 @@ _BESIDE = ("prompts.parquet", "training")
 
 @contextmanager
 def interim_tables(folder: Path, view: RunView, history: History) -> Iterator[Path]:
-    """Yield a temporary folder with the tables and provenance of the answers so far.
-
-    Args:
-        folder: the run's folder.
-        view: the run's plan and answers.
-        history: its proposals and provenance.
+    """Yield a temporary folder with the tables and provenance of the run in `folder`, for the answers so far.
 
     Raises:
         OSError: if no space is left.

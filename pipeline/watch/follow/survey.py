@@ -51,12 +51,7 @@ class Surveyor:
         self._known: dict[tuple[GroupKey, int, Recipe], Candidate] = {}
 
     def survey(self, ledger: Ledger, proposals: Mapping[GroupKey, Sequence[Proposal]]) -> Survey:
-        """Return every group with its candidates.
-
-        Args:
-            ledger: the answers so far.
-            proposals: group -> its proposals so far.
-        """
+        """Return every group with its candidates, from the answers and proposals so far."""
         survey = Survey()
         refs = references(self._plan, ledger, "val")
         for reference in self._plan.references:
