@@ -1,4 +1,4 @@
-"""The terminal: one console for all commands, and errors without tracebacks."""
+"""What the command says to people: one console, and errors without tracebacks."""
 
 import errno
 import signal
@@ -11,19 +11,17 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
-from pipeline.errors import UserError
-
-#: Exit status after Ctrl-C, as in shells.
+#: Exit status after Ctrl-C, as shells have it.
 STOPPED = 130
 
 
 def plain(text: str) -> str:
-    """Remove control characters, with which text from a spec, a file or a log could steer the terminal."""
+    """Without control characters, by which what comes from a spec, a file or a log would steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
 class _PlainConsole(Console):
-    """A console that emits rich's own control characters and removes those of the printed text."""
+    """Control characters come from rich alone, never from what is printed."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -35,19 +33,19 @@ _errors = _PlainConsole(stderr=True)
 
 
 def print_result(text: str) -> None:
-    """Print a result on stdout: no line is wrapped, and markup is not interpreted."""
+    """Tell a result as it is: no line broken, nothing taken for markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_note(text: str) -> None:
-    """Print on stderr what is neither a result nor an error."""
+    """Tell something that is neither a result nor an error."""
     _errors.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def stop_on_sigterm() -> None:
-    """Make SIGTERM, which `kill` and schedulers send, end the command like Ctrl-C; a second SIGTERM is ignored.
+    """Have SIGTERM, which `kill` and schedulers send, end the command as Ctrl-C does; a second one is ignored.
 
-    Outside the main thread, where Python allows no signal handlers, this does nothing.
+    Only the main thread may set this; elsewhere nothing is changed.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -60,12 +58,10 @@ def stop_on_sigterm() -> None:
 
 @contextmanager
 def user_errors(kept: str = "") -> Iterator[None]:
-    """Print errors that a user can fix and exit with status 2; after Ctrl-C exit with status 130.
-
-    Any other error is a bug and keeps its traceback.
+    """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole.
 
     Args:
-        kept: printed after Ctrl-C: what remains, and how to resume.
+        kept: what remains after Ctrl-C, and what to do then.
     """
     stop_on_sigterm()
     try:
@@ -73,13 +69,21 @@ def user_errors(kept: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         _errors.print("\n[yellow]stopped[/]" + f": {escape(kept)}" * bool(kept), soft_wrap=True)
         raise typer.Exit(STOPPED) from None
-    except (ValueError, OSError, UserError) as error:
-        _errors.print("[bold red]error[/]:", escape(_message(error)), highlight=False, soft_wrap=True)
+    except (ValueError, OSError, RuntimeError) as error:
+        if not _ours(error):
+            raise
+        _errors.print("[bold red]error[/]:", escape(_told(error)), highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
-def _message(error: Exception) -> str:
+def _ours(error: Exception) -> bool:
+    from pipeline.errors import LockedError, WorkersLostError
+
+    return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
+
+
+def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        place = error.filename or "while writing"
-        return f"no space left on the device ({place}): free some space and rerun the command; finished work is kept"
+        where = error.filename or "while writing"
+        return f"no space left on the device ({where}): free some and run the command again; what was done is kept"
     return str(error)

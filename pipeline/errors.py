@@ -1,19 +1,15 @@
-"""Errors that a user can fix, and the description of an error in one line."""
+"""Errors that a user can fix, and how an error is described in one line."""
 
 
-class UserError(RuntimeError):
-    """An error that a user can fix: commands print its message without a traceback and exit with status 2."""
-
-
-class LockedError(UserError):
+class LockedError(RuntimeError):
     """Another process is writing the file."""
 
 
-class WorkersLostError(UserError):
-    """Workers die faster than they answer, or no node has the resources for one."""
+class WorkersLostError(RuntimeError):
+    """Workers die faster than they answer, or there is no place for one."""
 
 
 def describe(error: BaseException) -> str:
-    """Return the error's type and the first line of its message."""
+    """The error's type and first line, for people."""
     text = str(error).strip() or "no message"
     return f"{type(error).__name__}: {text.splitlines()[0][:500]}"

@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from tasks.stats import Stats
 
 
-class NonFiniteError(ValueError):
-    """A candidate gives NaN or infinity: the request becomes a failure of kind "non_finite", never a score."""
-
-
-class NonFiniteOutput(NonFiniteError):
-    """A model, a gradient or a reward gives NaN or infinity."""
+class NonFiniteOutput(ValueError):
+    """The model gave NaN or infinity: a failure with a cause of its own, never a score."""
 
 
 @dataclass(frozen=True)

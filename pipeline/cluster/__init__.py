@@ -1,1 +1,1 @@
-"""Ray: starting or joining it, nodes, capacity, tokens, and the transfer of files."""
+"""Ray itself: started here or joined; nodes, capacity and tokens."""

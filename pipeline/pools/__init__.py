@@ -1,1 +1,1 @@
-"""Pools of workers behind one queue: in this process, on Ray, or in two stages."""
+"""Workers behind one queue: in this process, on Ray, or in two stages."""

@@ -1,4 +1,4 @@
-"""A Ray actor that runs an evaluator, and the driver's record of it."""
+"""An actor of a pool, as the driver knows it and as it runs; and what to do about a node on which it cannot."""
 
 import errno
 import pickle
@@ -9,13 +9,14 @@ from typing import Any, Generic
 
 from pipeline.errors import describe
 from pipeline.messages import WorkerInfo
-from pipeline.pools.base import A, Evaluator, Q
+from pipeline.pools.base import A, Evaluator
+from pipeline.pools.queue import Q
 
 
-class EvaluatorActor(Generic[Q, A]):
-    """The class of a pool's Ray actors: makes its evaluator at the first call of `info`, then answers requests.
+class Host(Generic[Q, A]):
+    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
 
-    The evaluator is not made in `__init__`: Ray reports an exception there as the actor's death, without the exception.
+    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
     """
 
     def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
@@ -24,7 +25,7 @@ class EvaluatorActor(Generic[Q, A]):
         self._evaluator: Evaluator[Q, A] | None = None
 
     def info(self) -> WorkerInfo:
-        """Return what the evaluator has loaded; the driver asks again after it could not reach this actor."""
+        """What it has loaded; asked again where it was out of reach."""
         with _portable_errors():
             if self._evaluator is None:
                 self._evaluator = self._make(self._name)
@@ -39,9 +40,9 @@ class EvaluatorActor(Generic[Q, A]):
 
 @contextmanager
 def _portable_errors() -> Iterator[None]:
-    """Replace an error that cannot be read back from its pickle by a RuntimeError with its text.
+    """An error whose class cannot be read back from its pickle, as many cannot that take two arguments, as text.
 
-    Many classes whose constructor takes two arguments cannot. To the driver, that would look like the actor's death.
+    To the driver such a one would look like the end of the actor.
     """
     try:
         yield
@@ -55,35 +56,34 @@ def _portable_errors() -> Iterator[None]:
 
 @dataclass(eq=False)
 class InFlight(Generic[Q]):
-    """A request that was sent to one actor, or to two if the first was slow.
+    """A request on its way, on one actor or on two.
 
     Attributes:
-        request: the request.
-        actors: the actors that have it and have not answered.
-        answered: whether an answer has arrived.
-        warned: whether the log has a warning that it takes long.
+        request: what is asked.
+        on: where it is.
+        done: whether it is answered.
+        told: whether people know that it takes long.
     """
 
     request: Q
-    actors: list["Actor[Q]"] = field(default_factory=list)
-    answered: bool = False
-    warned: bool = False
+    on: list["Actor[Q]"] = field(default_factory=list)
+    done: bool = False
+    told: bool = False
 
 
 @dataclass(eq=False)
 class Actor(Generic[Q]):
-    """The driver's record of an actor.
+    """An actor, and what it has been asked and has not answered yet, in order.
 
     Attributes:
         name: unique within the pool.
-        handle: Ray's handle.
-        info: what it has loaded; None before.
-        node: id of its node, known once it has loaded.
-        outstanding: Ray's reference -> request, in the order of the calls; None for a call of `info`. The actor works
-            on the first.
+        handle: Ray's.
+        info: what it has loaded.
+        node: where it runs, known once it has loaded.
+        outstanding: the first is being evaluated; None: it was asked what it has loaded.
         since: when it began with the first.
-        unreachable_since: when it could not be reached for the first time since its last answer.
-        removed: whether the group has removed it.
+        silent: since when it has been out of reach.
+        gone: whether it was let go.
     """
 
     name: str
@@ -92,22 +92,22 @@ class Actor(Generic[Q]):
     node: str | None = None
     outstanding: dict[Any, InFlight[Q] | None] = field(default_factory=dict)
     since: float = 0.0
-    unreachable_since: float | None = None
-    removed: bool = False
+    silent: float | None = None
+    gone: bool = False
 
     @property
-    def current(self) -> InFlight[Q] | None:
-        """The request that it is evaluating."""
+    def front(self) -> InFlight[Q] | None:
+        """What it is evaluating."""
         return next(iter(self.outstanding.values()), None)
 
 
 def advice(error: BaseException) -> str:
-    """Return what a user can do about an error that keeps a node from working."""
+    """What to do about what keeps a node from working."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there, or set LINES_SWEEP_CACHE to a folder on a larger disk when Ray is started"
+        return "free some space there, or have LINES_SWEEP_CACHE name a folder on a larger disk when Ray is started"
     if isinstance(cause, ImportError) or "No module named" in str(cause):
         return "install the same packages there: pip install -c constraints.txt -e ."
     if isinstance(cause, FileNotFoundError):
         return "put it where that node sees it"
-    return "fix that"
+    return "mend that"

@@ -1,17 +1,16 @@
-"""A pool of one worker in this process, without Ray."""
+"""One worker in this process: no Ray, the same answers."""
 
 from collections.abc import Iterable
 from typing import Generic
 
 from pipeline.errors import describe
 from pipeline.messages import Failure, WorkerInfo
-from pipeline.pools.base import A, Evaluator, Q
-from pipeline.pools.failures import failure_kind
-from pipeline.pools.queue import RequestQueue
+from pipeline.pools.base import A, Evaluator, failure_kind
+from pipeline.pools.queue import Q, RequestQueue
 
 
 class LocalPool(Generic[Q, A]):
-    """A `Pool` of one evaluator in this process; it gives the same answers as a `RayPool`."""
+    """One evaluator in this process: no Ray, the same answers."""
 
     def __init__(self, evaluator: Evaluator[Q, A]) -> None:
         """Take over an evaluator that has loaded."""
@@ -29,7 +28,7 @@ class LocalPool(Generic[Q, A]):
         self._queue.put(requests)
 
     def wait(self, timeout: float | None = None) -> list[A | Failure]:
-        """Evaluate the next request in this thread; `timeout` cannot interrupt it."""
+        """Evaluate the next request here and now; `timeout` cannot interrupt it."""
         request = self._queue.take(self._info.name)
         if request is None:
             return []
@@ -39,5 +38,5 @@ class LocalPool(Generic[Q, A]):
             return [Failure(request.origin, failure_kind(error), describe(error), self._info.name)]
 
     def close(self) -> None:
-        """Drop the queued requests."""
+        """Drop what is queued."""
         self._queue = RequestQueue[Q]()

@@ -1,1 +1,1 @@
-"""Evaluators that hold models or rewards and answer requests."""
+"""The actor classes that hold a model or a reward and answer requests."""

@@ -7,28 +7,28 @@ from pipeline.recipe import Recipe
 
 
 class Materialises(Protocol):
-    """A model that can compute as a recipe defines, by its weights or by scales of low-rank factors."""
+    """What has a model compute as a recipe says, by its weights or by scales beside them."""
 
     def materialise(self, recipe: Recipe) -> Applied:
-        """Set the recipe; an earlier one has no effect on the result."""
+        """Set it; whatever was set before has no part in it."""
         ...
 
 
-class HeldRecipe:
-    """The recipe that a model holds: it is not set again for the candidate's next shard."""
+class Held:
+    """The recipe that is set: a candidate's next shard need not set it again."""
 
     def __init__(self, model: Materialises) -> None:
-        """Start without a recipe."""
+        """Nothing is set yet."""
         self._model = model
-        self._held: tuple[Recipe, Applied] | None = None
+        self._holds: tuple[Recipe, Applied] | None = None
 
     def hold(self, recipe: Recipe) -> Applied:
-        """Set `recipe` unless the model holds it already.
+        """Set `recipe` unless it is set already.
 
         Raises:
-            ValueError: if it cannot be set.
+            ValueError: it cannot be set.
         """
-        if self._held is None or self._held[0] != recipe:
-            self._held = None  # after an error the weights are those of no recipe
-            self._held = recipe, self._model.materialise(recipe)
-        return self._held[1]
+        if self._holds is None or self._holds[0] != recipe:
+            self._holds = None  # what fails leaves the weights of no recipe
+            self._holds = recipe, self._model.materialise(recipe)
+        return self._holds[1]

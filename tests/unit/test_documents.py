@@ -12,6 +12,7 @@ from search.samplers import SAMPLERS
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
+DECISIONS = ROOT / "docs" / "internals" / "decisions"
 FOLDERS = [ROOT / name for name in ("pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")]
 
 
@@ -41,8 +42,29 @@ def test_relative_links_and_anchors_exist(page: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", prose(index))}
-    decisions = ROOT / "docs" / "internals" / "decisions"
-    assert [p for p in (ROOT / "docs").rglob("*.md") if p not in linked | {index} and p.parent != decisions] == []
+    pages = {p for p in (ROOT / "docs").rglob("*.md") if p.parent != DECISIONS or p.name == "README.md"}
+    assert pages - linked - {index} == set()
+
+
+def test_every_decision_is_in_its_index() -> None:
+    index = (DECISIONS / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in DECISIONS.glob("0*.md") if f"({p.name})" not in index] == []
+
+
+def test_every_package_is_described_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
+    packages = [p.parent.name for p in (ROOT / "pipeline").glob("*/__init__.py")]
+    assert [name for name in packages if f"| `{name}/` |" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_source_files_named_by_pages_exist(page: Path) -> None:
+    tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", prose(page)))
+    exists = {
+        name for name in named if "NAME" in name or any((root / name).exists() for root in (ROOT, ROOT / "pipeline"))
+    }
+    assert {name for name in named - exists - tests if "/" in name or name.startswith("test_")} == set()
 
 
 def test_reference_pages_name_every_method_scaling_and_sampler() -> None:

@@ -1,1 +1,1 @@
-"""The files of a spec, bundled and sent once to each node that lacks them."""
+"""Files that nodes do not see: bundled and sent once to each node."""

@@ -1,4 +1,4 @@
-"""A client of Ray Jobs by HTTP: checks a cluster's address, submits, follows and cancels jobs."""
+"""Ray Jobs by HTTP: a cluster's address checked before anything is sent, jobs submitted, followed and cancelled."""
 
 import logging
 import os
@@ -15,34 +15,38 @@ from pipeline.cluster.auth import has_token, use_token
 from pipeline.cluster.jobs.package import Package
 from tasks.registry import near
 
-#: The port of Ray's dashboard, which accepts jobs.
+#: Of Ray's dashboard, which takes jobs.
 _PORT = 8265
-DASHBOARD = f"http://127.0.0.1:{_PORT}"
 _SECONDS_TO_ANSWER = 10
-#: Seconds between looks at a job; and characters per second that its log may cost, which is sent whole each time.
-_INTERVAL, _MAX_CHARACTERS = 1.0, 100_000
-#: Seconds for which the cluster may be out of reach before following is given up; the job continues.
+#: Seconds from one look at a job to the next; and characters a second that its log may cost, which is sent whole.
+_AGAIN, _MOST_PER_SECOND = 1.0, 100_000
+#: How long the cluster may be out of reach before following is given up; the job goes on all the same.
 _OUT_OF_REACH = 300.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-#: The key in a job's metadata that marks our jobs.
-_MARK = "lines-sweep"
-#: Ray prefers these variables to the address that it is given.
+_OURS = "lines-sweep"
+#: Ray takes these instead of the address that it is given.
 _NO_OVERRIDES = {"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}
-#: Ray leaves out folders of some names (.git, .venv, venv, __pycache__) unless this is empty.
+#: Ray would leave out folders of some names (.git, .venv, venv, __pycache__), whatever is in them.
 _NO_EXCLUDES = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}
+#: They tell of uploads, large files and closed connections in words for programmers.
+_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job of `lines submit` on a cluster.
+    """One job of ours on a cluster.
 
     Attributes:
-        id: the name that `lines jobs attach` takes.
+        id: as `lines jobs attach` takes it.
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        out: the run's folder, as given at submission.
+        out: the run's folder, as it was asked for.
         started: seconds since 1970; 0 before it has started.
-        exit_code: the run's; None before it has ended, or if it never ran.
-        message: Ray's message about the status.
+        exit_code: of the run; None before it has ended, or where it never ran.
+        message: Ray's, of its status.
     """
 
     id: str
@@ -54,7 +58,7 @@ class SubmittedJob:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has ended."""
+        """Whether nothing more comes of it."""
         return self.status in _ENDED
 
 
@@ -65,8 +69,8 @@ class Jobs:
         """Connect.
 
         Raises:
-            ValueError: if `address` is not that of a dashboard, or the dashboard refuses the token.
-            ConnectionError: if nothing answers there.
+            ValueError: `address` is none of a dashboard, or its token is another one.
+            ConnectionError: nothing answers there.
         """
         self.url = jobs_url(address)
         _check_answers(address, self.url)
@@ -74,46 +78,46 @@ class Jobs:
         self._client = _connected(address, self.url)
 
     @property
-    def sends_token_unencrypted(self) -> bool:
+    def in_the_clear(self) -> bool:
         """Whether the token crosses a network unencrypted."""
         parts = urlsplit(self.url)
         return has_token() and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
 
     def submit(self, job_id: str, out: str, package: Package, env: Mapping[str, str]) -> None:
-        """Send the package, unless the cluster has it already, and start the job.
+        """Send the package, where the cluster has not got it yet, and start the job.
 
         Raises:
-            ConnectionError: if the cluster does not accept it.
+            ConnectionError: the cluster does not take it.
         """
-        from tasks.vision.published.files import JOB  # a slow import that other commands do not need
+        from tasks.vision.published.files import JOB  # it takes long to import, and other commands do without
 
-        # Without the safe path, files in the job's folder hide our code: a plug-in named tasks.py, for example. With it
-        # Ray's PYTHONPATH applies: the packages that are sent come first, then that folder.
+        # Without the safe path, what lies in the job's folder comes before our code: a plug-in named tasks.py, say.
+        # With it the packages that are sent come first, then that folder: so Ray sets PYTHONPATH.
         variables = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", JOB: "1"}
         runtime_env = {
             "working_dir": str(package.working_dir),
             "py_modules": [str(module) for module in package.modules],
             "env_vars": {**variables, **env},
         }
-        metadata, entrypoint = {_MARK: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
+        about, entrypoint = {_OURS: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
         try:
             with _environment(_NO_EXCLUDES):
                 self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
+                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=about
                 )
         except RuntimeError as error:
             raise ConnectionError(f"{self.url}: the cluster does not take the job: {error}") from error
 
     def all(self) -> list[SubmittedJob]:
-        """Return the jobs of `lines submit`, the newest first, ended ones included."""
-        jobs = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_MARK)]
-        return sorted(jobs, key=lambda job: -job.started)
+        """Ours, the newest first; also those that have ended."""
+        found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_OURS)]
+        return sorted(found, key=lambda job: -job.started)
 
     def get(self, job_id: str) -> SubmittedJob:
-        """Return one job.
+        """One job.
 
         Raises:
-            ValueError: if no job has that name; near names are given.
+            ValueError: there is none of that name; near ones are given.
         """
         jobs = {job.id: job for job in self.all()}
         if job_id not in jobs:
@@ -121,51 +125,47 @@ class Jobs:
         return jobs[job_id]
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job; returns False if it had ended already."""
+        """Stop a job; False where it had ended already."""
         return not self.get(job_id).ended and bool(self._client.stop_job(job_id))
 
-    def follow(self, job_id: str, show: Callable[[str], None]) -> SubmittedJob:
-        """Pass a job's output to `show`, from its beginning until the job ends, also across a broken connection.
+    def follow(self, job_id: str, say: Callable[[str], None]) -> SubmittedJob:
+        """Pass on what the job says from its beginning until it ends, also across a broken connection.
 
-        The whole log is requested each time: Ray's own way to follow a log gives ten lines a second, and so needs
-        minutes to catch up with a job of some hours.
+        The whole log is asked for again and again: Ray's own way to follow one gives ten lines a second, so that it
+        takes minutes to catch up with a job of some hours.
 
         Raises:
-            ConnectionError: if the cluster was out of reach for too long.
+            ConnectionError: the cluster was out of reach for too long.
         """
-        shown, reached = 0, time.monotonic()
+        heard, reached = 0, time.monotonic()
         while True:
             try:
-                job = self.get(job_id)  # before the log, so that the log of an ended job is complete
+                job = self.get(job_id)  # before its log: what it said last is in it
                 log, reached = self._client.get_job_logs(job_id), time.monotonic()
-            except (OSError, RuntimeError) as error:  # the errors of requests are OSErrors
+            except (OSError, RuntimeError) as error:  # what requests raises is an OSError
                 if time.monotonic() - reached > _OUT_OF_REACH:
                     raise ConnectionError(
-                        f"{self.url}: out of reach ({error}); the job continues: `lines jobs attach {job_id}` shows it"
+                        f"{self.url}: out of reach ({error}); the job goes on: `lines jobs attach {job_id}` shows it"
                     ) from error
-                time.sleep(_INTERVAL)
+                time.sleep(_AGAIN)
                 continue
-            if new := log[shown:]:
-                show(new)
+            if new := log[heard:]:
+                say(new)
             if job.ended:
                 return job
-            shown = len(log)
-            time.sleep(max(_INTERVAL, len(log) / _MAX_CHARACTERS))
+            heard = len(log)
+            time.sleep(max(_AGAIN, len(log) / _MOST_PER_SECOND))
 
 
 def jobs_url(address: str) -> str:
-    """Return the URL of a dashboard from http(s)://HOST:PORT, HOST:PORT, HOST, or auto for this machine.
-
-    Example:
-        >>> jobs_url("10.0.0.1")
-        'http://10.0.0.1:8265'
+    """The URL of a dashboard from http(s)://HOST:PORT, HOST:PORT, HOST or auto, this machine.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: it is neither.
     """
     if address == "auto":
         address = "127.0.0.1"
-    scheme, _, rest = address.rpartition("://")
+    scheme, found, rest = address.rpartition("://")
     parts = urlsplit(f"{scheme or 'http'}://{rest}")
     try:
         port = parts.port
@@ -177,7 +177,8 @@ def jobs_url(address: str) -> str:
             f"Ray's own addresses (ray://, port 6379) take no jobs"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port or (443 if scheme == 'https' else _PORT)}"
+    ours = port or (443 if scheme == "https" else _PORT)
+    return f"{parts.scheme}://{host}:{ours}"
 
 
 def _check_answers(address: str, url: str) -> None:
@@ -196,25 +197,23 @@ def _connected(address: str, url: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    from pipeline.cluster.ray_private import JOB_LOGGERS  # imports Ray, which reads the token's mode
-
-    for name in JOB_LOGGERS:
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with _environment(_NO_OVERRIDES):
             return JobSubmissionClient(url)
     except AuthenticationError as error:
-        raise ValueError(f"--address {address}: {_token_error(error)}") from error
+        raise ValueError(f"--address {address}: {_refused(error)}") from error
     except (requests.RequestException, ConnectionError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"--address {address}: {url} answers but is not a Ray dashboard ({type(error).__name__}); the dashboard's "
-            f"port is {_PORT} unless it was set otherwise; 6379 and 10001 are other ports of Ray that take no jobs"
+            f"--address {address}: what answers at {url} is no Ray dashboard ({type(error).__name__}); the dashboard's "
+            f"port is {_PORT} unless it was set otherwise, 6379 and 10001 are others of Ray's that take no jobs"
         ) from error
 
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables of this process for a while; None unsets."""
+    """Have Ray, in this process, find other values of environment variables for a while; None is not set."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -231,7 +230,7 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _token_error(error: Exception) -> str:
+def _refused(error: Exception) -> str:
     token = f"{Path('~/.ray/auth_token')} here (or RAY_AUTH_TOKEN)"
     if "Authentication required" in str(error):
         return f"the cluster asks for a token and there is none: put the cluster's into {token}"
@@ -243,3 +242,6 @@ def _job(details: Any) -> SubmittedJob:
     started = (details.start_time or 0) / 1000
     status = str(getattr(details.status, "value", details.status))
     return SubmittedJob(details.submission_id, status, out, started, details.driver_exit_code, details.message or "")
+
+
+DASHBOARD = "http://127.0.0.1:8265"

@@ -1,10 +1,11 @@
-"""Proves the kind of failure of an evaluator's error: requests that ran out of memory are retried on resume."""
+"""Proves which kind of failure an evaluator's error is: those for lack of memory are tried again on resuming."""
 
 import pytest
 import torch
 
-from pipeline.pools.failures import failure_kind
-from tasks.base import NonFiniteError, NonFiniteOutput
+from pipeline.merging.resident import NonFiniteError
+from pipeline.pools.base import failure_kind
+from tasks.base import NonFiniteOutput
 
 
 def test_torch_without_memory_on_the_cpu_is_out_of_memory() -> None:
