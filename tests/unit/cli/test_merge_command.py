@@ -240,7 +240,7 @@ def test_statistics_say_of_which_expert_they_are(tmp_path: Path) -> None:
     out = tmp_path / "other.safetensors"
     refuses(out, "fisher1.safetensors: is of another expert", "--method=fisher", given[1], given[0], given[2])
     refuses(out, "must be of kind gram, got fisher", "--method=regmean", *given)
-    refuses(out, "--param samples: is what `lines statistics", "--method=fisher", "--param=samples=64", *given)
+    refuses(out, "--param samples: is an option of `lines statistics`", "--method=fisher", "--param=samples=64", *given)
 
 
 def test_what_is_missing_is_told_before_anything_is_read(tmp_path: Path) -> None:

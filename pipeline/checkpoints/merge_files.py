@@ -1,0 +1,112 @@
+"""Merge the files of models into one file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.checkpoints.blocks import by_pattern, detect
+from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.merge import Merged, edited_names, merge_states
+from pipeline.checkpoints.statistics import check_sources, open_statistics
+from pipeline.checkpoints.writing import write_safetensors
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import resolve_weights
+from pipeline.merging.scaling import is_equal_norm
+from pipeline.parameters import resolve
+from pipeline.recipe import Recipe
+from tasks.base import LayerMap
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSources:
+    """What to merge, as the user names it.
+
+    Attributes:
+        base: the pre-trained model.
+        experts: fine-tuned models.
+        statistics: one file for each expert, if the method needs them.
+        blocks: a regular expression whose group is a block's number; None to recognise the layout.
+    """
+
+    base: str
+    experts: Sequence[str]
+    statistics: Sequence[str] = ()
+    blocks: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedFile:
+    """What was written.
+
+    Attributes:
+        merged: the merged model.
+        layout: how the blocks were found.
+        num_blocks: how many there are.
+        base_only: names of the tensors that no expert has, copied from the base.
+    """
+
+    merged: Merged
+    layout: str
+    num_blocks: int
+    base_only: Sequence[str]
+
+
+def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFile:
+    """Merge models into the file `output`, a .safetensors file whose metadata hold recipe and fingerprints.
+
+    Example:
+        sources = MergeSources("base.safetensors", ["cars.pt", "dtd.pt"])
+        merge_files(sources, Recipe.make("sum", "linear", alpha=0.3, beta=0.5), Path("merged.safetensors"))
+
+    Raises:
+        ValueError: if a source cannot be read or does not fit the others, the recipe does not fit the experts, or the
+            merge changes nothing or is not finite.
+    """
+    _check_recipe(recipe, sources)
+    base = read_checkpoint(sources.base)
+    layer_map, layout = _find_blocks(base, sources.blocks)
+    experts = [open_checkpoint(expert) for expert in sources.experts]
+    base_only = _in_no_expert(base, experts, layer_map)
+    edited = replace(base, state={name: t for name, t in base.state.items() if name not in base_only})
+    theta0 = {name: edited.state[name] for name in edited_names(edited.state)}
+    statistics = open_statistics(METHODS[recipe.method], sources.statistics, experts, theta0)
+    merged = merge_states(edited, experts, recipe, layer_map, [s.state for s in statistics])
+    metadata = {
+        "lines_sweep.recipe": recipe.canonical().decode(),
+        "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merged.alpha),
+        "lines_sweep.base": base.fingerprint,
+        "lines_sweep.experts": json.dumps([expert.fingerprint for expert in experts]),
+    }
+    if statistics:
+        metadata["lines_sweep.statistics"] = json.dumps([s.fingerprint for s in statistics])
+    write_safetensors(output, {**base_only, **merged.state}, metadata)
+    return MergedFile(merged, layout, layer_map.num_blocks, list(base_only))
+
+
+def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
+    """Check all that needs no file, as reading may take minutes."""
+    method = METHODS[recipe.method]
+    if recipe.method == "zero":
+        raise ValueError("the result would be the base itself: choose another --method, --alpha or --beta")
+    if recipe.method == "weighted" and not recipe.weights:
+        raise ValueError("--method weighted: needs --weight, one for each expert")
+    method.check(resolve_weights(recipe.weights, len(sources.experts)), resolve(method.parameters, dict(recipe.params)))
+    check_sources(recipe.method, method, sources.statistics, len(sources.experts))
+
+
+def _find_blocks(base: Checkpoint, pattern: str | None) -> tuple[LayerMap, str]:
+    names = edited_names(base.state)
+    return (by_pattern(names, pattern), f"blocks by {pattern!r}") if pattern else detect(names)
+
+
+def _in_no_expert(base: Checkpoint, experts: Sequence[Checkpoint], layer_map: LayerMap) -> dict[str, Tensor]:
+    """Return tensors outside the blocks that no expert has: image towers are often saved without the text tower.
+
+    A tensor that only some experts lack, or one of a block, is not returned: it is an error of the merge.
+    """
+    names = {name for expert in experts for name in expert.state}
+    return {n: t for n, t in base.state.items() if n not in names and n not in layer_map.blocks}
