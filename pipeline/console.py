@@ -3,12 +3,13 @@
 import errno
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 #: Exit status after Ctrl-C, as shells have it.
@@ -40,6 +41,19 @@ def print_result(text: str) -> None:
 def print_note(text: str) -> None:
     """Tell something that is neither a result nor an error."""
     _errors.print(escape(text), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar while the block runs; yields report(what is being done, steps done, steps in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("preparing", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bars.update(bar, description=escape(what), completed=done, total=total)
+
+        yield report
 
 
 def stop_on_sigterm() -> None:

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress as Bars
 
 from pipeline.cluster.files.transfer import shipment
 from pipeline.cluster.preflight import check_nodes
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape, staged_shapes
+from pipeline.console import progress_bar
 from pipeline.loading.prepare import prepare
 from pipeline.messages import Identity
 from pipeline.plan.plan import Plan
@@ -59,8 +59,8 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
         ConnectionError: no Ray at the address.
     """
     pools = {plan.spec.resources.pool for plan in plans}
-    if address is not None and "local" in pools:
-        raise ValueError(f"--address {address}: the local pool joins no cluster: leave one of the two out")
+    for plan in plans:
+        plan.spec.resources.check_address(address)
     if "ray" not in pools:
         yield
         return
@@ -79,7 +79,8 @@ def execute(plan: Plan, where: RunTarget, console: Console) -> None:
     """
     spec = plan.spec
     device_type = _device_type(spec)
-    identity = prepare_shown(spec, device_type, console)
+    with progress_bar() as report:
+        identity = prepare(spec, device_type, report)
     cache = ScoreCache(cache_root(), identity) if where.use_cache else None
     with (
         shipment(spec) if where.joined else nullcontext() as fetch,
@@ -90,15 +91,6 @@ def execute(plan: Plan, where: RunTarget, console: Console) -> None:
         whole = partial(_open_pool, spec, identity, device_type, fetch)
         open_pool = whole if spec.generation is None else staged
         run(plan, identity, where.folder, open_pool, cache, watch)
-
-
-def prepare_shown(spec: RunSpec, device_type: str, console: Console) -> Identity:
-    """Prepare with a progress bar."""
-    with Bars(console=console, transient=True) as bars:
-        bar = bars.add_task("preparing", total=None)
-        return prepare(
-            spec, device_type, lambda what, done, total: bars.update(bar, description=what, completed=done, total=total)
-        )
 
 
 def _device_type(spec: RunSpec) -> str:

@@ -11,8 +11,9 @@ from pipeline.console import console, print_result, user_errors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
-from pipeline.parameters import look_up, near
+from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
+from tasks.registry import near
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
     from pipeline.checkpoints.merge import Merged
@@ -78,7 +79,8 @@ def merge(
 ) -> None:
     """Merge or edit fine-tuned models: base + lambda(depth) * combine(experts - base).
 
-    lambda(depth) is alpha + beta * scaling(depth). Works on any state dict. Each tensor keeps the type that it has in the base; integer tensors are the base's.
+    lambda(depth) is alpha + beta * scaling(depth). Works on any state dict. Each tensor keeps the type that it has in
+    the base; integer tensors are the base's.
     """
     with user_errors():
         _check_output(output, overwrite)
@@ -119,7 +121,7 @@ def _alpha(text: str | None, method: Method) -> float | str:
     except ValueError:
         words = ", ".join(AUTO.values())
         raise ValueError(
-            f"--alpha: must be a number or one of {words}, got {text!r}{near(text, AUTO.values())}"
+            f"--alpha: must be a number or one of {words}, got {text!r}; {near(text, AUTO.values())}"
         ) from None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import print_result, user_errors
 
 
 def statistics(
@@ -29,5 +29,5 @@ def statistics(
 
         read = load_spec(spec)
         announce_code(read)
-        for path in write_statistics(read, kind, samples, out, console):
+        for path in write_statistics(read, kind, samples, out):
             print_result(f"wrote {path}")

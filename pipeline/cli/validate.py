@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import SpecPath, plan_of
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, print_result, progress_bar, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
@@ -28,9 +28,10 @@ def validate(
             print_result(said)
             return
         announce_code(plan.spec)
-        from pipeline.execute import prepare_shown
+        from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
 
-        identity = prepare_shown(plan.spec, "cpu", console)
+        with progress_bar() as report:
+            identity = prepare(plan.spec, "cpu", report)
         console.print(_plan_table(plan))
         val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
         samples = f"{val} validation and {test} test samples"

@@ -5,14 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress as Bars
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.statistics import origin
 from pipeline.checkpoints.writing import write_safetensors
+from pipeline.console import progress_bar
 from pipeline.learning.gatherer import Gatherer
 from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.prepare import prepare
@@ -22,7 +21,7 @@ from pipeline.spec.run import RunSpec
 from tasks.base import Backbone
 
 
-def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path, console: Console) -> Iterator[Path]:
+def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path) -> Iterator[Path]:
     """Write one file for each expert; yields each once it is there. One expert is in memory at a time.
 
     Args:
@@ -30,19 +29,13 @@ def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path, conso
         kind: "fisher" or "gram".
         samples: validation images of each expert's own task, at most.
         folder: made if need be.
-        console: shows progress.
 
     Raises:
         ValueError: a checkpoint or a task is not what the spec says, or a task has no labelled images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
-    with Bars(console=console, transient=True) as bars:
-        bar = bars.add_task("preparing", total=None)
-
-        def report(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total)
-
+    with progress_bar() as report:
         sources = SpecSources(spec, spec.experts)
         identity = prepare(spec, device.type, report, sources)
         model, experts = load_checkpoints(spec, device, sources)

@@ -47,3 +47,12 @@ class Resources(SpecModel):
         """
         changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
         return type(self).model_validate({**self.model_dump(), **changes})
+
+    def check_address(self, address: str | None) -> None:
+        """Check that no cluster is to be joined by the local pool.
+
+        Raises:
+            ValueError: if it is.
+        """
+        if address is not None and self.pool == "local":
+            raise ValueError(f"--address {address}: the local pool joins no cluster: leave one of the two out")

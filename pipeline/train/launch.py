@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.progress import Progress as Bars
 
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape
-from pipeline.console import console, print_result
+from pipeline.console import console, print_result, progress_bar
 from pipeline.errors import LockedError
 from pipeline.loading.model import Report
 from pipeline.spec.resources import Resources
@@ -70,13 +69,16 @@ def launch(
     """
     announce_code(spec)
     resources = spec.resources.changed(options.pool, options.workers)
+    resources.check_address(options.address)
     spec = spec.model_copy(update={"resources": resources})
     folder = (options.out or Path("runs") / spec.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     busy = LockedError(f"{folder}: another `lines {command}` is writing there")
     with locked(folder / f"{command}.lock", busy):
         with _workers(resources, options.address) as (device_type, execute):
-            failures = _train(_prepared(make_stages, spec, folder, device_type), folder, execute)
+            with progress_bar() as report:
+                stages = make_stages(spec, folder, device_type, report)
+            failures = _train(stages, folder, execute)
         result = summarise(spec, folder)
     if failures:
         raise ValueError("\n".join(failures.values()))
@@ -87,23 +89,11 @@ def launch(
 def _workers(resources: Resources, address: str | None) -> Iterator[tuple[str, _Execute]]:
     """Yield the type of the workers' device, and the function that gives them jobs."""
     if resources.pool == "local":
-        if address is not None:
-            raise ValueError(f"--address {address}: the local pool joins no cluster: leave one of the two out")
         yield "cuda" if torch.cuda.is_available() else "cpu", train_here
         return
     with local_ray(address=address):
         shape = actor_shape(resources)
         yield "cuda" if shape.num_gpus else "cpu", partial(train_on_ray, shape=shape)
-
-
-def _prepared(make_stages: MakeStages[S], spec: S, folder: Path, device_type: str) -> Iterable[Stage[Any]]:
-    with Bars(console=console, transient=True) as bars:
-        bar = bars.add_task("preparing", total=None)
-
-        def report(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total)
-
-        return make_stages(spec, folder, device_type, report)
 
 
 def _train(stages: Iterable[Stage[Any]], folder: Path, execute: _Execute) -> Mapping[str, str]:

@@ -115,4 +115,4 @@ def test_a_folder_that_is_not_whole_is_left_and_told(lines: Lines, tmp_path: Pat
     task = {"source": "vision/KMNIST", "options": {"root": str(tmp_path / "data")}}
     status, output = lines("prepare", lines.spec(tasks={"clipart": task, "mnist": "embedded/mnist"}))
     assert status == 2 and not cut.exists()
-    assert f"or move {cut.parent} away, and `lines prepare` fetches the set anew" in output
+    assert f"or move {cut.parent} away, and `lines prepare` fetches the set again" in output
