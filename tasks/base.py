@@ -1,4 +1,4 @@
-"""What a task and a backbone are: the whole interface between model families and the pipeline.
+"""Interfaces of tasks and backbones: all that the pipeline knows of a model family.
 
 Shape legend: B samples of a shard, K classes, C, H, W an image's channels, height and width.
 """
@@ -17,12 +17,12 @@ from tasks.stats import Stats
 
 
 class NonFiniteOutput(ValueError):
-    """The model gave NaN or infinity: a failure with a cause of its own, never a score."""
+    """The model's output is NaN or infinite. This is recorded as a failure, never as a score."""
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """Where in the residual stack each parameter sits.
+    """The residual block of each parameter.
 
     Attributes:
         blocks: parameter name -> index of its block, 0 to `num_blocks` - 1; names outside the blocks are absent.
@@ -33,7 +33,7 @@ class LayerMap:
     num_blocks: int
 
     def depth(self, name: str) -> float | None:
-        """(l - 1) / (L - 1) of equation 1, in [0, 1]; None outside the residual blocks (0 where there is one block)."""
+        """Return (l - 1) / (L - 1) of equation 1, in [0, 1]; 0 if there is one block, None outside the blocks."""
         block = self.blocks.get(name)
         if block is None:
             return None
@@ -41,18 +41,25 @@ class LayerMap:
 
     @classmethod
     def from_pattern(cls, names: Iterable[str], pattern: str) -> "LayerMap":
-        """Number the blocks by an anchored regular expression with one or more groups of digits.
+        r"""Number the blocks by an anchored regular expression with one or more groups of digits.
 
-        Several groups order by (first, second, ...), as ConvNeXt's stages and blocks do; the blocks are then numbered
-        in that order. The match starts at the name's first character (`re.match`).
+        Several groups, like ConvNeXt's stage and block, order the blocks by (first, second, ...). The match starts at
+        the name's first character (`re.match`).
 
         Raises:
-            ValueError: the pattern matches no name, or the numbers of a group leave a gap.
+            ValueError: if the pattern matches no name, or the numbers of a group leave a gap.
+
+        Example:
+            >>> layers = LayerMap.from_pattern(["conv1.weight", "blocks.0.w", "blocks.1.w"], r"blocks\.(\d+)\.")
+            >>> layers.num_blocks, layers.depth("blocks.1.w"), layers.depth("conv1.weight")
+            (2, 1.0, None)
         """
         names = list(names)
         found = {n: tuple(int(g) for g in m.groups()) for n in names if (m := re.match(pattern, n))}
         if not found:
-            raise ValueError(f"block pattern {pattern!r}: matches none of {len(names)} parameters, such as {names[:3]}")
+            raise ValueError(
+                f"block pattern {pattern!r}: matches none of {len(names)} parameters, for example {names[:3]}"
+            )
         keys = sorted(set(found.values()))
         for before, after in zip([None, *keys], keys, strict=False):
             _check_no_gap(pattern, before, after)
@@ -61,7 +68,7 @@ class LayerMap:
 
 
 def _check_no_gap(pattern: str, before: tuple[int, ...] | None, after: tuple[int, ...]) -> None:
-    """Neighbouring blocks differ by 1 in the last number, or by 1 in an earlier one with zeros behind it."""
+    """Check that a block follows the one before: 1 more in the last number, or in an earlier one and zeros after it."""
     expected = [tuple(0 for _ in after)] if before is None else _successors(before)
     if after not in expected:
         where = "the first block" if before is None else f"the block after {'.'.join(map(str, before))}"
@@ -77,11 +84,16 @@ def _successors(key: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What one shard of a task gives for the weights now in the backbone.
+    """The scores of one shard under the backbone's current weights.
 
     Attributes:
         stats: sums over the shard's samples.
         outcomes: one value a sample, in the data set's order: bool (B,) for accuracy, float32 (B,) for rewards.
+
+    Example:
+        >>> right = np.array([True, False, True])
+        >>> ShardResult(Stats(3, 2.0, 2.0), right).stats.mean
+        0.6666666666666666
     """
 
     stats: Stats
@@ -89,59 +101,82 @@ class ShardResult:
 
 
 class Backbone(Protocol):
-    """A model family: one module whose weights are edited, resident on one device."""
+    """A model family: a module on one device whose weights are edited.
+
+    A plug-in registers a function that builds one:
+
+    Example:
+        >>> from tasks.registry import BACKBONES
+        >>> def build(model, state, device, dtype, options=None):
+        ...     return MyBackbone(model, state, device, dtype)
+        >>> BACKBONES.register("docs-family", build)
+    """
 
     family: str
     module: nn.Module
-    """The tower that is edited; its `named_parameters()` (tied weights once) are what deltas are taken over."""
+    """The edited tower. Task vectors are differences of its `named_parameters()`, tied weights once."""
     layer_map: LayerMap
     device: torch.device
     dtype: torch.dtype
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Pick and rename from a checkpoint exactly the tensors of `module.named_parameters()`, checking them all.
+        """Select, rename and check the tensors of `module.named_parameters()` from a checkpoint.
 
         Args:
-            state: a checkpoint's state dict, in any of the family's known layouts.
+            state: a checkpoint's state dict, in any layout that the family knows.
             source: where it came from, for errors.
 
         Raises:
-            ValueError: missing, unexpected or mis-shaped tensors; the first names are given.
+            ValueError: if tensors are missing, unexpected or mis-shaped; the first names are given.
         """
         ...
 
 
 class Scored(Protocol):
-    """What is scored, by a metric: the samples and their identity, whoever evaluates them."""
+    """The samples that a metric scores, and their identity."""
 
     name: str
     metric: str
     fingerprint: str
-    """Content hash of the data, class names and templates (hence of the frozen head): part of a score's identity."""
+    """Content hash of all that a score depends on besides the weights: data, class names, templates."""
 
     def num_samples(self, split: str) -> int:
-        """Samples of `split` ("val" or "test")."""
+        """Return the number of samples of `split` ("val" or "test")."""
         ...
 
 
 class Task(Scored, Protocol):
-    """A data set with a metric, resident on the worker once loaded."""
+    """A data set with a metric, held in the worker's memory.
+
+    Example:
+        A task that scores how close the first parameter is to zero:
+
+        >>> class Nearness:
+        ...     name, metric, fingerprint = "nearness", "reward", "nearness, version 1"
+        ...     def num_samples(self, split):
+        ...         return 1
+        ...     def evaluate(self, backbone, split, start, stop):
+        ...         size = float(next(backbone.module.parameters()).abs().mean())
+        ...         return ShardResult(Stats(1, -size, size * size), np.array([-size], np.float32))
+        >>> Nearness().num_samples("test")
+        1
+    """
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
-        """Score samples start to stop - 1 of `split` under the weights now in `backbone.module`."""
+        """Score samples start to stop - 1 of `split` under the current weights of `backbone.module`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A task as the spec names it, resolved: what a worker needs to load it.
+    """One entry of the spec's `tasks`: what a worker needs to load the task.
 
     Attributes:
         name: the task's name in the spec, its results and its tables.
         source: `embedded/NAME`, `vision/NAME`, or a folder (one folder a class), or a registered task's name.
-        limits: split -> number of samples to use (the first of the deterministic order), None for all.
+        limits: split -> number of samples to use (the first of the fixed order), None for all.
         options: class names, templates and other fields of the task's entry in the spec.
-        train: whether the training images are wanted too, as a split "train".
+        train: whether to load the training images too, as a split "train".
     """
 
     name: str

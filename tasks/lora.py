@@ -1,4 +1,4 @@
-"""Where the modules that a LoRA adapter names lie among a model family's parameters."""
+"""The parameters of a model family that a LoRA adapter changes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ class WeightPart:
 
     Attributes:
         parameter: its name in the backbone's module.
-        index: which of `count` equal groups of that parameter's rows it is: attention keeps q, k and v in one.
-        count: 1 where it is the whole parameter.
+        index: which of `count` equal groups of the parameter's rows; attention keeps q, k and v in one parameter.
+        count: 1 for the whole parameter.
     """
 
     parameter: str
@@ -23,24 +23,24 @@ class WeightPart:
 
 @runtime_checkable
 class TakesAdapters(Protocol):
-    """A backbone whose experts may be LoRA adapters."""
+    """A backbone that accepts LoRA adapters as experts."""
 
     def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
         """Find the weight of each module that an adapter changes.
 
         Args:
-            modules: names as the adapter has them, in any of the family's known layouts.
-            source: where they came from, for errors.
+            modules: the adapter's names, in any layout that the family knows.
+            source: where the adapter came from, for errors.
 
         Raises:
-            ValueError: a name is no linear module of the edited tower; the first names are given.
+            ValueError: if a name is not a linear module of the edited tower; the first names are given.
         """
         ...
 
 
 @runtime_checkable
 class ChecksPolicies(Protocol):
-    """A backbone that knows whether an expert speaks its vocabulary."""
+    """A backbone that checks whether an expert has its vocabulary."""
 
     inputs: str
     """Content hash of its configuration and tokenizer: part of every recipe's identity."""
@@ -53,6 +53,6 @@ class ChecksPolicies(Protocol):
             source: where it came from, for errors.
 
         Raises:
-            ValueError: if they differ; the first tokens are given.
+            ValueError: if they differ; the first differing tokens are given.
         """
         ...

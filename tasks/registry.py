@@ -1,4 +1,4 @@
-"""Tasks and backbones by name, and the user's modules that add their own. Imports neither torch nor open_clip."""
+"""Registries of tasks and backbones, and the loading of plug-ins. Imports neither torch nor open_clip."""
 
 import difflib
 import importlib
@@ -23,7 +23,7 @@ BackboneFactory: TypeAlias = "Callable[..., Backbone]"
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the near names, or else all known ones."""
+    """Return the end of an error message: the near names, or else all known ones."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3)
     if close:
@@ -37,7 +37,7 @@ def check_options(where: str, options: Iterable[str], known: Iterable[str]) -> N
     """Refuse unknown option names.
 
     Raises:
-        ValueError: an option is not in `known`; near names are suggested.
+        ValueError: if an option is not in `known`; near names are suggested.
     """
     names = set(known)
     for name in options:
@@ -46,21 +46,36 @@ def check_options(where: str, options: Iterable[str], known: Iterable[str]) -> N
 
 
 class Registry(Generic[T]):
-    """A dictionary with helpful errors; a value may be given as "module:attribute", imported at the first look-up."""
+    """A dictionary that suggests near names; an entry may be "module:attribute", imported at the first look-up.
+
+    Example:
+        >>> colours: Registry[str] = Registry("colour")
+        >>> colours.register("red", "string:ascii_letters")
+        >>> colours["ret"]
+        Traceback (most recent call last):
+        ValueError: unknown colour 'ret': did you mean 'red'?
+    """
 
     def __init__(self, kind: str) -> None:
-        """Make an empty registry of `kind` ("task"), the word that its errors use."""
+        """Make an empty registry; errors call its entries `kind` ("task")."""
         self.kind = kind
         self._entries: dict[str, T | str] = {}
 
     def register(self, name: str, entry: T | str) -> None:
-        """Add `entry` under `name`; the same name again is refused, unless it brings the same entry.
+        """Add `entry` under `name`. Adding the same entry again changes nothing.
 
-        A module that is loaded twice (from a path, in driver and worker of one process) defines its functions anew, so
-        "the same" means the same module file and qualified name.
+        Entries are the same if their file and qualified name are: a module that is loaded twice, as by the driver and a
+        worker of one process, defines its functions twice.
 
         Raises:
-            ValueError: the name is taken by another entry.
+            ValueError: if another entry has this name.
+
+        Example:
+            >>> def load(request, backbone, progress):
+            ...     return zero_shot(request, backbone, Stripes(), progress)
+            >>> TASKS.register("docs-stripes", load)
+            >>> "docs-stripes" in TASKS
+            True
         """
         before = self._entries.get(name)
         if before is not None and _identity(before) != _identity(entry):
@@ -68,18 +83,18 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def __contains__(self, name: str) -> bool:
-        """Whether `name` is registered."""
+        """Return whether `name` is registered."""
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """Names in sorted order."""
+        """Iterate over the names in sorted order."""
         return iter(sorted(self._entries))
 
     def __getitem__(self, name: str) -> T:
         """Look up `name`.
 
         Raises:
-            ValueError: no such name; near names are suggested.
+            ValueError: if the name is unknown; near names are suggested.
         """
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} {name!r}: {near(name, self._entries)}")
@@ -107,13 +122,18 @@ BACKBONES.register("causal", "tasks.language.causal:build")
 
 
 def load_plugins(modules: Sequence[str]) -> None:
-    """Import the user's modules, which register their own tasks and backbones; call it in driver and workers alike.
+    """Import the user's modules, which register tasks and backbones. The driver and every worker call this.
 
     Args:
-        modules: dotted names ("my_package.tasks") or paths to .py files. One already imported is not run again.
+        modules: dotted names ("my_package.tasks") or paths to .py files; each runs once a process.
 
     Raises:
-        ValueError: a module is not found, or fails while it is imported (the cause is chained).
+        ValueError: if a module is not found, or fails while it is imported (the cause is chained).
+
+    Example:
+        >>> load_plugins(["stripes.py"])
+        Traceback (most recent call last):
+        ValueError: plugins: cannot import 'stripes.py': FileNotFoundError: no such file: .../stripes.py
     """
     for name in modules:
         try:
@@ -135,7 +155,7 @@ def imported(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    # The full path is in the module's name: two files of one name in two folders are two modules.
+    # The module's name holds the full path, so that files of one name in two folders are two modules.
     qualified = "lines_plugin_" + "".join(c if c.isalnum() else "_" for c in str(path))
     if qualified in sys.modules:
         return sys.modules[qualified]

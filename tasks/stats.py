@@ -1,4 +1,4 @@
-"""Mergeable sums: what travels between processes instead of ratios."""
+"""Sums that processes exchange in place of ratios, since sums of parts add up."""
 
 import math
 from collections.abc import Iterator
@@ -10,6 +10,11 @@ class Stats:
     """Count, sum and sum of squares of per-sample outcomes; addition merges two parts of a data set.
 
     Division happens once, at the end, so that any split into shards gives the same value.
+
+    Example:
+        >>> whole = Stats(n=3, total=2.0, squares=2.0) + Stats(n=1, total=1.0, squares=1.0)
+        >>> whole.n, whole.mean, whole.std_err
+        (4, 0.75, 0.25)
     """
 
     n: int = 0
@@ -22,10 +27,10 @@ class Stats:
 
     @property
     def mean(self) -> float:
-        """The mean outcome; for accuracy, a fraction in [0, 1].
+        """Mean outcome; for accuracy, a fraction in [0, 1].
 
         Raises:
-            ValueError: there are no samples.
+            ValueError: if there are no samples.
         """
         if self.n == 0:
             raise ValueError("Stats.mean: no samples were scored, so there is no mean")
@@ -48,7 +53,7 @@ def shards(num_samples: int, size: int) -> Iterator[tuple[int, int]]:
     """Cut `num_samples` into (start, stop) ranges of `size`; the last may be shorter.
 
     Raises:
-        ValueError: `size` is not positive.
+        ValueError: if `size` is not positive.
     """
     if size < 1:
         raise ValueError(f"shard size: must be at least 1, got {size}")

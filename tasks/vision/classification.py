@@ -26,8 +26,8 @@ from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VISION_OPTIONS, vision_options
 from tasks.vision.published.sets import VisionSource
 
-#: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower, whose activations then
-#: stay in the cache of a core.
+#: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower: its activations then stay
+#: in a core's cache.
 _CPU_BATCH, _ACCELERATOR_BATCH = 128, 256
 _COMMON_OPTIONS = ("batch_size", "templates")
 _FOLDER_OPTIONS = ("class_names", "val_fraction")
@@ -35,32 +35,32 @@ _FOLDER_OPTIONS = ("class_names", "val_fraction")
 
 @runtime_checkable
 class ImageTextBackbone(Protocol):
-    """What classification needs of a backbone, beyond `Backbone`."""
+    """What classification needs of a backbone besides `Backbone`."""
 
     preprocess: Preprocess
     device: torch.device
 
     def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
-        """What turns features into the logits of a task's classes."""
+        """Return the classifier of a task's classes."""
         ...
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Float32 features (B, D) of uint8 images: of image-text models, L2-normalised."""
+        """Return float32 features (B, D) of uint8 images; L2-normalised for image-text models."""
         ...
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """As `encode`, with gradients; under `parameters` (by the module's names) instead of its own where given."""
+        """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a task is read.
+    """How a task is evaluated.
 
     Attributes:
-        limits: samples of a split to use, None for all.
+        limits: number of samples of a split to use, None for all.
         batch_size: images a forward pass.
-        groups: where a class is several rows of the head (its logit is their largest), the rows of each class.
+        groups: rows of the head of each class, if a class has several; its logit is the largest of theirs.
     """
 
     limits: Mapping[str, int | None]
@@ -69,14 +69,14 @@ class Evaluation:
 
 
 class ZeroShotClassification:
-    """Images and a head; each split goes to the device when it is first scored, and stays there."""
+    """A task of images and a head. Each split moves to the device when it is first scored, and stays there."""
 
     metric = "accuracy"
 
     def __init__(
         self, name: str, splits: Mapping[str, ImageSet], head: Head, class_names: Sequence[str], how: Evaluation
     ) -> None:
-        """Hold the splits ("val", "test") as they are mapped, with the head on the CPU."""
+        """Take the mapped splits ("val", "test") and the head on the CPU."""
         self.name = name
         self.class_names = tuple(class_names)
         self._splits = dict(splits)
@@ -87,21 +87,21 @@ class ZeroShotClassification:
         self.fingerprint = digest([self.metric, head.key, *self.class_names, *data, *map(str, how.groups)])[:16]
 
     def num_samples(self, split: str) -> int:
-        """Samples of `split` to score: at most its limit; 0 where the task has no such split."""
+        """Return the number of samples of `split` to score, at most its limit; 0 if the task lacks the split."""
         available = len(self._splits[split]) if split in self._splits else 0
         limit = self._how.limits.get(split)
         return available if limit is None else min(limit, available)
 
     def keys(self, split: str) -> tuple[str, ...]:
-        """Content hash of each sample's image, in the order of outcomes."""
+        """Return the content hash of each sample's image, in the order of outcomes."""
         return self._splits[split].keys[: self.num_samples(split)]
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
-        """Score samples start to stop - 1: one bool a sample, whether the largest logit is the label's.
+        """Score samples start to stop - 1: an outcome is whether the largest logit is the label's.
 
         Raises:
-            NonFiniteOutput: a logit is NaN or infinite.
-            ValueError: the range is not within the split, or the backbone encodes no images.
+            NonFiniteOutput: if a logit is NaN or infinite.
+            ValueError: if the range is not within the split, or the backbone does not encode images.
         """
         if not 0 <= start < stop <= self.num_samples(split):
             raise ValueError(
@@ -117,12 +117,12 @@ class ZeroShotClassification:
         return ShardResult(Stats(len(outcomes), total, total), outcomes)
 
     def batch(self, split: str, rows_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Any images of a split, for training: uint8 (B, C, H, W) and labels (B,), on `device`.
+        """Return images of a split for training: uint8 (B, C, H, W) and labels (B,).
 
         Args:
-            split: "train" where the task was loaded with it, "val" or "test".
+            split: "val", "test", or "train" if the task was loaded with it.
             rows_B: int64 on the CPU, each at least 0 and less than `num_samples(split)`.
-            device: where the batch is wanted.
+            device: of the result.
         """
         images = self._splits[split]
         size = images.chunk_size
@@ -130,7 +130,7 @@ class ZeroShotClassification:
         return pixels.to(device), images.labels_N[rows_B.to(images.labels_N.device)].to(device)
 
     def logits(self, features_BD: Tensor) -> Tensor:
-        """Logits (B, K) of L2-normalised features: the frozen head, on the features' device."""
+        """Apply the frozen head to L2-normalised features, on their device: logits (B, K)."""
         logits = features_BD @ self._head_KD.to(features_BD.device).T
         if self._groups_KM is None:
             return logits
@@ -144,7 +144,7 @@ class ZeroShotClassification:
 
     @torch.inference_mode()
     def _score(self, encoder: ImageTextBackbone, images: ImageSet, starts: range, stop: int) -> tuple[Tensor, bool]:
-        """Outcomes (B,) as bool on the device, and whether all logits were finite; waits for the device once."""
+        """Return bool outcomes (B,) on the device and whether all logits are finite; wait for the device once."""
         right, finite = [], []
         for start in starts:
             end = min(start + starts.step, stop)
@@ -155,7 +155,7 @@ class ZeroShotClassification:
 
 
 def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:
-    """Rows of the head a class, each class filled up with its first one, which leaves the largest logit as it is."""
+    """Pad the rows of each class with its first one, which leaves the largest logit unchanged."""
     if not groups:
         return None
     width = max(map(len, groups))
@@ -165,17 +165,24 @@ def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:
 def zero_shot(
     request: TaskRequest, backbone: Backbone, source: ImageSource, progress: Progress | None = None
 ) -> ZeroShotClassification:
-    """Make the task of any image source: decode and encode what the cache lacks, then map it into memory.
+    """Make the zero-shot task of an image source: decode and encode what the cache lacks, then map it into memory.
 
     Raises:
-        ValueError: a bad limit, batch size or template, or whatever preparing the images raises.
+        ValueError: if a limit, batch size or template is invalid, or the images cannot be prepared.
+
+    Example:
+        The factory of a plug-in, where `Stripes` is an `ImageSource`:
+
+        >>> def load(request, backbone, progress):
+        ...     return zero_shot(request, backbone, Stripes(), progress)
+        >>> TASKS.register("docs-images", load)
     """
     encoder = image_text(backbone)
     options = request.options
     if len(source.class_names) < 2:
         raise ValueError(
-            f"tasks.{request.name}: {source.name}: has one class only ({', '.join(source.class_names)}), and so every "
-            "answer would be right; of a folder of images, name the one whose subfolders are the classes"
+            f"tasks.{request.name}: {source.name}: has only the class {', '.join(source.class_names)}, so every answer "
+            "would be right: use two or more; for a folder of images, name the one whose subfolders are the classes"
         )
     default = _CPU_BATCH if encoder.device.type == "cpu" else _ACCELERATOR_BATCH
     batch_size = _positive(f"tasks.{request.name}.options.batch_size", options.get("batch_size", default))
@@ -191,10 +198,10 @@ def zero_shot(
 
 
 def image_source(request: TaskRequest) -> ImageSource:
-    """The source that `request.source` names: `embedded/NAME`, `vision/NAME`, or a folder of images.
+    """Return the source that `request.source` names: `embedded/NAME`, `vision/NAME`, or a folder of images.
 
     Raises:
-        ValueError: it is neither (near names of packs and registered tasks are suggested), or an option is unknown.
+        ValueError: if there is no such source (near names of packs and tasks are suggested), or an option is unknown.
     """
     where, options = f"tasks.{request.name}.options", request.options
     if request.source.startswith("embedded/"):
@@ -203,7 +210,7 @@ def image_source(request: TaskRequest) -> ImageSource:
         try:
             return PackSource(embedded.pack_path(name))
         except ValueError as error:
-            raise ValueError(f"{error}; a folder of that name is written ./{name}") from error
+            raise ValueError(f"{error}; to name a folder, write ./{name}") from error
     if request.source.startswith("vision/"):
         check_options(where, options, _COMMON_OPTIONS + VISION_OPTIONS)
         chosen: dict[str, Any] = {k: v for k, v in options.items() if k in VISION_OPTIONS}
@@ -211,7 +218,7 @@ def image_source(request: TaskRequest) -> ImageSource:
     if not (folder := Path(request.source)).is_dir():
         known = [f"embedded/{name}" for name in embedded.pack_names()] + list(TASKS)
         known += [str(p) for p in folder.parent.glob("*/") if "/" in request.source]
-        rule = f"{request.source!r} is no folder, embedded pack or registered task"
+        rule = f"{request.source!r} is not a folder, an embedded pack or a registered task"
         raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
     check_options(where, options, _COMMON_OPTIONS + _FOLDER_OPTIONS)
     chosen = {k: options[k] for k in _FOLDER_OPTIONS if k in options}
@@ -219,10 +226,10 @@ def image_source(request: TaskRequest) -> ImageSource:
 
 
 def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | None = None) -> Task:
-    """Load any task: a registered one by its name, or else zero-shot classification of `image_source(request)`.
+    """Load a task: a registered one by name, or else zero-shot classification of `image_source(request)`.
 
-    Call it in the driver first, with `progress`: images and heads are then on disk, and the same call in a worker maps
-    them into memory within milliseconds. A worker whose machine does not share the cache prepares them by itself.
+    The driver calls this first, with `progress`, which writes images and heads to the cache. The same call in a worker
+    maps them into memory within milliseconds, or prepares them again if its machine does not share the cache.
     """
     if request.source in TASKS:
         return TASKS[request.source](request, backbone, progress)
@@ -230,14 +237,14 @@ def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | Non
 
 
 def image_text(backbone: object) -> ImageTextBackbone:
-    """The backbone as one that encodes images and text.
+    """Return `backbone` typed as an encoder of images and classes.
 
     Raises:
-        ValueError: it does not.
+        ValueError: if it is not one.
     """
     if not isinstance(backbone, ImageTextBackbone):
         raise ValueError(
-            f"backbone: {type(backbone).__name__} encodes no images, or knows no classes; classification needs both"
+            f"backbone: {type(backbone).__name__} does not encode images and classes; classification needs both"
         )
     return backbone
 

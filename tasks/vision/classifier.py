@@ -1,7 +1,7 @@
-"""open_clip image towers with a linear classification head of their own: model soups' checkpoints, plain classifiers.
+"""open_clip image towers with a linear classification head: checkpoints of model soups, and plain classifiers.
 
-The head is part of theta: it was fine-tuned, so it is merged and scaled with the tower, outside the residual blocks. As
-in the model soups' code (Wortsman et al. 2022), it is applied to L2-normalised features.
+The head was fine-tuned too, so it is merged and scaled with the tower, as a parameter outside the blocks. As in
+the code of model soups (Wortsman et al. 2022), it is applied to L2-normalised features.
 
 Shape legend: B images, D embedding dimension, N classes of the head, K classes of a task.
 """
@@ -28,21 +28,21 @@ from tasks.vision.heads import Head
 from tasks.vision.preprocess import Preprocess
 
 _HEAD = re.compile(r"(?:(?:module|_orig_mod)\.)*classification_head\.(weight|bias)")
-#: What soups' files keep of the text tower, or all of it.
+#: The text tower, all or part of which the files of model soups hold.
 _TEXT = re.compile(r"(token_embedding|ln_final|transformer|text)\..*|positional_embedding|text_projection|logit_scale")
 
 
 class ImageClassifier(nn.Module):
-    """An image tower, and a linear layer on its normalised features."""
+    """An image tower and a linear layer on its normalised features."""
 
     def __init__(self, visual: nn.Module, features: int, classes: int) -> None:
-        """Take the tower, which gives `features` numbers an image; the head's weights are random."""
+        """Take the tower, whose features have `features` dimensions; the head's weights are random."""
         super().__init__()
         self.visual = visual
         self.classification_head = nn.Linear(features, classes)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Logits (B, N), float32: only the tower computes in lower precision."""
+        """Return float32 logits (B, N); only the tower computes in lower precision."""
         features_BD = F.normalize(self.visual(pixels_BCHW).float(), dim=-1)
         head = self.classification_head
         return F.linear(features_BD, head.weight.float(), head.bias.float())
@@ -59,15 +59,15 @@ class ClassifierBackbone:
         classes: Sequence[str],
         device: torch.device,
         dtype: torch.dtype,
-        said_activation: str | None = None,
+        stated_activation: str | None = None,
     ) -> None:
-        """Build the classifier of `classes` around the architecture's image tower, weights still random."""
+        """Build the classifier of `classes` on the architecture's image tower, with random weights."""
         self.model_name = architecture.name
         self.preprocess: Preprocess = architecture.preprocess
         self.dtype = dtype
         self.classes = tuple(classes)
         visual = architecture.model.visual
-        self._check_activation = ActivationCheck(architecture.name, activation(visual), said_activation)
+        self._check_activation = ActivationCheck(architecture.name, activation(visual), stated_activation)
         module = ImageClassifier(visual, _num_features(architecture), len(classes))
         self.module: nn.Module = module.to(device, dtype).eval().requires_grad_(False)
         self.device = next(self.module.parameters()).device
@@ -76,13 +76,13 @@ class ClassifierBackbone:
         self._shapes = {n: p.shape for n, p in self.module.named_parameters()}
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Pick the image tower, in any layout of tasks/vision/clip/layouts.py, and `classification_head.{weight,bias}`.
+        """Select image tower (in any layout of tasks/vision/clip/layouts.py) and `classification_head.{weight,bias}`.
 
-        What such files keep of a text tower has no part in the logits, and is left out.
+        Tensors of a text tower do not change the logits and are ignored.
 
         Raises:
-            ValueError: no head, or one of another number of classes; missing, unexpected or mis-shaped tensors; or
-                weights that need another activation.
+            ValueError: if there is no head, tensors are missing, unexpected or mis-shaped, or the weights need another
+                activation.
         """
         tensors, hugging_face = _named(state, source)
         self._check_activation(source, hugging_face)
@@ -90,13 +90,13 @@ class ClassifierBackbone:
         return {name: tensors[name] for name in self._shapes}
 
     def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
-        """Pick the logits of a task's classes, by name; templates play no part, as the head was learned.
+        """Return a head that selects the logits of a task's classes by name; templates are ignored.
 
-        Where the head has several classes of one name (ImageNet's list has "missile" and "sunglasses" twice), the
-        task's first class of that name is the head's first, its second the second.
+        If the head has several classes of one name (ImageNet's list has "missile" and "sunglasses" twice), the task's
+        classes of that name match them in order.
 
         Raises:
-            ValueError: the head has no such class, or not as many of the name; near names are suggested.
+            ValueError: if the head lacks a class, or has fewer of that name; near names are suggested.
         """
         rows_of = defaultdict(list)
         for row, name in enumerate(self.classes):
@@ -115,11 +115,11 @@ class ClassifierBackbone:
 
     @torch.inference_mode()
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Logits of all the head's classes for uint8 images: float32 of shape (B, N), on the backbone's device."""
+        """Return the logits of all the head's classes for uint8 images: float32 (B, N) on the backbone's device."""
         return self.embed(images_BCHW)
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """As `encode`, with gradients; under `parameters` (by the module's names) instead of its own where given."""
+        """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
         pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
         with exact(self.device):
             logits: Tensor = functional_call(self.module, dict(parameters or {}), (pixels,))
@@ -137,20 +137,20 @@ def build(
 
     Args:
         model: see `tasks.vision.clip.architectures.create`; its text tower is not used.
-        state: the base: an image tower and its head, such as the model soups' linear probe (`model_0.pt`).
+        state: the base: an image tower and its head, for example the linear probe of model soups (`model_0.pt`).
         device: of the model.
         dtype: of the tower's weights and activations; features, head and logits are float32.
         options: see `tasks.vision.clip.architectures.configured`; and `classes`, the head's class names in order, or
-            "imagenet", the 1,000 of open_clip's list.
+            "imagenet" for open_clip's list of 1,000.
 
     Raises:
-        ValueError: unknown model or option, or weights that do not fit it.
+        ValueError: if the model or an option is unknown, or the weights do not fit it.
     """
     options = options or {}
     check_options("backbone.options", options, (*OPTIONS, "classes"))
     classes = _classes(options.get("classes"))
-    architecture, said_activation = configured(model, options)
-    backbone = ClassifierBackbone(architecture, classes, device, dtype, said_activation)
+    architecture, stated_activation = configured(model, options)
+    backbone = ClassifierBackbone(architecture, classes, device, dtype, stated_activation)
     tensors, _ = _named(state, "base")
     if (found := tensors["classification_head.weight"].shape[0]) != len(classes):
         raise ValueError(f"backbone.options.classes: names {len(classes)} classes, but the base's head has {found}")
@@ -160,12 +160,12 @@ def build(
 
 
 def _named(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], bool]:
-    """Tower and head by the module's names, and whether the tower had Hugging Face's."""
+    """Rename tower and head to the module's names; return whether the tower had Hugging Face's, too."""
     head = {f"classification_head.{m[1]}": t for n, t in state.items() if (m := _HEAD.fullmatch(n))}
     if "classification_head.weight" not in head:
         raise ValueError(
-            f"{source}: has no classification_head.weight, so it is no classifier; a CLIP whose classes are named by "
-            "its text tower is of backbone.family open_clip"
+            f"{source}: has no classification_head.weight, so it is not a classifier; for a CLIP whose text tower "
+            "makes the heads, set backbone.family: open_clip"
         )
     found = to_open_clip({n: t for n, t in state.items() if not _HEAD.fullmatch(n)}, source)
     if strange := sorted(n for n in found.text if not _TEXT.fullmatch(n)):
@@ -174,7 +174,7 @@ def _named(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor],
 
 
 def _classes(value: object) -> Sequence[str]:
-    """The class names that `backbone.options.classes` gives."""
+    """Return the class names of `backbone.options.classes`."""
     if value == "imagenet":
         return list(open_clip.IMAGENET_CLASSNAMES)
     if isinstance(value, list) and len(value) > 1 and all(isinstance(name, str) for name in value):
@@ -188,7 +188,7 @@ def _classes(value: object) -> Sequence[str]:
 
 @torch.inference_mode()
 def _num_features(architecture: Architecture) -> int:
-    """Numbers an image that the tower gives: its kinds have no common name for it."""
+    """Return the dimensions of the tower's features, measured because towers have no common attribute for it."""
     height, width = architecture.preprocess.size
     features: Tensor = architecture.model.visual.eval()(torch.zeros(1, 3, height, width))
     return features.shape[1]

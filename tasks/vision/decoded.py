@@ -1,4 +1,4 @@
-"""Images decoded and resized once, into Arrow files that every worker maps into memory.
+"""Decoded and resized images in Arrow files, written once, which every worker maps into memory.
 
 Shape legend: N images of a split, C, H, W channels, height and width. Pixels are uint8.
 """
@@ -26,10 +26,10 @@ from tasks.vision.preprocess import Pixels, Preprocess
 
 #: Called as `progress(done, total)` while images are decoded.
 Progress: TypeAlias = Callable[[int, int], None]
-#: `decode(records, preprocess, rows)` gives the images in order, `rows` at a time (the last fewer): (rows, 3, H, W).
+#: `decode(records, preprocess, rows)` yields the images in order, as (rows, 3, H, W); the last part may be shorter.
 Decode: TypeAlias = Callable[[Sequence[ImageRecord], Preprocess, int], Iterator[Pixels]]
 
-#: Part of the cache key: raised whenever the files or the order of images change.
+#: Part of the cache key: raise it whenever the files' layout or the order of images changes.
 _FORMAT = "1"
 _CHUNK_BYTES = 64 * 2**20
 #: Chunks hold a multiple of this many images, so that batches of 128 or 256 seldom straddle two of them.
@@ -38,7 +38,7 @@ _CHUNK_UNIT = 256
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split, decoded.
+    """One decoded split.
 
     Attributes:
         chunks: uint8 tensors of shape (chunk_size, C, H, W); the last may be shorter.
@@ -59,7 +59,7 @@ class ImageSet:
         return len(self.labels_N)
 
     def slice(self, start: int, stop: int) -> Tensor:
-        """Images start to stop - 1 as one uint8 tensor; a view, unless they straddle two chunks."""
+        """Return images start to stop - 1 as one uint8 tensor; a view unless they straddle two chunks."""
         first, last = start // self.chunk_size, (stop - 1) // self.chunk_size
         parts = [
             self.chunks[i][max(start - i * self.chunk_size, 0) : stop - i * self.chunk_size]
@@ -68,9 +68,9 @@ class ImageSet:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def to(self, device: torch.device, count: int) -> "ImageSet":
-        """Copy the first `count` images and labels to an accelerator; on the CPU the mapped files are used as they are.
+        """Copy the first `count` images and labels to an accelerator.
 
-        The mapped pages are the kernel's cache: workers of one machine share them.
+        On the CPU this returns the mapped files themselves, whose pages the workers of one machine share.
         """
         if device.type == "cpu":
             return self
@@ -81,7 +81,7 @@ class ImageSet:
 
 
 def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Pixels]:
-    """Decode and resize with threads of this process: see `Decode`."""
+    """Decode and resize with threads of this process; a `Decode`."""
     resize = preprocess.resizer()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(records), rows):
@@ -91,51 +91,53 @@ def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: in
 def prepare(
     source: ImageSource, preprocess: Preprocess, progress: Progress | None = None, decode: Decode = decode_here
 ) -> dict[str, ImageSet]:
-    """Map the splits of `source` into memory, decoding them first where the cache does not hold them.
+    """Map the splits of `source` into memory, and decode them first if the cache does not hold them.
 
     Raises:
-        ValueError: an image cannot be decoded (its name is given), there is no image, or no space left.
+        ValueError: if an image cannot be decoded (its name is given), or there is no image or not enough space.
     """
     folder = cached(
-        prepared_folder(source, preprocess), lambda partial: _write(partial, source, preprocess, progress, decode)
+        prepared_folder(source, preprocess),
+        lambda partial: _write_splits(partial, _scored(source), preprocess, progress, decode),
     )
     return {path.stem: _read(path) for path in sorted(folder.glob("*.arrow"))}
 
 
 def prepared_folder(source: ImageSource, preprocess: Preprocess) -> Path:
-    """Where the decoded val and test of `source` are in the cache, once they have been prepared."""
+    """Return the cache folder of the decoded val and test of `source`."""
     return cache_root() / "images" / digest([_FORMAT, source.fingerprint, preprocess.resize_key])
 
 
 def prepare_train(source: ImageSource, preprocess: Preprocess, progress: Progress | None = None) -> ImageSet:
-    """Map the training images of `source`, less those that are scored too; an entry of its own in the cache.
+    """Map the training images of `source`, without images that are scored; they have a cache entry of their own.
 
     Raises:
-        ValueError: there is none, or as `prepare`.
+        ValueError: if there is none; or see `prepare`.
     """
     key = digest([_FORMAT, source.fingerprint, preprocess.resize_key, "train"])
-    folder = cached(cache_root() / "images" / key, lambda partial: _write_train(partial, source, preprocess, progress))
+    folder = cached(
+        cache_root() / "images" / key,
+        lambda partial: _write_splits(partial, _training(source), preprocess, progress, decode_here),
+    )
     return _read(folder / "train.arrow")
 
 
-def _write(
-    folder: Path, source: ImageSource, preprocess: Preprocess, progress: Progress | None, decode: Decode
-) -> None:
+def _scored(source: ImageSource) -> dict[str, list[ImageRecord]]:
     splits = {s: ordered(r) for s, r in without_leaks(source.records(), source.name).items() if r}
     if not splits:
         raise ValueError(f"{source.name}: holds no images for val or test")
-    _write_splits(folder, splits, preprocess, progress, decode)
+    return splits
 
 
-def _write_train(folder: Path, source: ImageSource, preprocess: Preprocess, progress: Progress | None) -> None:
+def _training(source: ImageSource) -> dict[str, list[ImageRecord]]:
     train = source.train_records() if isinstance(source, TrainingSource) else ()
     records = ordered(for_training(train, source.records(), source.name)) if train else []
     if not records:
         raise ValueError(
-            f"{source.name}: holds no training images: a folder of images has them in train/CLASS/ beside val or test, "
-            "and a source of your own gives them by train_records()"
+            f"{source.name}: holds no training images: put them into train/CLASS/ next to val or test of a folder of "
+            "images, or return them by train_records() of your own source"
         )
-    _write_splits(folder, {"train": records}, preprocess, progress)
+    return {"train": records}
 
 
 def _write_splits(
@@ -143,7 +145,7 @@ def _write_splits(
     splits: Mapping[str, Sequence[ImageRecord]],
     preprocess: Preprocess,
     progress: Progress | None,
-    decode: Decode = decode_here,
+    decode: Decode,
 ) -> None:
     total = sum(map(len, splits.values()))
     folder.mkdir()
@@ -166,7 +168,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preprocess, decode: Decode) -> Iterator[int]:
-    """Write one Arrow IPC file, uncompressed, a record batch a chunk; yields the number of images after each."""
+    """Write one uncompressed Arrow IPC file, a record batch a chunk; yield the number of images of each."""
     height, width = preprocess.size
     rows = max(1, _CHUNK_BYTES // (3 * height * width) // _CHUNK_UNIT) * _CHUNK_UNIT
     metadata = {"shape": json.dumps([3, height, width]), "chunk_size": str(rows)}
@@ -200,10 +202,10 @@ def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[Image
 
 
 def decode_image(record: ImageRecord, resize: Callable[[Image.Image], Pixels]) -> Pixels:
-    """One image, decoded and resized: uint8 of shape (3, H, W).
+    """Decode and resize one image: uint8 of shape (3, H, W).
 
     Raises:
-        ValueError: it cannot be decoded; its name is given.
+        ValueError: if it cannot be decoded; its name is given.
     """
     try:
         image = record.image() if callable(record.image) else record.image
@@ -211,9 +213,9 @@ def decode_image(record: ImageRecord, resize: Callable[[Image.Image], Pixels]) -
             return resize(Image.fromarray(image))
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             return resize(opened)
-    # What PIL's readers raise on broken files; SyntaxError is its PNG reader's word for them.
+    # PIL's readers raise these on broken files; the PNG reader raises SyntaxError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{record.name}: cannot decode this image ({error}); repair it or take it out") from error
+        raise ValueError(f"{record.name}: cannot decode this image ({error}); repair or remove it") from error
 
 
 def _read(path: Path) -> ImageSet:
@@ -236,6 +238,6 @@ def _pixels(batch: Any, shape: Sequence[int]) -> Tensor:
         batch.column("image").buffers()[1], dtype=np.uint8, count=batch.num_rows * int(np.prod(shape))
     )
     with warnings.catch_warnings():
-        # The mapping is read-only, and nothing here writes to it; torch warns about any such array.
+        # torch warns of any read-only array; nothing here writes to the mapping.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array.reshape(-1, *shape))

@@ -18,18 +18,17 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
 class FolderSource:
-    """One folder a class.
+    """An image source with one folder a class.
 
-    Where the splits come from:
+    The splits are found in this order:
 
-    - `val` and `test` are there: these.
-    - one of them is missing: `val` is cut from `train`, or both from `val`, by content hash;
-    - no split folders: both are cut from all images;
-    - `test` alone: there is no val, as for a shifted set.
+    - if there are folders `val` and `test`, they are used as they are;
+    - if one of them is missing, `val` is cut from `train`, or both from `val`, by content hash;
+    - if there are no split folders, both are cut from all images;
+    - if there is only `test`, as for a shifted set, there is no val.
 
-    `val_fraction` says how much of the pool val gets.
-
-    Images of `train` that are not cut for val are never scored; `train_records` gives them for fine-tuning.
+    `val_fraction` is the share of the images that are cut which becomes val. The rest of `train` is never scored;
+    `train_records` returns it for fine-tuning.
     """
 
     def __init__(
@@ -43,12 +42,13 @@ class FolderSource:
 
         Args:
             root: the data set's folder.
-            class_names: class folder -> name in prompts; the others are named as their folder, with "_" as a space.
+            class_names: class folder -> name in prompts; by default the folder's name, with "_" as a space.
             templates: prompts with one {}.
-            val_fraction: share of the pool that becomes val, where val is cut by content hash; in (0, 1).
+            val_fraction: share that becomes val if val is cut by content hash; in (0, 1).
 
         Raises:
-            ValueError: no such folder, no classes, split folders beside class folders, or an unknown class.
+            ValueError: if there is no folder or no class, split folders are mixed with class folders, or `class_names`
+                has an unknown class.
         """
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder; {near(root.name, (p.name for p in root.parent.glob('*')))}")
@@ -61,8 +61,8 @@ class FolderSource:
         parts = self._split_folders.values()
         self._classes = sorted({p.name for part in parts for p in _folders(part)})
         if not self._classes:
-            lying = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
-            got = f" but {lying} images, as a class folder does; name the folder above it" if lying else ""
+            images = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
+            got = f" but {images} images, as a class folder does; name the folder above it" if images else ""
             raise ValueError(f"{root}: holds no class folders{got}: images belong into ROOT/CLASS/ or ROOT/test/CLASS/")
         names = _checked_names(root, class_names or {}, self._classes)
         self.class_names = [names.get(c, c.replace("_", " ")) for c in self._classes]
@@ -73,16 +73,16 @@ class FolderSource:
         self.fingerprint = digest(self._listing(root.resolve()))
 
     def _check_depth(self, root: Path) -> None:
-        """Images in folders within class folders are fine, but if all are, the folder is of another level."""
+        """Refuse a folder all of whose images are a level too deep; some in folders within class folders are fine."""
         paths = [p.relative_to(self._split_folders[split]).parts for split, files in self._files.items() for p in files]
         if paths and all(len(parts) > 2 for parts in paths):
             raise ValueError(
-                f"{root}: every image lies a level deeper than ROOT/CLASS/IMAGE, as {'/'.join(paths[0])} does: name "
+                f"{root}: every image is a level deeper than ROOT/CLASS/IMAGE, for example {'/'.join(paths[0])}: name "
                 f"the folder whose subfolders are the classes (split folders must be called {', '.join(_SPLITS)})"
             )
 
     def _warn_of_classes(self) -> None:
-        """Classes without images stay in the prompts: right for a sample of a larger set, wrong for a misspelt name."""
+        """Warn of classes without images, which stay in the prompts: right for a sample, wrong for a misspelt name."""
         have = {
             split: {p.relative_to(self._split_folders[split]).parts[0] for p in files}
             for split, files in self._files.items()
@@ -101,10 +101,10 @@ class FolderSource:
                 )
 
     def _listing(self, root: Path) -> list[str]:
-        """All that `records` depends on, without reading the files: paths, sizes and times stand for their bytes.
+        """Return all that `records` depends on, without reading files: paths, sizes and times stand for the bytes.
 
-        Hashing a large data set takes minutes, and this is asked at every start. The change time cannot be set back,
-        unlike the modification time, which archives restore. What enters a score's identity is the hash of the pixels.
+        This runs at every start, and hashing a large data set takes minutes. The change time cannot be set back, unlike
+        the modification time, which archives restore. A score's identity has the hash of the pixels instead.
         """
         lines = [str(root), str(self._val_fraction), *self._classes]
         for files in self._files.values():
@@ -123,7 +123,7 @@ class FolderSource:
         return {"val": val, "test": read.get("test", rest)}
 
     def train_records(self) -> Sequence[ImageRecord]:
-        """Images of the folder `train` that are not cut for val; none where there is no such folder."""
+        """Return the images of the folder `train` that are not cut for val; none without that folder."""
         if "train" not in self._files:
             return []
         records = self._read("train")
@@ -150,18 +150,18 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Split -> folder; {"all": root} where the class folders are directly in it."""
+    """Return split -> folder; {"all": root} if the class folders are directly in it."""
     folders = {p.name: p for p in _folders(root)}
     found = {name: folders[name] for name in _SPLITS if name in folders}
     if not found:
         return {"all": root}
     if strangers := sorted(set(folders) - set(found)):
         raise ValueError(
-            f"{root}: holds {strangers[0]!r} beside {sorted(found)}: either split folders, called "
+            f"{root}: holds {strangers[0]!r} besides {sorted(found)}: must hold either split folders, called "
             f"{', '.join(_SPLITS)}, or class folders"
         )
     if list(found) == ["train"]:
-        raise ValueError(f"{root}: holds train only, and a model fine-tuned on it is not scored on it: add val or test")
+        raise ValueError(f"{root}: holds train only, which is never scored: add val or test")
     return found
 
 
@@ -169,7 +169,7 @@ def _images(folder: Path) -> list[Path]:
     files = sorted(p for part in _folders(folder) for p in part.rglob("*") if p.is_file())
     if others := Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES):
         logger.warning(
-            "%s: left out %d files that are no %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others)
+            "%s: left out %d files that are not %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others)
         )
     return [p for p in files if p.suffix.lower() in SUFFIXES]
 
@@ -184,11 +184,11 @@ def _checked_names(root: Path, names: Mapping[str, str], classes: Sequence[str])
 
 
 def _check_distinct(root: Path, names: Mapping[str, str]) -> None:
-    """Tokenizers lower the case, so that names which differ in it give one prompt, and two classes for one answer."""
+    """Refuse names that differ in case only: tokenizers lower the case, so two classes would have one prompt."""
     seen: dict[str, str] = {}
     for folder, name in names.items():
         if (other := seen.setdefault(name.casefold(), folder)) != folder:
             raise ValueError(
-                f"{root}: the class folders {other!r} and {folder!r} have one name in prompts ({name!r}): call the "
-                "folder the same in every split, or tell the classes apart by class_names"
+                f"{root}: the class folders {other!r} and {folder!r} have one name in prompts ({name!r}): give "
+                "the folder one name in every split, or give the classes different names by class_names"
             )

@@ -1,4 +1,4 @@
-"""Zero-shot text heads: the frozen classifier that a text tower makes of class names and templates.
+"""Zero-shot heads: frozen classifiers made from a text tower's embeddings of class names in templates.
 
 Shape legend: K classes, T templates, L tokens of a prompt, D embedding dimension.
 """
@@ -19,7 +19,7 @@ _BATCH = 256
 
 
 class TextTower(Protocol):
-    """The base model's text side; fine-tuning leaves it as it is."""
+    """The base model's text side, which fine-tuning leaves unchanged."""
 
     fingerprint: str
     """Content hash of its weights, its architecture and the logit scale."""
@@ -27,11 +27,11 @@ class TextTower(Protocol):
     """exp of the learned temperature."""
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids of shape (len(prompts), L)."""
+        """Return token ids of shape (len(prompts), L)."""
         ...
 
     def encode(self, tokens_BL: Tensor) -> Tensor:
-        """L2-normalised embeddings, float32 on the CPU, of shape (B, D)."""
+        """Return L2-normalised embeddings, float32 on the CPU, of shape (B, D)."""
         ...
 
 
@@ -40,8 +40,8 @@ class Head:
     """A frozen classifier.
 
     Attributes:
-        weights_KD: float32; logits are normalised image features times its transpose.
-        key: content hash of all that it was computed from.
+        weights_KD: float32; logits are normalised image features times the transpose of this.
+        key: content hash of all inputs of the computation.
     """
 
     weights_KD: Tensor
@@ -49,24 +49,24 @@ class Head:
 
 
 def check_templates(where: str, templates: Sequence[str]) -> None:
-    """Every template must take one class name.
+    """Check that every template takes one class name.
 
     Raises:
-        ValueError: there is none, or one does not hold {} exactly once.
+        ValueError: if there is no template, or one does not hold {} exactly once.
     """
     if not templates:
-        raise ValueError(f"{where}.templates: must hold at least one, such as 'a photo of a {{}}.'")
+        raise ValueError(f"{where}.templates: must hold at least one, for example 'a photo of a {{}}.', got none")
     for template in templates:
         if template.count("{}") != 1:
             raise ValueError(f"{where}.templates: each must hold {{}} exactly once, got {template!r}")
 
 
 def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[str]) -> Head:
-    """The head of `class_names`, from the cache or from the text tower.
+    """Return the head of `class_names`, from the cache or else from the text tower.
 
-    The key is made of the token ids, not of the strings, so it covers class names, templates and tokenizer at once.
+    The key is a hash of the token ids rather than the strings, so it covers class names, templates and tokenizer.
     """
-    # str.replace, for a class name may hold braces of its own, which str.format would read.
+    # str.replace rather than str.format, since class names may hold braces.
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
     tokens_NL = text.tokenize(prompts)
     shape = f"{len(class_names)} {len(templates)} {tokens_NL.shape[1]}"
@@ -81,7 +81,7 @@ def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[s
 
 @torch.inference_mode()
 def _compute(text: TextTower, tokens_NL: Tensor, num_classes: int) -> Tensor:
-    """Mean of the templates' normalised embeddings, normalised again, times the logit scale: (K, D) in float32."""
+    """Return the mean of the templates' normalised embeddings, normalised, times the logit scale: float32 (K, D)."""
     embeddings_ND = torch.cat([text.encode(part) for part in torch.split(tokens_NL, _BATCH)])
     mean_KD = embeddings_ND.view(num_classes, -1, embeddings_ND.shape[-1]).mean(dim=1)
     return (F.normalize(mean_KD, dim=-1) * text.logit_scale).contiguous()

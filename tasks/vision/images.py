@@ -1,4 +1,4 @@
-"""Labelled images before they are decoded: records, where they come from, and how they are split and ordered."""
+"""Labelled images before decoding: records, their sources, and how they are split and ordered."""
 
 import hashlib
 import logging
@@ -14,10 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 class Unread(Protocol):
-    """An image that is read when it is decoded, as one in an archive; picklable, for it may be decoded elsewhere."""
+    """An image that is read when it is decoded, such as one in an archive.
+
+    It must be picklable: another process may decode it.
+    """
 
     def __call__(self) -> bytes | npt.NDArray[np.uint8]:
-        """The encoded image, or its pixels."""
+        """Return the encoded image, or its pixels."""
         ...
 
 
@@ -29,7 +32,12 @@ class ImageRecord:
         name: where it came from, for errors (a file name, or "pack:row").
         label: index into the source's class names.
         digest: content hash, 16 bytes: of the file's bytes, or of the pixels.
-        image: a file, pixels as uint8 of shape (H, W) or (H, W, 3), or something that gives either when it is called.
+        image: a file, pixels as uint8 of shape (H, W) or (H, W, 3), or a callable that returns either.
+
+    Example:
+        >>> pixels = np.zeros((32, 32, 3), np.uint8)
+        >>> ImageRecord.from_array("test:0", label=1, pixels_HWC=pixels).label
+        1
     """
 
     name: str
@@ -39,21 +47,21 @@ class ImageRecord:
 
     @classmethod
     def from_array(cls, name: str, label: int, pixels_HWC: npt.NDArray[np.uint8]) -> "ImageRecord":
-        """A record of pixels in memory, uint8 of shape (H, W, 3)."""
+        """Make a record of pixels in memory, uint8 of shape (H, W, 3)."""
         return cls(name, label, content_hash(np.ascontiguousarray(pixels_HWC).tobytes()), pixels_HWC)
 
 
 class ImageSource(Protocol):
-    """Where a task's images come from: implement this to score a data set of your own by zero-shot classification."""
+    """A data set of images; implement this to score your own data by zero-shot classification."""
 
     @property
     def name(self) -> str:
-        """For errors and progress."""
+        """Name in errors and progress."""
         ...
 
     @property
     def class_names(self) -> Sequence[str]:
-        """What the labels mean, as prompts name them."""
+        """Names of the classes in prompts, in the order of the labels."""
         ...
 
     @property
@@ -63,71 +71,78 @@ class ImageSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever `records` would give anything else; cheap, for it is asked at every start."""
+        """A key that changes whenever the result of `records` does; computed at every start, so it must be cheap."""
         ...
 
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
-        """All images by split, "val" and "test"; read once, when the data are prepared."""
+        """Return all images by split, "val" and "test". Called only if the cache has no entry for `fingerprint`."""
         ...
 
 
 @runtime_checkable
 class GroupedSource(ImageSource, Protocol):
-    """A source whose classes are several of `class_names` each: the labels are indices of groups."""
+    """A source whose classes are groups of `class_names`; labels are indices of groups."""
 
     @property
     def class_groups(self) -> Sequence[Sequence[int]]:
-        """Indices of `class_names` of each class; empty where the classes are the names themselves."""
+        """Indices into `class_names` of each class; empty if each name is a class."""
         ...
 
 
 @runtime_checkable
 class TrainingSource(ImageSource, Protocol):
-    """A source that has training images too, for fine-tuning; evaluation never asks for them."""
+    """A source with training images for fine-tuning; evaluation never reads them."""
 
     def train_records(self) -> Sequence[ImageRecord]:
-        """The images of "train", none where there are none; those of `records` may be among them, and are left out."""
+        """Return the images of "train", perhaps none. Images that `records` returns too are left out of training."""
         ...
 
 
 def content_hash(data: bytes, salt: str = "") -> bytes:
-    """16 bytes of blake2b of `data`, different for each `salt`."""
+    """Return 16 bytes of blake2b of `data`, different for each `salt`.
+
+    Example:
+        >>> content_hash(b"an image's bytes").hex()
+        '298c3509fde12e982d22dfa2797e1287'
+    """
     return hashlib.blake2b(data, digest_size=16, salt=salt.encode()).digest()
 
 
 def in_validation(digest: bytes, fraction: float) -> bool:
-    """Whether the image with this content belongs to validation: a fixed fraction, by its hash and nothing else.
+    """Return whether the image with this content belongs to validation: a fixed fraction, by its hash alone.
 
-    Copies of one image fall on the same side, and more images later move none of the present ones. The salt makes this
-    independent of the order within a split, so that the first N of a split are no special ones.
+    Copies of an image are on the same side, and adding images moves none of the others. The salt makes this independent
+    of the order within a split, so that the first N images of a split are not special.
     """
     return int.from_bytes(content_hash(digest, "split")[:8], "big") < fraction * 2**64
 
 
 def ordered(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """The deterministic order of a split, by content hash: the first N are class-mixed, and the same everywhere."""
+    """Sort a split by content hash: the first N images mix the classes, and are the same on every machine."""
     return sorted(records, key=lambda r: (content_hash(r.digest, "order"), r.name))
 
 
 def without_leaks(splits: Mapping[str, Sequence[ImageRecord]], where: str) -> dict[str, list[ImageRecord]]:
-    """Drop from "val" whatever is in "test" too, byte for byte: what is chosen must not have seen the test.
+    """Drop exact copies of "test" images from "val", so that nothing is chosen on test images.
 
-    The test split stays whole, so that its numbers compare with published ones.
+    The test split stays whole, so that its scores compare with published ones.
     """
-    test = {r.digest for r in splits.get("test", ())}
-    clean = {s: [r for r in records if s == "test" or r.digest not in test] for s, records in splits.items()}
-    if dropped := sum(map(len, splits.values())) - sum(map(len, clean.values())):
-        logger.warning("%s: left %d images out of val, for exact copies of them are in test", where, dropped)
-    return clean
+    test = list(splits.get("test", ()))
+    return {s: test if s == "test" else _without(records, test, where, s, "test") for s, records in splits.items()}
 
 
 def for_training(
     train: Iterable[ImageRecord], scored: Mapping[str, Sequence[ImageRecord]], where: str
 ) -> list[ImageRecord]:
-    """Drop from "train" whatever is scored too, byte for byte: a score of what was learned by heart says nothing."""
-    held_out = {r.digest for records in scored.values() for r in records}
-    train = list(train)
-    clean = [r for r in train if r.digest not in held_out]
-    if dropped := len(train) - len(clean):
-        logger.warning("%s: left %d images out of train, for exact copies of them are in val or test", where, dropped)
+    """Drop exact copies of scored images from "train": a score on memorised images means nothing."""
+    return _without(train, [r for records in scored.values() for r in records], where, "train", "val or test")
+
+
+def _without(
+    records: Iterable[ImageRecord], kept: Iterable[ImageRecord], where: str, split: str, others: str
+) -> list[ImageRecord]:
+    records, held_out = list(records), {r.digest for r in kept}
+    clean = [r for r in records if r.digest not in held_out]
+    if dropped := len(records) - len(clean):
+        logger.warning("%s: left %d images out of %s: exact copies are in %s", where, dropped, split, others)
     return clean

@@ -1,4 +1,4 @@
-"""The embedded packs as an image source: 32 x 32 images in Parquet, with splits of their own."""
+"""Embedded packs as an image source: 32 x 32 images in Parquet, already split."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ from tasks.vision.images import ImageRecord
 
 
 class PackSource:
-    """One pack: image (fixed-size binary, planar C, H, W), label and split, with b"lines_sweep" metadata in JSON.
+    """One pack: columns image (fixed-size binary, planar C, H, W), label and split; JSON in the metadata "lines_sweep".
 
-    A shifted pack ("shifted_from") is scored with its parent's class names and templates, hence with the same head.
+    A shifted pack ("shifted_from") uses its parent's class names and templates, and so the same head.
 
     Attributes:
         role: "task" or "ood".
@@ -25,10 +25,10 @@ class PackSource:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the metadata; the parent of a shifted pack is looked for beside it.
+        """Read the metadata. The parent of a shifted pack must be in the same folder.
 
         Raises:
-            ValueError: no such file, no metadata, or a class that the parent does not have.
+            ValueError: if the file or its metadata is missing, or the parent lacks a class.
         """
         self._path = path
         own = _metadata(path)
@@ -40,7 +40,7 @@ class PackSource:
         self.templates: list[str] = parent["templates"]
         self._size: int = own["size"]
         self._labels = [self._parent_label(name) for name in own["classes"]]
-        # The parent's class order decides the labels, so it is part of what `records` gives.
+        # The labels that `records` returns depend on the parent's class order.
         content = path.read_bytes() + json.dumps(self.class_names).encode()
         self.fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -53,11 +53,11 @@ class PackSource:
         return self.class_names.index(class_name)
 
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
-        """Images of val and test, as the pack splits them."""
+        """Return the images of val and test."""
         return self._read("val", "test")
 
     def train_records(self) -> Sequence[ImageRecord]:
-        """Images of train; a shifted pack has none."""
+        """Return the images of train; a shifted pack has none."""
         return self._read("train")["train"]
 
     def _read(self, *wanted: str) -> dict[str, list[ImageRecord]]:

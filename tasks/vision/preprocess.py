@@ -1,4 +1,4 @@
-"""open_clip's image preprocessing in its two halves: once per image to uint8, then normalisation on the device."""
+"""open_clip's image preprocessing in two halves: resizing to uint8 once an image, then normalisation on the device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How images become inputs; the fields are those of open_clip's preprocess_cfg.
+    """The fields of open_clip's preprocess_cfg.
 
     Attributes:
         size: (height, width) in pixels.
@@ -37,7 +37,7 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Preprocess":
-        """Read open_clip's dictionary, whose size may be one number."""
+        """Read open_clip's dictionary; its size may be one number."""
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         size = values.pop("size")
         height, width = (size, size) if isinstance(size, int) else size
@@ -46,14 +46,14 @@ class Preprocess:
 
     @property
     def resize_key(self) -> str:
-        """What decoded images depend on; mean and std are not part of it, for they are applied on the device."""
+        """Key of the decoded images, without mean and std, which are applied on the device."""
         height, width = self.size
         return f"{height}x{width}-{self.interpolation}-{self.resize_mode}-{self.fill_color}"
 
     def resizer(self) -> Callable[[Image.Image], Pixels]:
-        """open_clip's own transform less its two last steps: PIL image -> uint8 of shape (3, H, W).
+        """Return open_clip's transform without its last two steps: PIL image -> uint8 of shape (3, H, W).
 
-        PIL resizes 8-bit images to 8 bits, so nothing is lost by stopping here.
+        PIL resizes 8-bit images to 8 bits, so stopping here loses nothing.
         """
         whole = image_transform(
             self.size,
@@ -70,7 +70,7 @@ class Preprocess:
         return lambda image: np.ascontiguousarray(np.asarray(resize(image)).transpose(2, 0, 1))
 
     def normalise(self, images_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
-        """Uint8 images to inputs, in float32 and in ToTensor's and Normalize's order of operations, then cast."""
+        """Turn uint8 images into inputs: in float32, in ToTensor's and Normalize's order of operations, then cast."""
         device = images_BCHW.device
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return images_BCHW.float().div_(255).sub_(mean).div_(std).to(dtype)

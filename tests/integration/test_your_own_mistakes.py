@@ -98,8 +98,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a repository as architecture": (model("openai/clip-vit"), "OpenAI's is ViT-B-32-quickgelu"),
     "another architecture": (model("ViT-S-32"), "base/base.safetensors: is no checkpoint of this architecture"),
     "one class of the folder": ({"tasks": {"colours": "./colours/red"}}, "holds no class folders but 8 images"),
-    "a bare folder name": ({"tasks": ["colors"], "targets": {"colours": "colors"}}, "is written ./colors"),
-    "a misspelt folder": ({"tasks": {"colours": "./colour"}}, "is no folder, embedded pack or registered task"),
+    "a bare folder name": ({"tasks": ["colors"], "targets": {"colours": "colors"}}, "to name a folder, write ./colors"),
+    "a misspelt folder": ({"tasks": {"colours": "./colour"}}, "is not a folder, an embedded pack or a registered task"),
 }
 
 

@@ -1,1 +1,1 @@
-"""CLIP backbones of open_clip, and classifiers with a text head."""
+"""CLIP backbones of open_clip: architectures, checkpoints, export."""

@@ -1,4 +1,4 @@
-"""Which activation a checkpoint's weights need: nothing in the weights says it, but a file beside them may."""
+"""The activation that a checkpoint needs: it is not in the weights, but a configuration next to them may name it."""
 
 import json
 import logging
@@ -17,20 +17,20 @@ _HUGGING_FACE_DEFAULT = "quick_gelu"
 
 
 class ActivationCheck:
-    """Weights of a known activation must fit the architecture; for others one warning is enough, of the first."""
+    """Refuses weights whose activation is not the architecture's; warns once if a checkpoint's is unknown."""
 
-    def __init__(self, model: str, computed: str, said: str | None) -> None:
-        """Take the architecture, the activation that it computes, and the one that the spec says the weights need."""
-        self._model, self._computed, self._said = model, computed, said
-        self._known = said is not None
+    def __init__(self, model: str, computed: str, stated: str | None) -> None:
+        """Take the architecture, the activation that it computes, and the one that the spec states, if any."""
+        self._model, self._computed, self._stated = model, computed, stated
+        self._known = stated is not None
 
     def __call__(self, source: str, hugging_face: bool) -> None:
         """Check the weights of `source`: see `needed_activation`.
 
         Raises:
-            ValueError: they need another activation; the architecture to use is named.
+            ValueError: if they need another activation; the architecture to use is named.
         """
-        needed = needed_activation(source, hugging_face, self._said)
+        needed = needed_activation(source, hugging_face, self._stated)
         if needed and self._computed != "none":
             check_activation(self._computed, needed[0], self._model, needed[1])
         if not needed and not self._known:
@@ -38,42 +38,42 @@ class ActivationCheck:
         self._known = True
 
 
-def needed_activation(source: str, hugging_face: bool, said: str | None) -> tuple[str, str] | None:
-    """The activation that the weights of `source` need, and how that is known; None where nothing says it.
+def needed_activation(source: str, hugging_face: bool, stated: str | None) -> tuple[str, str] | None:
+    """Return the activation that the weights of `source` need, and the evidence for it; None if unknown.
 
     Args:
-        source: a file, or the folder of one model; `config.json` (Hugging Face's names) or `open_clip_config.json`
-            (open_clip's) is looked for beside the weights.
+        source: a file, or the folder of one model. If it holds `config.json` (Hugging Face's names) or
+            `open_clip_config.json` (open_clip's), that decides.
         hugging_face: whether the weights have Hugging Face's names.
-        said: backbone.options.activation, for files that have nothing beside them.
+        stated: backbone.options.activation, used if there is no configuration.
 
     Raises:
-        ValueError: the file beside the weights is not a configuration.
+        ValueError: if the configuration cannot be read.
     """
     path = Path(source).expanduser()
     config = (path if path.is_dir() else path.parent) / ("config.json" if hugging_face else "open_clip_config.json")
     if config.is_file():
-        return (_hidden_act if hugging_face else _quick_gelu)(_read(config)), f"the weights beside {config}"
-    if said is not None:
-        return said, "by backbone.options.activation the weights"
+        return (_hidden_act if hugging_face else _quick_gelu)(_read(config)), f"the weights next to {config}"
+    if stated is not None:
+        return stated, "by backbone.options.activation the weights"
     if not hugging_face:
         return None
     logger.warning(
-        "%s: has no config.json beside it; %s is taken for its activation, as Hugging Face's CLIP has by default "
-        "(backbone.options.activation says otherwise)",
+        "%s: has no config.json next to it; its activation is assumed to be %s, the default of Hugging Face's CLIP "
+        "(set backbone.options.activation if it is another)",
         source,
         _HUGGING_FACE_DEFAULT,
     )
-    return _HUGGING_FACE_DEFAULT, f"Hugging Face weights ({source}; unless backbone.options.activation says gelu)"
+    return _HUGGING_FACE_DEFAULT, f"Hugging Face weights ({source}; unless backbone.options.activation is gelu)"
 
 
 def warn_of_unknown(model: str, activation: str, source: str) -> None:
-    """OpenAI's weights and their fine-tunes load into both of a pair of architectures, and are right in one."""
+    """Warn that weights load into both of a pair of architectures, MODEL and MODEL-quickgelu, and are right in one."""
     stem = model.removesuffix("-quickgelu")
     if model == stem and f"{stem}-quickgelu" in open_clip.list_models():
         logger.warning(
-            "%s: nothing says which activation these weights need; %s computes %s, and OpenAI's weights with all that "
-            "was fine-tuned from them need %s-quickgelu. Where %s is right, say so by backbone.options.activation: %s",
+            "%s: the activation that these weights need is unknown; %s computes %s, but OpenAI's weights and models "
+            "fine-tuned from them need %s-quickgelu. If %s is right, set backbone.options.activation: %s",
             source,
             model,
             activation,

@@ -1,7 +1,7 @@
 """open_clip architectures and tokenizers by name or configuration file, their activation, and pretrained tags.
 
-OpenAI's weights were trained with QuickGELU. open_clip 3 builds plain GELU for "ViT-B-32" and only warns, so the
-activation is checked here against what the weights need.
+OpenAI's weights were trained with QuickGELU. open_clip 3 builds plain GELU for "ViT-B-32" and only warns, so this
+module checks the activation against the one that the weights need.
 """
 
 import json
@@ -26,17 +26,17 @@ from tasks.vision.preprocess import Preprocess
 Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
 _SCHEMAS = ("local-dir:", "hf-hub:")
 TIMM_FOLDER = "local-dir:"
-#: Fields of backbone.options that say what `configured` builds.
+#: Fields of backbone.options that `configured` reads.
 OPTIONS = ("activation", "preprocess", "pretrained")
 _PREPROCESS_OPTIONS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 _ACTIVATIONS = ("gelu", "quick_gelu")
-#: What open_clip looks for in a repository of the hub whose entry names no file.
+#: Files that open_clip looks for in a hub repository if its entry names none.
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model with random weights, and what belongs to it."""
+    """A model with random weights, its tokenizer and its preprocessing."""
 
     name: str
     model: Any
@@ -45,29 +45,28 @@ class Architecture:
 
 
 def configured(model: str, options: Mapping[str, Any]) -> tuple[Architecture, str | None]:
-    """Build the architecture that a spec describes, and give the activation that it says the weights need, if it does.
+    """Build the architecture of a spec's backbone; return it with the activation that the spec states, if any.
 
     Args:
         model: see `create`.
-        options: `pretrained`, the open_clip tag that the base is (its preprocessing and activation are then known);
-            `activation`, what the base needs, gelu or quick_gelu, where nothing else says it; `preprocess`, fields of
-            open_clip's preprocess_cfg to override.
+        options: `pretrained`, the base's open_clip tag, which gives its preprocessing and activation; `activation`, the
+            base's, gelu or quick_gelu; `preprocess`, fields of open_clip's preprocess_cfg to override.
 
     Raises:
-        ValueError: unknown model, tag or field, or the weights need another activation than the model computes.
+        ValueError: if a model, tag or field is unknown, or the model does not compute the activation of the weights.
     """
     check_options("backbone.options.preprocess", options.get("preprocess", {}), _PREPROCESS_OPTIONS)
     tag = tag_config(model, options["pretrained"]) if "pretrained" in options else {}
     overrides = {k: tag[k] for k in _PREPROCESS_OPTIONS if k in tag} | dict(options.get("preprocess", {}))
     architecture = create(model, overrides)
-    said = _said_activation(tag, options)
-    if said:
-        check_activation(activation(architecture.model.visual), said[0], model, said[1])
-    return architecture, said[0] if said else None
+    stated = _stated_activation(tag, options)
+    if stated:
+        check_activation(activation(architecture.model.visual), stated[0], model, stated[1])
+    return architecture, stated[0] if stated else None
 
 
-def _said_activation(tag: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The activation that the spec says the base's weights need, and where; None where it does not."""
+def _stated_activation(tag: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the activation that the spec states for the base's weights, and the field; None without one."""
     if "activation" in options:
         if options["activation"] not in _ACTIVATIONS:
             raise ValueError(f"backbone.options.activation: must be in {_ACTIVATIONS}, got {options['activation']!r}")
@@ -81,16 +80,17 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     """Build an architecture without weights.
 
     Args:
-        name: an open_clip architecture ("ViT-B-32-quickgelu"), "embedded/NAME", a path to a configuration in JSON, or
-            one of open_clip's own "local-dir:" and "hf-hub:" names.
-        preprocess: fields of preprocess_cfg that differ from the architecture's own.
+        name: an open_clip architecture ("ViT-B-32-quickgelu"), "embedded/NAME", a path to a JSON configuration, or
+            open_clip's "local-dir:" and "hf-hub:" names.
+        preprocess: fields of preprocess_cfg to override.
 
     A configuration file holds open_clip's model_cfg, at the top or under that key, and preprocess_cfg. Its tokenizer is
-    CLIP's, with the vocabulary `bpe_VOCABSIZE.txt.gz` beside it if there is one (or tokenizer_kwargs.bpe_path). A
-    timm_model_name `local-dir:FOLDER` is a folder beside it, whose config.json has timm's architecture and model_args.
+    CLIP's, with the vocabulary `bpe_VOCABSIZE.txt.gz` in the same folder if there is one (or
+    tokenizer_kwargs.bpe_path). A timm_model_name `local-dir:FOLDER` is a subfolder whose config.json has timm's
+    architecture and model_args.
 
     Raises:
-        ValueError: no such architecture or file (near names are suggested).
+        ValueError: if there is no such architecture or file (near names are suggested).
     """
     if name.startswith("embedded/"):
         return _from_file(name, _embedded(name), preprocess)
@@ -98,7 +98,7 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
         return _from_file(name, Path(name), preprocess)
     if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
         close = near(name, known)
-        hint = close if close.startswith("did") else "open_clip.list_models() has all; OpenAI's is ViT-B-32-quickgelu"
+        hint = close if close.startswith("did") else "see open_clip.list_models(); OpenAI's is ViT-B-32-quickgelu"
         raise ValueError(f"backbone.model: no open_clip architecture or .json file {name!r}; {hint}")
     return _create(name, name, preprocess)
 
@@ -131,20 +131,20 @@ def _from_file(name: str, path: Path, preprocess: Mapping[str, object]) -> Archi
             raise ValueError(f"backbone.model: {path}: vision_cfg.timm_model_name: no file {trunk}/config.json")
         model_cfg["vision_cfg"]["timm_model_name"] = f"{TIMM_FOLDER}{trunk.resolve()}"
     with tempfile.TemporaryDirectory() as folder:
-        # open_clip reads configurations of its own kind of folder; this keeps its choice of classes and defaults.
+        # Through a folder in open_clip's format, so that open_clip chooses classes and defaults.
         whole = {"model_cfg": model_cfg, "preprocess_cfg": config.get("preprocess_cfg", {})}
         (Path(folder) / "open_clip_config.json").write_text(json.dumps(whole))
         return _create(name, f"local-dir:{folder}", preprocess)
 
 
 def timm_folder(path: Path, model_cfg: Mapping[str, Any]) -> Path | None:
-    """The folder with the configuration of timm's image tower, where the one of the model at `path` names such."""
+    """Return the folder of timm's image tower that the model configuration at `path` names, if it names one."""
     name = model_cfg["vision_cfg"].get("timm_model_name") or ""
     return path.parent / name.removeprefix(TIMM_FOLDER) if name.startswith(TIMM_FOLDER) else None
 
 
 def _create(name: str, identifier: str, preprocess: Mapping[str, object]) -> Architecture:
-    with _quiet():
+    with _random_weights_expected():
         model = open_clip.create_model(
             identifier, load_weights=False, pretrained_text=False, force_preprocess_cfg=dict(preprocess)
         )
@@ -153,14 +153,14 @@ def _create(name: str, identifier: str, preprocess: Mapping[str, object]) -> Arc
     if rows is not None and words > len(rows):
         raise ValueError(
             f"backbone.model: {name}: the tokenizer has {words} tokens and the text tower {len(rows)}: put the "
-            f"vocabulary bpe_{len(rows)}.txt.gz beside the configuration"
+            f"vocabulary bpe_{len(rows)}.txt.gz next to the configuration"
         )
     return Architecture(name, model, tokenizer, Preprocess.from_config(open_clip.get_model_preprocess_cfg(model)))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back open_clip's warning that the weights are random: they are loaded next."""
+def _random_weights_expected() -> Iterator[None]:
+    """Suppress open_clip's warning that the weights are random: they are loaded next."""
 
     def keep(record: logging.LogRecord) -> bool:
         return "weights" not in record.getMessage()
@@ -174,10 +174,10 @@ def _quiet() -> Iterator[None]:
 
 
 def activation(module: nn.Module) -> str:
-    """The activation of the blocks: "quick_gelu", "gelu", or "none" where the module has neither.
+    """Return the activation of the blocks: "quick_gelu", "gelu", or "none" if the module has neither.
 
     Raises:
-        ValueError: it has both.
+        ValueError: if it has both.
     """
     kinds = {"quick_gelu" if isinstance(m, QuickGELU) else "gelu" for m in module.modules() if _is_gelu(m)}
     if len(kinds) > 1:
@@ -193,7 +193,7 @@ def check_activation(found: str, needed: str, model: str, why: str) -> None:
     """Refuse weights that need another activation than the architecture has.
 
     Raises:
-        ValueError: they differ; it names the architecture to use.
+        ValueError: if they differ; the architecture to use is named.
     """
     if found == needed:
         return
@@ -208,10 +208,10 @@ def check_activation(found: str, needed: str, model: str, why: str) -> None:
 
 
 def tag_config(model: str, tag: str) -> Mapping[str, Any]:
-    """open_clip's entry for pretrained weights: preprocessing, quick_gelu, and where they are.
+    """Return open_clip's entry for pretrained weights: preprocessing, quick_gelu and location.
 
     Raises:
-        ValueError: `model` has no such tag; near names are suggested.
+        ValueError: if `model` has no such tag; near names are suggested.
     """
     config: Mapping[str, Any] = open_clip.get_pretrained_cfg(model, tag)
     if not config:
@@ -221,15 +221,15 @@ def tag_config(model: str, tag: str) -> Mapping[str, Any]:
 
 
 def tag_activation(config: Mapping[str, Any]) -> str:
-    """The activation of an entry of open_clip's: what a tag's weights need, or what a configuration builds."""
+    """Return the activation of a tag's weights, or the one that a model configuration builds."""
     return "quick_gelu" if config.get("quick_gelu") else "gelu"
 
 
 def pretrained_source(model: str, tag: str) -> str:
-    """Local file with the weights of a pretrained tag ("openai", "laion2b_s34b_b79k"), downloaded once by open_clip.
+    """Return the local file of a pretrained tag's weights ("openai"), which open_clip downloads once.
 
     Raises:
-        ValueError: unknown tag, weights that need another activation than `model`'s, or a failed download.
+        ValueError: if the tag is unknown, the weights need another activation than `model`'s, or the download fails.
     """
     config = tag_config(model, tag)
     found = tag_activation(open_clip.get_model_config(model) or {})
@@ -245,7 +245,7 @@ def pretrained_source(model: str, tag: str) -> str:
 
 
 def _cached(model: str, tag: str, entry: str) -> str:
-    """The file of open_clip's `entry`, REPOSITORY/ or REPOSITORY/FILE, in the hub's cache."""
+    """Return the file of open_clip's `entry`, REPOSITORY/ or REPOSITORY/FILE, in the hub's cache."""
     repo, file = entry.rsplit("/", 1)
     for name in [str(Path(file).with_suffix(".safetensors")), file] if file else _HUB_WEIGHTS:
         if isinstance(path := try_to_load_from_cache(repo, name), str):

@@ -36,10 +36,10 @@ BLOCK_PATTERNS = (
 
 
 class ClipText:
-    """The text tower and logit scale of the base, float32 on the CPU."""
+    """The base's text tower and logit scale, float32 on the CPU."""
 
     def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
-        """Keep the tower that `architecture.model` holds; `weights` are its tensors as the base's file has them."""
+        """Take the tower of `architecture.model`; `weights` are its tensors as in the base's file."""
         self._model = architecture.model
         self._tokenizer = architecture.tokenizer
         self.weights = weights
@@ -49,12 +49,12 @@ class ClipText:
         self.fingerprint = digest(chain(names, (t.numpy().tobytes() for t in state.values())))
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids of shape (len(prompts), L)."""
+        """Return token ids of shape (len(prompts), L)."""
         return self._tokenizer(list(prompts))
 
     @torch.inference_mode()
     def encode(self, tokens_BL: Tensor) -> Tensor:
-        """L2-normalised embeddings of shape (B, D)."""
+        """Return L2-normalised embeddings of shape (B, D)."""
         features: Tensor = self._model.encode_text(tokens_BL, normalize=True)
         return features
 
@@ -70,58 +70,58 @@ class OpenClipBackbone:
         base: ClipState,
         device: torch.device,
         dtype: torch.dtype,
-        said_activation: str | None = None,
+        stated_activation: str | None = None,
     ) -> None:
-        """Take the loaded `architecture`; `build` is the way to make one, and checks `said_activation`."""
+        """Take a loaded `architecture`; use `build` to make a backbone from weights."""
         self.model_name = architecture.name
         self._check_activation = ActivationCheck(
-            architecture.name, activation(architecture.model.visual), said_activation
+            architecture.name, activation(architecture.model.visual), stated_activation
         )
         self.preprocess: Preprocess = architecture.preprocess
         self.dtype = dtype
         self.text = ClipText(architecture, base.text)
-        # Moved by itself: the rest of the model, the text tower, stays on the CPU in float32.
+        # Only the image tower moves; the text tower stays on the CPU in float32.
         self.module: nn.Module = architecture.model.visual.to(device, dtype).eval().requires_grad_(False)
-        self.device = next(self.module.parameters()).device  # "cuda" has become "cuda:0", as tensors say it
+        self.device = next(self.module.parameters()).device  # "cuda" becomes "cuda:0", as on tensors
         self.layer_map = layer_map(n for n, _ in self.module.named_parameters())
         self._shapes = {n: p.shape for n, p in self.module.named_parameters()}
         self._optional = {n: base.visual[n] for n in OPTIONAL & base.visual.keys()}
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Select the image tower's tensors from a checkpoint of any layout in tasks/vision/clip/layouts.py; check all.
+        """Select and check the image tower's tensors of a checkpoint, in any layout of tasks/vision/clip/layouts.py.
 
-        Where Hugging Face's CLIPVisionModel ends before the projection, the base's projection is returned and a warning
-        logged: the projection's task vector is then zero.
+        Hugging Face's CLIPVisionModel ends before the projection. The base's projection is then returned, with a
+        warning, so that its task vector is zero.
 
         Raises:
-            ValueError: missing, unexpected or mis-shaped tensors, a text tower or logit scale other than the base's, or
-                weights that need another activation.
+            ValueError: if tensors are missing, unexpected or mis-shaped, the text tower or logit scale is not the
+                base's, or the weights need another activation.
         """
         found = to_open_clip(state, source)
         self._check_activation(source, found.hugging_face)
         if found.hugging_face:
             for name in self._optional.keys() - found.visual.keys():
-                logger.warning("%s: has no %s, as CLIPVisionModel has none; the base's is kept", source, name)
+                logger.warning("%s: has no %s, like every CLIPVisionModel; the base's is used", source, name)
             found = ClipState({**self._optional, **found.visual}, found.text, True)
         check_tensors(found.visual, self._shapes, source)
         _check_text(found.text, self.text.weights, source)
         return {name: found.visual[name] for name in self._shapes}
 
     def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
-        """Where the modules that a LoRA adapter names lie in the image tower: see tasks/vision/clip/layouts.py."""
+        """Find the weights that a LoRA adapter changes: see `tasks.vision.clip.layouts.weight_parts`."""
         return weight_parts(modules, self._shapes, source)
 
     def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
-        """The zero-shot head that the base's text tower makes of a task's class names and templates."""
+        """Make the zero-shot head of a task's class names and templates with the base's text tower."""
         return text_head(self.text, class_names, templates)
 
     @torch.inference_mode()
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Image features of uint8 images: float32 of shape (B, D), L2-normalised, on the backbone's device."""
+        """Return L2-normalised features of uint8 images: float32 (B, D) on the backbone's device."""
         return self.embed(images_BCHW)
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """As `encode`, with gradients; under `parameters` (by the module's names) instead of its own where given."""
+        """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
         pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
         with exact(self.device):
             features: Tensor = (
@@ -147,21 +147,21 @@ def build(
         options: see `tasks.vision.clip.architectures.configured`.
 
     Raises:
-        ValueError: unknown model or option, weights that do not fit it, or that need another activation.
+        ValueError: if the model or an option is unknown, or the weights do not fit it or need another activation.
     """
     options = options or {}
     check_options("backbone.options", options, OPTIONS)
-    architecture, said_activation = configured(model, options)
+    architecture, stated_activation = configured(model, options)
     base = to_open_clip(state, "base")
     _load(architecture, base)
-    return OpenClipBackbone(architecture, base, device, dtype, said_activation)
+    return OpenClipBackbone(architecture, base, device, dtype, stated_activation)
 
 
 def layer_map(names: Iterable[str]) -> LayerMap:
-    """Depth of the image tower's parameters, by the first known pattern that matches.
+    """Number the image tower's blocks by the first known pattern that matches.
 
     Raises:
-        ValueError: no pattern matches, or the numbers leave a gap; parameters are named.
+        ValueError: if no pattern matches, or the numbers leave a gap; parameters are named.
     """
     names = list(names)
     errors = []
@@ -173,20 +173,20 @@ def layer_map(names: Iterable[str]) -> LayerMap:
                 raise
             errors.append(pattern)
     raise ValueError(
-        f"backbone.model: no residual blocks like {errors} among {len(names)} parameters such as {names[:3]}"
+        f"backbone.model: no residual blocks like {errors} among {len(names)} parameters, for example {names[:3]}"
     )
 
 
 def _load(architecture: Architecture, base: ClipState) -> None:
-    """Load the base's tensors into the model, all of them."""
+    """Load all of the base's tensors into the model."""
     state = {f"visual.{n}": t for n, t in base.visual.items()} | base.text
     if isinstance(architecture.model, CustomTextCLIP):
         state = convert_to_custom_text_state_dict(state)
     shapes = {n: t.shape for n, t in architecture.model.state_dict().items()}
     if not any(name.startswith(("transformer.", "text.")) for name in base.text):
         raise ValueError(
-            "base: holds an image tower only, or a text tower without its transformer, as the authors' .pt files do; "
-            "the text tower is needed too, for the zero-shot heads: give the whole model, such as pretrained:openai"
+            "base: holds an image tower only, or a text tower without its transformer, like the authors' .pt files; "
+            "the zero-shot heads need the text tower: give the whole model, for example pretrained:openai"
         )
     check_tensors(state, shapes, "base")
     architecture.model.load_state_dict(state)
@@ -194,10 +194,10 @@ def _load(architecture: Architecture, base: ClipState) -> None:
 
 
 def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
-    """Refuse a state dict that is not exactly of these names and shapes.
+    """Refuse a state dict that does not have exactly these names and shapes.
 
     Raises:
-        ValueError: missing, unexpected or mis-shaped tensors; the first names are given.
+        ValueError: if tensors are missing, unexpected or mis-shaped; the first names are given.
     """
     missing, extra = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
     wrong = [
@@ -211,13 +211,13 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size],
         if names
     ]
     if problems:
-        strange = f"; none of its names is known: prefixes that are taken off are {', '.join(WRAPPERS)}"
-        hint = "" if shapes.keys() & state.keys() else strange
-        raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}{hint}")
+        unknown = f"; none of its names is known: only the prefixes {', '.join(WRAPPERS)} are removed"
+        hint = "" if shapes.keys() & state.keys() else unknown
+        raise ValueError(f"{source}: is not a checkpoint of this architecture: {', '.join(problems)}{hint}")
 
 
 def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: str) -> None:
-    """Heads are frozen: a text side that was trained too would be left out of the model without a word."""
+    """Refuse a text tower that is not the base's: heads are made by the base's, so its training would be lost."""
     if unknown := sorted(text.keys() - base.keys()):
         raise ValueError(
             f"{source}: {len(unknown)} unexpected tensors outside the image tower ({'; '.join(unknown[:3])})"
@@ -225,12 +225,12 @@ def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: 
     if changed := sorted(n for n, t in text.items() if not _same(t, base[n])):
         raise ValueError(
             f"{source}: {len(changed)} tensors of the text tower differ from the base's ({'; '.join(changed[:3])}): "
-            "heads are made by the base's text tower, so only models with a frozen one can be compared"
+            "the base's text tower makes the heads, so experts must have been trained with it frozen"
         )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal in the less precise of the two dtypes: a float16 copy of a float32 tower is the same tower."""
+    """Compare in the less precise of the two dtypes: a float16 copy of a float32 tower is the same tower."""
     coarse = a.dtype if a.element_size() < b.element_size() else b.dtype
     return a.shape == b.shape and torch.equal(a.to(coarse), b.to(coarse))
 
@@ -241,7 +241,7 @@ def _text_module(model: Any) -> nn.Module:
 
 
 def exact(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """On GPUs, convolutions use TF32 and whichever algorithm is fastest today, unless told not to."""
+    """Make convolutions on GPUs deterministic float32; by default they use TF32 and the currently fastest algorithm."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

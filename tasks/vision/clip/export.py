@@ -1,4 +1,4 @@
-"""An edited image tower with its base's text tower as one open_clip model: state dict and configuration."""
+"""Export of an edited image tower and the base's text tower as one open_clip model: state dict and configuration."""
 
 import json
 from pathlib import Path
@@ -13,16 +13,16 @@ from tasks.vision.clip.backbone import OpenClipBackbone
 
 
 def open_clip_state(backbone: OpenClipBackbone) -> dict[str, Tensor]:
-    """The whole model as it stands: `visual.*` of the edited tower, and the base's text tower as its file has it."""
+    """Return the whole model: `visual.*` of the edited tower, and the base's text tower as in its file."""
     visual = {f"visual.{name}": tensor.detach().cpu() for name, tensor in backbone.module.state_dict().items()}
     return visual | dict(backbone.text.weights)
 
 
 def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
-    """The content of open_clip_config.json; a folder of timm's (`trunk_folder`) is meant to lie beside it.
+    """Return the content of open_clip_config.json; the folder `trunk_folder` must be copied next to it.
 
     Raises:
-        ValueError: open_clip does not know the architecture's configuration.
+        ValueError: if open_clip does not know the architecture's configuration.
     """
     name = backbone.model_name
     path = _config_file(name)
@@ -45,28 +45,29 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
 
 
 def vocabulary(backbone: OpenClipBackbone) -> Path | None:
-    """The tokenizer's vocabulary if it is not open_clip's own, as `tasks.vision.clip.architectures.create` finds it."""
+    """Return the file of the tokenizer's vocabulary, as `architectures.create` finds it; None if it is open_clip's."""
     path = _config_file(backbone.model_name)
     if path is None:
         return None
-    config = json.loads(path.read_text())
-    text = (config.get("model_cfg") or config)["text_cfg"]
-    given = (text.get("tokenizer_kwargs") or {}).get("bpe_path")
-    words = path.parent / (given or f"bpe_{text.get('vocab_size')}.txt.gz")
+    text = _model_config(path)["text_cfg"]
+    name = (text.get("tokenizer_kwargs") or {}).get("bpe_path")
+    words = path.parent / (name or f"bpe_{text.get('vocab_size')}.txt.gz")
     return words if words.is_file() else None
 
 
 def trunk_folder(backbone: OpenClipBackbone) -> Path | None:
-    """The folder with timm's configuration of the image tower, where the model's configuration names one."""
+    """Return the folder with timm's configuration of the image tower, if the model's configuration names one."""
     path = _config_file(backbone.model_name)
-    if path is None:
-        return None
-    config = json.loads(path.read_text())
-    return timm_folder(path, config.get("model_cfg") or config)
+    return timm_folder(path, _model_config(path)) if path else None
+
+
+def _model_config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config.get("model_cfg") or config
 
 
 def _config_file(name: str) -> Path | None:
-    """The configuration of a model that open_clip does not know by name."""
+    """Return the configuration file of a model that open_clip does not know by name."""
     if name.startswith("embedded/"):
         return embedded.model_config_path(name.removeprefix("embedded/"))
     return Path(name) if name.endswith(".json") else None

@@ -1,4 +1,4 @@
-"""The layouts in which CLIP weights are published, and their names in open_clip.
+"""Layouts of published CLIP weights, renamed to open_clip's.
 
 - open_clip: `visual.*`, with or without the text tower; with wrapper prefixes (`module.` of data parallelism, `model.`
   of the authors' fine-tuned .pt files, which leave the text transformer out);
@@ -16,7 +16,7 @@ from torch import Tensor
 from tasks.lora import WeightPart
 
 WRAPPERS = ("module.", "model.", "_orig_mod.")
-#: Not weights: masks, position numbers, and what OpenAI's archives say of themselves.
+#: Not weights: masks, position numbers, and metadata of OpenAI's archives.
 _IGNORED = re.compile(r"(.*\.)?(attn_mask|position_ids|input_resolution|context_length|vocab_size)")
 _HF_MARK = re.compile(r"(vision_model|text_model)\.|embeddings\.class_embedding|encoder\.layers\.\d+\.self_attn\.")
 _HF_TOWER = {
@@ -46,8 +46,8 @@ class ClipState:
 
     Attributes:
         visual: the image tower, without "visual.".
-        text: all the rest, under open_clip's names.
-        hugging_face: whether the names were those of Hugging Face's CLIP.
+        text: all other tensors.
+        hugging_face: whether the names were Hugging Face's.
     """
 
     visual: dict[str, Tensor]
@@ -56,15 +56,15 @@ class ClipState:
 
 
 def to_open_clip(state: Mapping[str, Tensor], source: str) -> ClipState:
-    """Recognise the layout of `state` and rename it; names that belong to no layout are kept, for the caller to refuse.
+    """Rename `state` from its layout; names of no layout are kept, and the caller refuses them.
 
     Raises:
-        ValueError: an attention block has some of its q, k and v projections, but not all; or it is a LoRA adapter.
+        ValueError: if an attention block lacks one of its q, k and v projections, or `state` is a LoRA adapter.
     """
     if factor := next((name for name in state if ".lora_A." in name), None):
         raise ValueError(
             f"{source}: holds the factors of a LoRA adapter ({factor}), not a whole model: as an expert, give the "
-            "folder in which adapter_config.json lies beside it"
+            "folder that holds adapter_config.json too"
         )
     state = {k: v for k, v in _unwrapped(state).items() if not _IGNORED.fullmatch(k)}
     if hugging_face := any(_HF_MARK.match(name) for name in state):
@@ -78,34 +78,34 @@ def to_open_clip(state: Mapping[str, Tensor], source: str) -> ClipState:
 def weight_parts(modules: Iterable[str], parameters: Collection[str], source: str) -> dict[str, WeightPart]:
     """Find the weights that a LoRA adapter changes in the image tower.
 
-    Names are those of open_clip's modules, of the whole model or of the tower alone, or of Hugging Face's. In a whole
-    model's names the image tower's begin with `visual.`, and all others are the text tower's. What peft calls
-    `attn.base_layer.out_proj` is the output of an nn.MultiheadAttention, whose own factors are of `in_proj_weight`.
+    Names are open_clip's modules, of the whole model or of the tower alone, or Hugging Face's. In a whole model the
+    image tower's names begin with `visual.`; all others are the text tower's. peft calls the output projection of an
+    nn.MultiheadAttention `attn.base_layer.out_proj`; the factors of `attn` itself change `in_proj_weight`.
 
     Args:
         modules: names, without peft's prefix.
-        parameters: names of the image tower's.
+        parameters: names of the image tower's parameters.
         source: where the adapter came from, for errors.
 
     Raises:
-        ValueError: a name is no linear module of the image tower.
+        ValueError: if a name is not a linear module of the image tower.
     """
     names = list(modules)
     whole = any(name.startswith("visual.") for name in names)
     found = {name: _weight_part(name, parameters) for name in names if not whole or name.startswith("visual.")}
     if strange := [name for name in names if found.get(name) is None]:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-        hint = "a text tower must be the base's, as it makes the heads"
+        hint = "the text tower must be the base's, as it makes the heads"
         if any(_in_image_tower(name, whole) for name in strange):
             hint = "was it trained on another architecture?"
         raise ValueError(
-            f"{source}: changes {', '.join(strange[:3])}{more}: no linear module of the image tower; {hint}"
+            f"{source}: changes {', '.join(strange[:3])}{more}: not a linear module of the image tower; {hint}"
         )
     return {name: part for name, part in found.items() if part is not None}
 
 
 def _in_image_tower(module: str, whole: bool) -> bool:
-    """Whether a name is meant for an image tower; in the names of a whole model, only those that say so."""
+    """Return whether a name is of an image tower; in a whole model only `visual.*` is."""
     return module.startswith("visual.") if whole else not module.startswith("text_model.")
 
 
@@ -123,7 +123,7 @@ def _weight_part(module: str, parameters: Collection[str]) -> WeightPart | None:
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off prefixes that all names share."""
+    """Remove the wrapper prefixes that all names share."""
     names = list(state)
     while names and (prefix := next((w for w in WRAPPERS if all(n.startswith(w) for n in names)), None)):
         names = [n.removeprefix(prefix) for n in names]
@@ -135,7 +135,7 @@ def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Te
     packed: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         if name in _HF_TOP:
-            # nn.Linear keeps (out, in); open_clip multiplies from the right by (in, out).
+            # nn.Linear stores (out, in); open_clip multiplies from the right by (in, out).
             renamed[_HF_TOP[name]] = tensor.t().contiguous()
         elif match := re.fullmatch(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)", name):
             block, letter, kind = match.groups()
@@ -150,7 +150,7 @@ def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Te
 
 
 def _tower_name(name: str) -> str:
-    """open_clip's name of one tensor (or of a block: "...encoder.layers.3.") of a Hugging Face tower."""
+    """Return open_clip's name of a tensor (or block: "...encoder.layers.3.") of a Hugging Face tower."""
     tower = "" if name.startswith("text_model.") or name == "logit_scale" else "visual."
     name = name.removeprefix("text_model.").removeprefix("vision_model.")
     if match := re.match(r"encoder\.layers\.(\d+)\.", name):

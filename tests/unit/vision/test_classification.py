@@ -1,4 +1,4 @@
-"""Proves that accuracy is that of a plain loop, that heads are the paper's and cached, and that NaN is no score."""
+"""Proves that accuracy equals a plain loop's, that heads are the paper's and cached, and that NaN is not a score."""
 
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def test_edited_weights_change_the_score_and_theta0_gives_it_back(images: Path) 
 
 def test_bad_requests_are_explained(images: Path) -> None:
     backbone = tiny()
-    with pytest.raises(ValueError, match=r"tasks\.things: 'imagez' is no folder, embedded pack or registered task"):
+    with pytest.raises(ValueError, match=r"tasks\.things: 'imagez' is not a folder, an embedded pack or a registered task"):
         load(backbone, "imagez")
     with pytest.raises(ValueError, match="embedded/mnst: no such embedded pack; did you mean 'mnist'"):
         load(backbone, "embedded/mnst")
@@ -142,7 +142,7 @@ def test_bad_requests_are_explained(images: Path) -> None:
         load(backbone, images, batch_size=0)
     with pytest.raises(ValueError, match=r"tasks\.things\.limits\.test: must be a whole number, at least 1, got 0"):
         load(backbone, images, limit=0)
-    with pytest.raises(ValueError, match="str encodes no images, or knows no classes"):
+    with pytest.raises(ValueError, match="str does not encode images and classes"):
         load_task(TaskRequest("things", str(images)), "backbone")  # type: ignore[arg-type]
 
 

@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def soup_member(model: str, seed: int = 0, classes: int = len(CLASSES)) -> dict[str, Tensor]:
-    """The layout of the soups' model_N.pt: OpenAI's names behind `model.`, no text transformer, and the head."""
+    """Return the layout of the soups' model_N.pt: OpenAI's names after `model.`, no text transformer, the head."""
     torch.manual_seed(seed)
     state = create(model, {}).model.state_dict()
     names = [n for n in state if not n.startswith("transformer.") and n != "attn_mask"]
@@ -121,7 +121,7 @@ def test_a_task_takes_its_classes_by_name(model: str) -> None:
 
 @pytest.mark.parametrize("name", ["ImageNet", "ImageNetR", "ImageNetA"])
 def test_imagenets_subsets_get_their_own_rows(model: str, name: str) -> None:
-    """Two pairs of ImageNet's classes share a name: what a subset holds of them must be the right one."""
+    """Two pairs of ImageNet's classes share a name; a subset that holds one of a pair must get its own row."""
     ids = yaml.safe_load(WORDNET.read_text())
     rows = [ids["ImageNet"].index(wordnet_id) for wordnet_id in ids[name]]
     backbone = built(model, soup_member(model, classes=1000), classes="imagenet")
@@ -130,7 +130,7 @@ def test_imagenets_subsets_get_their_own_rows(model: str, name: str) -> None:
 
 
 def test_a_task_is_scored_over_the_classes_that_it_has(model: str) -> None:
-    """The head always says "cat", which is no digit, and of the digits "7"."""
+    """The head's largest logit is always "cat", which is not a digit, and among the digits "7"."""
     classes = ["cat", *reversed([str(digit) for digit in range(10)])]
     state = soup_member(model, classes=len(classes))
     state["classification_head.bias"] += torch.tensor([1000.0 * (c == "cat") + 100.0 * (c == "7") for c in classes])
@@ -145,7 +145,7 @@ def test_a_task_is_scored_over_the_classes_that_it_has(model: str) -> None:
 def test_what_does_not_fit_is_refused(model: str) -> None:
     state = soup_member(model)
     tower = {n: t for n, t in state.items() if "head" not in n}
-    with pytest.raises(ValueError, match=r"base: has no classification_head\.weight.*family open_clip"):
+    with pytest.raises(ValueError, match=r"base: has no classification_head\.weight.*family: open_clip"):
         built(model, tower)
     with pytest.raises(ValueError, match=r"options\.classes: names 2 classes, but the base's head has 5"):
         built(model, state, classes=["a", "b"])

@@ -37,7 +37,7 @@ def built(model: str, state: dict[str, Tensor], **options: Any) -> OpenClipBackb
 
 
 def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names that transformers writes for CLIPModel, from open_clip's."""
+    """Rename open_clip's tensors as transformers writes them for CLIPModel."""
     blocks = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
     top = {
         "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -124,7 +124,7 @@ def test_depth_of_a_convnext_runs_over_its_stages(tmp_path: Path) -> None:
 
 
 def test_a_tower_without_known_blocks_names_its_parameters() -> None:
-    with pytest.raises(ValueError, match=r"no residual blocks.*among 1 parameters such as \['layer1.0.conv1.weight'\]"):
+    with pytest.raises(ValueError, match=r"no residual blocks.*among 1 parameters, for example \['layer1.0.conv1.weight'\]"):
         layer_map(["layer1.0.conv1.weight"])
     with pytest.raises(ValueError, match="numbered without a gap"):
         layer_map(["transformer.resblocks.0.x", "transformer.resblocks.2.x"])
@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ValueError, match=r"1 unexpected tensors outside the image tower \(classification_head.weight\)"
     ):
         backbone.select(base | {"classification_head.weight": torch.zeros(1)}, "expert.pt")
-    with pytest.raises(ValueError, match="image tower only, .* the text tower is needed"):
+    with pytest.raises(ValueError, match="image tower only, .* heads need the text tower"):
         built(model, visual(base))
     with pytest.raises(ValueError, match=r"base: .*1 missing tensors \(logit_scale\)"):
         built(model, {k: v for k, v in base.items() if k != "logit_scale"})

@@ -238,7 +238,7 @@ def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @contextmanager
 def small_disk() -> Iterator[None]:
-    """No longer than need be: the test runner's own output may go to a file too."""
+    """Lasts as briefly as possible, since the test runner may write its own output to a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:

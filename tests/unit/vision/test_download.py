@@ -1,4 +1,4 @@
-"""Proves that a set is fetched whole or not at all: after a kill, by two at once, beside a user's own files."""
+"""Proves that a set is fetched whole or not at all: after a kill, by two processes at once, next to a user's files."""
 
 import hashlib
 import tarfile
@@ -22,7 +22,7 @@ SET = vision_set("RenderedSST2")
 
 @pytest.fixture(autouse=True)
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The archive that torchvision fetches, served by this machine."""
+    """Serve the archive that torchvision fetches from this machine."""
     writers()["RenderedSST2"](tmp_path / "made")
     archive = tmp_path / "rendered-sst2.tgz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -51,7 +51,7 @@ def test_what_is_fetched_is_whole_and_nothing_else_is_left(tmp_path: Path) -> No
 
 
 def test_what_a_kill_left_half_unpacked_is_unpacked_anew(tmp_path: Path, published: Path) -> None:
-    """Its own class takes the folder that is there for the whole set."""
+    """torchvision's class takes an existing folder for the whole set."""
     scratch = tmp_path / "data/.fetching-RenderedSST2"
     (scratch / "rendered-sst2/train/negative").mkdir(parents=True)
     (scratch / "rendered-sst2/train/negative/000.png").write_bytes(b"cut")

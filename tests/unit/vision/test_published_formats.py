@@ -1,4 +1,4 @@
-"""Proves that each set's files give the images, labels and order of torchvision's own class, and that no code runs."""
+"""Proves that each format reads the images, labels and order of torchvision's class, and runs no code."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -114,7 +114,7 @@ def test_mirrors_give_the_same_labels_whatever_their_order(
 
 
 def test_hundred_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    """As text, 10.tar would come before 2.tar, and the split by index would be another one."""
+    """Sorted as text, 10.tar would come before 2.tar, and the split by index would differ."""
     written = webdataset(tmp_path, [str(i) for i in range(10)], range(10))
     listing = read(tmp_path, "MNIST", VisionOptions(tmp_path, "webdataset"))["train"]
     assert (tmp_path / "train/10.tar").exists()
@@ -148,7 +148,7 @@ def test_a_batch_of_cifar_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_python_2_pickles_of_cifar_are_read(tmp_path: Path) -> None:
-    """The published files: protocol 2, arrays as byte strings of Python 2."""
+    """Write a batch like the published files: protocol 2, arrays as byte strings of Python 2."""
     header = b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00"
     header += b"\x85U\x01b\x87Rq\x05(K\x01K\x02M\x00\x0c\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03"
     header += b"U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x18\x00\x00"

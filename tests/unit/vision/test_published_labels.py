@@ -1,4 +1,4 @@
-"""Proves that options and odd files of published sets are refused or kept apart where they would give other labels."""
+"""Proves that options and files of published sets that would change labels are refused or get their own cache entry."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_what_was_let_through_is_not_found_when_counts_matter_again(tmp_path: Pa
 
 
 def test_labels_that_the_set_does_not_have_are_refused(tmp_path: Path) -> None:
-    """A mirror's split without labels has -1 in every row, which as an index is the last class."""
+    """A mirror's split without labels has -1 in every row, which would index the last class."""
     parquet(tmp_path, [""] * 10, range(10))
     file = tmp_path / "data/test-00000-of-00002.parquet"
     table = pq.ParquetFile(file).read()
@@ -51,7 +51,7 @@ def test_classes_by_order_needs_as_many_as_the_set_has(tmp_path: Path) -> None:
 
 
 def test_each_mirror_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a spec that names another mirror would be scored on the files of the first."""
+    """Otherwise a spec that names another mirror would be scored on the files of the first."""
     monkeypatch.setenv("LINES_SWEEP_DATA", str(tmp_path))
     parquet(tmp_path / "huggingface/CIFAR10", CIFAR10, range(10))
     request = TaskRequest("t", "vision/CIFAR10", {}, {"from": "huggingface"})
@@ -63,7 +63,7 @@ def test_each_mirror_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_part_of_gtsrb_keeps_its_labels(tmp_path: Path) -> None:
-    """Its folders are numbers: one that lacks must not move the others."""
+    """GTSRB's folders are numbers: a missing one must not shift the others."""
     written = writers()["GTSRB"](tmp_path)
     first = min((tmp_path / "gtsrb/GTSRB/Training").iterdir())
     gone = int(first.name)

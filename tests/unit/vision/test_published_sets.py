@@ -134,7 +134,7 @@ def test_prompts_of_fer2013_hold_pythons_brackets(tmp_path: Path) -> None:
 
 
 def test_fer2013_of_clip_benchmark_counts_its_classes_in_another_order(tmp_path: Path) -> None:
-    """There neutral is 4, by the alphabet; in the challenge's files it is 6."""
+    """In folders, neutral is label 4, by the alphabet; in the challenge's files it is 6."""
     keys = vision_set("FER2013").class_names()[1]
     written = webdataset(tmp_path, keys, [0, 1, 2, 3, 6, 4, 5])
     records = source(tmp_path, "FER2013", **{"from": "webdataset"}).records()["test"]
@@ -171,7 +171,7 @@ def test_other_counts_are_refused_with_both(tmp_path: Path) -> None:
 
 
 def test_counts_that_nobody_has_published_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Those of EuroSAT's split are read off the authors' accuracies."""
+    """EuroSAT's counts were inferred from the authors' accuracies."""
     WRITERS["EuroSAT"](tmp_path)
     with caplog.at_level(logging.WARNING):
         VisionSource(vision_set("EuroSAT"), VisionOptions(tmp_path)).records()
@@ -207,7 +207,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_relative_paths_are_refused_but_in_a_job_whose_folder_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever writes a spec may start it anywhere; a job's nodes all start in a folder with the spec's files."""
+    """A user may start a spec in any folder; all nodes of a job start in one that holds the spec's files."""
     (tmp_path / "data").mkdir()
     (tmp_path / "index.npy").touch()
     values = {"root": "data", "val_index": "index.npy"}
@@ -306,7 +306,7 @@ def test_parquet_images_are_unpacked_once(tmp_path: Path) -> None:
 
 
 def test_classes_that_differ_between_train_and_test_are_refused(tmp_path: Path) -> None:
-    """Labels are positions among a split's class folders: one folder more would shift them all."""
+    """Labels are positions among a split's class folders, so an extra folder would shift them."""
     WRITERS["SUN397"](tmp_path)
     (tmp_path / "sun397/train/aa_extra").mkdir()
     with pytest.raises(ValueError, match=r"train and test do not have the same classes in one order: \['aa_extra'\]"):
