@@ -1,1 +1,1 @@
-"""The published image sets of the paper: layouts, counts, class names and templates are in the YAML files here."""
+"""Published image sets of the paper, described by YAML files: layouts, counts, class names and templates."""

@@ -1,4 +1,4 @@
-"""The published image sets that the package knows, as `tasks/vision/*.yaml` says them."""
+"""The known published image sets, read from `tasks/vision/published/*.yaml`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ _DATA = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class FileLayout:
-    """Where a set's files lie.
+    """The place and format of a set's files.
 
     Attributes:
         format: a format of `tasks.vision.published.formats.formats`.
         place: below the root.
-        splits: "train", "val", "test" -> what the format calls it.
+        splits: "train", "val", "test" -> the format's name of it.
     """
 
     format: str
@@ -31,7 +31,7 @@ class FileLayout:
 
 @dataclass(frozen=True, slots=True)
 class VisionSet:
-    """One entry of sets.yaml, whose head says what the fields mean."""
+    """One entry of sets.yaml, which documents the fields."""
 
     name: str
     layouts: Sequence[FileLayout]
@@ -47,7 +47,7 @@ class VisionSet:
     huggingface: Mapping[str, Any] = field(default_factory=dict)
 
     def class_names(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Names in prompts, and what files call the same classes; both empty where the files bring the names."""
+        """Return the names in prompts and in files of the classes; both empty if the files have the prompts'."""
         if not self.names:
             return (), ()
         ids = _read("wordnet_ids.yaml")
@@ -59,14 +59,14 @@ class VisionSet:
         return [IMAGENET_CLASSNAMES[index[k]] for k in keys], [str(index[k]) for k in keys] if self.numbered else keys
 
     def prompt_name(self, own: str) -> str:
-        """The name in prompts of a class that the files call `own`, for sets whose files bring the names."""
+        """Return the name in prompts of a class that the files call `own`, for sets whose files have the names."""
         if self.drop_letter and own[1:2] == "_":
             own = own[2:]
         return own if self.keep_underscores else own.replace("_", " ")
 
 
 def set_names() -> list[str]:
-    """Names of all sets, in the order of the paper's 8, 14 and 20 tasks, then ImageNet and its shifted sets."""
+    """Return the names of all sets: the paper's 8, 14 and 20 tasks in order, then ImageNet and its shifted sets."""
     return list(_read("sets.yaml"))
 
 
@@ -74,7 +74,7 @@ def vision_set(name: str) -> VisionSet:
     """Look up a set.
 
     Raises:
-        ValueError: no such set; near names are suggested.
+        ValueError: if the name is unknown; near names are suggested.
     """
     if name not in (known := _read("sets.yaml")):
         raise ValueError(f"vision/{name}: no such data set; {near(name, known)}")

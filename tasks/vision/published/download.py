@@ -1,4 +1,4 @@
-"""Fetching the files of a published set, by torchvision (with its checksums) or from the Hugging Face hub."""
+"""Download of a published set's files, by torchvision (with checksums) or from the Hugging Face hub."""
 
 import functools
 import os
@@ -24,28 +24,28 @@ _ARCHIVES = (".gz", ".tar", ".tgz", ".zip")
 
 
 def fetch(entry: VisionSet, options: VisionOptions) -> None:
-    """Download the files of a set into its root; another process that fetches the same set is waited for.
+    """Download the files of a set into its root; wait if another process fetches the same set.
 
     Raises:
-        ValueError: nothing is known that holds it, or the download fails; how to get it by hand is said.
+        ValueError: if no source is known, or the download fails; the message explains how to get the files by hand.
     """
     if not can_fetch(entry, options):
         raise ValueError(f"vision/{entry.name}: cannot be downloaded from here; {by_hand(entry, options)}")
     root = root_of(entry, options)
     try:
-        with _alone(entry, root):
+        with _lock(entry, root):
             if options.origin == "torchvision":
                 _from_torchvision(entry, root)
             else:
                 _from_hub(entry, options, root)
-    # What urllib, torchvision and the hub raise: no connection, a missing package, a wrong checksum, no such repo.
+    # urllib, torchvision and the hub raise these: no connection, missing package, wrong checksum, unknown repository.
     except (OSError, RuntimeError, HfHubHTTPError) as error:
         how = f"to get it by hand: {by_hand(entry, options)}"
         raise ValueError(f"vision/{entry.name}: the download failed ({_brief(error)}); {how}") from error
 
 
 @contextmanager
-def _alone(entry: VisionSet, root: Path) -> Iterator[None]:
+def _lock(entry: VisionSet, root: Path) -> Iterator[None]:
     locks = cache_root() / "fetching"
     locks.mkdir(parents=True, exist_ok=True)
     with locked(locks / f"{digest([entry.name, str(root.resolve())])}.lock"):
@@ -53,7 +53,7 @@ def _alone(entry: VisionSet, root: Path) -> Iterator[None]:
 
 
 def _from_hub(entry: VisionSet, options: VisionOptions, root: Path) -> None:
-    """The hub's client keeps whole files, and goes on with the others."""
+    """Fetch from the hub; its client keeps whole files and resumes with the others."""
     if silence := hub_silence():
         raise ConnectionError(silence)
     patterns = _PATTERNS[options.origin]
@@ -64,9 +64,9 @@ def _from_hub(entry: VisionSet, options: VisionOptions, root: Path) -> None:
 
 
 def _from_torchvision(entry: VisionSet, root: Path) -> None:
-    """Download and unpack beside the place, and move the whole set there.
+    """Download and unpack into a scratch folder, then move the whole set into place.
 
-    torchvision takes a folder that is there for a whole one, so that one which a killed process left must not be seen.
+    torchvision takes any existing folder for a whole set, so a killed process must not leave a part of one.
     """
     if files_there(entry, root):
         return
@@ -81,7 +81,7 @@ def _from_torchvision(entry: VisionSet, root: Path) -> None:
 
 
 def _keep_archives(scratch: Path) -> None:
-    """Of what a killed process left; their checksums say whether they are whole."""
+    """Delete all but the archives that a killed process left; checksums show whether they are whole."""
     scratch.mkdir(parents=True, exist_ok=True)
     for top, _, names in os.walk(scratch, topdown=False):
         for name in names:
@@ -95,7 +95,7 @@ def _steps(entry: VisionSet, root: Path) -> list[Callable[[], Any]]:
     what = entry.download
     data_set = getattr(torchvision.datasets, what["class"])
     if issubclass(data_set, torchvision.datasets.CIFAR10):
-        # Its own class would unpickle the batches with nothing refused.
+        # torchvision's class would unpickle the batches without restrictions.
         archive = functools.partial(download_and_extract_archive, data_set.url, str(root), filename=data_set.filename)
         return [functools.partial(archive, md5=data_set.tgz_md5)]
     make = functools.partial(data_set, root / what.get("folder", ""), download=True, **what.get("arguments", {}))

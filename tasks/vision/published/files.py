@@ -1,4 +1,4 @@
-"""Which files a published set is read from: the options of a task, the roots, and the layouts that are looked for."""
+"""Locations of a published set's files: options of a task, root folders, and layouts."""
 
 import os
 import re
@@ -16,23 +16,23 @@ VISION_OPTIONS = ("root", "from", "repo", "val_index", "check_counts", "classes_
 _ORIGINS = ("torchvision", "huggingface", "webdataset", "folder")
 _MIRRORS = ("huggingface", "webdataset")
 _SPLITS = ("train", "val", "test")
-#: Set in a job of `lines submit`: on all its nodes the working directory holds the files that its spec names.
+#: Set in a job of `lines submit`, on whose nodes the working directory holds the files that the spec names.
 JOB = "LINES_SWEEP_JOB"
-#: What is said of a set that is not there and can be fetched.
+#: Part of the error about a missing set that can be fetched.
 FETCHED = "`lines prepare` fetches it"
 
 
 @dataclass(frozen=True, slots=True)
 class VisionOptions:
-    """What the spec may say of a set.
+    """Options of a published set in the spec.
 
     Attributes:
-        root: the folder of the files; by default $LINES_SWEEP_DATA (a folder of its own below it for a mirror).
+        root: the folder of the files; by default $LINES_SWEEP_DATA, or for a mirror a subfolder of it.
         origin: torchvision (the authors' and torchvision's layouts), huggingface, webdataset, or folder.
         repo: another mirror on the hub.
-        val_index: of ImageNet: imagenet_98_idxs.npy of model-soups.
-        check_counts: whether other counts than the published ones are refused.
-        by_order: whether a mirror's classes are taken in their order, whatever they are called.
+        val_index: for ImageNet, imagenet_98_idxs.npy of model-soups.
+        check_counts: whether to refuse counts other than the published ones.
+        by_order: whether to match a mirror's classes by order in place of name.
     """
 
     root: Path | None = None
@@ -47,7 +47,7 @@ def vision_options(where: str, values: Mapping[str, Any]) -> VisionOptions:
     """Check the options of a task.
 
     Raises:
-        ValueError: a value is not what it must be.
+        ValueError: if a value is invalid.
     """
     origin, by = values.get("from", "torchvision"), values.get("classes_by", "name")
     if origin not in _ORIGINS:
@@ -77,32 +77,32 @@ def _absolute(where: str, name: str, value: object) -> Path | None:
         return None
     if isinstance(value, str):
         path = Path(value).expanduser()
-        # A job's spec keeps relative paths: they go into the journal, and the next job has another directory.
+        # A job's spec keeps relative paths, since the journal holds them and the next job has another directory.
         if path.is_absolute() or (os.environ.get(JOB) and path.exists()):
             return path.absolute()
-    raise ValueError(f"{where}.{name}: must be an absolute path, for workers look for it too, got {value!r}")
+    raise ValueError(f"{where}.{name}: must be an absolute path, because workers read it too, got {value!r}")
 
 
 def data_root() -> Path:
-    """`$LINES_SWEEP_DATA`, or else ~/.cache/lines-sweep/data."""
+    """Return `$LINES_SWEEP_DATA`, or else ~/.cache/lines-sweep/data."""
     return Path(os.environ.get("LINES_SWEEP_DATA") or "~/.cache/lines-sweep/data").expanduser()
 
 
 def root_of(entry: VisionSet, options: VisionOptions) -> Path:
-    """The folder in which the files of a set are looked for, and into which they are fetched."""
+    """Return the folder that holds the files of a set, or into which they are fetched."""
     if options.root is not None:
         return options.root
     if options.origin == "torchvision":
         return data_root()
-    # Each mirror has its own folder: files of one must not be taken for another's.
+    # A folder for each mirror, so that files of one are not taken for another's.
     return data_root() / options.origin / (options.repo.replace("/", "--") if options.repo else entry.name)
 
 
 def find_files(entry: VisionSet, options: VisionOptions) -> tuple[FileLayout, Format, Path]:
-    """The layout that is there, how it is read, and its folder.
+    """Return the first layout that exists, its format and its folder.
 
     Raises:
-        FilesMissing: there is none; how to get the files is said.
+        FilesMissing: if there is none; the message explains how to get the files.
     """
     root = root_of(entry, options)
     for layout in _layouts(entry, options, root):
@@ -114,12 +114,12 @@ def find_files(entry: VisionSet, options: VisionOptions) -> tuple[FileLayout, Fo
 
 
 def files_there(entry: VisionSet, root: Path) -> list[Path]:
-    """Folders of the layouts of torchvision and the authors that are below `root`, whole or not."""
+    """Return the existing folders of torchvision's and the authors' layouts below `root`, whole or not."""
     return [root / layout.place for layout in entry.layouts if (root / layout.place).is_dir()]
 
 
 def by_hand(entry: VisionSet, options: VisionOptions) -> str:
-    """What to do where the files of a set are not there, or not whole."""
+    """Return the instructions for getting the files of a set by hand."""
     kinds = {"huggingface": "Parquet files of a mirror on the hub", "webdataset": "shards of CLIP_benchmark"}
     if options.origin in kinds:
         return f"put {kinds[options.origin]} into {root_of(entry, options)}, or name one for `lines prepare` by repo"
@@ -143,15 +143,15 @@ def _layouts(entry: VisionSet, options: VisionOptions, root: Path) -> list[FileL
 
 
 def _present(layout: FileLayout, root: Path) -> FileLayout:
-    """Without train and val where their folders are missing, as where someone has ImageNet's validation images only."""
+    """Drop train and val if their folders are missing: a user may have ImageNet's validation images only."""
     if layout.format not in ("folders", "webdataset"):
         return layout
-    there = {s: own for s, own in layout.splits.items() if s == "test" or (root / layout.place / own).is_dir()}
-    return FileLayout(layout.format, layout.place, there)
+    present = {s: own for s, own in layout.splits.items() if s == "test" or (root / layout.place / own).is_dir()}
+    return FileLayout(layout.format, layout.place, present)
 
 
 def can_fetch(entry: VisionSet, options: VisionOptions) -> bool:
-    """Whether a source for the set is known from which its files can be downloaded."""
+    """Return whether the files of a set can be downloaded from a known source."""
     if options.origin == "torchvision":
         return bool(entry.download)
     return options.repo is not None or (options.origin == "huggingface" and bool(entry.huggingface))

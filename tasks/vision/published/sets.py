@@ -1,4 +1,4 @@
-"""The published image sets as sources: files of any of their layouts, with the authors' prompts, splits and counts."""
+"""Published image sets as image sources, with the authors' prompts, splits and counts."""
 
 import logging
 import os
@@ -26,23 +26,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SPLITS = ("train", "val", "test")
-#: What reading files of another layout, or cut ones, raises.
+#: Errors of reading truncated files, or files of another layout.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, struct.error, MatReadError)
 
 
 class VisionSource:
-    """One published set, from the files of one layout.
+    """One published set, read from the files of one layout.
 
-    Val is a set's own where it has one; else it is the authors' cut of the training images by their index, as their
-    code has it. Test is always whole.
+    Val is the set's own if it has one, else the authors' cut of the training images by index. Test is always whole.
     """
 
     def __init__(self, entry: VisionSet, options: VisionOptions) -> None:
         """Find the files and their class names.
 
         Raises:
-            FilesMissing: the files are not there; how to get them is said.
-            ValueError: their classes are not the set's.
+            FilesMissing: if there are no files; the message explains how to get them.
+            ValueError: if their classes are not the set's.
         """
         self.name = f"vision/{entry.name}"
         self.templates = entry.templates
@@ -54,7 +53,7 @@ class VisionSource:
         self.class_names, self._labels = self._classes(own)
 
     def _classes(self, own: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Names of the head's rows, and the label of each of the files' classes."""
+        """Return the names of the head's rows, and the label of each of the files' classes."""
         if self._layout.format == "objectnet":
             groups = self._guarded(lambda: imagenet_groups(self._place))
             rows = sorted({row for group in groups for row in group})
@@ -72,14 +71,14 @@ class VisionSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all that `records` depends on; sizes and times of the files stand for their bytes."""
+        """Hash of all that `records` depends on; sizes and times of the files stand for their bytes."""
         return self._guarded(lambda: digest(self._described()))
 
     def _described(self) -> Iterator[str]:
         options = self._options
         yield from (self.name, self._layout.format, str(self._layout.splits), *self.class_names)
         yield from map(str, (self.class_groups, self._labels))
-        # Counts are compared when the images are read: what was let through must not be found when they count again.
+        # Counts are checked when images are read, so an unchecked entry must not serve a spec that checks.
         yield str(options.check_counts)
         yield from _stamps(self._place)
         if options.val_index is not None:
@@ -90,7 +89,7 @@ class VisionSource:
         """Hash the images of val and test.
 
         Raises:
-            FilesMissing: the counts are not the published ones, or a file is not in its layout.
+            FilesMissing: if the counts are not the published ones, or a file is not in its layout.
         """
         listings = self.check()
         found = {"test": self._hashed("test", listings["test"], None)}
@@ -101,10 +100,10 @@ class VisionSource:
         return found
 
     def check(self) -> Mapping[str, Listing]:
-        """List train, val and test as the files have them, and compare their counts with the published ones.
+        """List train, val and test in the files' order, and compare their counts with the published ones.
 
         Raises:
-            FilesMissing: as `records`.
+            FilesMissing: see `records`.
         """
         listings = self._listings()
         self._check_counts(listings)
@@ -124,7 +123,7 @@ class VisionSource:
         if odd := [split for split, names in classes.items() if names != classes["test"]]:
             differ = sorted(set(classes[odd[0]]) ^ set(classes["test"]))
             raise FilesMissing(
-                f"{self.name}: {self._place}: {odd[0]} and test do not have the same classes in one order: "
+                f"{self.name}: {self._place}: {odd[0]} and test must have the same classes in the same order: "
                 f"{differ[:3]} are in one of them only"
             )
         listings = {s: self._guarded(partial(self._format.read, self._place, own)) for s, own in splits.items()}
@@ -132,12 +131,12 @@ class VisionSource:
             if strange := sorted(set(listing.labels) - set(range(len(self._labels)))):
                 raise FilesMissing(
                     f"{self.name}: {self._place}: {split} has images labelled {strange[0]}, counted from 0, and the "
-                    f"set has {len(self._labels)} classes: are labels held back there, or is it another set?"
+                    f"set has {len(self._labels)} classes: are labels withheld, or is it another set?"
                 )
         return listings
 
     def _guarded(self, read: Callable[[], T]) -> T:
-        """Any error that comes of other files than expected, as one that says how to get the right ones."""
+        """Turn errors of unexpected files into one that explains how to get the right ones."""
         try:
             return read()
         except FilesMissing:
@@ -153,8 +152,8 @@ class VisionSource:
             return held_out_by_file(self._options.val_index, len(train.labels))
         if self._entry.name == "ImageNet":
             logger.warning(
-                "%s: val is cut from train as for the other sets; for the 26,000 images of model-soups set val_index "
-                "to its imagenet_98_idxs.npy",
+                "%s: val is cut from train as for the other sets; for the 26,000 images of model-soups set val_index to "
+                "its imagenet_98_idxs.npy",
                 self.name,
             )
         return cut_validation(len(train.labels))
@@ -164,13 +163,13 @@ class VisionSource:
         got = {split: len(listing.labels) for split, listing in listings.items()} | {"classes": self._num_classes}
         if not any(got.get(what, n) != n for what, n in expected.items()):
             return
-        told = ", ".join(f"{n} {what}" for what, n in expected.items())
+        wanted, present = (", ".join(f"{n} {what}" for what, n in counts.items()) for counts in (expected, got))
         message = (
-            f"{self.name}: {self._place}: expected {told}; got {', '.join(f'{n} {what}' for what, n in got.items())}: "
-            "usually an archive that was not unpacked to its end, or another version of the set"
+            f"{self.name}: {self._place}: expected {wanted}; got {present}: usually an archive that was not fully "
+            "unpacked, or another version of the set"
         )
         if self._options.check_counts and not self._entry.counts_inferred:
-            raise FilesMissing(f"{message}; to use what is there, set the option check_counts: false")
+            raise FilesMissing(f"{message}; to use these files, set the option check_counts: false")
         logger.warning("%s", message)
 
     def _hashed(self, split: str, listing: Listing, rows: Indices | None) -> list[ImageRecord]:
@@ -192,7 +191,7 @@ def _content(image: Picture) -> bytes:
 
 
 def _stamps(folder: Path) -> Iterator[str]:
-    """Path, size and times of every file below, in a fixed order; the change time cannot be set back."""
+    """Yield path, size and times of every file below, in a fixed order; the change time cannot be set back."""
     for top, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (os.path.join(top, name) for name in sorted(names)):

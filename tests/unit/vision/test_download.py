@@ -51,7 +51,7 @@ def test_what_is_fetched_is_whole_and_nothing_else_is_left(tmp_path: Path) -> No
 
 
 def test_what_a_kill_left_half_unpacked_is_unpacked_anew(tmp_path: Path, published: Path) -> None:
-    """torchvision's class takes an existing folder for the whole set."""
+    """The class of torchvision takes an existing folder for the whole set."""
     scratch = tmp_path / "data/.fetching-RenderedSST2"
     (scratch / "rendered-sst2/train/negative").mkdir(parents=True)
     (scratch / "rendered-sst2/train/negative/000.png").write_bytes(b"cut")

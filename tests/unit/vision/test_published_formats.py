@@ -142,7 +142,7 @@ def test_a_batch_of_cifar_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     WRITERS["CIFAR10"](tmp_path)
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(pickle.dumps({"data": Evil(), "labels": []}))
-    with pytest.raises(ValueError, match=r"test_batch: no batch of CIFAR: names .*, which no batch of CIFAR does"):
+    with pytest.raises(ValueError, match=r"test_batch: not a batch of CIFAR: names .*, unlike any batch of CIFAR"):
         read(tmp_path, "CIFAR10", VisionOptions(tmp_path))
     assert not Path("ran").exists()
 
@@ -166,7 +166,7 @@ def test_python_2_pickles_of_cifar_are_read(tmp_path: Path) -> None:
     [
         ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte", lambda b: b[:-5], "its header says"),
         ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte", lambda b: b"\x1f\x8b" + b, "is it unpacked"),
-        ("CIFAR10", "cifar-10-batches-py/test_batch", lambda b: b[:90], "no batch of CIFAR"),
+        ("CIFAR10", "cifar-10-batches-py/test_batch", lambda b: b[:90], "not a batch of CIFAR"),
         ("SVHN", "svhn/test_32x32.mat", lambda b: b[:40], "cannot be read as svhn"),
         ("Food101", "food-101/meta/test.json", lambda b: b[:40], "cannot be read as food101"),
     ],

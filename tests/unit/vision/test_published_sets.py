@@ -309,5 +309,7 @@ def test_classes_that_differ_between_train_and_test_are_refused(tmp_path: Path) 
     """Labels are positions among a split's class folders, so an extra folder would shift them."""
     WRITERS["SUN397"](tmp_path)
     (tmp_path / "sun397/train/aa_extra").mkdir()
-    with pytest.raises(ValueError, match=r"train and test do not have the same classes in one order: \['aa_extra'\]"):
+    with pytest.raises(
+        ValueError, match=r"train and test must have the same classes in the same order: \['aa_extra'\]"
+    ):
         source(tmp_path, "SUN397").records()

@@ -1,1 +1,1 @@
-"""Published image data sets as their files lie on disk: every format gives listings, split elsewhere."""
+"""File formats of published image sets; each lists the images and labels of a split."""

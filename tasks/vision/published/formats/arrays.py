@@ -1,4 +1,4 @@
-"""Formats that hold pixels: idx (MNIST), batches of CIFAR and STL-10, SVHN's .mat, PatchCamelyon's HDF5, FER2013's csv.
+"""Formats of pixel arrays: idx (MNIST), batches of CIFAR and STL-10, SVHN's .mat, PatchCamelyon's HDF5, FER2013's csv.
 
 Shape legend: N images, H, W height and width.
 """
@@ -21,7 +21,7 @@ from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
 
 _CIFAR10_TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
 _STL_SIDE = 96
-#: All that the pickles of CIFAR name; anything else in them is refused, and so no code of theirs is run.
+#: All names in CIFAR's pickles; any other name is refused, so that reading them runs no code.
 _PICKLED = {
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     ("numpy", "ndarray"): np.ndarray,
@@ -30,7 +30,7 @@ _PICKLED = {
 
 
 def _read_idx(place: Path, split: str) -> Listing:
-    """MNIST's format: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte."""
+    """Read MNIST's format: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte."""
     images_NHW = _idx(place / f"{split}-images-idx3-ubyte", 3)
     labels_N = _idx(place / f"{split}-labels-idx1-ubyte", 1)
     return _listing(images_NHW, labels_N, place)
@@ -40,11 +40,11 @@ def _idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
     data = path.read_bytes()
     header = 4 + 4 * dims
     if len(data) < header or data[:4] != bytes([0, 0, 8, dims]):
-        raise FilesMissing(f"{path}: no idx file of bytes in {dims} dimensions: is it unpacked?")
+        raise FilesMissing(f"{path}: not an idx file of bytes in {dims} dimensions: is it unpacked?")
     shape = struct.unpack(f">{dims}I", data[4:header])
     if len(data) != header + int(np.prod(shape)):
         raise FilesMissing(
-            f"{path}: holds {len(data)} bytes, its header says {header + int(np.prod(shape))}: is it cut?"
+            f"{path}: holds {len(data)} bytes, but its header means {header + int(np.prod(shape))}: is it truncated?"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -52,25 +52,25 @@ def _idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLED:
-            raise pickle.UnpicklingError(f"names {module}.{name}, which no batch of CIFAR does")
+            raise pickle.UnpicklingError(f"names {module}.{name}, unlike any batch of CIFAR")
         return _PICKLED[module, name]
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
-    """A batch of CIFAR, with nothing in it that could run code."""
+    """Read a batch of CIFAR without running code."""
     try:
         batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
-        raise FilesMissing(f"{path}: no batch of CIFAR: {error}") from error
+        raise FilesMissing(f"{path}: not a batch of CIFAR: {error}") from error
     if not isinstance(batch, dict):
-        raise FilesMissing(f"{path}: no batch of CIFAR: holds a {type(batch).__name__}")
+        raise FilesMissing(f"{path}: not a batch of CIFAR: holds a {type(batch).__name__}")
     return batch
 
 
 def _read_cifar(files: Sequence[Path], label: str) -> Listing:
     batches = [_unpickled(path) for path in files]
     if lacking := [path for path, batch in zip(files, batches, strict=True) if not {"data", label} <= set(batch)]:
-        raise FilesMissing(f"{lacking[0]}: no batch of CIFAR: has no data or {label}")
+        raise FilesMissing(f"{lacking[0]}: not a batch of CIFAR: has no data or {label}")
     pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return _listing(pixels, np.concatenate([batch[label] for batch in batches]), files[0])
 
@@ -93,7 +93,7 @@ def _cifar100_names(place: Path, split: str) -> Sequence[str]:
 
 
 def _read_stl10(place: Path, split: str) -> Listing:
-    """Planes in the order of MATLAB, so height and width are swapped; labels count from 1."""
+    """Read planes in MATLAB's order, with height and width swapped; labels count from 1."""
     planes = np.fromfile(place / f"{split}_X.bin", np.uint8).reshape(-1, 3, _STL_SIDE, _STL_SIDE)
     labels_N = np.fromfile(place / f"{split}_y.bin", np.uint8).astype(np.int64) - 1
     return _listing(planes.transpose(0, 3, 2, 1), labels_N, place)
@@ -104,14 +104,14 @@ def _stl10_names(place: Path, split: str) -> Sequence[str]:
 
 
 def _read_svhn(place: Path, split: str) -> Listing:
-    """Cropped digits; the digit 0 has the label 10."""
+    """Read cropped digits; the digit 0 has the label 10."""
     matrix = loadmat(str(place / f"{split}_32x32.mat"))
     return _listing(matrix["X"].transpose(3, 0, 1, 2), matrix["y"].astype(np.int64).reshape(-1) % 10, place)
 
 
 @dataclass(frozen=True, slots=True)
 class _Hdf5Row:
-    """One image of an HDF5 file: a set of 7 GB is not read into memory."""
+    """One image of an HDF5 file, read when it is decoded, since the set has 7 GB."""
 
     path: Path
     row: int
@@ -137,7 +137,7 @@ def _read_pcam(place: Path, split: str) -> Listing:
 
 
 def _read_fer2013(place: Path, usage: str) -> Listing:
-    """The files of the challenge: emotion, usage and 48 x 48 grey values as text; `usage` may be several words."""
+    """Read the challenge's files: emotion, usage and 48 x 48 grey values as text; `usage` may be several words."""
     path = next((p for n in ("fer2013.csv", "icml_face_data.csv") if (p := place / n).is_file()), place / "fer2013.csv")
     csv.field_size_limit(sys.maxsize)
     with path.open(newline="") as file:

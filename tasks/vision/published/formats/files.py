@@ -1,4 +1,4 @@
-"""Formats of one file an image: class folders, and lists of files with labels in text, JSON, csv or MATLAB's .mat."""
+"""Formats with one file an image: class folders, and lists of files with labels in text, JSON, csv or .mat."""
 
 import csv
 import json
@@ -11,15 +11,15 @@ from scipy.io import loadmat
 
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
 
-#: torchvision's ImageFolder takes these; its order of files is the one that the authors' splits stand on.
+#: As torchvision's ImageFolder, whose order of files the authors' splits depend on.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def class_folders(place: Path, split: str) -> list[str]:
-    """Names of the folders in PLACE/SPLIT, sorted: the classes.
+    """Return the sorted names of the class folders in PLACE/SPLIT.
 
     Raises:
-        FilesMissing: there is none.
+        FilesMissing: if there is none.
     """
     found = sorted(e.name for e in os.scandir(place / split) if e.is_dir() and not e.name.startswith("."))
     if not found:
@@ -28,7 +28,7 @@ def class_folders(place: Path, split: str) -> list[str]:
 
 
 def _read_folders(place: Path, split: str) -> Listing:
-    """PLACE/SPLIT/CLASS/*, in the order of torchvision's ImageFolder: by class, folder and file name."""
+    """Read PLACE/SPLIT/CLASS/* in the order of torchvision's ImageFolder: by class, folder and file name."""
     images, labels = [], []
     for label, name in enumerate(class_folders(place, split)):
         files = _images(place / split / name)
@@ -43,7 +43,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _read_dtd(place: Path, lists: str) -> Listing:
-    """The lists labels/NAME.txt of the authors of DTD, together and in the order of an ImageFolder of their images."""
+    """Read the lists labels/NAME.txt of DTD's authors, joined and in the order of an ImageFolder."""
     entries = sorted(tuple(line.split("/")) for name in lists.split() for line in _lines(place / f"labels/{name}.txt"))
     labels = {name: i for i, name in enumerate(_dtd_names(place, lists))}
     return Listing([place.joinpath("images", *entry) for entry in entries], [labels[entry[0]] for entry in entries])
@@ -54,7 +54,7 @@ def _dtd_names(place: Path, split: str) -> Sequence[str]:
 
 
 def _read_resisc45(place: Path, split: str) -> Listing:
-    """NWPU-RESISC45/CLASS/*.jpg, those that resisc45-SPLIT.txt lists."""
+    """Read the files NWPU-RESISC45/CLASS/*.jpg that resisc45-SPLIT.txt lists."""
     wanted = set(_lines(place / f"resisc45-{split}.txt"))
     everything = _read_folders(place, "NWPU-RESISC45")
     kept = [i for i, path in enumerate(everything.images) if isinstance(path, Path) and path.name in wanted]
@@ -98,7 +98,7 @@ def _read_flowers(place: Path, split: str) -> Listing:
 
 
 def _read_food101(place: Path, split: str) -> Listing:
-    """In the order of meta/SPLIT.json, which is that of the classes in the file."""
+    """Read in the order of meta/SPLIT.json: class by class, in the file's order."""
     listed: dict[str, list[str]] = json.loads((place / f"meta/{split}.json").read_text())
     labels = {name: i for i, name in enumerate(_food101_names(place, split))}
     images = [place / f"images/{name}.jpg" for names in listed.values() for name in names]

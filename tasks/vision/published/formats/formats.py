@@ -1,4 +1,4 @@
-"""Every format of files by its name in tasks/vision/published/sets.yaml."""
+"""All formats by their names in tasks/vision/published/sets.yaml."""
 
 from tasks.vision.published.formats import arrays, files, objectnet, webdataset
 

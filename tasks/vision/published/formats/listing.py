@@ -1,4 +1,4 @@
-"""One split of a published set as its files have it: images that are read later, and labels, in their own order."""
+"""One split of a published set in its files' order: labels, and images that are read later."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ReadSplit: TypeAlias = Callable[[Path, str], "Listing"]
 
 
 class FilesMissing(ValueError):
-    """The files of a set are not there, not all of them, or not whole."""
+    """Files of a set are missing or damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Listing:
     """Images of one split.
 
     Attributes:
-        images: in the order of the files, on which splits by index stand.
+        images: in the order of the files, which splits by index depend on.
         labels: one an image.
     """
 
@@ -36,11 +36,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a layout of files is read.
+    """The functions that read a layout of files.
 
     Attributes:
-        read: `read(place, split)`, where `split` is what the layout calls it.
-        class_names: `class_names(place, split)`, in the order of labels; empty where the files do not name them.
+        read: `read(place, split)`, with the layout's name of the split.
+        class_names: `class_names(place, split)`, in the order of labels; empty if the files do not name the classes.
     """
 
     read: ReadSplit
@@ -49,14 +49,14 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """An encoded image that is a part of a file: of a tar shard, say."""
+    """An encoded image that is part of a file, for example of a tar shard."""
 
     path: Path
     offset: int
     size: int
 
     def __call__(self) -> bytes:
-        """The image's bytes."""
+        """Read the image's bytes."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -64,13 +64,13 @@ class FileSlice:
 
 @dataclass(frozen=True, slots=True)
 class WithoutBorder:
-    """An image file less a border of `pixels` on each side."""
+    """An image file without a border of `pixels` on each side."""
 
     path: Path
     pixels: int
 
     def __call__(self) -> npt.NDArray[np.uint8]:
-        """Pixels (H, W, 3)."""
+        """Read the pixels (H, W, 3)."""
         with Image.open(self.path) as image:
             width, height = image.size
             inner = image.convert("RGB").crop((self.pixels, self.pixels, width - self.pixels, height - self.pixels))

@@ -1,4 +1,4 @@
-"""ObjectNet: 113 of its classes are one or several of ImageNet's; its images have a red border of 2 pixels."""
+"""ObjectNet: 113 of its classes each match one or several of ImageNet's; images have a red border of 2 pixels."""
 
 import json
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ _BORDER = 2
 
 
 def imagenet_groups(place: Path) -> list[list[int]]:
-    """ImageNet's classes (their indices) for each class of ObjectNet, by PLACE/mappings, which come with the set.
+    """Return the indices of ImageNet's classes for each class of ObjectNet, from the set's own PLACE/mappings.
 
-    A logit of ObjectNet is the largest of its classes' in ImageNet (model-soups, datasets/objectnet.py).
+    The logit of a class is the largest of its ImageNet classes (model-soups, datasets/objectnet.py).
 
     Raises:
-        FilesMissing: the mappings do not fit each other.
+        FilesMissing: if the mappings contradict each other.
     """
     wanted = _mapping(place, "objectnet_to_imagenet_1k.json")
     labels_of = _mapping(place, "folder_to_objectnet_label.json")
-    # Line i of the list of names is the class i of ILSVRC2012, whose number in published models is another one.
+    # Line i of the names is class i of ILSVRC2012, which has another index in published models.
     published = {line: int(index) for index, line in _mapping(place, "pytorch_to_imagenet_2012_id.json").items()}
     lines = (place / "mappings/imagenet_to_label_2012_v2").read_text().splitlines()
     index_of = {name.strip(): published[i] for i, name in enumerate(lines) if name.strip()}
@@ -30,12 +30,12 @@ def imagenet_groups(place: Path) -> list[list[int]]:
         return [[index_of[name] for name in wanted[labels_of[f]].split("; ")] for f in _class_names(place, "images")]
     except KeyError as error:
         raise FilesMissing(
-            f"{place}/mappings: the files do not fit each other: {error} is not in all of them"
+            f"{place}/mappings: the files contradict each other: {error} is not in all of them"
         ) from error
 
 
 def _class_names(place: Path, split: str) -> Sequence[str]:
-    """Folders of the classes that are in ImageNet too, sorted."""
+    """Return the sorted folders of the classes that are in ImageNet too."""
     wanted = _mapping(place, "objectnet_to_imagenet_1k.json")
     labels_of = _mapping(place, "folder_to_objectnet_label.json")
     return [folder for folder in class_folders(place, split) if labels_of.get(folder) in wanted]

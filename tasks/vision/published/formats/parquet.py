@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub in Parquet: [FOLDER/]SPLIT-*.parquet with columns image {bytes, path} and label."""
+"""Parquet data sets of the Hugging Face hub: [FOLDER/]SPLIT-*.parquet with columns image {bytes, path} and label."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ class _Columns:
 
 
 def parquet_format(folder: str = "", label: str = "label") -> Format:
-    """The format of a mirror.
+    """Return the format of a mirror.
 
     Args:
-        folder: the configuration's folder; every Parquet file below the root where left out.
+        folder: the configuration's folder; "" for all Parquet files below the root.
         label: the column of labels.
     """
     columns = _Columns(folder, label)
@@ -34,10 +34,10 @@ def parquet_format(folder: str = "", label: str = "label") -> Format:
 
 
 def _files(columns: _Columns, place: Path, split: str) -> list[Path]:
-    """The files of `split`, in the order of their rows.
+    """Return the files of `split`, in the order of their rows.
 
     Raises:
-        FilesMissing: there is none; scripts are not run.
+        FilesMissing: if there is none; scripts are not run.
     """
     files = sorted(p for p in (place / columns.folder).rglob("*.parquet") if p.stem.split("-")[0] == split)
     if not files:
@@ -49,7 +49,7 @@ def _files(columns: _Columns, place: Path, split: str) -> list[Path]:
 
 
 def _class_names(columns: _Columns, place: Path, split: str) -> Sequence[str]:
-    """Names of the label column's ClassLabel; none where it is a plain number."""
+    """Return the names of the label column's ClassLabel; none if the column is a plain number."""
     metadata = pq.read_schema(_files(columns, place, split)[0]).metadata or {}
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names: list[str] = features.get(columns.label, {}).get("names", [])
@@ -57,9 +57,9 @@ def _class_names(columns: _Columns, place: Path, split: str) -> Sequence[str]:
 
 
 def _read(columns: _Columns, place: Path, split: str) -> Listing:
-    """Images are read out of the files once, into one file of the cache in which each can be found by its offset.
+    """Copy the images once into one cache file, where each is read by its offset.
 
-    Parquet is compressed by group of rows: reading images in another order would unpack a whole group for each.
+    Parquet compresses groups of rows, so reading images in another order would decompress a group for each.
     """
     files = _files(columns, place, split)
     stats = [(p.resolve(), p.stat()) for p in files]
@@ -83,10 +83,10 @@ def _unpack(columns: _Columns, files: Sequence[Path], folder: Path) -> None:
 
 
 def _rows(columns: _Columns, files: Sequence[Path]) -> Iterator[tuple[bytes, int]]:
-    """Encoded images and labels.
+    """Yield encoded images and labels.
 
     Raises:
-        FilesMissing: a file cannot be read, lacks a column, or names images that it does not hold.
+        FilesMissing: if a file cannot be read, lacks a column, or names images that it does not hold.
     """
     for path in files:
         try:

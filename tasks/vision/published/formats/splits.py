@@ -1,4 +1,4 @@
-"""The authors' validation split: cut out of the training images by index, as torch's random_split does with seed 0."""
+"""The authors' validation split: training images chosen by index like torch's random_split with seed 0."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-#: Of the training images, and at most this many.
+#: Share of the training images, and at most this many.
 _FRACTION, _MOST = 0.1, 5000
 
 Indices = npt.NDArray[np.int64]
 
 
 def cut_validation(count: int) -> tuple[Indices, Indices]:
-    """Indices of train and of val, out of `count` training images in the data set's own order.
+    """Return the indices of train and of val among `count` training images in the data set's order.
 
-    The last tenth of a permutation with seed 0, at most 5,000: `split_train_into_train_val` of the authors' code
-    (nik-dim/tall_masks, src/datasets/registry.py), from which LiNeS takes it. `torch.utils.data.random_split` draws
-    that permutation by `randperm`.
+    Val is the last tenth of a permutation with seed 0, at most 5,000: `split_train_into_train_val` of
+    nik-dim/tall_masks (src/datasets/registry.py), which LiNeS uses. `torch.utils.data.random_split` draws the
+    permutation by `randperm`.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
     val = min(int(count * _FRACTION), _MOST)
@@ -25,10 +25,10 @@ def cut_validation(count: int) -> tuple[Indices, Indices]:
 
 
 def held_out_by_file(path: Path, count: int) -> tuple[Indices, Indices]:
-    """Indices of train and of val by a file of model-soups, `imagenet_98_idxs.npy`: 1 where an image is held out.
+    """Return the indices of train and of val by model-soups' `imagenet_98_idxs.npy`: 1 for held-out images.
 
     Raises:
-        ValueError: no such file, no array of numbers, or not one number for each of the `count` training images.
+        ValueError: if the file is missing or not an array with one 0 or 1 for each of the `count` training images.
     """
     try:
         marks = np.load(path, allow_pickle=False)

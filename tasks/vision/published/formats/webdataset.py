@@ -14,19 +14,19 @@ def _class_names(place: Path, split: str) -> Sequence[str]:
 
 
 def _read(place: Path, split: str) -> Listing:
-    """Images stay in their shards, and are read out of them by offset."""
+    """List the images, which stay in their shards and are read by offset."""
     shards = sorted((place / split).glob("*.tar"), key=lambda p: (len(p.name), p.name))
     if not shards:
-        raise FilesMissing(f"{place / split}: holds no shards, such as 0.tar")
+        raise FilesMissing(f"{place / split}: holds no shards (0.tar, ...)")
     rows = [row for shard in shards for row in _samples(shard)]
     return Listing([image for image, _ in rows], [label for _, label in rows])
 
 
 def _samples(shard: Path) -> Iterator[tuple[FileSlice, int]]:
-    """Images and labels in the order of the shard.
+    """Yield images and labels in the order of the shard.
 
     Raises:
-        FilesMissing: the shard is no plain tar file, or a sample lacks its image or its label.
+        FilesMissing: if the shard is not a plain tar file, or a sample lacks its image or label.
     """
     images: dict[str, FileSlice] = {}
     labels: dict[str, int] = {}
