@@ -1,4 +1,4 @@
-"""The packs and checkpoints inside the package, by name: what needs no network."""
+"""Packs and checkpoints that are part of the package, by name; they need no network."""
 
 from pathlib import Path
 
@@ -8,33 +8,37 @@ _ROOT = Path(__file__).parent
 
 
 def pack_names() -> list[str]:
-    """Names of the embedded task packs, sorted."""
+    """Return the names of the embedded task packs, sorted."""
     return sorted(p.stem for p in (_ROOT / "packs").glob("*.parquet"))
 
 
 def pack_path(name: str) -> Path:
-    """File of the pack `name`.
+    """Return the file of the pack `name`.
 
     Raises:
-        ValueError: there is no such pack; near names are suggested.
+        ValueError: if the name is unknown; near names are suggested.
+
+    Example:
+        >>> pack_path("mnist").name
+        'mnist.parquet'
     """
     return _find("packs", name, ".parquet", "pack")
 
 
 def checkpoint_path(name: str) -> Path:
-    """File of the checkpoint `name`: "base" or an expert of it ("emoji"); "convnext" or one of its ("convnext-emoji").
+    """Return the file of a checkpoint: "base" or its expert "emoji", "convnext" or its expert "convnext-emoji", ...
 
     Raises:
-        ValueError: there is no such checkpoint; near names are suggested.
+        ValueError: if the name is unknown; near names are suggested.
     """
     return _find("checkpoints", name, ".safetensors", "checkpoint")
 
 
 def model_config_path(name: str) -> Path:
-    """File of the open_clip model configuration `name`: "tiny-vit", or "tiny-convnext".
+    """Return the file of the open_clip model configuration `name`: "tiny-vit" or "tiny-convnext".
 
     Raises:
-        ValueError: there is no such configuration; near names are suggested.
+        ValueError: if the name is unknown; near names are suggested.
     """
     return _find("checkpoints", name, ".json", "model configuration")
 

@@ -1,4 +1,4 @@
-"""What prompts, rewards and engines of generation are: the whole interface between them. Free of torch."""
+"""Interfaces of prompts, rewards and generation engines. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ class Prompt:
     """One row of a prompt set, with its template filled in.
 
     Attributes:
-        text: what a model continues.
-        source: the part of it that rewards compare a completion with: the text to be summed up, without the template,
-            cut as the prompt's is.
-        reference: what a person wrote, without surrounding space; "" where there is none.
+        text: the text that a model continues.
+        source: the part that rewards compare a completion with: the text to summarise, without the template, cut like
+            the prompt's.
+        reference: a human's text, without surrounding space; "" if there is none.
     """
 
     text: str
@@ -30,13 +30,13 @@ class Sample:
 
 
 class Reward(Protocol):
-    """A reward model or function, resident once made: higher is better."""
+    """A reward model or function; higher is better."""
 
     fingerprint: str
     """Content hash of its weights or source and of its options: part of a score's identity."""
 
     def score(self, samples: Sequence[Sample]) -> Sequence[float]:
-        """One finite number a sample, in their order, whatever else is in the batch."""
+        """Return one finite number a sample, in order, independent of the rest of the batch."""
         ...
 
 
@@ -45,10 +45,10 @@ class Decoding:
     """How completions are drawn.
 
     Attributes:
-        max_new_tokens: at most so many; a completion ends at the end-of-sequence token.
+        max_new_tokens: the longest completion, unless the end-of-sequence token ends it.
         temperature: 0 for the most probable token; else tokens are sampled from softmax(logits / temperature).
-        batch_size: prompts a batch. Batches are cut at multiples of it, so that shards never change what is in one.
-        seed: of the run; a prompt's own seed is made of it and of the prompt.
+        batch_size: prompts a batch. Batches start at multiples of it, so shards do not change their contents.
+        seed: of the run; a prompt's seed is derived from it and the prompt.
     """
 
     max_new_tokens: int
@@ -58,29 +58,29 @@ class Decoding:
 
 
 class Engine(Protocol):
-    """What completes prompts with the weights that it holds."""
+    """A generator that completes prompts with its current weights."""
 
     def complete(self, prompts: Sequence[Prompt], draws: Sequence[int], decoding: Decoding) -> list[str]:
-        """One completion a prompt, without the prompt, special tokens and surrounding space.
+        """Return one completion a prompt, without the prompt, special tokens and surrounding space.
 
         Args:
             prompts: in the order of their set.
-            draws: for each, which of several samples of the same prompt it is: 0, 1, ...; mixed into its seed.
-            decoding: how.
+            draws: number of each prompt's sample (0, 1, ...), which is mixed into its seed.
+            decoding: how to draw.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """A prompt set as the spec names it.
+    """A prompt set of the spec.
 
     Attributes:
-        source: `embedded/packages`, or a folder with val.jsonl and test.jsonl (train.jsonl too, to train on), or the
+        source: `embedded/packages`, or a folder with val.jsonl and test.jsonl (and train.jsonl for training), or the
             same as .parquet; each row has `prompt`, or `source` for the template, and may have `reference`.
-        template: with one {source}; used for rows that have no `prompt`.
-        max_source_tokens: longer sources are cut to so many tokens of the model's tokenizer; None: never cut.
-        limits: split -> rows to use (the first), all where left out.
+        template: text with one {source}, for rows without `prompt`.
+        max_source_tokens: longer sources are cut to this many tokens of the model's tokenizer; None: never.
+        limits: split -> number of first rows to use; all by default.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Causal language models of transformers: any whose config.json names one with a list of like blocks."""
+"""Causal language models of transformers with a list of blocks of one class."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,20 +9,27 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.configuration_utils import PreTrainedConfig
 
-from tasks.language.causal_names import TensorNames, layer_map
 from tasks.language.experts import check_vocabulary
-from tasks.language.models import check_config, inputs_fingerprint, load_tokenizer, model_folder, quiet, readable
+from tasks.language.models import (
+    check_config,
+    inputs_fingerprint,
+    load_tokenizer,
+    model_folder,
+    read_files,
+    without_progress_bars,
+)
+from tasks.language.tensor_names import TensorNames, layer_map
 from tasks.lora import WeightPart
 from tasks.registry import check_options
 
 
 class CausalBackbone:
-    """A language model on a device, and its tokenizer: all its weights are edited, tied ones once."""
+    """A language model on a device, and its tokenizer. All weights are edited, tied ones once."""
 
     family = "causal"
 
     def __init__(self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a loaded module; `build` is the way to make one.
+        """Take a loaded module; use `build` to make a backbone from weights.
 
         Args:
             model: source of its configuration and tokenizer, for errors.
@@ -30,7 +37,7 @@ class CausalBackbone:
             tokenizer: see `load_tokenizer`.
 
         Raises:
-            ValueError: no list of residual blocks, or no largest number of positions.
+            ValueError: if the module has no list of residual blocks, or no largest number of positions.
         """
         self.model_name, self.tokenizer = model, tokenizer
         self.inputs = inputs_fingerprint(model)
@@ -41,11 +48,11 @@ class CausalBackbone:
         self._names = TensorNames.of(module)
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Pick the parameters' tensors from a checkpoint of the whole or the bare model: see causal_names.py."""
+        """Select the parameters' tensors from a checkpoint of the whole or the bare model: see tensor_names.py."""
         return self._names.select(state, source)
 
     def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
-        """Where the modules that a LoRA adapter names lie: each is a parameter of its own."""
+        """Find the weights that a LoRA adapter changes: one parameter a module."""
         return self._names.weight_parts(modules, source)
 
     def check_expert(self, folder: Path, source: str) -> None:
@@ -64,19 +71,19 @@ def build(
     dtype: torch.dtype,
     options: Mapping[str, Any] | None = None,
 ) -> CausalBackbone:
-    """Build the model with the SFT model's weights; they share no memory with `state`.
+    """Build the model with the SFT model's weights, copied from `state`.
 
     Args:
         model: source of config.json and tokenizer (see `model_folder`).
         state: the SFT model, with or without the prefix of the whole model.
         device: of the model.
         dtype: of its weights and activations; the angles of rotary positions stay float32.
-        options: `trust_remote_code: true` runs the code that the model's folder brings; `attention` is one of
-            transformers' implementations, such as sdpa, eager or flash_attention_2.
+        options: `trust_remote_code: true` runs the code in the model's folder; `attention` is one of transformers'
+            implementations (sdpa, eager, flash_attention_2, ...).
 
     Raises:
-        ValueError: no such model, an unknown option, no causal language model, a tokenizer without a pad token, or
-            weights that do not fit.
+        ValueError: if there is no such causal language model, an option is unknown, the tokenizer has no pad token, or
+            the weights do not fit.
     """
     options = options or {}
     trusted, kwargs = _options(options)
@@ -85,18 +92,18 @@ def build(
         config = _config(model, trusted)
         with torch.device("meta"):
             auto: Any = AutoModelForCausalLM  # its functions have no types
-            empty = readable(model, lambda: auto.from_config(config, trust_remote_code=trusted, **kwargs))
+            empty = read_files(model, lambda: auto.from_config(config, trust_remote_code=trusted, **kwargs))
         layer_map(empty)
     except ValueError as error:
         raise ValueError(f"backbone.model: {error}") from error
     tensors = TensorNames.of(empty).select(state, "base")
-    with quiet():
+    with without_progress_bars():
         module = type(empty).from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **kwargs)
     return CausalBackbone(model, _moved(module, device), tokenizer)
 
 
 def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """On `device`; transformers keeps the very tensors of a state dict where types agree, and those are the base's."""
+    """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(device, copy=True)
     nn.Module.to(module, device)
@@ -104,30 +111,30 @@ def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def _options(options: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Whether the model's own code is trusted, and what else transformers is told.
+    """Return whether the model's code is trusted, and further arguments for transformers.
 
     Raises:
-        ValueError: an unknown option, or a value of the wrong kind.
+        ValueError: if an option is unknown or has the wrong type.
     """
     check_options("backbone.options", options, ("trust_remote_code", "attention"))
     trusted, attention = options.get("trust_remote_code", False), options.get("attention")
     if not isinstance(trusted, bool):
         raise ValueError(f"backbone.options.trust_remote_code: must be true or false, got {trusted!r}")
     if attention is not None and not isinstance(attention, str):
-        raise ValueError(f"backbone.options.attention: must be a name such as sdpa or eager, got {attention!r}")
+        raise ValueError(f"backbone.options.attention: must be a name (sdpa, eager, ...), got {attention!r}")
     return trusted, {} if attention is None else {"attn_implementation": attention}
 
 
 def _config(model: str, trusted: bool) -> PreTrainedConfig:
     folder = model_folder(model)
     check_config(model, folder)
-    config = readable(model, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=trusted))
+    config = read_files(model, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=trusted))
     assert isinstance(config, PreTrainedConfig)
     return config
 
 
 def _context(module: PreTrainedModel) -> int:
-    """The largest number of positions, which every family keeps under one name or an alias of it."""
+    """Return the largest number of positions, which every family's configuration has under this name or an alias."""
     found = getattr(module.config, "max_position_embeddings", None)
     if not isinstance(found, int):
         raise ValueError(f"backbone.model: {type(module).__name__}: its config.json has no max_position_embeddings")

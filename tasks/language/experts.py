@@ -1,4 +1,4 @@
-"""Check that experts go together: policies of one SFT model have its vocabulary, and their adapters name one base."""
+"""Compatibility of experts: policies must have the SFT model's vocabulary, and their adapters the same base."""
 
 import json
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def check_same_base(bases: Mapping[str, str]) -> None:
 
 
 def _identity(base: str) -> str:
-    """The same folder however it is written; names of the hub as they are."""
+    """Return a folder's resolved path, or a hub name unchanged."""
     path = Path(base).expanduser()
     return str(path.resolve()) if path.exists() else base.rstrip("/")
 
@@ -69,8 +69,8 @@ def check_vocabulary(folder: Path, source: str, model: str, tokenizer: PreTraine
     ours = {i: token for token, i in tokenizer.get_vocab().items()}
     theirs = {i: token for token, i in read_tokenizer_in(folder, source).get_vocab().items()}
     if differing := sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i)):
-        shown = ", ".join(f"{i} {theirs.get(i)!r} instead of {ours.get(i)!r}" for i in differing[:3])
+        examples = ", ".join(f"{i} {theirs.get(i)!r} instead of {ours.get(i)!r}" for i in differing[:3])
         raise ValueError(
             f"{source}: was trained with another vocabulary than {model}: {len(theirs)} tokens instead of {len(ours)}, "
-            f"{len(differing)} of them differ (by number: {shown}); use a policy of this SFT model"
+            f"{len(differing)} of them differ (by number: {examples}); use a policy of this SFT model"
         )

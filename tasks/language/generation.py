@@ -1,9 +1,9 @@
-"""Completions by transformers' `generate`, each a function of its prompt and seed alone, up to rounding.
+"""Completions by transformers' `generate`, each determined by its prompt and seed alone, up to rounding.
 
-Sampling is by the Gumbel-max trick (Gumbel, 1954; Maddison et al., 2014): the largest of logits / temperature + Gumbel
-noise is a draw from softmax(logits / temperature). The noise of a completion comes from a generator of its own, seeded
-by the run, the prompt and the draw, and is made on the CPU: neither the rest of its batch, nor the shard, nor the kind
-of device has a hand in it. It is also the same for every candidate: they are compared under common random numbers.
+Sampling uses the Gumbel-max trick (Gumbel, 1954; Maddison et al., 2014): the largest of logits / temperature + Gumbel
+noise is a draw from softmax(logits / temperature). Each completion has its own noise generator on the CPU, seeded by
+the run, the prompt and the draw, so batch, shard and device do not matter. All candidates get the same noise: they are
+compared under common random numbers.
 
 Shape legend: B prompts of a batch, T their tokens, V vocabulary.
 """
@@ -26,15 +26,15 @@ from tasks.language.base import Decoding, Prompt
 
 
 def sample_seed(decoding: Decoding, prompt: Prompt, draw: int) -> int:
-    """Of one completion: 63 bits of blake2b over the run's seed, the prompt's text and the draw."""
+    """Return a completion's seed: 63 bits of blake2b over the run's seed, the prompt's text and the draw."""
     return int(digest([str(decoding.seed), prompt.text, str(draw)])[:16], 16) >> 1
 
 
 class TransformersEngine:
-    """Greedy decoding or sampling with the weights that a module has when it is asked.
+    """Greedy decoding or sampling with the module's current weights.
 
     Attributes:
-        tokens: generated so far, the ends of sequences among them: for tokens a second.
+        tokens: number of tokens generated so far, ends of sequences included.
     """
 
     def __init__(self, module: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
@@ -48,9 +48,9 @@ class TransformersEngine:
         """See `tasks.language.base.Engine`.
 
         Raises:
-            NonFiniteOutput: the model gives NaN or infinite logits.
+            NonFiniteOutput: if a logit is NaN or infinite.
         """
-        # What the model's files recommend (a repetition penalty, forced tokens) would fill what is unset in ours.
+        # Otherwise the model's recommendations (a repetition penalty, forced tokens) would fill our unset fields.
         recommended, self._module.generation_config = self._module.generation_config, _ours()
         try:
             pairs, size = list(zip(prompts, draws, strict=True)), decoding.batch_size
@@ -95,23 +95,23 @@ def _ours(**fields: object) -> GenerationConfig:
 
 
 class _Finite(LogitsProcessor):
-    """Lets finite logits pass: the largest of NaN is token 0, without a word."""
+    """Refuses non-finite logits, of which `argmax` would silently choose token 0."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if not bool(scores.isfinite().all()):
-            raise NonFiniteOutput("generation: the model gives NaN or infinite logits")
+            raise NonFiniteOutput("generation: non-finite logits (NaN or infinity)")
         return scores
 
 
 class _Gumbel(LogitsProcessor):
-    """logits / temperature + Gumbel noise, which each row draws from a generator of its own."""
+    """Adds Gumbel noise to logits / temperature, each row from its own generator."""
 
     def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
         self._temperature = temperature
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # In float64: of float32's uniform numbers 1 in 2^24 is 0, once in a few hundred tokens of 50,000 words.
+        # float64, because 1 in 2^24 uniform float32 numbers is 0: once in a few hundred tokens of 50,000 words.
         noise_BV = torch.empty(scores.shape, dtype=torch.float64)
         for row, generator in zip(noise_BV, self._generators, strict=True):
             torch.rand(row.shape, generator=generator, dtype=row.dtype, out=row)

@@ -1,4 +1,4 @@
-"""Language models and tokenizers by source: a folder, a repository of the hub, or one that was built into the cache."""
+"""Language models and tokenizers by source: a folder, a hub repository, or a model built into the cache."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ from tasks.files.models import nearby
 from tasks.files.sources import HubName, Source
 from tasks.registry import near
 
-#: Configurations, weights, and what the several kinds of tokenizers are made of; never code.
+#: Configurations, weights, and the files of all kinds of tokenizers; never code.
 _FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
-#: Where a repository has no other weights; they are read with weights_only=True.
+#: Fetched if a repository has no other weights, and read with weights_only=True.
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
@@ -37,7 +37,7 @@ def model_folder(source: Source | str) -> Path:
             (`./embedded/NAME` is a path).
 
     Raises:
-        ValueError: no such folder, not built yet, or the hub refuses or is out of reach.
+        ValueError: if there is no such folder, it is not built yet, or the hub refuses it or is out of reach.
     """
     source = Source.parse(source) if isinstance(source, str) else source
     if source.kind == "hub":
@@ -84,7 +84,7 @@ def _from_hub(source: Source) -> Path:
 
 
 def inputs_fingerprint(source: str) -> str:
-    """Content hash of the configuration and the tokenizer of a model's folder: what its weights do not say.
+    """Return the content hash of the configuration and tokenizer in a model's folder, which the weights lack.
 
     Raises:
         ValueError: see `model_folder`.
@@ -95,15 +95,15 @@ def inputs_fingerprint(source: str) -> str:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's files."""
+    """Return whether a folder holds a tokenizer's files."""
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Read any tokenizer as it was saved, runs none of its code; `load_tokenizer` is for generation.
+    """Read any tokenizer as it was saved, without running its code; use `load_tokenizer` for generation.
 
     Raises:
-        ValueError: the folder has none, or it cannot be read.
+        ValueError: if the folder has none, or it cannot be read.
     """
     return read_tokenizer_in(model_folder(source), source)
 
@@ -112,14 +112,14 @@ def read_tokenizer_in(folder: Path, source: str) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder, as `read_tokenizer`; errors name `source`."""
     if not has_tokenizer(folder):
         raise ValueError(f"{source}: has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}")
-    return readable(f"tokenizer of {source}", lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    return read_files(f"tokenizer of {source}", lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a causal language model: it pads on the left, so that completions begin at one place.
+    """Read the tokenizer of a causal language model, padding on the left so that all completions start together.
 
     Raises:
-        ValueError: there is none, or it has no end-of-sequence token, or no pad token other than that.
+        ValueError: if there is none, it has no end-of-sequence token, or no other pad token.
     """
     tokenizer = read_tokenizer(source)
     if tokenizer.eos_token_id is None:
@@ -133,8 +133,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ValueError(
-            f"tokenizer of {source}: its pad token is its end-of-sequence token {tokenizer.eos_token!r}, so that "
-            "training could not tell where a completion ends: set another, and save the tokenizer with it"
+            f"tokenizer of {source}: its pad token is its end-of-sequence token {tokenizer.eos_token!r}, so training "
+            "could not see where a completion ends: set another, and save the tokenizer with it"
         )
     tokenizer.padding_side = "left"
     return tokenizer
@@ -144,12 +144,12 @@ def load_causal(source: str, dtype: torch.dtype) -> PreTrainedModel:
     """Read a causal language model on the CPU, in eval mode, for training.
 
     Raises:
-        ValueError: no such folder, no such kind of model, or weights that are not all there.
+        ValueError: if there is no such folder or kind of model, or weights are missing.
     """
     folder = model_folder(source)
     check_config(source, folder)
-    with quiet():
-        found: Any = readable(
+    with without_progress_bars():
+        found: Any = read_files(
             source,
             lambda: AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
@@ -162,22 +162,22 @@ def load_causal(source: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def check_config(source: str, folder: Path) -> None:
-    """A model's folder says what kind it is.
+    """Check that a model's folder has a config.json.
 
     Raises:
-        ValueError: it has no config.json.
+        ValueError: if it has none.
     """
     if not (folder / CONFIG).is_file():
         adapter = (folder / "adapter_config.json").is_file()
-        hint = "; it holds a LoRA adapter: give the model that this is one of" if adapter else ""
+        hint = "; it holds a LoRA adapter: give the adapter's base model" if adapter else ""
         raise ValueError(f"{source}: has no {CONFIG}{hint}")
 
 
-def readable(what: str, read: Callable[[], _T]) -> _T:
-    """What `read()` gives, its errors as ValueErrors about `what`.
+def read_files(what: str, read: Callable[[], _T]) -> _T:
+    """Return `read()`, and turn its errors into ValueErrors about `what`.
 
     Raises:
-        ValueError: transformers cannot make sense of the files, or needs code or a package for them.
+        ValueError: if transformers cannot read the files, or needs code or a package for them.
     """
     try:
         return read()
@@ -186,13 +186,13 @@ def readable(what: str, read: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' bars, which count tensors."""
+def without_progress_bars() -> Iterator[None]:
+    """Hide transformers' progress bars, which count tensors."""
     logging: Any = transformers_logging  # its functions have no types
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()

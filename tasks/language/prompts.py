@@ -1,4 +1,4 @@
-"""Prompt sets: rows of a file, with the template filled in, checked against the room that a model has for them."""
+"""Prompt sets: rows of a file with the template filled in, checked against the model's context."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tasks.registry import near
 
 _COLUMNS = ("prompt", "source", "reference")
 _SUFFIXES = (".jsonl", ".parquet")
-#: Splits that are generated from: neighbours of like length need little padding. Training shuffles anyway.
+#: Splits that are sorted by length, since prompts of similar length need little padding. Training shuffles anyway.
 _BY_LENGTH = ("val", "test")
 
 
@@ -26,8 +26,8 @@ class PromptSet:
     """The prompts of a run.
 
     Attributes:
-        splits: split -> its prompts; "val" and "test" by their length in tokens, "train" in the order of its file.
-        fingerprint: of the texts, sources and references of the given splits, of the template and of the cut.
+        splits: split -> its prompts; "val" and "test" sorted by length in tokens, "train" in the order of its file.
+        fingerprint: content hash of the splits' texts, sources and references, the template and the cut.
     """
 
     splits: Mapping[str, tuple[Prompt, ...]]
@@ -36,29 +36,29 @@ class PromptSet:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row, and where it stands, for errors: "val.jsonl: row 3"."""
+    """A row and its place for errors ("val.jsonl: row 3")."""
 
     where: str
     values: Mapping[str, str]
 
 
 def load_prompts(
-    request: PromptRequest, tokenizer: PreTrainedTokenizerBase, room: int, splits: Sequence[str]
+    request: PromptRequest, tokenizer: PreTrainedTokenizerBase, longest: int, splits: Sequence[str]
 ) -> PromptSet:
-    """Read the splits of a prompt set.
+    """Read splits of a prompt set.
 
     Args:
-        request: which, and how its rows become prompts.
+        request: the set, and how its rows become prompts.
         tokenizer: of the model, to cut and to measure.
-        room: the longest prompt in tokens: the model's context without the new tokens.
-        splits: "train", "val", "test": those that are wanted.
+        longest: of prompts, in tokens: the model's context without the new tokens.
+        splits: any of "train", "val", "test".
 
     Raises:
-        ValueError: no such set or split, an empty one, rows that are no prompts, an empty prompt or source, or one that
-            is longer than `room` or holds the pad token; the file and the row are named, rows from 1.
+        ValueError: if the set or a split is missing or empty, or a row is not a prompt, is empty, is longer than
+            `longest` or holds the pad token; the file and the row, counted from 1, are named.
     """
     folder = model_folder(request.source)
-    found = {split: _split(_file(request.source, folder, split), request, tokenizer, room) for split in splits}
+    found = {split: _split(_file(request.source, folder, split), request, tokenizer, longest) for split in splits}
     texts = chain.from_iterable((split, *_texts(prompts)) for split, prompts in found.items())
     head = (request.template, str(request.max_source_tokens))
     return PromptSet(MappingProxyType(found), digest(chain(head, texts)))
@@ -78,41 +78,41 @@ def _file(source: str, folder: Path, split: str) -> Path:
     raise ValueError(f"{source}: has no {names}; {near(f'{split}{_SUFFIXES[0]}', others)}")
 
 
-def _split(path: Path, request: PromptRequest, tokenizer: PreTrainedTokenizerBase, room: int) -> tuple[Prompt, ...]:
-    """The prompts of one file, in the order in which they are used."""
+def _split(path: Path, request: PromptRequest, tokenizer: PreTrainedTokenizerBase, longest: int) -> tuple[Prompt, ...]:
+    """Return the prompts of one file, in the order in which they are used."""
     rows = islice(_rows(path), request.limits.get(path.stem))
     found = [(row, _prompt(row, request, tokenizer)) for row in rows]
     if not found:
         raise ValueError(f"{path}: has no rows")
-    lengths = [_length(row, prompt, tokenizer, room) for row, prompt in found]
+    lengths = [_length(row, prompt, tokenizer, longest) for row, prompt in found]
     order = sorted(range(len(found)), key=lengths.__getitem__) if path.stem in _BY_LENGTH else range(len(found))
     return tuple(found[i][1] for i in order)
 
 
-def _length(row: _Row, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, room: int) -> int:
-    """Tokens of a prompt, with those that the tokenizer adds."""
+def _length(row: _Row, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, longest: int) -> int:
+    """Return the number of a prompt's tokens, with special tokens that the tokenizer adds."""
     ids = tokenizer(prompt.text, verbose=False)["input_ids"]
     length = len(ids)
-    if tokenizer.pad_token_id in ids:  # training tells padding by its token
+    if tokenizer.pad_token_id in ids:  # training recognises padding by its token
         raise ValueError(
-            f"{row.where}: its prompt holds the pad token {tokenizer.pad_token!r}, so that it could not be told from "
-            "padding; leave the row out"
+            f"{row.where}: its prompt holds the pad token {tokenizer.pad_token!r}, which would be taken for padding; "
+            "remove the row"
         )
-    if length > room:
+    if length > longest:
         raise ValueError(
-            f"{row.where}: its prompt has {length} tokens, and the model has room for {room}; "
-            "set prompts.max_source_tokens, or leave the row out"
+            f"{row.where}: its prompt has {length} tokens, and the model takes at most {longest}; "
+            "set prompts.max_source_tokens, or remove the row"
         )
     return length
 
 
 def _prompt(row: _Row, request: PromptRequest, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """A row's own prompt, or the template with its source, which is then cut."""
+    """Return a row's prompt, or else the template with its source, cut to length."""
     values = row.values
     text, source = values.get("prompt", ""), values.get("source", "").strip()
     for column in ("prompt", "source"):
         if column in values and not values[column].strip():
-            raise ValueError(f"{row.where}: its {column} is empty; leave the row out")
+            raise ValueError(f"{row.where}: its {column} is empty; remove the row")
     if not text:
         if request.max_source_tokens is not None:
             source = _cut(source, request.max_source_tokens, tokenizer)
@@ -123,9 +123,9 @@ def _prompt(row: _Row, request: PromptRequest, tokenizer: PreTrainedTokenizerBas
 
 
 def _cut(text: str, tokens: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The characters of the first tokens; a character of which a token is left over goes too."""
+    """Return the characters of the first tokens, without a character whose tokens are not all among them."""
     if not tokenizer.is_fast:
-        raise ValueError("prompts.max_source_tokens: needs a tokenizer that knows its characters (tokenizer.json)")
+        raise ValueError("prompts.max_source_tokens: needs a fast tokenizer (tokenizer.json)")
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     if len(found) <= tokens:
         return text
@@ -158,10 +158,10 @@ def _parquet_rows(path: Path) -> Iterator[object]:
 
 
 def _checked(where: str, value: object) -> dict[str, str]:
-    """The row's texts by column; other columns are not read, and null is as if it were not there.
+    """Return the row's texts by column; other columns and nulls are ignored.
 
     Raises:
-        ValueError: not an object, neither prompt nor source, or values that are not texts.
+        ValueError: if the row is not an object, has neither prompt nor source, or values that are not texts.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{where}: must be an object with {' or '.join(_COLUMNS[:2])}, got {value!r:.60}")

@@ -1,7 +1,7 @@
-"""Completions by vLLM, where it is installed: the SFT model stays resident, and a candidate is one LoRA adapter.
+"""Completions by vLLM, if it is installed: the SFT model stays loaded, and a candidate is a LoRA adapter.
 
-vLLM batches as it sees fit, so a completion may change with its neighbours where two tokens are as good as equal;
-`generation.TransformersEngine` has no such freedom.
+vLLM chooses its own batches, so a completion may change with its neighbours if two tokens are almost equally probable;
+`generation.TransformersEngine` avoids this.
 
 Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
 """
@@ -19,37 +19,37 @@ from torch.nn import functional as F
 from tasks.language.base import Decoding, Prompt
 from tasks.language.generation import sample_seed
 
-#: Ranks for which vLLM keeps room.
-_ROOMS = (8, 16, 32, 64, 128, 256, 320, 512)
+#: Values of vLLM's max_lora_rank.
+_MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmEngine:
-    """An `Engine` that holds the SFT model, and one candidate at a time."""
+    """An `Engine` that holds the SFT model and one candidate at a time."""
 
     def __init__(self, folder: Path, max_rank: int, seed: int = 0) -> None:
         """Load the SFT model of `folder`, for candidates of at most `max_rank`: the sum of their policies' ranks.
 
         Raises:
-            ValueError: vLLM is not installed, or has no room for such a rank.
+            ValueError: if vLLM is not installed, or the rank is too large for it.
         """
-        if max_rank > _ROOMS[-1]:
+        if max_rank > _MAX_RANKS[-1]:
             raise ValueError(
-                f"generation.engine: vllm: takes adapters of rank {_ROOMS[-1]} at most, and the policies' ranks add up "
-                f"to {max_rank}; use transformers"
+                f"generation.engine: vllm: takes adapters of rank {_MAX_RANKS[-1]} at most, and the policies' ranks "
+                f"add up to {max_rank}; use transformers"
             )
         try:
             self._vllm: Any = importlib.import_module("vllm")
             self._lora: Any = importlib.import_module("vllm.lora.request")
         except ImportError as error:
             raise ValueError("generation.engine: vllm: not installed; pip install vllm, or use transformers") from error
-        room = next(rank for rank in _ROOMS if rank >= max_rank)
-        self._model = self._vllm.LLM(model=str(folder), enable_lora=True, max_lora_rank=room, seed=seed)
+        rank = next(rank for rank in _MAX_RANKS if rank >= max_rank)
+        self._model = self._vllm.LLM(model=str(folder), enable_lora=True, max_lora_rank=rank, seed=seed)
         self._candidates = 0
         self._request: Any = None
 
     def use(self, adapter: Path | None) -> None:
-        """Complete with the SFT model changed by an adapter of `write_adapter`; None: as it is."""
-        self._candidates += 1  # vLLM knows adapters by number: one that was used before stands for its old weights
+        """Complete with the SFT model and an adapter of `write_adapter`; None: without an adapter."""
+        self._candidates += 1  # vLLM identifies adapters by number, so each needs a new one
         name = str(self._candidates)
         self._request = adapter and self._lora.LoRARequest(name, self._candidates, str(adapter))
 
@@ -72,10 +72,10 @@ def write_adapter(folder: Path, factors: Mapping[str, tuple[Tensor, Tensor]], ba
     """Write a candidate as an adapter of scale 1 that peft and vLLM read.
 
     Args:
-        folder: made where it is missing.
-        factors: parameter name (ending in ".weight") -> b of shape (O, R) and a of (R, I), all scales in them; their
-            ranks may differ, and are filled up with zeros to the largest.
-        base: the SFT model, which the adapter names as its base.
+        folder: created if it is missing.
+        factors: parameter name (ending in ".weight") -> b of shape (O, R) and a of shape (R, I), scales included; ranks
+            may differ and are padded with zeros to the largest.
+        base: the SFT model, recorded as the adapter's base.
     """
     rank = max(b_OR.shape[1] for b_OR, _ in factors.values())
     tensors: dict[str, Tensor] = {}

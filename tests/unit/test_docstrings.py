@@ -5,7 +5,15 @@ import importlib
 
 import pytest
 
-MODULES = ("tasks.base", "tasks.registry", "tasks.stats", "tasks.vision.classification", "tasks.vision.images")
+MODULES = (
+    "tasks.base",
+    "tasks.embedded",
+    "tasks.language.rewards.loading",
+    "tasks.registry",
+    "tasks.stats",
+    "tasks.vision.classification",
+    "tasks.vision.images",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

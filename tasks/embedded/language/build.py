@@ -1,6 +1,6 @@
-"""Builds the embedded language setting in the cache: seconds, and a network for the descriptions alone.
+"""Builds the embedded language models and prompts in the cache, in seconds; only the prompts need a network.
 
-What is there stays; a build that was stopped leaves nothing half made, and the same command goes on.
+Existing parts are kept, and an interrupted build leaves no partial ones: rerun the same command to resume.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
 from tasks.files.cache import cache_root, cached
 
-#: Fewer would be no ground for a front.
+#: Fewest pairs that make a meaningful front.
 _LEAST = {"train": 5000, "val": 500, "test": 1000}
 
 
 def build_packages(target: Path, lists: Path | None = None) -> None:
-    """Write train.jsonl, val.jsonl and test.jsonl from the indices in `lists`, or else fetched by apt-get.
+    """Write train.jsonl, val.jsonl and test.jsonl from the indices in `lists`, or else from apt-get.
 
     Raises:
-        ValueError: no indices, or too few usable descriptions in them.
+        ValueError: if there are no indices, or too few usable descriptions in them.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         folder = lists or fetch(Path(scratch))
@@ -41,7 +41,7 @@ def _write(target: Path, rows: Sequence[Pair]) -> None:
         if counts[split] < least:
             raise ValueError(
                 f"package descriptions: {counts[split]} usable for {split}, at least {least} are needed: the indices "
-                "must be those of the whole main section of a Debian release, Packages and Translation-en"
+                "must be Packages and Translation-en of the whole main section of a Debian release"
             )
     target.mkdir()
     for split in _LEAST:
@@ -50,10 +50,10 @@ def _write(target: Path, rows: Sequence[Pair]) -> None:
 
 
 def build(console: Console, lists: Path | None = None) -> None:
-    """Make what is missing, telling `console` of each part.
+    """Build the missing parts, and print each on `console`.
 
     Raises:
-        ValueError: a package is not installed, or the descriptions cannot be had.
+        ValueError: if a package is not installed, or the descriptions cannot be fetched.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -74,7 +74,7 @@ def build(console: Console, lists: Path | None = None) -> None:
 
 
 def main() -> None:
-    """Builds the three folders; ends with status 2 and a message where one cannot be built."""
+    """Build the three folders; exit with status 2 and a message if one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--lists", type=Path, metavar="DIR", help="files Translation-en and Packages, instead of apt-get"

@@ -1,4 +1,4 @@
-"""Index files of the machine's own apt sources, fetched into a private folder: apt's own state stays as it is."""
+"""Index files of this machine's apt sources, fetched into a private folder without changing apt's state."""
 
 import bz2
 import gzip
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 _REMEDY = (
-    "run it where apt-get reaches its sources, or name with --lists a folder that holds Translation-en and Packages of "
-    "a Debian release (plain, .xz, .gz or .bz2), as mirrors have them"
+    "run it on a machine whose apt-get reaches its sources, or give by --lists a folder with Translation-en and "
+    "Packages of a Debian release (plain, .xz, .gz or .bz2), as on mirrors"
 )
-#: Hooks of an update would clean the system's caches, and images of containers often ask for no descriptions.
+#: Update hooks would clean the system's caches, and container images often disable descriptions.
 _CONFIGURATION = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -34,10 +34,10 @@ _PLAIN |= {".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompres
 
 
 def fetch(folder: Path) -> Path:
-    """Fetch the indices of every source of this machine into `folder`, which is made; returns the folder of the lists.
+    """Fetch the indices of all of this machine's sources into a new `folder`; return the folder of the lists.
 
     Raises:
-        ValueError: there is no apt-get, or it fails; says what to do.
+        ValueError: if there is no apt-get, or it fails; the message explains what to do.
     """
     apt = shutil.which("apt-get")
     if apt is None:
@@ -47,20 +47,20 @@ def fetch(folder: Path) -> Path:
     configuration = folder / "apt.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder.resolve()))
     done = subprocess.run([apt, "-c", str(configuration), "update"], capture_output=True, text=True)
-    # A source that cannot be reached is a warning to apt: whether the lists suffice is seen by reading them.
+    # apt only warns of an unreachable source; reading the lists shows whether they suffice.
     if done.returncode or not any(lists.glob("*Translation-en")):
-        said = " / ".join(line for line in done.stderr.splitlines() if line[:2] in {"E:", "W:"})
+        messages = " / ".join(line for line in done.stderr.splitlines() if line[:2] in {"E:", "W:"})
         raise ValueError(
-            f"package descriptions: apt-get update fetched none ({said or 'without a message'}); {_REMEDY}"
+            f"package descriptions: apt-get update fetched none ({messages or 'without a message'}); {_REMEDY}"
         )
     return lists
 
 
 def texts(lists: Path, index: str) -> list[str]:
-    """Contents of the files of `lists` whose names end in `index` ("Translation-en", "Packages"), by name.
+    """Return the contents of the files in `lists` whose names end in `index` ("Translation-en"), sorted by name.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: if there is none, or one cannot be read.
     """
     paths = sorted(path for path in lists.glob(f"*{index}*") if path.name.rpartition(index)[2] in _PLAIN)
     if not paths:

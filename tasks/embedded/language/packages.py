@@ -1,6 +1,6 @@
-"""Prompts out of Debian's indices: a package's long description, and the synopsis that its maintainer wrote.
+"""Prompts from Debian's indices: a package's long description, and its maintainer's synopsis.
 
-Pure functions from the text of `Translation-en` and `Packages` indices to rows; nothing here touches a disk.
+Pure functions from the text of `Translation-en` and `Packages` indices to rows.
 """
 
 import hashlib
@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-#: Characters of a usable long description and of a usable synopsis.
+#: Lengths in characters of usable long descriptions and synopses.
 LONG = range(120, 1201)
 SHORT = range(12, 81)
-#: Per cent of the source packages; the rest is test.
+#: Percentages of the source packages; the rest is test.
 _TRAIN, _VAL = 84, 4
-#: Two texts are taken for the same when their first letters, so many, agree (gcc-11 and gcc-12).
+#: Texts count as equal if this many of their first letters agree (gcc-11 and gcc-12).
 _SAME = 160
 
 _BOILERPLATE = re.compile(
@@ -30,7 +30,7 @@ _PART = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A package's description, as the index has it."""
+    """A package's description in the index."""
 
     package: str
     synopsis: str
@@ -43,8 +43,8 @@ class Pair:
 
     Attributes:
         package: name of the binary package.
-        origin: name of the source package that it is built from.
-        source: the long description, one line, without paragraphs that only say what files are inside.
+        origin: name of its source package.
+        source: the long description in one line, without paragraphs that only list the contents.
         reference: the synopsis, without a closing "(documentation)" or "- shared library".
     """
 
@@ -54,7 +54,7 @@ class Pair:
     reference: str
 
     def row(self) -> dict[str, str]:
-        """What a line of the JSON files holds."""
+        """Return the content of a line of the JSON files."""
         return {"source": self.source, "reference": self.reference, "package": self.package}
 
 
@@ -79,10 +79,10 @@ def sources(text: str) -> dict[str, str]:
 
 
 def pairs(found: Iterable[Description], origins: Mapping[str, str]) -> list[Pair]:
-    """The usable pairs, each package, text and synopsis once, in the order of a hash of the package's name.
+    """Return the usable pairs, each package, text and synopsis once, sorted by a hash of the package's name.
 
-    Left out are packages whose source `origins` does not name, and dummy and transitional ones. Which of several equal
-    ones stays does not depend on the order of `found`.
+    Packages that are not in `origins`, and dummy and transitional ones, are left out. The choice among equal ones does
+    not depend on the order of `found`.
     """
     kept: list[Pair] = []
     seen: set[tuple[str, str]] = set()
@@ -98,7 +98,7 @@ def pairs(found: Iterable[Description], origins: Mapping[str, str]) -> list[Pair
 
 
 def split_of(origin: str) -> str:
-    """Which split the packages of a source package belong to: "train", "val" or "test", by a hash of its name."""
+    """Return the split of a source package's packages, "train", "val" or "test", by a hash of its name."""
     place = int(_digest(origin)[:8], 16) % 100
     return "train" if place < _TRAIN else "val" if place < _TRAIN + _VAL else "test"
 

@@ -1,7 +1,5 @@
 """What is built: tasks, shifted sets, their templates and the emoji and icon sets they come from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .classes import (

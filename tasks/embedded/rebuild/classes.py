@@ -1,7 +1,5 @@
 """Class tables: characters and their names, and how emoji, icons and clip art are sorted into classes."""
 
-from __future__ import annotations
-
 
 def words(text: str) -> list[str]:
     """The words of a text, to write long tables compactly."""

@@ -4,13 +4,11 @@ The student matches the frozen ViT as a function (Beyer et al. 2022, arXiv 2106.
 augmented image, and no label is used. Images are the train splits of the tasks that the base has seen.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
-import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.vision.clip.architectures import create
 
-from .catalogue import BY_NAME, SEEN, TASKS, PackSpec
-from .finetune import load_base
+from .catalogue import SEEN, TASKS
 from .pretrain import optimiser, save_base
 from .records import load_split
-from .towers import CONFIG, OUT, build_tokenizer, class_embeddings, encode_image, jitter, normalise, visual_parameters
+from .towers import (
+    CONFIG,
+    OUT,
+    build_tokenizer,
+    class_embeddings,
+    encode_image,
+    jitter,
+    load_base,
+    normalise,
+    visual_parameters,
+)
+from .training import Tuning, accuracy, descend, set_rate, share_spent, write_expert
 
 NAME = "tiny-convnext"
 TRUNK: dict[str, Any] = {
@@ -76,14 +84,6 @@ def embed(tower: nn.Module, images_BCHW: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1)
 
 
-@torch.inference_mode()
-def accuracy(tower: nn.Module, name: str, split: str, head_KE: Tensor, batch: int = 256) -> float:
-    """Accuracy in percent on one split."""
-    images, labels = load_split(name, split)
-    parts = [embed(tower, normalise(images[i : i + batch])) @ head_KE.t() for i in range(0, len(labels), batch)]
-    return 100 * (torch.cat(parts).argmax(1) == torch.from_numpy(labels)).float().mean().item()
-
-
 def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
     """Input images (B, 3, 32, 32): turned, scaled and moved twice; inverted, recoloured and mixed in part."""
     batch = len(pixels)
@@ -110,7 +110,7 @@ def distil(model: CLIP, teacher: CLIP, heads: dict[str, Tensor], args: argparse.
     pools = [load_split(spec.name, "train")[0] for spec in SEEN]
     heads_KE, scale = torch.cat([heads[spec.name] for spec in SEEN]), teacher.logit_scale.exp().item()
     seen = 0
-    while (spent := progress(seen, started, args)) < 1:
+    while (spent := share_spent(seen, started, args)) < 1:
         set_rate(opt, args.lr, min(1, (seen / args.batch + 1) / 200), spent)
         images = augment(np.concatenate([p[rng.integers(len(p), size=args.batch // len(pools))] for p in pools]), rng)
         with torch.autocast("cpu", torch.bfloat16):
@@ -118,7 +118,7 @@ def distil(model: CLIP, teacher: CLIP, heads: dict[str, Tensor], args: argparse.
                 teacher_BE = encode_image(frozen, images).float()
             student_BE = embed(tower, images)
         loss = distillation_loss(student_BE, teacher_BE, heads_KE, scale)
-        descend(opt, loss, tower)
+        descend(opt, loss, tower.parameters())
         seen += len(images)
         if time.monotonic() - paused > args.pause:
             report(f"{seen} samples, {time.monotonic() - started:.0f} s, loss {loss:.3f}", model, heads)
@@ -127,62 +127,26 @@ def distil(model: CLIP, teacher: CLIP, heads: dict[str, Tensor], args: argparse.
     return seen
 
 
-def progress(seen: int, started: float, args: argparse.Namespace) -> float:
-    """Share of the budget spent, by samples where they are given, else by the clock."""
-    return seen / args.samples if args.samples else (time.monotonic() - started) / (60 * float(args.minutes))
-
-
-def set_rate(opt: torch.optim.Optimizer, peak: float, warm: float, spent: float) -> None:
-    """Warm-up, then half a cosine down to zero."""
-    for group in opt.param_groups:
-        group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * spent))
-
-
-def descend(opt: torch.optim.Optimizer, loss: Tensor, tower: nn.Module) -> None:
-    """One step, the gradient's norm cut at 1."""
-    opt.zero_grad()
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-    opt.step()
-
-
 def report(what: str, model: CLIP, heads: dict[str, Tensor]) -> None:
-    """Logs zero-shot accuracy on every task's validation split."""
+    """Log zero-shot accuracy on every task's validation split."""
     tower = model.visual.eval()
-    scores = {name: round(accuracy(tower, name, "val", head), 1) for name, head in heads.items()}
+    scores = {name: round(accuracy(partial(embed, tower), name, "val", head), 1) for name, head in heads.items()}
     seen = sum(scores[spec.name] for spec in SEEN) / len(SEEN)
     _log.info("%s: mean of the seen %.1f, %s", what, seen, scores)
     tower.train()
 
 
-def fine_tune(model: CLIP, spec: PackSpec, head_KE: Tensor, args: argparse.Namespace) -> None:
-    """Trains the image tower in place against the frozen head, in float32."""
-    torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    tower = model.visual.train().requires_grad_(True)
-    opt = torch.optim.AdamW(tower.parameters(), lr=EXPERTS[spec.name], weight_decay=0.0, fused=True)
-    images, labels = load_split(spec.name, "train")
-    targets, scale = torch.from_numpy(labels), model.logit_scale.exp().item()
-    order = np.concatenate([rng.permutation(len(labels)) for _ in range(args.steps * 64 // len(labels) + 1)])
-    for step in range(args.steps):
-        set_rate(opt, EXPERTS[spec.name], min(1, (step + 1) / (0.1 * args.steps)), step / args.steps)
-        index = order[step * 64 : (step + 1) * 64]
-        logits_BK = scale * embed(tower, jitter(normalise(images[index]))) @ head_KE.t()
-        descend(opt, F.cross_entropy(logits_BK, targets[index]), tower)
-    tower.eval()
-
-
 def make_experts(args: argparse.Namespace, heads: dict[str, Tensor]) -> None:
-    """Writes ``convnext-<task>.safetensors``, each from the base's half-precision file."""
-    for name in EXPERTS:
-        started = time.process_time()
+    """Write ``convnext-<task>.safetensors``, each from the base's half-precision file."""
+    for name, rate in EXPERTS.items():
         model = load_convnext(OUT / "convnext.safetensors")
-        before = accuracy(model.visual.eval(), name, "val", heads[name])
-        fine_tune(model, BY_NAME[name], heads[name], args)
-        after = accuracy(model.visual, name, "val", heads[name])
-        tensors = {f"visual.{n}": p.detach().half().contiguous() for n, p in model.visual.named_parameters()}
-        save_file(tensors, OUT / f"convnext-{name}.safetensors", metadata={"format": "pt"})
-        _log.info("%s: validation %.1f -> %.1f in %.0f CPU s", name, before, after, time.process_time() - started)
+        tower = model.visual.requires_grad_(True)
+        torch.manual_seed(args.seed)
+        rng, count = np.random.default_rng(args.seed), len(load_split(name, "train")[1])
+        order = np.concatenate([rng.permutation(count) for _ in range(args.steps * 64 // count + 1)])[: args.steps * 64]
+        batches = np.split(order, args.steps)
+        how = Tuning(name, heads[name], model.logit_scale.exp().item(), batches, rate)
+        write_expert(OUT / f"convnext-{name}.safetensors", dict(tower.named_parameters()), partial(embed, tower), how)
 
 
 def load_convnext(path: Path) -> CLIP:

@@ -3,8 +3,6 @@
 The PyPI packages ``mlxtend``, ``scikit-learn``, ``resvg-py`` and ``fonttools`` are imported by the later steps.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """Finds the fonts that may be used: a clean licence by the package's copyright file, and the script covered."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

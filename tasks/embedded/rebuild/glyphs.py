@@ -1,7 +1,5 @@
 """Renders letters, kana, Greek letters and printed digits from the fonts that ``fonts`` selected."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,13 +1,12 @@
 """Measures the packs and checkpoints and prints the tables of CARD.md as markdown."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,9 +15,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .catalogue import BY_NAME, SEEN, SHIFTED, TASKS
-from .finetune import load_base
 from .records import PACKS, load_split
-from .towers import BLOCKS, OUT, build_tokenizer, class_embeddings, correct, normalise, visual_parameters
+from .towers import (
+    BLOCKS,
+    OUT,
+    build_tokenizer,
+    class_embeddings,
+    encode_image,
+    load_base,
+    normalise,
+    visual_parameters,
+)
+from .training import correct
 
 GROUPS = ("embedding", *(f"blocks {b + 1}-{b + 2}" for b in range(0, BLOCKS, 2)), "top")
 Hits = dict[str, Tensor]
@@ -72,7 +80,7 @@ class PackBench:
 
     def hits(self, params: dict[str, Tensor]) -> Hits:
         """Evaluates one image tower."""
-        return {n: correct(params, x, y, self.heads[n]) for n, (x, y) in self.data.items()}
+        return {n: correct(partial(encode_image, params), x, y, self.heads[n]) for n, (x, y) in self.data.items()}
 
     def expert(self, name: str) -> dict[str, Tensor]:
         """Parameters of a fine-tuned image tower."""

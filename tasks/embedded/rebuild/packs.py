@@ -1,7 +1,5 @@
 """Divides the pools into packs (train, val, test, shifted sets) and the pre-training corpus, and writes them."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,7 +1,5 @@
 """Trains the base CLIP on the corpus for a fixed number of samples or of minutes."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import math
@@ -9,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,13 @@ from .towers import (
     build_model,
     build_tokenizer,
     class_embeddings,
-    correct,
     encode_image,
     jitter,
     normalise,
     visual_parameters,
     write_config,
 )
+from .training import correct, descend, set_rate, share_spent
 
 WEIGHTS = {
     "mnist": 0.08,
@@ -68,7 +67,7 @@ class Corpus:
     chances: dict[str, NDArray[np.float64]]
 
     @classmethod
-    def load(cls, path: Path) -> Corpus:
+    def load(cls, path: Path) -> "Corpus":
         """Reads ``corpus.parquet``."""
         table = pq.read_table(path)
         raw = b"".join(table["image"].to_pylist())
@@ -138,9 +137,9 @@ def load_validation() -> dict[str, tuple[Tensor, Tensor]]:
 
 def zero_shot(model: CLIP, tokenizer: SimpleTokenizer, data: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Zero-shot accuracy in percent of every task."""
-    params = visual_parameters(model)
+    encode = partial(encode_image, visual_parameters(model))
     heads = {name: class_embeddings(model, tokenizer, BY_NAME[name]) for name in data}
-    return {n: round(100 * correct(params, x, y, heads[n]).float().mean().item(), 1) for n, (x, y) in data.items()}
+    return {n: round(100 * correct(encode, x, y, heads[n]).float().mean().item(), 1) for n, (x, y) in data.items()}
 
 
 def save_base(model: CLIP, path: Path) -> None:
@@ -167,10 +166,8 @@ def train(model: CLIP, corpus: Corpus, args: argparse.Namespace, on_pause: Calla
     params = visual_parameters(model)
     tokens: dict[str, Tensor] = {}
     seen, mean_loss, started, paused = 0, math.nan, time.monotonic(), time.monotonic()
-    while (spent := _progress(seen, started, args)) < 1:
-        step = seen // args.batch
-        for group in opt.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent)))
+    while (spent := share_spent(seen, started, args)) < 1:
+        set_rate(opt, args.lr, min(1, (seen // args.batch + 1) / 100), spent, least=0.02)
         pixels, texts, owner = captioned_batch(corpus, args.batch, rng, words)
         for text in texts:
             if text not in tokens:
@@ -179,10 +176,7 @@ def train(model: CLIP, corpus: Corpus, args: argparse.Namespace, on_pause: Calla
             images_BE = tower(params, jitter(normalise(pixels)))
         texts_UE = model.encode_text(torch.stack([tokens[text] for text in texts]), normalize=True)
         loss = contrastive_loss(images_BE.float(), texts_UE, owner, model.logit_scale.exp())
-        opt.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
+        descend(opt, loss, model.parameters())
         model.logit_scale.data.clamp_(0, math.log(100))
         seen += args.batch
         mean_loss = loss.item() if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * loss.item()
@@ -190,13 +184,6 @@ def train(model: CLIP, corpus: Corpus, args: argparse.Namespace, on_pause: Calla
             on_pause(seen, mean_loss)
             paused = time.monotonic()
     return seen
-
-
-def _progress(seen: int, started: float, args: argparse.Namespace) -> float:
-    """Share of the budget spent, by samples where they are given, else by the clock."""
-    if args.samples:
-        return float(seen / args.samples)
-    return (time.monotonic() - started) / (60 * float(args.minutes))
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """Reads the sources that come as pixels: MNIST sample, optical digits, Fashion-MNIST and openclipart."""
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import logging

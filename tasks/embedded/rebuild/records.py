@@ -1,7 +1,5 @@
 """The record that every source yields, and its parquet form."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

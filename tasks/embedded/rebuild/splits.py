@@ -1,7 +1,5 @@
 """Divides items by key, and removes duplicates and near-duplicates across the division."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """The tiny CLIP: configuration, tokenizer, class embeddings and a fast, open_clip-equal forward of the image tower."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,18 +117,14 @@ def class_embeddings(model: CLIP, tokenizer: SimpleTokenizer, spec: PackSpec) ->
     return F.normalize(torch.stack(rows), dim=-1)
 
 
-@torch.inference_mode()
-def correct(p: Mapping[str, Tensor], images: Tensor, labels: Tensor, head_KE: Tensor, batch: int = 512) -> Tensor:
-    """Whether each image's nearest class is its label, as a bool tensor (n,)."""
-    parts = [encode_image(p, images[i : i + batch]) @ head_KE.t() for i in range(0, len(labels), batch)]
-    return torch.cat(parts).argmax(1) == labels
-
-
 def visual_parameters(model: CLIP) -> dict[str, Tensor]:
     """Parameters of the image tower by their names within ``visual``."""
     return dict(model.visual.named_parameters())
 
 
-def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Half-precision copies under open_clip's full names (``visual.``...)."""
-    return {f"visual.{name}": tensor.detach().half().contiguous() for name, tensor in tensors.items()}
+def load_base(path: Path) -> CLIP:
+    """The base model in float32, from its half-precision file."""
+    model = build_model()
+    missing, unexpected = model.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
+    assert set(missing) <= {"attn_mask"} and not unexpected
+    return model.eval()

@@ -1,7 +1,5 @@
 """Renders emoji and icons from the SVG bodies of the npm package ``@iconify/json``."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -32,45 +32,45 @@ class Classifier(RewardConfig):
     model: str
     """A folder, or hf:OWNER/REPO, with the classifier and its own tokenizer."""
     label: str | int | None = None
-    """Which output is the reward, by its name or index; may be left out where there is only one."""
+    """The output that is the reward, by name or index; optional if there is only one."""
     minus: str | int | None = None
-    """A label whose logit is subtracted: of two labels, the log odds."""
+    """A label whose logit is subtracted; with two labels this gives the log odds."""
     inputs: Form = "pair"
-    """pair: source and completion as two sequences; completion: that alone; or a template of {source}, {completion} and
-    {prompt} (the whole of it), in which special tokens may stand."""
+    """pair: source and completion as two sequences; completion: the completion alone; or a template of {source},
+    {completion} and {prompt} (the whole prompt), which may hold special tokens."""
     first_sentence: bool = False
     """Score the completion up to its first full stop."""
     probability: bool = False
-    """Softmax over the labels, or the sigmoid of the only one, in place of the logit."""
+    """Softmax over the labels, or the sigmoid of a single label, in place of the logit."""
     max_length: int | None = Field(None, ge=1)
-    """The longest input in tokens: the source is cut, the completion never. All that the model takes where left out."""
+    """The longest input in tokens; the source is cut, the completion never. By default all that the model takes."""
     batch_size: int = Field(32, ge=1)
     """Samples a batch."""
 
     @model_validator(mode="after")
     def _one_scale(self) -> "Classifier":
         if self.probability and self.minus is not None:
-            raise ValueError("probability: must be left out where minus is given, which is a difference of logits")
+            raise ValueError("probability: must be left out if minus is given, which makes a difference of logits")
         return self
 
     def fingerprint(self) -> str:
-        """Hash of the model's files, and of the options without where these are and how many samples a batch has."""
+        """Hash the model's files and the options, without their folder and the batch size."""
         options = self.model_dump_json(exclude={"model", "batch_size"})
         return digest(["classifier", folder_fingerprint(reward_folder(self.model)), options])
 
     def load(self, device: torch.device) -> "ClassifierReward":
-        """Read the classifier; see `ClassifierReward` for what may be wrong."""
+        """Read the classifier; see `ClassifierReward` for errors."""
         return ClassifierReward(self, device)
 
 
 class ClassifierReward:
-    """A sequence classifier, resident on its device, in float32."""
+    """A sequence classifier on its device, in float32."""
 
     def __init__(self, config: Classifier, device: torch.device) -> None:
         """Read model and tokenizer, and find the label.
 
         Raises:
-            ValueError: no such folder, a model without a trained head, an unknown label, or too long a `max_length`.
+            ValueError: if the folder or the trained head is missing, a label is unknown, or `max_length` is too long.
         """
         self.fingerprint = config.fingerprint()
         self._config = config
@@ -84,10 +84,10 @@ class ClassifierReward:
         self._batch_size = config.batch_size if config.batch_size > 1 and self._can_pad() else 1
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The label's output for each sample.
+        """Return the label's output for each sample.
 
         Raises:
-            ValueError: a completion is longer than the model takes.
+            ValueError: if a completion is longer than the model takes.
         """
         if self._config.first_sentence:
             samples = [Sample(s.prompt, s.completion.split(".")[0] + ".") for s in samples]
@@ -103,7 +103,7 @@ class ClassifierReward:
 
     @torch.inference_mode()
     def _logits(self, tokens: Sequence[Tokens], batch_size: int) -> Tensor:
-        """Logits on the CPU, of shape (N, K), in the order of `tokens`."""
+        """Return logits (N, K) on the CPU, in the order of `tokens`."""
         logits_NK = torch.empty(len(tokens), len(self._names))
         for indices in batches([len(t["input_ids"]) for t in tokens], batch_size):
             batch: Any = [dict(tokens[i]) for i in indices]
@@ -113,10 +113,10 @@ class ClassifierReward:
         return logits_NK
 
     def _can_pad(self) -> bool:
-        """Whether batches score as samples do alone; if not, model and tokenizer are left as they were.
+        """Return whether batches score as single samples do; if not, restore model and tokenizer.
 
-        Decoders such as GPT-2 take the last token that is not padding. Where their configuration names no pad token,
-        the tokenizer's is tried, or its end-of-sequence token: right unless inputs end with that very token.
+        Decoders like GPT-2 score at the last token that is not padding. If their configuration has no pad token, this
+        tries the tokenizer's, or its end-of-sequence token, which is right unless inputs end with that token.
         """
         model, tokenizer = self._model, self._tokenizer
         probes = self._encoder.encode(_PROBES)
@@ -127,12 +127,12 @@ class ClassifierReward:
             if torch.allclose(alone, together, rtol=_TOLERANCE, atol=_TOLERANCE):
                 return True
         model.config.pad_token_id, tokenizer.pad_token = before
-        logger.warning("%s: padding would change its scores: it scores one by one", self._config.model)
+        logger.warning("%s: padding would change its scores, so it scores samples one by one", self._config.model)
         return False
 
 
 def _name_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Let model and tokenizer agree on a pad token; False where there is none that the model has an embedding for."""
+    """Give model and tokenizer the same pad token; return whether the model has an embedding for it."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
@@ -147,10 +147,10 @@ def _alone(tokens: Tokens) -> dict[str, Tensor]:
 
 
 def _label(option: str, wanted: str | int | None, names: Mapping[int, str]) -> int:
-    """The index of a label.
+    """Return the index of a label.
 
     Raises:
-        ValueError: there is no such label, or several and none is named.
+        ValueError: if there is no such label, or there are several and none is named.
     """
     shown = ", ".join(f"{name} ({index})" for index, name in sorted(names.items()))
     if wanted is None:

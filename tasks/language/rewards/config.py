@@ -1,4 +1,4 @@
-"""A reward's options, checked before anything is loaded. Free of torch."""
+"""Options of rewards, checked before anything is loaded. Imports no torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class RewardConfig(BaseModel, ABC):
-    """What a kind of reward is registered as: its options are the fields, and it loads the reward.
+    """A kind of reward: the fields are its options, and `load` makes the reward.
 
-    A validator's ValueError says the rule alone; `parsed` puts the option's name before it.
+    A validator's ValueError states only the rule; `parsed` adds the option's name.
     """
 
     model_config = ConfigDict(
@@ -25,19 +25,19 @@ class RewardConfig(BaseModel, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Content hash of all that a score depends on: weights, texts and options, wherever they lie.
+        """Return the content hash of all that a score depends on: weights, texts and options, but not their place.
 
         Raises:
-            ValueError: a file or folder that an option names is not there.
+            ValueError: if a file or folder that an option names is missing.
         """
         ...
 
     @abstractmethod
     def load(self, device: "torch.device") -> Reward:
-        """Make the reward, resident on `device`; its `fingerprint` is that of the method above.
+        """Make the reward on `device`, with the `fingerprint` of the method above.
 
         Raises:
-            ValueError: an option does not fit what the files hold.
+            ValueError: if an option does not fit the files.
         """
         ...
 
@@ -46,10 +46,10 @@ _C = TypeVar("_C", bound=RewardConfig)
 
 
 def parsed(kind: type[_C], options: Mapping[str, object]) -> _C:
-    """The options of a spec as a `kind`.
+    """Parse a spec's options as a `kind`.
 
     Raises:
-        ValueError: unknown options, with near names, or values that a field refuses: the first of them.
+        ValueError: if an option is unknown (near names are suggested) or has an invalid value; the first is named.
     """
     check_options("options", options, kind.model_fields)
     try:
@@ -59,7 +59,7 @@ def parsed(kind: type[_C], options: Mapping[str, object]) -> _C:
 
 
 def _explained(error: Any) -> str:
-    """One error of pydantic as: options.field: rule, got value. One of several fields names the field itself."""
+    """Format a pydantic error as `options.field: rule, got value`; errors of several fields name the field."""
     where = ".".join(["options", *map(str, error["loc"][:1])])
     if error["type"] == "missing":
         return f"{where}: is required"

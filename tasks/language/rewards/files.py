@@ -1,4 +1,4 @@
-"""The folder of a reward's model: fetched, hashed, read."""
+"""Fetching, hashing and reading of a reward model's folder."""
 
 import hashlib
 from pathlib import Path
@@ -10,17 +10,17 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.files.cache import digest
-from tasks.language.models import check_config, model_folder, read_tokenizer, readable
+from tasks.language.models import check_config, model_folder, read_files, read_tokenizer
 
-#: What a model's scores depend on; readme files, training logs and checkpoints in folders below do not matter.
+#: Suffixes of files that scores depend on, unlike readme files, training logs and checkpoints in subfolders.
 _SUFFIXES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 
 
 def reward_folder(source: str) -> Path:
-    """The folder of `source`, as `model_folder` finds it.
+    """Return the folder that `model_folder` finds for `source`.
 
     Raises:
-        ValueError: no such folder; the option's name is before the message.
+        ValueError: if there is none; the message starts with the option's name.
     """
     try:
         return model_folder(source)
@@ -29,13 +29,13 @@ def reward_folder(source: str) -> Path:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Content hash of the files of a model and its tokenizer, by name."""
+    """Return the content hash of the files of a model and its tokenizer, sorted by name."""
     files = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
     return digest(part for file in files for part in (file.name, file_digest(file)))
 
 
 def file_digest(path: Path) -> bytes:
-    """blake2b of a file, read in pieces, 16 bytes."""
+    """Return 16 bytes of a file's blake2b, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
@@ -45,17 +45,17 @@ def read_model(kind: Any, source: str, device: torch.device, unused: str = "") -
 
     Args:
         kind: the AutoModel class that builds it.
-        source: as `reward_folder` takes it.
-        device: where it works.
-        unused: tensors whose name holds this need not be there, where it is not "".
+        source: see `reward_folder`.
+        device: of the model.
+        unused: tensors whose name holds this may be missing, unless it is "".
 
     Raises:
-        ValueError: no such kind of model, or weights that are not all there, which would be random.
+        ValueError: if the model is of another kind, or weights are missing, which would be random.
     """
     folder = reward_folder(source)
     try:
         check_config(source, folder)
-        model, report = readable(
+        model, report = read_files(
             source,
             lambda: kind.from_pretrained(
                 folder, dtype=torch.float32, trust_remote_code=False, weights_only=True, output_loading_info=True
@@ -63,19 +63,19 @@ def read_model(kind: Any, source: str, device: torch.device, unused: str = "") -
         )
     except UnpicklingError as error:
         raise ValueError(
-            f"options.model: {source}: its .bin holds more than tensors, and code of a file is never run: save the "
-            "weights as safetensors"
+            f"options.model: {source}: its .bin holds more than tensors, and code in files is never run: save "
+            "the weights as safetensors"
         ) from error
     except SafetensorError as error:
         raise ValueError(f"options.model: {source}: its weights are damaged: {error}") from error
     except ValueError as error:
-        # transformers goes on to list all kinds of models that there are.
+        # Without transformers' list of all kinds of models.
         raise ValueError(f"options.model: {str(error).partition(' Model type should')[0]}") from error
     missing = sorted(name for name in report["missing_keys"] if not (unused and unused in name))
     if missing:
         raise ValueError(
-            f"options.model: {source}: is no {type(model).__name__}: {len(missing)} tensors are missing, such as "
-            f"{missing[0]}"
+            f"options.model: {source}: is not a {type(model).__name__}: {len(missing)} tensors are missing, for "
+            f"example {missing[0]}"
         )
     assert isinstance(model, PreTrainedModel)
     model.train(False).to(device)
@@ -83,10 +83,10 @@ def read_model(kind: Any, source: str, device: torch.device, unused: str = "") -
 
 
 def read_fast_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Read the model's own tokenizer; it pads on the right, where attention masks hide it from any kind of model.
+    """Read the model's tokenizer, padding on the right, which attention masks hide from any kind of model.
 
     Raises:
-        ValueError: there is none, or it does not know where in the text its tokens lie.
+        ValueError: if there is none, or it is not a fast one.
     """
     try:
         tokenizer = read_tokenizer(source)

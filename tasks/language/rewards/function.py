@@ -18,22 +18,22 @@ ScoreFunction: TypeAlias = Callable[[list[str], list[str]], Iterable[float]]
 
 
 class PythonFunction(RewardConfig):
-    """Where the function is."""
+    """The place of the function."""
 
     module: str
     """A path to a .py file, or a dotted name."""
     function: str
-    """Its name there."""
+    """Its name in the module."""
 
     def fingerprint(self) -> str:
-        """Hash of the module's file and of the function's name; what the module imports is not in it."""
+        """Hash the module's file and the function's name, but not what the module imports."""
         file = _module(self.module).__file__
         if file is None:
-            raise ValueError(f"{self.module}: has no source file, so that its scores could not be told from others")
+            raise ValueError(f"{self.module}: has no source file, so changes of the function would go unnoticed")
         return digest(["function", Path(file).read_bytes(), self.function])
 
     def load(self, device: "torch.device") -> "FunctionReward":
-        """The function, whose own affair it is where it computes."""
+        """Return the function as a reward; it chooses its device itself."""
         return FunctionReward(_function(self.module, self.function), self.fingerprint(), self.function)
 
 
@@ -46,10 +46,10 @@ class FunctionReward:
     name: str
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """What the function says of the prompts' sources and the completions.
+        """Call the function with the prompts' sources and the completions.
 
         Raises:
-            ValueError: it failed, or returned no list of numbers.
+            ValueError: if it fails, or does not return a list of numbers.
         """
         try:
             scores = self.call([s.prompt.source for s in samples], [s.completion for s in samples])
@@ -62,10 +62,10 @@ class FunctionReward:
 
 
 def function_config(source: str, options: Mapping[str, object]) -> PythonFunction:
-    """The reward `FILE.py:FUNCTION` or `package.module:FUNCTION`; its module is imported, once a process.
+    """Make the reward `FILE.py:FUNCTION` or `package.module:FUNCTION`; import its module once a process.
 
     Raises:
-        ValueError: no such file, module or function, one that is not callable or fails when imported; any option.
+        ValueError: if the file, module or function is missing, is not callable or fails on import; or for any option.
     """
     check_options("options", options, ())
     module, _, function = source.rpartition(":")

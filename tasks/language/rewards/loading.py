@@ -1,4 +1,4 @@
-"""Rewards by name, or as a user's Python function, and the check of what they give. Imports no torch by itself."""
+"""Rewards by name or as a user's Python function, and the check of their scores. Imports no torch itself."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -23,38 +23,49 @@ REWARDS.register("similarity", "tasks.language.rewards.similarity:Similarity")
 REWARDS.register("plainness", "tasks.language.rewards.plainness:Plainness")
 
 _PREFIX = "reward/"
-_SHOWN = 80
+_EXCERPT = 80
 
 
 def load_reward(source: str, options: Mapping[str, object], device: "torch.device") -> Reward:
-    """Load the reward that `source` names; it stays resident on `device`.
+    """Load the reward that `source` names onto `device`.
 
     Args:
         source: `reward/NAME`; or `FILE.py:FUNCTION` or `package.module:FUNCTION`, a plain Python function of a list of
             sources and a list of completions that returns a list of numbers.
-        options: of that reward.
-        device: where its model works.
+        options: of the reward.
+        device: of its model.
 
     Raises:
-        ValueError: unknown reward, option or label, no such function, or a model that cannot be read.
+        ValueError: if the reward, an option, a label or the function is unknown, or its model cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tasks.language.base import Prompt
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> code = "def short(sources, completions): return [-len(c) for c in completions]"
+        >>> _ = (folder / "short.py").write_text(code)
+        >>> reward = load_reward(f"{folder}/short.py:short", {}, "cpu")
+        >>> reward.score([Sample(Prompt("Sum up:", "a text"), "four")])
+        [-4.0]
     """
     return reward_config(source, options).load(device)
 
 
 def reward_fingerprint(source: str, options: Mapping[str, object]) -> str:
-    """What the reward's `fingerprint` will be, without loading its weights; a model of the hub is fetched.
+    """Return the reward's `fingerprint` without loading its weights; a model of the hub is fetched.
 
     Raises:
-        ValueError: as `load_reward`, as far as this shows without the weights.
+        ValueError: see `load_reward`; errors in the weights are not noticed.
     """
     return reward_config(source, options).fingerprint()
 
 
 def reward_config(source: str, options: Mapping[str, object]) -> RewardConfig:
-    """The reward's options, checked; nothing is loaded yet but a user's module.
+    """Check the reward's options; this loads nothing but a user's module.
 
     Raises:
-        ValueError: unknown reward or option, a value that an option refuses, or no such function.
+        ValueError: if the reward, an option or the function is unknown, or a value is invalid.
     """
     if source.startswith(_PREFIX):
         return parsed(REWARDS[source.removeprefix(_PREFIX)], options)
@@ -67,19 +78,19 @@ def reward_config(source: str, options: Mapping[str, object]) -> RewardConfig:
 
 
 def checked(name: str, reward: Reward, samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
-    """Score samples, and hold the reward to its word.
+    """Score samples, and check that the scores are as `Reward` promises.
 
     Args:
         name: of the reward, for errors.
-        reward: what scores.
-        samples: what is scored.
+        reward: the reward.
+        samples: the samples to score.
 
     Returns:
         One finite number a sample, of shape (len(samples),).
 
     Raises:
-        ValueError: more or fewer scores than samples.
-        tasks.base.NonFiniteOutput: a score is NaN or infinite.
+        ValueError: if there are more or fewer scores than samples.
+        tasks.base.NonFiniteOutput: if a score is NaN or infinite.
     """
     scores = np.asarray(reward.score(samples), dtype=np.float32)
     if scores.shape != (len(samples),):
@@ -93,10 +104,10 @@ def checked(name: str, reward: Reward, samples: Sequence[Sample]) -> npt.NDArray
 
 
 def _first_unmatched(scores: npt.NDArray[np.float32], samples: Sequence[Sample]) -> str:
-    """The first completion that has no score, where it can be told."""
+    """Name the first completion without a score, if there is one."""
     if scores.ndim != 1 or len(scores) >= len(samples):
         return ""
-    return f"; the first without one is number {len(scores)}, {_shown(samples[len(scores)])}"
+    return f"; the first without one is number {len(scores)}, {_excerpt(samples[len(scores)])}"
 
 
 def _not_finite(name: str, scores: npt.NDArray[np.float32], samples: Sequence[Sample]) -> Exception:
@@ -105,10 +116,10 @@ def _not_finite(name: str, scores: npt.NDArray[np.float32], samples: Sequence[Sa
     bad = np.flatnonzero(~np.isfinite(scores))
     return NonFiniteOutput(
         f"reward {name!r}: {len(bad)} of {len(samples)} scores are not finite; the first is {scores[bad[0]]} for "
-        f"completion {bad[0]}, {_shown(samples[bad[0]])}"
+        f"completion {bad[0]}, {_excerpt(samples[bad[0]])}"
     )
 
 
-def _shown(sample: Sample) -> str:
+def _excerpt(sample: Sample) -> str:
     text = sample.completion
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d+")
 _SUFFIXES = (".jsonl", ".txt")
 _COLUMNS = ("source", "reference")
-#: A word that the corpus does not hold counts as half an occurrence: below every word that it does hold.
+#: Occurrences of a word that is not in the corpus: fewer than of any word that is.
 _UNKNOWN = 0.5
 
 
@@ -27,11 +27,11 @@ class Plainness(RewardConfig):
     """Options of `reward/plainness`."""
 
     corpus: str = "embedded/packages"
-    """Where words are counted: a .txt file; a .jsonl file, whose rows have `source`, `reference` or both; or a folder:
-    its train.jsonl, or else all its files of these two kinds."""
+    """Where words are counted: a .txt file; a .jsonl file whose rows have `source`, `reference` or both; or a folder:
+    its train.jsonl, or else all its .txt and .jsonl files."""
 
     def fingerprint(self) -> str:
-        """Hash of the corpus."""
+        """Hash the corpus."""
         return digest(["plainness", *(path.read_bytes() for path in _files(self.corpus))])
 
     def load(self, device: "torch.device") -> "PlainnessReward":
@@ -45,8 +45,8 @@ class Plainness(RewardConfig):
 class PlainnessReward:
     """The mean over a completion's words of log10(occurrences per million words of the corpus).
 
-    Common words score high, names and jargon low; upper and lower case are one. A word that the corpus does not hold
-    scores as half an occurrence would, and so does a completion without words.
+    Common words score high, names and jargon low; case is ignored. Words that are not in the corpus, and completions
+    without words, score like half an occurrence.
     """
 
     def __init__(self, words: Counter[str], fingerprint: str) -> None:
@@ -57,7 +57,7 @@ class PlainnessReward:
         self._scores = {word: math.log10(count / total * 1e6) for word, count in words.items()}
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """One mean a completion; prompts do not matter."""
+        """Return one mean a completion; prompts are ignored."""
         return [self._mean(_words(sample.completion)) for sample in samples]
 
     def _mean(self, words: Sequence[str]) -> float:
@@ -71,10 +71,10 @@ def _words(text: str) -> list[str]:
 
 
 def _files(corpus: str) -> list[Path]:
-    """The files of a corpus in a fixed order.
+    """Return the files of a corpus in a fixed order.
 
     Raises:
-        ValueError: there are none.
+        ValueError: if there are none.
     """
     path = Path(corpus).expanduser()
     if path.is_file() and not corpus.startswith("embedded/"):
@@ -90,7 +90,7 @@ def _files(corpus: str) -> list[Path]:
 
 
 def _folder(corpus: str) -> Path:
-    from tasks.language.models import model_folder  # it brings torch, which a corpus that is a file does without
+    from tasks.language.models import model_folder  # it imports torch, which a corpus in a file does not need
 
     try:
         return model_folder(corpus)

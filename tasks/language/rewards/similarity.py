@@ -25,35 +25,34 @@ class Similarity(RewardConfig):
     model: str
     """A folder, embedded/minilm, or hf:OWNER/REPO, with an encoder such as all-MiniLM-L6-v2 and its tokenizer."""
     against: Literal["source", "reference"] = "source"
-    """What the completion is compared with: the prompt's source, or what a person wrote."""
+    """The text to compare the completion with: the prompt's source, or a human's reference."""
     max_length: int | None = Field(None, ge=1)
-    """Longer texts lose their end; all that the model takes where left out."""
+    """Longer texts lose their end; by default all that the model takes."""
     batch_size: int = Field(64, ge=1)
     """Texts a batch."""
 
     def fingerprint(self) -> str:
-        """Hash of the model's files, and of the options without where these are and how many texts a batch has."""
+        """Hash the model's files and the options, without their folder and the batch size."""
         options = self.model_dump_json(exclude={"model", "batch_size"})
         return digest(["similarity", folder_fingerprint(reward_folder(self.model)), options])
 
     def load(self, device: torch.device) -> "SimilarityReward":
-        """Read the encoder; see `SimilarityReward` for what may be wrong."""
+        """Read the encoder; see `SimilarityReward` for errors."""
         return SimilarityReward(self, device)
 
 
 class SimilarityReward:
-    """An encoder, resident on its device, that remembers what completions were compared with.
+    """An encoder on its device, which caches the embeddings of sources and references.
 
-    An embedding is the mean of the last hidden states over the attention mask, as sentence-transformers computes it for
-    all-MiniLM-L6-v2 (its 1_Pooling/config.json).
+    An embedding is the mean of the last hidden states over the attention mask, as in sentence-transformers' settings of
+    all-MiniLM-L6-v2 (1_Pooling/config.json).
     """
 
     def __init__(self, config: Similarity, device: torch.device) -> None:
         """Read model and tokenizer.
 
         Raises:
-            ValueError: no such folder, a model that cannot be read, a tokenizer without a pad token, or too long a
-                `max_length`.
+            ValueError: if the model cannot be read, its tokenizer has no pad token, or `max_length` is too long.
         """
         self.fingerprint = config.fingerprint()
         self._config = config
@@ -65,17 +64,17 @@ class SimilarityReward:
         self._known: dict[str, Tensor] = {}
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Cosines in [-1, 1]; 0 for an empty completion, which says nothing of what it should.
+        """Return cosines in [-1, 1]; 0 for an empty completion.
 
         Raises:
-            ValueError: there is no reference to compare with.
+            ValueError: if there is no reference to compare with.
         """
         others = [self._other(sample) for sample in samples]
         if new := [text for text in dict.fromkeys(others) if text not in self._known]:
             self._known.update(zip(new, self._embed(new), strict=True))
-        said = [i for i, sample in enumerate(samples) if sample.completion.strip()]
+        filled = [i for i, sample in enumerate(samples) if sample.completion.strip()]
         scores = [0.0] * len(samples)
-        for i, embedding_D in zip(said, self._embed([samples[i].completion for i in said]), strict=True):
+        for i, embedding_D in zip(filled, self._embed([samples[i].completion for i in filled]), strict=True):
             scores[i] = float(embedding_D @ self._known[others[i]])
         return scores
 
@@ -90,7 +89,7 @@ class SimilarityReward:
 
     @torch.inference_mode()
     def _embed(self, texts: Sequence[str]) -> Tensor:
-        """Normalised embeddings on the CPU, of shape (N, D)."""
+        """Return normalised embeddings (N, D) on the CPU."""
         tokens = [
             self._tokenizer(text, truncation=self._limit is not None, max_length=self._limit, verbose=False)
             for text in texts

@@ -1,4 +1,4 @@
-"""From samples to tokens: how prompt and completion are put together, cut to length, and batched."""
+"""Tokens of samples: joining prompt and completion, cutting to length, batching."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tasks.language.base import Prompt, Sample
 
 PAIR = "pair"
 COMPLETION = "completion"
-#: Tokenizers that know no limit say a huge number.
+#: Tokenizers without a limit give a huge number.
 _ENDLESS = 10**9
 _PLACE = re.compile(r"\{(source|completion|prompt)\}")
 
@@ -25,15 +25,15 @@ def _check_form(form: str) -> str:
     return form
 
 
-#: How prompt and completion are put together; see `SampleTokenizer`.
+#: How prompt and completion are joined; see `SampleTokenizer`.
 Form = Annotated[str, AfterValidator(_check_form)]
 
 
 class SampleTokenizer:
-    """Tokens of samples.
+    """Turns samples into tokens.
 
-    Names of special tokens that stand in the texts themselves are left out: no completion ends or pads its own text.
-    In a template they are what they name.
+    Names of special tokens are removed from the texts, so that no completion can end or pad its own text. In a template
+    they become the special tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, form: str, limit: int | None) -> None:
@@ -41,8 +41,8 @@ class SampleTokenizer:
 
         Args:
             tokenizer: a fast one.
-            form: `pair`: source and completion as two sequences; `completion`: that alone; or a template with
-                {completion}, {source} and {prompt} (the whole of it).
+            form: `pair`: source and completion as two sequences; `completion`: the completion alone; or a template with
+                {completion}, {source} and {prompt} (the whole prompt).
             limit: the longest input in tokens; None: any length.
         """
         self._tokenizer = tokenizer
@@ -52,10 +52,10 @@ class SampleTokenizer:
         self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def encode(self, samples: Sequence[Sample]) -> list[Tokens]:
-        """What the model is given; where that is too long, the source loses its end, and the completion nothing.
+        """Return the model's inputs; if one is too long, cut the end of the source but never the completion.
 
         Raises:
-            ValueError: an input is too long even without its source.
+            ValueError: if an input is too long even without its source.
         """
         samples = [self._cleaned(sample) for sample in samples]
         tokens = self._tokens(samples)
@@ -70,7 +70,7 @@ class SampleTokenizer:
         return Sample(Prompt(text, source), self._special.sub("", sample.completion))
 
     def _tokens(self, samples: Sequence[Sample]) -> list[Tokens]:
-        """As a batch even of one: for a single pair, transformers takes an empty second text for none."""
+        """Tokenize as a batch, even of one: for a single pair, transformers ignores an empty second text."""
         if not samples:
             return []
         texts = zip(*(self._texts(sample) for sample in samples), strict=True)
@@ -78,14 +78,14 @@ class SampleTokenizer:
         return [{name: batch[name][i] for name in batch} for i in range(len(samples))]
 
     def _texts(self, sample: Sample) -> list[str]:
-        """One text, or the two of a pair."""
+        """Return one text, or the two of a pair."""
         places = {"source": sample.prompt.source, "completion": sample.completion, "prompt": sample.prompt.text}
         forms = {PAIR: ["{source}", "{completion}"], COMPLETION: ["{completion}"]}.get(self._form, [self._form])
-        # One pass, so that a text which holds {completion} itself stays as it is.
+        # One pass, so that a text that holds {completion} stays unchanged.
         return [_PLACE.sub(lambda match: places[match[1]], form) for form in forms]
 
     def _shortened(self, sample: Sample, excess: int, limit: int) -> Tokens:
-        """Cut the source at the end of a token, and again where tokens then merge otherwise than before."""
+        """Cut the source at the end of a token, and again if tokens then merge differently."""
         source = sample.prompt.source
         found = self._tokenizer(source, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ends = [end for _, end in found["offset_mapping"]]
@@ -96,22 +96,22 @@ class SampleTokenizer:
             if excess <= 0:
                 return tokens
         raise ValueError(
-            f"options.max_length: leaves no room for the completion {sample.completion[:60]!r}, which is never cut: "
+            f"options.max_length: is too short for the completion {sample.completion[:60]!r}, which is never cut: "
             f"without its source it is {excess} tokens longer than {limit}"
         )
 
 
 def _with_source(sample: Sample, source: str) -> Sample:
-    """The sample with its source cut; a prompt that does not hold its source stays as it is."""
+    """Replace the sample's source; a prompt that does not hold its source stays unchanged."""
     text = sample.prompt.text.replace(sample.prompt.source, source, 1)
     return Sample(Prompt(text, source), sample.completion)
 
 
 def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, wanted: int | None) -> int | None:
-    """The longest input: `wanted`, or all that tokenizer and model take; None: there is no end.
+    """Return the longest input: `wanted`, or all that tokenizer and model take; None: unlimited.
 
     Raises:
-        ValueError: more is wanted than the model has positions for.
+        ValueError: if `wanted` is more than the model takes.
     """
     known = [n for n in (_positions(model), tokenizer.model_max_length) if n is not None and n < _ENDLESS]
     most = min(known, default=None)
@@ -121,7 +121,7 @@ def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, want
 
 
 def _positions(model: PreTrainedModel) -> int | None:
-    """Learned positions of a model; RoBERTa and its kin count theirs from behind the padding's index."""
+    """Return the number of learned positions; RoBERTa's begin after the padding's index."""
     number: int | None = getattr(model.config, "max_position_embeddings", None)
     for name, part in model.named_modules():
         if number and name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx:
@@ -130,6 +130,6 @@ def _positions(model: PreTrainedModel) -> int | None:
 
 
 def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in batches of like length, so that there is little padding; the longest first, where memory would end."""
+    """Return indices in batches of similar length, for little padding; the longest, which need most memory, first."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[start : start + size] for start in range(0, len(order), size)]

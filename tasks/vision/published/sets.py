@@ -152,8 +152,8 @@ class VisionSource:
             return held_out_by_file(self._options.val_index, len(train.labels))
         if self._entry.name == "ImageNet":
             logger.warning(
-                "%s: val is cut from train as for the other sets; for the 26,000 images of model-soups set val_index to "
-                "its imagenet_98_idxs.npy",
+                "%s: val is cut from train as for the other sets; for the 26,000 images of model-soups set val_index "
+                "to its imagenet_98_idxs.npy",
                 self.name,
             )
         return cut_validation(len(train.labels))
@@ -165,8 +165,8 @@ class VisionSource:
             return
         wanted, present = (", ".join(f"{n} {what}" for what, n in counts.items()) for counts in (expected, got))
         message = (
-            f"{self.name}: {self._place}: expected {wanted}; got {present}: usually an archive that was not fully "
-            "unpacked, or another version of the set"
+            f"{self.name}: {self._place}: expected {wanted}; got {present}: usually an archive that was not "
+            "fully unpacked, or another version of the set"
         )
         if self._options.check_counts and not self._entry.counts_inferred:
             raise FilesMissing(f"{message}; to use these files, set the option check_counts: false")

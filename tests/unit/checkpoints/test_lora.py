@@ -237,11 +237,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "diverged": (lambda s: s.update({f"{STEM}.lora_A.weight": torch.full((4, 96), torch.nan)}), "NaN or infinite"),
     "an unknown module": (
         lambda s: s.update({f"x.lora_{side}.weight": torch.ones(4, 4) for side in "AB"}),
-        "changes x: no linear module of the image tower; was it trained on another architecture",
+        "changes x: not a linear module of the image tower; was it trained on another architecture",
     ),
     "a text tower": (
         lambda s: s.update({f"text_model.encoder.layers.0.mlp.fc1.lora_{x}.weight": torch.ones(4, 4) for x in "AB"}),
-        "changes text_model.encoder.layers.0.mlp.fc1: no linear module .*; a text tower must be the base",
+        "changes text_model.encoder.layers.0.mlp.fc1: not a linear module .*; the text tower must be the base",
     ),
     "no factors": (lambda s: s.clear(), "holds no factors"),
     "an untrained adapter": (lambda s: [t.zero_() for t in s.values()], "has the weights of the base"),
@@ -261,7 +261,7 @@ def test_factors_that_do_not_fit(tmp_path: Path, folder: Path, fault: str) -> No
 
 def test_a_text_tower_in_a_whole_models_names_is_none_of_the_image_towers(tmp_path: Path) -> None:
     trained(create("embedded/tiny-vit", {}).model, tmp_path, "c_fc")
-    with pytest.raises(ValueError, match=r"changes transformer\.resblocks\.0\.mlp\.c_fc, .* no linear module"):
+    with pytest.raises(ValueError, match=r"changes transformer\.resblocks\.0\.mlp\.c_fc, .* not a linear module"):
         task_vector(tmp_path)
 
 

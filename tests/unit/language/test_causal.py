@@ -31,8 +31,8 @@ from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
 from tasks.language.causal import CausalBackbone, build
-from tasks.language.causal_names import layer_map
 from tasks.language.experts import adapter_base, check_same_base
+from tasks.language.tensor_names import layer_map
 from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.registry import BACKBONES
 
@@ -274,7 +274,9 @@ def test_what_does_not_fit_is_named(llama_backbone: CausalBackbone, llama: Path)
 
 
 def test_adapters_of_other_modules_are_refused(llama_backbone: CausalBackbone, llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a: changes transformer\.h\.0\.attn\.c_attn, model\.norm: no linear module"):
+    with pytest.raises(
+        ValueError, match=r"a: changes transformer\.h\.0\.attn\.c_attn, model\.norm: not a linear module"
+    ):
         llama_backbone.weight_parts(["transformer.h.0.attn.c_attn", "model.norm"], "a")
     with pytest.raises(ValueError, match=r"a: changes lm_head, whose weight is tied to model\.embed_tokens\.weight"):
         llama_backbone.weight_parts(["lm_head"], "a")

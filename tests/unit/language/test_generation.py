@@ -167,7 +167,7 @@ def test_logits_that_are_no_numbers_are_a_failure(
         broken.module.get_parameter("model.norm.weight")[3] = torch.nan
     config = model(broken).generation_config
     for decoding in (GREEDY, SAMPLED):
-        with pytest.raises(NonFiniteOutput, match="generation: the model gives NaN or infinite logits"):
+        with pytest.raises(NonFiniteOutput, match="generation: non-finite logits"):
             TransformersEngine(broken.module, broken.tokenizer, broken.device).complete(PROMPTS, FIRST, decoding)
     assert model(broken).generation_config is config
     with pytest.raises(ValueError, match="zip"):

@@ -116,7 +116,7 @@ def test_a_prompt_must_leave_room_for_its_completion(tmp_path: Path, tokenizer: 
     folder = write(tmp_path, [{"source": "short"}, {"source": "x" * 40}])
     assert length(tokenizer, "x" * 40) == 40
     assert len(load(folder, tokenizer, room=40).splits["val"]) == 2
-    message = r"val\.jsonl: row 2: its prompt has 40 tokens, and the model has room for 39; set prompts\.max_source_to"
+    message = r"val\.jsonl: row 2: its prompt has 40 tokens, and the model takes at most 39; set prompts\.max_source_to"
     with pytest.raises(ValueError, match=message):
         load(folder, tokenizer, room=39)
     assert len(load(folder, tokenizer, room=39, limits={"val": 1}).splits["val"]) == 1
@@ -132,7 +132,7 @@ def test_a_prompt_that_holds_the_pad_token_is_refused(tmp_path: Path, tokenizer:
 def test_rows_that_are_no_prompts_are_named(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     good = {"source": "fine", "reference": "fine"}
     for bad, message in (
-        ({"source": " \n"}, "its source is empty; leave the row out"),
+        ({"source": " \n"}, "its source is empty; remove the row"),
         ({"prompt": "", "source": "x"}, "its prompt is empty"),
         ({"sources": "x", "id": 3}, "must have a column prompt or source, got sources, id"),
         ({"reference": "x"}, "must have a column prompt or source, got reference"),
@@ -217,5 +217,5 @@ def test_a_model_to_train_is_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: .*model.safetensors"):
         load_causal(str(folder), torch.float32)
     (folder / "config.json").rename(folder / "adapter_config.json")
-    with pytest.raises(ValueError, match=r"has no config\.json; it holds a LoRA adapter: give the model"):
+    with pytest.raises(ValueError, match=r"has no config\.json; it holds a LoRA adapter: give the adapter's base"):
         load_causal(str(folder), torch.float32)

@@ -164,7 +164,7 @@ def test_python_2_pickles_of_cifar_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte", lambda b: b[:-5], "its header says"),
+        ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte", lambda b: b[:-5], "its header means"),
         ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte", lambda b: b"\x1f\x8b" + b, "is it unpacked"),
         ("CIFAR10", "cifar-10-batches-py/test_batch", lambda b: b[:90], "not a batch of CIFAR"),
         ("SVHN", "svhn/test_32x32.mat", lambda b: b[:40], "cannot be read as svhn"),

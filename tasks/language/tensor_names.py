@@ -1,7 +1,7 @@
-"""From a checkpoint's names to those of a causal language model's parameters, and its blocks.
+"""Tensor names of causal language models: from a checkpoint's names to the module's parameters and blocks.
 
-Checkpoints of the bare model lack the prefix (`h.0.attn.c_attn.weight` of the published GPT-2); some hold the output's
-weight beside the embeddings that it is tied to, or buffers that older versions of transformers saved.
+Checkpoints of the bare model lack the prefix (`h.0.attn.c_attn.weight` of the published GPT-2). Some also hold the
+output weight that is tied to the embeddings, or buffers that older versions of transformers saved.
 """
 
 import re
@@ -21,15 +21,15 @@ _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\
 
 @dataclass(frozen=True)
 class TensorNames:
-    """What a model calls its tensors.
+    """The names of a model's tensors.
 
     Attributes:
-        shapes: of the parameters, tied ones once, in the module's order.
-        tied: the other names of tied ones -> their name in `shapes`.
-        buffers: names of what is no weight.
-        prefix: of the bare model in the whole one, such as "model.".
+        shapes: shape of each parameter, tied ones once, in the module's order.
+        tied: other names of tied parameters -> their name in `shapes`.
+        buffers: names of tensors that are not weights.
+        prefix: of the bare model within the whole one, for example "model.".
         embeddings: the parameter with one row a token.
-        linear: modules that multiply by a weight of their own.
+        linear: names of the linear modules.
     """
 
     shapes: Mapping[str, torch.Size]
@@ -41,7 +41,7 @@ class TensorNames:
 
     @classmethod
     def of(cls, module: PreTrainedModel) -> "TensorNames":
-        """Of a module, which may be on the meta device."""
+        """Read the names of a module, which may be on the meta device."""
         first = {id(p): name for name, p in module.named_parameters()}
         every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
         return cls(
@@ -54,11 +54,11 @@ class TensorNames:
         )
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Exactly the tensors of the parameters, from a checkpoint with or without the prefix.
+        """Select exactly the parameters' tensors from a checkpoint with or without the prefix.
 
         Raises:
-            ValueError: missing, unexpected or mis-shaped tensors, other than floating-point ones, or a second copy of
-                tied weights that differs; the first names are given.
+            ValueError: if tensors are missing, unexpected, mis-shaped or not floating-point, or a second copy of tied
+                weights differs; the first names are given.
         """
         found: dict[str, Tensor] = {}
         copies: dict[str, Tensor] = {}
@@ -68,7 +68,7 @@ class TensorNames:
                 copies[name] = tensor
             elif name in self.shapes or not (name in self.buffers or _OLD_BUFFERS.fullmatch(name)):
                 found[name] = tensor
-        # An old checkpoint may hold the output's copy alone.
+        # An old checkpoint may hold only the output's copy.
         found = {self.tied[name]: tensor for name, tensor in copies.items()} | found
         self._check(found, source)
         for name, tensor in copies.items():
@@ -80,10 +80,10 @@ class TensorNames:
         return {name: found[name] for name in self.shapes}
 
     def weight_parts(self, modules: Iterable[str], source: str) -> dict[str, WeightPart]:
-        """The weight of each linear module.
+        """Find the weight of each linear module.
 
         Raises:
-            ValueError: a name is no linear module, or its weight is tied to another module's; the first are given.
+            ValueError: if a name is not a linear module, or its weight is tied; the first names are given.
         """
         parts = {module: f"{self._known(module, self.linear)}.weight" for module in modules}
         if tied := [module for module, name in parts.items() if name in self.tied]:
@@ -95,13 +95,13 @@ class TensorNames:
         if strange := [module for module, name in parts.items() if name not in linear]:
             more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
             raise ValueError(
-                f"{source}: changes {', '.join(strange[:3])}{more}: no linear module of the model; was it trained on "
-                "another architecture?"
+                f"{source}: changes {', '.join(strange[:3])}{more}: not a linear module of the model; was it trained "
+                "on another architecture?"
             )
         return {module: WeightPart(name) for module, name in parts.items()}
 
     def _known(self, name: str, known: Collection[str] = ()) -> str:
-        """With the prefix, where it is known only so; a name of nothing stays as it is."""
+        """Add the prefix if the name is known only with it; unknown names stay unchanged."""
         names = (known,) if known else (self.shapes, self.tied, self.buffers)
         if not any(name in some for some in names) and any(self.prefix + name in some for some in names):
             return self.prefix + name
@@ -132,10 +132,10 @@ class TensorNames:
 
 
 def layer_map(module: nn.Module) -> LayerMap:
-    """Depth of the parameters in the list of residual blocks: of all lists of modules, the one with most parameters.
+    """Number the residual blocks: the members of the list of modules with the most parameters.
 
     Raises:
-        ValueError: there is no list, or its members are not all of one class.
+        ValueError: if there is no list, or its members are not all of one class.
     """
     lists = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     if not lists:
