@@ -136,7 +136,7 @@ def test_inputs_that_end_with_the_token_for_padding_are_scored_one_by_one(
 ) -> None:
     options = {"model": str(folders["gpt2"]), "inputs": "{source}: {completion}" + END}
     reward = load_reward("reward/classifier", options, CPU)
-    assert "scores one by one" in caplog.text
+    assert "scores samples one by one" in caplog.text
     samples = [sample("a tool"), sample("tools to draw graphs")]
     expected = [by_hand(folders["gpt2"], f"{TEXTS[0]}: {s.completion}{END}").item() for s in samples]
     assert reward.score(samples) == pytest.approx(expected, abs=1e-4)
@@ -175,7 +175,7 @@ LABELS = r"BAD \(0\), FAIR \(1\), GOOD \(2\)"
         ({"label": "GOD"}, rf"options\.label: no label 'GOD'; did you mean 'GOOD'\?; all: {LABELS}"),
         ({"label": 3}, rf"options\.label: must be one of {LABELS}, got 3"),
         ({"label": 1, "minus": "X"}, r"options\.minus: no label 'X'"),
-        ({"label": 1, "minus": 0, "probability": True}, r"options\.probability: must be left out where minus is given"),
+        ({"label": 1, "minus": 0, "probability": True}, r"options\.probability: must be left out if minus is given"),
         ({"labl": 1}, r"options\.labl: unknown option; did you mean 'label'"),
         ({"inputs": "pairs"}, r"options\.inputs: must be pair, completion, or a template with .*, got 'pairs'"),
         ({"batch_size": 0}, r"options\.batch_size: input should be greater than or equal to 1, got 0"),

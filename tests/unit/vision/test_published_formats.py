@@ -212,5 +212,5 @@ def test_names_in_another_wording_are_refused() -> None:
     assert label_order(["crane", "crane"], ["crane", "Crane"], (), "x") == [0, 1]
     with pytest.raises(ValueError, match=r"x: the classes \['c'\] are none of .* set the option classes_by: order"):
         label_order(["a", "c"], ["a", "b"], (), "x")
-    with pytest.raises(ValueError, match="several of its classes have one name"):
+    with pytest.raises(ValueError, match="several of its classes have the same name"):
         label_order(["a", "A"], ["a", "b"], (), "x")
