@@ -141,16 +141,15 @@ class WorkerInfo:
     Attributes:
         name: unique name within the pool.
         device: text for users, such as "cuda:0 (NVIDIA H200)" or "cpu (AMD EPYC, 2 threads)".
-        fingerprint: see `Identity`, as for the other attributes.
+        fingerprint: hash of base, experts and architecture, as in `Identity`.
+        tasks: task -> (fingerprint, number of validation samples, number of test samples).
+        numerics: dtype, device type and versions.
     """
 
     name: str
     device: str
     fingerprint: str
     tasks: dict[str, tuple[str, int, int]]
-    block_sizes: tuple[int, ...]
-    outside_size: int
-    checkpoints: dict[str, str]
     numerics: str
 
 
@@ -194,16 +193,7 @@ class Identity:
 
     def worker(self, name: str, device: str) -> WorkerInfo:
         """Return the `WorkerInfo` of a worker that has loaded all this on `device`."""
-        return WorkerInfo(
-            name=name,
-            device=device,
-            fingerprint=self.fingerprint,
-            tasks=dict(self.tasks),
-            block_sizes=self.block_sizes,
-            outside_size=self.outside_size,
-            checkpoints=dict(self.checkpoints),
-            numerics=self.numerics,
-        )
+        return WorkerInfo(name, device, self.fingerprint, dict(self.tasks), self.numerics)
 
     def check(self, worker: WorkerInfo) -> None:
         """Require that a worker has loaded the same.

@@ -36,24 +36,6 @@ def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def ranks(points: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return the rank of each point: 0 on the front, 1 on the front of the rest, and so on; equal points share a rank.
-
-    Args:
-        points: (N, M).
-
-    Returns:
-        (N,) ranks.
-
-    Raises:
-        ValueError: if the points are not a finite (N, M) array.
-    """
-    points_NM = _checked(points)
-    if not len(points_NM):
-        return np.zeros(0, dtype=np.int64)
-    return np.asarray(moocore.pareto_rank(points_NM, maximise=True), dtype=np.int64)
-
-
 def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Return the volume that the points dominate above the reference; points that are not above it add nothing.
 

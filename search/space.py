@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 Value: TypeAlias = float | int | str
 Point: TypeAlias = dict[str, Value]
@@ -31,7 +31,10 @@ class Float:
 
     def __post_init__(self) -> None:
         """Check the bounds and the step."""
-        _check_bounds(self.name, self.low, self.high)
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(
+                f"{self.name}: low and high must be finite with low <= high, got {self.low} and {self.high}"
+            )
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError(
                 f"{self.name}: a log scale needs low > 0 and no step, got low {self.low} and step {self.step}"
@@ -63,37 +66,6 @@ class Float:
     def distribution(self) -> BaseDistribution:
         """Return the same range as Optuna's distribution."""
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
-
-
-@dataclass(frozen=True, slots=True)
-class Int:
-    """A whole number: low, low + step, ..., high.
-
-    Raises:
-        ValueError: if low exceeds high, or the step is not positive or does not divide the range.
-    """
-
-    name: str
-    low: int
-    high: int
-    step: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the bounds and the step."""
-        _check_bounds(self.name, self.low, self.high)
-        _check_step(self.name, self.high - self.low, self.step)
-
-    def values(self) -> list[Value]:
-        """Return low, low + step, ..., high."""
-        return list(range(self.low, self.high + 1, self.step))
-
-    def contains(self, value: Value) -> bool:
-        """Whether `value` is one of the whole numbers."""
-        return isinstance(value, int) and value in range(self.low, self.high + 1, self.step)
-
-    def distribution(self) -> BaseDistribution:
-        """Return the same range as Optuna's distribution."""
-        return IntDistribution(self.low, self.high, step=self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +101,7 @@ class Choice:
         return CategoricalDistribution(self.choices)
 
 
-Dimension: TypeAlias = Float | Int | Choice
+Dimension: TypeAlias = Float | Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +152,6 @@ class Space:
         for dim in self.dims:
             if not dim.contains(point[dim.name]):
                 raise ValueError(f"point: {dim.name} must be in {dim}, got {point[dim.name]!r}")
-
-
-def _check_bounds(name: str, low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{name}: low and high must be finite with low <= high, got {low} and {high}")
 
 
 def _check_step(name: str, width: float, step: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
 from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
-from pipeline.spec.values import Grid, Range
+from pipeline.spec.values import Grid, Range, listed
 from search.space import Space
 
 #: Endings of the names of controls: "ARM, uniform".
@@ -84,7 +84,7 @@ def _dense(arm: Arm, spec: RunSpec) -> Grid:
 
     LiNeS won against a coarse grid only because of the grid's gaps; a finer one removed the difference.
     """
-    own, count = {*_values(arm.scaling.alpha), *_values(arm.scaling.beta)}, spec.controls.constants
+    own, count = {*listed(arm.scaling.alpha), *listed(arm.scaling.beta)}, spec.controls.constants
     top = max(1.0, _highest(arm, spec))
     evenly = {round(top * i / (count - 1), 6) for i in range(count)}
     return Grid(grid=tuple(sorted(evenly | {v for v in own if v >= 0})))
@@ -94,17 +94,9 @@ def _highest(arm: Arm, spec: RunSpec) -> float:
     """Return the largest lambda of the arm's space; by equation 2 alpha is 1/N for a sum, 1 for an average or edit."""
     summed = arm.merge is not None and arm.merge.method == "sum"
     auto = 1 / len(arm.experts or spec.experts) if summed else 1.0
-    alphas = (auto,) if isinstance(arm.scaling.alpha, str) else _values(arm.scaling.alpha)
+    alphas = (auto,) if isinstance(arm.scaling.alpha, str) else listed(arm.scaling.alpha)
     knots = arm.scaling.params.get("knots", (1.0,))
     assert isinstance(knots, tuple), "checked with the arm"
-    shapes = (0.0, *(value for knot in knots for value in _values(knot)))
-    scale = max(_values(arm.scaling.scale))
-    return scale * max(a + b * f for a in alphas for b in _values(arm.scaling.beta) or (1 - a,) for f in shapes)
-
-
-def _values(dimension: object) -> tuple[float, ...]:
-    if isinstance(dimension, Grid):
-        return dimension.grid
-    if isinstance(dimension, Range):
-        return dimension.range
-    return (dimension,) if isinstance(dimension, float | int) else ()
+    shapes = (0.0, *(value for knot in knots for value in listed(knot)))
+    scale = max(listed(arm.scaling.scale))
+    return scale * max(a + b * f for a in alphas for b in listed(arm.scaling.beta) or (1 - a,) for f in shapes)

@@ -1,6 +1,6 @@
 """Checks, before anything is evaluated, that the arms of a spec can fill its exhibits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.parameters import require_known
 from pipeline.plan.groups import PRE_TRAINED, Group, is_fine_tuned
@@ -16,7 +16,8 @@ from pipeline.spec.exhibits import (
     TableExhibit,
 )
 
-#: An arm's name -> its groups.
+_Figure = CurveExhibit | ScatterExhibit | PathExhibit | CoefficientsExhibit | HeatmapExhibit | BarsExhibit
+#: Arm -> its groups.
 Groups = Mapping[str, Sequence[Group]]
 
 
@@ -34,7 +35,10 @@ def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> 
     for name, exhibit in exhibits.items():
         try:
             _check_names(exhibit, arms)
-            _CHECKS[type(exhibit)](exhibit, arms)
+            if isinstance(exhibit, TableExhibit):
+                _check_table(exhibit, arms)
+            else:
+                _check_figure(exhibit, arms)
         except ValueError as error:
             raise ValueError(f"exhibits.{name}.{error}") from error
 
@@ -67,55 +71,41 @@ def _check_metric(field: str, metric: str, groups: Sequence[Group]) -> None:
         raise ValueError(f"{field}: {metric} needs {role} tasks, but the arm {groups[0].arm!r} has none")
 
 
-def _check_curve(exhibit: CurveExhibit, arms: Groups) -> None:
-    _check_same_tasks("arms", [arms[name] for name in exhibit.arms.values()])
+def _check_figure(exhibit: _Figure, arms: Groups) -> None:
+    if isinstance(exhibit, CurveExhibit | BarsExhibit):
+        _check_same_tasks("arms", [arms[name] for name in exhibit.arms.values()])
     for label, name in exhibit.arms.items():
-        for metric in exhibit.metrics:
-            _check_metric(f"arms.{label}", metric, arms[name])
-        dimensions = _dimensions(arms[name])
-        if len(dimensions) > 1:
-            raise ValueError(f"arms.{label}: a curve needs one searched dimension, got {', '.join(dimensions)}")
+        _check_arm(f"arms.{label}", exhibit, arms[name])
 
 
-def _check_scatter(exhibit: ScatterExhibit, arms: Groups) -> None:
-    _check_edits(exhibit.arms, arms)
-    for label, name in exhibit.arms.items():
-        _check_metric(f"arms.{label}", "control", arms[name])
-
-
-def _check_path(exhibit: PathExhibit, arms: Groups) -> None:
-    _check_edits(exhibit.arms, arms)
-    for label, name in exhibit.arms.items():
-        _check_metric(f"arms.{label}", "ood", arms[name])
-        if _dimensions(arms[name]) and not all(group.test_all for group in arms[name]):
-            raise ValueError(f"arms.{label}: a path shows all candidates on test: give the arm {name!r} `test: every`")
-
-
-def _check_coefficients(exhibit: CoefficientsExhibit, arms: Groups) -> None:
-    for label, name in exhibit.arms.items():
-        if name == PRE_TRAINED:
-            raise ValueError(f"arms.{label}: the pre-trained model has no coefficients")
-
-
-def _check_heatmap(exhibit: HeatmapExhibit, arms: Groups) -> None:
-    for label, name in exhibit.arms.items():
-        _check_metric(f"arms.{label}", exhibit.metric, arms[name])
-        dimensions = _dimensions(arms[name])
-        if sorted(dimensions) != sorted((exhibit.x, exhibit.y)):
+def _check_arm(field: str, exhibit: _Figure, groups: Sequence[Group]) -> None:
+    """Require that a figure can show an arm: its kind, its tasks and its searched dimensions."""
+    name, dimensions = groups[0].arm, _dimensions(groups)
+    if isinstance(exhibit, ScatterExhibit | PathExhibit) and groups[0].kind == "merge":
+        raise ValueError(f"{field}: must edit experts, but {name!r} is a merge")
+    for metric in _metrics(exhibit):
+        _check_metric(field, metric, groups)
+    match exhibit:
+        case CoefficientsExhibit() if name == PRE_TRAINED:
+            raise ValueError(f"{field}: the pre-trained model has no coefficients")
+        case CurveExhibit() if len(dimensions) > 1:
+            raise ValueError(f"{field}: a curve needs one searched dimension, got {', '.join(dimensions)}")
+        case PathExhibit() if dimensions and not all(group.test_all for group in groups):
+            raise ValueError(f"{field}: a path shows all candidates on test: give the arm {name!r} `test: every`")
+        case HeatmapExhibit() if sorted(dimensions) != sorted((exhibit.x, exhibit.y)):
             got = ", ".join(dimensions) or "none"
-            raise ValueError(f"arms.{label}: the searched dimensions must be {exhibit.x} and {exhibit.y}, got {got}")
+            raise ValueError(f"{field}: the searched dimensions must be {exhibit.x} and {exhibit.y}, got {got}")
 
 
-def _check_bars(exhibit: BarsExhibit, arms: Groups) -> None:
-    _check_same_tasks("arms", [arms[name] for name in exhibit.arms.values()])
-    for label, name in exhibit.arms.items():
-        _check_metric(f"arms.{label}", exhibit.metric, arms[name])
-
-
-def _check_edits(named: Mapping[str, str], arms: Groups) -> None:
-    for label, name in named.items():
-        if arms[name][0].kind == "merge":
-            raise ValueError(f"arms.{label}: must edit experts, but {name!r} is a merge")
+def _metrics(exhibit: _Figure) -> tuple[str, ...]:
+    match exhibit:
+        case CurveExhibit():
+            return exhibit.metrics
+        case HeatmapExhibit() | BarsExhibit():
+            return (exhibit.metric,)
+        case ScatterExhibit():
+            return ("control",)
+    return ("ood",) if isinstance(exhibit, PathExhibit) else ()
 
 
 def _check_same_tasks(field: str, used: Iterable[Sequence[Group]]) -> None:
@@ -141,14 +131,3 @@ def _dimensions(groups: Sequence[Group]) -> list[str]:
 
 def _few(tasks: set[str]) -> str:
     return ", ".join(sorted(tasks)[:4]) + ", ..." * (len(tasks) > 4)
-
-
-_CHECKS: dict[type, Callable[..., None]] = {
-    TableExhibit: _check_table,
-    CurveExhibit: _check_curve,
-    ScatterExhibit: _check_scatter,
-    PathExhibit: _check_path,
-    CoefficientsExhibit: _check_coefficients,
-    HeatmapExhibit: _check_heatmap,
-    BarsExhibit: _check_bars,
-}

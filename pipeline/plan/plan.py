@@ -30,7 +30,7 @@ from search.greedy import GreedyProposer
 from search.objectives import METRICS, REWARD_METRICS, Objective
 from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
-from search.space import Choice, Float, Int
+from search.space import Choice, Float
 
 _SCALE_SEPARATELY = "scale the soup in another arm, with merge: {of: THIS ARM}"
 
@@ -205,7 +205,7 @@ def _corners(group: Group) -> list[dict[str, float | int | str]]:
     return [{name: values[i * (len(values) - 1) // 2] for name, values in ends.items()} for i in places]
 
 
-def _middle(dimension: Float | Int) -> float:
+def _middle(dimension: Float) -> float:
     """Return a value between the lowest and the highest, on a step if the dimension has steps."""
     half = (dimension.high - dimension.low) / 2
     return dimension.low + (half // dimension.step * dimension.step if dimension.step else half)

@@ -13,7 +13,7 @@ from pipeline.spec.values import (
     ParamDimension,
     SpecModel,
     check_lambdas,
-    lowest,
+    listed,
 )
 
 
@@ -33,8 +33,8 @@ class ScalingSpec(SpecModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ScalingSpec":
-        if lowest(self.scale) < 0:
-            raise ValueError(f"scale: must be at least 0, got {lowest(self.scale):g}")
+        if (lowest := min(listed(self.scale))) < 0:
+            raise ValueError(f"scale: must be at least 0, got {lowest:g}")
         if self.scale != 1.0 and isinstance(self.alpha, str):
             raise ValueError(f"scale: needs a numeric alpha to multiply, got alpha: {self.alpha}")
         if isinstance(self.beta, str) and isinstance(self.alpha, str):

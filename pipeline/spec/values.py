@@ -81,11 +81,13 @@ _discriminator = Discriminator(
 Dimension = Annotated[_Forms, _discriminator]
 
 
-def lowest(value: float | Grid | Range) -> float:
-    """Return the lowest value of a dimension."""
+def listed(value: object) -> tuple[float, ...]:
+    """Return the values of a grid, the ends of a range, or the number; () for words and lists."""
     if isinstance(value, Grid):
-        return min(value.grid)
-    return value.range[0] if isinstance(value, Range) else value
+        return value.grid
+    if isinstance(value, Range):
+        return value.range
+    return (value,) if isinstance(value, float | int) else ()
 
 
 Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]
@@ -141,6 +143,6 @@ def check_lambdas(lambdas: Lambdas) -> None:
             if any(w < 0 for w in weights) or abs(math.fsum(weights) - 1) > _TOLERANCE:
                 raise ValueError(f"lambdas: weights must be at least 0 and sum to 1, got {list(weights)}")
     elif not isinstance(lambdas, int):
-        low, high = (min(lambdas.grid), max(lambdas.grid)) if isinstance(lambdas, Grid) else lambdas.range
+        low, high = min(listed(lambdas)), max(listed(lambdas))
         if low < 0 or high > 1:
             raise ValueError(f"lambdas: must be in [0, 1], got {low if low < 0 else high:g}")

@@ -53,7 +53,7 @@ class RewardWorker:
     def info(self) -> WorkerInfo:
         """What it has loaded: the reward's fingerprint stands for all of it."""
         device = f"{self.device} ({platform.machine()})"
-        return WorkerInfo(self.name, device, self._reward.fingerprint, {}, (), 0, {}, f"torch {torch.__version__}")
+        return WorkerInfo(self.name, device, self._reward.fingerprint, {}, f"torch {torch.__version__}")
 
     def evaluate(self, request: ScoreRequest) -> ShardScore:
         """Score one shard's completions, one float32 each.

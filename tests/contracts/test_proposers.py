@@ -15,7 +15,7 @@ import pytest
 from search.proposer import Outcome, Proposal, Proposer
 from search.samplers import SAMPLERS
 from search.sampling import SearchConfig, make_proposer
-from search.space import Choice, Float, Int, Point, Space
+from search.space import Choice, Float, Point, Space
 
 #: Small warm-ups and populations, so that few trials pass the random phase of each sampler.
 OPTIONS = {
@@ -28,7 +28,7 @@ OPTIONS = {
 #: A GP over two objectives takes a second or more an ask on a busy machine.
 TRIALS = {name: 8 if name == "gp" else 16 for name in SAMPLERS}
 NUMERIC = (Float("beta", 0.0, 1.0), Float("gamma", 0.1, 10.0, log=True), Float("alpha", 0.0, 1.0, step=0.1))
-STEPPED = Space((Float("alpha", 0.0, 1.0, step=0.25), Int("k", 1, 5, step=2), Choice("f", ("linear", "sqrt"))))
+STEPPED = Space((Float("alpha", 0.0, 1.0, step=0.25), Choice("k", (1, 3, 5)), Choice("f", ("linear", "sqrt"))))
 
 
 @dataclass(frozen=True)

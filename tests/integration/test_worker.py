@@ -68,7 +68,7 @@ def test_a_then_b_then_a_gives_the_same_weights_and_scores(spec: RunSpec, identi
 def test_a_worker_holds_what_preparation_found(spec: RunSpec, identity: Identity) -> None:
     info = Worker(spec, "one").info()
     identity.check(info)
-    assert info.name == "one" and info.checkpoints == identity.checkpoints and len(info.block_sizes) == 8
+    assert info.name == "one" and info.fingerprint == identity.fingerprint and len(identity.block_sizes) == 8
 
 
 def test_preprocessing_is_part_of_a_models_identity(lines: Lines, identity: Identity) -> None:

@@ -1,4 +1,4 @@
-"""Proves fronts, ranks, hypervolumes and attainment against slow definitions."""
+"""Proves fronts, hypervolumes and attainment against slow definitions."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from search.pareto import attainment, hypervolume, non_dominated, ranks
+from search.pareto import attainment, hypervolume, non_dominated
 
 # Few distinct values make ties and equal points common.
 coordinates = st.integers(0, 6).map(float)
@@ -33,16 +33,6 @@ def slow_front(array: npt.NDArray[np.float64]) -> list[bool]:
 @given(points)
 def test_non_dominated_is_the_definition(array: npt.NDArray[np.float64]) -> None:
     assert non_dominated(array).tolist() == slow_front(array)
-
-
-@given(points)
-def test_ranks_peel_one_front_after_another(array: npt.NDArray[np.float64]) -> None:
-    expected, left, rank = np.full(len(array), -1), np.arange(len(array)), 0
-    while len(left):
-        front = np.array(slow_front(array[left]))
-        expected[left[front]] = rank
-        left, rank = left[~front], rank + 1
-    assert ranks(array).tolist() == expected.tolist()
 
 
 @given(points, coordinates)
@@ -75,7 +65,7 @@ def test_a_staircase_rises_in_the_first_objective_and_falls_in_the_second() -> N
 
 def test_no_points_make_no_front() -> None:
     empty = np.empty((0, 2))
-    assert non_dominated(empty).shape == ranks(empty).shape == (0,)
+    assert non_dominated(empty).shape == (0,)
     assert hypervolume(empty, [0, 0]) == 0.0
 
 

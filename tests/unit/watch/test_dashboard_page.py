@@ -163,7 +163,7 @@ def s_trials(studies: Studies) -> dict[str, int]:
 
 
 def test_what_a_driver_says_is_kept_for_lookers_on_and_taken_away_at_the_end(tmp_path: Path) -> None:
-    worker = WorkerInfo("worker-0", f"cpu {EVIL}", "f", {}, (), 0, {}, "")
+    worker = WorkerInfo("worker-0", f"cpu {EVIL}", "f", {}, "")
     with watched(toy_spec(resources={"pool": "local"}), tmp_path) as watch:
         watch(RunProgress(from_cache=3, workers=[worker]))
         driver = read_status(tmp_path)
