@@ -1,5 +1,6 @@
 """Proves that every link and anchor of the documents, and every page that code and examples name, exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from search.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+#: A command, and a message of Ray.
+NOT_OURS = {"lines run --address", "No available agent"}
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
 DECISIONS = ROOT / "docs" / "internals" / "decisions"
 FOLDERS = [ROOT / name for name in ("pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")]
@@ -79,3 +82,22 @@ def test_pages_named_by_code_and_examples_exist() -> None:
     ]
     named = {(f, page) for f in files for page in re.findall(r"\bdocs/[\w/-]+\.\w+", f.read_text(encoding="utf-8"))}
     assert [(f, page) for f, page in named if not (ROOT / page).exists()] == []
+
+
+def literals() -> str:
+    """Every string of the source, with white space as one blank; expressions of f-strings are left out."""
+    files = [p for folder in (ROOT / "pipeline", ROOT / "tasks") for p in folder.rglob("*.py")]
+    nodes = [node for p in files for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))]
+    joined = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
+    texts = ["".join(str(v.value) for v in values if isinstance(v, ast.Constant)) for values in joined]
+    plain = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return " ".join("\n".join([*texts, *plain]).split())
+
+
+@pytest.mark.parametrize("guide", ["clusters", "storage"])
+def test_messages_that_a_guide_explains_are_those_of_the_code(guide: str) -> None:
+    text, source = (ROOT / "docs" / "guides" / f"{guide}.md").read_text(encoding="utf-8"), literals()
+    rows = text.split("| message | what to do |")[1].splitlines()
+    quoted = [message for row in rows for message in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    parts = [part.strip(" :()") for message in quoted for part in re.split(r"\.\.\.|URL|FOLDER|--out", message)]
+    assert [part for part in parts if part not in source and part not in NOT_OURS] == []
