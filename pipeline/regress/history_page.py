@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pipeline.regress.history import MetricHistory, history_table, trend_table
 from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
-from pipeline.report.figures.figure import Figure, MarkStyle, marks, panel
+from pipeline.report.figures.figure import Figure, MarkStyle, error_bars, marks, panel
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table
 from tasks.files.atomic import write_whole
@@ -47,18 +47,12 @@ def _figure(history: MetricHistory) -> Figure:
 
 
 def _trace(history: MetricHistory, arm: ArmResult) -> go.Scatter:
-    unit, intervals = history.units, history.lines[arm.name]
+    units, intervals = history.units, history.lines[arm.name]
     points = [(i, interval) for i, interval in enumerate(intervals) if interval is not None]
-    values = [unit.axis(interval.value) for _, interval in points]
     times, hover = [history.times[i].isoformat() for i, _ in points], [_hover(history, arm.name, i) for i, _ in points]
-    errors = {
-        "array": [unit.axis(p.high) - v for (_, p), v in zip(points, values, strict=True)],
-        "arrayminus": [v - unit.axis(p.low) for (_, p), v in zip(points, values, strict=True)],
-        "thickness": 1,
-        "width": 3,
-    }
+    values = units.axes(interval.value for _, interval in points)
     trace = marks(arm, times, values, hover, "%{hovertext}<br>%{y}<extra></extra>", MarkStyle(joined=2))
-    return trace.update(error_y=errors)
+    return trace.update(error_y=error_bars((interval for _, interval in points), units, thickness=1, width=3))
 
 
 def _hover(history: MetricHistory, arm: str, i: int) -> str:

@@ -162,23 +162,19 @@ def _values(measure: Measure, candidate: CandidateRow, objectives: Sequence[Obje
         means[task] = mean_S.tolist()
     if "target" not in roles.values():
         return None
-    draws = ({task: means[task][s] for task in roles} for s in range(1 + ACCURACY_RESAMPLES))
-    rows = [_objectives(measure, values, roles, objectives) for values in draws]
+    target, control = ({t: measure.references.get((t, own, "val"), 0.0) for t in roles} for own in (True, False))
+    rows = []
+    for s in range(1 + ACCURACY_RESAMPLES):
+        metrics = role_metrics({task: means[task][s] for task in roles}, roles, target, control)
+        rows.append([_value(objective, metrics) for objective in objectives])
     return np.array(rows) if all(map(math.isfinite, rows[0])) else None
 
 
-def _objectives(
-    measure: Measure, values: Mapping[str, float], roles: Mapping[str, Role], objectives: Sequence[Objective]
-) -> list[float]:
-    target, control = ({t: measure.references.get((t, own, "val"), 0.0) for t in roles} for own in (True, False))
-    metrics = role_metrics(values, roles, target, control)
-    found = []
-    for objective in objectives:
-        try:
-            found.append(objective(metrics))
-        except ValueError:  # not finite: it divides by an accuracy that is 0 in a resample
-            found.append(math.nan)
-    return found
+def _value(objective: Objective, metrics: Mapping[str, float]) -> float:
+    try:
+        return objective(metrics)
+    except ValueError:  # not finite: it divides by an accuracy that is 0 in a resample
+        return math.nan
 
 
 def _role(name: str) -> Role:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.figures.figure import Figure, Panel, panel, safe
+from pipeline.report.figures.figure import Figure, Panel, error_bars, panel, safe
 from pipeline.report.tables.results import OVER
 from pipeline.report.tables.table import Units
 from pipeline.report.tables.verdict import ROLE_WORDS
@@ -68,15 +68,7 @@ def task_means(
 
 def bar(arm: ArmResult, means: Mapping[str, Interval], units: Units) -> go.Bar:
     """Return the arm's bars, with their intervals."""
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": [units.axis(i.high - i.value) for i in means.values()],
-        "arrayminus": [units.axis(i.value - i.low) for i in means.values()],
-        "color": "#7d8590",
-        "thickness": 1.2,
-        "width": 2,
-    }
+    error = error_bars(means.values(), units, color="#7d8590", thickness=1.2, width=2)
     pattern = {"shape": "/" if arm.control_of else "", "fillmode": "overlay", "size": 6, "solidity": 0.3}
     return go.Bar(
         x=[safe(task) for task in means],

@@ -8,7 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.tables.table import Table
+from pipeline.report.tables.table import Table, Units
+from search.intervals import Interval
 
 #: The tooltip of a mark in a panel of target against control.
 HOVER = "%{hovertext}<br>control %{x:.4g}, target %{y:.4g}<extra></extra>"
@@ -137,6 +138,16 @@ def shade(arm: ArmResult, x: Sequence[float], y: Sequence[float], opacity: float
         hoverinfo="skip",
         name=arm.name,
     )
+
+
+def error_bars(intervals: Iterable[Interval], units: Units, **style: object) -> dict[str, object]:
+    """Return plotly's error bars for intervals."""
+    found = list(intervals)
+    return {
+        "array": [units.axis(i.high - i.value) for i in found],
+        "arrayminus": [units.axis(i.value - i.low) for i in found],
+        **style,
+    }
 
 
 def safe(text: str) -> str:

@@ -18,14 +18,6 @@ _TURNED: dict[str, Word] = {"better": "worse", "tie": "tie", "worse": "better"}
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A row of a table and its arm."""
-
-    row: str
-    arm: ArmResult
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """One compared cell.
 
@@ -78,8 +70,7 @@ def table_claims(exhibit: TableExhibit, table: Table, arms: Mapping[str, ArmResu
         shown = dict(zip(table.columns, entries, strict=True))
         for column, own, rival in zip(exhibit.columns, cells, exhibit.rows[other], strict=True):
             if own and rival and shown[column].tone:
-                left, right = Side(row, arms[own.arm]), Side(other, arms[rival.arm])
-                found.append(_claim(left, right, column, shown[column].tone))
+                found.append(_claim((row, other), (arms[own.arm], arms[rival.arm]), column, shown[column].tone))
     return [claim for claim in found if claim]
 
 
@@ -87,20 +78,20 @@ def verdict_claims(verdicts: Iterable[ArmVerdict], arms: Mapping[str, ArmResult]
     """Return the claims of the verdicts on a run's LiNeS arms."""
     found = []
     for verdict in verdicts:
-        own, columns = Side(verdict.arm.name, verdict.arm), verdict.table.columns
-        for entries in verdict.table.rows:
-            other = Side(entries[0].text, arms[entries[0].text])
-            cells = [(c, entry) for c, entry in zip(columns, entries, strict=True) if c not in ("against", "in all")]
-            found += [_claim(own, other, column, entry.tone) for column, entry in cells]
+        for other, *entries in verdict.table.rows:
+            names, pair = (verdict.arm.name, other.text), (verdict.arm, arms[other.text])
+            cells = zip(verdict.table.columns[1:], entries, strict=True)
+            found += [_claim(names, pair, column, entry.tone) for column, entry in cells if column != "in all"]
     return [claim for claim in found if claim]
 
 
-def _claim(left: Side, right: Side, column: str, tone: str) -> Claim | None:
-    """The claim of a cell, `left` against `right`; None unless exactly one of them is LiNeS."""
-    for lines, other, words in ((left, right, _OWN), (right, left, _TURNED)):
-        rival = _rival(lines.arm, other.arm)
+def _claim(rows: tuple[str, str], arms: tuple[ArmResult, ArmResult], column: str, tone: str) -> Claim | None:
+    """The claim of a cell, the first row against the second; None unless exactly one of them is LiNeS."""
+    for order, words in (((0, 1), _OWN), ((1, 0), _TURNED)):
+        lines, other = order
+        rival = _rival(arms[lines], arms[other])
         if rival and tone in words:
-            return Claim((lines.row, other.row), column, rival, words[tone])
+            return Claim((rows[lines], rows[other]), column, rival, words[tone])
     return None
 
 
