@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import LockedError
 from tasks.files.locks import explain_no_locks
@@ -74,7 +74,7 @@ class AppendLog(AbstractContextManager["AppendLog"]):
         self.close()
 
 
-def _lock(file: IO[Any], path: Path) -> None:
+def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -124,6 +124,14 @@ def whole_lines(path: Path) -> Iterator[bytes]:
             if left < 0:
                 return
             yield line
+
+
+def read_lines(file: BinaryIO, size: int) -> bytes:
+    """Return complete lines from a file's position: about `size` bytes, or one longer line; none if there is none."""
+    data = file.read(size)
+    while data and b"\n" not in data and (more := file.read(size)):
+        data += more
+    return data[: data.rfind(b"\n") + 1]
 
 
 def parse_line(line: bytes) -> Record:

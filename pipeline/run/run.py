@@ -157,7 +157,8 @@ def reopen(folder: Path) -> tuple[Plan, Ledger, History]:
 
     Example:
         >>> plan, ledger, history = reopen(Path("runs/demo"))
-        >>> [group.arm for group in plan.references], len(ledger.answers)
+        >>> [group.arm for group in plan.references][:2], len(ledger.answers)
+        (['pre-trained', 'fine-tuned'], 2472)
     """
     history = read_history(folder)
     if history.header is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import LockedError
+from pipeline.records.append_log import read_lines
 from pipeline.storage.lease import Lease
 from pipeline.storage.segments import Chain, ChainError
 from tasks.files.store_errors import RemoteError, UnreachableError
@@ -111,10 +112,7 @@ class Uploader:
         if not self._chunk:
             with self._journal.open("rb") as file:
                 file.seek(self._chain.end)
-                data = file.read(_CHUNK)
-                while data and b"\n" not in data and (more := file.read(_CHUNK)):
-                    data += more
-            self._chunk = data[: data.rfind(b"\n") + 1]
+                self._chunk = read_lines(file, _CHUNK)
         return bool(self._chunk)
 
     def _compact(self) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.messages import Failure, ShardScore
+from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.report.data.points import describe
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
@@ -54,10 +54,9 @@ class PageState:
         header = self.seen.history.header
         return str(header["spec"]["name"]) if header else self.place
 
-    @property
-    def names(self) -> Mapping[str, str]:
-        """Recipe id -> label of its group."""
-        return self.survey.names if self.survey else {}
+    def label(self, request: EvalRequest) -> str:
+        """Return the arm and expert of a request's recipe."""
+        return self.survey.names.get(request.recipe_id, request.recipe_id) if self.survey else request.recipe_id
 
     @property
     def done(self) -> int:
@@ -185,16 +184,14 @@ def worker_table(page: PageState) -> Table:
     devices = {w["name"]: w["device"] for w in provenance.get("workers", ())} | page.driver.devices
     total = sum(of.shards for of in work.values())
     names = sorted({*work, *devices} - {""}, key=_natural)
-    rows = tuple(
-        _worker_row(name, devices.get(name, ""), work.get(name, WorkerTally()), total) for name in names[:_ROWS]
-    )
+    rows = (_worker_row(name, devices.get(name, ""), work.get(name, WorkerTally()), total) for name in names[:_ROWS])
     note = (
         "Share: of the answers. Busy: seconds at work, as the workers measured them; a shard from the cache counts for "
         "the worker that scored it then."
     )
     more = f" The first {_ROWS} of {len(names)}." if len(names) > _ROWS else ""
     columns = ("worker", "device", "shards", "share", "failed", "rebuilding", "evaluating")
-    return Table("Workers", note + more, columns, rows)
+    return Table("Workers", note + more, columns, tuple(rows))
 
 
 def _worker_row(name: str, device: str, work: WorkerTally, total: int) -> TableRow:
@@ -211,30 +208,30 @@ def _natural(name: str) -> tuple[str, int]:
 def failure_table(page: PageState) -> Table:
     """Return the failures with their causes, the newest first."""
     failures = page.failures
-    rows = tuple(_failure_row(failure, page.names) for failure in failures[:_ROWS])
+    rows = []
+    for failure in failures[:_ROWS]:
+        name, task, shard = _shard(page, failure)
+        rows.append(_row(name, failure.kind, task, shard, failure.worker, failure.cause))
     more = f" The last {_ROWS} of {len(failures)}." if len(failures) > _ROWS else ""
     note = f"A failed candidate has no score; it is never counted as zero.{more}"
-    return Table("Failures", note, ("arm (expert)", "kind", "task", "shard", "worker", "cause"), rows)
+    return Table("Failures", note, ("arm (expert)", "kind", "task", "shard", "worker", "cause"), tuple(rows))
 
 
-def _failure_row(failure: Failure, names: Mapping[str, str]) -> TableRow:
-    request = failure.request
-    name, shard = names.get(request.recipe_id, request.recipe_id), f"{request.split} {request.shard}"
-    return _row(name, failure.kind, request.task, shard, failure.worker, failure.cause)
+def _shard(page: PageState, answer: ShardScore | Failure) -> tuple[str, str, str]:
+    """Return the label, the task and the shard of an answer."""
+    request = answer.request
+    return page.label(request), request.task, f"{request.split} {request.shard}"
 
 
 def latest_table(page: PageState) -> Table:
     """Return the last answers, the newest first."""
-    rows = tuple(_answer_row(answer, page.names) for answer in reversed(page.seen.latest))
+    rows = []
+    for answer in reversed(page.seen.latest):
+        cells = [f"failed: {answer.kind}", "", ""] if isinstance(answer, Failure) else _score_cells(answer)
+        rows.append(_row(*_shard(page, answer), *cells, answer.worker))
     columns = ("arm (expert)", "task", "shard", "mean", "samples", "seconds", "worker")
-    return Table("Last answers", "The newest first.", columns, rows)
+    return Table("Last answers", "The newest first.", columns, tuple(rows))
 
 
-def _answer_row(answer: ShardScore | Failure, names: Mapping[str, str]) -> TableRow:
-    request = answer.request
-    if isinstance(answer, Failure):
-        cells = [f"failed: {answer.kind}", "", ""]
-    else:
-        cells = [decimal(answer.stats.mean, 4), str(answer.stats.n), f"{sum(answer.seconds):.2f}"]
-    name, shard = names.get(request.recipe_id, request.recipe_id), f"{request.split} {request.shard}"
-    return _row(name, request.task, shard, *cells, answer.worker)
+def _score_cells(score: ShardScore) -> list[str]:
+    return [decimal(score.stats.mean, 4), str(score.stats.n), f"{sum(score.seconds):.2f}"]

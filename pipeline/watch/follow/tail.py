@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.messages import Failure, ShardScore
-from pipeline.records.append_log import Record, parse_line
+from pipeline.records.append_log import Record, parse_line, read_lines
 from pipeline.records.journal import FILE_NAME, History, ShardKey, take_record
 
 #: Bytes read in a step.
@@ -96,11 +96,7 @@ class Tail:
             if file.read(len(self._end)) != self._end:
                 self._start()
                 file.seek(0)
-            data = file.read(_STEP)
-            # A line may be longer than a step.
-            while b"\n" not in data and (more := file.read(_STEP)):
-                data += more
-        whole = data[: data.rfind(b"\n") + 1]
+            whole = read_lines(file, _STEP)
         taken = 0
         try:
             for line in whole.split(b"\n")[:-1]:
