@@ -83,7 +83,7 @@ def nothing_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_in_reach")
-def test_what_cannot_be_fetched_is_told_with_where_it_belongs(lines: Lines, spec: Callable[..., Path]) -> None:
+def test_the_error_of_a_failed_download_names_the_place_of_the_files(lines: Lines, spec: Callable[..., Path]) -> None:
     status, output = lines("prepare", spec(extra=("Cars", "KMNIST")))
     assert status == 2
     assert "missing: Cars: vision/Cars: no folder" in output and "the authors' host is gone" in output
@@ -93,7 +93,7 @@ def test_what_cannot_be_fetched_is_told_with_where_it_belongs(lines: Lines, spec
 
 
 @pytest.mark.usefixtures("nothing_in_reach")
-def test_a_mirror_out_of_reach_is_told(lines: Lines, root: Path, tmp_path: Path) -> None:
+def test_a_hub_mirror_out_of_reach_is_an_error(lines: Lines, root: Path, tmp_path: Path) -> None:
     mirror = {"source": "vision/DTD", "options": {"root": str(tmp_path / "hub"), "from": "huggingface"}}
     written = {"source": "vision/MNIST", "options": {"root": str(root), "check_counts": False}}
     status, output = lines("prepare", lines.spec(tasks={"clipart": mirror, "mnist": written}))
@@ -107,7 +107,7 @@ def test_counts_are_checked(lines: Lines, root: Path) -> None:
     assert "expected 262144 train, 32768 test, 2 classes; got 30 train, 8 test, 2 classes" in output
 
 
-def test_a_folder_that_is_not_whole_is_left_and_told(lines: Lines, tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_left_and_reported(lines: Lines, tmp_path: Path) -> None:
     """Its torchvision class would consider it complete, and download nothing."""
     WRITERS["KMNIST"](tmp_path / "data")
     cut = tmp_path / "data/KMNIST/raw/train-labels-idx1-ubyte"

@@ -96,7 +96,7 @@ def test_a_run_in_a_bucket_has_the_tables_of_a_local_one_and_no_secret(
     assert status == 0 and scored(journal()) == scored((undisturbed / "journal.jsonl").read_bytes())
 
 
-def test_killed_and_taken_up_elsewhere_only_what_is_missing_is_scored(
+def test_a_killed_run_resumed_on_another_machine_scores_only_what_is_missing(
     lines: Lines, store: Proxy, undisturbed: Path, tmp_path: Path
 ) -> None:
     """The second machine has only what the bucket holds."""
@@ -160,7 +160,7 @@ def test_writes_that_are_denied_stop_the_run_and_lose_nothing(lines: Lines, stor
         ({}, "nothing://bucket/x", "nothing://: "),
     ],
 )
-def test_a_place_that_cannot_be_used_is_told_before_anything_is_prepared(
+def test_a_place_that_cannot_be_used_is_refused_before_preparation(
     lines: Lines, store: Proxy, refused: dict[str, tuple[int, str]], out: str, message: str
 ) -> None:
     store.answers.update(refused)
@@ -169,7 +169,7 @@ def test_a_place_that_cannot_be_used_is_told_before_anything_is_prepared(
     assert "missing" not in output, output
 
 
-def test_without_credentials_or_a_server_it_is_told_what_to_set(
+def test_the_error_without_credentials_or_a_server_names_what_to_set(
     lines: Lines, store: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")

@@ -59,10 +59,10 @@ def _answers(port: int) -> bool:
 
 
 class Proxy:
-    """Passes requests on to a server, but those of a method that is in `answers`; counts them all by method.
+    """Forwards requests to a server, except for methods in `answers`; counts all requests by method.
 
-    Where `only` is set, `answers` are those to requests whose path has it in it. `passed` is called with the path and
-    body of each request that the server has answered, before its answer is passed on.
+    If `only` is set, `answers` apply to requests whose path contains it. `passed` is called with the path and body of
+    each request that the server has answered, before the answer is forwarded.
     """
 
     def __init__(self, port: int) -> None:

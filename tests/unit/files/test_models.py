@@ -27,7 +27,7 @@ def test_what_is_no_url_is_left_alone() -> None:
     assert nearby("embedded/base") == "embedded/base" and nearby("/a/b.pt") == "/a/b.pt"
 
 
-def test_a_file_is_fetched_once_with_what_lies_beside_it(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_fetched_once_with_its_companions(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write("model.safetensors", save(STATE))
     place.write("config.json", b"{}")
     place.write("other.safetensors", b"not asked for")
@@ -41,7 +41,7 @@ def test_a_file_is_fetched_once_with_what_lies_beside_it(place: StoreFolder, mon
     assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
 
 
-def test_a_model_that_changed_is_fetched_anew(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_model_is_fetched_again(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{place.url}/model.safetensors"
     place.write("model.safetensors", save(STATE))
     first = read_checkpoint(url).fingerprint
@@ -84,12 +84,12 @@ def test_an_adapter_is_found_as_one(place: StoreFolder) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none"])
-def test_a_model_that_is_not_there_is_told_by_its_url(place: StoreFolder, name: str) -> None:
+def test_the_error_of_a_missing_model_names_its_url(place: StoreFolder, name: str) -> None:
     with pytest.raises(ValueError, match=rf"{place.url}/{name}: (the object does not exist|no folder of a model)"):
         locate(f"{place.url}/{name}")
 
 
-def test_a_folder_without_weights_is_told_by_its_url(place: StoreFolder) -> None:
+def test_the_error_of_a_folder_without_weights_names_its_url(place: StoreFolder) -> None:
     place.write("config.json", b"{}")
     with pytest.raises(ValueError, match=f"^{place.url}: a folder without weights"):
         locate(place.url)

@@ -38,7 +38,7 @@ def test_what_is_a_url(text: str, url: bool) -> None:
         ("s3:///x", "must name a bucket, as in s3://BUCKET/FOLDER"),
     ],
 )
-def test_a_url_with_a_secret_or_without_a_bucket_is_refused_and_the_secret_not_said(url: str, message: str) -> None:
+def test_a_url_with_a_secret_or_without_a_bucket_is_refused_without_showing_the_secret(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as told:
         check_url(url)
     assert "hidden" not in str(told.value)
@@ -50,7 +50,7 @@ def test_what_a_store_would_take_for_a_pattern_is_refused(place: str) -> None:
         StoreFolder.open(place)
 
 
-def test_a_refused_deletion_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_deletion_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     place = memory_place()
     for name in "abc":
         place.write(name, b"")
@@ -92,7 +92,7 @@ def test_an_object_is_created_once_and_in_one_piece() -> None:
     assert place.info("a/b") is None and place.info("c") is not None
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
     monkeypatch.setenv("AWS_PROFILE", "makes a filesystem of its own")
     with pytest.raises(ValueError, match=r"s3://: needs s3fs: pip install 'lines-sweep\[s3\]'"):
@@ -118,7 +118,7 @@ class NoCredentialsError(Exception):
         (KeyError("odd"), RemoteError, "cannot write: KeyError: 'odd'"),
     ],
 )
-def test_each_refusal_says_what_to_do(error: Exception, kind: type[RemoteError], message: str) -> None:
+def test_the_error_of_each_refusal_names_a_remedy(error: Exception, kind: type[RemoteError], message: str) -> None:
     told = explained(error, "s3://b/x", "write")
     assert type(told) is kind
     with pytest.raises(RemoteError, match=message):
@@ -177,7 +177,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     server.server_close()
 
 
-def test_gcsfs_creates_exclusively_and_what_exists_is_told(google: type[Bucket]) -> None:
+def test_gcsfs_creates_exclusively_and_reports_existing_objects(google: type[Bucket]) -> None:
     pytest.importorskip("gcsfs")
     place = StoreFolder.open("gs://bucket/run")
     assert place.create("journal/0", b"first\n") and not place.create("journal/0", b"second\n")

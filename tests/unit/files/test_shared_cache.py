@@ -56,7 +56,7 @@ def test_what_is_named_by_its_content_is_made_on_one_node(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b"hello"])
-def test_a_damaged_entry_is_made_anew_with_a_warning(
+def test_a_damaged_entry_is_made_again_with_a_warning(
     shared: StoreFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,7 @@ def test_many_objects_become_one_and_nothing_is_lost(
         assert len(list(names(shared))) == 1
 
 
-def test_a_cache_that_refuses_is_told_once_and_the_work_goes_on(
+def test_a_cache_that_refuses_is_one_warning_and_the_work_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LINES_SWEEP_SHARED_CACHE", f"nothing://{tmp_path.name}/x")

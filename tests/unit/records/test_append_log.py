@@ -19,7 +19,9 @@ def records(texts: list[str]) -> list[Record]:
 
 @settings(max_examples=40)  # each syncs to the disk twice
 @given(TEXTS, st.data())
-def test_cut_at_any_byte_the_whole_lines_are_there_and_the_log_goes_on(texts: list[str], data: st.DataObject) -> None:
+def test_a_log_cut_at_any_byte_keeps_its_complete_lines_and_can_be_appended_to(
+    texts: list[str], data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.jsonl"
         with AppendLog(path) as log:

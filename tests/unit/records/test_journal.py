@@ -74,7 +74,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
-def test_a_second_run_in_the_folder_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_second_run_in_the_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with pytest.raises(LockedError, match="another run is writing in this folder: .* give another --out"):
         Journal(tmp_path)

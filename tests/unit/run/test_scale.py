@@ -59,7 +59,7 @@ def test_every_request_is_answered_once_by_a_worker_of_the_pool(workers: int) ->
     assert {a.worker for a in found} <= {w.name for w in pool.workers} and pool.wait() == []
 
 
-def test_the_clock_goes_on_by_what_workers_take_and_by_messages() -> None:
+def test_the_clock_advances_by_the_work_of_workers_and_by_messages() -> None:
     """One worker takes a rebuild a candidate and the time of each sample; messages take the driver's time."""
     alone, wanted = pool_of(1), requests(2)
     alone.submit(wanted)

@@ -43,7 +43,7 @@ def test_the_largest_sum_of_objectives_is_chosen_and_the_first_of_equals() -> No
     assert choose([candidate(-3.0)]) is not None
 
 
-def test_nothing_is_chosen_where_everything_failed() -> None:
+def test_nothing_is_chosen_if_everything_failed() -> None:
     assert choose([candidate(), candidate()]) is None and choose([]) is None
 
 
@@ -83,7 +83,7 @@ def test_a_failure_on_any_shard_fails_the_candidate_with_its_cause() -> None:
     assert found[1].failure == "non_finite on dogs (val, shard 0): NaN"
 
 
-def test_a_candidate_without_a_reference_to_normalise_by_fails_and_says_so() -> None:
+def test_a_candidate_without_a_reference_to_normalise_by_fails_with_that_cause() -> None:
     ledger = scored()
     refs = references(PLAN, ledger, "val")
     judged = judge(GROUP, PROPOSALS[0], ledger, replace(refs, experts={}))

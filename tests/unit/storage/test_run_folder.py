@@ -72,7 +72,7 @@ def test_lines_are_sent_while_the_run_works_and_files_at_its_end(place: StoreFol
     assert list(names(place)) == ["journal/000000000000000.jsonl", "samples/x.parquet"]
 
 
-def test_what_lookers_on_need_is_there_while_the_run_works(place: StoreFolder) -> None:
+def test_files_that_readers_need_are_uploaded_while_the_run_works(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "prompts.parquet").write_bytes(b"prompts")
@@ -81,9 +81,7 @@ def test_what_lookers_on_need_is_there_while_the_run_works(place: StoreFolder) -
             assert (folder / "prompts.parquet").read_bytes() == b"prompts"
 
 
-def test_another_machine_goes_on_where_the_first_stopped(
-    place: StoreFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_machine_resumes_the_run(place: StoreFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         first = (opened.folder / FILE_NAME).read_bytes()
@@ -124,7 +122,7 @@ def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: StoreFo
     assert "is held by a run on" in heard[0]
 
 
-def test_a_lease_that_nobody_renews_is_taken_and_its_owner_told_so(place: StoreFolder) -> None:
+def test_a_lease_that_is_not_renewed_is_taken_and_its_owner_stops(place: StoreFolder) -> None:
     first, second = Lease(place, "first"), Lease(place, "second")
     first.acquire(print)
     second.acquire(lambda text: None)
@@ -159,7 +157,7 @@ def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
     assert list(names(place)) == ["journal/000000000000000.jsonl"], "none is written once it was given back"
 
 
-def test_where_files_are_refused_it_is_told_that_the_journal_is_there(
+def test_an_error_of_refused_files_states_that_the_journal_is_uploaded(
     place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(self: StoreFolder, path: Path, name: str) -> None:
@@ -195,7 +193,7 @@ def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_taken_at_once(
     assert json.loads(place.read(lease.NAME) or b"")["owner"] == "second"
 
 
-def test_a_store_that_overwrites_where_it_should_create_is_refused(
+def test_a_store_that_overwrites_instead_of_creating_is_refused(
     place: StoreFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def create(self: StoreFolder, name: str, data: bytes) -> bool:
@@ -276,7 +274,7 @@ def test_a_store_that_gives_no_answer_for_too_long_ends_the_run(
         until(lambda: fails(opened.check))
 
 
-def test_what_the_store_holds_counts_where_the_mirror_holds_something_else(place: StoreFolder) -> None:
+def test_the_journal_in_the_store_replaces_another_one_in_the_local_copy(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
     held = log_of(place)
@@ -330,7 +328,7 @@ def test_a_folder_that_was_copied_to_the_store_is_a_run_there(place: StoreFolder
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_of_a_folder_that_was_copied_nothing_is_lost_where_the_sending_of_it_ends_half_way(
+def test_a_copied_folder_whose_upload_was_interrupted_loses_nothing(
     place: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     write(tmp_path, *[FIRST, SECOND] * 3)
@@ -364,7 +362,7 @@ def test_a_store_that_looks_before_it_writes_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_reader_sees_what_is_there_and_keeps_only_what_it_is_told_to(place: StoreFolder) -> None:
+def test_a_reader_sees_the_run_and_uploads_only_on_request(place: StoreFolder) -> None:
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "tables").write_text("1")
@@ -408,7 +406,7 @@ def test_a_run_that_is_followed_is_not_fetched_whole_at_each_look(
     assert look() == b"z\n", "what was kept is not that of another run"
 
 
-def test_the_index_of_runs_lies_in_the_folder_that_holds_them() -> None:
+def test_the_index_of_runs_is_written_in_their_parent_folder() -> None:
     place = memory_place()
     for name in ("a", "b"):
         with open_run(f"{place.url}/{name}") as opened:
@@ -428,7 +426,7 @@ def test_runs_of_other_stores_have_no_index(runs: list[str]) -> None:
         common_place(runs)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_prepared(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_before_preparation(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is not a folder: give another --out"), open_run(f"{tmp_path}/file/run"):
         pass

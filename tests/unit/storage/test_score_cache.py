@@ -103,7 +103,7 @@ def test_while_another_run_writes_it_is_kept_for_later_and_nothing_fails(cache: 
     assert ScoreCache(tmp_path, IDENTITY).get(other.request) is not None
 
 
-def test_many_scores_are_written_without_being_told(cache: ScoreCache, tmp_path: Path) -> None:
+def test_many_scores_are_written_without_a_flush(cache: ScoreCache, tmp_path: Path) -> None:
     many = [replace(SCORE, request=replace(REQUEST, start=i, stop=i + 4)) for i in range(64)]
     for score in many:
         cache.add([score])
@@ -118,7 +118,7 @@ def scored(task: str, *texts: str) -> ShardScore:
     return ShardScore(replace(REQUEST, task=task), Stats(4, 4.0, 4.0), outcomes, 0.2, texts=texts)
 
 
-def test_damaged_lines_are_passed_over_and_told(
+def test_damaged_lines_are_skipped_with_a_warning(
     cache: ScoreCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.add([SCORE])

@@ -80,7 +80,7 @@ def test_a_killed_run_is_shown_as_far_as_it_came(failed_run: Path, tmp_path: Pat
     assert "Best so far" in str(state["html"])
 
 
-def test_a_look_that_fails_is_told_on_the_page(tmp_path: Path) -> None:
+def test_an_error_is_shown_on_the_page(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(f'{EVIL}\n{{"record": "run"}}\n')
     state = looked(tmp_path)
     assert state["state"] == "quiet" and "line is damaged" in str(state["html"])
@@ -108,9 +108,7 @@ def test_studies_hold_every_candidate_in_the_order_it_was_proposed(failed_run: P
     assert EVIL in trials[1].user_attrs["failure"]
 
 
-def test_studies_follow_a_run_and_start_anew_where_its_search_went_another_way(
-    tmp_path: Path, failed_run: Path
-) -> None:
+def test_studies_follow_a_run_and_restart_if_its_search_changes(tmp_path: Path, failed_run: Path) -> None:
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     (tmp_path / FILE_NAME).write_bytes(b"".join(lines[: len(lines) // 2]))
     studies = Studies()
@@ -130,7 +128,7 @@ def test_studies_follow_a_run_and_start_anew_where_its_search_went_another_way(
     assert s_trials(studies)["merge"] == 4
 
 
-def test_a_candidate_that_was_mended_is_a_trial_with_its_values(failed_run: Path, tmp_path: Path) -> None:
+def test_a_failed_candidate_that_is_scored_later_is_a_trial_with_its_values(failed_run: Path, tmp_path: Path) -> None:
     """A finished run is resumed to score lost shards: meanwhile it is not finished."""
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     records = [json.loads(line) for line in lines]
@@ -162,7 +160,7 @@ def s_trials(studies: Studies) -> dict[str, int]:
     return {s.study_name: len(storage.get_all_trials(s._study_id)) for s in storage.get_all_studies()}
 
 
-def test_what_a_driver_says_is_kept_for_lookers_on_and_taken_away_at_the_end(tmp_path: Path) -> None:
+def test_the_status_of_a_driver_can_be_read_until_the_run_ends(tmp_path: Path) -> None:
     worker = WorkerInfo("worker-0", f"cpu {EVIL}", "f", {}, "")
     with watched(toy_spec(resources={"pool": "local"}), tmp_path) as watch:
         watch(RunProgress(from_cache=3, workers=[worker]))
@@ -172,12 +170,12 @@ def test_what_a_driver_says_is_kept_for_lookers_on_and_taken_away_at_the_end(tmp
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "null"])
-def test_a_file_of_something_else_says_nothing(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_status_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "progress.json").write_text(text)
     assert not read_status(tmp_path).alive
 
 
-def test_a_run_is_none_the_worse_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_of_the_progress_file_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = ProgressFile(tmp_path / "not there")
     for _ in range(3):
         file(RunProgress())
@@ -240,7 +238,7 @@ def test_it_listens_on_loopback_alone(port: int) -> None:
     assert {a.ip for a in found if a.port == port} == {"127.0.0.1"}
 
 
-def test_a_port_in_use_is_told_and_the_next_one_taken_where_none_is_asked_for(port: int, failed_run: Path) -> None:
+def test_a_port_in_use_is_an_error_and_the_default_is_the_next_free_one(port: int, failed_run: Path) -> None:
     live = Live(str(failed_run))
 
     def make(chosen: int) -> object:
@@ -262,7 +260,7 @@ def test_lengths_of_time_in_words(seconds: float, text: str) -> None:
     assert spoken(seconds) == text
 
 
-def test_failures_that_were_mended_are_no_longer_told(failed_run: Path, tmp_path: Path) -> None:
+def test_failures_that_are_scored_later_are_no_longer_shown(failed_run: Path, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes((failed_run / FILE_NAME).read_bytes())
     live = Live(str(tmp_path))
     live.look()

@@ -93,7 +93,7 @@ def test_another_journal_in_its_place_is_read_from_its_beginning(tmp_path: Path,
 
 
 @pytest.mark.parametrize("line", [b"{nonsense\n", b"[1]\n", b'{"no": "record"}\n'])
-def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
+def test_a_damaged_line_is_an_error(tmp_path: Path, line: bytes) -> None:
     journal_of(tmp_path)
     with (tmp_path / FILE_NAME).open("ab") as file:
         file.write(line)
@@ -101,7 +101,7 @@ def test_damage_is_told(tmp_path: Path, line: bytes) -> None:
         drained(tmp_path)
 
 
-def test_what_stands_before_damage_is_counted_once_however_often_one_looks(tmp_path: Path) -> None:
+def test_records_before_a_damaged_line_are_counted_once(tmp_path: Path) -> None:
     whole = journal_of(tmp_path)
     lines = whole.splitlines(keepends=True)
     (tmp_path / FILE_NAME).write_bytes(b"".join([*lines[:-1], b"{nonsense\n", lines[-1]]))
@@ -114,7 +114,7 @@ def test_what_stands_before_damage_is_counted_once_however_often_one_looks(tmp_p
     assert contents(tail) == contents(drained(tmp_path))
 
 
-def test_a_run_that_goes_on_after_its_end_is_not_finished(tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_after_its_end_is_not_finished(tmp_path: Path) -> None:
     journal_of(tmp_path)
     journal = Journal(tmp_path)
     journal.answers([ToyEvaluator("worker-0").evaluate(Ledger(IDENTITY, 50, {}).requests(RECIPE, ["cats"], "val")[0])])
