@@ -8,7 +8,7 @@ from pipeline.plan.soups import lambda_dimensions, soup_weights
 from pipeline.recipe import ParamValue, Recipe
 from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
-from pipeline.spec.values import Grid, Range
+from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
 from search.space import Choice, Dimension, Float, Space
 
 GroupKind = Literal["pre-trained", "edit", "merge", "mask"]
@@ -36,7 +36,6 @@ class Template:
     beta: Slot
     weights: tuple[Slot, ...]
     params: Mapping[str, Slot]
-    one_minus_alpha: bool = False
     scale: Slot = 1
     soup: tuple[int, ...] = ()
 
@@ -48,7 +47,7 @@ class Template:
     def recipe(self, point: Point) -> Recipe:
         """Return the recipe of `point`."""
         alpha = _fill(self.alpha, point)
-        beta = 1 - alpha if self.one_minus_alpha else _fill(self.beta, point)  # type: ignore[operator]
+        beta = 1 - alpha if self.beta == ONE_MINUS_ALPHA else _fill(self.beta, point)  # type: ignore[operator]
         weights, params = self.filled(point)
         if self.scale != 1:
             scale = _fill(self.scale, point)
@@ -150,57 +149,52 @@ def validation_tasks(group: Group) -> list[str]:
     return [task for task, role in group.roles.items() if role != "ood"]
 
 
-def make_groups(name: str, arm: Arm, spec: RunSpec, control_of: str = "", control: str = "") -> list[Group]:
+def make_groups(name: str, arm: Arm, spec: RunSpec) -> list[Group]:
     """Return one group for each expert of an edit, or one for a merge."""
-    experts = list(spec.experts)
-    if arm.edit is not None:
-        used = experts if "each_expert" in arm.edit else list(arm.edit)
-        one_hot = {e: tuple(int(e == other) for other in experts) for e in used}
-        return [_group(name, arm, spec, ("single", one_hot[e], e), (control_of, control)) for e in used]
-    assert arm.merge is not None
-    used = list(arm.experts or experts)
-    weights: tuple[Slot, ...] = () if len(used) == len(experts) else tuple(int(e in used) for e in experts)
-    if arm.search.sampler == GREEDY:
-        weights = tuple(f"weights.{e}" if e in used else 0 for e in experts)
-    return [_group(name, arm, spec, (arm.merge.method, weights, ""), (control_of, control))]
+    if arm.edit is None:
+        return [_group(name, arm, spec, "")]
+    return [_group(name, arm, spec, e) for e in (spec.experts if "each_expert" in arm.edit else arm.edit)]
 
 
-def _group(
-    name: str, arm: Arm, spec: RunSpec, what: tuple[str, tuple[Slot, ...], str], control: tuple[str, str]
-) -> Group:
-    method, weights, expert = what
+def _group(name: str, arm: Arm, spec: RunSpec, expert: str) -> Group:
     dims: list[Dimension] = []
-    if arm.search.sampler == GREEDY:
-        dims += [Choice(w, (0, 1)) for w in weights if isinstance(w, str)]
-    soup: tuple[int, ...] = ()
-    if arm.merge is not None and arm.merge.lambdas is not None:
-        weights = (0,) * len(spec.experts)
-        soup = _soup_places(arm.experts or tuple(spec.experts), spec)
-        dims += lambda_dimensions(arm.merge.lambdas, len(soup))
-    if arm.merge is not None and arm.merge.weights:
-        weights = tuple(_slot(f"weights.{e}", arm.merge.weights.get(e, 0.0), dims) for e in spec.experts)
-    scaling = arm.scaling
-    alpha = scaling.alpha if isinstance(scaling.alpha, str) else _slot("alpha", scaling.alpha, dims)
-    beta = 0.0 if isinstance(scaling.beta, str) else _slot("beta", scaling.beta, dims)
-    given = {**(arm.merge.params if arm.merge else {}), **scaling.params}
+    weights, soup = _weights(arm, spec, expert, dims)
+    merge, scaling = arm.merge, arm.scaling
+    alpha, beta = _slot("alpha", scaling.alpha, dims), _slot("beta", scaling.beta, dims)
+    given = {**(merge.params if merge else {}), **scaling.params}
     params = {key: _slot(key, value, dims) for key, value in given.items()}
     scale = _slot("scale", scaling.scale, dims)
-    one_minus_alpha = isinstance(scaling.beta, str)
-    targets = [spec.target(expert)] if expert else [spec.target(e) for e in arm.experts or spec.experts]
-    known = roles(spec, targets)
+    known = roles(spec, [spec.target(e) for e in ([expert] if expert else arm.experts or spec.experts)])
     return Group(
         arm=name,
         kind="edit" if expert else "merge",
         name=expert,
         roles=known if arm.score == "all" else {t: role for t, role in known.items() if role != "control"},
         space=Space(tuple(dims)),
-        template=Template(method, scaling.function, alpha, beta, weights, params, one_minus_alpha, scale, soup),
+        template=Template(
+            merge.method if merge else "single", scaling.function, alpha, beta, weights, params, scale, soup
+        ),
         search=arm.search,
         objectives=(arm.select or spec.select).maximise,
-        control_of=control[0],
-        control=control[1],
         test_all=arm.test == "every",
     )
+
+
+def _weights(arm: Arm, spec: RunSpec, expert: str, dims: list[Dimension]) -> tuple[tuple[Slot, ...], tuple[int, ...]]:
+    """Return the weights of the experts and the places of a soup's experts; add their dimensions to `dims`."""
+    merge, experts = arm.merge, tuple(spec.experts)
+    used = (expert,) if merge is None else arm.experts or experts
+    if merge is not None and merge.lambdas is not None:
+        soup = _soup_places(used, spec)
+        dims += lambda_dimensions(merge.lambdas, len(soup))
+        return (0,) * len(experts), soup
+    if merge is not None and merge.weights:
+        return tuple(_slot(f"weights.{e}", merge.weights.get(e, 0.0), dims) for e in experts), ()
+    if merge is not None and arm.search.sampler == GREEDY:
+        dims += [Choice(f"weights.{e}", (0, 1)) for e in experts if e in used]
+        return tuple(f"weights.{e}" if e in used else 0 for e in experts), ()
+    all_of_a_merge = merge is not None and len(used) == len(experts)
+    return () if all_of_a_merge else tuple(int(e in used) for e in experts), ()
 
 
 def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
@@ -116,7 +116,7 @@ def _arm_groups(
     name: str, arm: Arm, spec: RunSpec, above: Sequence[Group], control: tuple[str, str] = ("", "")
 ) -> list[Group]:
     """Return an arm's groups, after the mask searches that they derive from and no arm above has."""
-    groups = make_groups(name, arm, spec, *control)
+    groups = [replace(g, control_of=control[0], control=control[1]) for g in make_groups(name, arm, spec)]
     if arm.merge is not None and arm.merge.of:
         return [rescaled_merge(g, arm, spec, above) for g in groups]
     if not needs_tall_masks(groups[0]):

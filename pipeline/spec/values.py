@@ -115,14 +115,17 @@ CountOrAuto = Annotated[Annotated[int, Field(ge=1), Tag("<number>")] | _Auto, Di
 AmountOrAuto = Annotated[Annotated[float, Field(ge=0), Tag("<number>")] | _Auto, Discriminator(_word_or_number)]
 
 
+#: The word for a beta that follows alpha.
+ONE_MINUS_ALPHA = "1 - alpha"
+
+
 def _one_minus_alpha(value: str) -> str:
     if value.replace(" ", "") != "1-alpha":
-        raise ValueError(f"must be a number, a grid, a range or '1 - alpha', got {value!r}")
-    return "1 - alpha"
+        raise ValueError(f"must be a number, a grid, a range or {ONE_MINUS_ALPHA!r}, got {value!r}")
+    return ONE_MINUS_ALPHA
 
 
-OneMinusAlpha = Annotated[str, AfterValidator(_one_minus_alpha)]
-Beta = Annotated[_Forms | Annotated[OneMinusAlpha, Tag("<word>")], _discriminator]
+Beta = Annotated[_Forms | Annotated[str, AfterValidator(_one_minus_alpha), Tag("<word>")], _discriminator]
 ParamDimension = Annotated[
     _Forms | Annotated[str, Tag("<word>")] | Annotated[tuple[Dimension, ...], Tag("<list>")], _discriminator
 ]

@@ -50,7 +50,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "grid": Grid,
     "range": Range,
     "exhibits of kind table": TableExhibit,
-    "a cell of such a table, in full": Cell,
+    "a cell of a table, in full": Cell,
     "exhibits of kind curve": CurveExhibit,
     "exhibits of kind scatter": ScatterExhibit,
     "exhibits of kind path": PathExhibit,
@@ -72,7 +72,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def table(model: type[BaseModel]) -> str:
-    """The table of a model's fields, as it must stand in the document."""
+    """The table of a model's fields, as the document must have it."""
     rows = ["| field | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         rows.append(f"| `{name}` | {default_of(field)} | {(field.description or '').replace('|', chr(92) + '|')} |")
