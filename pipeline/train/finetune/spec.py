@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
-from pipeline.spec.load import read_mapping, resolve_model_paths, validate
+from pipeline.spec.load import read_mapping, validate
+from pipeline.spec.paths import resolve_model_paths
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
 from pipeline.spec.values import SpecModel

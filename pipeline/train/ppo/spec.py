@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from pipeline.parameters import look_up
 from pipeline.spec.generation import Prompts, RewardSpec
-from pipeline.spec.load import read_mapping, resolve_path, resolve_prompts, resolve_reward, validate
+from pipeline.spec.load import read_mapping, validate
+from pipeline.spec.paths import resolve_path, resolve_prompts, resolve_reward
 from pipeline.spec.resources import Resources
 from pipeline.spec.values import SpecModel
 

@@ -1,0 +1,76 @@
+"""Resolves the relative paths of a spec against its folder."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.spec.generation import Prompts, RewardSpec, is_reward_source
+from pipeline.spec.run import RunSpec
+from pipeline.spec.sources import ModelSpec, TaskSpec
+from tasks.embedded import pack_names
+from tasks.files.sources import Source
+
+_R = TypeVar("_R", TaskSpec, RewardSpec)
+#: Options of rewards that hold paths.
+_PATHS = ("model", "corpus")
+
+
+def resolve_run_paths(spec: RunSpec, folder: Path) -> RunSpec:
+    """Return the spec with its paths resolved against `folder`."""
+    experts = {name: resolve_path(source, folder) for name, source in spec.experts.items()}
+    changes = {**resolve_model_paths(spec, folder), "experts": experts, "ood": _resolve_tasks(spec.ood, folder)}
+    if spec.generation is not None:
+        changes["generation"] = spec.generation.model_copy(
+            update={"prompts": resolve_prompts(spec.generation.prompts, folder)}
+        )
+    return spec.model_copy(update=changes)
+
+
+def resolve_model_paths(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Return a model's fields with paths that exist in `folder` made absolute, so that remote workers find them."""
+    return {
+        "base": resolve_path(spec.base, folder),
+        "backbone": spec.backbone.model_copy(update={"model": resolve_path(spec.backbone.model, folder)}),
+        "tasks": _resolve_tasks(spec.tasks, folder),
+        # Other names are modules, even if the spec's folder has a file or folder of that name.
+        "plugins": tuple(resolve_path(p, folder) if p.endswith(".py") else p for p in spec.plugins),
+    }
+
+
+def resolve_path(source: str, folder: Path) -> str:
+    """Return `source` as an absolute path if it exists in `folder`, else unchanged."""
+    if source.startswith("local-dir:"):
+        return f"local-dir:{resolve_path(source.removeprefix('local-dir:'), folder)}"
+    if Source.parse(source).kind != "path" or Path(source).is_absolute():
+        return source
+    return str((folder / source).resolve()) if (folder / source).exists() else source
+
+
+def resolve_prompts(prompts: Prompts, folder: Path) -> Prompts:
+    """Return the prompts with their source resolved against `folder`."""
+    return prompts.model_copy(update={"source": resolve_path(prompts.source, folder)})
+
+
+def _resolve_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
+    return {
+        name: resolve_reward(task, folder)
+        if is_reward_source(task.source)
+        else task.model_copy(update={"source": _resolve_task(task.source, folder)})
+        for name, task in tasks.items()
+    }
+
+
+def resolve_reward(reward: _R, folder: Path) -> _R:
+    """Return the reward with its file, and the paths among its options, resolved against `folder`."""
+    options = {
+        k: resolve_path(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()
+    }
+    file, colon, name = reward.source.rpartition(":")
+    source = f"{resolve_path(file, folder)}:{name}" if colon else reward.source
+    return reward.model_copy(update={"source": source, "options": options})
+
+
+def _resolve_task(source: str, folder: Path) -> str:
+    """Resolve a task's source; a bare name that is no embedded task may be a folder next to the spec."""
+    name = source.removeprefix("embedded/")
+    bare = name != source and name not in pack_names() and (folder / name).is_dir()
+    return resolve_path(name if bare else source, folder)
