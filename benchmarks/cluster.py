@@ -20,7 +20,7 @@ from benchmarks.simulation.runs import Case, Formula, identity_of, plan_of
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
-from pipeline.pools.actor_group import Actor
+from pipeline.pools.actor import Actor
 from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
 
@@ -95,7 +95,7 @@ class Watched:
 
     def actor(self, worker: str) -> Actor[EvalRequest]:
         """What the pool knows of a worker."""
-        (found,) = (actor for actor in self.pool._crew.actors if actor.name == worker)
+        (found,) = (actor for actor in self.pool.actors if actor.name == worker)
         return found
 
 

@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.nodes import NodeProcess, unseen
-from pipeline.cluster.files.transfer import Shipment, shipment
+from pipeline.cluster.files.transfer import FileTransfer, file_transfer
 from pipeline.cluster.session import local_ray
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
@@ -45,7 +45,7 @@ def spec_of(folder: Path, megabytes: int) -> RunSpec:
     )
 
 
-def fetched(fetch: Shipment, spec: RunSpec, nodes: list[str], each: int) -> float:
+def fetched(fetch: FileTransfer, spec: RunSpec, nodes: list[str], each: int) -> float:
     """Ask by so many processes on each node at once; seconds."""
     remote = ray.remote(lambda: fetch(spec).base)
     # Fractions, so that all find room; a process for each.
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _row(nodes: list[str], each: int, spec: RunSpec, caches: list[Path]) -> None:
-    with shipment(spec) as fetch:
+    with file_transfer(spec) as fetch:
         assert fetch is not None
         first, second = (fetched(fetch, spec, nodes, each) for _ in range(2))
         sent = {node: 0 for node in nodes}

@@ -30,8 +30,8 @@ from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
-from pipeline.workers.completion_worker import CompletionWorker, make_policy_worker
-from pipeline.workers.reward_worker import RewardWorker, make_scorer
+from pipeline.workers.completion_worker import CompletionWorker
+from pipeline.workers.reward_worker import RewardWorker
 from tasks.language.models import load_causal, load_tokenizer, model_folder
 
 BASE = "embedded/smollm2"
@@ -128,7 +128,7 @@ def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     """Tokens a second: a worker with adapters beside the model, and bare generate of the merged one."""
     torch.set_num_threads(1)
     spec = spec_of(folder, prompts, batch)
-    worker = CompletionWorker(spec)
+    worker = CompletionWorker("local", spec)
     for what, recipe in (("the SFT model", Recipe.make("zero")), ("a soup, rank 32 beside width 576", SOUP)):
         asked = requests(worker._identity, spec, ["first"], recipe)
         wanted = [replace(request, task=COMPLETIONS) for request in asked]
@@ -150,7 +150,7 @@ def completed(worker: CompletionWorker, wanted: list[EvalRequest]) -> int:
 
 def drain(pool: StagedPool, wanted: list[EvalRequest]) -> int:
     """Every request answered by a score; returns how many."""
-    pool._made.clear()
+    pool._completions.clear()
     pool.submit(wanted)
     answers = []
     while len(answers) < len(wanted):
@@ -164,7 +164,9 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     spec = spec_of(folder, prompts, batch)
     identity = prepare(spec, "cpu", lambda what, done, total: None)
     wanted = requests(identity, spec, list(spec.tasks))
-    serial = StagedPool(LocalPool(CompletionWorker(spec)), {t: LocalPool(RewardWorker(spec, t)) for t in spec.tasks})
+    serial = StagedPool(
+        LocalPool(CompletionWorker("local", spec)), {t: LocalPool(RewardWorker("local", spec, t)) for t in spec.tasks}
+    )
 
     def with_threads(threads: int) -> int:
         torch.set_num_threads(threads)
@@ -187,8 +189,8 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
 
 def staged(spec: RunSpec, workers: int) -> StagedPool:
     """Actors that generate, with a thread each, and one a reward."""
-    generators = RayPool(partial(make_policy_worker, spec=spec), ActorShape(workers))
-    scorers = {t: RayPool(partial(make_scorer, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
+    generators = RayPool(partial(CompletionWorker, spec=spec), ActorShape(workers))
+    scorers = {t: RayPool(partial(RewardWorker, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
     return StagedPool(generators, scorers)
 
 

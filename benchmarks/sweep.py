@@ -26,7 +26,7 @@ from pipeline.plan.plan import Plan, make_plan
 from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
 from pipeline.spec.load import parse_spec
-from pipeline.workers.worker import make_worker
+from pipeline.workers.worker import Worker
 from tasks.base import Backbone, TaskRequest
 from tasks.vision.classification import image_source, image_text
 from tasks.vision.decoded import prepare
@@ -95,7 +95,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
 
 def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[], float]:
     """Workers that have loaded and are warm; returns what times one whole run in seconds, tables included."""
-    pool = RayPool(partial(make_worker, spec=plan.spec, device_type="cpu"), ActorShape(workers))
+    pool = RayPool(partial(Worker, spec=plan.spec, device_type="cpu"), ActorShape(workers))
     shared = Shared(pool)
     with tempfile.TemporaryDirectory() as folder:
         run(plan, identity, Path(folder) / "warm-up", lambda: shared, None)

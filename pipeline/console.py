@@ -1,4 +1,4 @@
-"""What the command says to people: one console, and errors without tracebacks."""
+"""The terminal: one console for all commands, and errors without tracebacks."""
 
 import errno
 import signal
@@ -12,17 +12,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-#: Exit status after Ctrl-C, as shells have it.
+from pipeline.errors import UserError
+
+#: Exit status after Ctrl-C, as in shells.
 STOPPED = 130
 
 
 def plain(text: str) -> str:
-    """Without control characters, by which what comes from a spec, a file or a log would steer the terminal."""
+    """Remove control characters, with which text from a spec, a file or a log could steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
 class _PlainConsole(Console):
-    """Control characters come from rich alone, never from what is printed."""
+    """A console that emits rich's own control characters and removes those of the printed text."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -34,12 +36,12 @@ _errors = _PlainConsole(stderr=True)
 
 
 def print_result(text: str) -> None:
-    """Tell a result as it is: no line broken, nothing taken for markup."""
+    """Print a result on stdout: no line is wrapped, and markup is not interpreted."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_note(text: str) -> None:
-    """Tell something that is neither a result nor an error."""
+    """Print on stderr what is neither a result nor an error."""
     _errors.print(escape(text), highlight=False, soft_wrap=True)
 
 
@@ -57,9 +59,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def stop_on_sigterm() -> None:
-    """Have SIGTERM, which `kill` and schedulers send, end the command as Ctrl-C does; a second one is ignored.
+    """Make SIGTERM, which `kill` and schedulers send, end the command like Ctrl-C; a second SIGTERM is ignored.
 
-    Only the main thread may set this; elsewhere nothing is changed.
+    Outside the main thread, where Python allows no signal handlers, this does nothing.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -72,10 +74,12 @@ def stop_on_sigterm() -> None:
 
 @contextmanager
 def user_errors(kept: str = "") -> Iterator[None]:
-    """What a user can put right is told in a line or two, with status 2; anything else is our fault, shown whole.
+    """Print errors that a user can fix and exit with status 2; after Ctrl-C exit with status 130.
+
+    Any other error is a bug and keeps its traceback.
 
     Args:
-        kept: what remains after Ctrl-C, and what to do then.
+        kept: printed after Ctrl-C: what remains, and how to resume.
     """
     stop_on_sigterm()
     try:
@@ -83,21 +87,13 @@ def user_errors(kept: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         _errors.print("\n[yellow]stopped[/]" + f": {escape(kept)}" * bool(kept), soft_wrap=True)
         raise typer.Exit(STOPPED) from None
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _ours(error):
-            raise
-        _errors.print("[bold red]error[/]:", escape(_told(error)), highlight=False, soft_wrap=True)
+    except (ValueError, OSError, UserError) as error:
+        _errors.print("[bold red]error[/]:", escape(_message(error)), highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
-def _ours(error: Exception) -> bool:
-    from pipeline.errors import LockedError, WorkersLostError
-
-    return isinstance(error, ValueError | OSError | LockedError | WorkersLostError)
-
-
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = error.filename or "while writing"
-        return f"no space left on the device ({where}): free some and run the command again; what was done is kept"
+        place = error.filename or "while writing"
+        return f"no space left on the device ({place}): free some space and rerun the command; finished work is kept"
     return str(error)

@@ -1,4 +1,4 @@
-"""`lines run`: prepare, start workers, work the run, report; on this machine or on a Ray cluster."""
+"""Execute a run: prepare, start workers, run the driver, write results; on this machine or on a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.cluster.files.transfer import shipment
+from pipeline.cluster.files.transfer import file_transfer
 from pipeline.cluster.preflight import check_nodes
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape, staged_shapes
@@ -27,20 +27,20 @@ from pipeline.storage.caches.completions import CompletionCache
 from pipeline.storage.caches.scores import ScoreCache
 from pipeline.watch.observers import watched
 from pipeline.watch.terminal import RunDisplay
-from pipeline.workers.worker import Fetch, Worker, make_worker
+from pipeline.workers.worker import Fetch, Worker
 from tasks.files.cache import cache_root
 
 
 @dataclass(frozen=True)
 class RunTarget:
-    """Where a run is executed.
+    """Where a run is executed and written.
 
     Attributes:
         folder: the run's folder.
-        use_cache: whether scores of other runs count, and are left for them.
-        joined: whether Ray runs elsewhere too, on nodes that may not see this disk.
-        check: called after every step; raises where the run cannot be kept any longer.
-        keep: called where there are files beside the journal that those who look on need.
+        use_cache: whether to read scores of earlier runs, and keep new ones for later runs.
+        joined: whether Ray is a cluster that was joined, whose nodes may not see this disk.
+        check: called after every step; raises if the run must end.
+        keep: called when files besides the journal have been written that dashboards and mirrors need.
     """
 
     folder: Path
@@ -52,11 +52,11 @@ class RunTarget:
 
 @contextmanager
 def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
-    """Ray, started here or joined at `address`, for as long as runs need it; nothing where all use the local pool.
+    """Start Ray, or join it at `address`, while runs need it; does nothing if all use the local pool.
 
     Raises:
-        ValueError: an address is given for the local pool, or its nodes have other versions.
-        ConnectionError: no Ray at the address.
+        ValueError: if an address is given for the local pool, or its nodes have other versions.
+        ConnectionError: if no Ray answers at the address.
     """
     pools = {plan.spec.resources.pool for plan in plans}
     for plan in plans:
@@ -70,31 +70,35 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
         yield
 
 
-def execute(plan: Plan, where: RunTarget, console: Console) -> None:
-    """Work a run to its end, within `ray_for`.
+def execute(plan: Plan, target: RunTarget, console: Console) -> None:
+    """Execute a run to its end, within `ray_for`.
+
+    Example:
+        >>> with ray_for([plan], address=None):
+        ...     execute(plan, RunTarget(Path("runs/quickstart")), Console())
 
     Raises:
-        ValueError: a checkpoint or task is not what the spec says, or the folder holds another run.
-        LockedError: another run is writing in the folder.
+        ValueError: if a checkpoint or task is not as the spec declares it, or the folder holds another run.
+        LockedError: if another run is writing in the folder.
     """
     spec = plan.spec
     device_type = _device_type(spec)
     with progress_bar() as report:
         identity = prepare(spec, device_type, report)
-    cache = ScoreCache(cache_root(), identity) if where.use_cache else None
+    cache = ScoreCache(cache_root(), identity) if target.use_cache else None
     with (
-        shipment(spec) if where.joined else nullcontext() as fetch,
+        file_transfer(spec) if target.joined else nullcontext() as fetch,
         RunDisplay(console).shown() as display,
-        watched(spec, where.folder, lambda progress: where.check(), display) as watch,
+        watched(spec, target.folder, lambda progress: target.check(), display) as watch,
     ):
-        staged = partial(_open_stages, spec, identity, device_type, where, fetch)
+        staged = partial(_open_stages, spec, identity, device_type, target, fetch)
         whole = partial(_open_pool, spec, identity, device_type, fetch)
         open_pool = whole if spec.generation is None else staged
-        run(plan, identity, where.folder, open_pool, cache, watch)
+        run(plan, identity, target.folder, open_pool, cache, watch)
 
 
 def _device_type(spec: RunSpec) -> str:
-    """Where workers will evaluate: on GPUs where each gets a part of one."""
+    """Return the device type of the workers: "cuda" if each has a GPU or a part of one."""
     if spec.resources.pool == "ray":
         return "cuda" if actor_shape(spec.resources).num_gpus else "cpu"
     import torch
@@ -103,40 +107,36 @@ def _device_type(spec: RunSpec) -> str:
 
 
 def _open_pool(spec: RunSpec, identity: Identity, device_type: str, fetch: Fetch | None) -> Pool:
+    make = partial(Worker, spec=spec, device_type=device_type, fetch=fetch)
     if spec.resources.pool == "local":
-        return LocalPool(Worker(spec, device_type=device_type))
-    make = partial(make_worker, spec=spec, device_type=device_type, fetch=fetch)
+        return LocalPool(make("local"))
     return RayPool(make, actor_shape(spec.resources), check=identity.check)
 
 
 def _open_stages(
-    spec: RunSpec, identity: Identity, device_type: str, where: RunTarget, fetch: Fetch | None
+    spec: RunSpec, identity: Identity, device_type: str, target: RunTarget, fetch: Fetch | None
 ) -> StagedPool:
-    """Workers that complete prompts, and one for each reward; what the report needs of their inputs is kept first."""
+    """Open the pool of workers that complete prompts and a pool for each reward; the report's inputs are kept first."""
     from pipeline.loading.rewards import completions_context, keep_inputs
-    from pipeline.workers.completion_worker import (  # transformers: not for other runs
-        CompletionWorker,
-        make_policy_worker,
-    )
-    from pipeline.workers.reward_worker import RewardWorker, make_scorer
+    from pipeline.workers.completion_worker import CompletionWorker  # transformers: not for other runs
+    from pipeline.workers.reward_worker import RewardWorker
 
-    prompts = keep_inputs(spec, where.folder)
-    where.keep()
-    cache = CompletionCache(cache_root(), completions_context(spec, identity, prompts)) if where.use_cache else None
-    known = completions_of(read_history(where.folder).answers.values())
-    prepared = {task: fingerprint for task, (fingerprint, _, _) in identity.tasks.items()}
+    prompts = keep_inputs(spec, target.folder)
+    target.keep()
+    cache = CompletionCache(cache_root(), completions_context(spec, identity, prompts)) if target.use_cache else None
+    known = completions_of(read_history(target.folder).answers.values())
+    make = partial(CompletionWorker, spec=spec, device_type=device_type, fetch=fetch)
+    make_reward = {
+        task: partial(RewardWorker, spec=spec, task=task, prepared=fingerprint, fetch=fetch)
+        for task, (fingerprint, _, _) in identity.tasks.items()
+    }
     if spec.resources.pool == "local":
-        scorers = {
-            task: LocalPool(RewardWorker(spec, task, prepared[task], device_type=device_type)) for task in spec.tasks
-        }
-        return StagedPool(LocalPool(CompletionWorker(spec, device_type=device_type)), scorers, cache, known)
-    shape, of_reward = staged_shapes(spec.resources, len(spec.tasks))
-    reward_device = "cuda" if of_reward.num_gpus else "cpu"
-    make = partial(make_scorer, spec=spec, device_type=reward_device, fetch=fetch)
+        local = {task: LocalPool(make_reward[task]("local", device_type=device_type)) for task in spec.tasks}
+        return StagedPool(LocalPool(make("local")), local, cache, known)
+    shape, reward_shape = staged_shapes(spec.resources, len(spec.tasks))
+    reward_device = "cuda" if reward_shape.num_gpus else "cpu"
     actors = {
-        task: RayPool(partial(make, task=task, prepared=prepared[task]), of_reward, f"reward-{task}")
+        task: RayPool(partial(make_reward[task], device_type=reward_device), reward_shape, f"reward-{task}")
         for task in spec.tasks
     }
-    make_writer = partial(make_policy_worker, spec=spec, device_type=device_type, fetch=fetch)
-    generators = RayPool(make_writer, shape, check=identity.check)
-    return StagedPool(generators, actors, cache, known)
+    return StagedPool(RayPool(make, shape, check=identity.check), actors, cache, known)

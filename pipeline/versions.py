@@ -1,10 +1,10 @@
-"""Which Python and packages a machine has, and where two machines differ; of the standard library alone."""
+"""Which Python and packages a machine has, and how two machines differ. Imports the standard library alone."""
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 
-#: What scores, candidates or their order may depend on.
+#: Packages on which scores, candidates or their order may depend.
 PACKAGES = (
     "moocore",
     "numpy",
@@ -20,28 +20,39 @@ PACKAGES = (
     "torchvision",
     "transformers",
 )
+_DRIVER_ONLY = ("moocore", "optuna")
+_PROJECT = "lines-sweep"
 _ABSENT = "not installed"
 
 
-def installed(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each package here; "not installed" of one that is not."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = _ABSENT
-    return found
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
-def versions_here() -> dict[str, str]:
-    """Python to the minor version, and packages without what follows "+": CPUs and GPUs have builds of their own."""
-    packages = {package: version.partition("+")[0] for package, version in installed(PACKAGES).items()}
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **packages}
+def exact_versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python, this project, `PACKAGES` and `more`, for run folders and checkpoints."""
+    names = (_PROJECT, *PACKAGES, *more)
+    return {"python": platform.python_version(), **{name: installed_version(name) or _ABSENT for name in names}}
+
+
+def comparable_versions() -> dict[str, str]:
+    """Return Python's minor version and those of packages, without the build (CPU, CUDA) that follows "+"."""
+    versions = {name: (installed_version(name) or _ABSENT).partition("+")[0] for name in PACKAGES}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **versions}
+
+
+def worker_versions() -> dict[str, str]:
+    """Return what a worker's scores depend on: `comparable_versions` and this project, without the driver's."""
+    versions = {_PROJECT: metadata.version(_PROJECT), **comparable_versions()}
+    return {name: version for name, version in versions.items() if name not in _DRIVER_ONLY}
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Package, what was found, what is expected; what the expecting machine lacks itself is no matter."""
+    """Return (package, version found, version expected) for each difference; what `expected` lacks is skipped."""
     return [
         (name, found.get(name, _ABSENT), version)
         for name, version in expected.items()
@@ -49,19 +60,15 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[t
     ]
 
 
-def check_versions(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """The cluster has what the submitting machine has; a package that the latter lacks is no matter.
-
-    Args:
-        theirs: of the cluster.
-        ours: of the machine that the job came from.
+def check_versions(cluster: Mapping[str, str], submitter: Mapping[str, str]) -> None:
+    """Check that a cluster has the versions of the machine that submitted a job.
 
     Raises:
-        ValueError: they differ; each difference is named.
+        ValueError: if versions differ; each difference is named. Packages that the submitter lacks are not compared.
     """
-    differing = [f"{name} {has} (submitted from {version})" for name, has, version in differences(ours, theirs)]
+    differing = [f"{name} {has} (submitted from {version})" for name, has, version in differences(submitter, cluster)]
     if differing:
         raise ValueError(
             f"the cluster has other versions than the machine that submitted: {', '.join(differing)}: install "
-            "constraints.txt on both, or give --any-versions where the scores of this run are compared with no others"
+            "constraints.txt on both, or give --any-versions if the scores of this run are compared with no others"
         )

@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from tasks.stats import Stats
 
 
-class NonFiniteOutput(ValueError):
-    """The model's output is NaN or infinite. This is recorded as a failure, never as a score."""
+class NonFiniteError(ValueError):
+    """A candidate gives NaN or infinity. This is recorded as a failure of kind "non_finite", never as a score."""
+
+
+class NonFiniteOutput(NonFiniteError):
+    """The output of a model, a gradient or a reward is NaN or infinite."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def on_embedded(samples: int = 256, candidates: int = 4) -> list[Service]:
     from pipeline.workers.worker import Worker
 
     spec = parse_spec({**spec_of(candidates, samples), "shard_size": samples})
-    worker = Worker(spec)
+    worker = Worker("local", spec)
     found = []
     for group in make_plan(spec).searched:
         for point in group.space.grid():

@@ -1,13 +1,11 @@
-"""`lines doctor`: what is installed, which devices there are, whether Ray starts and a hub is in reach."""
+"""The command `lines doctor`."""
 
-import importlib.util
 import os
 import platform
 import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 
 import typer
@@ -15,43 +13,34 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.console import console
+from pipeline.versions import PACKAGES, installed_version
 from tasks.files.cache import cache_root
 
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "ray",
-    "optuna",
-    "pyarrow",
-    "moocore",
-    "safetensors",
-    "pydantic",
-)
-_OPTIONAL = ("transformers", "datasets", "duckdb", "pandas")
+_OPTIONAL = ("duckdb", "pandas")
 
+#: The name of a check, whether it passed, and what was found.
 Check = tuple[str, bool, str]
 
 
 def doctor() -> None:
-    """What is installed, which devices there are, whether Ray starts and a hub is in reach."""
+    """Check what is installed, which devices there are, whether Ray starts and whether the model hub answers."""
     raise typer.Exit(0 if check(console) else 1)
 
 
 def check(console: Console) -> bool:
-    """Print one line a check; True when nothing that a run needs is missing."""
+    """Print one line per check; returns True if nothing that a run needs is missing."""
     table = Table("check", "", "found", title="lines doctor", title_justify="left")
-    needed = True
+    complete = True
     for checks in (_python, _packages, _devices, _space, _embedded, _ray, _hub):
         for name, good, found in _safely(checks):
-            needed &= good
+            complete &= good
             table.add_row(name, "[green]ok[/]" if good else "[red]missing[/]", found)
     console.print(table)
-    return needed
+    return complete
 
 
 def _safely(checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
-    """A check that raises is a finding, not the end of the others."""
+    """Turn an exception of a check into a failed check, so that the others still run."""
     try:
         yield from checks()
     except Exception as error:
@@ -64,13 +53,11 @@ def _python() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    for package in _PACKAGES:
-        try:
-            yield package, True, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            yield package, False, f"not installed: pip install {package}"
-    extra = [f"{p} {metadata.version(p)}" for p in _OPTIONAL if importlib.util.find_spec(p)]
-    yield "optional packages", True, ", ".join(extra) or "none"
+    for package in PACKAGES:
+        version = installed_version(package)
+        yield package, version is not None, version or f"not installed: pip install {package}"
+    optional = [f"{p} {version}" for p in _OPTIONAL if (version := installed_version(p))]
+    yield "optional packages", True, ", ".join(optional) or "none"
 
 
 def _devices() -> Iterator[Check]:
@@ -78,7 +65,7 @@ def _devices() -> Iterator[Check]:
 
     yield "CPU", True, f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads in this process"
     if not torch.cuda.is_available():
-        yield "GPU", True, "none in reach of torch: workers run on the CPU"
+        yield "GPU", True, "torch finds none: workers run on the CPU"
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield f"GPU {i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -112,7 +99,7 @@ def _ray() -> Iterator[Check]:
 
 
 def _hub() -> Iterator[Check]:
-    """Never an error: everything embedded runs without."""
+    """Check whether the model hub answers; never a failure, as embedded models need no hub."""
     from huggingface_hub import constants
 
     host = constants.ENDPOINT.split("//")[-1]

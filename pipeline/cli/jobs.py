@@ -1,4 +1,4 @@
-"""The commands `lines jobs list`, `attach` and `cancel`: what `lines submit` has left on a cluster."""
+"""The commands `lines jobs list`, `attach` and `cancel`, for jobs that `lines submit` started on a cluster."""
 
 import time
 from typing import Annotated
@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import Address
-from pipeline.cluster.jobs.client import DASHBOARD
-from pipeline.cluster.jobs.follow import watched
+from pipeline.cluster.jobs.client import DASHBOARD, Jobs
+from pipeline.cluster.jobs.follow import follow_job
 from pipeline.console import console, print_result, user_errors
 
 jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
@@ -20,8 +20,6 @@ JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` 
 def list_jobs(address: Address = DASHBOARD) -> None:
     """Show the jobs of a cluster, the newest first."""
     with user_errors():
-        from pipeline.cluster.jobs.client import Jobs
-
         table = Table("job", "status", "started", "run")
         for job in Jobs(address).all():
             started = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
@@ -31,21 +29,16 @@ def list_jobs(address: Address = DASHBOARD) -> None:
 
 @jobs.command()
 def attach(job: JobName, address: Address = DASHBOARD) -> None:
-    """Show what a job says, from its beginning, until it ends; the exit status is that of its run."""
+    """Show a job's output from its beginning until the job ends; the exit status is that of its run."""
     with user_errors():
-        from pipeline.cluster.jobs.client import Jobs
-
-        connected = Jobs(address)
-        connected.get(job)
-        raise typer.Exit(watched(connected, job, address))
+        cluster = Jobs(address)
+        cluster.get(job)
+        raise typer.Exit(follow_job(cluster, job, address))
 
 
 @jobs.command()
 def cancel(job: JobName, address: Address = DASHBOARD) -> None:
-    """Stop a job; what it has scored is kept, and a job with the same --out goes on from there."""
+    """Stop a job; what it has scored is kept, and a job with the same --out resumes the run."""
     with user_errors():
-        from pipeline.cluster.jobs.client import Jobs
-
         stopped = Jobs(address).cancel(job)
-        said = "cancelled" if stopped else "had ended already"
-        print_result(f"{job}: {said}")
+        print_result(f"{job}: {'cancelled' if stopped else 'had ended already'}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.cli.common import plan_of
+from pipeline.cli.common import Cache, PoolName, RayAddress, Workers, plan_of
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
 from pipeline.console import STOPPED, console, print_note, user_errors
@@ -16,26 +16,27 @@ from pipeline.plan.plan import Plan
 from pipeline.spec.user_code import announce_code
 from pipeline.storage.run_folder import open_run
 
-_KEPT = "what a run has scored so far is kept; the same command goes on from here"
+_KEPT = "what was scored so far is kept; rerun the same command to resume"
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(help="Specs, YAML files, worked in turn.", metavar="SPEC...")],
+    specs: Annotated[list[Path], typer.Argument(help="Specs, YAML files, executed in turn.", metavar="SPEC...")],
     out: Annotated[
         str | None,
-        typer.Option(help="The run's folder, a path or a URL; for several specs the folder of theirs; else runs/NAME."),
+        typer.Option(
+            help="The run's folder, a path or a URL; with several specs, the parent folder of their runs.",
+            show_default="runs/NAME",
+        ),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT. Without it Ray starts here.")
-    ] = None,
-    pool: Annotated[str | None, typer.Option(help="ray or local, instead of the spec's.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers, instead of the spec's.")] = None,
-    cache: Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep these for later ones.")] = True,
+    address: RayAddress = None,
+    pool: PoolName = None,
+    workers: Workers = None,
+    cache: Cache = True,
 ) -> None:
-    """Work specs to their end: tables, report.html and report.md; the same command goes on where it was stopped.
+    """Execute specs: writes tables, report.html and report.md. Rerun the command to resume a run that was stopped.
 
-    Several specs are all read first, and a mistake in one stops the command; one whose checkpoints, data or workers
-    fail does not stop the others.
+    All specs are read first, and an invalid one stops the command. If the checkpoints, data or workers of one spec
+    fail, the others are still executed.
     """
     with user_errors(_KEPT):
         plans = _plans(specs, pool, workers)
@@ -43,30 +44,26 @@ def run(
         use_token(address)
         for plan in plans:
             announce_code(plan.spec)
-        from pipeline.execute import (  # torch and Ray: not before the specs are known to be good
-            RunTarget,
-            execute,
-            ray_for,
-        )
+        from pipeline.execute import RunTarget, execute, ray_for  # torch and Ray: not before the specs are valid
 
         status = dict.fromkeys(places, 0)
         with ray_for(plans, address):
             for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
                     console.rule(escape(plan.spec.name))
-                with _others_go_on(len(plans) > 1, place, status), open_run(place, print_note) as opened:
-                    where = RunTarget(opened.folder, cache, address is not None, opened.check, opened.upload)
-                    execute(plan, where, console)
+                with _keep_status(len(plans) > 1, place, status), open_run(place, print_note) as opened:
+                    target = RunTarget(opened.folder, cache, address is not None, opened.check, opened.upload)
+                    execute(plan, target, console)
                     status[place] = show_report(opened.folder, place)
-        worked = [place for place in places if status[place] < 2]
-        if len(plans) > 1 and worked:
-            show_index(worked, out or "runs")
+        finished = [place for place in places if status[place] < 2]
+        if len(plans) > 1 and finished:
+            show_index(finished, out or "runs")
         raise typer.Exit(max(status.values()))
 
 
 @contextmanager
-def _others_go_on(several: bool, place: str, status: dict[str, int]) -> Iterator[None]:
-    """Tell an error, and keep its status for the end; that of a single run, and Ctrl-C, end the command at once."""
+def _keep_status(several: bool, place: str, status: dict[str, int]) -> Iterator[None]:
+    """With several specs, keep the status of an error for the end; a single run's error and Ctrl-C end the command."""
     try:
         with user_errors(_KEPT):
             yield
@@ -77,10 +74,10 @@ def _others_go_on(several: bool, place: str, status: dict[str, int]) -> Iterator
 
 
 def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Plan]:
-    """The plan of each spec.
+    """Return the plan of each spec.
 
     Raises:
-        ValueError: some are no valid specs; what is wrong with each of them is told.
+        ValueError: if some are not valid specs; the errors of all are given.
     """
     plans, errors = [], []
     for path in paths:
@@ -94,14 +91,14 @@ def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Pla
 
 
 def _places(plans: list[Plan], out: str | None) -> list[str]:
-    """Each run's folder.
+    """Return each run's folder.
 
     Raises:
-        ValueError: two specs have the same name, and so the same folder.
+        ValueError: if two specs have the same name, and so the same folder.
     """
     if len(plans) == 1 and out is not None:
         return [out]
     names = [plan.spec.name for plan in plans]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"name: specs that are run together need names of their own, got {', '.join(twice)} twice")
+        raise ValueError(f"name: specs that run together must have different names, got {', '.join(twice)} twice")
     return [f"{(out or 'runs').rstrip('/')}/{name}" for name in names]

@@ -1,1 +1,1 @@
-"""Ray itself: started here or joined; nodes, capacity and tokens."""
+"""Ray: starting or joining it, nodes, capacity, tokens, and the transfer of files."""

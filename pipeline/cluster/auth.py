@@ -1,4 +1,4 @@
-"""Ray's token, for clusters that ask for one; without importing Ray, which reads the setting when it is imported."""
+"""Ray's authentication token. Does not import Ray, which reads the token's mode at import."""
 
 import os
 import secrets
@@ -10,34 +10,34 @@ _MODE, _TOKEN, _PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 def has_token() -> bool:
-    """Whether there is a token to show: in the environment, or in ~/.ray/auth_token."""
+    """Whether the environment or ~/.ray/auth_token has a token."""
     return bool(os.environ.get(_TOKEN) or os.environ.get(_PATH)) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def use_token(address: str | None) -> None:
-    """Have Ray show the token at any `address`; by itself it does so for auto only."""
+    """Make Ray send the token to any `address`; by default it does so for "auto" only."""
     if address is not None and has_token():
         os.environ.setdefault(_MODE, "token")
 
 
 @contextmanager
-def token_of_our_own(read_anew: Callable[[], None]) -> Iterator[None]:
-    """Have the Ray that is started within ask for a token that this process and its children alone know.
+def session_token(reload: Callable[[], None]) -> Iterator[None]:
+    """Make the Ray that is started within require a new token, known only to this process and its children.
 
-    Other users of the machine reach loopback as we do, and who reaches Ray runs code as us. Ray would take, or make,
-    the token in ~/.ray/auth_token, which any user may read where the home folder is open. A token or a mode that the
-    environment sets is left as it is.
+    Other users of the machine can reach loopback, and a process that reaches Ray can run code as its owner. Ray itself
+    would use or create ~/.ray/auth_token, which other users can read if the home folder is open to them. A token or
+    mode in the environment is kept.
 
     Args:
-        read_anew: has Ray, where it was imported before, read the environment again.
+        reload: makes Ray, if it has been imported, read the environment again.
     """
     if any(os.environ.get(name) for name in (_MODE, _TOKEN, _PATH)):
         yield
         return
     os.environ[_MODE], os.environ[_TOKEN] = "token", secrets.token_hex(32)
-    read_anew()
+    reload()
     try:
         yield
     finally:
         del os.environ[_MODE], os.environ[_TOKEN]
-        read_anew()
+        reload()

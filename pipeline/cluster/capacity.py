@@ -1,4 +1,4 @@
-"""How many actors a cluster has room for, node by node: an actor lies on one node, and a part of a GPU on one GPU."""
+"""How many actors fit on the nodes of a cluster: an actor uses one node, and a part of a GPU uses one GPU."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ _UNIT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ActorShape:
-    """How many actors, and what each asks of Ray.
+    """How many actors a pool has, and the resources of each.
 
     Attributes:
-        workers: how many; of an elastic pool, how many there was room for at first.
-        num_cpus: of each.
-        num_gpus: of each.
+        workers: number of actors; of an elastic pool, the number that fitted at first.
+        num_cpus: CPUs of each.
+        num_gpus: GPUs of each, a fraction below 1.
         retries: how often a request whose actor was lost is tried again.
-        elastic: as many as there is room for, while nodes join and leave.
-        beside: actors of another pool for which room is kept.
+        elastic: whether the pool has as many actors as fit while nodes join and leave.
+        reserved: actors of another pool, whose resources are left free.
     """
 
     workers: int
@@ -26,16 +26,16 @@ class ActorShape:
     num_gpus: float = 0
     retries: int = 3
     elastic: bool = False
-    beside: Optional["ActorShape"] = None
+    reserved: Optional["ActorShape"] = None
 
-    def asks(self) -> str:
-        """What one actor asks for, for people."""
+    def resources(self) -> str:
+        """Describe the resources of one actor."""
         return f"{self.num_gpus:g} GPUs and {self.num_cpus:g} CPUs"
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node that is alive, with all that it has, in use or not."""
+    """A node that is alive, with its total resources."""
 
     id: str
     address: str
@@ -43,22 +43,27 @@ class Node:
     gpus: float = 0
 
     def __str__(self) -> str:
-        """For people."""
+        """Describe the node."""
         return f"{self.address} ({self.id[:8]})"
 
 
-def room(nodes: Iterable[Node], shape: ActorShape) -> int:
-    """How many actors of `shape` fit on `nodes`, beside those for which room is kept."""
+def count_fitting(nodes: Iterable[Node], shape: ActorShape) -> int:
+    """Return how many actors of `shape` fit on `nodes` after the reserved ones.
+
+    Example:
+        >>> count_fitting([Node("a", "10.0.0.1", cpus=8, gpus=1)], ActorShape(1, num_cpus=1, num_gpus=0.25))
+        4
+    """
     free = [_Free.of(node) for node in nodes]
-    if shape.beside is not None:
-        for _ in range(shape.beside.workers):
-            any(node.take(shape.beside) for node in free)
+    if shape.reserved is not None:
+        for _ in range(shape.reserved.workers):
+            any(node.take(shape.reserved) for node in free)
     return sum(node.fill(shape) for node in free)
 
 
 @dataclass
 class _Free:
-    """What is left of a node, in units."""
+    """The free resources of a node, in units of 1/10,000."""
 
     cpus: int
     gpus: list[int] = field(default_factory=list)
@@ -74,7 +79,7 @@ class _Free:
         return count
 
     def take(self, shape: ActorShape) -> bool:
-        """Take what one actor asks for; False where that is not there."""
+        """Take the resources of one actor; returns False if they are not free."""
         cpus, gpus = round(shape.num_cpus * _UNIT), round(shape.num_gpus * _UNIT)
         each = min(gpus, _UNIT)
         fitting = [i for i, left in enumerate(self.gpus) if left >= each][: -(-gpus // _UNIT)]

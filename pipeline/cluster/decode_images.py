@@ -1,4 +1,4 @@
-"""Decoding of images on all cores and nodes by Ray Data, in the same order and to the same bytes as in one process."""
+"""Decode images on all cores and nodes by Ray Data, in the same order and to the same bytes as in one process."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from tasks.vision.decoded import decode_image
 from tasks.vision.images import ImageRecord
 from tasks.vision.preprocess import Pixels, Preprocess
 
-#: Images a task of Ray: 10 MB of pixels at 224 x 224, about half a second of one core.
+#: Images per Ray task: 10 MB of pixels at 224 x 224, about half a second of one core.
 _BATCH = 64
-#: Bytes of the object store where Ray is started for this: decoded batches wait there to be written in order.
+#: Bytes of the object store if Ray is started for this: decoded batches wait there to be written in order.
 OBJECT_STORE = 512 * 2**20
 
 
 def decode_with_ray(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Pixels]:
-    """A `tasks.vision.decoded.Decode` on the Ray that is joined; files must be seen by all of its nodes.
+    """Decode images on the connected Ray, a `tasks.vision.decoded.Decode`; all nodes must see the files.
 
     Raises:
-        ValueError: an image cannot be decoded, its name is given.
+        ValueError: if an image cannot be decoded; its name is given.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -46,7 +46,7 @@ def _decode_batch(batch: dict[str, Any], preprocess: Preprocess) -> dict[str, Pi
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What was raised in the task, below Ray's own wrappers."""
+    """Return the exception that was raised in the task, without Ray's wrappers."""
     while isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException):
         error = inner
     return error

@@ -26,17 +26,13 @@ from pipeline.merging.scaling import coefficients
 from pipeline.merging.task_vectors import NamedTensors, check_agree, layer_sizes
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Number, Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 
 #: Combined vectors kept, none larger than the model: one for the merge in work, one for its neighbour in the queue.
 _CACHED = 2
 
 #: (method, theta0 and task vectors, one weight for each, every declared parameter) -> `Experts.statistics`.
 Gather: TypeAlias = Callable[[str, Experts, Sequence[Number], Params], Sequence[Mapping[str, Tensor]]]
-
-
-class NonFiniteError(ValueError):
-    """A recipe gives NaN or infinite weights."""
 
 
 @dataclass(frozen=True, slots=True)

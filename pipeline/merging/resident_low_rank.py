@@ -19,12 +19,12 @@ from pipeline.merging.flat import fingerprint
 from pipeline.merging.low_rank import LowRank, LowRankDelta, low_rank_sum
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
-from pipeline.merging.resident import Applied, NonFiniteError
+from pipeline.merging.resident import Applied
 from pipeline.merging.scaling import coefficients
 from pipeline.merging.task_vectors import layer_sizes
 from pipeline.parameters import resolve
 from pipeline.recipe import Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 
 #: Combined vectors kept: along lambda each serves the plain soup, LiNeS and its controls.
 _CACHED = 4

@@ -1,1 +1,1 @@
-"""Workers behind one queue: in this process, on Ray, or in two stages."""
+"""Pools of workers behind one queue: in this process, on Ray, or in two stages."""

@@ -1,4 +1,4 @@
-"""An actor of a pool, as the driver knows it and as it runs; and what to do about a node on which it cannot."""
+"""A Ray actor that runs an evaluator, and the driver's record of it."""
 
 import errno
 import pickle
@@ -9,14 +9,13 @@ from typing import Any, Generic
 
 from pipeline.errors import describe
 from pipeline.messages import WorkerInfo
-from pipeline.pools.base import A, Evaluator
-from pipeline.pools.queue import Q
+from pipeline.pools.base import A, Evaluator, Q
 
 
-class Host(Generic[Q, A]):
-    """The actor: makes its evaluator when it is first asked, and answers requests one by one.
+class EvaluatorActor(Generic[Q, A]):
+    """The class of a pool's Ray actors: makes its evaluator at the first call of `info`, then answers requests.
 
-    Not in `__init__`: Ray tells of an error there as of an actor that died, without the error itself.
+    The evaluator is not made in `__init__`: Ray reports an exception there as the actor's death, without the exception.
     """
 
     def __init__(self, make: Callable[[str], Evaluator[Q, A]], name: str) -> None:
@@ -25,7 +24,7 @@ class Host(Generic[Q, A]):
         self._evaluator: Evaluator[Q, A] | None = None
 
     def info(self) -> WorkerInfo:
-        """What it has loaded; asked again where it was out of reach."""
+        """Return what the evaluator has loaded; the driver asks again after it could not reach this actor."""
         with _portable_errors():
             if self._evaluator is None:
                 self._evaluator = self._make(self._name)
@@ -40,9 +39,9 @@ class Host(Generic[Q, A]):
 
 @contextmanager
 def _portable_errors() -> Iterator[None]:
-    """An error whose class cannot be read back from its pickle, as many cannot that take two arguments, as text.
+    """Replace an error that cannot be read back from its pickle by a RuntimeError with its text.
 
-    To the driver such a one would look like the end of the actor.
+    Many classes whose constructor takes two arguments cannot. To the driver, that would look like the actor's death.
     """
     try:
         yield
@@ -56,34 +55,35 @@ def _portable_errors() -> Iterator[None]:
 
 @dataclass(eq=False)
 class InFlight(Generic[Q]):
-    """A request on its way, on one actor or on two.
+    """A request that was sent to one actor, or to two if the first was slow.
 
     Attributes:
-        request: what is asked.
-        on: where it is.
-        done: whether it is answered.
-        told: whether people know that it takes long.
+        request: the request.
+        actors: the actors that have it and have not answered.
+        answered: whether an answer has arrived.
+        warned: whether the log has a warning that it takes long.
     """
 
     request: Q
-    on: list["Actor[Q]"] = field(default_factory=list)
-    done: bool = False
-    told: bool = False
+    actors: list["Actor[Q]"] = field(default_factory=list)
+    answered: bool = False
+    warned: bool = False
 
 
 @dataclass(eq=False)
 class Actor(Generic[Q]):
-    """An actor, and what it has been asked and has not answered yet, in order.
+    """The driver's record of an actor.
 
     Attributes:
         name: unique within the pool.
-        handle: Ray's.
-        info: what it has loaded.
-        node: where it runs, known once it has loaded.
-        outstanding: the first is being evaluated; None: it was asked what it has loaded.
+        handle: Ray's handle.
+        info: what it has loaded; None before.
+        node: id of its node, known once it has loaded.
+        outstanding: Ray's reference -> request, in the order of the calls; None for a call of `info`. The actor works
+            on the first.
         since: when it began with the first.
-        silent: since when it has been out of reach.
-        gone: whether it was let go.
+        unreachable_since: when it could not be reached for the first time since its last answer.
+        removed: whether the group has removed it.
     """
 
     name: str
@@ -92,22 +92,22 @@ class Actor(Generic[Q]):
     node: str | None = None
     outstanding: dict[Any, InFlight[Q] | None] = field(default_factory=dict)
     since: float = 0.0
-    silent: float | None = None
-    gone: bool = False
+    unreachable_since: float | None = None
+    removed: bool = False
 
     @property
-    def front(self) -> InFlight[Q] | None:
-        """What it is evaluating."""
+    def current(self) -> InFlight[Q] | None:
+        """The request that it is evaluating."""
         return next(iter(self.outstanding.values()), None)
 
 
 def advice(error: BaseException) -> str:
-    """What to do about what keeps a node from working."""
+    """Return what a user can do about an error that keeps a node from working."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there, or have LINES_SWEEP_CACHE name a folder on a larger disk when Ray is started"
+        return "free some space there, or set LINES_SWEEP_CACHE to a folder on a larger disk when Ray is started"
     if isinstance(cause, ImportError) or "No module named" in str(cause):
         return "install the same packages there: pip install -c constraints.txt -e ."
     if isinstance(cause, FileNotFoundError):
         return "put it where that node sees it"
-    return "mend that"
+    return "fix that"

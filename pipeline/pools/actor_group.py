@@ -1,4 +1,4 @@
-"""The actors of a pool: as many as are asked for, or find room; a node on which they cannot work is left out."""
+"""The actors of a pool: starts, replaces and removes them as nodes join, leave and fail."""
 
 import logging
 import time
@@ -7,29 +7,36 @@ from typing import Any, Generic
 
 import ray
 
-from pipeline.cluster.capacity import ActorShape, Node, room
-from pipeline.cluster.nodes import alive_nodes, away_from, place_of
+from pipeline.cluster.capacity import ActorShape, Node, count_fitting
+from pipeline.cluster.nodes import alive_nodes, avoid_nodes
+from pipeline.cluster.ray_private import node_of
 from pipeline.errors import WorkersLostError, describe
 from pipeline.messages import WorkerInfo
-from pipeline.pools.actor import Actor, Host, InFlight, advice
-from pipeline.pools.base import A, Evaluator
-from pipeline.pools.fault_attribution import IN_A_ROW, Deaths
-from pipeline.pools.queue import Q
+from pipeline.pools.actor import Actor, EvaluatorActor, InFlight, advice
+from pipeline.pools.base import A, Evaluator, Q
+from pipeline.pools.fault_attribution import IN_A_ROW, LossCounter
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an actor may be out of reach. Ray gives a node up after 15 to 60 s, and its actors with it.
-_MAX_SILENCE = 120.0
-#: Seconds after which a node that was left out is tried again, twice as many each time: a full disk may be freed.
-#: And seconds without an answer after which there is no more hope in them, where there are no others.
-_TRY_AGAIN, _HOPE = 60.0, 180.0
-#: Seconds without room for a single actor, until people are told, until they are told again, and until the pool gives
-#: up: an autoscaler needs minutes for a node, and more where there is no spot capacity.
-_TELL, _TELL_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
+#: Seconds for which an actor may be unreachable. Ray gives a node up after 15 to 60 s, and its actors with it.
+_MAX_UNREACHABLE = 120.0
+#: Seconds after which an excluded node is tried again, doubled each time: a full disk may have been freed. And seconds
+#: without any answer after which a pool with no other nodes gives up.
+_TRY_AGAIN, _MAX_UNANSWERED = 60.0, 180.0
+#: Seconds without a place for a single actor until a warning, until the next warnings, and until the pool gives up: an
+#: autoscaler needs minutes for a node, and more if there is no spot capacity.
+_WARN, _WARN_AGAIN, _GIVE_UP = 60.0, 600.0, 1800.0
 
 
-class Crew(Generic[Q, A]):
-    """Starts actors, and lets them go."""
+class ActorGroup(Generic[Q, A]):
+    """Starts actors on the nodes that can run them, and removes actors.
+
+    Attributes:
+        actors: the actors that were started and not removed.
+        owners: Ray's reference of each outstanding call -> its actor.
+        known: name -> info of every actor that has loaded, lost ones included.
+        losses: attributes lost actors to nodes and the pool.
+    """
 
     def __init__(
         self,
@@ -38,110 +45,100 @@ class Crew(Generic[Q, A]):
         kind: str,
         check: Callable[[WorkerInfo], None] | None,
     ) -> None:
-        """Start KIND-0, KIND-1, ..."""
+        """Start KIND-0, KIND-1, ...; for the arguments see `RayPool`."""
         self._make, self._shape, self._kind, self._check = make, shape, kind, check
         self.actors: list[Actor[Q]] = []
         self.owners: dict[Any, Actor[Q]] = {}
         self.known: dict[str, WorkerInfo] = {}
-        self._left_out: dict[str, str] = {}
-        self._told: set[str] = set()
+        self.losses = LossCounter()
+        #: Excluded node -> the cause.
+        self._excluded: dict[str, str] = {}
+        self._warned_of: set[str] = set()
         #: Node -> when it is tried again, and after how many seconds that is.
-        self._again: dict[str, tuple[float, float]] = {}
+        self._retry_at: dict[str, tuple[float, float]] = {}
         self._start_at = 0.0
         self._answered_at = time.monotonic()
-        self.deaths = Deaths()
         self._started = self._most = 0
-        self._starved: float | None = None
-        self._tell_at = 0.0
+        self._waiting_since: float | None = None
+        self._warn_at = 0.0
         self._nodes = alive_nodes()
-        self.fill()
+        self.start_missing()
 
-    def __contains__(self, actor: object) -> bool:
-        """Whether it has not been let go."""
-        return isinstance(actor, Actor) and not actor.gone
-
-    def fill(self) -> None:
+    def start_missing(self) -> None:
         """Start the actors that are missing."""
         if time.monotonic() < self._start_at:
             return
         missing = self._shape.workers - len(self.actors)
         if self._shape.elastic:
-            missing = max(self._room() - len(self._counted()), not self.actors)
+            missing = max(self._capacity() - len(self._counted()), not self.actors)
         for _ in range(missing):
             self._start()
         self._most = max(self._most, len(self.actors))
 
     def _counted(self) -> list[Actor[Q]]:
-        """Those for which `_room` is: on a node that is left out some may go on."""
-        return [actor for actor in self.actors if actor.node not in self._left_out]
+        """Return the actors that use `_capacity`; an excluded node may have others, which continue."""
+        return [actor for actor in self.actors if actor.node not in self._excluded]
 
-    def _room(self, without: str | None = None) -> int:
-        return room((n for n in self._nodes if n.id not in self._left_out and n.id != without), self._shape)
+    def _capacity(self, without: str | None = None) -> int:
+        nodes = (n for n in self._nodes if n.id not in self._excluded and n.id != without)
+        return count_fitting(nodes, self._shape)
 
     def _start(self) -> None:
         name = f"{self._kind}-{self._started}"
         self._started += 1
-        handle: Any = (
-            ray.remote(Host)
-            .options(
-                num_cpus=self._shape.num_cpus,
-                num_gpus=self._shape.num_gpus,
-                max_restarts=0,
-                **away_from(set(self._left_out)),
-            )
-            .remote(self._make, name)
-        )
+        options = {"num_cpus": self._shape.num_cpus, "num_gpus": self._shape.num_gpus, "max_restarts": 0}
+        remote: Any = ray.remote(EvaluatorActor)
+        handle: Any = remote.options(**options, **avoid_nodes(set(self._excluded))).remote(self._make, name)
         self.actors.append(Actor(name, handle))
-        self.ask(self.actors[-1])
+        self.request_info(self.actors[-1])
 
-    def ask(self, actor: Actor[Q]) -> None:
-        """Have it load, or say again what it has loaded."""
-        self.owe(actor, actor.handle.info.remote(), None)
+    def request_info(self, actor: Actor[Q]) -> None:
+        """Have the actor load, or report again what it has loaded."""
+        self.add_call(actor, actor.handle.info.remote(), None)
 
-    def owe(self, actor: Actor[Q], ref: Any, job: InFlight[Q] | None) -> None:
-        """Note what `actor` is to answer."""
+    def add_call(self, actor: Actor[Q], ref: Any, job: InFlight[Q] | None) -> None:
+        """Note a call of `actor`; `job` is None for a call of `info`."""
         if not actor.outstanding:
             actor.since = time.monotonic()
         actor.outstanding[ref] = job
         self.owners[ref] = actor
         if job is not None:
-            job.on.append(actor)
+            job.actors.append(actor)
 
-    def returned(self, actor: Actor[Q], ref: Any) -> InFlight[Q] | None:
-        """What `ref` was the answer to; its actor has begun with the next."""
+    def end_call(self, actor: Actor[Q], ref: Any) -> InFlight[Q] | None:
+        """Note that a call has returned, and return its request; the actor has begun with the next."""
         job = actor.outstanding.pop(ref)
         del self.owners[ref]
         actor.since = time.monotonic()
         if job is not None:
-            job.on.remove(actor)
+            job.actors.remove(actor)
         return job
 
     def take_back(self, actor: Actor[Q]) -> list[InFlight[Q]]:
-        """All that `actor` was asked; nothing that it may still answer counts."""
-        return [job for ref in list(actor.outstanding) if (job := self.returned(actor, ref)) is not None]
+        """Return all requests of `actor`; answers that it may still give are ignored."""
+        return [job for ref in list(actor.outstanding) if (job := self.end_call(actor, ref)) is not None]
 
     def remove(self, actor: Actor[Q]) -> list[InFlight[Q]]:
-        """Let an actor go; returns what it was asked."""
+        """Kill an actor; returns its requests."""
         jobs = self.take_back(actor)
         self.actors.remove(actor)
-        actor.gone = True
+        actor.removed = True
         ray.kill(actor.handle)
         return jobs
 
-    def welcome(self, actor: Actor[Q], info: WorkerInfo) -> bool:
-        """It has loaded, or is in reach again; False where it cannot be used and is gone.
+    def loaded(self, actor: Actor[Q], info: WorkerInfo) -> None:
+        """Note that an actor has loaded, or can be reached again; it is removed if what it has loaded cannot be used.
 
         Raises:
-            ValueError: no worker can be used.
+            ValueError: if no worker can be used.
         """
         try:
             self._compare(info)
         except ValueError as error:
-            self.unfit(actor, str(error), error)
-            return False
+            self.load_failed(actor, str(error), error)
+            return
         actor.info = self.known[actor.name] = info
-        actor.node, actor.silent = place_of(actor.handle), None
-        return True
+        actor.node, actor.unreachable_since = node_of(actor.handle), None
 
     def _compare(self, info: WorkerInfo) -> None:
         if self._check is not None:
@@ -155,129 +152,133 @@ class Crew(Generic[Q, A]):
             )
 
     def answered(self, actor: Actor[Q]) -> None:
-        """It works."""
+        """Note that an actor has answered a request."""
         self._answered_at = time.monotonic()
-        self.deaths.answered(actor.node)
-        if actor.node is not None and actor.node not in self._left_out:
-            self._again.pop(actor.node, None)
+        self.losses.answered(actor.node)
+        if actor.node is not None and actor.node not in self._excluded:
+            self._retry_at.pop(actor.node, None)
 
-    def unfit(self, actor: Actor[Q], cause: str, error: BaseException) -> None:
-        """It cannot load; nor will another one on its node.
+    def load_failed(self, actor: Actor[Q], cause: str, error: BaseException) -> None:
+        """Remove an actor that cannot load, and exclude its node.
 
         Raises:
-            ValueError: there is no other node, and nobody has ever loaded.
+            ValueError: if there is no other node, and no actor has ever loaded.
         """
-        node = actor.node or place_of(actor.handle)
+        node = actor.node or node_of(actor.handle)
         self.remove(actor)
-        if not self.known and (node is None or not self._room(without=node)):
+        if not self.known and (node is None or not self._capacity(without=node)):
             raise ValueError(cause) from error
         if node is not None:
-            self._leave_out(node, f"{cause}; {advice(error)}")
+            self._exclude(node, f"{cause}; {advice(error)}")
             return
-        # It never had a process, so Ray does not say where that was to be.
-        self.deaths.add(None, actor.name, cause, self._most)
+        # The actor never had a process, so Ray does not know its node.
+        self.losses.add(None, actor.name, cause, self._most)
         self._start_at = time.monotonic() + _TRY_AGAIN
-        log.warning("%s; %s. The run goes on with the others, and another one starts in a minute", cause, advice(error))
+        log.warning(
+            "%s; %s. The run continues with the others, and another one starts in a minute", cause, advice(error)
+        )
 
-    def _leave_out(self, node: str, cause: str) -> None:
-        """Start no actor there any more, and let those go that have not loaded; those that have go on."""
-        if node not in self._left_out:
-            self._left_out[node] = cause
-            _, waited = self._again.get(node, (0.0, _TRY_AGAIN / 2))
-            self._again[node] = time.monotonic() + 2 * waited, 2 * waited
-            named = next((n for n in self._nodes if n.id == node), Node(node, "", 0))
-            if node not in self._told:
-                log.warning("node %s gets no more workers for now, the run goes on with the others: %s. It is tried "
-                            "again now and then", named, cause)  # fmt: skip
-            self._told.add(node)
+    def _exclude(self, node: str, cause: str) -> None:
+        """Start no more actors on a node, and remove those that have not loaded; loaded ones continue."""
+        if node not in self._excluded:
+            self._excluded[node] = cause
+            _, waited = self._retry_at.get(node, (0.0, _TRY_AGAIN / 2))
+            self._retry_at[node] = time.monotonic() + 2 * waited, 2 * waited
+            shown = next((n for n in self._nodes if n.id == node), Node(node, "", 0))
+            if node not in self._warned_of:
+                log.warning("node %s gets no more workers for now, the run continues with the others: %s. It is tried "
+                            "again from time to time", shown, cause)  # fmt: skip
+            self._warned_of.add(node)
         for actor in [a for a in self.actors if a.info is None]:
-            if place_of(actor.handle) in (node, None):  # one without a place might be given one there
+            if node_of(actor.handle) in (node, None):  # one without a node might be placed there
                 self.remove(actor)
-        self.fill()
+        self.start_missing()
 
     def died(self, actor: Actor[Q], error: BaseException) -> bool:
-        """Note that an actor was lost; False where that is its node's end, for which no request is to blame.
+        """Note the loss of an actor; returns False if its node has left, which no request can have caused.
 
         Raises:
-            WorkersLostError: too many in a row.
+            WorkersLostError: if too many actors were lost in a row.
         """
-        node = actor.node or place_of(actor.handle)
+        node = actor.node or node_of(actor.handle)
         if getattr(error, "preempted", False) or (node is not None and node not in {n.id for n in alive_nodes()}):
             return False
-        self.deaths.add(node, actor.name, describe(error), self._most)
-        there = sum(a.node == node for a in self.actors if a is not actor)
-        limit = max(IN_A_ROW, self._shape.retries + 1) * (there + 1)  # one deadly request is no fault of it
-        if node is not None and self.deaths.on(node) > limit and self._room(without=node):
-            cause = f"{self.deaths.on(node)} workers were lost there without an answer; the last: {describe(error)}"
-            self._leave_out(node, f"{cause}; is there enough memory for one worker?")
+        self.losses.add(node, actor.name, describe(error), self._most)
+        others = sum(a.node == node for a in self.actors if a is not actor)
+        limit = max(IN_A_ROW, self._shape.retries + 1) * (others + 1)  # more than one deadly request can cause
+        if node is not None and self.losses.on(node) > limit and self._capacity(without=node):
+            cause = f"{self.losses.on(node)} workers were lost there without an answer; the last: {describe(error)}"
+            self._exclude(node, f"{cause}; is there enough memory for one worker?")
         return True
 
-    def look(self) -> list[Actor[Q]]:
-        """Follow the cluster; returns the actors of nodes that have left, and those that are out of reach for long.
+    def poll(self) -> list[Actor[Q]]:
+        """Look at the cluster; returns actors whose nodes have left or that were unreachable for too long.
 
         Raises:
-            WorkersLostError: there is no node for a worker, and has been none for long.
+            WorkersLostError: if no node can run a worker, and none could for long.
         """
         self._nodes, now = alive_nodes(), time.monotonic()
         alive = {node.id for node in self._nodes}
         for actor in self.actors:
-            if actor.silent is not None and not actor.outstanding:
-                self.ask(actor)
+            if actor.unreachable_since is not None and not actor.outstanding:
+                self.request_info(actor)
         if self.known:
-            self._try_again(now)
-        self._look_for_room(now)
+            self._readmit_nodes(now)
+        self._check_places(now)
         return [
             a
             for a in self.actors
-            if (a.node is not None and a.node not in alive) or now - (a.silent or now) > _MAX_SILENCE
+            if (a.node is not None and a.node not in alive) or now - (a.unreachable_since or now) > _MAX_UNREACHABLE
         ]
 
-    def _try_again(self, now: float) -> None:
-        """Nodes that were left out count again; who waits for a place waits for one elsewhere, and is started anew."""
-        due = [node for node in self._left_out if now > self._again[node][0]]
+    def _readmit_nodes(self, now: float) -> None:
+        """Use excluded nodes again when their time has come; actors without a node avoid them, and are replaced."""
+        due = [node for node in self._excluded if now > self._retry_at[node][0]]
         if not due:
             return
         for node in due:
-            del self._left_out[node]
-        for actor in [a for a in self.actors if a.info is None and place_of(a.handle) is None]:
+            del self._excluded[node]
+        for actor in [a for a in self.actors if a.info is None and node_of(a.handle) is None]:
             self.remove(actor)
-        self.fill()
+        self.start_missing()
 
     def surplus(self) -> list[Actor[Q]]:
-        """Actors that have no place since nodes have left; and, where others need that room, some that have.
+        """Return the actors to remove since nodes have left.
 
-        Of a fixed number those without a place go on waiting for one: an autoscaler grows by them.
+        They are actors without a node, and, if resources are reserved for another pool, actors that use these. In a
+        pool of fixed size, actors without a node continue to wait: an autoscaler adds nodes for them.
         """
         counted = self._counted()
-        many = len(counted) - max(1, self._room())
-        if many <= 0 or not (self._shape.elastic or self._shape.beside is not None):
+        excess = len(counted) - max(1, self._capacity())
+        if excess <= 0 or not (self._shape.elastic or self._shape.reserved is not None):
             return []
-        placeless = [a for a in self.actors if a.info is None and place_of(a.handle) is None]
-        keeping = [a for a in counted if a not in placeless] if self._shape.beside is not None else []
+        unplaced = [a for a in self.actors if a.info is None and node_of(a.handle) is None]
+        placed = [a for a in counted if a not in unplaced] if self._shape.reserved is not None else []
         if not self._shape.elastic:
-            return keeping[::-1][: max(0, many - len(placeless))]
-        return [*reversed(placeless), *reversed(keeping)][:many]
+            return placed[::-1][: max(0, excess - len(unplaced))]
+        return [*reversed(unplaced), *reversed(placed)][:excess]
 
-    def _look_for_room(self, now: float) -> None:
-        if any(a.info is not None or place_of(a.handle) is not None for a in self.actors):
-            self._starved = None
+    def _check_places(self, now: float) -> None:
+        """Warn while no actor has a node, and give up in the end."""
+        if any(a.info is not None or node_of(a.handle) is not None for a in self.actors):
+            self._waiting_since = None
             return
-        if self._starved is None:
-            self._starved, self._tell_at = now, now + _TELL
-        some, asks = self._room(), self._shape.asks()
-        hopeless = not self.known or now - self._answered_at > _HOPE
-        if not some and self._left_out and hopeless and room(self._nodes, self._shape):
-            causes = "; ".join(dict.fromkeys(self._left_out.values()))
+        if self._waiting_since is None:
+            self._waiting_since, self._warn_at = now, now + _WARN
+        capacity, resources = self._capacity(), self._shape.resources()
+        hopeless = not self.known or now - self._answered_at > _MAX_UNANSWERED
+        if not capacity and self._excluded and hopeless and count_fitting(self._nodes, self._shape):
+            causes = "; ".join(dict.fromkeys(self._excluded.values()))
             raise WorkersLostError(f"no {self._kind} is left, and no node to start one on: {causes}")
-        if not some and now - self._starved > _GIVE_UP:
+        if not capacity and now - self._waiting_since > _GIVE_UP:
             raise WorkersLostError(
-                f"for {_GIVE_UP / 60:.0f} minutes no node had room for one {self._kind}, which asks for {asks}: add "
-                "nodes, or ask for less under `resources`, and give the same command again: what was scored is kept"
+                f"for {_GIVE_UP / 60:.0f} minutes no node could run one {self._kind}, which needs {resources}: add "
+                "nodes, or ask for less under `resources`, and rerun the command: what was scored is kept"
             )
-        if now > self._tell_at:
-            self._tell_at = now + _TELL_AGAIN
-            why = "what the nodes have is in use" if some else f"none of the {len(self._nodes)} nodes has that"
-            log.warning("waiting for room for one %s, which asks for %s: %s", self._kind, asks, why)
+        if now > self._warn_at:
+            self._warn_at = now + _WARN_AGAIN
+            why = "the nodes' resources are in use" if capacity else f"none of the {len(self._nodes)} nodes has that"
+            log.warning("waiting for a node for one %s, which needs %s: %s", self._kind, resources, why)
 
     def close(self) -> None:
         """Kill the actors."""

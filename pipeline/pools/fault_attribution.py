@@ -1,53 +1,53 @@
-"""Who is to blame where actors are lost: a request, a node, or what all of them have in common."""
+"""Attribute the loss of actors to a request, a node or the whole pool."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Generic
 
 from pipeline.errors import WorkersLostError
-from pipeline.pools.queue import Q
+from pipeline.pools.base import Q
 
-#: Losses for each actor, without one answer in between, after which its node, and then the pool, is given up: the fault
-#: is not the request's. A node that is taken away loses all of its actors at once, which is no such fault.
+#: Losses for each actor without an answer in between, after which its node, and then the pool, is given up. The loss
+#: of a whole node does not count: it loses all its actors at once.
 IN_A_ROW = 4
-#: So many candidates of which actors die, one after the other without an answer in between, in a pool that has never
-#: answered, and in one that has: the fault is not the candidates'.
+#: Number of candidates whose requests lost actors, without an answer in between, after which the pool is given up: in
+#: a pool that has never answered, and in one that has.
 _CANDIDATES, _CANDIDATES_LATER = 3, 8
-#: After so many requests of a candidate that actors die of, its others get one try each.
+#: After this many deadly requests of a candidate, its other requests are tried once each.
 _DEADLY = 2
 
 
-class Deaths:
-    """The deaths of a pool's actors since each node, and any, has answered last."""
+class LossCounter:
+    """Counts the actors lost since the last answer, for each node and for the pool."""
 
     def __init__(self) -> None:
-        """All are alive."""
+        """Start with no losses."""
         self._on: Counter[str | None] = Counter()
         self._in_a_row = 0
         self._candidates: set[str] = set()
         self._answered = False
 
     def on(self, node: str) -> int:
-        """How many on a node."""
+        """Return the number of losses on a node."""
         return self._on[node]
 
     def answered(self, node: str | None) -> None:
-        """An actor there has answered."""
+        """Note that an actor on `node` has answered."""
         self._in_a_row, self._answered = 0, True
         self._candidates.clear()
         self._on.pop(node, None)
 
     def add(self, node: str | None, name: str, cause: str, actors: int) -> None:
-        """One more.
+        """Count one more loss.
 
         Args:
-            node: where, if it is known.
-            name: of the actor.
-            cause: for people.
-            actors: how many there have been at once.
+            node: the actor's node, None if unknown.
+            name: the actor's name.
+            cause: for the error message.
+            actors: the largest number of actors so far.
 
         Raises:
-            WorkersLostError: too many in a row.
+            WorkersLostError: if too many actors were lost in a row.
         """
         self._on[node] += 1
         self._in_a_row += 1
@@ -57,11 +57,11 @@ class Deaths:
                 "is there enough memory for one worker? What was scored is kept"
             )
 
-    def pardon(self, candidate: str, nodes: Iterable[str | None]) -> None:
-        """A request was to blame for deaths on `nodes`, and is given up: the nodes were not.
+    def attribute_to_request(self, candidate: str, nodes: Iterable[str | None]) -> None:
+        """Take back losses on `nodes`: a request of `candidate`, now given up, caused them.
 
         Raises:
-            WorkersLostError: so it was with one candidate after the other.
+            WorkersLostError: if one candidate after the other lost actors.
         """
         for node in nodes:
             self._in_a_row = max(0, self._in_a_row - 1)
@@ -69,55 +69,55 @@ class Deaths:
         self._candidates.add(candidate)
         if len(self._candidates) > (_CANDIDATES_LATER if self._answered else _CANDIDATES):
             raise WorkersLostError(
-                f"workers die of every candidate, of {len(self._candidates)} by now without an answer in between: is "
+                f"workers die of every candidate, of {len(self._candidates)} so far without an answer in between: is "
                 "there enough memory for one worker? What was scored is kept"
             )
 
 
-class Suspicion(Generic[Q]):
-    """Which requests were on actors that were lost, and how much each is blamed for it."""
+class SuspectRequests(Generic[Q]):
+    """The requests that lost actors had, with the number of losses attributed to each."""
 
     def __init__(self, retries: int) -> None:
-        """Nothing is lost; a request that is blamed more often than `retries` is to be given up."""
+        """Start with no losses; a request with more than `retries` is to be given up."""
         self._retries = retries
-        self._blame: dict[Q, float] = {}
-        #: Request -> the nodes of the actors that died of it, as far as anyone can tell.
-        self._died_of: dict[Q, list[str | None]] = {}
+        self._losses: dict[Q, float] = {}
+        #: Request -> the nodes of the actors that died while evaluating it.
+        self._nodes: dict[Q, list[str | None]] = {}
         self._deadly = Counter[str]()
         self._suspects: set[Q] = set()
 
     def __contains__(self, request: object) -> bool:
-        """Whether it was on an actor that died: it goes alone from then on, so that it is known of which they die.
+        """Whether an actor died that had the request. Such requests are sent alone, which shows which one is deadly.
 
-        The answer to the one before may die with the process on its way.
+        The actor may have died of the request behind: its answer to the one before can be lost with the process.
         """
         return request in self._suspects
 
-    def lost(self, requests: Sequence[Q], node: str | None, blame: float) -> None:
-        """An actor was lost with these requests; only the first was being evaluated, those behind are not to blame.
+    def actor_lost(self, requests: Sequence[Q], node: str | None, weight: float) -> None:
+        """Note the loss of an actor; it counts for the first request alone, which was being evaluated.
 
         Args:
-            requests: in the order in which they were asked.
-            node: where it was.
-            blame: 1 where the process has died, less where its node has, or the way to it.
+            requests: what the actor had, in the order in which it was sent.
+            node: the actor's node, None if unknown.
+            weight: 1 if the process died, less if its node or the network failed.
         """
-        died = blame >= 1
+        died = weight >= 1
         for request in requests[:1]:
-            self._blame[request] = self._blame.get(request, 0.0) + blame
+            self._losses[request] = self._losses.get(request, 0.0) + weight
             if died:
-                self._died_of.setdefault(request, []).append(node)
+                self._nodes.setdefault(request, []).append(node)
         if died:
             self._suspects.update(requests)
 
-    def too_often(self, request: Q) -> float:
-        """How often actors were lost with a request that is to be given up for it; 0 of any other."""
-        blame = self._blame.get(request, 0.0)
+    def losses_over_limit(self, request: Q) -> float:
+        """Return the losses of a request if they are so many that it must be given up, else 0."""
+        losses = self._losses.get(request, 0.0)
         if self._deadly[request.recipe_id] >= _DEADLY:
-            return blame if blame >= 1 else 0.0
-        return blame if blame > self._retries else 0.0
+            return losses if losses >= 1 else 0.0
+        return losses if losses > self._retries else 0.0
 
-    def condemn(self, request: Q) -> list[str | None]:
-        """Give a request up; returns the nodes of the actors that died of it."""
-        nodes = self._died_of.pop(request, [])
+    def give_up(self, request: Q) -> list[str | None]:
+        """Give up a request; returns the nodes of the actors that died while evaluating it."""
+        nodes = self._nodes.pop(request, [])
         self._deadly[request.recipe_id] += bool(nodes)
         return nodes

@@ -1,16 +1,17 @@
-"""One worker in this process: no Ray, the same answers."""
+"""A pool of one worker in this process, without Ray."""
 
 from collections.abc import Iterable
 from typing import Generic
 
 from pipeline.errors import describe
 from pipeline.messages import Failure, WorkerInfo
-from pipeline.pools.base import A, Evaluator, failure_kind
-from pipeline.pools.queue import Q, RequestQueue
+from pipeline.pools.base import A, Evaluator, Q
+from pipeline.pools.failures import failure_kind
+from pipeline.pools.queue import RequestQueue
 
 
 class LocalPool(Generic[Q, A]):
-    """One evaluator in this process: no Ray, the same answers."""
+    """A `Pool` of one evaluator in this process; it gives the same answers as a `RayPool`."""
 
     def __init__(self, evaluator: Evaluator[Q, A]) -> None:
         """Take over an evaluator that has loaded."""
@@ -28,7 +29,7 @@ class LocalPool(Generic[Q, A]):
         self._queue.put(requests)
 
     def wait(self, timeout: float | None = None) -> list[A | Failure]:
-        """Evaluate the next request here and now; `timeout` cannot interrupt it."""
+        """Evaluate the next request in this thread; `timeout` cannot interrupt it."""
         request = self._queue.take(self._info.name)
         if request is None:
             return []
@@ -38,5 +39,5 @@ class LocalPool(Generic[Q, A]):
             return [Failure(request.origin, failure_kind(error), describe(error), self._info.name)]
 
     def close(self) -> None:
-        """Drop what is queued."""
+        """Drop the queued requests."""
         self._queue = RequestQueue[Q]()

@@ -1,4 +1,4 @@
-"""When an answer is overdue: an idle worker then gets a copy of the request, and whichever answers first counts."""
+"""Find overdue requests: an idle worker gets a copy of the request, and the first answer counts."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -6,67 +6,67 @@ from math import inf
 from statistics import median
 
 from pipeline.pools.actor import Actor, InFlight
-from pipeline.pools.queue import Q
+from pipeline.pools.base import Q
 
-#: Answers of each task that say what is usual.
+#: Answers of each task whose median is the task's usual time.
 _REMEMBERED = 31
-#: Times the usual, and seconds at least, for which a request may be evaluated until it is copied. Slower workers than
-#: others, the first shard of a candidate (weights are rebuilt) and a busy driver all stay below three times the usual;
-#: what takes longer is not nearly done, as far as anyone can tell, and a copy is then expected one usual time later.
+#: A request is copied once it has been evaluated for this many times the usual time, and this many seconds at least.
+#: Slow workers, the first request of a candidate (weights are rebuilt) and a busy driver all stay below three times the
+#: usual time; a copy of a slower one is expected to be done one usual time later.
 _EVALUATED = (3.0, 2.0)
-#: The same for a request that waits behind another one: nothing of its work is done, and the copy can only gain; but
-#: one whose turn has almost come is left to its worker, which may hold the weights.
+#: The same for a request that waits behind another one. None of its work is done, so a copy costs nothing; but one
+#: whose turn has almost come stays with its worker, which may hold the weights.
 _WAITING = (1.5, 1.0)
-#: The same until people are told that a request takes long, and until the process that evaluates it is replaced: it
-#: hangs, as in a lock, or on a device that does not answer.
+#: The same until a warning, and until the process is replaced because it hangs, as in a lock or on a device that does
+#: not answer.
 _LONG, _HANGS = (30.0, 600.0), (100.0, 3600.0)
-#: Seconds until a request is copied while nothing is known of any task: its worker may be the slow one.
+#: Seconds until a request is copied while no task has an answer: its worker may be the slow one.
 _UNKNOWN = 30.0
 
 
-class Pace:
-    """How long answers usually take, by task: tasks differ, shards of one do not."""
+class AnswerTimes:
+    """How long answers usually take, by task: tasks differ, shards of one task do not."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start without answers."""
         self._seconds: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
-    def note(self, task: str, seconds: float) -> None:
-        """An answer for `task` took so long."""
+    def add(self, task: str, seconds: float) -> None:
+        """Note that an answer for `task` took so many seconds."""
         self._seconds[task].append(seconds)
 
     def usual(self, task: str) -> float | None:
-        """The median seconds of the task's answers; before the first, of the slowest task; None before any."""
+        """Return the median seconds of the task's answers, of the slowest task if it has none, None before any."""
         if known := self._seconds.get(task):
             return median(known)
         return max((median(s) for s in self._seconds.values()), default=None)
 
     def overdue(self, task: str, seconds: float, waits: bool = False) -> float:
-        """How many times longer than it may take a request is out; 1 and more: it is to be copied.
+        """Return the time that a request has taken over the time that it may take; it is to be copied from 1 on.
 
         Args:
-            task: what its worker evaluates.
-            seconds: for how long it has been doing so.
-            waits: whether the request is another one, behind that.
+            task: the task that its worker evaluates.
+            seconds: for how long the worker has been doing so.
+            waits: whether the request waits behind the one that is evaluated.
         """
         times, least = _WAITING if waits else _EVALUATED
         usual = self.usual(task)
         return seconds / (_UNKNOWN if usual is None else max(least, times * usual))
 
     def limits(self, task: str) -> tuple[float, float]:
-        """Seconds after which a request for `task` takes long, and after which it hangs; never while none is usual."""
+        """Return the seconds after which a request takes long, and after which it hangs; infinite before any answer."""
         usual = self.usual(task)
         long, hangs = (inf if usual is None else max(least, times * usual) for times, least in (_LONG, _HANGS))
         return long, hangs
 
-    def late(self, actors: Iterable[Actor[Q]], now: float) -> list[InFlight[Q]]:
-        """Requests that are to be copied, the one that is most overdue first; those that are on two actors are not."""
+    def to_copy(self, actors: Iterable[Actor[Q]], now: float) -> list[InFlight[Q]]:
+        """Return the overdue requests that only one actor has, the most overdue first."""
         found = [
             (overdue, job)
             for actor in actors
-            if (front := actor.front) is not None
+            if (current := actor.current) is not None
             for job in actor.outstanding.values()
-            if job is not None and not job.done and len(job.on) == 1
-            if (overdue := self.overdue(front.request.origin.task, now - actor.since, waits=job is not front)) >= 1
+            if job is not None and not job.answered and len(job.actors) == 1
+            if (overdue := self.overdue(current.request.origin.task, now - actor.since, waits=job is not current)) >= 1
         ]
         return [job for _, job in sorted(found, key=lambda each: -each[0])]

@@ -1,7 +1,6 @@
 """One run in its folder: open or resume the journal, work to the end, write tables and provenance."""
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,23 +19,10 @@ from pipeline.run.rows import provenance, write_tables
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS, RunSpec
 from pipeline.storage.caches.scores import ScoreCache
-from pipeline.versions import installed
+from pipeline.versions import exact_versions
 from tasks.files.atomic import write_whole
 
 _ABSENT = object()
-_PACKAGES = (
-    "lines-sweep",
-    "torch",
-    "open_clip_torch",
-    "transformers",
-    "peft",
-    "ray",
-    "optuna",
-    "pyarrow",
-    "moocore",
-    "numpy",
-    "safetensors",
-)
 
 
 class RunFolderError(ValueError):
@@ -97,7 +83,7 @@ def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder
     earlier = history.provenance.get("seconds", {}).get("total", 0.0)
     known = {
         "complete": True,
-        "versions": _versions(),
+        "versions": exact_versions(),
         "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
         "started": history.provenance.get("started", now),
         "finished": _utc(),
@@ -116,10 +102,6 @@ def _utc() -> str:
 def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
     failures = len(ledger.answers.failures)
     return {"candidates": candidates, "shards_scored": len(ledger.answers) - failures, "failures": failures}
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **installed(_PACKAGES)}
 
 
 def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
@@ -192,7 +174,7 @@ def rebuild(folder: Path) -> None:
         plan, ledger, history = reopen(folder)
         known = history.provenance or {
             "complete": False,
-            "versions": _versions(),
+            "versions": exact_versions(),
             "workers": [],
             "seconds": {},
             "counts": _counts(sum(map(len, history.proposals.values())), ledger),

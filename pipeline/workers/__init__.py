@@ -1,1 +1,1 @@
-"""The actor classes that hold a model or a reward and answer requests."""
+"""Evaluators that hold models or rewards and answer requests."""

@@ -1,4 +1,4 @@
-"""The worker of a run of rewards: base and policies on one device; a recipe and a shard in, completions out."""
+"""The worker of a run with rewards: holds base and policies; turns a recipe and a shard into completions."""
 
 import time
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from pipeline.merging.resident_low_rank import AdaptedModel, Candidates
 from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
 from pipeline.spec.run import RunSpec
-from pipeline.workers.held import Held, Materialises
+from pipeline.workers.held import HeldRecipe, Materialises
 from pipeline.workers.worker import Fetch, describe_device
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
@@ -28,25 +28,17 @@ from tasks.language.vllm_engine import VllmEngine, write_adapter
 
 
 class CompletionWorker:
-    """A plain class, as `pipeline.workers.worker.Worker` is; its answers are completions, which others score."""
+    """An `Evaluator` that completes prompts; `RewardWorker` scores the completions."""
 
-    def __init__(
-        self, spec: RunSpec, name: str = "local", device_type: str = "cpu", here: RunSpec | None = None
-    ) -> None:
-        """Load everything once.
-
-        Args:
-            spec: the run.
-            name: unique within the pool.
-            device_type: "cuda", the first GPU that this process may use, or "cpu".
-            here: the same with the places of its files on this machine, where they are others.
+    def __init__(self, name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> None:
+        """Load everything once; for the arguments see `pipeline.workers.worker.Worker`.
 
         Raises:
-            ValueError: a checkpoint, the prompts or a reward are not what the spec says.
+            ValueError: if a checkpoint, the prompts or a reward are not as the spec declares them.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
-        here = here or spec
+        here = fetch(spec) if fetch else spec
         model, experts = load_checkpoints(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(here, backbone)
@@ -58,17 +50,18 @@ class CompletionWorker:
         self._identity = identify(spec, model, fingerprints, tasks, self.device, edited)
         self._prompts, self._samples, self._decoding = prompts.splits, samples_of(spec), decoding_of(spec)
         self.policy, self._engine = _engine(here, model, deltas, edited)
-        self._held = Held(self.policy)
+        self._held = HeldRecipe(self.policy)
 
     def info(self) -> WorkerInfo:
-        """What it has loaded."""
+        """Return what this worker has loaded."""
         return self._identity.worker(self.name, describe_device(self.device))
 
     def evaluate(self, request: EvalRequest) -> Completions:
-        """Set the scales or weights unless they are there already, and complete one shard's prompts.
+        """Set the scales or weights if they are those of another recipe, and complete one shard's prompts.
 
         Raises:
-            ValueError: the recipe cannot be built, or gives NaN or infinite factors or logits.
+            ValueError: if the recipe cannot be built.
+            NonFiniteError: if factors, weights or logits are NaN or infinite.
         """
         started = time.perf_counter()
         alpha = self._held.hold(request.recipe).alpha
@@ -82,7 +75,7 @@ class CompletionWorker:
 def _engine(
     spec: RunSpec, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
 ) -> tuple[Materialises, Engine]:
-    """What sets candidates, and what completes prompts with them."""
+    """Return what sets recipes, and what completes prompts with them."""
     backbone = as_policy(model.backbone)
     module, device = backbone.module, backbone.device
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
@@ -100,30 +93,23 @@ def _engine(
 
 
 class VllmPolicy:
-    """Hands each candidate to vLLM as one adapter: the factors of all policies side by side, with their scales."""
+    """Gives each candidate to vLLM as one adapter: the factors of all policies side by side, with their scales."""
 
     def __init__(self, model: str, candidates: Candidates, seed: int) -> None:
-        """Load the base of `model` into vLLM, with room for all policies' ranks together."""
+        """Load the base of `model` into vLLM, for adapters with the ranks of all policies together."""
         self._model, self._candidates = model, candidates
         ranks = (sum(d.factors[n].b.shape[1] for d in candidates.deltas if n in d.factors) for n in candidates.names)
         self.engine = VllmEngine(model_folder(model), max(ranks), seed)
         self._folder = TemporaryDirectory(prefix="lines-candidate-")
 
     def materialise(self, recipe: Recipe) -> Applied:
-        """Write the candidate's adapter, and have vLLM use it.
+        """Write the candidate's adapter, and make vLLM use it.
 
         Raises:
-            ValueError: see `Candidates.factors`.
+            ValueError: as `Candidates.factors`.
         """
         alpha, factors = self._candidates.factors(recipe)
         pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
         folder = write_adapter(Path(self._folder.name), pairs, self._model) if pairs else None
         self.engine.use(folder)
         return Applied(alpha, recipe.id("vllm"))
-
-
-def make_policy_worker(
-    name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None
-) -> CompletionWorker:
-    """What a Ray actor calls to make its worker."""
-    return CompletionWorker(spec, name, device_type, fetch and fetch(spec))

@@ -7,28 +7,28 @@ from pipeline.recipe import Recipe
 
 
 class Materialises(Protocol):
-    """What has a model compute as a recipe says, by its weights or by scales beside them."""
+    """A model that can compute as a recipe defines, by its weights or by scales of low-rank factors."""
 
     def materialise(self, recipe: Recipe) -> Applied:
-        """Set it; whatever was set before has no part in it."""
+        """Set the recipe; an earlier one has no effect on the result."""
         ...
 
 
-class Held:
-    """The recipe that is set: a candidate's next shard need not set it again."""
+class HeldRecipe:
+    """The recipe that a model holds: it is not set again for the candidate's next shard."""
 
     def __init__(self, model: Materialises) -> None:
-        """Nothing is set yet."""
+        """Start without a recipe."""
         self._model = model
-        self._holds: tuple[Recipe, Applied] | None = None
+        self._held: tuple[Recipe, Applied] | None = None
 
     def hold(self, recipe: Recipe) -> Applied:
-        """Set `recipe` unless it is set already.
+        """Set `recipe` unless the model holds it already.
 
         Raises:
-            ValueError: it cannot be set.
+            ValueError: if it cannot be set.
         """
-        if self._holds is None or self._holds[0] != recipe:
-            self._holds = None  # what fails leaves the weights of no recipe
-            self._holds = recipe, self._model.materialise(recipe)
-        return self._holds[1]
+        if self._held is None or self._held[0] != recipe:
+            self._held = None  # after an error the weights are those of no recipe
+            self._held = recipe, self._model.materialise(recipe)
+        return self._held[1]

@@ -1,4 +1,4 @@
-"""The actor of one reward: it holds the reward and the run's prompts, and scores completions that others made."""
+"""The worker of one reward: holds the reward and the run's prompts, and scores completions of other workers."""
 
 import platform
 import time
@@ -17,23 +17,31 @@ from tasks.stats import Stats
 
 
 class RewardWorker:
-    """A plain class: the local pool calls it, Ray's actors wrap it."""
+    """An `Evaluator` of completions."""
 
     def __init__(
-        self, spec: RunSpec, task: str, prepared: str = "", name: str = "local", device_type: str = "cpu"
+        self,
+        name: str,
+        spec: RunSpec,
+        task: str,
+        prepared: str = "",
+        device_type: str = "cpu",
+        fetch: Fetch | None = None,
     ) -> None:
-        """Load the reward that is `spec.tasks[task]`.
+        """Load the reward of `spec.tasks[task]`.
 
         Args:
-            spec: the run.
-            task: the reward's.
-            prepared: the task's fingerprint as preparation found it; "" where there was none.
             name: unique within the pool.
+            spec: the run.
+            task: the reward's task.
+            prepared: the task's fingerprint at the run's preparation; "" skips the comparison.
             device_type: "cuda", the first GPU that this process may use, or "cpu".
+            fetch: on a cluster whose nodes may lack the spec's files.
 
         Raises:
-            ValueError: it cannot be loaded, or is not what was prepared; the field is named.
+            ValueError: if the reward cannot be loaded, or is not the prepared one; the field is named.
         """
+        spec = fetch(spec) if fetch else spec
         torch.set_num_threads(max(1, int(spec.resources.per_reward.num_cpus)))
         load_plugins(spec.plugins)
         self.task, self.name, self.device = task, name, torch.device(device_type)
@@ -45,13 +53,13 @@ class RewardWorker:
         prompts = prompts_for(spec)
         if prepared and scored_fingerprint(spec, prompts, self._reward.fingerprint) != prepared:
             raise ValueError(
-                f"tasks.{task}: its reward, or the prompts, are not those that were prepared: all nodes must see the "
-                "same files, and these must not change while the run goes on"
+                f"tasks.{task}: its reward, or the prompts, differ from the prepared ones: all nodes must see the "
+                "same files, and these must not change during the run"
             )
         self._prompts, self._samples = prompts.splits, samples_of(spec)
 
     def info(self) -> WorkerInfo:
-        """What it has loaded: the reward's fingerprint stands for all of it."""
+        """Return what this worker has loaded, as the reward's fingerprint."""
         device = f"{self.device} ({platform.machine()})"
         return WorkerInfo(self.name, device, self._reward.fingerprint, {}, f"torch {torch.__version__}")
 
@@ -59,8 +67,8 @@ class RewardWorker:
         """Score one shard's completions, one float32 each.
 
         Raises:
-            NonFiniteOutput: a score is NaN or infinite.
-            ValueError: the reward gives another number of scores than of completions.
+            NonFiniteOutput: if a score is NaN or infinite.
+            ValueError: if the number of scores is not the number of completions.
         """
         started = time.perf_counter()
         asked, made = request.request, request.completions
@@ -70,10 +78,3 @@ class RewardWorker:
         exact = outcomes.astype(np.float64)
         stats = Stats(len(outcomes), float(exact.sum()), float((exact * exact).sum()))
         return ShardScore(asked, stats, outcomes, made.alpha, (0.0, time.perf_counter() - started), self.name)
-
-
-def make_scorer(
-    name: str, spec: RunSpec, task: str, prepared: str = "", device_type: str = "cpu", fetch: Fetch | None = None
-) -> RewardWorker:
-    """What a Ray actor calls to make its scorer."""
-    return RewardWorker(fetch(spec) if fetch else spec, task, prepared, name, device_type)

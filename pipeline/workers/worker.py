@@ -1,4 +1,4 @@
-"""The worker: base, task vectors and data resident on one device; a recipe and a shard in, sums and outcomes out."""
+"""The worker: holds base, task vectors and data on one device; turns a recipe and a shard into sums and outcomes."""
 
 import platform
 import time
@@ -13,30 +13,35 @@ from pipeline.loading.tasks import load_tasks
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
 from pipeline.spec.run import RunSpec
-from pipeline.workers.held import Held
+from pipeline.workers.held import HeldRecipe
+
+#: Brings the files that a spec names to this machine, and returns the spec with their paths here.
+Fetch = Callable[[RunSpec], RunSpec]
 
 
 class Worker:
-    """A plain class: the local pool calls it, Ray's actors wrap it."""
+    """An `Evaluator` of tasks, for a pool in this process or in Ray's actors.
 
-    def __init__(
-        self, spec: RunSpec, name: str = "local", device_type: str = "cpu", here: RunSpec | None = None
-    ) -> None:
+    Example:
+        >>> worker = Worker("local", load_spec("spec.yaml"))
+        >>> worker.evaluate(EvalRequest(recipe, recipe_id, "mnist", "val", shard=0, start=0, stop=256)).stats.mean
+    """
+
+    def __init__(self, name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> None:
         """Load everything once.
 
         Args:
-            spec: the run.
             name: unique within the pool.
+            spec: the run.
             device_type: "cuda", the first GPU that this process may use, or "cpu".
-            here: the same with the places of its files on this machine, where they are others.
+            fetch: on a cluster whose nodes may lack the spec's files.
 
         Raises:
-            ValueError: a checkpoint or a task is not what the spec says.
+            ValueError: if a checkpoint or a task is not as the spec declares it.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
-        self.name = name
-        self.device = torch.device(device_type)
-        here = here or spec
+        self.name, self.device = name, torch.device(device_type)
+        here = fetch(spec) if fetch else spec
         model, experts = load_checkpoints(here, self.device)
         fingerprints, deltas = {}, {}
         for expert in experts:
@@ -54,17 +59,18 @@ class Worker:
             self.backbone.dtype,
             self._gather,
         )
-        self._held = Held(self.resident)
+        self._held = HeldRecipe(self.resident)
 
     def info(self) -> WorkerInfo:
-        """What it has loaded."""
+        """Return what this worker has loaded."""
         return self._identity.worker(self.name, describe_device(self.device))
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
-        """Rebuild the weights unless they are there already, and score one shard.
+        """Rebuild the weights if they are those of another recipe, and score one shard.
 
         Raises:
-            ValueError: the recipe cannot be built, or gives NaN or infinite weights or logits.
+            ValueError: if the recipe cannot be built.
+            NonFiniteError: if weights or logits are NaN or infinite.
         """
         started = time.perf_counter()
         alpha = self._held.hold(request.recipe).alpha
@@ -77,16 +83,7 @@ class Worker:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device for people, such as "cuda:0 (NVIDIA H200)"."""
+    """Describe a device, such as "cuda:0 (NVIDIA H200)"."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-#: Brings what a spec names to this machine, and gives the spec with the places where that now is.
-Fetch = Callable[[RunSpec], RunSpec]
-
-
-def make_worker(name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> Worker:
-    """What a Ray actor calls to make its worker."""
-    return Worker(spec, name, device_type, fetch and fetch(spec))

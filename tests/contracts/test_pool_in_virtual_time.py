@@ -1,4 +1,4 @@
-"""Proves, in virtual time, that a pool outlives what is broken for hours: devices, shards, nodes, rewards."""
+"""Proves, in virtual time, that a pool survives devices, shards, nodes and rewards that are broken for hours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def failures(answers: list[Any]) -> list[Failure]:
 
 
 def evaluates(behaviour: Callable[[VirtualActor, Any], Behaviour | None]) -> Callable[..., Behaviour]:
-    """Loads well; answers well where `behaviour` has nothing else in mind."""
+    """Load and answer well unless `behaviour` returns something else."""
 
     def behave(actor: VirtualActor, method: str, *arguments: Any) -> Behaviour:
         found = behaviour(actor, arguments[0]) if method == "evaluate" else None
@@ -40,7 +40,7 @@ def evaluates(behaviour: Callable[[VirtualActor, Any], Behaviour | None]) -> Cal
 
 
 def test_a_broken_device_costs_one_shard_a_try_and_fails_none(world: World) -> None:
-    """CUDA raises the same error at every later call: a process that answers so in milliseconds would take them all."""
+    """CUDA repeats the error at every later call: a process that fails in milliseconds would take all requests."""
     for i in range(4):
         world.join(str(i))
     error = raised(RuntimeError("CUDA error: uncorrectable ECC error encountered"))
@@ -55,10 +55,10 @@ def test_a_broken_device_costs_one_shard_a_try_and_fails_none(world: World) -> N
 
 @pytest.mark.parametrize(("workers", "deadly"), [(1, 5), (2, 3), (8, 20), (4, 20)])
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_candidate_of_which_workers_die_ends_no_run_and_no_node(
+def test_a_candidate_that_kills_workers_ends_neither_the_run_nor_a_node(
     world: World, caplog: pytest.LogCaptureFixture, workers: int, deadly: int, alone: bool
 ) -> None:
-    """Also where nothing else is left to be answered, as when the command is given again."""
+    """Also if no other request is left, as after a resume."""
     for i in range(workers):
         world.join(str(i))
 
@@ -75,7 +75,7 @@ def test_a_candidate_of_which_workers_die_ends_no_run_and_no_node(
 
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("after", [0.0, 100.0])
-def test_workers_that_die_of_everything_end_the_run_within_minutes(world: World, workers: int, after: float) -> None:
+def test_workers_that_die_of_every_request_end_the_run_within_minutes(world: World, workers: int, after: float) -> None:
     for i in range(workers):
         world.join(str(i))
     end = world.now + after
@@ -85,7 +85,7 @@ def test_workers_that_die_of_everything_end_the_run_within_minutes(world: World,
     assert world.now < end + 600
 
 
-def test_a_node_where_the_code_cannot_be_set_up_is_told_and_the_others_go_on(
+def test_a_node_that_cannot_read_the_code_is_reported_and_the_others_continue(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i in range(3):
@@ -98,11 +98,11 @@ def test_a_node_where_the_code_cannot_be_set_up_is_told_and_the_others_go_on(
     world.at(world.now + 60, lambda: world.join("3"))
     answers = drained(elastic(3), requests(50, 20))
     assert len(answers) == 1000 and not failures(answers)
-    told = [r.getMessage() for r in caplog.records if "could not start" in r.getMessage()]
-    assert 1 <= len(told) <= 10 and "No space left on device" in told[0]
+    warnings = [r.getMessage() for r in caplog.records if "could not start" in r.getMessage()]
+    assert 1 <= len(warnings) <= 10 and "No space left on device" in warnings[0]
 
 
-def test_where_the_code_can_be_set_up_nowhere_the_cause_ends_the_run(world: World) -> None:
+def test_if_no_node_can_read_the_code_the_cause_ends_the_run(world: World) -> None:
     world.join("0")
     world.refuse = lambda node: RuntimeEnvSetupError("Failed.\nNo space left on device")
     with pytest.raises(ValueError, match="could not start: No space left"):
@@ -125,7 +125,7 @@ def test_an_error_that_cannot_be_read_back_kills_no_worker(world: World) -> None
     assert [f.kind for f in failures(answers)] == ["application"] * 3 and len(world.actors) == 2
 
 
-def test_a_shard_at_which_workers_hang_is_told_and_fails_in_the_end(
+def test_a_shard_at_which_workers_hang_is_reported_and_fails_in_the_end(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i in range(4):
@@ -139,8 +139,8 @@ def test_a_shard_at_which_workers_hang_is_told_and_fails_in_the_end(
     assert "has been at shard 1 of cats, val, candidate c3 for 60" in caplog.text
 
 
-def test_a_node_that_is_left_out_is_tried_again_as_soon_however_many_were_before(world: World) -> None:
-    """Over days one node after the other has a full disk for a while."""
+def test_an_excluded_node_is_tried_again_as_soon_however_many_were_excluded_before(world: World) -> None:
+    """Over days, one node after the other has a full disk for a while."""
     full: dict[str | None, float] = {}
 
     def behave(actor: VirtualActor, method: str, *arguments: Any) -> Behaviour:
@@ -155,7 +155,7 @@ def test_a_node_that_is_left_out_is_tried_again_as_soon_however_many_were_before
     pool.submit(requests(1000, 20))
 
     def works(node: str) -> bool:
-        return any(a.info is not None and a.node == node and a.handle.dead is None for a in pool._crew.actors)
+        return any(a.info is not None and a.node == node and a.handle.dead is None for a in pool.actors)
 
     def until(condition: Callable[[], bool], hours: float) -> None:
         end = world.now + HOUR * hours
@@ -171,8 +171,8 @@ def test_a_node_that_is_left_out_is_tried_again_as_soon_however_many_were_before
         assert works(node) and world.now - began < 300
 
 
-def test_workers_of_a_node_that_is_left_out_take_no_place_of_others(world: World) -> None:
-    """One of two workers on B cannot load; the other goes on. A worker on A that dies is replaced."""
+def test_workers_of_an_excluded_node_do_not_count_against_others(world: World) -> None:
+    """One of two workers on B cannot load; the other continues. A worker on A that dies is replaced."""
     world.join("A", 2)
     world.join("B", 2)
 
@@ -184,18 +184,18 @@ def test_workers_of_a_node_that_is_left_out_take_no_place_of_others(world: World
     world.behave = behave
     pool = elastic(4)
     pool.submit(requests(500, 20))
-    for seconds in (50, 30):  # B is left out after 30 s, and tried again after 90
+    for seconds in (50, 30):  # B is excluded after 30 s, and tried again after 90
         end = world.now + seconds
         while world.now < end:
             pool.wait(timeout=1.0)
         victim = next(a for a in world.actors if a.node == "A" and a.dead is None)
         if seconds == 50:
             victim.die()
-    assert sorted(a.node for a in pool._crew.actors if a.info is not None) == ["A", "A", "B"]
+    assert sorted(a.node for a in pool.actors if a.info is not None) == ["A", "A", "B"]
 
 
-def test_a_reward_whose_process_dies_finds_its_place_again_beside_workers_by_number(world: World) -> None:
-    """Of four workers that are asked for two have a place, and the others wait for one."""
+def test_a_reward_whose_process_dies_gets_its_reserved_place_again(world: World) -> None:
+    """Of four requested workers, two have a place and two wait for one."""
     for i in range(3):
         world.join(str(i))
 
@@ -212,8 +212,8 @@ def test_a_reward_whose_process_dies_finds_its_place_again_beside_workers_by_num
     world.behave = behave
     reward = ActorShape(1)
     rewards = {"cats": RayPool(None, reward, "reward-cats")}  # type: ignore[arg-type, var-annotated]
-    writers = RayPool(None, ActorShape(4, beside=reward))  # type: ignore[arg-type, var-annotated]
+    writers = RayPool(None, ActorShape(4, reserved=reward))  # type: ignore[arg-type, var-annotated]
     answers = drained(StagedPool(writers, rewards), requests(20, 10), hours=1.0)
     assert len(answers) == 200 and not failures(answers)
     assert [a.name for a in world.actors if a.name.startswith("reward")] == ["reward-cats-0", "reward-cats-1"]
-    assert sum(a.node is None for a in world.actors if a.dead is None) == 2, "an autoscaler grows by those that wait"
+    assert sum(a.node is None for a in world.actors if a.dead is None) == 2, "an autoscaler adds nodes for them"

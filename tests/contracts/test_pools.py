@@ -1,4 +1,4 @@
-"""LocalPool and RayPool keep one contract: every request is answered once, errors are records, a lost worker's too."""
+"""Proves that LocalPool and RayPool keep one contract: every request is answered once, by a score or a failure."""
 
 import functools
 import os
@@ -87,7 +87,7 @@ def test_requests_may_come_in_several_batches(make_pool: MakePool) -> None:
     assert len(first) + len(drain(pool, len(wanted) - 2)) == len(wanted)
 
 
-def test_an_application_error_is_a_failure_with_its_cause_and_the_others_go_on(make_pool: MakePool) -> None:
+def test_an_application_error_is_a_failure_with_its_cause_and_others_are_scored(make_pool: MakePool) -> None:
     pool = make_pool(broken=("dogs", "val"))
     pool.submit(requests())
     answers = drain(pool, len(requests()))
@@ -96,7 +96,7 @@ def test_an_application_error_is_a_failure_with_its_cause_and_the_others_go_on(m
     assert all(a.kind == "application" and a.cause.startswith("RuntimeError: sample") for a in failed)
 
 
-def test_workers_say_what_they_hold(make_pool: MakePool) -> None:
+def test_workers_report_what_they_hold(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.submit(requests(1))
     drain(pool, len(requests(1)))
@@ -148,7 +148,7 @@ class TwoArguments(Exception):
 
 
 class Judge(ToyEvaluator):
-    """Raises in some of its shards what cannot be read back."""
+    """Raises an error that cannot be read back in some shards."""
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
         if request.shard == 1:
@@ -158,7 +158,7 @@ class Judge(ToyEvaluator):
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_an_error_that_cannot_be_read_back_is_told_and_kills_no_worker() -> None:
+def test_an_error_that_cannot_be_read_back_is_a_failure_and_kills_no_worker() -> None:
     pool = RayPool(Judge, ActorShape(workers=2))
     pool.submit(requests(3))
     answers = drain(pool, len(requests(3)))
@@ -171,7 +171,7 @@ def test_an_error_that_cannot_be_read_back_is_told_and_kills_no_worker() -> None
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_goes_on(
+def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pool = RayPool(OtherCheckpoints, ActorShape(workers=2))
@@ -185,7 +185,7 @@ def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_goes_on(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_where_every_worker_has_other_checkpoints_than_the_run_the_wait_ends() -> None:
+def test_wait_raises_if_every_worker_has_other_checkpoints_than_the_run() -> None:
     pool = RayPool(OtherCheckpoints, ActorShape(workers=2), check=IDENTITY.check)
     pool.submit(requests())
     with pytest.raises(ValueError, match=r"worker-\d \(none\): its checkpoints differ from the run's"):
@@ -206,7 +206,7 @@ def test_a_shard_that_hangs_is_answered_by_another_worker_and_only_once(tmp_path
 
 
 class HangsOnce(ToyEvaluator):
-    """Whoever is first asked after the first answers hangs."""
+    """The first worker that is asked for shard 2 hangs."""
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(name, delay=0.05)
@@ -220,7 +220,7 @@ class HangsOnce(ToyEvaluator):
 
 
 class OtherCheckpoints(ToyEvaluator):
-    """Each worker says that it loaded something else."""
+    """Each worker reports another fingerprint."""
 
     def info(self) -> Any:
         from dataclasses import replace

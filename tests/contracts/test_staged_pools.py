@@ -1,4 +1,4 @@
-"""StagedPool keeps the contract of pools on LocalPool and on Ray: every request is answered once, whoever is killed."""
+"""Proves that StagedPool keeps the contract of pools on LocalPool and on Ray, whichever process is killed."""
 
 import functools
 import time
@@ -38,7 +38,7 @@ def make_reward(name: str, **toy: Any) -> ToyReward:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    # A GPU that nobody looks for: what is shared out is a number.
+    # A GPU that need not exist: Ray only counts it.
     with ray_for_toys(num_cpus=4, num_gpus=1):
         yield
 
@@ -100,7 +100,7 @@ def answered(pool: StagedPool, wanted: list[EvalRequest]) -> Answers:
 
 
 def outcomes(answers: Answers) -> dict[tuple[str, str, str, int], object]:
-    """All but who did it and how long it took."""
+    """Return the answers without workers and times."""
     found = {}
     for answer in answers:
         assert isinstance(answer, ShardScore), answer
@@ -122,7 +122,7 @@ def test_wait_with_nothing_outstanding_returns_at_once(pool: StagedPool) -> None
     assert pool.wait(timeout=0.0) == [] and pool.wait() == []
 
 
-def test_rewards_may_come_in_batches_of_their_own(pool: StagedPool) -> None:
+def test_rewards_may_be_requested_in_separate_batches(pool: StagedPool) -> None:
     for task in reversed(TASKS):
         assert len(answered(pool, [r for r in requests() if r.task == task])) == len(requests()) / len(TASKS)
 
@@ -142,7 +142,7 @@ def test_an_actor_killed_in_mid_shard_is_replaced_and_no_answer_is_lost(
 
 
 @pytest.mark.cluster
-def test_a_shard_that_kills_every_scorer_is_that_rewards_failure_alone(on_ray: MakePool) -> None:
+def test_a_shard_that_kills_every_scorer_is_a_failure_of_that_reward_alone(on_ray: MakePool) -> None:
     found = answered(on_ray(rewards={"dogs": {"deadly": 1}}), requests(1))
     failed = [a for a in found if isinstance(a, Failure)]
     assert [(a.request.task, a.request.shard, a.kind) for a in failed] == [("dogs", 1, "lost")]
@@ -182,15 +182,15 @@ def test_a_reward_whose_actors_all_die_ends_the_wait_and_is_named(
 def test_rewards_and_workers_share_a_gpu(
     rewards: int, per_reward: object, per_worker: object, expected: tuple[int, float, float]
 ) -> None:
-    shape, of_reward = staged_shapes(resources(per_reward, per_worker), rewards)
-    assert (shape.workers, shape.num_gpus, of_reward.num_gpus) == expected
-    assert shape.workers * shape.num_gpus + rewards * of_reward.num_gpus <= 1 + 1e-9
+    shape, reward = staged_shapes(resources(per_reward, per_worker), rewards)
+    assert (shape.workers, shape.num_gpus, reward.num_gpus) == expected
+    assert shape.workers * shape.num_gpus + rewards * reward.num_gpus <= 1 + 1e-9
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("rewards", "per_reward"), [(1, 1), (2, 0.5), (10, "auto"), (11, "auto")])
-def test_rewards_that_leave_no_gpu_to_a_worker_are_refused(rewards: int, per_reward: object) -> None:
+def test_rewards_that_leave_no_gpu_for_a_worker_are_refused(rewards: int, per_reward: object) -> None:
     with pytest.raises(
         ValueError, match=rf"resources.per_reward: {rewards} rewards, .* leave no room for a worker, which asks for 1 "
     ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small_run import Lines, write_experts
 
-from pipeline.cluster.session import read_token_anew
+from pipeline.cluster.ray_private import reload_token
 
 if TYPE_CHECKING:
     from chaos.small_run import Survived
@@ -64,5 +64,5 @@ def token_of_no_other_test() -> Iterator[None]:
     """Ray sets RAY_AUTH_MODE where it finds a token, and remembers both: each file begins as a new process would."""
     for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
         del os.environ[name]
-    read_token_anew()
+    reload_token()
     yield

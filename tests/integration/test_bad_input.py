@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_was_scored_and_the_same_command_finishes(
     child.send_signal(signal.SIGINT)
     output, _ = child.communicate(timeout=60)
     kept = read_history(run_folder)
-    assert child.returncode == 130 and "the same command goes on from here" in " ".join(output.split()), output
+    assert child.returncode == 130 and "rerun the same command to resume" in " ".join(output.split()), output
     assert len(kept.answers) >= 10 and not kept.finished
     assert lines.run(spec, run_folder)[0] == 0
     assert tables(run_folder) == tables(undisturbed)

@@ -1,4 +1,4 @@
-"""A worker, a node and the driver killed, a disk full, a worker that stands still: one run survives them all."""
+"""Proves that one run survives a killed worker, node and driver, a full disk and a stopped worker."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def test_after_every_fault_the_tables_are_those_of_an_undisturbed_run(survived: 
     check_equal(survived.run, survived.undisturbed)
 
 
-def test_the_command_is_given_again_only_where_the_driver_was_killed(survived: Survived) -> None:
+def test_the_command_is_rerun_only_after_the_driver_was_killed(survived: Survived) -> None:
     assert survived.chaos.own_ends == []
     assert survived.chaos.scene.driver.starts == 2
     assert survived.of(DriverKilled).next_answer is not None
@@ -43,15 +43,15 @@ def test_a_new_node_takes_the_place_of_a_killed_one(survived: Survived) -> None:
     assert survived.of(NodeKilled).host_works is not None
 
 
-def test_a_full_disk_is_told_with_its_node(survived: Survived) -> None:
+def test_a_full_disk_is_reported_with_its_node(survived: Survived) -> None:
     address = survived.of(FullUntilTold).fault.host.address
-    (told,) = [line for line in survived.said.splitlines() if "no space left" in line]
-    assert address in told and "gets no more workers for now" in told
+    (warning,) = [line for line in survived.said.splitlines() if "no space left" in line]
+    assert address in warning and "gets no more workers for now" in warning
 
 
-def test_the_shards_of_a_worker_that_stands_still_are_stolen(survived: Survived) -> None:
+def test_the_shards_of_a_stopped_worker_are_copied(survived: Survived) -> None:
     stopped = survived.of(StoppedForGood)
-    assert stopped.working == 1  # it was in the middle of one, and never went on
+    assert stopped.working == 1  # it was in the middle of one, and never continued
     assert stopped.next_answer is not None
 
 

@@ -1,9 +1,9 @@
-"""As many workers as a Ray cluster has room for, fractions of a GPU too."""
+"""Proves that `workers: auto` fills a Ray cluster, also with fractions of a GPU."""
 
 import pytest
 import ray
 
-from pipeline.cluster.session import stay_on_loopback
+from pipeline.cluster.ray_private import stay_on_loopback
 from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.spec.resources import PerWorker, Resources
 

@@ -1,4 +1,4 @@
-"""A run gives the same tables however it is cut, resumed or cached; failures are records; test is touched once."""
+"""Proves that stopping, resuming and caching do not change tables; failures are records; test is scored once."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_every_arm_group_and_control_is_in_the_tables(run_folder: Path) -> None:
     assert sum(r["arm"] == "merge" for r in rows) == 12
 
 
-def test_the_chosen_one_has_the_largest_objective_and_it_is_what_the_paper_defines(run_folder: Path) -> None:
+def test_the_chosen_candidate_has_the_largest_objective_as_the_paper_defines_it(run_folder: Path) -> None:
     finish(run_folder)
     rows = [r for r in pq.read_table(run_folder / "candidates.parquet").to_pylist() if r["arm"] == "LiNeS"]
     scores = pq.read_table(run_folder / "scores.parquet").to_pylist()
@@ -102,7 +102,7 @@ def test_an_interrupted_run_has_a_report_of_what_it_scored(run_folder: Path, ste
 
 
 @pytest.mark.parametrize("steps", [1, 17, 60, 120, 200])
-def test_an_interrupted_run_taken_up_again_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> None:
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> None:
     finish(tmp_path / "whole")
     first = ToyEvaluator()
     with pytest.raises(KeyboardInterrupt):
@@ -117,7 +117,7 @@ SEARCHED = {"merge": {"merge": "sum", "scaling": {"alpha": {"range": [0.0, 1.0]}
 
 
 class OutOfMemory(ToyEvaluator):
-    """Has no memory for one shard."""
+    """Raises MemoryError for one shard."""
 
     def __init__(self, shard: tuple[str, str, str, int]) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ class OutOfMemory(ToyEvaluator):
         return super().evaluate(request)
 
 
-def test_a_search_that_lost_a_shard_comes_to_the_undisturbed_one_however_often_it_is_stopped(tmp_path: Path) -> None:
-    """What was proposed after the loss stood on it: it is dropped for good, not until the shard is scored."""
+def test_a_search_that_lost_a_shard_ends_like_an_undisturbed_one_however_often_it_is_stopped(tmp_path: Path) -> None:
+    """Proposals made after the loss depend on it: they are dropped for good, not until the shard is scored."""
     spec = toy_spec(arms=SEARCHED, controls=[])
     finish(tmp_path / "whole", spec)
     rows = pq.read_table(tmp_path / "whole" / "candidates.parquet").to_pylist()
@@ -149,7 +149,7 @@ def test_a_search_that_lost_a_shard_comes_to_the_undisturbed_one_however_often_i
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_a_report_that_is_written_while_the_run_comes_to_its_end_is_that_of_the_end(
+def test_a_report_written_while_the_run_ends_is_that_of_the_ended_run(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(tmp_path / "whole")
@@ -191,7 +191,7 @@ def test_a_score_never_answers_for_other_checkpoints_or_numerics(tmp_path: Path,
 
 
 def test_a_score_answers_for_the_same_samples_only(tmp_path: Path) -> None:
-    """Another limit makes another last shard; renamed tasks and other data are told apart by content."""
+    """Another limit makes another last shard; renamed tasks and other data differ by content."""
     first = finish(tmp_path / "a", cache=ScoreCache(tmp_path / "cache", IDENTITY))
     cache = ScoreCache(tmp_path / "cache", IDENTITY)
     last = next(r for r in first.evaluated if r.stop == 90)
@@ -200,7 +200,7 @@ def test_a_score_answers_for_the_same_samples_only(tmp_path: Path) -> None:
     assert ScoreCache(tmp_path / "cache", replace(IDENTITY, tasks=data)).get(last) is None
 
 
-def test_a_task_that_raises_is_a_record_with_its_cause_and_the_run_goes_on(run_folder: Path) -> None:
+def test_a_task_that_raises_is_a_record_with_its_cause_and_the_run_continues(run_folder: Path) -> None:
     finish(run_folder, broken=("dogs", "test"))
     failures = [a for a in read_history(run_folder).answers.values() if isinstance(a, Failure)]
     assert failures and all(f.kind == "application" and "cannot be scored" in f.cause for f in failures)

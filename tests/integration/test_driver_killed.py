@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of a random journal line, twenty times: the finished run's tables are the same."""
+"""Proves that a run killed in the middle of a random journal line, twenty times, ends with the same tables."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ def work(folder: Path) -> None:
 
 
 def work_until_killed(folder: Path, appends: int, seed: int) -> None:
-    """Run; at the given append, write a random part of its bytes and kill this very process."""
+    """Run; at the given append, write a random part of its bytes and kill this process."""
     append = AppendLog.append
 
     def torn(self: AppendLog, records: list[Record]) -> None:
@@ -50,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_at_random_lines_of_one_run(tmp_path: Path, undisturbed: Path) -> None:
-    """The same run, killed and taken up again until twenty kills have hit it."""
+    """The same run, killed and resumed twenty times."""
     total = sum(1 for _ in read_records(undisturbed / FILE_NAME))
     dice = random.Random(0)
     context = multiprocessing.get_context("fork")

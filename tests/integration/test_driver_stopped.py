@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does, with its journal whole; of a driver that is killed no worker stays behind."""
+"""Proves that SIGTERM ends a run like Ctrl-C, with a complete journal; the workers of a killed driver end."""
 
 import signal
 import subprocess
@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 _DRIVER = """
 import functools, sys
 import ray
-from pipeline.ledger import Ledger
-from pipeline.ray_pool import RayPool
+from pipeline.records.ledger import Ledger
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
-from pipeline.room import ActorShape
+from pipeline.cluster.capacity import ActorShape
 from toy import IDENTITY
 from toy_nodes import Asleep
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -33,7 +33,7 @@ pool.wait()
 """
 
 
-def test_sigterm_ends_a_run_as_ctrl_c_does_and_the_same_command_goes_on(lines: Lines, tmp_path: Path) -> None:
+def test_sigterm_ends_a_run_like_ctrl_c_and_the_same_command_resumes_it(lines: Lines, tmp_path: Path) -> None:
     spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"
     main = "from pipeline.cli.main import main; main()"
     words = [sys.executable, "-c", main, "run", str(spec), "--out", str(folder), "--no-cache"]
@@ -43,7 +43,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_and_the_same_command_goes_on(lines: L
     command.send_signal(signal.SIGTERM)
     _, said = command.communicate(timeout=120)
     assert command.returncode == STOPPED, said
-    assert "stopped: what a run has scored so far is kept" in " ".join(said.split())
+    assert "stopped: what was scored so far is kept" in " ".join(said.split())
     assert children and not psutil.wait_procs(children, timeout=60)[1]
     kept = len(read_history(folder).answers)
     assert kept >= 2 and not (folder / "provenance.json").exists()

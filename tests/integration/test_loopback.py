@@ -1,4 +1,4 @@
-"""Ray started by us listens on loopback alone, in all of its processes."""
+"""Proves that all processes of a local Ray listen on loopback only."""
 
 from ipaddress import ip_address
 
@@ -26,5 +26,5 @@ def test_no_process_of_ours_listens_on_anything_but_loopback(monkeypatch: pytest
         sockets = [(p.name(), c) for p in ours for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
         pool.close()
     assert len(sockets) >= 3, "Ray has servers"
-    addresses = {(name, c.laddr.ip.removeprefix("::ffff:")) for name, c in sockets}  # IPv4 as an IPv6 socket says it
+    addresses = {(name, c.laddr.ip.removeprefix("::ffff:")) for name, c in sockets}  # IPv4 as an IPv6 socket shows it
     assert {(name, ip) for name, ip in addresses if not ip_address(ip).is_loopback} == set()

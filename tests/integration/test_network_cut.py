@@ -1,4 +1,4 @@
-"""A node whose network is cut for 30 s and healed: the run goes on, takes it back, and its tables are the same."""
+"""Proves that a run continues while a node's network is cut for 30 s, uses it again, and ends with the same tables."""
 
 import pytest
 
@@ -11,6 +11,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 def test_a_network_cut_for_half_a_minute_and_healed_costs_nothing(survived: Survived) -> None:
     cut = survived.of(NetworkLongCut)
-    assert cut.ended is not None and cut.ended - cut.began >= 30  # no packet came through: the fault itself sees to it
+    assert cut.ended is not None and cut.ended - cut.began >= 30  # the fault itself checks that no packet came through
     assert cut.host_works is not None, "the node was never used again"
     check_equal(survived.run, survived.undisturbed)

@@ -1,4 +1,4 @@
-"""Nodes join, leave, are slow or broken in mid-run, on real raylets: all is answered, the tables are the same."""
+"""Proves, on real raylets, that all requests are answered while nodes join, leave, are slow or broken."""
 
 import functools
 import logging
@@ -27,7 +27,7 @@ from pipeline.spec.resources import PerWorker, Resources
 pytestmark = pytest.mark.cluster
 
 AUTO = ActorShape(1, elastic=True)
-#: Far more than anything here takes, and far less than a slow node takes.
+#: Seconds: far more than any step here takes, far less than a slow node takes.
 LONG = 120.0
 
 
@@ -44,7 +44,7 @@ def requests(count: int) -> list[EvalRequest]:
 
 
 def drain(pool: Noted, wanted: list[EvalRequest]) -> list[ShardScore | Failure]:
-    """All answers, each once."""
+    """Return all answers; each must be there once."""
     deadline = time.monotonic() + LONG
     while len(pool.answers) < len(wanted) and time.monotonic() < deadline:
         pool.wait(timeout=1.0)
@@ -53,7 +53,7 @@ def drain(pool: Noted, wanted: list[EvalRequest]) -> list[ShardScore | Failure]:
 
 
 def loaded(pool: Noted, count: int) -> None:
-    """Wait, at work, until as many workers have loaded."""
+    """Wait, while requests are evaluated, until `count` workers have loaded."""
     deadline = time.monotonic() + LONG
     while len(pool.workers) < count and time.monotonic() < deadline:
         pool.wait(timeout=0.2)
@@ -91,23 +91,23 @@ def test_a_node_that_joins_in_mid_run_gets_work_and_one_that_is_killed_costs_not
         assert disturbed == undisturbed, table
 
 
-def test_what_a_killed_node_was_asked_is_answered_before_ray_gives_it_up(nodes: Nodes) -> None:
-    """Ray takes seconds for that; meanwhile the others have candidates of their own, which must not come first."""
+def test_requests_of_a_killed_node_are_answered_before_ray_gives_it_up(nodes: Nodes) -> None:
+    """Ray takes seconds for that; meanwhile others have their own candidates, which must not come first."""
     node = nodes.add(num_cpus=1)
     pool = Noted(functools.partial(NodeToy, delay=0.3), AUTO)
     pool.submit(requests(60))
     loaded(pool, 2)
-    (victim,) = (actor for actor in pool._crew.actors if actor.node == node.node_id)
+    (victim,) = (actor for actor in pool.actors if actor.node == node.node_id)
     asked = {job.request.key for job in victim.outstanding.values() if job is not None}
     nodes.remove(node)
     deadline = time.monotonic() + LONG
     while not asked <= {a.request.key for a in pool.answers} and time.monotonic() < deadline:
         pool.wait(timeout=1.0)
-    assert asked and victim in pool._crew.actors, "it has not been given up yet"
+    assert asked and victim in pool.actors, "it has not been given up yet"
     pool.close()
 
 
-def test_what_a_slow_node_was_given_is_stolen(nodes: Nodes, tmp_path: Path) -> None:
+def test_requests_of_a_slow_node_are_copied(nodes: Nodes, tmp_path: Path) -> None:
     with nodes.joined(num_cpus=1, env_vars={"TOY_SLOW": str(tmp_path / "asleep")}):
         pool = Noted(functools.partial(NodeToy, delay=0.3), AUTO)
         pool.submit(requests(3))
@@ -125,27 +125,27 @@ def test_what_a_slow_node_was_given_is_stolen(nodes: Nodes, tmp_path: Path) -> N
         ({"TOY_DEADLY": "1"}, "workers were lost there without an answer"),
     ],
 )
-def test_a_node_on_which_nothing_works_is_left_out_and_named_once(
+def test_a_node_on_which_nothing_works_is_excluded_and_reported_once(
     nodes: Nodes, caplog: pytest.LogCaptureFixture, environment: dict[str, str], cause: str
 ) -> None:
-    def left_out() -> list[str]:
+    def warnings() -> list[str]:
         return [r.getMessage() for r in caplog.records if "gets no more workers" in r.getMessage()]
 
     with nodes.joined(num_cpus=1, env_vars=environment) as node, caplog.at_level(logging.WARNING):
         pool = Noted(NodeToy, AUTO, check=IDENTITY.check)
         asked, deadline = 0, time.monotonic() + LONG
-        while not left_out() and time.monotonic() < deadline:  # work for as long as that takes
+        while not warnings() and time.monotonic() < deadline:  # work for as long as that takes
             if len(pool.answers) >= len(requests(asked)) - 3:
                 asked += 1
                 pool.submit(requests(asked)[len(requests(asked - 1)) :])
             pool.wait(timeout=1.0)
         drain(pool, requests(asked))
         pool.close()
-    assert len(left_out()) == 1 and f"127.0.0.1 ({node.node_id[:8]})" in left_out()[0] and cause in left_out()[0]
+    assert len(warnings()) == 1 and f"127.0.0.1 ({node.node_id[:8]})" in warnings()[0] and cause in warnings()[0]
     assert all(isinstance(a, ShardScore) for a in pool.answers)
 
 
-def test_workers_that_are_asked_for_by_number_wait_for_a_node(nodes: Nodes) -> None:
+def test_a_fixed_number_of_workers_waits_for_nodes(nodes: Nodes) -> None:
     pool = Noted(functools.partial(NodeToy, delay=0.1), ActorShape(3))
     pool.submit(requests(40))
     loaded(pool, 1)
@@ -154,7 +154,7 @@ def test_workers_that_are_asked_for_by_number_wait_for_a_node(nodes: Nodes) -> N
     pool.close()
 
 
-def test_parts_of_gpus_find_their_places(nodes: Nodes) -> None:
+def test_fractions_of_gpus_fit_on_their_nodes(nodes: Nodes) -> None:
     with nodes.joined(num_cpus=8, num_gpus=2):
         shape = actor_shape(Resources(per_worker=PerWorker(num_gpus=0.4)))
         assert (shape.workers, shape.elastic) == (4, True)  # not 5, of which one would lie on two GPUs

@@ -1,4 +1,4 @@
-"""Proves that nodes which do not see the driver's files get each of them once, whatever the number of their workers."""
+"""Proves that a node that lacks the driver's files gets each of them once, whatever the number of its workers."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from PIL import Image
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from small_run import TASKS, small_spec, tables
 
-from pipeline.cluster.files.bundle import pack
-from pipeline.cluster.files.transfer import Shipment, shipment
+from pipeline.cluster.files.bundle import make_bundle
+from pipeline.cluster.files.transfer import FileTransfer, file_transfer
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.loading.prepare import prepare
@@ -23,7 +23,7 @@ from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
-from pipeline.workers.worker import Worker, make_worker
+from pipeline.workers.worker import Worker
 from tasks.embedded import checkpoint_path
 
 
@@ -65,19 +65,19 @@ def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machin
 ) -> None:
     monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))
     plan, identity = make_plan(spec), prepare(spec, "cpu", lambda what, done, total: None)
-    run(plan, identity, tmp_path / "local", lambda: LocalPool(Worker(spec)), None)
+    run(plan, identity, tmp_path / "local", lambda: LocalPool(Worker("local", spec)), None)
 
-    with ray_nodes.nodes(2, hidden, tmp_path) as caches, shipment(spec) as fetch:
+    with ray_nodes.nodes(2, hidden, tmp_path) as caches, file_transfer(spec) as fetch:
         assert fetch is not None
         places = [read.experts["clipart"] for read in on_every_node(fetch, spec, 2)]
         first = sent_by(fetch)
-        pool = RayPool(partial(make_worker, spec=spec, fetch=fetch), actor_shape(spec.resources), check=identity.check)
+        pool = RayPool(partial(Worker, spec=spec, fetch=fetch), actor_shape(spec.resources), check=identity.check)
         run(plan, identity, tmp_path / "cluster", lambda: pool, None)
         assert sent_by(fetch) == first
 
     assert tables(tmp_path / "cluster") == tables(tmp_path / "local")
     files = [hidden / name for name in ("base.safetensors", "clipart.safetensors", "mnist.safetensors", "shapes")]
-    sizes = {str(path): pack(path, "tree").size for path in files}
+    sizes = {str(path): make_bundle(path, "tree").size for path in files}
     assert list(first.values()) == [sizes, sizes]
     assert len(places) == 4 and {Path(place).parents[2] for place in places} == set(caches)
     for cache in caches:
@@ -90,14 +90,14 @@ def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machin
 @pytest.mark.usefixtures("cluster")
 def test_nothing_is_sent_to_nodes_that_see_the_files(spec: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with ray_nodes.nodes(1, tmp_path / "other", tmp_path) as caches, shipment(spec) as fetch:
+    with ray_nodes.nodes(1, tmp_path / "other", tmp_path) as caches, file_transfer(spec) as fetch:
         assert fetch is not None
         assert on_every_node(fetch, spec, 1) == [spec] and sent_by(fetch) == {}
     assert not (caches[0] / "shipped").exists()
 
 
-def on_every_node(fetch: Shipment, spec: RunSpec, each: int) -> list[RunSpec]:
-    """What so many processes at once get on each node that has CPUs."""
+def on_every_node(fetch: FileTransfer, spec: RunSpec, each: int) -> list[RunSpec]:
+    """Return the specs that `each` simultaneous processes get on each node with CPUs."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     remote = ray.remote(lambda: fetch(spec))
     there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes for _ in range(each)]
@@ -107,8 +107,8 @@ def on_every_node(fetch: Shipment, spec: RunSpec, each: int) -> list[RunSpec]:
     return found
 
 
-def sent_by(fetch: Shipment) -> dict[str, dict[str, int]]:
-    """Node -> path -> bytes that it was sent."""
+def sent_by(fetch: FileTransfer) -> dict[str, dict[str, int]]:
+    """Return node -> path -> bytes sent."""
     found: dict[str, dict[str, int]] = {}
     for (node, path), count in ray.get(fetch.sender.sent.remote()).items():
         found.setdefault(node, {})[path] = count

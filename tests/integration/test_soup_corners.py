@@ -170,10 +170,10 @@ def test_half_precision_weights_generate_and_are_scored(own: Path, tmp_path: Pat
 def test_a_reward_that_changed_after_its_preparation_is_refused(own: Path) -> None:
     spec = load_spec(write_soup_spec(own))
     prepared = reward_tasks(spec, prompts_for(spec))["brief"].fingerprint
-    RewardWorker(spec, "brief", prepared)
+    RewardWorker("local", spec, "brief", prepared)
     (own / "rewards.py").write_text(REWARDS + "\n# mended\n")
-    with pytest.raises(ValueError, match=r"tasks.brief: its reward, or the prompts, are not those that were prepared"):
-        RewardWorker(spec, "brief", prepared)
+    with pytest.raises(ValueError, match=r"tasks.brief: its reward, or the prompts, differ from the prepared ones"):
+        RewardWorker("local", spec, "brief", prepared)
 
 
 def test_another_configuration_or_tokenizer_is_another_model(own: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run as a job of a real Ray head with a token: sent, followed, left, cancelled, resumed; and every refusal."""
+"""Proves that a job on a real Ray head with a token is sent, followed, left, cancelled and resumed, or refused."""
 
 import http.server
 import json
@@ -20,8 +20,8 @@ from published_sets import folders, writers
 from ray_head import CutProxy, RayHead, free_ports, wait_until
 from small_run import Lines, small_spec, tables, write_spec
 
-from pipeline.cluster.session import read_token_anew
-from pipeline.versions import versions_here
+from pipeline.cluster.ray_private import reload_token
+from pipeline.versions import comparable_versions
 from tasks.vision.published.files import JOB
 
 TOKEN = "5" * 64
@@ -38,13 +38,13 @@ def head(decoded: Path) -> Iterator[RayHead]:
 
 @pytest.fixture
 def token_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process shows the head's token, as long as a test lasts: what Ray remembers of others is forgotten."""
+    """Make this process send the head's token during a test; Ray's memory of other tokens is cleared."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    read_token_anew()
+    reload_token()
     yield
     monkeypatch.undo()
-    read_token_anew()
+    reload_token()
 
 
 def command(*words: object) -> list[str]:
@@ -57,13 +57,13 @@ def environment(token: str | None, home: Path) -> dict[str, str]:
     return {**env, "HOME": str(home), **shown}
 
 
-def told(words: list[str], home: Path, token: str | None = TOKEN) -> tuple[int, str]:
+def run_command(words: list[str], home: Path, token: str | None = TOKEN) -> tuple[int, str]:
     found = subprocess.run(words, env=environment(token, home), capture_output=True, text=True, timeout=240)
     return found.returncode, " ".join((found.stdout + found.stderr).split())
 
 
-def shown_by_the_dashboard(head: RayHead) -> list[dict[str, Any]]:
-    """All of our jobs, as whoever may look at the dashboard sees them."""
+def jobs_on_the_dashboard(head: RayHead) -> list[dict[str, Any]]:
+    """Return all jobs as a user of the dashboard sees them."""
     asked = urllib.request.Request(f"{head.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
     with urllib.request.urlopen(asked, timeout=60) as shown:
         found: list[dict[str, Any]] = json.load(shown)
@@ -77,7 +77,7 @@ def scored(run: Path) -> int:
 
 
 @pytest.mark.usefixtures("token_here")
-def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables(
+def test_a_job_is_left_by_ctrl_c_cancelled_and_resumed_with_the_same_tables(
     head: RayHead, lines: Lines, tmp_path: Path
 ) -> None:
     spec, run, at = lines.spec(shard_size=3), tmp_path / "on the head", ("--address", head.dashboard)
@@ -89,7 +89,7 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
         submitting.send_signal(signal.SIGINT)
         said = "".join(shown) + submitting.communicate(timeout=60)[0]
     assert submitting.returncode == 130
-    job = re.search(r"left (small-\d{8}-\d{6}-[0-9a-f]{4}), which goes on: lines jobs attach", said)
+    job = re.search(r"left (small-\d{8}-\d{6}-[0-9a-f]{4}), which continues: lines jobs attach", said)
     assert job is not None, said
     assert "running" in lines("jobs", "list", *at)[1]
     wait_until(lambda: scored(run) > 10)
@@ -98,7 +98,7 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
     assert status == 130 and "cancelled; what was scored is kept" in said, said
     before = scored(run)
 
-    status, said = told([*words, "--detach"], tmp_path)
+    status, said = run_command([*words, "--detach"], tmp_path)
     again = re.search(r"job: (\S+)", said)
     assert status == 0 and again is not None and again[1] != job[1]
     proxy = CutProxy(int(head.dashboard.rpartition(":")[2]))
@@ -120,18 +120,18 @@ def test_a_job_is_left_by_ctrl_c_cancelled_and_taken_up_again_to_the_same_tables
 def test_a_cluster_of_other_versions_is_refused_by_their_names(
     head: RayHead, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.versions.versions_here", lambda: {**versions_here(), "optuna": "4.9.0"})
+    monkeypatch.setattr("pipeline.cli.submit.comparable_versions", lambda: {**comparable_versions(), "optuna": "4.9.0"})
     status, said = lines("submit", lines.spec(), "--address", head.dashboard, "--out", tmp_path / "run")
     assert status == 2, said
     assert "optuna" in said and "(submitted from 4.9.0)" in said and "install constraints.txt on both" in said
     assert "torch" not in said and not (tmp_path / "run").exists()
-    for job in shown_by_the_dashboard(head):
+    for job in jobs_on_the_dashboard(head):
         assert set(job["runtime_env"]["env_vars"]) == {"PYTHONUNBUFFERED", "PYTHONSAFEPATH", "COLUMNS", JOB}
         assert TOKEN not in json.dumps(job)
 
 
 @pytest.mark.usefixtures("token_here")
-def test_a_job_has_all_images_published_sets_and_our_code_whatever_lies_beside_the_spec(
+def test_a_job_has_all_images_published_sets_and_our_code_whatever_files_are_next_to_the_spec(
     head: RayHead, lines: Lines, tmp_path: Path
 ) -> None:
     beside = tmp_path / "beside"
@@ -145,7 +145,7 @@ def test_a_job_has_all_images_published_sets_and_our_code_whatever_lies_beside_t
     spec = {**small_spec(lines.experts), "plugins": ["pipeline.py", "search.py", "tasks.py"], "controls": {}}
     spec |= {"arms": {"sum": {"merge": "sum"}}, "ood": {"own": {"source": "./own"}, "set": published}}
     path, run = write_spec(beside, spec), tmp_path / "on the head"
-    for _ in range(2):  # the second job has another folder, and goes on with the first one's journal
+    for _ in range(2):  # the second job has another folder, and resumes the first one's journal
         status, said = lines("submit", path, "--address", head.dashboard, "--out", run, "--no-cache", "--workers", 1)
         assert status == 0 and "succeeded" in said, said
     status, said = lines.run(path, tmp_path / "here")
@@ -153,30 +153,30 @@ def test_a_job_has_all_images_published_sets_and_our_code_whatever_lies_beside_t
     assert tables(run) == tables(tmp_path / "here")
 
 
-def test_a_token_that_is_missing_or_another_is_told(head: RayHead, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_token_is_an_error(head: RayHead, tmp_path: Path) -> None:
     words = command("jobs", "list", "--address", head.dashboard)
-    status, said = told(words, tmp_path, token=None)
+    status, said = run_command(words, tmp_path, token=None)
     assert status == 2 and "asks for a token and there is none" in said
-    status, said = told(words, tmp_path, token="f" * 64)
+    status, said = run_command(words, tmp_path, token="f" * 64)
     assert status == 2 and "has another token" in said
     assert TOKEN not in said
 
 
-def test_the_port_of_the_gcs_is_told_from_the_dashboards(head: RayHead, tmp_path: Path) -> None:
-    status, said = told(command("jobs", "list", "--address", head.gcs), tmp_path)
-    assert status == 2 and "is no Ray dashboard" in said and "8265" in said
+def test_the_port_of_the_gcs_is_not_that_of_the_dashboard(head: RayHead, tmp_path: Path) -> None:
+    status, said = run_command(command("jobs", "list", "--address", head.gcs), tmp_path)
+    assert status == 2 and "answers but is not a Ray dashboard" in said and "8265" in said
 
 
-def test_where_nothing_answers_and_where_something_else_does(tmp_path: Path) -> None:
+def test_an_address_where_nothing_or_another_server_answers_is_an_error(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    status, said = told(command("jobs", "list", "--address", f"127.0.0.1:{port}"), tmp_path)
+    status, said = run_command(command("jobs", "list", "--address", f"127.0.0.1:{port}"), tmp_path)
     assert status == 2 and "no Ray answers" in said and "ray dashboard cluster.yaml" in said
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        status, said = told(command("jobs", "list", "--address", f"127.0.0.1:{other.server_port}"), tmp_path)
+        status, said = run_command(command("jobs", "list", "--address", f"127.0.0.1:{other.server_port}"), tmp_path)
         other.shutdown()
-    assert status == 2 and "is no Ray dashboard" in said
+    assert status == 2 and "answers but is not a Ray dashboard" in said
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_where_nothing_answers_and_where_something_else_does(tmp_path: Path) -> 
         ("{gcs}", "the Ray cluster there asks for another token: put its own in ~/.ray/auth_token"),
     ],
 )
-def test_a_run_is_told_where_its_address_is_no_cluster_that_it_may_join(
+def test_an_address_that_a_run_cannot_join_is_an_error(
     lines: Lines, head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
 ) -> None:
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # the head listens on the loopback address alone
     (free,) = free_ports(1)
     at = address.format(free=free, gcs=head.gcs)
     words = command("run", lines.spec(resources={"pool": "ray"}), "--address", at, "--out", tmp_path / "run")
-    status, output = told(words, tmp_path, token="f" * 64)
+    status, output = run_command(words, tmp_path, token="f" * 64)
     assert status == 2 and f"--address {at}: " in output and said in output, output
     assert not (tmp_path / "run").exists() and TOKEN not in output

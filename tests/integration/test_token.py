@@ -1,4 +1,4 @@
-"""The Ray that we start asks for a token that nobody else has, also of those who reach its ports on this machine."""
+"""Proves that a local Ray requires a token that only this session has, also from processes on this machine."""
 
 import os
 import subprocess
@@ -7,23 +7,23 @@ import sys
 import pytest
 import ray
 
-from pipeline.cluster.auth import token_of_our_own
+from pipeline.cluster.auth import session_token
 from pipeline.cluster.session import local_ray
 
 _JOIN = """
 import sys, ray
-from pipeline.cluster import stay_on_loopback
+from pipeline.cluster.ray_private import stay_on_loopback
 stay_on_loopback()
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 print("resources", ray.cluster_resources()["CPU"])
 """
 _NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-#: Whoever is refused tries for as long as this, for Ray may yet start.
+#: Seconds for which a refused process retries: Ray might still start.
 _PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5", "RAY_raylet_start_wait_time_s": "5"}
 
 
 def joining(address: str, **env: str) -> "subprocess.Popen[str]":
-    """A second process of this machine that tries to join."""
+    """Start a second process of this machine that tries to join."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     pipe = subprocess.PIPE
     words = [sys.executable, "-c", _JOIN, address]
@@ -37,7 +37,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.cluster
-def test_who_has_not_the_token_of_the_session_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_process_without_the_sessions_token_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = str(tmp_path_factory.mktemp("home"))
     with local_ray(num_cpus=1):
         address = ray.get_runtime_context().gcs_address
@@ -52,10 +52,10 @@ def test_who_has_not_the_token_of_the_session_is_refused(tmp_path_factory: pytes
     assert not set(_NAMES) & set(os.environ), "the session's token ends with it"
 
 
-def test_each_session_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_session_has_a_new_token(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
     for _ in range(2):
-        with token_of_our_own(lambda: seen.append(os.environ.get("RAY_AUTH_TOKEN"))):
+        with session_token(lambda: seen.append(os.environ.get("RAY_AUTH_TOKEN"))):
             assert os.environ["RAY_AUTH_MODE"] == "token"
     first, none, second, again = seen
     assert none is again is None and first and second and len(first) == len(second) == 64 and first != second
@@ -64,5 +64,5 @@ def test_each_session_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_token_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
-    with token_of_our_own(lambda: pytest.fail("nothing is changed")):
+    with session_token(lambda: pytest.fail("nothing is changed")):
         assert os.environ["RAY_AUTH_TOKEN"] == "mine"

@@ -1,4 +1,4 @@
-"""A real worker gives the same scores whatever it held before; LocalPool and RayPool give the same tables."""
+"""Proves that a worker's scores do not depend on what it held before; LocalPool and RayPool give the same tables."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ from pipeline.records.ledger import Ledger
 from pipeline.run.run import run
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
-from pipeline.workers.worker import Worker, make_worker
+from pipeline.workers.worker import Worker
 
 A = Recipe.make("single", "linear", 0.3, 0.7, (1, 0))
 B = Recipe.make("sum", "quadratic", "auto", 0.5)
@@ -52,7 +52,7 @@ def weights(worker: Worker) -> list[torch.Tensor]:
 
 
 def test_a_then_b_then_a_gives_the_same_weights_and_scores(spec: RunSpec, identity: Identity) -> None:
-    worker, ledger = Worker(spec), Ledger(identity, spec.shard_size, {})
+    worker, ledger = Worker("local", spec), Ledger(identity, spec.shard_size, {})
     first, held = scores(worker, ledger, A), weights(worker)
     other = scores(worker, ledger, B)
     scores(worker, ledger, ZERO)
@@ -66,13 +66,13 @@ def test_a_then_b_then_a_gives_the_same_weights_and_scores(spec: RunSpec, identi
 
 
 def test_a_worker_holds_what_preparation_found(spec: RunSpec, identity: Identity) -> None:
-    info = Worker(spec, "one").info()
+    info = Worker("one", spec).info()
     identity.check(info)
     assert info.name == "one" and info.fingerprint == identity.fingerprint and len(identity.block_sizes) == 8
 
 
 def test_preprocessing_is_part_of_a_models_identity(lines: Lines, identity: Identity) -> None:
-    """Mean and standard deviation change every score, and are in no data set's fingerprint."""
+    """Mean and standard deviation change every score, but no data set's fingerprint."""
     backbone = {
         "family": "open_clip",
         "model": "embedded/tiny-vit",
@@ -83,7 +83,7 @@ def test_preprocessing_is_part_of_a_models_identity(lines: Lines, identity: Iden
 
 
 class OtherNumerics(ToyEvaluator):
-    """A worker with another version of torch, say."""
+    """A worker with another version of torch, for example."""
 
     def info(self) -> WorkerInfo:
         return replace(super().info(), numerics="other")
@@ -108,15 +108,15 @@ def cluster(decoded: Path) -> Iterator[None]:
 def test_two_ray_workers_give_the_tables_of_the_local_pool(
     spec: RunSpec, identity: Identity, run_folder: Path, undisturbed: Path
 ) -> None:
-    make = partial(make_worker, spec=spec)
+    make = partial(Worker, spec=spec)
     run(make_plan(spec), identity, run_folder, lambda: RayPool(make, ActorShape(workers=2)), None)
     assert tables(run_folder) == tables(undisturbed)
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_a_worker_that_cannot_load_says_why_at_once(spec: RunSpec, identity: Identity, run_folder: Path) -> None:
-    """Its file may be missing on one node alone; starting it again and again would not help."""
-    make = partial(make_worker, spec=spec.model_copy(update={"base": "nowhere.safetensors"}))
+def test_a_worker_that_cannot_load_reports_the_cause(spec: RunSpec, identity: Identity, run_folder: Path) -> None:
+    """Its file may be missing on one node alone; starting it repeatedly would not help."""
+    make = partial(Worker, spec=spec.model_copy(update={"base": "nowhere.safetensors"}))
     with pytest.raises(ValueError, match=r"worker-0 could not load: ValueError: .*nowhere\.safetensors"):
         run(make_plan(spec), identity, run_folder, lambda: RayPool(make, ActorShape(workers=1)), None)

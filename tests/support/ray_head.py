@@ -1,4 +1,4 @@
-"""A Ray head of a test's own, in a process of its own: dashboard and all on loopback, with a token."""
+"""A Ray head for a test, in a separate process: on loopback, with a dashboard and a token."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ import psutil
 
 _SECONDS = 180
 _T = TypeVar("_T")
-#: Connections that a proxy passes on first, for a client to find out whom it talks to.
+#: Connections that a proxy passes on at first, so that a client can identify the server.
 _WHOLE = 8
 
 
 class RayHead:
-    """Started when made; `close` ends it and every process below it."""
+    """A Ray head that runs until `close`."""
 
     def __init__(self, folder: Path, token: str, env: Mapping[str, str]) -> None:
-        """Start it, with its session below `folder`, which must have a short path: Ray's sockets lie in it."""
+        """Start it, with its session below `folder`, which must have a short path: Ray's sockets are in it."""
         bin_folder = Path(sys.executable).parent
         self.env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, **env}
         self.env |= {"PATH": os.pathsep.join([str(bin_folder), os.environ["PATH"]]), "RAY_TMPDIR": str(folder)}
@@ -51,7 +51,7 @@ class RayHead:
             return tried.connect_ex(("127.0.0.1", port)) == 0
 
     def close(self) -> None:
-        """End it."""
+        """End the head and all its child processes."""
         head = psutil.Process(self._process.pid)
         below = head.children(recursive=True)
         self._process.send_signal(signal.SIGTERM)
@@ -65,16 +65,16 @@ class RayHead:
 
 
 def wait_until(condition: Callable[[], _T], seconds: float = _SECONDS) -> _T:
-    """Poll until it holds; what it then gave."""
+    """Poll until the condition is true; returns its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.2)
     return value
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nobody listens on just now."""
+    """Return free ports of loopback."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
@@ -83,7 +83,7 @@ def free_ports(number: int) -> list[int]:
 
 
 class CutProxy:
-    """Passes connections on to a port of this machine, but breaks every third of the later ones at once."""
+    """Passes connections on to a port of this machine, but breaks every third after the first eight."""
 
     def __init__(self, port: int) -> None:
         """Listen on a port of loopback."""
@@ -114,5 +114,5 @@ class CutProxy:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._listening.close()

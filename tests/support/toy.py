@@ -1,6 +1,6 @@
 """A toy problem without torch: accuracies are a smooth function of the recipe, outcomes are fixed by hashing.
 
-It is an `Evaluator` like any other, only that its model is a formula; driver, journal and tables are the real ones.
+The `Evaluator` uses a formula in place of a model; driver, journal and tables are the real ones.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def accuracy(recipe: Recipe, task: str) -> float:
 
 
 class ToyEvaluator:
-    """Scores by formula; can be told to fail.
+    """Scores by a formula; can be made to fail.
 
     Args:
         name: the worker's.

@@ -1,4 +1,4 @@
-"""Several nodes of Ray on this machine, on loopback, and toys that behave as their node's environment says."""
+"""Several Ray nodes on this machine, on loopback, and toys that behave as their node's environment demands."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 from toy import ToyEvaluator
 
-from pipeline.cluster.session import stay_on_loopback
+from pipeline.cluster.ray_private import stay_on_loopback
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.pools.ray_pool import RayPool
 
@@ -21,7 +21,7 @@ _STORE = 80 * 2**20
 
 
 class NodeToy(ToyEvaluator):
-    """A toy on a node that is as it should be, unless a variable says otherwise.
+    """A toy on a node that works unless an environment variable is set.
 
     TOY_FULL: cannot load, as on a full disk. TOY_OTHER: loads something else. TOY_DEADLY: dies of every request.
     TOY_SLOW: a file, made with the first request; each takes longer than any test.
@@ -45,7 +45,7 @@ class NodeToy(ToyEvaluator):
 
 
 class Asleep(ToyEvaluator):
-    """Writes its process id when it is first asked, and answers no more."""
+    """Writes its process id at the first request, and never answers."""
 
     def __init__(self, name: str, file: str) -> None:
         super().__init__(name)
@@ -58,14 +58,14 @@ class Asleep(ToyEvaluator):
 
 
 class Nodes:
-    """A cluster whose nodes come and go."""
+    """A cluster to which nodes can be added."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self.address = cluster, cluster.address
 
     @contextmanager
     def joined(self, **resources: Any) -> Iterator[Any]:
-        """One more node; `env_vars` are those of its workers."""
+        """Add a node for a while; `env_vars` are those of its workers."""
         node = self.add(**resources)
         try:
             yield node
@@ -76,7 +76,7 @@ class Nodes:
         return self._cluster.add_node(object_store_memory=_STORE, include_log_monitor=False, **resources)
 
     def remove(self, node: Any) -> None:
-        """SIGKILL for all of its processes."""
+        """Send SIGKILL to all processes of a node."""
         self._cluster.remove_node(node, allow_graceful=False)
 
 
@@ -87,7 +87,7 @@ TOYS = os.pathsep.join([str(_SUPPORT), str(_SUPPORT.parents[1])])
 
 @contextmanager
 def ray_for_toys(**resources: Any) -> Iterator[None]:
-    """A Ray of one node, joined by this process, whose workers find the toys."""
+    """Start a Ray of one node whose workers can import the toys."""
     stay_on_loopback()
     environment = {"env_vars": {"PYTHONPATH": TOYS}}
     ray.init(address="local", include_dashboard=False, log_to_driver=False, runtime_env=environment, **resources)
@@ -99,7 +99,7 @@ def ray_for_toys(**resources: Any) -> Iterator[None]:
 
 @contextmanager
 def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
-    """A head to which nodes can be added, joined by this process."""
+    """Start a head to which nodes can be added, and connect this process."""
     stay_on_loopback()
     cluster, before = Cluster(), os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = TOYS
@@ -116,7 +116,7 @@ def cluster_of_nodes(head: dict[str, Any]) -> Iterator[Nodes]:
 
 
 class Noted(RayPool):
-    """Keeps who answered what."""
+    """A pool that keeps its answers."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.answers: list[ShardScore | Failure] = []

@@ -1,4 +1,4 @@
-"""Toys of a run of rewards, which Ray can ship to its actors: words that follow from the recipe, rewards that count."""
+"""Toy workers of a run with rewards, which Ray can pickle: words that follow from the recipe, rewards that count."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ TASKS = ("cats", "dogs")
 
 
 def die_once(file: str) -> None:
-    """Remove the file and end the process, where there is such a file."""
+    """Remove the file and end the process if the file exists."""
     if file and Path(file).exists():
         Path(file).unlink(missing_ok=True)
         os._exit(1)
 
 
 class ToyWriter:
-    """Completes with words of a recipe's own.
+    """Completes with words that depend on the recipe.
 
     Args:
         name: the worker's.
@@ -49,7 +49,7 @@ class ToyReward:
 
     Args:
         name: the scorer's.
-        task: its first letter is the one.
+        task: its first letter is counted.
         delay: seconds that each shard takes.
         die_at: as `ToyWriter`'s.
         broken: whether it cannot be loaded.

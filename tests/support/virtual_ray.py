@@ -1,7 +1,7 @@
 """Ray's actors in virtual time: days of a pool pass in a moment; nodes join and vanish, actors die, hang and fail.
 
-The pool, its crew and its queue are the real ones, and so are Ray's exceptions; clock, scheduler and calls are not.
-What Ray itself does is tested elsewhere, on real nodes.
+The pool, its actor group, its queue and Ray's exceptions are real; clock, scheduler and calls are not. Ray itself is
+tested elsewhere, on real nodes.
 """
 
 import heapq
@@ -16,8 +16,7 @@ from toy import IDENTITY
 
 from pipeline.cluster.capacity import Node
 from pipeline.messages import EvalRequest, Failure, ShardScore
-from pipeline.pools import actor_group as crew
-from pipeline.pools import ray_pool
+from pipeline.pools import actor_group, ray_pool
 from pipeline.recipe import Recipe
 from tasks.stats import Stats
 
@@ -27,7 +26,7 @@ LOAD = 15.0
 
 
 class Ref:
-    """What a call returns."""
+    """The reference that a call returns."""
 
     def __init__(self, method: str, arguments: tuple[Any, ...]) -> None:
         self.method, self.arguments = method, arguments
@@ -45,7 +44,7 @@ class Method:
 
 
 class VirtualActor:
-    """Answers calls one by one once it has a place."""
+    """Answers calls one by one once it has a node."""
 
     def __init__(self, world: "World", name: str, options: dict[str, Any]) -> None:
         self._world, self.name, self.options = world, name, options
@@ -93,7 +92,7 @@ class VirtualActor:
 
 
 class World:
-    """Nodes, actors, and what happens when; also what stands for the modules `ray` and `time`."""
+    """Nodes, actors and events; also replaces the modules `ray` and `time`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -113,7 +112,7 @@ class World:
         self.at(self.now, self.schedule)
 
     def schedule(self) -> None:
-        """Give each actor that has none a place: the first node with room, as they were started."""
+        """Give each actor without a node, in order, the first node with free resources."""
         for actor in [a for a in self.actors if a.dead is None and a.node is None]:
             avoided = actor.options.get("label_selector", {}).get("ray.io/node-id", "")
             asks = actor.options["num_cpus"]
@@ -128,7 +127,7 @@ class World:
     def _used(self, node: Node) -> float:
         return sum(a.options["num_cpus"] for a in self.actors if a.node == node.id and a.dead is None)
 
-    # What stands for `time`.
+    # Replaces `time`.
     def monotonic(self) -> float:
         return self.now
 
@@ -142,7 +141,7 @@ class World:
             what()
         self.now = max(self.now, when)
 
-    # What stands for `ray`.
+    # Replaces `ray`.
     def remote(self, kind: type) -> "World":
         return self
 
@@ -179,13 +178,13 @@ class World:
 
 
 def virtual(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in which pools work from here on."""
+    """Make pools use a new world from here on."""
     made = World()
-    for module in (crew, ray_pool):
+    for module in (actor_group, ray_pool):
         monkeypatch.setattr(module, "ray", made)
         monkeypatch.setattr(module, "time", made)
-    monkeypatch.setattr(crew, "alive_nodes", lambda: list(made.nodes.values()))
-    monkeypatch.setattr(crew, "place_of", lambda actor: actor.node)
+    monkeypatch.setattr(actor_group, "alive_nodes", lambda: list(made.nodes.values()))
+    monkeypatch.setattr(actor_group, "node_of", lambda actor: actor.node)
     return made
 
 
@@ -195,16 +194,16 @@ def score(actor: VirtualActor, request: EvalRequest, seconds: float = 1.0) -> Be
 
 
 def well(actor: VirtualActor, method: str, *arguments: Any) -> Behaviour:
-    """Load in 15 s, answer in one."""
+    """Load in 15 s, answer in 1 s."""
     if method == "info":
         return LOAD, "answers", IDENTITY.worker(actor.name, "none")
     return score(actor, arguments[0])
 
 
 def raised(error: Exception) -> RayError:
-    """An error of an evaluator as it reaches the driver."""
-    told = RayTaskError("evaluate", "a traceback", error, proctitle="p", pid=1, ip="127.0.0.1")
-    found: RayError = RayError.from_bytes(told.to_bytes())  # type: ignore[no-untyped-call]
+    """Return an evaluator's error as it reaches the driver."""
+    original = RayTaskError("evaluate", "a traceback", error, proctitle="p", pid=1, ip="127.0.0.1")
+    found: RayError = RayError.from_bytes(original.to_bytes())  # type: ignore[no-untyped-call]
     return found
 
 
@@ -214,11 +213,11 @@ def requests(candidates: int, shards: int) -> list[EvalRequest]:
 
 
 def drained(pool: Any, wanted: Iterable[Any], hours: float = 24.0) -> list[ShardScore | Failure]:
-    """All answers, or those of so many hours."""
+    """Return all answers, or those of the given hours."""
     asked = list(wanted)
     pool.submit(asked)
     found: list[ShardScore | Failure] = []
-    end = crew.time.monotonic() + 3600 * hours
-    while len(found) < len(asked) and crew.time.monotonic() < end:
+    end = actor_group.time.monotonic() + 3600 * hours
+    while len(found) < len(asked) and actor_group.time.monotonic() < end:
         found += pool.wait(timeout=1.0)
     return found

@@ -1,1 +1,1 @@
-"""Files that nodes do not see: bundled and sent once to each node."""
+"""The files of a spec, bundled and sent once to each node that lacks them."""

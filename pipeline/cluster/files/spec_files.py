@@ -1,11 +1,11 @@
-"""Which files and folders of this machine a spec names, and the spec with other places in their stead."""
+"""The files and folders of this machine that a spec names, and the spec with other paths in their place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.files.bundle import BundleKind
+from pipeline.cluster.files.bundle import Bundle, BundleKind, make_bundle
 from pipeline.spec.generation import is_reward_source
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
@@ -14,7 +14,7 @@ from tasks.files.cache import cache_root
 from tasks.files.sources import Source
 from tasks.registry import TASKS
 
-#: Where a value stands in a spec: keys, and indices of lists.
+#: The path of a value in a spec: keys, and indices of lists.
 FieldPath = tuple[str | int, ...]
 _FOLDER = "local-dir:"
 _EMBEDDED = "embedded/"
@@ -22,14 +22,14 @@ _EMBEDDED = "embedded/"
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file or folder, as a value of a spec names it.
+    """A file or folder that a value of a spec names.
 
     Attributes:
-        path: where it is, absolute.
+        path: absolute path.
         kind: how much of a folder is read.
-        below: the only part of the folder that is read.
-        prefix: what stands before the path in the value.
-        suffix: what stands behind it.
+        below: the only subfolder that is read.
+        prefix: the value's text before the path.
+        suffix: the value's text after the path.
     """
 
     path: str
@@ -38,9 +38,20 @@ class NamedFile:
     prefix: str = ""
     suffix: str = ""
 
+    def bundle(self) -> Bundle:
+        """List the files to send; see `make_bundle`."""
+        return make_bundle(Path(self.path), self.kind, self.below)
+
+    def value(self, path: str) -> str:
+        """Return the spec's value with another path."""
+        return f"{self.prefix}{path}{self.suffix}"
+
 
 def named_files(spec: RunSpec) -> dict[FieldPath, NamedFile]:
-    """All that `spec` names and that is on this machine's disk; what is installed everywhere or on a hub is not."""
+    """Return what `spec` names on this machine's disk; embedded data and hub models are left out: all nodes have them.
+
+    Both ways to a cluster use this list: `pipeline.cluster.jobs.package` and `pipeline.cluster.files.transfer`.
+    """
     found: dict[FieldPath, NamedFile | None] = {
         ("base",): _named(spec.base, "model"),
         ("backbone", "model"): _architecture(spec.backbone.model),
@@ -57,7 +68,7 @@ def named_files(spec: RunSpec) -> dict[FieldPath, NamedFile]:
 
 
 def _named(source: str, kind: BundleKind, prefix: str = "", suffix: str = "") -> NamedFile | None:
-    """What a source names, None where it is no path; of embedded names, the models that were built here."""
+    """Return the file that a source names, None if it is not a path; embedded names may be models built here."""
     parsed = Source.parse(source)
     if parsed.kind not in ("path", "embedded"):
         return None
@@ -66,7 +77,7 @@ def _named(source: str, kind: BundleKind, prefix: str = "", suffix: str = "") ->
 
 
 def _architecture(model: str) -> NamedFile | None:
-    """A path, or open_clip's local-dir:FOLDER; any other name is an architecture, whatever may be called like it."""
+    """Return the file of a path or of open_clip's local-dir:FOLDER; any other name is an architecture, not a file."""
     if model.startswith(_FOLDER):
         return _named(model.removeprefix(_FOLDER), "model", prefix=_FOLDER)
     return _named(model, "model") if "/" in model or model.endswith(".json") else None
@@ -75,7 +86,7 @@ def _architecture(model: str) -> NamedFile | None:
 def _options(
     place: FieldPath, options: Mapping[str, Any], kind: BundleKind = "tree"
 ) -> dict[FieldPath, NamedFile | None]:
-    """Options that are absolute paths: of any kind of loader, those of users too."""
+    """Return the options that are absolute paths, for all loaders, those of plug-ins included."""
     paths = {k: v for k, v in options.items() if isinstance(v, str) and (v.startswith(_EMBEDDED) or _absolute(v))}
     return {(*place, "options", name): _named(value, kind) for name, value in paths.items()}
 
@@ -99,13 +110,11 @@ def _of_task(place: FieldPath, task: TaskSpec) -> Iterator[tuple[FieldPath, Name
 
 
 def _published(task: TaskSpec) -> NamedFile | None:
-    """The part of the data's root that holds the files of one published set; None where they are not here.
+    """Return the folder of one published data set; None if it is not here.
 
-    The run says so itself, where it is: another machine, as a cluster's head, may have them.
+    That is not an error yet: another machine, such as a cluster's head, may have the files, else the run reports them.
     """
-    from tasks.vision.published.catalogue import (
-        vision_set,  # it brings torch, which whoever only sends files does without
-    )
+    from tasks.vision.published.catalogue import vision_set  # imports torch, which sending files does not need
     from tasks.vision.published.files import VISION_OPTIONS, find_files, root_of, vision_options
     from tasks.vision.published.formats.listing import FilesMissing
 
@@ -119,7 +128,7 @@ def _published(task: TaskSpec) -> NamedFile | None:
 
 
 def moved(spec: RunSpec, places: Mapping[FieldPath, str]) -> RunSpec:
-    """The spec with other values at `places`."""
+    """Return the spec with other values at `places`."""
     data: dict[str, Any] = spec.model_dump(mode="json")
     for (*above, last), value in places.items():
         at: Any = data

@@ -1,48 +1,48 @@
-"""What a spec names on the driver's disk, brought to the nodes of a cluster that lack it: to each once, as it is asked.
+"""Transfer a spec's files from the driver's disk to the nodes that lack them: once to each node, on request.
 
-The driver has an actor beside it that reads its disk. A worker asks it for what its node lacks, and unpacks that
-into the node's cache; the node's other workers wait for the lock, and find it there.
+An actor on the driver's node reads its disk. A worker asks it for the files that its node lacks, and unpacks them into
+the node's cache; the node's other workers wait for the lock, and then find them there. Unlike the package of a
+submitted job (`pipeline.cluster.jobs.package`), files of any size can be sent this way, but only while the driver runs.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.cluster.files.bundle import PIECE, Parcel, Stream, content_digest, pack, same, unpack
+from pipeline.cluster.files.bundle import PIECE, Bundle, Stream, content_digest, same_files, unpack
 from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named_files
 from pipeline.spec.run import RunSpec
 from tasks.files.cache import cache_root, cached
 
-#: Pieces that a node has asked for and not unpacked yet: the next is on its way while one is written.
+#: Pieces that a node has requested and not unpacked yet: the next arrives while one is written.
 _AHEAD = 2
 
 
 class _Sender:
-    """The actor on the driver's node; all that it knows it can find out again, so that it may be started anew."""
+    """The actor on the driver's node. It can compute its state again, so Ray may restart it."""
 
     def __init__(self) -> None:
-        self._parcels: dict[NamedFile, Parcel] = {}
+        self._bundles: dict[NamedFile, Bundle] = {}
         self._digests: dict[NamedFile, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()
 
-    def parcel(self, named: NamedFile) -> Parcel:
-        if named not in self._parcels:
-            self._parcels[named] = _pack(named)
-        return self._parcels[named]
+    def bundle(self, named: NamedFile) -> Bundle:
+        if named not in self._bundles:
+            self._bundles[named] = named.bundle()
+        return self._bundles[named]
 
     def digest(self, named: NamedFile) -> str:
         if named not in self._digests:
-            self._digests[named] = content_digest(self.parcel(named))
+            self._digests[named] = content_digest(self.bundle(named))
         return self._digests[named]
 
     def piece(self, named: NamedFile, start: int, node: str) -> bytes:
-        data = Stream(self.parcel(named)).read(start)
+        data = Stream(self.bundle(named)).read(start)
         self._sent[node, named.path] += len(data)
         return data
 
@@ -50,17 +50,13 @@ class _Sender:
         return dict(self._sent)
 
 
-def _pack(named: NamedFile) -> Parcel:
-    return pack(Path(named.path), named.kind, named.below)
-
-
 @dataclass(frozen=True)
-class Shipment:
-    """Called in a worker with the run's spec: gives the spec as the worker's node must read it.
+class FileTransfer:
+    """A `pipeline.workers.worker.Fetch`: called in a worker with the run's spec, returns the spec with local paths.
 
     Attributes:
-        home: the driver's node, which sees the driver's files.
-        files: what the spec names there.
+        home: the driver's node, which has the files.
+        files: the files that the spec names there.
         sender: the actor that reads them.
     """
 
@@ -69,57 +65,57 @@ class Shipment:
     sender: Any
 
     def __call__(self, spec: RunSpec) -> RunSpec:
-        """The spec with this node's places of the files; what the node has not is fetched first.
+        """Return the spec with this node's paths; files that the node lacks are fetched first.
 
         Raises:
-            ValueError: no space left in the node's cache, or a file changed while it was sent.
+            ValueError: if the node's cache has no space left, or a file changed while it was sent.
         """
         if (node := ray.get_runtime_context().get_node_id()) == self.home:
             return spec
-        here = {named: self._here(named, node) for named in dict.fromkeys(self.files.values())}
-        return moved(spec, {place: f"{n.prefix}{here[n]}{n.suffix}" for place, n in self.files.items()})
+        paths = {named: self._local_path(named, node) for named in dict.fromkeys(self.files.values())}
+        return moved(spec, {place: named.value(paths[named]) for place, named in self.files.items()})
 
-    def _here(self, named: NamedFile, node: str) -> str:
-        parcel: Parcel = ray.get(self.sender.parcel.remote(named))
-        if _sees(named, parcel):
+    def _local_path(self, named: NamedFile, node: str) -> str:
+        bundle: Bundle = ray.get(self.sender.bundle.remote(named))
+        if _has(named, bundle):
             return named.path
         digest: str = ray.get(self.sender.digest.remote(named))
         folder = cached(
             cache_root() / "shipped" / digest,
-            lambda partial: unpack(parcel, digest, self._pieces(named, parcel.size, node), partial),
+            lambda partial: unpack(bundle, digest, self._pieces(named, bundle.size, node), partial),
         )
-        return str(folder / parcel.name)
+        return str(folder / bundle.name)
 
     def _pieces(self, named: NamedFile, size: int, node: str) -> Iterator[bytes]:
-        asked: deque[Any] = deque()
+        requested: deque[Any] = deque()
         for start in range(0, size, PIECE):
-            asked.append(self.sender.piece.remote(named, start, node))
-            if len(asked) > _AHEAD:
-                yield ray.get(asked.popleft())
-        while asked:
-            yield ray.get(asked.popleft())
+            requested.append(self.sender.piece.remote(named, start, node))
+            if len(requested) > _AHEAD:
+                yield ray.get(requested.popleft())
+        while requested:
+            yield ray.get(requested.popleft())
 
 
-def _sees(named: NamedFile, parcel: Parcel) -> bool:
+def _has(named: NamedFile, bundle: Bundle) -> bool:
+    """Whether this node has the same files at the same path."""
     try:
-        return same(_pack(named), parcel)
+        return same_files(named.bundle(), bundle)
     except (OSError, ValueError):
         return False
 
 
 @contextmanager
-def shipment(spec: RunSpec) -> Iterator[Shipment | None]:
-    """For as long as workers may start; None where the spec names nothing that nodes could lack."""
+def file_transfer(spec: RunSpec) -> Iterator[FileTransfer | None]:
+    """Offer a spec's files while workers may start; None if the spec names no files that nodes could lack."""
     files = named_files(spec)
     if not files:
         yield None
         return
     home = ray.get_runtime_context().get_node_id()
-    beside = NodeAffinitySchedulingStrategy(home, soft=False)
-    # Restarted where it dies, and asked again: it holds nothing that it could not read anew.
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": beside}
+    here = NodeAffinitySchedulingStrategy(home, soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     sender: Any = ray.remote(_Sender).options(**options).remote()
     try:
-        yield Shipment(home, files, sender)
+        yield FileTransfer(home, files, sender)
     finally:
         ray.kill(sender)

@@ -1,1 +1,1 @@
-"""`lines submit`: what a job contains, and the client that sends and follows it."""
+"""Jobs of `lines submit`: their package, and the client that submits and follows them."""

@@ -1,4 +1,4 @@
-"""Ray Jobs by HTTP: a cluster's address checked before anything is sent, jobs submitted, followed and cancelled."""
+"""A client of Ray Jobs by HTTP: checks a cluster's address, submits, follows and cancels jobs."""
 
 import logging
 import os
@@ -15,38 +15,34 @@ from pipeline.cluster.auth import has_token, use_token
 from pipeline.cluster.jobs.package import Package
 from tasks.registry import near
 
-#: Of Ray's dashboard, which takes jobs.
+#: The port of Ray's dashboard, which accepts jobs.
 _PORT = 8265
+DASHBOARD = f"http://127.0.0.1:{_PORT}"
 _SECONDS_TO_ANSWER = 10
-#: Seconds from one look at a job to the next; and characters a second that its log may cost, which is sent whole.
-_AGAIN, _MOST_PER_SECOND = 1.0, 100_000
-#: How long the cluster may be out of reach before following is given up; the job goes on all the same.
+#: Seconds between looks at a job; and characters per second that its log may cost, which is sent whole each time.
+_INTERVAL, _MAX_CHARACTERS = 1.0, 100_000
+#: Seconds for which the cluster may be out of reach before following is given up; the job continues.
 _OUT_OF_REACH = 300.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_OURS = "lines-sweep"
-#: Ray takes these instead of the address that it is given.
+#: The key in a job's metadata that marks our jobs.
+_MARK = "lines-sweep"
+#: Ray prefers these variables to the address that it is given.
 _NO_OVERRIDES = {"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}
-#: Ray would leave out folders of some names (.git, .venv, venv, __pycache__), whatever is in them.
+#: Ray leaves out folders of some names (.git, .venv, venv, __pycache__) unless this is empty.
 _NO_EXCLUDES = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}
-#: They tell of uploads, large files and closed connections in words for programmers.
-_LOGGERS = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """One job of ours on a cluster.
+    """A job of `lines submit` on a cluster.
 
     Attributes:
-        id: as `lines jobs attach` takes it.
+        id: the name that `lines jobs attach` takes.
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        out: the run's folder, as it was asked for.
+        out: the run's folder, as given at submission.
         started: seconds since 1970; 0 before it has started.
-        exit_code: of the run; None before it has ended, or where it never ran.
-        message: Ray's, of its status.
+        exit_code: the run's; None before it has ended, or if it never ran.
+        message: Ray's message about the status.
     """
 
     id: str
@@ -58,7 +54,7 @@ class SubmittedJob:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether the job has ended."""
         return self.status in _ENDED
 
 
@@ -69,8 +65,8 @@ class Jobs:
         """Connect.
 
         Raises:
-            ValueError: `address` is none of a dashboard, or its token is another one.
-            ConnectionError: nothing answers there.
+            ValueError: if `address` is not that of a dashboard, or the dashboard refuses the token.
+            ConnectionError: if nothing answers there.
         """
         self.url = jobs_url(address)
         _check_answers(address, self.url)
@@ -78,46 +74,46 @@ class Jobs:
         self._client = _connected(address, self.url)
 
     @property
-    def in_the_clear(self) -> bool:
+    def sends_token_unencrypted(self) -> bool:
         """Whether the token crosses a network unencrypted."""
         parts = urlsplit(self.url)
         return has_token() and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1")
 
     def submit(self, job_id: str, out: str, package: Package, env: Mapping[str, str]) -> None:
-        """Send the package, where the cluster has not got it yet, and start the job.
+        """Send the package, unless the cluster has it already, and start the job.
 
         Raises:
-            ConnectionError: the cluster does not take it.
+            ConnectionError: if the cluster does not accept it.
         """
-        from tasks.vision.published.files import JOB  # it takes long to import, and other commands do without
+        from tasks.vision.published.files import JOB  # a slow import that other commands do not need
 
-        # Without the safe path, what lies in the job's folder comes before our code: a plug-in named tasks.py, say.
-        # With it the packages that are sent come first, then that folder: so Ray sets PYTHONPATH.
+        # Without the safe path, files in the job's folder hide our code: a plug-in named tasks.py, for example. With it
+        # Ray's PYTHONPATH applies: the packages that are sent come first, then that folder.
         variables = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", JOB: "1"}
         runtime_env = {
             "working_dir": str(package.working_dir),
             "py_modules": [str(module) for module in package.modules],
             "env_vars": {**variables, **env},
         }
-        about, entrypoint = {_OURS: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
+        metadata, entrypoint = {_MARK: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
         try:
             with _environment(_NO_EXCLUDES):
                 self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=about
+                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
                 )
         except RuntimeError as error:
             raise ConnectionError(f"{self.url}: the cluster does not take the job: {error}") from error
 
     def all(self) -> list[SubmittedJob]:
-        """Ours, the newest first; also those that have ended."""
-        found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_OURS)]
-        return sorted(found, key=lambda job: -job.started)
+        """Return the jobs of `lines submit`, the newest first, ended ones included."""
+        jobs = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_MARK)]
+        return sorted(jobs, key=lambda job: -job.started)
 
     def get(self, job_id: str) -> SubmittedJob:
-        """One job.
+        """Return one job.
 
         Raises:
-            ValueError: there is none of that name; near ones are given.
+            ValueError: if no job has that name; near names are given.
         """
         jobs = {job.id: job for job in self.all()}
         if job_id not in jobs:
@@ -125,47 +121,51 @@ class Jobs:
         return jobs[job_id]
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job; False where it had ended already."""
+        """Stop a job; returns False if it had ended already."""
         return not self.get(job_id).ended and bool(self._client.stop_job(job_id))
 
-    def follow(self, job_id: str, say: Callable[[str], None]) -> SubmittedJob:
-        """Pass on what the job says from its beginning until it ends, also across a broken connection.
+    def follow(self, job_id: str, show: Callable[[str], None]) -> SubmittedJob:
+        """Pass a job's output to `show`, from its beginning until the job ends, also across a broken connection.
 
-        The whole log is asked for again and again: Ray's own way to follow one gives ten lines a second, so that it
-        takes minutes to catch up with a job of some hours.
+        The whole log is requested each time: Ray's own way to follow a log gives ten lines a second, and so needs
+        minutes to catch up with a job of some hours.
 
         Raises:
-            ConnectionError: the cluster was out of reach for too long.
+            ConnectionError: if the cluster was out of reach for too long.
         """
-        heard, reached = 0, time.monotonic()
+        shown, reached = 0, time.monotonic()
         while True:
             try:
-                job = self.get(job_id)  # before its log: what it said last is in it
+                job = self.get(job_id)  # before the log, so that the log of an ended job is complete
                 log, reached = self._client.get_job_logs(job_id), time.monotonic()
-            except (OSError, RuntimeError) as error:  # what requests raises is an OSError
+            except (OSError, RuntimeError) as error:  # the errors of requests are OSErrors
                 if time.monotonic() - reached > _OUT_OF_REACH:
                     raise ConnectionError(
-                        f"{self.url}: out of reach ({error}); the job goes on: `lines jobs attach {job_id}` shows it"
+                        f"{self.url}: out of reach ({error}); the job continues: `lines jobs attach {job_id}` shows it"
                     ) from error
-                time.sleep(_AGAIN)
+                time.sleep(_INTERVAL)
                 continue
-            if new := log[heard:]:
-                say(new)
+            if new := log[shown:]:
+                show(new)
             if job.ended:
                 return job
-            heard = len(log)
-            time.sleep(max(_AGAIN, len(log) / _MOST_PER_SECOND))
+            shown = len(log)
+            time.sleep(max(_INTERVAL, len(log) / _MAX_CHARACTERS))
 
 
 def jobs_url(address: str) -> str:
-    """The URL of a dashboard from http(s)://HOST:PORT, HOST:PORT, HOST or auto, this machine.
+    """Return the URL of a dashboard from http(s)://HOST:PORT, HOST:PORT, HOST, or auto for this machine.
+
+    Example:
+        >>> jobs_url("10.0.0.1")
+        'http://10.0.0.1:8265'
 
     Raises:
-        ValueError: it is neither.
+        ValueError: if it is none of these.
     """
     if address == "auto":
         address = "127.0.0.1"
-    scheme, found, rest = address.rpartition("://")
+    scheme, _, rest = address.rpartition("://")
     parts = urlsplit(f"{scheme or 'http'}://{rest}")
     try:
         port = parts.port
@@ -177,8 +177,7 @@ def jobs_url(address: str) -> str:
             f"Ray's own addresses (ray://, port 6379) take no jobs"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    ours = port or (443 if scheme == "https" else _PORT)
-    return f"{parts.scheme}://{host}:{ours}"
+    return f"{parts.scheme}://{host}:{port or (443 if scheme == 'https' else _PORT)}"
 
 
 def _check_answers(address: str, url: str) -> None:
@@ -197,23 +196,25 @@ def _connected(address: str, url: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in _LOGGERS:
+    from pipeline.cluster.ray_private import JOB_LOGGERS  # imports Ray, which reads the token's mode
+
+    for name in JOB_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with _environment(_NO_OVERRIDES):
             return JobSubmissionClient(url)
     except AuthenticationError as error:
-        raise ValueError(f"--address {address}: {_refused(error)}") from error
+        raise ValueError(f"--address {address}: {_token_error(error)}") from error
     except (requests.RequestException, ConnectionError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"--address {address}: what answers at {url} is no Ray dashboard ({type(error).__name__}); the dashboard's "
-            f"port is {_PORT} unless it was set otherwise, 6379 and 10001 are others of Ray's that take no jobs"
+            f"--address {address}: {url} answers but is not a Ray dashboard ({type(error).__name__}); the dashboard's "
+            f"port is {_PORT} unless it was set otherwise; 6379 and 10001 are other ports of Ray that take no jobs"
         ) from error
 
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Have Ray, in this process, find other values of environment variables for a while; None is not set."""
+    """Set environment variables of this process for a while; None unsets."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -230,7 +231,7 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _refused(error: Exception) -> str:
+def _token_error(error: Exception) -> str:
     token = f"{Path('~/.ray/auth_token')} here (or RAY_AUTH_TOKEN)"
     if "Authentication required" in str(error):
         return f"the cluster asks for a token and there is none: put the cluster's into {token}"
@@ -242,6 +243,3 @@ def _job(details: Any) -> SubmittedJob:
     started = (details.start_time or 0) / 1000
     status = str(getattr(details.status, "value", details.status))
     return SubmittedJob(details.submission_id, status, out, started, details.driver_exit_code, details.message or "")
-
-
-DASHBOARD = "http://127.0.0.1:8265"

@@ -1,4 +1,11 @@
-"""What a job takes along to the cluster: this project's code, the spec, and the small files that the spec names."""
+"""The package of a submitted job: this project's code, the spec, and the small files that the spec names.
+
+A job package and `pipeline.cluster.files.transfer` share the list of a spec's files and of what is read with each
+(`named_files`, `NamedFile.bundle`). They send them in different ways: a job must run without the submitting machine,
+so Ray's working directory carries the files, through the memory of the cluster's head; and their paths relative to the
+spec must stay, as the journal records them. Transfer sends files of any size to each node, but only while the driver
+runs.
+"""
 
 import hashlib
 import importlib.util
@@ -12,36 +19,34 @@ from typing import Any
 
 import yaml
 
-from pipeline.cluster.files.bundle import Parcel
-from pipeline.cluster.files.bundle import pack as listed
+from pipeline.cluster.files.bundle import Bundle
 from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named_files
 from pipeline.cluster.jobs.layout import ARGUMENTS, FOLDER, SPEC
 from pipeline.spec.run import RunSpec
 from tasks.embedded import checkpoint_path, pack_names, pack_path
 from tasks.files.sources import Source
 
-#: Bytes of files that travel with a job. They pass through the memory of the cluster's head; more belongs on storage
-#: that the cluster reaches.
-MOST = 200 * 2**20
+#: Bytes of files that a job may carry: they pass through the memory of the cluster's head.
+MAX_BYTES = 200 * 2**20
 _CODE = ("pipeline", "search", "tasks")
 _EMBEDDED = "embedded/"
-#: Ray leaves out of what it sends whatever a file of these names lists.
+#: Ray does not send the files that a file of these names lists.
 _IGNORE_LISTS = (".gitignore", ".rayignore")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A folder with what is sent.
+    """A job's content, laid out in a folder.
 
     Attributes:
-        modules: packages of Python.
+        modules: folders of Python packages.
         working_dir: the job's working directory.
-        files: bytes of the files that the spec names.
+        size: total bytes of the files that the spec names.
     """
 
     modules: tuple[Path, ...]
     working_dir: Path
-    files: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -49,86 +54,86 @@ class Origin:
     """Where a spec comes from.
 
     Attributes:
-        folder: the spec's own; what lies in it keeps its path from there, so that what the run's journal names is found
-            here too, from that folder.
-        seen: paths that the cluster sees as this machine does, and that are not sent.
+        folder: the spec's folder; files below it keep their relative paths, so that the paths in the run's journal are
+            also found here, from that folder.
+        seen: paths that the cluster sees as this machine does; they are not sent.
     """
 
     folder: Path
     seen: Sequence[Path] = ()
 
     def sees(self, path: str) -> bool:
-        """Whether the cluster has `path` anyway."""
+        """Whether the cluster sees `path` by itself."""
         return any(Path(path).resolve().is_relative_to(s.expanduser().resolve()) for s in self.seen)
 
     def place(self, path: str) -> Path:
-        """The folder, below the job's working directory, in which what is at `path` lies."""
-        # Links of folders are followed, so that a folder has one place; that of the file itself is not, as its name is
-        # kept: two links of one name may lead to two files of one folder.
+        """Return the folder of the file `path`, relative to the job's working directory."""
+        # Links of folders are resolved, so that a folder has one place; a link of the file itself keeps its name: two
+        # links of one name may lead to two files of one folder.
         parent, home = Path(path).absolute().parent.resolve(), self.folder.resolve()
         if parent.is_relative_to(home):
             return parent.relative_to(home)
         return Path("outside", hashlib.blake2b(str(parent).encode(), digest_size=4).hexdigest())
 
 
-def pack(spec: RunSpec, origin: Origin, job: Mapping[str, Any], scratch: Path) -> Package:
-    """Lay out in `scratch` what the job takes along.
+def make_package(spec: RunSpec, origin: Origin, job: Mapping[str, Any], scratch: Path) -> Package:
+    """Lay out a job's package in `scratch`.
 
     Args:
         spec: the spec, its paths made absolute.
         origin: where it comes from.
-        job: what `pipeline.cli.job_entry` is told.
+        job: the arguments of `pipeline.cli.job_entry`.
         scratch: an empty folder.
 
     Raises:
-        ValueError: the files that the spec names are too large to be sent (the fields are named), two of them would be
-            one file there, or one has a name that cannot be sent.
+        ValueError: if the files are too large to be sent (the fields are named), two of them have one place there, or
+            a name cannot be sent.
     """
-    named = {place: found for place, found in named_files(spec).items() if not origin.sees(found.path)}
+    named = {field: file for field, file in named_files(spec).items() if not origin.sees(file.path)}
     _check_modules(named, origin)
-    parcels = {found: listed(Path(found.path), found.kind, found.below) for found in dict.fromkeys(named.values())}
-    _check_size(named, parcels)
+    bundles = {file: file.bundle() for file in dict.fromkeys(named.values())}
+    _check_size(named, bundles)
     work, code = scratch / "work", scratch / "code"
-    there = moved(spec, {place: _value(found, parcels[found], origin) for place, found in named.items()})
-    _write(work, there, job)
+    places = {file: origin.place(file.path) for file in bundles}
+    sent = moved(spec, {field: file.value(str(places[file] / bundles[file].name)) for field, file in named.items()})
+    _write(work, sent, job)
     written: dict[Path, Path] = {}
-    for found, parcel in parcels.items():
-        _copy_files(parcel, work / origin.place(found.path), written)
-    wanted = _embedded(there)
-    sent = [_copy_code(_source(m), code / m, lambda path: _is_sent(path, wanted)) for m in _CODE]
-    sent += [_copy_code(_source(m), code / m) for m in _own_modules(spec.plugins)]
-    return Package(tuple(sent), work, sum(parcel.size for parcel in parcels.values()))
+    for file, bundle in bundles.items():
+        _copy_files(bundle, work / places[file], written)
+    embedded = _embedded(sent)
+    modules = [_copy_code(_source(m), code / m, lambda path: _is_sent(path, embedded)) for m in _CODE]
+    modules += [_copy_code(_source(m), code / m) for m in _own_modules(spec.plugins)]
+    return Package(tuple(modules), work, sum(bundle.size for bundle in bundles.values()))
 
 
-def _value(named: NamedFile, parcel: Parcel, origin: Origin) -> str:
-    return f"{named.prefix}{origin.place(named.path) / parcel.name}{named.suffix}"
-
-
-def _check_size(named: Mapping[FieldPath, NamedFile], parcels: Mapping[NamedFile, Parcel]) -> None:
-    if (total := sum(parcel.size for parcel in parcels.values())) <= MOST:
+def _check_size(named: Mapping[FieldPath, NamedFile], bundles: Mapping[NamedFile, Bundle]) -> None:
+    if (total := sum(bundle.size for bundle in bundles.values())) <= MAX_BYTES:
         return
-    largest = sorted(named, key=lambda place: -parcels[named[place]].size)[:3]
+    largest = sorted(named, key=lambda field: -bundles[named[field]].size)[:3]
     shown = ", ".join(
-        f"{'.'.join(map(str, place))}: {named[place].path} ({parcels[named[place]].size / 2**20:,.0f} MiB)"
-        for place in largest
+        f"{'.'.join(map(str, field))}: {named[field].path} ({bundles[named[field]].size / 2**20:,.0f} MiB)"
+        for field in largest
     )
     raise ValueError(
-        f"{shown}: {total / 2**20:,.0f} MiB of files are too much to send with a job, at most {MOST >> 20} MiB: put "
-        "them where the cluster reads them (s3://, gs://, hf:) and name that in the spec; where the cluster sees the "
+        f"{shown}: {total / 2**20:,.0f} MiB of files are too much to send with a job, at most {MAX_BYTES >> 20} MiB: "
+        "put them where the cluster reads them (s3://, gs://, hf:) and name that in the spec; if the cluster sees the "
         "same path, as on a shared disk, give --seen FOLDER"
     )
 
 
 def _check_modules(named: Mapping[FieldPath, NamedFile], origin: Origin) -> None:
-    """Python files beside the spec: the job's folder is on Python's path, behind our code and before all else."""
-    for place, found in named.items():
-        path = Path(found.path)
-        if path.suffix != ".py" or path.stem in _CODE or origin.place(found.path) != Path():
+    """Refuse Python files next to the spec that hide installed modules.
+
+    The job's working directory is on Python's path, behind our code and before all else.
+    """
+    for field, file in named.items():
+        path = Path(file.path)
+        if path.suffix != ".py" or path.stem in _CODE or origin.place(file.path) != Path():
             continue
         module = importlib.util.find_spec(path.stem)
         if module is not None and module.origin is not None and Path(module.origin).resolve() != path.resolve():
             raise ValueError(
-                f"{'.'.join(map(str, place))}: {path.name} beside the spec would be imported for the module "
+                f"{'.'.join(map(str, field))}: {path.name} next to the spec would be imported in place of the module "
                 f"{path.stem} that is installed: rename it, or put it into a folder"
             )
 
@@ -140,11 +145,11 @@ def _write(work: Path, spec: RunSpec, job: Mapping[str, Any]) -> None:
     (work / ARGUMENTS).write_text(json.dumps(job), encoding="utf-8")
 
 
-def _copy_files(parcel: Parcel, folder: Path, written: dict[Path, Path]) -> None:
-    """Copy a parcel's files; `written`, what was copied to where before, is added to."""
-    for entry in parcel.entries:
+def _copy_files(bundle: Bundle, folder: Path, written: dict[Path, Path]) -> None:
+    """Copy a bundle's files, and add them to `written`, target -> source."""
+    for entry in bundle.entries:
         target = folder / entry.name
-        if "\\" in entry.name:  # Ray skips such a file when it unpacks, without an error
+        if "\\" in entry.name:  # Ray skips it when it unpacks, without an error
             raise ValueError(f"{entry.path}: a name with a backslash cannot be sent with a job: rename it")
         if entry.name.endswith("/"):
             target.mkdir(parents=True, exist_ok=True)
@@ -164,10 +169,10 @@ def _copy_file(source: Path, target: Path, written: dict[Path, Path]) -> None:
 
 
 def _copy_code(source: Path, target: Path, keep: Callable[[Path], bool] = lambda path: True) -> Path:
-    def left_out(folder: str, names: list[str]) -> list[str]:
+    def ignored(folder: str, names: list[str]) -> list[str]:
         return [n for n in names if n in ("__pycache__", *_IGNORE_LISTS) or not keep(Path(folder, n))]
 
-    shutil.copytree(source, target, ignore=left_out, copy_function=shutil.copyfile)
+    shutil.copytree(source, target, ignore=ignored, copy_function=shutil.copyfile)
     return target
 
 
@@ -178,7 +183,7 @@ def _source(module: str) -> Path:
 
 
 def _own_modules(plugins: Sequence[str]) -> Iterator[str]:
-    """Packages of plug-ins that are not installed among the others, as a project of one's own is in development."""
+    """Return the packages of plug-ins that are not in site-packages, such as a user's own project in development."""
     installed = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")]
     for module in dict.fromkeys(p.partition(".")[0] for p in plugins if not p.endswith(".py")):
         found = importlib.util.find_spec(module)
@@ -189,12 +194,12 @@ def _own_modules(plugins: Sequence[str]) -> Iterator[str]:
 
 
 def _embedded(spec: RunSpec) -> set[Path]:
-    """The embedded files that a spec asks for: its checkpoints, and all packs or none, as they build on one another."""
+    """Return the embedded files that a spec needs: its checkpoints, and all packs or none: they build on each other."""
     tasks = {task.source.removeprefix(_EMBEDDED) for task in (*spec.tasks.values(), *spec.ood.values())}
     packs = {pack_path(name) for name in pack_names()} if tasks & set(pack_names()) else set()
     models = [s.name for s in map(Source.parse, (spec.base, *spec.experts.values())) if s.kind == "embedded"]
     return packs | {checkpoint_path("base").parent / f"{name}.safetensors" for name in models}
 
 
-def _is_sent(path: Path, wanted: set[Path]) -> bool:
-    return path.suffix not in (".parquet", ".safetensors") or path in wanted
+def _is_sent(path: Path, embedded: set[Path]) -> bool:
+    return path.suffix not in (".parquet", ".safetensors") or path in embedded

@@ -1,9 +1,7 @@
 """What a fine-tuning stands on: checked and prepared once, before any model is trained."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from tasks.base import Backbone, TaskRequest
 from tasks.registry import load_plugins
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.decoded import Progress
-
-_PACKAGES = ("lines-sweep", "torch", "open_clip_torch", "peft")
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,3 @@ def identify(spec: FinetuneSpec, run: FinetuneRun, model: LoadedModel, task: Zer
         **run.to_json(),
         "save_dtype": spec.save_dtype,
     }
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that training stands on."""
-    return {"python": platform.python_version(), **{package: metadata.version(package) for package in _PACKAGES}}

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pipeline.train.finetune.augment import AUGMENTATIONS
 from pipeline.train.finetune.batches import EpochBatches
 from pipeline.train.finetune.methods import METHODS
-from pipeline.train.finetune.preparation import FinetuneJob, identify, load_base, load_training_task, versions
+from pipeline.train.finetune.preparation import FinetuneJob, identify, load_base, load_training_task
 from pipeline.train.finetune.rates import rate_at
 from pipeline.train.finetune.spec import FinetuneRun
 from pipeline.train.finetune.tuning import DenseTuning, Tuning
@@ -36,6 +36,7 @@ from pipeline.train.model_folder import (
     write_log,
 )
 from pipeline.train.seeds import generator_of, seed_of
+from pipeline.versions import exact_versions
 from tasks.base import Backbone
 from tasks.vision.classification import ImageTextBackbone, image_text
 
@@ -176,7 +177,7 @@ class _FinetuneState:
             "trained_parameters": sum(p.numel() for p in self._tuning.trained.values()),
             "seconds": round(seconds, 2),
             "device": job.device_type,
-            "versions": versions(),
+            "versions": exact_versions(),
         }
         finish(job.folder, result)
 

@@ -1,19 +1,10 @@
 """What a worker of `lines ppo` gets: everything that decides the result, and where it is written."""
 
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from pipeline.train.job import TrainingJob
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec
-
-_PACKAGES = ("lines-sweep", "torch", "transformers", "peft", "trl")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that training stands on."""
-    return {"python": platform.python_version(), **{package: metadata.version(package) for package in _PACKAGES}}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pipeline.train.ppo import ppo
 from pipeline.train.ppo import rloo_grpo as groups
 from pipeline.train.ppo.critic import make_critic
 from pipeline.train.ppo.data import load_data, rows
-from pipeline.train.ppo.jobs import PpoJob, versions
+from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.kl import limit, next_coef
 from pipeline.train.ppo.models import load_plain, model_fingerprint, small_seed, trained, with_factors
 from pipeline.train.ppo.quiet import quiet
@@ -42,6 +42,7 @@ from pipeline.train.ppo.sampling import SAMPLED, complete, score, summary, write
 from pipeline.train.ppo.segment import Stopped, Stretch
 from pipeline.train.ppo.sft_scores import centring_of, load_entry, read_measured
 from pipeline.train.ppo.spec import Kl, PolicyRun
+from pipeline.versions import exact_versions
 from tasks.language.models import load_tokenizer
 
 _TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
@@ -188,7 +189,7 @@ class _Learning:
             "trained_parameters": sum(p.numel() for p in trained(self._policy).values()),
             "seconds": round(seconds, 2),
             "device": job.device_type,
-            "versions": versions(),
+            "versions": exact_versions("trl"),
         }
         finish(job.folder, result)
 

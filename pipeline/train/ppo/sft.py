@@ -31,7 +31,7 @@ from pipeline.train.model_folder import (
     save_state,
 )
 from pipeline.train.ppo.data import context, load_data, prompt_ids, rows
-from pipeline.train.ppo.jobs import PpoJob, versions
+from pipeline.train.ppo.jobs import PpoJob
 from pipeline.train.ppo.models import (
     load_plain,
     model_fingerprint,
@@ -43,6 +43,7 @@ from pipeline.train.ppo.models import (
 )
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.spec import Sft
+from pipeline.versions import exact_versions
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer, model_folder
 
@@ -174,7 +175,7 @@ class _SftState:
             "trained_parameters": count,
             "seconds": round(seconds, 2),
             "device": job.device_type,
-            "versions": versions(),
+            "versions": exact_versions("trl"),
         }
         finish(job.folder, result)
 

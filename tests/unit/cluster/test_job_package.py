@@ -1,4 +1,4 @@
-"""What a job takes along: the code, the spec with paths of the job's own, the small files; and what it refuses to."""
+"""Proves what a job's package contains: the code, the spec with the job's paths, small files; and what is refused."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from pipeline.cli.submit import _place, _variables
 from pipeline.cluster.jobs import package as job_package
 from pipeline.cluster.jobs.client import Jobs, jobs_url
 from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
-from pipeline.cluster.jobs.package import Origin, Package, pack
+from pipeline.cluster.jobs.package import Origin, Package, make_package
 from pipeline.spec.load import load_spec
-from pipeline.versions import check_versions, versions_here
+from pipeline.versions import check_versions, comparable_versions
 from tasks.base import TaskRequest
 from tasks.vision.classification import image_source
 from tasks.vision.published.files import JOB
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a spec and an expert beside it, and another expert elsewhere."""
+    """A folder with a spec and an expert next to it, and another expert elsewhere."""
     for name in ("here/experts/mnist.safetensors", "elsewhere/clipart.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"w" * 1000)
@@ -51,18 +51,18 @@ def packed(place: Path, seen: tuple[Path, ...] = (), **changes: Any) -> tuple[Pa
     path = place / "here" / "spec.yaml"
     path.write_text(yaml.safe_dump(spec))
     scratch = place / f"scratch-{len(list(place.iterdir()))}"
-    package = pack(load_spec(path), Origin(path.parent, seen), {"out": "/run"}, scratch)
+    package = make_package(load_spec(path), Origin(path.parent, seen), {"out": "/run"}, scratch)
     return package, yaml.safe_load((package.working_dir / SPEC).read_text())
 
 
-def test_files_keep_their_place_beside_the_spec_and_others_get_one(place: Path) -> None:
+def test_files_below_the_specs_folder_keep_their_paths_and_others_get_one(place: Path) -> None:
     package, spec = packed(place)
     assert spec["experts"]["mnist"] == "experts/mnist.safetensors"
     outside = spec["experts"]["clipart"]
     assert outside.startswith("outside/") and outside.endswith("/clipart.safetensors")
     for name in spec["experts"].values():
         assert (package.working_dir / name).read_bytes() == b"w" * 1000
-    assert package.files == 2000
+    assert package.size == 2000
     assert json.loads((package.working_dir / ARGUMENTS).read_text()) == {"out": "/run"}
     assert spec == packed(place)[1], "the same spec again: the journal of the first job is that of the second"
 
@@ -81,7 +81,7 @@ def test_the_code_is_sent_with_the_embedded_files_that_are_named_and_no_others(p
 def test_what_the_cluster_sees_at_the_same_path_stays_there(place: Path) -> None:
     package, spec = packed(place, seen=(place / "elsewhere",))
     assert spec["experts"]["clipart"] == str(place / "elsewhere" / "clipart.safetensors")
-    assert package.files == 1000
+    assert package.size == 1000
 
 
 def test_links_of_one_name_to_files_of_one_folder_stay_two_files(place: Path) -> None:
@@ -101,7 +101,7 @@ def test_links_of_one_name_to_files_of_one_folder_stay_two_files(place: Path) ->
 
 
 def test_two_files_for_one_place_are_refused(place: Path) -> None:
-    """The folder of what lies elsewhere may be there beside the spec, as a job's folder that was copied."""
+    """The spec's folder may contain the folder of files from elsewhere, for example a copied job folder."""
     theirs = place / "here" / Origin(place / "here").place(str(place / "elsewhere" / "clipart.safetensors"))
     theirs.mkdir(parents=True)
     (theirs / "clipart.safetensors").write_bytes(b"v")
@@ -117,11 +117,11 @@ def test_two_files_for_one_place_are_refused(place: Path) -> None:
 def test_the_same_file_named_twice_is_sent_once(place: Path) -> None:
     twice = "experts/mnist.safetensors"
     package, spec = packed(place, experts={"mnist": twice, "clipart": twice})
-    assert spec["experts"] == {"mnist": twice, "clipart": twice} and package.files == 1000
+    assert spec["experts"] == {"mnist": twice, "clipart": twice} and package.size == 1000
 
 
 class Sent:
-    """What takes a job in Ray's stead: it packs folders as Ray's client does, and unpacks nothing."""
+    """A stand-in for Ray's client: packs folders as the client does."""
 
     def __init__(self, folder: Path) -> None:
         self.names: dict[str, set[str]] = {}
@@ -138,8 +138,8 @@ class Sent:
                 self.names[Path(folder).name] = {name for name in packed.namelist() if not name.endswith("/")}
 
 
-def test_ray_leaves_out_nothing_of_what_the_spec_names(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image less is another test set, and other scores without an error."""
+def test_ray_sends_every_file_that_the_spec_names(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing image makes another test set, and other scores without an error."""
     images = [f"set/test/{c}/1.png" for c in ("cat", "venv", ".venv", ".git", "__pycache__")]
     code = ["my_tasks/__init__.py", "my_tasks/prompts.parquet", "my_tasks/head.safetensors", "my_tasks/b.txt"]
     lists = ["set/.gitignore", "set/test/.rayignore", "my_tasks/.gitignore", "my_tasks/__pycache__/b.pyc"]
@@ -172,9 +172,9 @@ def test_a_name_that_ray_would_not_unpack_is_refused(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipeline", "search", "tasks"])
-def test_a_plugin_beside_the_spec_may_be_called_as_a_package_of_ours(place: Path, name: str) -> None:
-    """As Ray sets the path: the packages that are sent, then the job's folder, which is the working directory too."""
-    (place / "here" / f"{name}.py").write_text("raise SystemExit('it was imported for ours')")
+def test_a_plugin_next_to_the_spec_may_have_the_name_of_our_package(place: Path, name: str) -> None:
+    """With the path as Ray sets it: the packages that are sent, then the job's folder, also the working directory."""
+    (place / "here" / f"{name}.py").write_text("raise SystemExit('it was imported in place of ours')")
     package, spec = packed(place, plugins=[f"{name}.py"])
     jobs, client = Jobs.__new__(Jobs), Sent(place)
     jobs._client = client
@@ -188,12 +188,12 @@ def test_a_plugin_beside_the_spec_may_be_called_as_a_package_of_ours(place: Path
 
 
 @pytest.mark.parametrize("name", ["random", "torch"])
-def test_a_plugin_beside_the_spec_may_not_be_called_as_an_installed_module(place: Path, name: str) -> None:
+def test_a_plugin_next_to_the_spec_may_not_have_the_name_of_an_installed_module(place: Path, name: str) -> None:
     (place / "here" / "mine").mkdir()
     for file in (f"{name}.py", f"mine/{name}.py"):
         (place / "here" / file).touch()
     with pytest.raises(
-        ValueError, match=rf"plugins\.0: {name}\.py beside the spec would be imported for .*: rename it"
+        ValueError, match=rf"plugins\.0: {name}\.py next to the spec would be imported in place of .*: rename it"
     ):
         packed(place, plugins=[f"{name}.py"])
     assert packed(place, plugins=[f"mine/{name}.py"])[1]["plugins"] == [f"mine/{name}.py"]
@@ -224,7 +224,7 @@ def test_a_published_set_that_only_the_cluster_has_stays_as_it_is(place: Path, m
 
 
 def test_files_that_are_too_large_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_package, "MOST", 1500)
+    monkeypatch.setattr(job_package, "MAX_BYTES", 1500)
     with pytest.raises(ValueError, match=r"experts\.mnist: .*/experts/mnist.safetensors \(0 MiB\).*too much.*--seen"):
         packed(place)
 
@@ -240,17 +240,17 @@ def test_a_plugin_that_is_not_installed_is_sent_too(place: Path, monkeypatch: py
     assert spec["plugins"] == ["my_tasks.sets", "more.py", "json"] and (package.working_dir / "more.py").exists()
 
 
-def test_other_versions_are_named_and_missing_ones_of_ours_are_no_matter() -> None:
+def test_other_versions_are_named_and_packages_missing_here_are_skipped() -> None:
     ours = {"python": "3.11", "torch": "2.15.0", "numpy": "2.4.0", "peft": "not installed"}
     check_versions({**ours, "peft": "0.21"}, ours)
     with pytest.raises(ValueError) as error:
         check_versions({"python": "3.12", "torch": "2.15.0"}, ours)
     assert "python 3.12 (submitted from 3.11), numpy not installed (submitted from 2.4.0)" in str(error.value)
-    assert set(versions_here()) > {"python", "torch", "optuna"}
+    assert set(comparable_versions()) > {"python", "torch", "optuna"}
 
 
-def test_a_job_looks_at_the_versions_before_it_imports_anything(tmp_path: Path) -> None:
-    """As the cluster's Python may have none of the packages: this one has no site-packages at all."""
+def test_a_job_checks_versions_before_it_imports_anything(tmp_path: Path) -> None:
+    """The cluster's Python may have none of the packages: this one has no site-packages."""
     (tmp_path / ARGUMENTS).parent.mkdir()
     (tmp_path / ARGUMENTS).write_text(json.dumps({"versions": {"torch": "2.15.0"}, "out": "/run", "arguments": []}))
     words = [sys.executable, "-S", "-m", "pipeline.cli.job_entry"]
@@ -276,7 +276,7 @@ def test_addresses(address: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "os://head", "", "http://", "head:port", "http://me:pw@head"])
-def test_what_is_no_address_of_a_dashboard(address: str) -> None:
+def test_addresses_that_are_not_those_of_a_dashboard_are_refused(address: str) -> None:
     with pytest.raises(ValueError, match="must be that of a Ray dashboard"):
         jobs_url(address)
 
@@ -292,7 +292,7 @@ def test_a_relative_folder_would_be_gone_with_the_job() -> None:
             _place(out, "demo")
 
 
-def test_secrets_do_not_travel_with_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_passed_by_name_or_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
     assert (
         _variables(["AWS_ENDPOINT_URL", "A=b=c"]).items()
@@ -326,7 +326,7 @@ def test_names_of_secrets_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["AUTHOR", "SASHA", "PWD", "BYPASS_CACHE", "OLDPWDS"])
-def test_names_that_only_hold_the_letters_of_a_secret_pass(name: str) -> None:
+def test_names_that_only_contain_the_letters_of_a_secret_pass(name: str) -> None:
     assert _variables([f"{name}=a"])[name] == "a"
 
 

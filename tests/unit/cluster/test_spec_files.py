@@ -1,4 +1,4 @@
-"""Proves which values of a spec are files of this machine, and that a spec can be read at other places."""
+"""Proves which values of a spec are files of this machine, and that a spec can be moved to other paths."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from published_sets import writers
 from small_run import small_spec
 from small_soup import soup_spec
 
-from pipeline.cluster.files.bundle import PIECE, Stream, content_digest, pack, unpack
+from pipeline.cluster.files.bundle import PIECE, Stream, content_digest, unpack
 from pipeline.cluster.files.spec_files import NamedFile, moved, named_files
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.run import RunSpec
@@ -20,11 +20,11 @@ WRITERS = writers()
 
 
 def sent(named: NamedFile, folder: Path) -> str:
-    """As a node would have it: unpacked at another place."""
-    parcel = pack(Path(named.path), named.kind, named.below)
-    pieces = (Stream(parcel).read(start) for start in range(0, parcel.size, PIECE))
-    unpack(parcel, content_digest(parcel), pieces, folder)
-    return str(folder / parcel.name)
+    """Unpack a bundle as a node does; returns the path there."""
+    bundle = named.bundle()
+    pieces = (Stream(bundle).read(start) for start in range(0, bundle.size, PIECE))
+    unpack(bundle, content_digest(bundle), pieces, folder)
+    return str(folder / bundle.name)
 
 
 def touch(path: Path) -> Path:
@@ -39,13 +39,13 @@ def vision(name: str, **options: Any) -> RunSpec:
     return parse_spec(spec)
 
 
-def test_embedded_names_hubs_and_addresses_are_no_files() -> None:
+def test_embedded_names_hubs_and_urls_are_not_files() -> None:
     spec = small_spec({"clipart": Path("hf:owner/repo"), "mnist": Path("embedded/mnist")})
     spec |= {"base": "s3://bucket/base.pt", "plugins": ["json"]}
     assert named_files(parse_spec(spec)) == {}
 
 
-def test_checkpoints_folders_plugins_and_absolute_options_are(tmp_path: Path) -> None:
+def test_checkpoints_folders_plugins_and_absolute_options_are_files(tmp_path: Path) -> None:
     for name in ("base/model.safetensors", "e.pt", "set/test/cat/1.png", "vit.json", "mine.py"):
         touch(tmp_path / name)
     options = {"list": str(touch(tmp_path / "list.txt")), "gone": "/nowhere", "templates": "set"}
@@ -79,7 +79,7 @@ def test_a_run_of_rewards_names_its_prompts_functions_and_reward_models(tmp_path
     assert (there.tasks["brief"].source, there.base) == ("/cache/rewards.py:brevity", "/cache/sft")
 
 
-def test_a_model_that_was_built_here_is_sent_though_its_name_is_embedded() -> None:
+def test_a_model_that_was_built_here_is_sent_despite_its_embedded_name() -> None:
     built = touch(cache_root() / "language" / "small" / "config.json").parent
     spec = small_spec({"clipart": Path("embedded/small")}, tasks=["clipart"])
     assert named_files(parse_spec(spec)) == {("experts", "clipart"): NamedFile(str(built), "model")}
@@ -120,13 +120,13 @@ def test_a_published_set_without_a_root_is_found_where_data_is_kept(
     assert found == {("tasks", "set", "options", "root"): NamedFile(str(tmp_path), "tree", "MNIST/raw")}
 
 
-def test_a_published_set_that_is_not_here_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster may have it; whoever runs the spec there looks for it, and says what is missing."""
+def test_a_published_set_that_is_not_here_is_not_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster may have it; a run there reports missing files."""
     monkeypatch.setenv("LINES_SWEEP_DATA", str(tmp_path))
     assert named_files(vision("MNIST")) == named_files(vision("MNIST", root="/on/the/cluster")) == {}
 
 
-def test_a_spec_at_other_places_is_the_same_in_all_else() -> None:
+def test_a_moved_spec_is_the_same_in_all_other_fields() -> None:
     spec = parse_spec(small_spec({"clipart": Path("embedded/clipart"), "mnist": Path("e.pt")}))
     there = moved(spec, {("experts", "mnist"): "/cache/e.pt"})
     assert there.experts["mnist"] == "/cache/e.pt"

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pipeline.merging.low_rank import LowRank, LowRankDelta, combine_low_rank, low_rank_sum
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method
-from pipeline.merging.resident import NonFiniteError, ResidentModel
+from pipeline.merging.resident import ResidentModel
 from pipeline.merging.task_vectors import norm, resolve_alpha
 from pipeline.recipe import Number, Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 
 CPU = torch.device("cpu")
 SHAPES = {

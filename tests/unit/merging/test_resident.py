@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pipeline.merging.flat import Arena, fingerprint
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
-from pipeline.merging.resident import NonFiniteError, ResidentModel
+from pipeline.merging.resident import ResidentModel
 from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.recipe import Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 CPU = torch.device("cpu")

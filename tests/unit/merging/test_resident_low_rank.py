@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
-from pipeline.merging.resident import NonFiniteError, ResidentModel
+from pipeline.merging.resident import ResidentModel
 from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, may_stay_apart
 from pipeline.recipe import Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 from tasks.language.causal import CausalBackbone, build
 
 CPU = torch.device("cpu")

@@ -1,11 +1,10 @@
-"""Proves which kind of failure an evaluator's error is: those for lack of memory are tried again on resuming."""
+"""Proves the kind of failure of an evaluator's error: requests that ran out of memory are retried on resume."""
 
 import pytest
 import torch
 
-from pipeline.merging.resident import NonFiniteError
-from pipeline.pools.base import failure_kind
-from tasks.base import NonFiniteOutput
+from pipeline.pools.failures import failure_kind
+from tasks.base import NonFiniteError, NonFiniteOutput
 
 
 def test_torch_without_memory_on_the_cpu_is_out_of_memory() -> None:

@@ -1,4 +1,4 @@
-"""Proves that every request is handed out once, whoever asks, and that a worker stays with the candidate it holds."""
+"""Proves that every request is handed out once, and that a worker stays with the candidate it holds."""
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def filled(*candidates: str) -> RequestQueue:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 4)), max_size=8), st.data())
 def test_every_request_is_handed_out_once(batches: list[tuple[str, int]], data: st.DataObject) -> None:
-    """Also where workers are lost in between and their requests are put back in front."""
+    """Also if workers are lost in between and their requests are put back in front."""
     queue, given_out, wanted = RequestQueue(), [], []
     for number, (candidate, count) in enumerate(batches):
         new = [request(candidate, 10 * number + i) for i in range(count)]
@@ -53,7 +53,7 @@ def test_a_worker_stays_with_its_candidate_and_others_take_the_next() -> None:
     assert [r.recipe_id for r in (queue.take("x"), queue.take("y")) if r] == ["c", "c"], "a free worker helps another"
 
 
-def test_what_a_lost_worker_had_comes_first() -> None:
+def test_requests_of_a_lost_worker_come_first() -> None:
     queue = filled("a", "b")
     lost = [r for r in (queue.take("x"), queue.take("x")) if r]
     queue.forget("x")
@@ -61,7 +61,7 @@ def test_what_a_lost_worker_had_comes_first() -> None:
     assert [queue.take("y") for _ in lost] == lost
 
 
-def test_length_counts_what_is_pending_and_an_empty_queue_gives_none() -> None:
+def test_length_counts_pending_requests_and_an_empty_queue_gives_none() -> None:
     queue = filled("a", "b")
     assert len(queue) == 6
     queue.take("x")
@@ -70,7 +70,7 @@ def test_length_counts_what_is_pending_and_an_empty_queue_gives_none() -> None:
 
 
 class Slow:
-    """The rule as it is said: looks at every worker and every candidate."""
+    """A slow implementation of the rule: looks at every worker and every candidate."""
 
     def __init__(self) -> None:
         self.pending: list[EvalRequest] = []
@@ -116,7 +116,7 @@ STEPS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
 @example([("put", 0), ("put", 1), ("take", 0), ("put", 0), ("take", 1), ("take", 2)]).via("a comes again, behind b")
-def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
+def test_it_agrees_with_a_slow_implementation_of_the_rule(steps: list[tuple[str, int]]) -> None:
     queue, slow = RequestQueue(), Slow()
     last: dict[str, list[EvalRequest]] = {}
     for number, (what, which) in enumerate(steps):
@@ -141,7 +141,7 @@ def test_it_gives_what_the_rule_says(steps: list[tuple[str, int]]) -> None:
 
 
 def steps_to_empty(workers: int, candidates: int) -> float:
-    """Operations for each request, of workers that take turns: each `take`, and asking whether there is more."""
+    """Return the operations per request of workers that take turns: `take`, and the queue's length."""
     queue = filled(*(f"{i:05}" for i in range(candidates)))
     names = [f"worker-{i}" for i in range(workers)]
 

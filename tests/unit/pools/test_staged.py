@@ -1,4 +1,4 @@
-"""Proves that completions are made once a shard and scored by every reward, and that each failure reaches who asked."""
+"""Proves that a shard is completed once and scored by every reward, and that each failure reaches its requests."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,7 +20,7 @@ TASKS = ("cats", "dogs")
 
 
 class Writer(ToyEvaluator):
-    """Completes by saying what was asked."""
+    """Completes with the recipe's id."""
 
     def evaluate(self, request: EvalRequest) -> Completions:  # type: ignore[override]
         self.evaluated.append(request)
@@ -33,7 +33,7 @@ class Writer(ToyEvaluator):
 
 
 class Lengths:
-    """Scores by the length of the texts."""
+    """Scores a text by its length."""
 
     def __init__(self, task: str) -> None:
         self.task, self.seen = task, list[ScoreRequest]()
@@ -93,7 +93,7 @@ def test_the_first_reward_carries_the_completions_and_their_time() -> None:
         assert answer.seconds == ((0.1, 2.3) if first else (0.0, 0.3))
 
 
-def test_a_failed_generation_is_the_failure_of_all_who_wait() -> None:
+def test_a_failed_generation_is_the_failure_of_all_requests_that_wait() -> None:
     stage = Stage()
     stage.writer.broken = "val"
     failed = [a for a in stage.answers(requests(1)) if isinstance(a, Failure)]
@@ -111,9 +111,9 @@ def test_a_reward_that_fails_leaves_the_other_and_the_completions(tmp_path: Path
     found = stage.answers(requests(1))
     assert {a.request.task for a in found if isinstance(a, Failure)} == {"dogs"}
     stage.pool.close()
-    mended = Stage(CompletionCache(tmp_path, "context"))
-    again = mended.answers(requests(1))
-    assert mended.writer.evaluated == [] and all(isinstance(a, ShardScore) for a in again)
+    repaired = Stage(CompletionCache(tmp_path, "context"))
+    again = repaired.answers(requests(1))
+    assert repaired.writer.evaluated == [] and all(isinstance(a, ShardScore) for a in again)
 
 
 def test_completions_of_another_context_are_not_used(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_completions_of_another_context_are_not_used(tmp_path: Path) -> None:
     assert other.writer.evaluated
 
 
-def test_rewards_may_be_asked_for_one_after_the_other() -> None:
+def test_rewards_may_be_requested_one_after_the_other() -> None:
     stage = Stage()
     by_task = {task: [r for r in requests(1) if r.task == task] for task in TASKS}
     assert len(stage.answers(by_task["dogs"])) == len(by_task["dogs"])
@@ -134,12 +134,12 @@ def test_rewards_may_be_asked_for_one_after_the_other() -> None:
     assert len(stage.writer.evaluated) == made
 
 
-def test_a_reward_that_is_asked_for_alone_carries_the_completions() -> None:
+def test_a_reward_that_is_requested_alone_carries_the_completions() -> None:
     found = Stage().answers([r for r in requests(1) if r.task == "dogs"])
     assert all(isinstance(a, ShardScore) and len(a.texts) == a.stats.n for a in found)
 
 
-def test_completions_that_are_known_are_not_made_again() -> None:
+def test_known_completions_are_not_generated_again() -> None:
     first = [a for a in Stage().answers(requests(1)) if isinstance(a, ShardScore)]
     stage = Stage(known=completions_of(first))
     again = stage.answers([r for r in requests(1) if r.task == "dogs"])
@@ -148,7 +148,7 @@ def test_completions_that_are_known_are_not_made_again() -> None:
     assert all(isinstance(a, ShardScore) and stage.texts(a) == known[a.request.shard] for a in again)
 
 
-def test_a_pool_that_cannot_be_closed_keeps_no_other_open_and_no_completion_unwritten(tmp_path: Path) -> None:
+def test_a_pool_that_fails_to_close_does_not_keep_others_open_or_completions_unwritten(tmp_path: Path) -> None:
     closed: list[str] = []
 
     class Stubborn(LocalPool[EvalRequest, Completions]):
@@ -170,7 +170,7 @@ def test_a_pool_that_cannot_be_closed_keeps_no_other_open_and_no_completion_unwr
     assert list((tmp_path / "completions").iterdir())
 
 
-def test_nothing_outstanding_returns_at_once() -> None:
+def test_wait_without_requests_returns_at_once() -> None:
     stage = Stage()
     assert stage.pool.wait() == [] and stage.pool.wait(timeout=0.0) == []
     assert [w.name for w in stage.pool.workers] == ["writer"]

@@ -1,18 +1,18 @@
-"""Proves when a request is copied: long after what is usual for its task, sooner while it only waits in line."""
+"""Proves when a request is copied: long after its task's usual time, sooner while it only waits in line."""
 
-from pipeline.pools.stragglers import Pace
+from pipeline.pools.stragglers import AnswerTimes
 
 
-def pace(**tasks: list[float]) -> Pace:
-    found = Pace()
+def pace(**tasks: list[float]) -> AnswerTimes:
+    found = AnswerTimes()
     for task, answers in tasks.items():
         for seconds in answers:
-            found.note(task, seconds)
+            found.add(task, seconds)
     return found
 
 
-def due(known: Pace, task: str, waits: bool = False) -> float:
-    """After how many seconds it is copied."""
+def due(known: AnswerTimes, task: str, waits: bool = False) -> float:
+    """Return the seconds after which a request is copied."""
     return 1 / known.overdue(task, 1.0, waits)
 
 
@@ -27,14 +27,14 @@ def test_never_before_two_seconds_nor_for_one_answer_that_took_long() -> None:
     assert due(pace(cats=[1.0, 1.0, 1.0, 50.0]), "cats") == 3.0
 
 
-def test_what_waits_in_line_is_taken_sooner() -> None:
+def test_a_request_that_waits_in_line_is_copied_sooner() -> None:
     assert due(pace(cats=[10.0]), "cats", waits=True) == 15.0
     assert due(pace(cats=[0.01]), "cats", waits=True) == 1.0
 
 
-def test_a_task_without_an_answer_is_taken_for_the_slowest_known() -> None:
+def test_a_task_without_an_answer_counts_as_the_slowest_known() -> None:
     assert due(pace(long=[10.0], short=[1.0]), "new") == 30.0
-    assert due(Pace(), "new") == 30.0, "and with no answer at all, half a minute"
+    assert due(AnswerTimes(), "new") == 30.0, "and with no answer at all, half a minute"
 
 
 def test_old_answers_are_forgotten() -> None:

@@ -1,0 +1,80 @@
+"""All uses of Ray's private API; `tests/unit/cluster/test_ray_private.py` checks each name and signature.
+
+Ray's public API has no way to do what these functions do; each docstring has the reason. See
+docs/internals/decisions/0026-rays-private-api.md.
+"""
+
+import os
+from typing import Any
+
+from ray._private import ray_constants, services, state, worker
+from ray._private.grpc_utils import init_grpc_channel
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+#: Loggers of Ray's job client: they report uploads, large files and closed connections, which we report ourselves.
+JOB_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+
+def stay_on_loopback() -> None:
+    """Make Ray use the loopback address for this node, and so bind to loopback only.
+
+    Ray replaces `_node_ip_address="127.0.0.1"` by an address that other machines can reach, and its servers then listen
+    on every interface. This switch, made for the firewalls of other systems, keeps them on loopback on Linux too; a
+    test looks at the open sockets. Ray reads it when it is imported, here and in every process that it starts.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def reload_token() -> None:
+    """Make Ray read the token and its mode from the environment again: it reads the mode at import, the token once."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def is_head_here() -> bool:
+    """Whether this process started the Ray that it uses: then no autoscaler can add nodes."""
+    node = worker._global_node
+    return node is not None and node.head
+
+
+def node_of(actor: Any) -> str | None:
+    """Return the id of the node on which an actor runs or ran, None before it has one; takes 1 ms.
+
+    The public `ray.util.state.get_actor` asks the dashboard, which does not run here.
+    """
+    record: dict[str, Any] = state.actors(actor._actor_id.hex())
+    # Before the actor has a process, the record has the address of its owner.
+    return record["Address"]["NodeID"] if record.get("Pid") else None
+
+
+def resolve_address(address: str) -> str | None:
+    """Return the HOST:PORT of a cluster's address as `ray.init` resolves it; None if "auto" finds no Ray here.
+
+    Raises:
+        ValueError: if it is not an address.
+        OSError: if the host is unknown.
+    """
+    found: str | None = services.canonicalize_bootstrap_address(address)
+    return found
+
+
+def check_alive(address: str, timeout: float) -> None:
+    """Call a cluster's control service, with the token that Ray itself uses.
+
+    `ray.init` tries for more than two minutes if nothing answers at the address, and then does not give the cause.
+
+    Raises:
+        grpc.RpcError: if it does not answer within `timeout` seconds, or refuses the token.
+    """
+    channel = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    try:
+        stub: Any = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=timeout)  # type: ignore[attr-defined]
+    finally:
+        channel.close()
