@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: the figures of docs/internals/benchmarks.md. Run: python -m benchmarks."""
+"""Runs all single-machine benchmarks in turn, for docs/internals/benchmarks.md: python -m benchmarks."""
 
 import subprocess
 import sys

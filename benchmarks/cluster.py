@@ -1,7 +1,7 @@
-"""What a cluster costs: efficiency at 1, 2 and 4 nodes, overhead of a shard, a killed node, a node that joins.
+"""Cost of a cluster: efficiency on 1, 2 and 4 nodes, overhead of a shard, a killed node, a node that joins.
 
 Nodes are real Ray nodes on this machine, each with a GPU that only Ray counts. Workers sleep for a fixed time in place
-of computing, so that two cores suffice for four of them; driver, journal, tables, pool and Ray are the real ones. Run:
+of computing, so that two cores suffice for four of them; driver, journal, tables, pool and Ray are real. Run:
 python -m benchmarks.cluster
 """
 
@@ -24,22 +24,22 @@ from pipeline.pools.actor import Actor
 from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
 
-#: Two tasks of one shard each, as large as real ones are.
+#: Samples of a shard, a realistic number; each of the two tasks has one shard.
 _SHARD = 512
-#: Seconds that a worker takes to load, where that is looked at.
+#: Seconds that a worker takes to load, if loading is measured.
 _LOAD = 2.0
 
 
 def case_of(candidates: int) -> Case:
-    """A merge over a grid of so many constants, two shards for each."""
+    """Return a merge over a grid of `candidates` constants, two shards each."""
     return Case(candidates=candidates, tasks=2, samples=_SHARD, shard_size=_SHARD)
 
 
 class Sleeper:
-    """An evaluator with a fixed service time; it keeps a diary of when it did what."""
+    """An evaluator with a fixed service time that logs the times of its steps."""
 
     def __init__(self, name: str, case: Case, diaries: Path, service: float, load: float) -> None:
-        """Take `load` seconds to be there."""
+        """Take `load` seconds to load."""
         self._name, self._service, self._diary = name, service, diaries / f"{name}.jsonl"
         self._note("begins")
         plan = plan_of(case)
@@ -52,11 +52,11 @@ class Sleeper:
             file.write(json.dumps([what, time.time()]) + "\n")
 
     def info(self) -> WorkerInfo:
-        """As a worker that has loaded."""
+        """Describe itself like a loaded worker."""
         return self._identity.worker(self._name, "none")
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
-        """Sleep, and answer by a formula; the seconds are those that this took."""
+        """Sleep, then answer by a formula, with the seconds that this took."""
         started = time.perf_counter()
         time.sleep(self._service)
         score = self._score(request, self._name)
@@ -66,24 +66,24 @@ class Sleeper:
 
 @dataclass
 class Watched:
-    """A pool that outlives the runs that it is lent to, and remembers when which answer came from whom."""
+    """A pool that several runs use, and that records the time of each answer."""
 
     pool: RayPool
     came: list[tuple[float, ShardScore]] = field(default_factory=list)
-    #: Done once so many answers have come.
+    #: Number of answers -> an action to take when they have arrived.
     then: dict[int, Callable[[], None]] = field(default_factory=dict)
 
     @property
     def workers(self) -> list[WorkerInfo]:
-        """Those of the pool."""
+        """The workers of the pool."""
         return self.pool.workers
 
     def submit(self, requests: Iterable[EvalRequest]) -> None:
-        """Pass on."""
+        """Submit to the pool."""
         self.pool.submit(requests)
 
     def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
-        """Pass on, and remember."""
+        """Wait for the pool, and record its answers."""
         answers = self.pool.wait(timeout)
         self.came += [(time.time(), answer) for answer in answers if isinstance(answer, ShardScore)]
         for count in [count for count in self.then if len(self.came) >= count]:
@@ -91,17 +91,17 @@ class Watched:
         return answers
 
     def close(self) -> None:
-        """Leave the workers as they are."""
+        """Keep the workers for the next run."""
 
     def actor(self, worker: str) -> Actor[EvalRequest]:
-        """What the pool knows of a worker."""
+        """Return the pool's record of a worker."""
         (found,) = (actor for actor in self.pool.actors if actor.name == worker)
         return found
 
 
 @contextmanager
 def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[Watched, Path, list[NodeProcess]]]:
-    """A pool that follows its nodes, `count` of them at first; the diaries of its workers; the nodes."""
+    """Yield an elastic pool on `count` nodes, the folder of its workers' logs, and the nodes."""
     with ExitStack() as stack:
         diaries = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(local_ray(num_cpus=0))
@@ -114,7 +114,7 @@ def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[Wat
         pool = RayPool(make, ActorShape(count, num_cpus=1, num_gpus=1, elastic=True))
         stack.callback(pool.close)
         watched = Watched(pool)
-        while len(pool.workers) < count:  # they load while a run is waited for
+        while len(pool.workers) < count:  # workers load during a run
             work(watched, 2 * count)
         watched.came.clear()
         yield watched, diaries, nodes
@@ -126,7 +126,7 @@ def _stop(nodes: list[NodeProcess]) -> None:
 
 
 def work(pool: Watched, candidates: int) -> float:
-    """One run with its tables; seconds of it."""
+    """Run once, tables included; return the seconds."""
     case = case_of(candidates)
     plan = plan_of(case)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,12 +137,12 @@ def work(pool: Watched, candidates: int) -> float:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One run with workers that had loaded.
+    """One run with loaded workers.
 
     Attributes:
-        nodes: of one worker each.
+        nodes: number of nodes, with one worker each.
         wall: seconds of the whole run.
-        busy: seconds that each shard took its worker, in the order of the answers.
+        busy: seconds of work on each shard, in the order of the answers.
         answering: seconds from the first answer to the last.
     """
 
@@ -153,14 +153,14 @@ class Sweep:
 
 
 def sweep(count: int, service: float, candidates: int) -> Sweep:
-    """Work a run on `count` nodes with a worker each."""
+    """Run on `count` nodes with a worker each."""
     with workers(count, service) as (pool, _, _):
         wall = work(pool, candidates)
         return Sweep(count, wall, [score.seconds[1] for _, score in pool.came], pool.came[-1][0] - pool.came[0][0])
 
 
 def efficiency(service: float, candidates: int) -> None:
-    """The same run on 1, 2 and 4 nodes."""
+    """Print the speed of the same run on 1, 2 and 4 nodes."""
     print(
         f"\n| nodes | shards of {service:g} s | seconds | times as fast as one | workers busy |\n|---|---|---|---|---|"
     )
@@ -171,7 +171,7 @@ def efficiency(service: float, candidates: int) -> None:
 
 
 def overhead(services: Iterable[float], seconds: float) -> None:
-    """One worker: what a shard takes beyond its service, and the rest of a run, in runs of about `seconds`."""
+    """Print one worker's time a shard beyond the service time, and the rest of a run of about `seconds`."""
     print("\n| service of a shard | shards | beyond it, a shard | before the first answer and after the last |")
     print("|---|---|---|---|")
     for service in services:
@@ -182,7 +182,7 @@ def overhead(services: Iterable[float], seconds: float) -> None:
 
 
 def killed(service: float, candidates: int) -> None:
-    """Three nodes, of which one is killed: until what it was asked is answered, and what the others do meanwhile."""
+    """Print the recovery from killing one of three nodes: its shards, and the answers of the others."""
     with workers(3, service) as (pool, _, nodes):
         lost: list[EvalRequest] = []
         at: list[float] = []
@@ -208,19 +208,19 @@ def killed(service: float, candidates: int) -> None:
 
 
 def rate(times: list[float]) -> float:
-    """Answers a second."""
+    """Return answers a second."""
     return (len(times) - 1) / (times[-1] - times[0])
 
 
 def joined(service: float, candidates: int) -> None:
-    """One node, and a second one that joins."""
+    """Print the time until a second node that joins gives its first answer."""
     with workers(1, service, _LOAD) as (pool, diaries, nodes):
         first = set(worker.name for worker in pool.workers)
         pool.then[candidates // 4] = lambda: nodes.append(NodeProcess(cpus=1, gpus=1))
         work(pool, candidates)
         news = [(when, score.worker) for when, score in pool.came if score.worker not in first]
         if not news:
-            raise RuntimeError("the run was over before the new node answered: ask for more --candidates")
+            raise RuntimeError("the run ended before the new node answered: use more --candidates")
         answered, worker = news[0]
         lines = map(json.loads, (diaries / f"{worker}.jsonl").read_text().splitlines())
         diary: dict[str, float] = dict(lines)
@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--service", type=float, default=0.5, help="seconds of a shard")
     parser.add_argument("--candidates", type=int, default=100, help="two shards each")
-    parser.add_argument("--only", choices=("efficiency", "overhead", "killed", "joined"), help="one of the tables")
+    parser.add_argument("--only", choices=("efficiency", "overhead", "killed", "joined"), help="print only this table")
     options = parser.parse_args()
     tables: dict[str, Callable[[], None]] = {
         "efficiency": lambda: efficiency(options.service, options.candidates),

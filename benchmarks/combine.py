@@ -1,9 +1,9 @@
 """Peak memory and time of combining 20 experts of a ViT-B/32 by TIES and Consensus, against flattened vectors.
 
-Ours reads task vectors from .safetensors files entry by entry. The other side does what the authors' code does, step by
-step: all experts as rows of one matrix. Both must give equal tensors. Each runs in a process of its own, with one
-thread; files are in the page cache. Run: python -m benchmarks.combine (--width 768 --sides ours for the whole tower:
-flattened, that takes more than 40 GB)
+Ours reads task vectors from .safetensors files entry by entry. The other side follows the authors' code: all experts are
+rows of one matrix. Both must give equal tensors. Each runs in its own process with one thread; files are in the page
+cache. Run: python -m benchmarks.combine (--width 768 --sides ours for the whole tower, which flattened takes more than
+40 GB)
 """
 
 import argparse
@@ -32,7 +32,7 @@ KEEP, TALL_LAMBDA, THRESHOLD = 20, 0.4, 2
 
 
 def write_experts(folder: Path, width: int, experts: int) -> int:
-    """A random base, and experts that differ from it by a hundredth; the number of their entries."""
+    """Write a random base and experts that differ from it by a hundredth; return the number of entries."""
     generator = torch.Generator().manual_seed(0)
     base = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in tower_shapes(width).items()}
     save_file(base, folder / "base.safetensors")
@@ -43,7 +43,7 @@ def write_experts(folder: Path, width: int, experts: int) -> int:
 
 
 def ours(method: str, base: Path, experts: list[Path]) -> dict[str, Tensor]:
-    """The combined vector by `METHODS`."""
+    """Combine by `METHODS`."""
     params = {"ties": {"keep": KEEP}, "consensus": {"tall_lambda": TALL_LAMBDA, "threshold": THRESHOLD}}[method]
     theta0 = load_file(base)
     deltas = [Difference(theta0, StoredTensors([path])) for path in experts]
@@ -52,7 +52,7 @@ def ours(method: str, base: Path, experts: list[Path]) -> dict[str, Tensor]:
 
 
 def flattened(method: str, base: Path, experts: list[Path]) -> dict[str, Tensor]:
-    """The same by operations on (experts, entries) as a whole."""
+    """Combine by operations on the whole matrix (experts, entries)."""
     start = load_file(base)
     theta0 = _flat(start)
     tuned = torch.stack([_flat(load_file(path)) for path in experts])
@@ -88,7 +88,7 @@ SIDES: dict[str, Callable[[str, Path, list[Path]], dict[str, Tensor]]] = {"ours"
 
 @contextmanager
 def peak_of_anonymous_memory() -> Iterator[Callable[[], int]]:
-    """Gives what says by how many bytes this process's own memory grew at its highest; pages of files are not in it."""
+    """Yield a function that returns the peak growth of this process's memory in bytes, without pages of files."""
     before, peak, done = _anonymous(), [0], threading.Event()
 
     def watch() -> None:
@@ -110,7 +110,7 @@ def _anonymous() -> int:
 
 
 def measure(side: str, method: str, folder: Path) -> dict[str, object]:
-    """Run one side here; its tensors go to a file."""
+    """Run one side in this process; write its tensors to a file."""
     torch.set_num_threads(1)
     experts = sorted(folder.glob("expert_*.safetensors"))
     with peak_of_anonymous_memory() as peak:
@@ -124,7 +124,7 @@ def measure(side: str, method: str, folder: Path) -> dict[str, object]:
 
 
 def compare(method: str, sides: list[str], folder: Path, entries: int) -> None:
-    """Print one line a side, and the ratios; their tensors must be equal."""
+    """Print one line a side, and the ratios; check that the tensors are equal."""
     found = {}
     for side in sides:
         command = [sys.executable, "-m", "benchmarks.combine", "--measure", side, method, str(folder)]
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256, help="of the tower; 768 is ViT-B/32")
     parser.add_argument("--experts", type=int, default=20)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--measure", nargs=3, metavar=("SIDE", "METHOD", "FOLDER"), help="one side, in this process")
+    parser.add_argument("--measure", nargs=3, metavar=("SIDE", "METHOD", "FOLDER"), help="run one side in this process")
     options = parser.parse_args()
     if options.measure:
         side, method, folder = options.measure

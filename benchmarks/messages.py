@@ -1,7 +1,7 @@
-"""What a message through Ray costs the driver: sending, waiting among many that are pending, and reading an answer.
+"""Cost of a message through Ray for the driver: sending, waiting among many pending ones, and reading an answer.
 
-One actor answers at once, so that nothing but messages is measured; calls of an actor that sleeps stand for a thousand
-busy workers. CPU time is that of the driver's own thread, and in brackets of its process, Ray's threads included. Run:
+One actor answers at once, so that only messages are measured; calls of a sleeping actor represent a thousand busy
+workers. CPU time is the driver thread's, and in brackets the process's, Ray's threads included. Run:
 python -m benchmarks.messages
 """
 
@@ -25,15 +25,15 @@ SCORE = ShardScore(REQUEST, Stats(512, 300, 300), np.ones(512, np.bool_), 0.1, (
 
 
 class Answers:
-    """An actor that has every answer ready."""
+    """An actor that answers at once."""
 
     def evaluate(self, request: EvalRequest) -> ShardScore:
-        """Score nothing."""
+        """Return a fixed score."""
         return SCORE
 
 
 class Sleeps:
-    """An actor that answers much later, as many calls at once as there are."""
+    """An actor that answers much later, with any number of calls at once."""
 
     async def evaluate(self, seconds: float) -> None:
         """Wait."""
@@ -41,7 +41,7 @@ class Sleeps:
 
 
 def cost(work: Callable[[], object], times: int) -> tuple[float, float, float]:
-    """Milliseconds for each of `times` things that `work` does: elapsed, CPU of this thread, CPU of the process."""
+    """Return milliseconds for each of the `times` steps of `work`: elapsed, CPU of this thread, CPU of the process."""
     clocks = (time.perf_counter, time.thread_time, time.process_time)
     started = [clock() for clock in clocks]
     work()
@@ -49,7 +49,7 @@ def cost(work: Callable[[], object], times: int) -> tuple[float, float, float]:
     return elapsed, thread, process
 
 
-def say(what: str, costs: tuple[float, float, float]) -> None:
+def print_cost(what: str, costs: tuple[float, float, float]) -> None:
     """Print one line."""
     elapsed, thread, process = costs
     print(f"{what:46} {elapsed:8.3f} ms  {thread:8.3f} ms ({process:.3f})", flush=True)
@@ -69,15 +69,15 @@ def main() -> None:
 
 
 def messages(count: int) -> Any:
-    """Requests and answers, `count` in a row; a ref that is answered."""
+    """Measure `count` requests and answers in a row; return an answered ref."""
     actor: Any = ray.remote(Answers).options(num_cpus=0).remote()
     ray.get([actor.evaluate.remote(REQUEST) for _ in range(100)])
     refs: list[Any] = []
-    say("send a request", cost(lambda: refs.extend(actor.evaluate.remote(REQUEST) for _ in range(count)), count))
+    print_cost("send a request", cost(lambda: refs.extend(actor.evaluate.remote(REQUEST) for _ in range(count)), count))
     ray.wait(refs, num_returns=count)
     half = count // 2
-    say("read an answer, one by one", cost(lambda: [ray.get(r) for r in refs[:half]], half))
-    say("read an answer, all in one call", cost(lambda: ray.get(refs[half:]), half))
+    print_cost("read an answer, one by one", cost(lambda: [ray.get(r) for r in refs[:half]], half))
+    print_cost("read an answer, all in one call", cost(lambda: ray.get(refs[half:]), half))
 
     def called_back() -> None:
         arrived = SimpleQueue[Any]()
@@ -86,8 +86,8 @@ def messages(count: int) -> Any:
         for _ in range(count):
             arrived.get().result()
 
-    say("send, be called back, read", cost(called_back, count))
-    say(
+    print_cost("send, be called back, read", cost(called_back, count))
+    print_cost(
         "there and back, one at a time",
         cost(lambda: [ray.get(actor.evaluate.remote(REQUEST)) for _ in range(half)], half),
     )
@@ -95,14 +95,14 @@ def messages(count: int) -> Any:
 
 
 def waits(pending: int, answered: Any) -> None:
-    """Waiting while `pending` calls are on their way."""
+    """Measure waiting among `pending` calls."""
     sleeper: Any = ray.remote(Sleeps).options(num_cpus=0, max_concurrency=10_000).remote()
     refs = [sleeper.evaluate.remote(600.0) for _ in range(pending)]
     ray.get(sleeper.evaluate.remote(0.0))
-    say(f"wait(timeout=0) among {pending}", cost(lambda: [ray.wait(refs, timeout=0) for _ in range(20)], 20))
+    print_cost(f"wait(timeout=0) among {pending}", cost(lambda: [ray.wait(refs, timeout=0) for _ in range(20)], 20))
     refs.append(answered)
-    say(
-        f"wait for one of {pending} that is there", cost(lambda: [ray.wait(refs, num_returns=1) for _ in range(20)], 20)
+    print_cost(
+        f"wait for an answered one of {pending}", cost(lambda: [ray.wait(refs, num_returns=1) for _ in range(20)], 20)
     )
     ray.kill(sleeper)
 

@@ -1,4 +1,4 @@
-"""Nodes that join the Ray of this process, each by processes of its own on this machine: to be counted and killed."""
+"""Ray nodes on this machine, in processes of their own, that join this process's Ray and can be killed."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import ray
 
-#: What `ray start --address` does, but on loopback; ends with the pipe to its standard input.
+#: Like `ray start --address`, but on loopback; it ends when its standard input closes.
 _NODE = """
 import sys, time
 from ray._private.node import Node
@@ -29,15 +29,15 @@ sys.stdin.read()
 
 
 def unseen(folder: Path) -> list[str]:
-    """For `within`: a mount namespace in which the folder is empty, as on a machine that does not have it."""
+    """Return a `within` of a mount namespace in which the folder is empty, as on another machine."""
     return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
 
 
 class NodeProcess:
-    """A node that is starting, or has started.
+    """A node that is starting or has started.
 
     Attributes:
-        began: when, by the clock of `time.time`.
+        began: start time, by `time.time`.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class NodeProcess:
         """Start it; see `started`.
 
         Args:
-            cpus: that Ray counts; they may be more than there are.
-            gpus: the same.
-            within: a command that runs the words behind it, such as unshare.
-            env: variables of the node's processes, besides those of this one.
+            cpus: CPUs that Ray counts; may be more than the machine has.
+            gpus: GPUs that Ray counts.
+            within: a command that runs the command after it, for example unshare.
+            env: additional environment variables.
         """
         self.began = time.time()
         words = [sys.executable, "-c", _NODE, ray.get_runtime_context().gcs_address, str(cpus), str(gpus)]
@@ -61,30 +61,30 @@ class NodeProcess:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self._said: tuple[str, int, float] | None = None
+        self._started: tuple[str, int, float] | None = None
 
     def started(self) -> tuple[str, int, float]:
-        """Wait for it: the node's id, its raylet's process id, and when it was up.
+        """Wait for the node; return its id, its raylet's process id, and the time when it was up.
 
         Raises:
-            RuntimeError: it did not start.
+            RuntimeError: if it does not start.
         """
-        if self._said is None:
+        if self._started is None:
             assert self._process.stdout is not None
             if len(words := self._process.stdout.readline().split()) != 3:
                 raise RuntimeError("the node did not start: see the logs of Ray")
-            self._said = words[0], int(words[1]), float(words[2])
-        return self._said
+            self._started = words[0], int(words[1]), float(words[2])
+        return self._started
 
     def kill(self) -> None:
-        """All of its processes end at once, as by the loss of a machine: workers would go on without their raylet."""
+        """Kill all its processes at once, like the loss of a machine; workers would outlive their raylet."""
         raylet = psutil.Process(self.started()[1])
         for process in [raylet, *raylet.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """Stop it, and wait until it has ended."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()

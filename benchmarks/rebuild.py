@@ -1,7 +1,7 @@
-"""Seconds of a rebuild of a ViT-B/32 image tower against one memcpy of the bytes that it must read and write.
+"""Time of a rebuild of a ViT-B/32 image tower against a memcpy of the bytes that it must read and write.
 
 A rebuild reads theta0 and the combined vector and writes theta: three times the model; the copy moves as many bytes.
-`torch._foreach_*` over lists of tensors does the same work for comparison. Run: python -m benchmarks.rebuild
+`torch._foreach_*` over lists of tensors is measured for comparison. Run: python -m benchmarks.rebuild
 """
 
 import argparse
@@ -23,7 +23,7 @@ PATTERN = r"resblocks_(\d+)_"
 
 
 def tower_shapes(width: int = WIDTH) -> dict[str, tuple[int, ...]]:
-    """Those of open_clip's ViT-B/32 image tower, or of one that is as deep and of another width."""
+    """Return the shapes of open_clip's ViT-B/32 image tower, or of one of another width and the same depth."""
     w = width
     shapes = {"class_embedding": (w,), "positional_embedding": (50, w), "proj": (w, 512), "conv1": (w, 3, 32, 32)}
     shapes |= {f"ln_{which}_{kind}": (w,) for which in ("pre", "post") for kind in ("weight", "bias")}
@@ -34,7 +34,7 @@ def tower_shapes(width: int = WIDTH) -> dict[str, tuple[int, ...]]:
 
 
 class Tower(nn.Module):
-    """The parameters of CLIP's ViT-B/32 image tower (87.8 million), with open_clip's shapes; it computes nothing."""
+    """The parameters of CLIP's ViT-B/32 image tower (87.8 million), without a forward pass."""
 
     def __init__(self) -> None:
         """Make random parameters."""
@@ -44,7 +44,7 @@ class Tower(nn.Module):
 
 
 def median_seconds(device: torch.device, repeats: int, *actions: Callable[[], object]) -> list[tuple[float, float]]:
-    """Median (wall, CPU) seconds of each action; they take turns, so that a busy machine slows all alike."""
+    """Return the median (wall, CPU) seconds of each action; they take turns, so that a busy machine slows all equally."""
     seconds: list[list[tuple[float, float]]] = [[] for _ in actions]
     for _ in range(repeats + 1):
         for action, times in zip(actions, seconds, strict=True):
@@ -53,7 +53,7 @@ def median_seconds(device: torch.device, repeats: int, *actions: Callable[[], ob
             action()
             _synchronise(device)
             times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    # The first turn warms caches and pages.
+    # Without the first turn, which warms caches and pages.
     medians = [[statistics.median(kind) for kind in zip(*times[1:], strict=True)] for times in seconds]
     return [(wall, cpu) for wall, cpu in medians]
 
@@ -64,7 +64,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def time_resident(device: torch.device, dtype: torch.dtype, repeats: int) -> list[tuple[float, float]]:
-    """(Wall, CPU) seconds of a rebuild and of a memcpy."""
+    """Measure (wall, CPU) seconds of a rebuild and of a memcpy."""
     tower = Tower()
     base = {name: p.detach() for name, p in tower.named_parameters()}
     delta = {name: torch.randn_like(t) * 0.001 for name, t in base.items()}
@@ -72,14 +72,14 @@ def time_resident(device: torch.device, dtype: torch.dtype, repeats: int) -> lis
     model = ResidentModel(tower, layer_map, base, {"expert": delta}, device, dtype)
     size = sum(t.numel() for t in base.values())
     del base, delta
-    # Two recipes in turn, as in a sweep.
+    # Two recipes in turn, so that every rebuild has work to do.
     recipes = itertools.cycle([Recipe.make("single", "linear", alpha, 0.7) for alpha in (0.3, 0.4)])
     copy = make_memcpy(device, size * (4 + 4 + dtype.itemsize))
     return median_seconds(device, repeats, lambda: model.materialise(next(recipes)), copy)
 
 
 def time_foreach(device: torch.device, repeats: int) -> list[tuple[float, float]]:
-    """Likewise for the same result in float32 by `torch._foreach_*` over the tensors."""
+    """Measure the same result in float32 by `torch._foreach_*` over the tensors, and a memcpy."""
     base = {name: p.detach().to(device) for name, p in Tower().named_parameters()}
     delta = [torch.randn_like(t) * 0.001 for t in base.values()]
     weights = [torch.empty_like(t) for t in base.values()]
@@ -96,7 +96,7 @@ def time_foreach(device: torch.device, repeats: int) -> list[tuple[float, float]
 
 
 def make_memcpy(device: torch.device, moved: int) -> Callable[[], object]:
-    """A copy that reads and writes `moved` bytes in all."""
+    """Return a copy that reads and writes `moved` bytes in total."""
     source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
@@ -121,7 +121,7 @@ def main() -> None:
     for way, measure in ways.items():
         (wall, cpu), (copy_wall, copy_cpu) = measure()
         times = {"rebuild_s": round(wall, 4), "memcpy_s": round(copy_wall, 4), "ratio": round(wall / copy_wall, 2)}
-        if device.type == "cpu":  # on a busy machine wall time is mostly waiting for a turn
+        if device.type == "cpu":  # on a busy machine wall time is mostly waiting
             times |= {"cpu_s": round(cpu, 4), "cpu_ratio": round(cpu / copy_cpu, 2)}
         print(json.dumps({"way": way} | about | times), flush=True)
 

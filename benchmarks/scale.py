@@ -1,9 +1,9 @@
-"""The driver with thousands of simulated workers: what it costs, and how much of the workers it leaves idle.
+"""Cost of the driver with thousands of simulated workers, and how busy it keeps them.
 
 Everything but the workers is real: plan, driver, searches, queue, journal on disk, ledger, tables. Simulated workers
-take as long as real ones did, by a virtual clock (`benchmarks.simulation.workers`), and score by a formula. Each row is
-measured in its own process, so that its memory is its own. CPU seconds are those of the driver's thread, which do not
-depend on what else the machine does. Run: python -m benchmarks.scale
+take measured times by a virtual clock (`benchmarks.simulation.workers`), and score by a formula. Each row is measured in
+its own process, for its memory. CPU seconds are the driver thread's, which other load on the machine hardly changes.
+Run: python -m benchmarks.scale
 """
 
 import argparse
@@ -39,23 +39,23 @@ from pipeline.run.run import run
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a run of a case took.
+    """The measurements of a run.
 
     Attributes:
-        shards: that were scored.
+        shards: number of scored shards.
         wall: seconds of the virtual clock to the last answer.
-        search_wall: of these, from the first ask of the search to its last answer.
+        search_wall: part from the search's first ask to its last answer.
         per_second: shards a second of the search.
-        efficiency: workers' seconds of work / (workers x wall), in the whole run.
-        search_efficiency: the same in the search.
-        driver_ms: CPU of the driver for each shard, messages included.
-        own_ms: of these, what is not messages.
-        busy: part of the wall time in which the driver did not wait.
+        efficiency: workers' seconds of work / (workers x wall), over the whole run.
+        search_efficiency: the same over the search.
+        driver_ms: CPU milliseconds of the driver a shard, messages included.
+        own_ms: the same without messages.
+        busy: share of the wall time in which the driver did not wait.
         tables: CPU seconds from the last answer to the end: choosing, tables, provenance.
-        read: CPU seconds to read the journal back (0: not tried).
-        again: CPU seconds to take up the finished run once more, journal and tables included (0: not tried).
-        report: CPU seconds to make the report (0: not tried).
-        rss_mb: peak memory of the process; that of a run of one shard is about 130.
+        read: CPU seconds to read the journal back (0: not measured).
+        again: CPU seconds to resume the finished run, journal and tables included (0: not measured).
+        report: CPU seconds to make the report (0: not measured).
+        rss_mb: peak memory of the process; about 130 for a run of one shard.
         journal_mb: size of the journal.
     """
 
@@ -77,15 +77,15 @@ class Row:
 
 
 class Phases:
-    """Notes where the clock and the workers stood when each phase began."""
+    """Records the clock and the workers' totals at the start of each phase."""
 
     def __init__(self) -> None:
-        """Before the run."""
+        """Start before the run."""
         self.pool: SimulatedPool | None = None
         self.began: dict[str, tuple[float, float, int]] = {}
 
     def __call__(self, progress: RunProgress) -> None:
-        """A step of the driver."""
+        """Receive the driver's progress."""
         assert self.pool is not None
         if progress.phase not in self.began:
             spent = self.pool.spent
@@ -93,7 +93,7 @@ class Phases:
 
 
 def measure(case: Case, services: list[Service], messages: Messages, again: bool = False) -> Row:
-    """Work one run in a temporary folder."""
+    """Measure one run in a temporary folder."""
     plan = plan_of(case)
     identity, formula, phases = identity_of(case, plan), Formula(case, plan), Phases()
     infos = [identity.worker(f"worker-{i}", "simulated") for i in range(case.workers)]
@@ -150,7 +150,7 @@ HEADER = (
 
 
 def line(case: Case, row: Row) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     return (
         f"{case.arm:8} {case.workers:7} {case.candidates:10} {case.tasks:5} {case.samples:7} {case.shard_size:5} | "
         f"{row.shards:7} {row.wall:8.1f} {row.per_second:8.1f} {row.efficiency:5.2f} {row.search_efficiency:6.2f} | "
@@ -161,7 +161,7 @@ def line(case: Case, row: Row) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
         ("workers", [1, 10, 100, 1000, 4000]),
@@ -172,15 +172,26 @@ def parsed() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
     parser.add_argument("--arm", nargs="+", default=["grid"], help="grid, edits, tpe, cmaes, random, ...")
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[1000], help="of samplers")
-    parser.add_argument("--sample-ms", type=float, nargs="+", default=[2.0], help="2 makes a shard of 512 a second")
-    parser.add_argument("--journal", type=Path, help="a run's folder: take times from it, not from the embedded ViT")
-    parser.add_argument("--times", type=Path, help="keep what was measured in this file, or take it from there")
-    parser.add_argument("--send-ms", type=float, default=1000 * Messages().send, help="of the driver for a request")
-    parser.add_argument("--read-ms", type=float, default=1000 * Messages().read, help="of the driver for an answer")
-    parser.add_argument("--pending-us", type=float, default=1e6 * Messages().pending, help="a wait, each in flight")
-    parser.add_argument("--gather-us", type=float, default=1e6 * Messages().gather, help="slept a wait, each in flight")
-    parser.add_argument("--again", action="store_true", help="read each journal, take its run up again, report")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1000], help="trials in flight of samplers")
+    parser.add_argument(
+        "--sample-ms", type=float, nargs="+", default=[2.0], help="of a sample; at 2 a shard of 512 takes a second"
+    )
+    parser.add_argument("--journal", type=Path, help="take times from this run folder in place of the embedded ViT")
+    parser.add_argument("--times", type=Path, help="file of measured times: written if missing, else read")
+    parser.add_argument("--send-ms", type=float, default=1000 * Messages().send, help="driver's time to send a request")
+    parser.add_argument("--read-ms", type=float, default=1000 * Messages().read, help="driver's time to read an answer")
+    parser.add_argument(
+        "--pending-us",
+        type=float,
+        default=1e6 * Messages().pending,
+        help="driver's time a wait, for each request in flight",
+    )
+    parser.add_argument(
+        "--gather-us", type=float, default=1e6 * Messages().gather, help="sleep a wait, for each request in flight"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="also read each journal, resume its run, and make its report"
+    )
     parser.add_argument("--json", type=Path, help="append the rows to this file")
     return parser.parse_args()
 
@@ -208,7 +219,7 @@ def main() -> None:
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """Every combination of what was given."""
+    """Yield every combination of the options."""
     o = options
     axes = (o.workers, o.candidates, o.tasks, o.samples, o.shard_size, o.arm, o.in_flight, o.sample_ms)
     for values in itertools.product(*axes):

@@ -1,8 +1,8 @@
-"""How often, and how fast, files reach nodes that do not see the driver's disk, by the number of workers on each.
+"""Bytes and time of sending files to nodes that do not see the driver's disk, by the number of workers on each.
 
-Two real Ray nodes on this machine, each in a mount namespace in which the folder of the files is empty, with a cache of
-its own. On each, 1, 2 or 4 processes at once ask for what a spec names: a base and four experts of random bytes, and a
-folder of small files. Needs to be root, for the namespaces. Run: python -m benchmarks.shipping
+There are two real Ray nodes on this machine, each in a mount namespace in which the files' folder is empty, with its own
+cache. On each, 1, 2 or 4 processes at once request a spec's files: a base and four experts of random bytes, and a folder
+of small files. Needs root for the namespaces. Run: python -m benchmarks.shipping
 """
 
 import argparse
@@ -25,7 +25,7 @@ _EXPERTS, _IMAGES = 4, 2000
 
 
 def spec_of(folder: Path, megabytes: int) -> RunSpec:
-    """Write the files, and name them."""
+    """Write the files, and return a spec that names them."""
     for i in range(_EXPERTS + 1):
         (folder / f"{i}.pt").write_bytes(os.urandom(megabytes * 2**20 // (_EXPERTS + 1)))
     for i in range(_IMAGES):
@@ -46,9 +46,9 @@ def spec_of(folder: Path, megabytes: int) -> RunSpec:
 
 
 def fetched(fetch: FileTransfer, spec: RunSpec, nodes: list[str], each: int) -> float:
-    """Ask by so many processes on each node at once; seconds."""
+    """Request the files from `each` processes a node at once; return the seconds."""
     remote = ray.remote(lambda: fetch(spec).base)
-    # Fractions, so that all find room; a process for each.
+    # Fractions of a CPU, so that all processes fit.
     places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes for _ in range(each)]
     warm = ray.remote(lambda: time.sleep(1))
     ray.get([warm.options(num_cpus=0.25, scheduling_strategy=place).remote() for place in places])
@@ -60,7 +60,7 @@ def fetched(fetch: FileTransfer, spec: RunSpec, nodes: list[str], each: int) -> 
 def main() -> None:
     """Print the table of docs/internals/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=500, help="of the checkpoints together")
+    parser.add_argument("--megabytes", type=int, default=500, help="total size of the checkpoints")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, local_ray(num_cpus=0):
         hidden = Path(work) / "hidden"
@@ -68,9 +68,7 @@ def main() -> None:
         spec = spec_of(hidden, options.megabytes)
         size = sum(path.stat().st_size for path in hidden.rglob("*") if path.is_file())
         print(f"files: {size / 1e6:.0f} MB\n")
-        print(
-            "| workers a node | MB sent to each of 2 nodes | seconds | seconds, once it is there |\n|---|---|---|---|"
-        )
+        print("| workers a node | MB sent to each of 2 nodes | seconds | seconds, from the cache |\n|---|---|---|---|")
         caches = [Path(work) / f"node-{i}" for i in range(2)]
         started: list[NodeProcess] = []
         try:

@@ -1,8 +1,8 @@
-"""Rewarded soups on SmolLM2: tokens a second against bare `generate`, and generation beside scoring against in turns.
+"""Rewarded soups on SmolLM2: tokens a second against bare `generate`, and staged against serial generation and scoring.
 
-Both need the models that `make rewarded-soups` builds first; adapters and the reward of GPT-2's size have random
-weights, as speed does not depend on them. Everything uses one thread a process, but for the serial side with two. What
-is timed begins once workers have loaded. Run: python -m benchmarks.soups
+Needs the models that `make rewarded-soups` builds first; adapters and the reward of GPT-2's size have random weights,
+since speed does not depend on them. Each process has one thread, except the serial side with two. Timing begins when
+workers have loaded. Run: python -m benchmarks.soups
 """
 
 import argparse
@@ -41,7 +41,7 @@ SOUP = Recipe.make("weighted", "linear", 1, 1, (0.4, 0.6))
 
 
 def write_models(folder: Path) -> None:
-    """Two adapters of rank 16 on every linear layer, and a classifier of the size of the paper's first reward."""
+    """Write two adapters of rank 16 on every linear layer, and a classifier of the size of the paper's first reward."""
     for seed, name in enumerate(("first", "second")):
         torch.manual_seed(seed)
         config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -57,7 +57,7 @@ def write_models(folder: Path) -> None:
 
 
 def spec_of(folder: Path, prompts: int, batch: int) -> RunSpec:
-    """Two rewards, as in the paper: a classifier of 124 M parameters, and a light one."""
+    """Return a spec with two rewards, as in the paper: a classifier of 124 M parameters, and a light one."""
     return parse_spec(
         {
             "name": "benchmark",
@@ -84,12 +84,12 @@ def spec_of(folder: Path, prompts: int, batch: int) -> RunSpec:
 
 
 def requests(identity: Identity, spec: RunSpec, tasks: list[str], recipe: Recipe = SOUP) -> list[EvalRequest]:
-    """Every shard of one candidate on validation."""
+    """Return the requests for every shard of one candidate on validation."""
     return Ledger(identity, spec.shard_size, {}).requests(recipe, tasks, "val")
 
 
 def bare(worker: CompletionWorker, batch: int, recipe: Recipe) -> Callable[[], int]:
-    """`generate` of the merged model over the same batches; returns the tokens that it made."""
+    """Return a run of the merged model's `generate` over the same batches, which returns the number of tokens."""
     tokenizer, prompts = load_tokenizer(BASE), [p.text for p in worker._prompts["val"]]
     model: Any = load_causal(BASE, torch.float32)
     _, factors = worker.policy._candidates.factors(recipe)  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def bare(worker: CompletionWorker, batch: int, recipe: Recipe) -> Callable[[], i
 
 
 def timed(sides: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, tuple[float, int]]:
-    """Side -> (median seconds, what it returned); sides take turns."""
+    """Return side -> (median seconds, its result); sides take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     found: dict[str, int] = {}
     for _ in range(rounds):
@@ -125,11 +125,11 @@ def timed(sides: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, tupl
 
 
 def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
-    """Tokens a second: a worker with adapters beside the model, and bare generate of the merged one."""
+    """Print tokens a second of a worker with separate adapters, and of bare generate of the merged model."""
     torch.set_num_threads(1)
     spec = spec_of(folder, prompts, batch)
     worker = CompletionWorker("local", spec)
-    for what, recipe in (("the SFT model", Recipe.make("zero")), ("a soup, rank 32 beside width 576", SOUP)):
+    for what, recipe in (("the SFT model", Recipe.make("zero")), ("a soup, rank 32, width 576", SOUP)):
         asked = requests(worker._identity, spec, ["first"], recipe)
         wanted = [replace(request, task=COMPLETIONS) for request in asked]
         sides = {"bare": bare(worker, batch, recipe), "worker": partial(completed, worker, wanted)}
@@ -141,7 +141,7 @@ def overhead(folder: Path, prompts: int, rounds: int, batch: int) -> None:
 
 
 def completed(worker: CompletionWorker, wanted: list[EvalRequest]) -> int:
-    """Every request answered; returns the tokens that were made."""
+    """Answer every request; return the number of generated tokens."""
     before = worker._engine.tokens  # type: ignore[attr-defined]
     for request in wanted:
         worker.evaluate(request)
@@ -149,7 +149,7 @@ def completed(worker: CompletionWorker, wanted: list[EvalRequest]) -> int:
 
 
 def drain(pool: StagedPool, wanted: list[EvalRequest]) -> int:
-    """Every request answered by a score; returns how many."""
+    """Get a score for every request; return their number."""
     pool._completions.clear()
     pool.submit(wanted)
     answers = []
@@ -160,7 +160,7 @@ def drain(pool: StagedPool, wanted: list[EvalRequest]) -> int:
 
 
 def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
-    """One candidate's shards: an actor that generates beside one a reward, against one process that takes turns."""
+    """Print the time of one candidate's shards: separate actors for generation and each reward, against one process."""
     spec = spec_of(folder, prompts, batch)
     identity = prepare(spec, "cpu", lambda what, done, total: None)
     wanted = requests(identity, spec, list(spec.tasks))
@@ -175,7 +175,7 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
     with local_ray(num_cpus=3):
         pools = {f"staged, {n} generating": staged(spec, n) for n in (1, 2)}
         for pool in pools.values():
-            drain(pool, wanted)  # until everyone has loaded
+            drain(pool, wanted)  # until all workers have loaded
         sides = {"serial, 1 thread": partial(with_threads, 1), "serial, 2 threads": partial(with_threads, 2)}
         found = timed({**sides, **{name: partial(drain, pool, wanted) for name, pool in pools.items()}}, rounds)
         for pool in pools.values():
@@ -188,7 +188,7 @@ def overlap(folder: Path, prompts: int, rounds: int, batch: int) -> None:
 
 
 def staged(spec: RunSpec, workers: int) -> StagedPool:
-    """Actors that generate, with a thread each, and one a reward."""
+    """Make a pool of generating actors with a thread each, and one actor a reward."""
     generators = RayPool(partial(CompletionWorker, spec=spec), ActorShape(workers))
     scorers = {t: RayPool(partial(RewardWorker, spec=spec, task=t), ActorShape(1, num_cpus=0)) for t in spec.tasks}
     return StagedPool(generators, scorers)

@@ -1,7 +1,7 @@
-"""What keeping a run in an object store costs, on an S3 server on this machine: `python -m benchmarks.storage`.
+"""Cost of keeping a run in an object store, on an S3 server on this machine: `python -m benchmarks.storage`.
 
-A journal of records of the size that a run writes is appended at a given rate, and the store's requests are counted by
-method; then it is timed how fast a journal is sent that was written while the store was away, and read back.
+Appends realistic records to a journal at a given rate, and counts the store's requests by method; then measures how fast
+a long backlog is sent and read back.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def _steady(proxy: Proxy, seconds: float, rate: float) -> None:
         opened.check()
         segments = len([name for name in place.entries() if name.startswith("journal/")])
     minutes = seconds / 60
-    said = ", ".join(f"{count / minutes:.0f} {method}" for method, count in sorted(counts.items()))
-    print(f"steady: {written / seconds:.0f} records a second: requests a minute: {said}; {segments} objects")
+    requests = ", ".join(f"{count / minutes:.0f} {method}" for method, count in sorted(counts.items()))
+    print(f"steady: {written / seconds:.0f} records a second: requests a minute: {requests}; {segments} objects")
 
 
 def _backlog(records: int) -> None:

@@ -1,9 +1,8 @@
 """A sweep over the embedded tasks: the pipeline's wall time against a bare PyTorch loop, and two workers against one.
 
-The bare loop makes the same forward passes over the same tensors, which lie in memory, with the weights set by a plain
-loop over parameters. Both sides use one thread a worker. What is timed begins once workers have loaded and ends with
-the tables on disk. Sides alternate, so that a machine that changes its speed hurts all of them. Run:
-python -m benchmarks.sweep
+The bare loop makes the same forward passes over the same tensors in memory, and sets the weights by a plain loop over
+parameters. Both sides use one thread a worker. Timing begins when workers have loaded and ends with the tables on disk.
+Sides alternate, so that changes of the machine's speed affect all. Run: python -m benchmarks.sweep
 """
 
 import argparse
@@ -36,7 +35,7 @@ TASKS = ["mnist", "fashion", "kana", "katakana", "greek", "cyrillic", "emoji", "
 
 
 def spec_of(candidates: int, samples: int) -> dict[str, object]:
-    """One arm of `candidates` constants over a merge, so that bare loop and pipeline do the same passes."""
+    """Return a spec with one merge and `candidates` constants, so that bare loop and pipeline make the same passes."""
     grid = [round(0.01 * (i + 1), 6) for i in range(candidates)]
     return {
         "name": "benchmark",
@@ -50,7 +49,7 @@ def spec_of(candidates: int, samples: int) -> dict[str, object]:
 
 
 def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
-    """Split -> (uint8 images, labels, head) of each task, in memory."""
+    """Return split -> (uint8 images, labels, head) of each task, in memory."""
     encoder, limits = image_text(backbone), {str(split): n for split, n in plan.spec.limits.items()}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"val": [], "test": []}
     for name, task in plan.spec.tasks.items():
@@ -64,7 +63,7 @@ def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tens
 
 
 def bare_loop(plan: Plan) -> Callable[[], float]:
-    """The same passes without the pipeline; returns what times one sweep in seconds."""
+    """Return a sweep without the pipeline, which returns its seconds."""
     model, experts = load_checkpoints(plan.spec, torch.device("cpu"))
     base = {name: tensor.float() for name, tensor in model.base.tensors.items()}
     singles = [expert.delta for expert in experts]
@@ -86,7 +85,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
             for name, parameter in parameters.items():
                 parameter.copy_(base[name] + coefficient * delta[name])
             evaluate("val")
-            if i <= len(singles) + 1:  # the references, and the one that is chosen, see the test too
+            if i <= len(singles) + 1:  # references and the chosen candidate are tested too
                 evaluate("test")
         return time.perf_counter() - started
 
@@ -94,7 +93,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
 
 
 def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[], float]:
-    """Workers that have loaded and are warm; returns what times one whole run in seconds, tables included."""
+    """Load and warm up workers; return a run on them, tables included, which returns its seconds."""
     pool = RayPool(partial(Worker, spec=plan.spec, device_type="cpu"), ActorShape(workers))
     shared = Shared(pool)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,23 +109,23 @@ def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[],
 
 
 class Shared:
-    """A pool that outlives the run that it is lent to."""
+    """A pool that several runs use."""
 
     def __init__(self, pool: RayPool) -> None:
-        """Lend `pool`."""
+        """Share `pool`."""
         self._pool, self.submit, self.wait = pool, pool.submit, pool.wait
 
     @property
     def workers(self) -> list[WorkerInfo]:
-        """Those of the pool."""
+        """The workers of the pool."""
         return self._pool.workers
 
     def close(self) -> None:
-        """Leave the workers as they are."""
+        """Keep the workers for the next run."""
 
 
 def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median seconds of each side, run in turn."""
+    """Run the sides in turn; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, sweep in sides.items():

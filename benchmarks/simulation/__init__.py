@@ -1,1 +1,1 @@
-"""Simulated workers and runs: the real driver over a pool that answers by a formula."""
+"""Simulated workers and runs: the real driver with a pool that answers by a formula."""

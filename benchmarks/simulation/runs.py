@@ -1,4 +1,4 @@
-"""The runs that `benchmarks.scale` simulates: a spec of any size, scores by a formula, times of real workers."""
+"""Simulated runs of `benchmarks.scale`: specs of any size, scores by a formula, times of real workers."""
 
 import json
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ EXPERTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row.
+    """The size of a run.
 
     Attributes:
-        workers: how many are simulated.
-        candidates: how many are searched, besides the references.
-        tasks: how many are scored, on `samples` images each in shards of `shard_size`.
-        arm: grid (one merge), edits (one grid for each expert), tpe, cmaes, ...: a merge searched by a sampler.
-        in_flight: of samplers.
-        sample_ms: what a sample takes on average: 2 makes a shard of 512 a second of work.
+        workers: number of simulated workers.
+        candidates: number of searched candidates, besides the references.
+        tasks: number of tasks, with `samples` images each in shards of `shard_size`.
+        arm: grid (one merge), edits (one grid for each expert), or a sampler (tpe, cmaes, ...) that searches a merge.
+        in_flight: trials in flight of samplers.
+        sample_ms: mean milliseconds of a sample; at 2 a shard of 512 takes a second.
     """
 
     workers: int = 1000
@@ -41,7 +41,7 @@ class Case:
 
 
 def plan_of(case: Case) -> Plan:
-    """The run of a case."""
+    """Return the plan of a case."""
     names = [f"task{i:03}" for i in range(case.tasks)]
     experts = names[:EXPERTS]
     merge: dict[str, Any] = {"merge": "sum", "select": {"maximise": "mean"}}
@@ -68,7 +68,7 @@ def plan_of(case: Case) -> Plan:
 
 
 def identity_of(case: Case, plan: Plan) -> Identity:
-    """What workers would have loaded."""
+    """Return the identity of what workers would load."""
     return Identity(
         fingerprint="simulated",
         tasks={t: (f"data of {t}", case.samples, case.samples) for t in plan.spec.tasks},
@@ -81,16 +81,16 @@ def identity_of(case: Case, plan: Plan) -> Identity:
 
 
 class Formula:
-    """Scores that follow from the recipe: a smooth accuracy, outcomes that are paired over candidates."""
+    """Computes scores from recipes: a smooth accuracy, with outcomes that are paired over candidates."""
 
     def __init__(self, case: Case, plan: Plan) -> None:
-        """Draw how hard each sample is."""
+        """Draw each sample's difficulty."""
         rng = np.random.default_rng(0)
         self._hardness = {t: rng.random(case.samples) for t in plan.spec.tasks}
         self._places = {t: i for i, t in enumerate(plan.spec.tasks)}
 
     def __call__(self, request: EvalRequest, worker: str) -> ShardScore:
-        """The answer to a request."""
+        """Answer a request."""
         recipe, place = request.recipe, self._places[request.task]
         alpha = float(recipe.alpha)
         own = 1 if place < EXPERTS and (not recipe.weights or recipe.weights[place]) else 0
@@ -101,38 +101,38 @@ class Formula:
 
 
 def from_journal(folder: Path) -> list[Service]:
-    """What shards took in a run that was worked, the short last ones of tasks left out.
+    """Return the times of shards in a real run, without the short last shards of tasks.
 
     Raises:
-        ValueError: there are no scores.
+        ValueError: if there are no scores.
     """
     scores = [a for a in read_history(folder).answers.values() if isinstance(a, ShardScore)]
     longest = max((s.stats.n for s in scores), default=0)
     found = [Service(s.seconds[0], s.seconds[1] / longest) for s in scores if s.stats.n == longest]
     if not found:
-        raise ValueError(f"{folder}: no scores in its journal.jsonl to take seconds from")
+        raise ValueError(f"{folder}: has no scores in its journal.jsonl")
     return completed(found)
 
 
 def keep(services: list[Service], path: Path) -> None:
-    """Write them down, so that several runs of this program simulate the same workers."""
+    """Write the times to a file, so that several benchmarks simulate the same workers."""
     path.write_text(json.dumps([[s.rebuild, s.sample] for s in services]), encoding="utf-8")
 
 
 def from_file(path: Path) -> list[Service]:
-    """Inverse of `keep`."""
+    """Read a file of `keep`."""
     return [Service(rebuild, sample) for rebuild, sample in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def completed(services: list[Service]) -> list[Service]:
-    """Most shards find their weights there already: each gets a rebuild's time, for when they are not."""
+    """Give a rebuild's time to each shard; most were measured on a worker that held the candidate already."""
     rebuilds = sorted(s.rebuild for s in services if s.rebuild > 1e-3) or [0.0]
     return [Service(rebuilds[i % len(rebuilds)], s.sample) for i, s in enumerate(services)]
 
 
 def on_embedded(samples: int = 256, candidates: int = 4) -> list[Service]:
-    """Measure one real worker on the embedded ViT, one thread: shards of 8 tasks under a few recipes."""
-    from benchmarks.sweep import spec_of  # torch: not for the processes of the simulated runs
+    """Measure one real worker with one thread on the embedded ViT: shards of 8 tasks under a few recipes."""
+    from benchmarks.sweep import spec_of  # imports torch, which simulated runs do without
     from pipeline.workers.worker import Worker
 
     spec = parse_spec({**spec_of(candidates, samples), "shard_size": samples})
@@ -148,6 +148,6 @@ def on_embedded(samples: int = 256, candidates: int = 4) -> list[Service]:
 
 
 def scaled(services: list[Service], sample_ms: float) -> tuple[list[Service], float]:
-    """The same for a device on which a sample takes `sample_ms` on average, and the factor between the two."""
+    """Scale times to a mean of `sample_ms` a sample; return the factor too."""
     factor = sample_ms / 1000 * len(services) / sum(s.sample for s in services)
     return [Service(s.rebuild * factor, s.sample * factor) for s in services], factor

@@ -1,8 +1,8 @@
 """A pool of simulated workers: the driver's time is real, the workers' is virtual.
 
-The pool's clock goes on by what the driver itself took since it last called, by what messages through Ray would have
-cost it, and by waiting for the next worker to be done. So a run of a thousand workers takes as long as its driver
-computes, and its clock says how long a cluster would have taken whose driver runs on a core like this one.
+The pool's clock advances by the driver's time since its last call, by the cost of messages through Ray, and by waiting
+for the next worker to finish. So a run of a thousand workers takes only its driver's time, and its clock shows the time
+on a cluster whose driver has a core like this one.
 """
 
 import heapq
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.pools.queue import RequestQueue
 
-#: Requests in flight for each worker, as in `RayPool`.
+#: Requests in flight a worker, as in `RayPool`.
 _IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """Seconds of the driver that messages take, as `python -m benchmarks.messages` measures them.
+    """The driver's seconds for messages, measured by `python -m benchmarks.messages`.
 
     Attributes:
-        send: a request, Ray's threads included.
-        read: an answer.
-        pending: each request that is in flight, whenever the driver waits.
-        gather: for which it sleeps once an answer is there, for each that is in flight: one wait serves more answers.
+        send: to send a request, Ray's threads included.
+        read: to read an answer.
+        pending: of a wait, for each request in flight.
+        gather: of sleep after the first answer, for each request in flight, so that one wait returns more answers.
     """
 
     send: float = 0.17e-3
@@ -38,7 +38,7 @@ class Messages:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Seconds that a worker takes: to rebuild, where it holds another candidate, and to evaluate one sample."""
+    """A worker's seconds to rebuild, if it holds another candidate, and to evaluate one sample."""
 
     rebuild: float
     sample: float
@@ -54,7 +54,7 @@ class _Worker:
 
 @dataclass
 class Spent:
-    """What the workers did, and what the driver's clock saw, in seconds of the virtual clock."""
+    """Totals of the workers and the driver, in seconds of the virtual clock."""
 
     evaluating: float = 0.0
     rebuilding: float = 0.0
@@ -67,7 +67,7 @@ class Spent:
 
 
 class SimulatedPool:
-    """A `Pool`: every request is answered once, when its worker is done with it by the virtual clock."""
+    """A `Pool` that answers every request once, when its worker has finished by the virtual clock."""
 
     def __init__(
         self,
@@ -77,20 +77,20 @@ class SimulatedPool:
         messages: Messages = Messages(),
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        """Workers that have loaded.
+        """Start with loaded workers.
 
         Args:
             infos: one a worker.
-            services: what workers take; one is drawn for each shard.
-            score: makes the answer of a worker; its own time is left out.
-            messages: what messages cost the driver.
-            clock: of the driver.
+            services: times of workers; one is drawn for each shard.
+            score: computes a worker's answer; its time is not counted.
+            messages: the driver's cost of messages.
+            clock: the driver's clock.
         """
         self._infos = list(infos)
         self._services, self._score, self._messages, self._clock = services, score, messages, clock
         self._draw = random.Random(0)
         self._queue = RequestQueue[EvalRequest]()
-        # By requests in flight: those that have none come first, as in `RayPool`.
+        # By requests in flight: idle workers come first, as in `RayPool`.
         self._free: tuple[dict[str, _Worker], dict[str, _Worker]] = {i.name: _Worker(i.name) for i in infos}, {}
         self._events: list[tuple[float, int, _Worker, EvalRequest]] = []
         self.now, self._left = 0.0, clock()
@@ -98,18 +98,18 @@ class SimulatedPool:
 
     @property
     def workers(self) -> list[WorkerInfo]:
-        """All of them."""
+        """All workers."""
         return self._infos
 
     def submit(self, requests: Iterable[EvalRequest]) -> None:
-        """Queue requests and hand out as many as there is room for."""
+        """Queue requests, and hand out as many as workers can take."""
         self._enter()
         self._timed(lambda: self._queue.put(requests))
         self._hand_out()
         self._left = self._clock()
 
     def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
-        """Answers of the workers that are done by now, or else of the first to be, unless `timeout` passes before."""
+        """Return the answers that are due, or else wait for the next one, at most `timeout`."""
         self._enter()
         self.spent.waits += 1
         self._charge(self._messages.pending * len(self._events))
@@ -126,12 +126,12 @@ class SimulatedPool:
         return answers
 
     def close(self) -> None:
-        """Drop what is queued; the clock then stands at the end of the run."""
+        """Drop all requests; the clock then shows the end of the run."""
         self._enter()
         self._queue, self._events = RequestQueue[EvalRequest](), []
 
     def look(self) -> float:
-        """The virtual time, in the middle of the driver's work."""
+        """Return the virtual time during the driver's work."""
         return self.now + self._clock() - self._left
 
     def _sleep_until(self, then: float) -> None:
@@ -146,7 +146,7 @@ class SimulatedPool:
         self.now += self._clock() - self._left
 
     def _timed(self, work: Callable[[], EvalRequest | None]) -> EvalRequest | None:
-        """The queue is a part of the real pool, so its time counts; what simulates is left out."""
+        """Count the time of the queue, which is part of a real pool, unlike the simulation."""
         started = self._clock()
         result = work()
         self.now += self._clock() - started
@@ -163,7 +163,7 @@ class SimulatedPool:
         return self._score(request, worker.name)
 
     def _hand_out(self) -> None:
-        """Fill the workers, one request each in turn so that the first does not take them all."""
+        """Fill the workers, one request each in turn, so that the first does not take all."""
         for depth, free in enumerate(self._free):
             while free:
                 name = next(iter(free))

@@ -82,8 +82,8 @@ def build(
             implementations (sdpa, eager, flash_attention_2, ...).
 
     Raises:
-        ValueError: if there is no such causal language model, an option is unknown, the tokenizer has no pad token, or
-            the weights do not fit.
+        ValueError: if the model is not a causal language model, an option is unknown, the tokenizer has no pad token,
+            or the weights do not fit.
     """
     options = options or {}
     trusted, kwargs = _options(options)

@@ -37,7 +37,7 @@ def model_folder(source: Source | str) -> Path:
             (`./embedded/NAME` is a path).
 
     Raises:
-        ValueError: if there is no such folder, it is not built yet, or the hub refuses it or is out of reach.
+        ValueError: if the folder does not exist, it is not built yet, or the hub refuses it or is out of reach.
     """
     source = Source.parse(source) if isinstance(source, str) else source
     if source.kind == "hub":
@@ -144,7 +144,7 @@ def load_causal(source: str, dtype: torch.dtype) -> PreTrainedModel:
     """Read a causal language model on the CPU, in eval mode, for training.
 
     Raises:
-        ValueError: if there is no such folder or kind of model, or weights are missing.
+        ValueError: if the folder does not exist, transformers cannot read the model, or weights are missing.
     """
     folder = model_folder(source)
     check_config(source, folder)

@@ -201,7 +201,7 @@ def image_source(request: TaskRequest) -> ImageSource:
     """Return the source that `request.source` names: `embedded/NAME`, `vision/NAME`, or a folder of images.
 
     Raises:
-        ValueError: if there is no such source (near names of packs and tasks are suggested), or an option is unknown.
+        ValueError: if the source does not exist (near names of packs and tasks are suggested), or an option is unknown.
     """
     where, options = f"tasks.{request.name}.options", request.options
     if request.source.startswith("embedded/"):

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Unread(Protocol):
-    """An image that is read when it is decoded, such as one in an archive.
+    """An image that is read when it is decoded, for example one in an archive.
 
     It must be picklable: another process may decode it.
     """

@@ -1,4 +1,4 @@
-"""Proves that every kind of task keeps the promises of `tasks.base.Task`: additive shards, paired outcomes, an id."""
+"""Proves that every kind of task satisfies `tasks.base.Task`: additive shards, paired outcomes, an identity."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Proves that what a new user gets wrong is told in words that say what to do, before anything is evaluated."""
+"""Proves that a new user's mistakes give errors that explain what to do, before anything is evaluated."""
 
 import argparse
 import logging
@@ -20,7 +20,7 @@ from tasks.vision.folders import FolderSource
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that are like those of a user: right ones, and those of each mistake."""
+    """Write a user's files: correct ones, and one for each mistake."""
     folder = tmp_path_factory.mktemp("models")
     base = Trainer(folder / "base").state()
     save_file(base, folder / "base" / "base.safetensors")
@@ -47,7 +47,7 @@ def write_pickles(folder: Path, base: dict[str, Tensor], tuned: dict[str, Tensor
 
 
 def validate(folder: Path, models: Path, **changes: Any) -> tuple[int, str]:
-    """`lines validate` of a spec of one expert and one task, with `changes`; paths start at `models`."""
+    """Run `lines validate` on a spec of one expert and one task, with `changes`; paths start at `models`."""
     spec = {
         "name": "mistakes",
         "backbone": {"family": "open_clip", "model": "base/open_clip_config.json"},

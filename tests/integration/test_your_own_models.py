@@ -1,6 +1,6 @@
-"""Proves that a new user's models and image folders go from a ten-line spec to tables, a report and a usable export.
+"""Proves that a ten-line spec of a user's models and image folders gives tables, a report and a usable export.
 
-The models are trained here from random weights, and written as four programs write them; nothing embedded is used.
+The models are trained here from random weights and written in the formats of four programs.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def lines(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a user, after `lines run`."""
+    """A user's folder after `lines run`."""
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LINES_SWEEP_CACHE", str(folder / "cache"))
@@ -39,7 +39,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def scores(folder: Path) -> dict[tuple[str, str, str], float]:
-    """(arm, group, task) -> test accuracy."""
+    """Return (arm, group, task) -> test accuracy."""
     rows = pq.read_table(folder / "run" / "scores.parquet").to_pylist()
     return {(r["arm"], r["group"], r["task"]): r["value"] for r in rows if r["split"] == "test"}
 
@@ -67,7 +67,7 @@ def test_fine_tuning_taught_the_experts_their_task_and_the_tables_say_so(brought
 
 
 def own_accuracy(folder: Path, exported: Path) -> float:
-    """Accuracy on data/grounds/test with open_clip alone: its model, its tokenizer, its preprocessing."""
+    """Return the accuracy on data/grounds/test with only open_clip: its model, tokenizer and preprocessing."""
     where = f"local-dir:{exported}"
     model, _, preprocess = open_clip.create_model_and_transforms(where)
     tokens = open_clip.get_tokenizer(where)([f"a photo of a {name}." for name in sorted(TASKS["grounds"])])

@@ -1,4 +1,4 @@
-"""The files that start clusters are what Ray and Kubernetes take, pin what the laptop has, and hold no secret."""
+"""Proves that the files that start clusters are valid for Ray and Kubernetes, pin versions and hold no secret."""
 
 import re
 import shlex
@@ -44,7 +44,7 @@ def pinned(package: str) -> str:
 
 @pytest.fixture(params=LAUNCHED)
 def launched(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """As `ray up` reads it, and its own checks."""
+    """Read the file as `ray up` does, with Ray's checks."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config: dict[str, Any] = prepare_config(documents(request.param)[0])
@@ -161,7 +161,7 @@ def test_the_image_is_of_the_ray_that_is_pinned_and_copies_what_is_there() -> No
 def test_aws_is_asked_for_a_group_that_lets_in_ssh_and_its_own_nodes_and_for_spot_instances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's own launcher against moto's AWS, as far as an instance that answers is not needed."""
+    """Run Ray's launcher against moto's AWS, up to the point that needs an instance that answers."""
     import boto3
     from moto import mock_aws
     from ray.autoscaler._private.aws.config import bootstrap_aws

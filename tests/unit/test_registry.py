@@ -1,4 +1,4 @@
-"""Proves that look-ups suggest near names and that a user's module registers its own tasks, once, in any process."""
+"""Proves that look-ups suggest near names, and that a user's module registers tasks once in each process."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""Proves that sums merge: any split into shards gives the mean and the standard error of the whole."""
+"""Proves that sums merge: any division into shards gives the mean and standard error of the whole."""
 
 import math
 import statistics

@@ -73,7 +73,7 @@ def sources(text: str) -> dict[str, str]:
     for stanza in text.split("\n\n"):
         package = _field(stanza, "Package")
         if package:
-            # "Source: name (version)" where the versions differ; no such field where the names are the same.
+            # "Source: name (version)" if the versions differ; the field is missing if the names are the same.
             found[package] = (_field(stanza, "Source") or package).split(" ")[0]
     return found
 

@@ -1,4 +1,4 @@
-"""What is built: tasks, shifted sets, their templates and the emoji and icon sets they come from."""
+"""The tasks and shifted sets, their templates, and the emoji and icon sets that they come from."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ EMOJI_SHIFTED = {
     "fluent-emoji-high-contrast": "emoji_mono",
     "emojione-monotone": "emoji_mono",
 }
-"""Emoji sets kept apart from the task -> the shifted pack they feed."""
+"""Emoji sets that are not part of the task -> their shifted pack."""
 
 ICON_SETS = words(
     "mdi material-symbols ph solar tabler hugeicons mingcute ri carbon lucide bi iconoir mynaui tdesign "
@@ -46,16 +46,16 @@ class PackSpec:
     license: str
     shifted_from: str | None = None
     shares: tuple[float, float, float, float] = (0.3, 0.4, 0.08, 0.22)
-    """Shares of the keys that go to the pre-training corpus, train, val and test."""
+    """Shares of the keys in the pre-training corpus, train, val and test."""
 
     quotas: tuple[int, int, int] = (5000, 500, 1500)
-    """At most this many images in train, val and test."""
+    """Largest numbers of images in train, val and test."""
 
     rate: float = 1e-4
-    """Peak learning rate of the expert: gentle where the base knows the domain."""
+    """Peak learning rate of the expert, low if the base knows the domain."""
 
     epochs: int = 8
-    """Epochs of the expert's training, at least."""
+    """Least number of epochs of the expert's training."""
 
 
 def _shifted(base: PackSpec, name: str, license_: str) -> PackSpec:
@@ -151,10 +151,10 @@ _CYRILLIC = PackSpec(
 )
 
 SEEN: tuple[PackSpec, ...] = (_MNIST, _FASHION, _LETTERS, _KANA, _GREEK, _EMOJI, _ICONS, _CLIPART)
-"""Tasks of whose domain the pre-training corpus has a share."""
+"""Tasks with images in the pre-training corpus."""
 
 UNSEEN: tuple[PackSpec, ...] = (_KATAKANA, _CYRILLIC)
-"""Tasks of which the pre-training corpus has nothing: the base fails on them, the experts learn them."""
+"""Tasks without images in the pre-training corpus: the base fails on them, the experts learn them."""
 
 TASKS = SEEN + UNSEEN
 SHIFTED: tuple[PackSpec, ...] = (
@@ -167,4 +167,4 @@ SHIFTED: tuple[PackSpec, ...] = (
 )
 BY_NAME: dict[str, PackSpec] = {spec.name: spec for spec in TASKS + SHIFTED}
 PRINTED_DIGIT = ("the printed digit {}", "the digit {}", "the number {}")
-"""Templates of the printed digits, which only the pre-training corpus holds."""
+"""Templates of the printed digits, which are in the pre-training corpus only."""

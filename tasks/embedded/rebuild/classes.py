@@ -1,8 +1,8 @@
-"""Class tables: characters and their names, and how emoji, icons and clip art are sorted into classes."""
+"""Class tables: characters and their names, and the classes of emoji, icons and clip art."""
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, to write long tables compactly."""
+    """Split a text into words, to keep long tables compact."""
     return text.split()
 
 
@@ -121,7 +121,7 @@ ICON_WORDS = {
     "video": "video",
     "wifi": "wifi",
 }
-"""Icon class -> first words of the icon names that belong to it."""
+"""Icon class -> first words of its icons' names."""
 
 CLIPART_FOLDERS = {
     "animal": "animals",

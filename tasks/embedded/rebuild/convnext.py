@@ -56,20 +56,20 @@ EXPERTS = {"fashion": 3e-4, "emoji": 3e-4, "icons": 3e-4, "katakana": 1e-3}
 """Task -> peak learning rate."""
 
 COSINE_WEIGHT = 5.0
-"""Weight of 1 - cosine beside the divergence of the class distributions, which starts about five times as large."""
+"""Weight of 1 - cosine; the other term, the divergence of the class distributions, starts about five times as large."""
 
 _log = logging.getLogger(__name__)
 
 
 def write_config() -> None:
-    """Writes ``tiny-convnext.json`` and the folder with timm's ``config.json`` beside the checkpoints."""
+    """Write ``tiny-convnext.json`` and the folder with timm's ``config.json``."""
     (OUT / NAME).mkdir(parents=True, exist_ok=True)
     (OUT / NAME / "config.json").write_text(json.dumps(TRUNK, indent=2) + "\n")
     (OUT / f"{NAME}.json").write_text(json.dumps(CONFIG | {"vision_cfg": VISION}, indent=2) + "\n")
 
 
 def student(text_of: CLIP) -> CLIP:
-    """An untrained ConvNeXt tower with the text tower and logit scale of another CLIP."""
+    """Return an untrained ConvNeXt tower with the text tower and logit scale of another CLIP."""
     model: CLIP = create(f"embedded/{NAME}", {}).model
     text = {n: t for n, t in text_of.state_dict().items() if not n.startswith("visual.")}
     missing, unexpected = model.load_state_dict(text, strict=False)
@@ -79,13 +79,13 @@ def student(text_of: CLIP) -> CLIP:
 
 
 def embed(tower: nn.Module, images_BCHW: Tensor) -> Tensor:
-    """Unit image embeddings (B, E), float32."""
+    """Return unit image embeddings (B, E), float32."""
     features: Tensor = tower(images_BCHW.contiguous(memory_format=torch.channels_last))
     return F.normalize(features.float(), dim=-1)
 
 
 def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """Input images (B, 3, 32, 32): turned, scaled and moved twice; inverted, recoloured and mixed in part."""
+    """Return input images (B, 3, 32, 32), all turned, scaled and moved twice, some inverted, recoloured and mixed."""
     batch = len(pixels)
     invert, recolour, blend = rng.random((3, batch)) < np.array([[0.3], [0.3], [0.5]])
     images = jitter(jitter(normalise(pixels)))
@@ -96,14 +96,14 @@ def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
 
 
 def distillation_loss(student_BE: Tensor, teacher_BE: Tensor, heads_KE: Tensor, scale: float) -> Tensor:
-    """KL of the distributions over all classes of all tasks, and the cosine distance of the embeddings."""
+    """Return KL of the distributions over all classes of all tasks, plus the cosine distance of the embeddings."""
     wanted, found = (F.log_softmax(scale * e @ heads_KE.t(), -1) for e in (teacher_BE, student_BE))
     divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
     return divergence + COSINE_WEIGHT * (1 - (student_BE * teacher_BE).sum(-1)).mean()
 
 
 def distil(model: CLIP, teacher: CLIP, heads: dict[str, Tensor], args: argparse.Namespace) -> int:
-    """Trains the tower in place until ``args.samples`` or ``args.minutes`` are spent; returns the samples seen."""
+    """Train the tower in place until ``args.samples`` or ``args.minutes`` are spent; return the samples seen."""
     rng, started, paused = np.random.default_rng(args.seed), time.monotonic(), time.monotonic()
     tower, frozen = model.visual.train().requires_grad_(True), visual_parameters(teacher)
     opt = optimiser(tower, args.lr)
@@ -150,14 +150,14 @@ def make_experts(args: argparse.Namespace, heads: dict[str, Tensor]) -> None:
 
 
 def load_convnext(path: Path) -> CLIP:
-    """The distilled model in float32, from its half-precision file."""
+    """Load the distilled model in float32, from its half-precision file."""
     model: CLIP = create(f"embedded/{NAME}", {}).model
     model.load_state_dict({n: t.float() for n, t in load_file(path).items()})
     return model.eval().requires_grad_(False)
 
 
 def main() -> None:
-    """Writes the configuration, ``convnext.safetensors`` and one ``convnext-<task>.safetensors`` an expert."""
+    """Write the configuration, ``convnext.safetensors`` and one ``convnext-<task>.safetensors`` an expert."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=0, help="budget in samples; 0 means by --minutes")
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=180, help="seconds between snapshots")
     parser.add_argument("--steps", type=int, default=300, help="of each expert, 64 images each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--experts-only", action="store_true", help="from convnext.safetensors as it is")
+    parser.add_argument("--experts-only", action="store_true", help="from the existing convnext.safetensors")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)

@@ -1,6 +1,6 @@
-"""Downloads and unpacks the Debian and npm packages (``apt-get download`` and ``npm pack``), and notes their versions.
+"""Downloads and unpacks the Debian and npm packages (``apt-get download`` and ``npm pack``); records versions.
 
-The PyPI packages ``mlxtend``, ``scikit-learn``, ``resvg-py`` and ``fonttools`` are imported by the later steps.
+Later steps import the PyPI packages ``mlxtend``, ``scikit-learn``, ``resvg-py`` and ``fonttools``.
 """
 
 import argparse
@@ -18,7 +18,7 @@ FONT_LIST = Path(__file__).with_name("font_packages.txt")
 
 
 def fetch(downloads: Path) -> None:
-    """Fetches every package into ``downloads``."""
+    """Fetch every package into ``downloads``."""
     downloads.mkdir(parents=True, exist_ok=True)
     for name in NPM.values():
         subprocess.run(["npm", "pack", "--silent", name], cwd=downloads, check=True)
@@ -27,7 +27,7 @@ def fetch(downloads: Path) -> None:
 
 
 def unpack(downloads: Path, target: Path) -> None:
-    """Unpacks npm archives to ``src/``, data packages to ``src/deb`` and each font package to its own folder."""
+    """Unpack npm archives to ``src/``, data packages to ``src/deb`` and each font package to its own folder."""
     with tarfile.open(next(downloads.glob("iconify-json-[0-9]*.tgz"))) as archive:
         archive.extractall(target, filter="data")
     with tarfile.open(next(downloads.glob("emojibase-data-*.tgz"))) as archive:
@@ -40,7 +40,7 @@ def unpack(downloads: Path, target: Path) -> None:
 
 
 def versions(downloads: Path) -> dict[str, str]:
-    """Version of every package used."""
+    """Return the version of every package."""
     found = {name: version(name) for name in PYPI}
     wanted = {*DEBIAN_DATA, *FONT_LIST.read_text().split()}
     for path in sorted(downloads.glob("*.deb")):
@@ -55,10 +55,10 @@ def versions(downloads: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Fills ``DIR/dl`` and ``DIR/src`` and writes ``DIR/sources.json``."""
+    """Fill ``DIR/dl`` and ``DIR/src``, and write ``DIR/sources.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--unpack-only", action="store_true", help="the packages are in DIR/dl already")
+    parser.add_argument("--unpack-only", action="store_true", help="use the packages in DIR/dl")
     args = parser.parse_args()
     if not args.unpack_only:
         fetch(args.work / "dl")

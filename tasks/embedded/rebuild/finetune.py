@@ -27,13 +27,13 @@ def epochs_of(spec: PackSpec, args: argparse.Namespace) -> list[NDArray[np.int64
 
 
 def main() -> None:
-    """Writes one ``<task>.safetensors`` a task beside the package."""
+    """Write ``<task>.safetensors`` for each task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=OUT / "base.safetensors")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--tasks", nargs="+", default=[spec.name for spec in TASKS])
-    parser.add_argument("--min-steps", type=int, default=600, help="more epochs where the training split is small")
+    parser.add_argument("--min-steps", type=int, default=600, help="more epochs if the training split is small")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

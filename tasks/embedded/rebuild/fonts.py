@@ -1,4 +1,4 @@
-"""Finds the fonts that may be used: a clean licence by the package's copyright file, and the script covered."""
+"""Finds usable fonts: with a free licence in the package's copyright file, and all characters of the script."""
 
 import argparse
 import json
@@ -60,12 +60,12 @@ _SAME_DESIGN = {
     r"gfs-artemisia": "gfs-artemisia",
     r"oldania|oldstandard": "oldstandard",
 }
-"""Packages with the same outlines, by the group that must share a split."""
+"""Patterns of packages with the same outlines -> their group, which must share a split."""
 _SCRIPT_VARIANT = re.compile(r"Noto(Sans|Serif)(?!CJK|Mono|Display|-|\.)", re.I)
 
 
 def licence_of(package: Path) -> str:
-    """Short licence name of an unpacked Debian package, or an empty string when it is not clearly free of copyleft."""
+    """Return the licence of an unpacked Debian package, or "" if it is not clearly free of copyleft."""
     path = package / "usr/share/doc" / package.name / "copyright"
     text = path.read_text(errors="ignore") if path.is_file() else ""
     stanza = re.search(r"^Files:\s*\*.*?^License:[ \t]*([^\n]+)", text, re.S | re.M)
@@ -81,12 +81,12 @@ def licence_of(package: Path) -> str:
 
 
 def design_of(package: str) -> str:
-    """Key of a font: its package, or the group of packages that share its design."""
+    """Return the key of a font: its package, or the group of packages that share its design."""
     return next((group for pattern, group in _SAME_DESIGN.items() if re.search(pattern, package)), package[6:])
 
 
 def scan(root: Path) -> dict[str, list[dict[str, object]]]:
-    """Usable fonts of each script under ``root``, one folder a package."""
+    """Find the usable fonts of each script in ``root``, which has one folder a package."""
     found: dict[str, list[dict[str, object]]] = {script: [] for script in COVERAGE}
     seen: set[str] = set()
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in {".ttf", ".otf", ".ttc"} and p.is_file())
@@ -116,7 +116,7 @@ def scan(root: Path) -> dict[str, list[dict[str, object]]]:
 
 
 def main() -> None:
-    """Writes ``fonts.json`` in the work folder."""
+    """Write ``fonts.json`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     work: Path = parser.parse_args().work

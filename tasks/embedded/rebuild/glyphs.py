@@ -1,4 +1,4 @@
-"""Renders letters, kana, Greek letters and printed digits from the fonts that ``fonts`` selected."""
+"""Renders letters, kana, Greek letters and printed digits from the fonts of the step ``fonts``."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A set of characters to draw: ``glyphs`` maps each class to the characters that show it."""
+    """A set of characters to draw; ``glyphs`` maps each class to its characters."""
 
     pool: str
     coverage: str
@@ -44,7 +44,7 @@ SCRIPTS = (
 
 
 def draw(font: ImageFont.FreeTypeFont, char: str, rng: random.Random) -> Pixels | None:
-    """One character, turned, scaled, shifted and coloured at random; ``None`` where the font draws nothing usable."""
+    """Draw one character, turned, scaled, shifted and coloured at random; ``None`` if it is unusable."""
     left, top, right, bottom = font.getbbox(char)
     width, height = int(right - left), int(bottom - top)
     if not (3 <= width <= 300 and 3 <= height <= 300):
@@ -56,8 +56,8 @@ def draw(font: ImageFont.FreeTypeFont, char: str, rng: random.Random) -> Pixels 
     size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
     mask = mask.resize(size, Image.Resampling.LANCZOS)
     canvas = Image.new("L", (SIZE, SIZE), 0)
-    room = SIZE - mask.width, SIZE - mask.height
-    corner = [min(max(r // 2 + rng.randint(-2, 2), 0), r) for r in room]
+    margins = SIZE - mask.width, SIZE - mask.height
+    corner = [min(max(margin // 2 + rng.randint(-2, 2), 0), margin) for margin in margins]
     canvas.paste(mask, (corner[0], corner[1]))
     alpha = np.asarray(canvas, np.float32)[:, :, None] / 255
     if alpha.max() < MIN_OPACITY or alpha.mean() < MIN_INK:
@@ -68,7 +68,7 @@ def draw(font: ImageFont.FreeTypeFont, char: str, rng: random.Random) -> Pixels 
 
 
 def _colours(rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and paper: black on white, white on black, or two colours of clearly different brightness."""
+    """Choose ink and paper: black on white, white on black, or two colours of clearly different brightness."""
     choice = rng.random()
     black, white = np.zeros(3), np.full(3, 255.0)
     if choice < 0.4:
@@ -82,7 +82,7 @@ def _colours(rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
 
 
 def render(script: Script, fonts: list[dict[str, Any]], root: Path, rng: random.Random) -> list[Item]:
-    """All glyphs of one script; handwriting fonts go to the shifted pool where the script has one."""
+    """Render all glyphs of one script; handwriting fonts go to the shifted pool if the script has one."""
     fonts = sorted(fonts, key=lambda f: f["path"])
     rng.shuffle(fonts)
     used: dict[str, int] = {}
@@ -107,7 +107,7 @@ def render(script: Script, fonts: list[dict[str, Any]], root: Path, rng: random.
 
 
 def main() -> None:
-    """Writes ``pools/<script>.parquet`` in the work folder."""
+    """Write ``pools/<script>.parquet`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--pools", nargs="+", default=[script.pool for script in SCRIPTS])

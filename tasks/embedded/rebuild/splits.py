@@ -1,4 +1,4 @@
-"""Divides items by key, and removes duplicates and near-duplicates across the division."""
+"""Division of items by key, and removal of duplicates and near-duplicates across splits."""
 
 import hashlib
 import random
@@ -12,13 +12,13 @@ from .records import Item, to_planar
 
 SPLITS = ("pre", "train", "val", "test")
 NEAR = 0.98
-"""Two images are near-duplicates when the correlation of their 16 x 16 grey versions is beyond this, either sign."""
+"""Two images are near-duplicates if the absolute correlation of their 16 x 16 grey versions is at least this."""
 
 
 def assign_keys(items: Iterable[Item], shares: Sequence[float]) -> dict[str, str]:
-    """Split of every key: keys in hash order, each to the split furthest below its share of the images.
+    """Return the split of every key: in hash order, each goes to the split furthest below its share of the images.
 
-    Keys whose images have one label are dealt label by label, so that every split gets every class.
+    Keys with a single label are divided label by label, so that every split gets every class.
     """
     sizes: Counter[str] = Counter()
     labels: dict[str, set[str]] = defaultdict(set)
@@ -41,7 +41,7 @@ def assign_keys(items: Iterable[Item], shares: Sequence[float]) -> dict[str, str
 
 
 def balanced(items: Sequence[Item], quota: int, rng: random.Random) -> list[Item]:
-    """At most ``quota`` items, taken class by class in turn, then shuffled."""
+    """Return at most ``quota`` items, taken from the classes in turn, then shuffled."""
     stacks: dict[str, list[Item]] = defaultdict(list)
     for item in rng.sample(list(items), len(items)):
         stacks[item.label].append(item)
@@ -55,7 +55,7 @@ def balanced(items: Sequence[Item], quota: int, rng: random.Random) -> list[Item
 
 
 def signatures(items: Sequence[Item]) -> NDArray[np.float32]:
-    """Unit vectors of shape (n, 256): centred grey images at 16 x 16."""
+    """Return unit vectors (n, 256): centred grey images at 16 x 16."""
     if not items:
         return np.zeros((0, 256), np.float32)
     grey = np.stack([item.pixels.mean(2) for item in items]).astype(np.float32)
@@ -66,20 +66,20 @@ def signatures(items: Sequence[Item]) -> NDArray[np.float32]:
 
 
 def without_near(items: Sequence[Item], kept: Sequence[Item], chunk: int = 2048) -> list[Item]:
-    """The items that resemble none of ``kept``."""
+    """Return the items that resemble none of ``kept``."""
     reference = signatures(kept)
     if not len(reference):
         return list(items)
     result: list[Item] = []
     for start in range(0, len(items), chunk):
         part = items[start : start + chunk]
-        alike = np.abs(signatures(part) @ reference.T).max(1)
-        result += [item for item, score in zip(part, alike, strict=True) if score < NEAR]
+        similarity = np.abs(signatures(part) @ reference.T).max(1)
+        result += [item for item, score in zip(part, similarity, strict=True) if score < NEAR]
     return result
 
 
 def without_exact(items: Iterable[Item], seen: set[bytes]) -> list[Item]:
-    """The items whose pixels are not in ``seen``, which is extended."""
+    """Return the items whose pixels are not in ``seen``, and add these to it."""
     result = []
     for item in items:
         digest = hashlib.sha256(to_planar(item.pixels)).digest()

@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_config() -> None:
-    """Writes ``tiny-vit.json`` and ``bpe_2048.txt.gz`` beside the checkpoints."""
+    """Write ``tiny-vit.json`` and ``bpe_2048.txt.gz``."""
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "tiny-vit.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")
@@ -39,25 +39,25 @@ def write_config() -> None:
 
 
 def build_tokenizer() -> SimpleTokenizer:
-    """open_clip's tokenizer over the truncated merges."""
+    """Return open_clip's tokenizer with the truncated merges."""
     tokenizer = SimpleTokenizer(bpe_path=str(OUT / "bpe_2048.txt.gz"), context_length=CONTEXT)
     assert tokenizer.vocab_size == VOCABULARY
     return tokenizer
 
 
 def build_model() -> CLIP:
-    """An untrained CLIP of this configuration."""
+    """Return an untrained CLIP of this configuration."""
     parts = {k: v for k, v in CONFIG.items() if k != "preprocess_cfg"}
     return CLIP(**parts)
 
 
 def normalise(images: NDArray[np.uint8]) -> Tensor:
-    """Planar uint8 images (n, 3, 32, 32) as the tower's input."""
+    """Turn planar uint8 images (n, 3, 32, 32) into the tower's input."""
     return (torch.tensor(images).float() / 255 - MEAN) / STD
 
 
 def jitter(images_BCHW: Tensor) -> Tensor:
-    """Turns (8 degrees), scales (15 %) and moves (2 pixels) every image by up to that much, edges repeated."""
+    """Turn (by up to 8 degrees), scale (15 %) and move (2 pixels) every image, with edges repeated."""
     batch = images_BCHW.shape[0]
     angle, size_x, size_y, move_x, move_y = (torch.rand(5, batch) * 2 - 1).unbind()
     cos, sin = torch.cos(angle * 0.14), torch.sin(angle * 0.14)
@@ -73,10 +73,10 @@ def jitter(images_BCHW: Tensor) -> Tensor:
 
 
 def encode_image(p: Mapping[str, Tensor], images_BCHW: Tensor) -> Tensor:
-    """Unit image embeddings (B, E), equal to ``CLIP.encode_image(normalize=True)``.
+    """Return unit image embeddings (B, E), equal to ``CLIP.encode_image(normalize=True)``.
 
-    The last block computes only the class token, which alone is read out; attention is spelled out because the
-    fused kernel is slower at 17 tokens. ``p`` holds the parameters of ``CLIP.visual``.
+    The last block computes only the class token, the output. Attention is written out because the fused kernel is
+    slower at 17 tokens. ``p`` holds the parameters of ``CLIP.visual``.
     """
     batch, grid = images_BCHW.shape[0], SIZE // PATCH
     patches = images_BCHW.reshape(batch, 3, grid, PATCH, grid, PATCH).permute(0, 2, 4, 1, 3, 5)
@@ -93,7 +93,7 @@ def _norm(p: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def _block(p: Mapping[str, Tensor], prefix: str, x: Tensor, last: bool) -> Tensor:
-    """One residual block; with ``last``, queries and MLP of the class token only."""
+    """Compute one residual block; with ``last``, queries and MLP of the class token only."""
     batch, tokens, _ = x.shape
     h = _norm(p, f"{prefix}ln_1", x)
     qkv = F.linear(h, p[f"{prefix}attn.in_proj_weight"], p[f"{prefix}attn.in_proj_bias"])
@@ -109,7 +109,7 @@ def _block(p: Mapping[str, Tensor], prefix: str, x: Tensor, last: bool) -> Tenso
 
 @torch.no_grad()
 def class_embeddings(model: CLIP, tokenizer: SimpleTokenizer, spec: PackSpec) -> Tensor:
-    """Unit text embeddings (K, E): the mean over the task's templates."""
+    """Return unit text embeddings (K, E): the mean over the task's templates."""
     rows = [
         model.encode_text(tokenizer([t.format(name) for t in spec.templates]), normalize=True).mean(0)
         for name in spec.classes
@@ -118,12 +118,12 @@ def class_embeddings(model: CLIP, tokenizer: SimpleTokenizer, spec: PackSpec) ->
 
 
 def visual_parameters(model: CLIP) -> dict[str, Tensor]:
-    """Parameters of the image tower by their names within ``visual``."""
+    """Return the parameters of the image tower by their names within ``visual``."""
     return dict(model.visual.named_parameters())
 
 
 def load_base(path: Path) -> CLIP:
-    """The base model in float32, from its half-precision file."""
+    """Load the base model in float32, from its half-precision file."""
     model = build_model()
     missing, unexpected = model.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
     assert set(missing) <= {"attn_mask"} and not unexpected

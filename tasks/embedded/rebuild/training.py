@@ -1,4 +1,4 @@
-"""Steps that pre-training, distillation and fine-tuning share."""
+"""Shared steps of pre-training, distillation and fine-tuning."""
 
 import argparse
 import logging
@@ -26,27 +26,27 @@ _log = logging.getLogger(__name__)
 
 
 def accuracy(encode: Encoder, name: str, split: str, head_KE: Tensor) -> float:
-    """Accuracy in percent on one split of a pack."""
+    """Return the accuracy in percent on one split of a pack."""
     images, labels = load_split(name, split)
     return 100 * correct(encode, normalise(images), torch.from_numpy(labels), head_KE).float().mean().item()
 
 
 @torch.inference_mode()
 def correct(encode: Encoder, images: Tensor, labels: Tensor, head_KE: Tensor) -> Tensor:
-    """Whether each image's nearest class is its label, as a bool tensor (n,)."""
+    """Return whether each image's nearest class is its label, as a bool tensor (n,)."""
     parts = [encode(images[i : i + _BATCH]) @ head_KE.t() for i in range(0, len(labels), _BATCH)]
     return torch.cat(parts).argmax(1) == labels
 
 
 def share_spent(seen: int, started: float, args: argparse.Namespace) -> float:
-    """Share of the budget spent: of ``args.samples`` if given, else of ``args.minutes``."""
+    """Return the share of the budget spent: of ``args.samples`` if given, else of ``args.minutes``."""
     if args.samples:
         return seen / float(args.samples)
     return (time.monotonic() - started) / (60 * float(args.minutes))
 
 
 def set_rate(opt: torch.optim.Optimizer, peak: float, warm: float, spent: float, least: float = 0.0) -> None:
-    """Warm-up times half a cosine from the peak down to ``least`` times the peak."""
+    """Set the rate to a warm-up times half a cosine from the peak to ``least`` times the peak."""
     for group in opt.param_groups:
         group["lr"] = peak * warm * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * spent)))
 

@@ -31,13 +31,13 @@ _log = logging.getLogger(__name__)
 
 
 def load_set(root: Path, name: str) -> dict[str, Any]:
-    """One icon set in iconify's JSON form."""
+    """Read one icon set in iconify's JSON format."""
     icons: dict[str, Any] = json.loads((root / "json" / f"{name}.json").read_text())
     return icons
 
 
 def rasterise(icons: dict[str, Any], name: str, ink: str = "#222222", paper: str = "#ffffff") -> Pixels | None:
-    """One icon at 32 x 32, ``ink`` in place of ``currentColor``; ``None`` where nothing visible comes out."""
+    """Render an icon at 32 x 32, ``ink`` in place of ``currentColor``; ``None`` if nothing is visible."""
     icon = icons["icons"][name]
     left, top, width, height = (
         icon.get(side, icons.get(side, default))
@@ -58,7 +58,7 @@ def rasterise(icons: dict[str, Any], name: str, ink: str = "#222222", paper: str
 
 
 def emoji(root: Path, emojibase: Path) -> list[Item]:
-    """Emoji without skin tones; class, name and tags by emojibase, the key is the emoji's name."""
+    """Render emoji without skin tones; class, name and tags are emojibase's, the key is the emoji's name."""
     entries = json.loads((emojibase / "data.json").read_text())
     subgroups = {g["order"]: g["key"] for g in json.loads((emojibase / "messages.json").read_text())["subgroups"]}
     label_of = {group: label for label, groups in EMOJI_GROUPS.items() for group in groups.split()}
@@ -82,18 +82,18 @@ def emoji(root: Path, emojibase: Path) -> list[Item]:
 
 
 def stem_words(name: str) -> list[str]:
-    """Words of an icon's name without numbers and style words."""
+    """Return the words of an icon's name without numbers and style words."""
     return [word for word in name.split("-") if word and not word.isdigit() and word not in STYLE_WORDS]
 
 
 def _ink_and_paper(rng: random.Random) -> tuple[str, str]:
-    """A dark ink on white, or, in three cases of ten, white on a dark colour."""
+    """Choose a dark ink on white, or in three of ten cases white on a dark colour."""
     dark = "#{:02x}{:02x}{:02x}".format(*(rng.randrange(0, 150) for _ in range(3)))
     return ("#ffffff", dark) if rng.random() < 0.3 else (dark, "#ffffff")
 
 
 def icons_of(root: Path, set_name: str, shifted: bool) -> list[Item]:
-    """Icons of one set: every icon whose first word names a class, and a sample of the others for pre-training."""
+    """Render one set: every icon whose first word names a class, and a sample of the others for pre-training."""
     label_of = {word: label for label, first in ICON_WORDS.items() for word in words(first)}
     rng = random.Random(set_name)
     icons = load_set(root, set_name)
@@ -120,7 +120,7 @@ def icons_of(root: Path, set_name: str, shifted: bool) -> list[Item]:
 
 
 def main() -> None:
-    """Writes ``pools/emoji.parquet`` and ``pools/icons.parquet`` in the work folder."""
+    """Write ``pools/emoji.parquet`` and ``pools/icons.parquet`` into the work folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     work: Path = parser.parse_args().work

@@ -150,7 +150,7 @@ def _label(option: str, wanted: str | int | None, names: Mapping[int, str]) -> i
     """Return the index of a label.
 
     Raises:
-        ValueError: if there is no such label, or there are several and none is named.
+        ValueError: if the label does not exist, or there are several and none is named.
     """
     shown = ", ".join(f"{name} ({index})" for index, name in sorted(names.items()))
     if wanted is None:

@@ -23,7 +23,7 @@ class Similarity(RewardConfig):
     """Options of `reward/similarity`."""
 
     model: str
-    """A folder, embedded/minilm, or hf:OWNER/REPO, with an encoder such as all-MiniLM-L6-v2 and its tokenizer."""
+    """A folder, embedded/minilm, or hf:OWNER/REPO, with an encoder like all-MiniLM-L6-v2 and its tokenizer."""
     against: Literal["source", "reference"] = "source"
     """The text to compare the completion with: the prompt's source, or a human's reference."""
     max_length: int | None = Field(None, ge=1)

@@ -90,7 +90,7 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     architecture and model_args.
 
     Raises:
-        ValueError: if there is no such architecture or file (near names are suggested).
+        ValueError: if the architecture or file does not exist (near names are suggested).
     """
     if name.startswith("embedded/"):
         return _from_file(name, _embedded(name), preprocess)
@@ -211,7 +211,7 @@ def tag_config(model: str, tag: str) -> Mapping[str, Any]:
     """Return open_clip's entry for pretrained weights: preprocessing, quick_gelu and location.
 
     Raises:
-        ValueError: if `model` has no such tag; near names are suggested.
+        ValueError: if `model` does not have the tag; near names are suggested.
     """
     config: Mapping[str, Any] = open_clip.get_pretrained_cfg(model, tag)
     if not config:

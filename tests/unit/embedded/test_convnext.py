@@ -1,4 +1,4 @@
-"""Proves that the embedded ConvNeXt is a pre-trained CLIP with experts, and that a folder of timm's is found."""
+"""Proves that the embedded ConvNeXt is a pre-trained CLIP with experts, and that timm's folder is found."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def backbone() -> OpenClipBackbone:
 
 
 def accuracy(backbone: OpenClipBackbone, state: dict[str, Tensor], task: str) -> float:
-    """Zero-shot accuracy on validation under the image tower of `state`."""
+    """Return zero-shot accuracy on validation under the image tower of `state`."""
     backbone.module.load_state_dict(backbone.select(state, task))
     return (
         load_task(TaskRequest(task, f"embedded/{task}", {"val": SAMPLES}), backbone)

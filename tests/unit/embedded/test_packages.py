@@ -1,4 +1,4 @@
-"""Proves what prompts are made of Debian's indices: paragraphs, what is left out, one of equals, split by source."""
+"""Proves how Debian's indices become prompts: paragraphs, exclusions, duplicates, and splits by source."""
 
 import bz2
 import gzip
@@ -58,7 +58,7 @@ def described(package: str, synopsis: str, *paragraphs: str) -> Description:
 
 
 def numbered(n: int) -> tuple[list[Description], dict[str, str]]:
-    """`n` packages, three of each source, whose texts differ in their letters."""
+    """Write `n` packages, three a source, whose texts differ in their letters."""
     words = ["".join(chr(ord("a") + int(digit)) for digit in str(i)) for i in range(n)]
     found = [described(f"p{w}", f"counter of {w} words", f"{w} here: {LONG}{w}") for w in words]
     return found, {f"p{w}": f"source{i // 3}" for i, w in enumerate(words)}

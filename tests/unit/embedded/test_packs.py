@@ -36,14 +36,14 @@ SCHEMA = pa.schema(
 
 @cache
 def pack(name: str) -> tuple[dict[str, Any], pa.Table]:
-    """Metadata and rows of one pack."""
+    """Read metadata and rows of one pack."""
     table = pq.read_table(FILES[name])
     return json.loads(table.schema.metadata[b"lines_sweep"]), table
 
 
 @cache
 def rows(name: str, split: str) -> pa.Table:
-    """Rows of one split."""
+    """Return the rows of one split."""
     _, table = pack(name)
     return table.filter(pa.array([s == split for s in table["split"].to_pylist()]))
 
@@ -54,13 +54,13 @@ SHIFTED = [name for name in FILES if pack(name)[0]["role"] == "ood"]
 
 @cache
 def digests(name: str, split: str) -> frozenset[bytes]:
-    """SHA-256 of every image of a split."""
+    """Return the SHA-256 of every image of a split."""
     return frozenset(hashlib.sha256(image).digest() for image in rows(name, split)["image"].to_pylist())
 
 
 @cache
 def signatures(name: str, split: str) -> NDArray[np.float32]:
-    """Unit vectors (n, 256) of the centred 16 x 16 grey images."""
+    """Return unit vectors (n, 256) of the centred 16 x 16 grey images."""
     raw = b"".join(rows(name, split)["image"].to_pylist())
     grey = np.frombuffer(raw, np.uint8).reshape(-1, 3, 32, 32).mean(1, dtype=np.float32)
     small = grey.reshape(-1, 16, 2, 16, 2).mean((2, 4)).reshape(len(grey), 256)
@@ -71,14 +71,14 @@ def signatures(name: str, split: str) -> NDArray[np.float32]:
 
 @cache
 def model() -> CLIP:
-    """The model that ``tiny-vit.json`` describes."""
+    """Build the model of ``tiny-vit.json``."""
     config = json.loads((CHECKPOINTS / "tiny-vit.json").read_text())
     return CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
 
 
 @cache
 def checkpoint(name: str) -> dict[str, torch.Tensor]:
-    """Tensors of one checkpoint."""
+    """Load the tensors of one checkpoint."""
     return load_file(CHECKPOINTS / f"{name}.safetensors")
 
 

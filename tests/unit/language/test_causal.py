@@ -1,4 +1,4 @@
-"""Proves that causal models of transformers, and adapters on them, are known by the module tree alone."""
+"""Proves that causal models of transformers, and adapters on them, are read by their module tree alone."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of the family, as save_pretrained writes it."""
+    """Save a random model of the family by save_pretrained."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(FAMILIES[family][0]).save_pretrained(folder)
@@ -180,7 +180,7 @@ def test_a_second_copy_of_tied_weights_must_be_equal(backbone: CausalBackbone, s
 
 
 def adapter_of(folder: Path, to: Path, targets: tuple[str, ...]) -> Path:
-    """A LoRA adapter as peft makes and saves it, with B other than 0."""
+    """Save a LoRA adapter by peft, with B other than 0."""
     torch.manual_seed(1)
     adapted = get_peft_model(
         reference(folder), LoraConfig(r=3, lora_alpha=5, target_modules=list(targets), task_type="CAUSAL_LM")
@@ -249,7 +249,7 @@ def test_the_family_is_registered_and_takes_an_attention_of_transformers(llama: 
 
 
 def changed(state: Mapping[str, Tensor], **tensors: Tensor | None) -> dict[str, Tensor]:
-    """With some tensors set, or gone where None; "__" in a keyword stands for a dot."""
+    """Replace tensors, or remove them if None; "__" in a keyword means a dot."""
     renamed = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in {**state, **renamed}.items() if tensor is not None}
 

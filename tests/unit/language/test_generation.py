@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> CausalBackbone:
-    """With louder blocks than a random model has, which would say one token again and again."""
+    """Scale up the blocks of a random model, which would otherwise repeat one token."""
     backbone = build(str(folder), read_checkpoint(str(folder)).state, torch.device("cpu"), torch.float32)
     with torch.no_grad():
         for name in backbone.layer_map.blocks:
@@ -58,7 +58,7 @@ def model(backbone: CausalBackbone) -> PreTrainedModel:
 
 @contextmanager
 def recommending(backbone: CausalBackbone, **fields: object) -> Iterator[GenerationConfig]:
-    """The model's own files recommend something."""
+    """The model's files recommend generation settings."""
     before, module = model(backbone).generation_config, model(backbone)
     module.generation_config = GenerationConfig(**fields)
     try:
@@ -68,7 +68,7 @@ def recommending(backbone: CausalBackbone, **fields: object) -> Iterator[Generat
 
 
 def plain(backbone: CausalBackbone, prompt: Prompt, tokens: int) -> str:
-    """Transformers' own way, one prompt alone."""
+    """Generate with transformers alone, one prompt at a time."""
     inputs = backbone.tokenizer(prompt.text, return_tensors="pt")
     with torch.inference_mode():
         found = model(backbone).generate(
@@ -126,7 +126,7 @@ def test_samples_follow_the_softmax(backbone: CausalBackbone, engine: Transforme
         logits_V = backbone.module(tokens).logits[0, -1].double()
 
     def p_value(at: float) -> float:
-        """Of a chi-square test of the texts' counts, the rare ones as one class."""
+        """Return the p-value of a chi-square test of the texts' counts, rare ones as one class."""
         expected: Counter[str] = Counter()
         for token, p in enumerate((logits_V / at).softmax(0).tolist()):
             expected[backbone.tokenizer.decode([token], skip_special_tokens=True).strip()] += p * count

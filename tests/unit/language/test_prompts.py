@@ -1,4 +1,4 @@
-"""Proves that prompt sets keep their texts, are cut and ordered by tokens, and name the row that is wrong."""
+"""Proves that prompt sets keep their texts, are cut and ordered by tokens, and that errors name the row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ def test_a_prompt_must_leave_room_for_its_completion(tmp_path: Path, tokenizer: 
 
 
 def test_a_prompt_that_holds_the_pad_token_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Training tells padding by its token: it would learn from another prompt than the one that is completed."""
+    """Training recognises padding by its token, so it would learn from another prompt than the completed one."""
     write(tmp_path, [{"source": "a tool"}, {"source": "a <pad> tool"}])
     with pytest.raises(ValueError, match=r"val\.jsonl: row 2: its prompt holds the pad token '<pad>'"):
         load(tmp_path, tokenizer)

@@ -1,4 +1,4 @@
-"""Proves that rewards score the right label of the right text, alike in any batch, and are known by their content."""
+"""Proves that rewards score the right label and text, the same in any batch, and have content fingerprints."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 def by_hand(folder: Path, *texts: str) -> torch.Tensor:
-    """Logits of one input, as transformers alone gives them."""
+    """Return the logits of one input by transformers alone."""
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
         logits: torch.Tensor = model(**AutoTokenizer.from_pretrained(folder)(*texts, return_tensors="pt")).logits[0]
@@ -206,7 +206,7 @@ def test_what_is_no_classifier_is_refused(folders: Mapping[str, Path], tmp_path:
 
 
 def as_pickle(folder: Path, state: object) -> None:
-    """The weights of a folder as they were saved before safetensors."""
+    """Save a folder's weights in the format before safetensors."""
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
 
