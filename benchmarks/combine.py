@@ -1,9 +1,9 @@
 """Peak memory and time of combining 20 experts of a ViT-B/32 by TIES and Consensus, against flattened vectors.
 
-Ours reads task vectors from .safetensors files entry by entry. The other side follows the authors' code: all experts are
-rows of one matrix. Both must give equal tensors. Each runs in its own process with one thread; files are in the page
-cache. Run: python -m benchmarks.combine (--width 768 --sides ours for the whole tower, which flattened takes more than
-40 GB)
+Ours reads task vectors from .safetensors files entry by entry. The other side follows the authors' code: all experts
+are rows of one matrix. Both must give equal tensors. Each runs in its own process with one thread; files are in the
+page cache. Run: python -m benchmarks.combine (--width 768 --sides ours for the whole tower, which flattened takes more
+than 40 GB)
 """
 
 import argparse

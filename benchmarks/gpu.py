@@ -1,7 +1,7 @@
 """Candidates a second for a ViT-B/32 at 224 px on synthetic images, in float32 and bfloat16, against a bare loop.
 
-A candidate is a rebuild of the weights and a pass over the images, which are on the device as uint8. The bare loop makes
-the same passes without rebuilds. Random weights cost the same as trained ones. Run: python -m benchmarks.gpu
+A candidate is a rebuild of the weights and a pass over the images, which are on the device as uint8. The bare loop
+makes the same passes without rebuilds. Random weights cost the same as trained ones. Run: python -m benchmarks.gpu
 (--device cpu with few images only tests the script)
 """
 

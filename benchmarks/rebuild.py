@@ -44,7 +44,7 @@ class Tower(nn.Module):
 
 
 def median_seconds(device: torch.device, repeats: int, *actions: Callable[[], object]) -> list[tuple[float, float]]:
-    """Return the median (wall, CPU) seconds of each action; they take turns, so that a busy machine slows all equally."""
+    """Return the median (wall, CPU) seconds of each action; they take turns, so that other load slows all equally."""
     seconds: list[list[tuple[float, float]]] = [[] for _ in actions]
     for _ in range(repeats + 1):
         for action, times in zip(actions, seconds, strict=True):

@@ -1,8 +1,8 @@
 """Cost of the driver with thousands of simulated workers, and how busy it keeps them.
 
 Everything but the workers is real: plan, driver, searches, queue, journal on disk, ledger, tables. Simulated workers
-take measured times by a virtual clock (`benchmarks.simulation.workers`), and score by a formula. Each row is measured in
-its own process, for its memory. CPU seconds are the driver thread's, which other load on the machine hardly changes.
+take measured times by a virtual clock (`benchmarks.simulation.workers`), and score by a formula. Each row is measured
+in its own process, for its memory. CPU seconds are the driver thread's, which other load on the machine hardly changes.
 Run: python -m benchmarks.scale
 """
 

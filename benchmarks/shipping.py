@@ -1,8 +1,8 @@
 """Bytes and time of sending files to nodes that do not see the driver's disk, by the number of workers on each.
 
-There are two real Ray nodes on this machine, each in a mount namespace in which the files' folder is empty, with its own
-cache. On each, 1, 2 or 4 processes at once request a spec's files: a base and four experts of random bytes, and a folder
-of small files. Needs root for the namespaces. Run: python -m benchmarks.shipping
+There are two real Ray nodes on this machine, each in a mount namespace in which the files' folder is empty, with its
+own cache. On each, 1, 2 or 4 processes at once request a spec's files: a base and four experts of random bytes, and a
+folder of small files. Needs root for the namespaces. Run: python -m benchmarks.shipping
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Cost of keeping a run in an object store, on an S3 server on this machine: `python -m benchmarks.storage`.
 
-Appends realistic records to a journal at a given rate, and counts the store's requests by method; then measures how fast
-a long backlog is sent and read back.
+Appends realistic records to a journal at a given rate, and counts the store's requests by method; then measures how
+fast a long backlog is sent and read back.
 """
 
 import argparse
