@@ -1,17 +1,21 @@
-"""The dashboard's HTTP server: a few paths, read only, on this machine alone."""
+"""The dashboard's HTTP servers: read only, on this machine alone, for the page and for Optuna Dashboard."""
 
 import logging
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
-from typing import Any
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from plotly.offline import get_plotlyjs
 
 from pipeline.report.rendering.render import fragment
 from pipeline.watch.dashboard.live import Live
 from pipeline.watch.dashboard.page import details, status
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 #: The only address that is ever bound.
@@ -28,9 +32,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    "Server": "lines",
 }
-_SCRIPT = "text/javascript; charset=utf-8"
-Server = Callable[[int], Any]
+_TEXT, _HTML, _JSON, _SCRIPT = (
+    "text/plain",
+    "text/html; charset=utf-8",
+    "application/json",
+    "text/javascript; charset=utf-8",
+)
 
 
 def is_own_host(host: str | None) -> bool:
@@ -41,7 +50,7 @@ def is_own_host(host: str | None) -> bool:
         return False
 
 
-def bound(make: Server, ports: range, port: int | None = None) -> Any:
+def bound(make: Callable[[int], Any], ports: range, port: int | None = None) -> Any:
     """Return a server on a port of this machine.
 
     Args:
@@ -62,7 +71,7 @@ def bound(make: Server, ports: range, port: int | None = None) -> Any:
     raise ValueError(f"--port {port}: {reason.strerror}: give another one, or leave --port out for one that is free")
 
 
-def page_server(live: Live, study: Mapping[str, str], port: int) -> ThreadingHTTPServer:
+def page_server(live: Live, study: Mapping[str, str], port: int) -> WSGIServer:
     """Return the server of the page.
 
     Args:
@@ -80,14 +89,17 @@ def page_server(live: Live, study: Mapping[str, str], port: int) -> ThreadingHTT
         "/dashboard.js": scripts.joinpath("dashboard.js").read_bytes(),
     }
 
-    def answer(path: str) -> tuple[str, bytes] | None:
+    def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
         if path == "/":
-            return "text/html; charset=utf-8", _page(live, study)
+            return _send(start, "200 OK", _page(live, study), _HTML)
         if path in ("/state.json", "/figures.json"):
-            return "application/json", live.state if path == "/state.json" else live.figures
-        return (_SCRIPT, fixed[path]) if path in fixed else None
+            return _send(start, "200 OK", live.state if path == "/state.json" else live.figures, _JSON)
+        if path in fixed:
+            return _send(start, "200 OK", fixed[path], _SCRIPT)
+        return _send(start, "404 Not Found", b"no such page\n")
 
-    return _Server((ADDRESS, port), type("Handler", (_Handler,), {"answer": staticmethod(answer)}))
+    return local_server(answer, port)
 
 
 def _page(live: Live, study: Mapping[str, str]) -> bytes:
@@ -96,37 +108,35 @@ def _page(live: Live, study: Mapping[str, str]) -> bytes:
     return fragment("dashboard.html.j2", name=page.name, study=study, parts=parts).encode()
 
 
-class _Server(ThreadingHTTPServer):
+def _send(start: "StartResponse", code: str, body: bytes, kind: str = "text/plain") -> Iterable[bytes]:
+    start(code, list({"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}.items()))
+    return [body]
+
+
+def local_server(app: "WSGIApplication", port: int) -> WSGIServer:
+    """Return a server of an application, which only answers GET from a browser on this machine.
+
+    Raises:
+        OSError: if the port is not available.
+    """
+
+    def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        if not is_own_host(environ.get("HTTP_HOST")):
+            return _send(start, "403 Forbidden", b"this dashboard answers to 127.0.0.1 and localhost alone\n")
+        if environ["REQUEST_METHOD"] != "GET":
+            return _send(start, "405 Method Not Allowed", b"this dashboard follows a run and cannot change it\n")
+        return app(environ, start)
+
+    return make_server(ADDRESS, port, answer, _Server, _Handler)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_address = False
     # Two dashboards must not share a port: the system would split the requests between them.
     allow_reuse_port = False
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Answers GET for the paths that `answer` knows, and nothing else."""
-
-    server_version, sys_version = "lines", ""
-    answer: Callable[[str], tuple[str, bytes] | None]
-
-    def do_GET(self) -> None:
-        """Answer a request."""
-        if not is_own_host(self.headers.get("Host")):
-            self._send(403, "text/plain", b"this dashboard answers to 127.0.0.1 and localhost alone\n")
-            return
-        found = self.answer(urlsplit(self.path).path)
-        if found is None:
-            self._send(404, "text/plain", b"no such page\n")
-        else:
-            self._send(200, *found)
-
-    def _send(self, code: int, kind: str, body: bytes) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
+class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Print nothing on the terminal."""
         log.debug(format, *args)

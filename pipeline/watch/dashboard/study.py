@@ -2,10 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -14,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from pipeline.plan.groups import Group
 from pipeline.run.selection import Candidate
-from pipeline.watch.dashboard.server import ADDRESS, is_own_host
+from pipeline.watch.dashboard.server import local_server
 from pipeline.watch.follow.survey import PendingCandidate, Survey, label
 
 MISSING = "Optuna Dashboard is not installed: pip install 'lines-sweep[dashboard]'"
@@ -100,37 +97,7 @@ def study_server(studies: Studies, port: int) -> Any:
     """
     import optuna_dashboard
 
-    app = optuna_dashboard.wsgi(studies.storage)
-    return make_server(ADDRESS, port, guarded(app), _StudyServer, _Quiet)
-
-
-Start = Callable[..., Any]
-Wsgi = Callable[[dict[str, Any], Start], Iterable[bytes]]
-
-
-def guarded(app: Wsgi) -> Wsgi:
-    """Return an application that only answers GET from a browser on this machine."""
-
-    def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        if not is_own_host(environ.get("HTTP_HOST")):
-            start("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"this dashboard answers to 127.0.0.1 and localhost alone\n"]
-        if environ["REQUEST_METHOD"] != "GET":
-            start("405 Method Not Allowed", [("Content-Type", "text/plain")])
-            return [b"these studies follow a run and cannot be changed\n"]
-        return app(environ, start)
-
-    return answer
-
-
-class _StudyServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    allow_reuse_address = False
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    return local_server(optuna_dashboard.wsgi(studies.storage), port)
 
 
 def serve(server: Any) -> threading.Thread:
