@@ -12,29 +12,32 @@ from pipeline.storage.run_folder import run_folder
 
 def export(
     run: RunPlace,
-    arm: Annotated[str, typer.Option(help="The arm whose choice is exported.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
-    expert: Annotated[str, typer.Option(help="Of an edit: which expert.")] = "",
+    arm: Annotated[str, typer.Option(metavar="NAME", help="The arm whose chosen model is exported.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder.")],
+    expert: Annotated[str, typer.Option(metavar="NAME", help="The expert, if the arm edits each one.")] = "",
     point: Annotated[
-        list[str] | None, typer.Option(help="A point of the arm's space, as NAME=VALUE, such as lambda=0.4.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A value at another point of the arm's space, such as lambda=0.4; repeatable.",
+        ),
     ] = None,
 ) -> None:
-    """Write the weights that an arm chose, or those of a point: safetensors, the recipe, a model card.
+    """Write the model that an arm chose, or that of another point: weights, recipe and model card.
 
-    Of a language model's policies it is a LoRA adapter where they are such.
+    A merge of LoRA policies of a language model is written as a LoRA adapter.
     """
     from pipeline.export.candidate import Wanted
     from pipeline.export.candidate import export as write
 
     with user_errors(), run_folder(run) as folder:
         path = write(folder, Wanted(arm, expert, _point(point or [])), output)
-        said = f"wrote {path}: README.md there says how to load it"
-        print_result(said)
+        print_result(f"wrote {path}: README.md there shows how to load it")
 
 
-def _point(given: list[str]) -> dict[str, str]:
-    """Raises ValueError: a part is not NAME=VALUE."""
-    pairs = [text.partition("=") for text in given]
-    if wrong := [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]:
+def _point(texts: list[str]) -> dict[str, str]:
+    """Parse NAME=VALUE."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
         raise ValueError(f"--point {wrong[0]}: must be NAME=VALUE, such as lambda=0.4")
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -18,15 +18,17 @@ from pipeline.spec.user_code import announce_code, list_user_code
 
 def validate(
     spec: SpecPath,
-    code: Annotated[bool, typer.Option(help="Run what plug-ins and rewards of the spec need to be checked.")] = True,
+    code: Annotated[bool, typer.Option(help="Run the code of plug-ins and rewards that the spec names.")] = True,
 ) -> None:
-    """Check a spec with its checkpoints and data, without evaluating anything."""
+    """Check a spec, its checkpoints and its data, and list its arms; nothing is evaluated.
+
+    With --no-code, a spec that names code is checked without its checkpoints and data.
+    """
     with user_errors():
         plan = plan_of(spec)
         if not code and (named := list_user_code(plan.spec)):
-            said = f"not run: {'; '.join(named)}; the rest of it is valid, its checkpoints and data were not looked at"
-            print_result(said)
-            return
+            rest = "the rest of the spec is valid; its checkpoints and data were not looked at"
+            return print_result(f"not run: {'; '.join(named)}; {rest}")
         announce_code(plan.spec)
         from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
 
@@ -42,7 +44,7 @@ def validate(
 
 
 def schema() -> None:
-    """Print the JSON schema of specs, for editors."""
+    """Print the JSON schema of the spec of a run, for editors."""
     typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints made here: `lines finetune` and `lines ppo`. A search never imports this package."""
+"""Train checkpoints: `lines finetune` and `lines ppo`. A search never imports this package."""

@@ -1,9 +1,9 @@
 """LoRA on the linear layers of an image tower, written as peft writes it.
 
-The weights are formed as W + scale * B A in every step, from a W that is never touched. peft does so for plain linear
-layers; for `nn.MultiheadAttention` it adds B A to the stored W before each forward pass and subtracts it again after,
-which leaves another W behind by rounding, a little further off with every step, and a resumed run unlike an undisturbed
-one. Hence the factors are trained here, and peft's names and configuration are kept for all who read them.
+Every step forms the weights as W + scale * B A from a W that never changes. peft does so for plain linear layers; for
+`nn.MultiheadAttention` it adds B A to the stored W before each forward pass and subtracts it afterwards, so that
+rounding moves W a little with every step, and a resumed run differs from an undisturbed one. Hence the factors are
+trained here; files and their names are peft's.
 
 Shape legend: M outputs and N inputs of a layer, R the rank.
 """
@@ -24,8 +24,8 @@ from tasks.base import Backbone, LayerMap
 
 CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT = "base_model.model."
-#: Up to this version, peft adds the change of an attention's output twice (its pull request 3774): B is written halved,
-#: and the version into the configuration, so that every reader comes to the same weights.
+#: Up to this version, peft adds the change of an attention's output twice (its pull request 3774). B is written halved,
+#: with this version in the configuration, so that every reader gets the same weights.
 _TWICE_IN, _TWICE = "0.21.2", ".base_layer.out_proj.lora_B.weight"
 
 
@@ -35,8 +35,8 @@ class Target:
 
     Attributes:
         weight: its name among the module's parameters.
-        module: the module that peft wraps, as peft is told of it.
-        layer: where peft keeps the factors of this weight.
+        module: name of the module that peft wraps.
+        layer: name of the layer under which peft stores the factors.
     """
 
     weight: str
@@ -45,10 +45,10 @@ class Target:
 
 
 def targets(module: nn.Module, layer_map: LayerMap) -> list[Target]:
-    """Every linear layer of the blocks; attention gives two, the stacked query, key and value, and the output.
+    """Return every linear layer of the blocks; attention has two: the stacked query, key and value, and the output.
 
     Raises:
-        ValueError: the blocks have none.
+        ValueError: if the blocks have none.
     """
     found: list[Target] = []
     attentions = tuple(n for n, m in module.named_modules() if isinstance(m, nn.MultiheadAttention))
@@ -65,10 +65,10 @@ def targets(module: nn.Module, layer_map: LayerMap) -> list[Target]:
 
 
 def check_rank(backbone: Backbone, rank: ParamValue) -> int:
-    """The rank, if every target has room for it.
+    """Return the rank as a whole number.
 
     Raises:
-        ValueError: it is larger than the smallest side of a weight.
+        ValueError: if it is larger than the smallest side of a target's weight.
     """
     named = dict(backbone.module.named_parameters())
     sides = {min(named[t.weight].shape): t.weight for t in targets(backbone.module, backbone.layer_map)}
@@ -80,13 +80,13 @@ def check_rank(backbone: Backbone, rank: ParamValue) -> int:
 
 
 class LoraTuning:
-    """Factors A (R, N) and B (M, R) for every target; all else is frozen."""
+    """Train factors A (R, N) and B (M, R) for every target; all other parameters are frozen."""
 
     def __init__(self, backbone: Backbone, rank: int, scale: float, seed: int) -> None:
-        """Make the factors: A as peft draws it, B zero, so that training starts at the base.
+        """Create the factors: A as peft draws it, B zero, so that training starts at the base.
 
         Args:
-            backbone: its module holds W; `settle` writes to it, and training leaves the rest of it alone.
+            backbone: its module holds W, which only `settle` overwrites.
             rank: R.
             scale: alpha / R.
             seed: of A.
@@ -106,7 +106,7 @@ class LoraTuning:
         self.factors = dict.fromkeys(self.trained, 1.0)
 
     def weights(self) -> Mapping[str, Tensor]:
-        """W + scale * B A of every target, with gradients towards the factors."""
+        """Return W + scale * B A of every target, with gradients towards the factors."""
         return {t.weight: self._base[t.weight] + self._scale * self._product(t) for t in self._targets}
 
     def _product(self, target: Target) -> Tensor:
@@ -115,14 +115,14 @@ class LoraTuning:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Write the weights into the module."""
+        """Write the current weights into the module."""
         named = dict(self._module.named_parameters())
         for name, weight in self.weights().items():
             named[name].copy_(weight)
 
     @torch.no_grad()
     def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the two files of a peft adapter."""
+        """Write the two files of a peft adapter, and round the factors to what was written."""
         state = {name: (factor * _share(name)).to(dtype) for name, factor in self.trained.items()}
         for name, factor in self.trained.items():
             factor.copy_(state[name].float() / _share(name))
@@ -133,9 +133,9 @@ class LoraTuning:
         from peft import LoraConfig  # takes seconds to import
 
         modules = sorted({target.module for target in self._targets})
-        alpha: Any = self._scale * self._rank  # declared as a whole number, used as any
+        alpha: Any = self._scale * self._rank  # declared as int, but used as a float
         config = LoraConfig(r=self._rank, lora_alpha=alpha, target_modules=modules, inference_mode=True)
-        # Not by its own save_pretrained: that writes the modules in the order of a set, another one in every process.
+        # Not save_pretrained: it writes the modules in the order of a set, which differs from process to process.
         known: dict[str, Any] = config.to_dict()  # type: ignore[no-untyped-call]
         values = {k: sorted(v) if isinstance(v, set) else v for k, v in known.items()}
         values["peft_version"] = _TWICE_IN
@@ -143,5 +143,5 @@ class LoraTuning:
 
 
 def _share(name: str) -> float:
-    """What is written of a factor."""
+    """Return the share of a factor that is written: see `_TWICE_IN`."""
     return 0.5 if name.endswith(_TWICE) else 1.0

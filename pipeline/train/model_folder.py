@@ -1,4 +1,4 @@
-"""The folder of one model: what it holds, whose it is, and the checkpoint from which training goes on."""
+"""The folder of one model in training: its log, its result, and the checkpoint from which training resumes."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -26,22 +26,22 @@ LOG_SCHEMA = pa.schema(
     [
         pa.field("step", pa.int64(), False),  # updates done
         pa.field("loss", pa.float64()),  # of the step's batch, before the update; null at step 0
-        pa.field("lr", pa.float64()),  # the peak of the layers' rates in this step
+        pa.field("lr", pa.float64()),  # the highest rate of all layers in this step
         pa.field("grad_norm", pa.float64()),  # before clipping
-        pa.field("val_accuracy", pa.float64()),  # after the update; null where it was not looked at
+        pa.field("val_accuracy", pa.float64()),  # after the update; null if it was not measured
     ]
 )
 
 
 @dataclass
 class State:
-    """What training has come to.
+    """How far training is: the content of a checkpoint.
 
     Attributes:
         step: updates done.
-        seconds: of training so far, over all attempts.
+        seconds: duration of training so far, over all attempts.
         log: rows of LOG_SCHEMA.
-        tensors: trained tensors and the optimiser's, by "weights.NAME", "exp_avg.NAME" and "exp_avg_sq.NAME".
+        tensors: trained tensors and the optimiser's moments, by "weights.NAME", "exp_avg.NAME" and "exp_avg_sq.NAME".
     """
 
     step: int = 0
@@ -63,19 +63,19 @@ def condition(folder: Path, identity: Mapping[str, Any]) -> Condition:
     if CHECKPOINT in here:
         _check(folder, json.loads(_metadata(folder)["identity"]), identity)
         return "started"
-    if strangers := [name for name in here if name not in _LEFTOVERS and not name.endswith(".partial")]:
-        raise ValueError(f"{folder}: holds something else ({', '.join(strangers[:3])}); choose another --out")
+    if others := [name for name in here if name not in _LEFTOVERS and not name.endswith(".partial")]:
+        raise ValueError(f"{folder}: holds something else ({', '.join(others[:3])}); choose another --out")
     return "new"
 
 
 def _check(folder: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """The same run, or an error that says what differs; both sides as JSON has them."""
+    """Raise ValueError with what differs, comparing both identities as JSON."""
     mine, its = dict(_flat(json.loads(json.dumps(identity)))), dict(_flat(found))
     differs = [f"{key} {its.get(key)!r}, not {mine.get(key)!r}" for key in mine | its if mine.get(key) != its.get(key)]
     if differs:
         raise ValueError(
-            f"{folder}: holds a model that was made otherwise: {'; '.join(differs)}; choose another --out, or delete "
-            "that folder"
+            f"{folder}: holds a model that was trained differently: {'; '.join(differs)}; choose another --out, or "
+            "delete the folder"
         )
 
 
@@ -88,10 +88,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def save_state(folder: Path, identity: Mapping[str, Any], state: State) -> None:
-    """Write the checkpoint, all of it or nothing.
+    """Write the checkpoint atomically.
 
     Raises:
-        ValueError: it cannot be written; the one before is as it was.
+        ValueError: if it cannot be written; the previous checkpoint is kept.
     """
     progress = {"step": state.step, "seconds": state.seconds, "log": state.log}
     metadata = {"identity": json.dumps(identity), "progress": json.dumps(progress)}
@@ -99,10 +99,10 @@ def save_state(folder: Path, identity: Mapping[str, Any], state: State) -> None:
 
 
 def load_state(folder: Path) -> State:
-    """Read the checkpoint: tensors and JSON, nothing that could run.
+    """Read the checkpoint: tensors and JSON, no code.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: if it is damaged.
     """
     progress = json.loads(_metadata(folder)["progress"])
     with safe_open(folder / CHECKPOINT, "pt") as file:
@@ -116,19 +116,19 @@ def _metadata(folder: Path) -> Mapping[str, str]:
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete the folder to start this model anew") from error
+        raise ValueError(f"{path}: damaged ({error}); delete the folder to train this model from the start") from error
     if not {"identity", "progress"} <= metadata.keys():
-        raise ValueError(f"{path}: is no checkpoint of a fine-tuning; choose another --out")
+        raise ValueError(f"{path}: is not a checkpoint of a training; choose another --out")
     return metadata
 
 
 def write_log(folder: Path, state: State) -> None:
-    """Write the rows so far as Parquet."""
+    """Write the rows so far to log.parquet."""
     write(folder / LOG, state.log, LOG_SCHEMA)
 
 
 def finish(folder: Path, result: Mapping[str, Any]) -> None:
-    """Mark the model as finished: the last file that is written, after which the checkpoint is not needed."""
+    """Write train.json, which marks the model as finished, and delete the checkpoint."""
     write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
@@ -140,7 +140,7 @@ def read_results(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Trained tensors with AdamW's two moments of each, on the CPU, by the names of `State.tensors`."""
+    """Return trained tensors and AdamW's two moments of each, on the CPU, under the names of `State.tensors`."""
     tensors = {f"weights.{name}": p.detach().cpu() for name, p in trained.items()}
     for name, parameter in trained.items():
         for moment in ("exp_avg", "exp_avg_sq"):
@@ -151,13 +151,13 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, trained: Mapping[str, Te
 
 @torch.no_grad()
 def restore_weights(trained: Mapping[str, Tensor], state: State) -> None:
-    """Put trained tensors back."""
+    """Copy the checkpoint's tensors into the trained ones."""
     for name, parameter in trained.items():
         parameter.copy_(state.tensors[f"weights.{name}"])
 
 
 def restore(optimiser: torch.optim.Optimizer, trained: Mapping[str, Tensor], state: State) -> None:
-    """Put trained tensors and AdamW's moments back, as if every step had been done here."""
+    """Restore trained tensors and AdamW's moments, as if every step had been done in this process."""
     restore_weights(trained, state)
     for name, parameter in trained.items():
         if f"exp_avg.{name}" in state.tensors:

@@ -48,7 +48,7 @@ def test_a_finished_model_is_left_alone_and_a_changed_spec_refused(lines: Lines,
     assert status == 0 and "2 of 2 are finished: full/emoji, lora/emoji" in said, said
     training = {**small_finetune()["training"], "seed": 1}
     status, said = lines("finetune", write_finetune(lines.folder, training=training), "--out", undisturbed)
-    assert status == 2 and "made otherwise: training.seed 0, not 1; choose another --out" in said, said
+    assert status == 2 and "trained differently: training.seed 0, not 1; choose another --out" in said, said
     assert outputs(undisturbed) == before
 
 

@@ -95,7 +95,7 @@ def test_a_finished_command_is_left_alone_and_a_changed_spec_refused(
     assert status == 0 and "2 of 2 are finished: policies/vowels, policies/near" in said, said
     training = {**small_ppo(ground)["training"], "seed": 1}
     status, said = lines(write_ppo(tmp_path, ground, training=training), "--out", undisturbed)
-    assert status == 2 and "made otherwise: training.seed 0, not 1; choose another --out" in said, said
+    assert status == 2 and "trained differently: training.seed 0, not 1; choose another --out" in said, said
     assert weights(undisturbed) == before
 
 

@@ -1,1 +1,1 @@
-"""`lines finetune`: experts of a vision backbone."""
+"""Fine-tune experts of a vision backbone: `lines finetune`."""

@@ -1,4 +1,4 @@
-"""Random changes of training images, on whatever device they are; pixels stay in [0, 255].
+"""Random changes of training images, on the images' device; pixels stay in [0, 255].
 
 Shape legend: B images, C, H, W channels, height and width.
 """
@@ -16,7 +16,7 @@ class Augment(Protocol):
     """A random change of each image."""
 
     def __call__(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """Uint8 images to uint8 or float32 images of the same shape; `generator` is on the CPU."""
+        """Change uint8 images to uint8 or float32 images of the same shape; `generator` is on the CPU."""
         ...
 
 
@@ -25,9 +25,9 @@ def _none(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn by up to 8 degrees, stretch each side by up to 15 %, move by up to 1/16 of a side; edges are repeated.
+    """Rotate by up to 8 degrees, stretch each side by up to 15 %, move by up to 1/16 of a side; edges are repeated.
 
-    As the embedded experts were trained.
+    The embedded experts were trained with it.
     """
     angle, wide, high, right, down = (torch.rand(5, len(images_BCHW), generator=generator) * 2 - 1).unbind()
     cos, sin = torch.cos(angle * math.radians(8)), torch.sin(angle * math.radians(8))
@@ -36,9 +36,9 @@ def _jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _crop(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """A crop of 90 to 100 % of the area and an aspect ratio of 3/4 to 4/3, resized: open_clip's training transform.
+    """Crop to 90 to 100 % of the area and an aspect ratio of 3/4 to 4/3, and resize: open_clip's training transform.
 
-    It is cut from the image as it was decoded, and a side that would be longer than the image is as long as it.
+    The crop is cut from the decoded image; a side that would be longer than the image is cut to its length.
     """
     area, ratio, right, down = torch.rand(4, len(images_BCHW), generator=generator).unbind()
     ratio = torch.exp((ratio * 2 - 1) * math.log(4 / 3))
@@ -50,7 +50,7 @@ def _crop(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sampled(images_BCHW: Tensor, rows: list[list[Tensor]]) -> Tensor:
-    """Each image through its own affine map, bilinearly."""
+    """Sample each image bilinearly through its own affine map."""
     theta_B23 = torch.stack([torch.stack(row) for row in rows]).permute(2, 0, 1).to(images_BCHW.device)
     grid = F.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW.float(), grid, padding_mode="border", align_corners=False)

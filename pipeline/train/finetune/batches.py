@@ -1,4 +1,4 @@
-"""Which images a step sees, and random numbers that follow from the seed and the step alone.
+"""The images of each step, which follow only from the seed and the step.
 
 Shape legend: B images of a batch, N training images.
 """
@@ -11,10 +11,10 @@ from pipeline.train.seeds import generator_of
 
 
 class EpochBatches:
-    """Every epoch is a permutation of its own, less what does not fill a batch."""
+    """Batches of epochs, each in a new order; the last images, which do not fill a batch, are left out."""
 
     def __init__(self, count: int, settings: FinetuneSettings) -> None:
-        """Lay out training on `count` images.
+        """Plan the training on `count` images.
 
         Attributes:
             size: B.
@@ -26,7 +26,7 @@ class EpochBatches:
         self._epoch, self._order_N = -1, torch.empty(0)
 
     def rows(self, step: int) -> Tensor:
-        """Indices (B,) of the images of a step, int64."""
+        """Return the indices (B,) of the images of a step, int64."""
         epoch, part = divmod(step, self._an_epoch)
         if epoch != self._epoch:
             self._order_N = torch.randperm(self._count, generator=generator_of("order", self._seed, epoch))

@@ -1,4 +1,4 @@
-"""Ways to fine-tune, declared once: their parameters, and how fast each block learns (appendices C.8.3 and C.8.4)."""
+"""Fine-tuning methods: their parameters and the learning rate of each block (appendices C.8.3 and C.8.4)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class FinetuneMethod:
     """A way to fine-tune the image tower.
 
     Attributes:
-        doc: one line for people, with its source.
-        rates: of the blocks, shallowest first. What lies before the blocks goes with the first, what lies behind them
-            with the last.
-        parameters: declared once; specs are checked against them.
-        low_rank: whether factors beside the weights are trained, instead of the weights.
+        doc: a description in one line, with its source.
+        rates: of the blocks, shallowest first. Parameters before the blocks have the rate of the first, and those
+            behind the blocks that of the last.
+        parameters: of the method; specs are checked against them.
+        low_rank: whether low-rank factors are trained in place of the weights.
     """
 
     doc: str
@@ -56,7 +56,7 @@ METHODS: Mapping[str, FinetuneMethod] = {
     "exponential": FinetuneMethod(
         "ExpLR: the full rate at the last block, times `factor` for each block towards the first (C.8.3)",
         _exponential,
-        (Parameter("factor", "from one block to the shallower one beside it", 0.5, low=0, high=1, open_low=True),),
+        (Parameter("factor", "from one block to the next shallower one", 0.5, low=0, high=1, open_low=True),),
     ),
     "half_frozen": FinetuneMethod("HalfFT: the first half of the blocks is frozen (C.8.3)", _half_frozen),
     "last_block": FinetuneMethod("LastFT: all blocks but the last are frozen (C.8.3)", _last_block),

@@ -1,4 +1,4 @@
-"""What a fine-tuning stands on: checked and prepared once, before any model is trained."""
+"""Check and load the inputs of a fine-tuning; all of them once before any model is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ class FinetuneJob(TrainingJob):
 
 
 def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> list[FinetuneJob]:
-    """Check the base, every task and every rank, and decode what the cache lacks.
+    """Check the base, every task and every rank, decode images that the cache lacks, and return all jobs.
 
     Raises:
-        ValueError: whatever is wrong with them; the field or file is named.
+        ValueError: if an input is wrong; the field or file is named.
     """
     report("reading base", 0, 1)
     model = load_base(spec, torch.device("cpu"))
@@ -60,7 +60,7 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
 
 
 def load_base(spec: FinetuneSpec, device: torch.device) -> LoadedModel:
-    """The base with its weights in float32, whatever the precision: bfloat16 is reached by autocast.
+    """Load the base in float32, whatever the precision: bfloat16 is reached by autocast.
 
     Raises:
         ValueError: as `pipeline.loading.model.load_model`.
@@ -72,10 +72,10 @@ def load_base(spec: FinetuneSpec, device: torch.device) -> LoadedModel:
 def load_training_task(
     spec: FinetuneSpec, name: str, backbone: Backbone, progress: Progress | None = None
 ) -> ZeroShotClassification:
-    """The task `name` of the spec, with its training images.
+    """Load the task `name` of the spec, with its training images.
 
     Raises:
-        ValueError: an unknown source, no training or validation images, or a task that is no classification of images.
+        ValueError: if the source is unknown, has no training or validation images, or is no image classification.
     """
     entry = spec.tasks[name]
     limits: Mapping[str, int | None] = {**spec.limits, **entry.limits}  # type: ignore[dict-item]
@@ -86,11 +86,9 @@ def load_training_task(
         text = str(error)
         raise ValueError(text if text.startswith(f"tasks.{name}") else f"tasks.{name}: {text}") from error
     if not isinstance(task, ZeroShotClassification) or not task.num_samples("train"):
-        raise ValueError(
-            f"tasks.{name}: {entry.source}: gives no training images; fine-tuning needs a source with them"
-        )
+        raise ValueError(f"tasks.{name}: {entry.source}: has no training images; fine-tuning needs a source with them")
     if not task.num_samples("val"):
-        raise ValueError(f"tasks.{name}: {entry.source}: has no val samples, by which training is watched; add images")
+        raise ValueError(f"tasks.{name}: {entry.source}: has no val samples, which measure progress; add images")
     return task
 
 
@@ -103,7 +101,7 @@ def _check_method(run: FinetuneRun, backbone: Backbone) -> None:
 
 
 def identify(spec: FinetuneSpec, run: FinetuneRun, model: LoadedModel, task: ZeroShotClassification) -> dict[str, Any]:
-    """What decides the weights that come out, as JSON: the same identity, the same model."""
+    """Return what decides the trained weights, as JSON: the same identity gives the same model."""
     return {
         "backbone": spec.backbone.model_dump(mode="json"),
         "base": model.fingerprint,

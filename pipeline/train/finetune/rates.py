@@ -1,4 +1,4 @@
-"""How fast a parameter learns, by its depth and by the step."""
+"""Learning rates by depth and by step."""
 
 import math
 import re
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from tasks.base import LayerMap
 
-#: What comes behind the last block in the image towers of open_clip and timm; all else outside the blocks comes before
-#: one. A name at the top of the module and one inside a trunk mean the same.
+#: Parameters behind the last block in the image towers of open_clip and timm, at the top of the module or inside a
+#: trunk; all others outside the blocks come before a block.
 _BEHIND = re.compile(r"(?:trunk\.)?(?:ln_post|proj|norm|fc_norm|head|attn_pool)(?:\.|$)")
-#: ConvNeXt shrinks the image between its stages: that goes with the first block of the stage.
+#: A stage of a ConvNeXt: the layers that shrink the image before it go with its first block.
 _STAGE = re.compile(r"trunk\.stages\.\d+\.")
 
 
 def nearest_block(name: str, layer_map: LayerMap) -> int:
-    """The block that a parameter belongs to, or goes with: embeddings with the first, the projection with the last."""
+    """Return the block of a parameter, or the nearest one: the first for embeddings, the last for the projection."""
     if name in layer_map.blocks:
         return layer_map.blocks[name]
     if _BEHIND.match(name):
@@ -24,20 +24,20 @@ def nearest_block(name: str, layer_map: LayerMap) -> int:
 
 
 def rate_factors(names: Sequence[str], layer_map: LayerMap, block_rates: Sequence[float]) -> Mapping[str, float]:
-    """Parameter name -> factor of the learning rate; 0 for a frozen one.
+    """Return parameter name -> factor of the learning rate, 0 for a frozen one.
 
     Args:
         names: of the module's parameters.
-        layer_map: where its blocks are.
+        layer_map: its blocks.
         block_rates: one factor for each block, shallowest first.
     """
     return {name: block_rates[nearest_block(name, layer_map)] for name in names}
 
 
 def rate_at(step: int, total: int, warm_up: float) -> float:
-    """Factor of the peak rate at `step` (from 0): a linear rise, then half a cosine down to 0.
+    """Return the factor of the peak rate at `step` (from 0): a linear rise, then half a cosine down to 0.
 
-    The authors' schedule, with the warm-up as a share of the `total` steps: the step after it has the full rate.
+    This is the authors' schedule; the warm-up is a share of the `total` steps, and the step after it has the peak rate.
     """
     rising = math.ceil(warm_up * total)
     if step < rising:

@@ -1,4 +1,4 @@
-"""The spec of a fine-tuning: which models are made, from what, and how."""
+"""The spec of `lines finetune`: which models to train, from what, and how."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +23,7 @@ _Path = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$")]
 
 @dataclass(frozen=True, slots=True)
 class FinetuneSettings:
-    """How one model is trained, every field decided: see `FinetuneTraining`."""
+    """How one model is trained, with a value for every field; see `FinetuneTraining`."""
 
     lr: float
     steps: int | None = None
@@ -37,32 +37,32 @@ class FinetuneSettings:
 
 
 class _Model(BaseModel):
-    """As `pipeline.spec.values.SpecModel`, of which every subclass is a part of a sweep's spec."""
+    """Like `pipeline.spec.values.SpecModel`, whose subclasses are all parts of the spec of a run."""
 
     model_config = SpecModel.model_config
 
 
 class FinetuneTraining(_Model):
-    """How models are trained; given for all, for a method or for one run, of which the narrower wins."""
+    """How models are trained, for all of them, for a method or for one run; the more specific level wins."""
 
     lr: float | None = Field(None, gt=0)
-    """Peak learning rate of AdamW; needed."""
+    """Peak learning rate of AdamW; required."""
     steps: int | None = Field(None, ge=1)
-    """Updates of the weights; this or `epochs` is needed."""
+    """Updates of the weights; this or `epochs` is required."""
     epochs: int | None = Field(None, ge=1)
-    """Passes over the training images; the last, smaller batch of a pass is left out."""
+    """Passes over the training images; the last, smaller batch of a pass is skipped."""
     batch_size: int | None = Field(None, ge=1)
-    """Images an update; 128 where left out, and all of them where there are fewer."""
+    """Images an update; 128 by default, and all of them if there are fewer."""
     weight_decay: float | None = Field(None, ge=0)
-    """Of AdamW; 0.1 where left out."""
+    """Weight decay of AdamW; 0.1 by default."""
     warm_up: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps in which the rate rises linearly, before it falls as a cosine; 0.1 where left out."""
+    """Share of the steps in which the rate rises linearly, before it falls as a cosine; 0.1 by default."""
     label_smoothing: float | None = Field(None, ge=0, lt=1)
-    """Share of the target that is spread over all classes; 0 where left out."""
+    """Share of the target that is spread over all classes; 0 by default."""
     augment: Literal["none", "jitter", "crop"] | None = None
-    """none; jitter: small turns, stretches and moves, for small drawings; crop: random crops, as open_clip trains."""
+    """none; jitter: rotates, stretches and moves a little, for small drawings; crop: random crops, as in open_clip."""
     seed: int | None = Field(None, ge=0)
-    """Of the order of images, augmentation and the first factors of LoRA; 0 where left out."""
+    """Seed of the order of images, augmentation and the initial LoRA factors; 0 by default."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "FinetuneTraining":
@@ -72,40 +72,40 @@ class FinetuneTraining(_Model):
 
 
 class MethodEntry(_Model):
-    """A way to fine-tune, applied to every task."""
+    """A fine-tuning method, applied to every task."""
 
     method: str | None = None
-    """full, linear, exponential, half_frozen, last_block or lora; the entry's own name where left out."""
+    """full, linear, exponential, half_frozen, last_block or lora; by default the name of the entry."""
     params: dict[str, float] = {}
     """Parameters of the method: `factor` of exponential, `rank` and `scale` of lora."""
     training: FinetuneTraining = FinetuneTraining()
-    """What differs from the spec's `training`."""
+    """Fields that override the spec's `training`."""
 
 
 class RunEntry(_Model):
-    """One model to make."""
+    """One model to train."""
 
     task: str
-    """Whose training images are used."""
+    """The task whose training images are used."""
     method: str = "full"
     """As in `methods`."""
     params: dict[str, float] = {}
     """Parameters of the method."""
     training: FinetuneTraining = FinetuneTraining()
-    """What differs from the spec's `training`."""
+    """Fields that override the spec's `training`."""
 
 
 class FinetuneSpec(_Model):
-    """Models to make from one base: every method on every task, and runs of their own."""
+    """Models to train from one base: every method on every task, and single runs."""
 
     name: _Part
     """Names the folder: runs/NAME."""
     backbone: BackboneSpec
     """The model family and architecture; precision bfloat16 trains by autocast, on weights in float32."""
     base: str
-    """The pre-trained checkpoint, as in the spec of a sweep."""
+    """The pre-trained checkpoint, as in the spec of a run."""
     tasks: Tasks = Field(min_length=1)
-    """Data by name: sources with training images."""
+    """Tasks by name; their sources must have training images."""
     methods: dict[_Part, MethodEntry] = {}
     """Each is applied to each task; the model is called METHOD/TASK."""
     runs: dict[_Path, RunEntry] = {}
@@ -113,15 +113,15 @@ class FinetuneSpec(_Model):
     training: FinetuneTraining
     """How models are trained."""
     limits: Limits = {}
-    """Validation images to use, for every task that does not say otherwise."""
+    """Validation images to use of each task, unless the task sets its own limits."""
     checkpoint_every: int = Field(200, ge=1)
-    """Steps from one checkpoint, and one look at validation, to the next."""
+    """Steps between two checkpoints, at which validation is scored too."""
     save_dtype: Literal["float32", "float16"] = "float32"
-    """Of the weights that are written."""
+    """Type of the weights that are written."""
     plugins: tuple[str, ...] = ()
     """Python modules or files that register tasks and backbones of your own."""
     resources: Resources = Resources()
-    """Where and how wide it is executed: each worker trains one model at a time."""
+    """Where and with how many workers to train; each worker trains one model at a time."""
 
     @model_validator(mode="after")
     def _whole(self) -> "FinetuneSpec":
@@ -140,7 +140,7 @@ class FinetuneSpec(_Model):
 
 @dataclass(frozen=True, slots=True)
 class FinetuneRun:
-    """One model to make, every choice resolved.
+    """One model to train, with a value for every choice.
 
     Attributes:
         name: of its folder, with slashes.
@@ -157,15 +157,15 @@ class FinetuneRun:
     settings: FinetuneSettings
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """Return everything but the name."""
         return {"method": self.method, "params": dict(self.params), "training": asdict(self.settings)}
 
 
 def runs_of(spec: FinetuneSpec) -> list[FinetuneRun]:
-    """Every model that the spec asks for: methods in their order, each over all tasks, then `runs`.
+    """Return every model of the spec: methods in their order, each over all tasks, then `runs`.
 
     Raises:
-        ValueError: an unknown task, method or parameter, or a training without lr, or without steps or epochs.
+        ValueError: if a task, method or parameter is unknown, or a training lacks lr, or steps and epochs.
     """
     return list(_runs(spec))
 

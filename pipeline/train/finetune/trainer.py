@@ -1,8 +1,8 @@
 """Fine-tune one image tower on one task: cross-entropy over its frozen zero-shot head.
 
-A step depends on the weights, the optimiser's moments and (seed, step) alone: the order of images and every random
-number follow from the latter two. So a checkpoint holds no generator's state, and a run that was killed ends with the
-bits of an undisturbed one (on the CPU with as many threads; GPUs add up in another order now and then).
+A step depends only on the weights, the optimiser's moments and (seed, step): the order of images and every random
+number follow from the latter two. So a checkpoint needs no generator's state, and a run that was killed ends with the
+bits of an undisturbed one (on the CPU with as many threads; GPUs do not always add in the same order).
 
 Shape legend: B images of a batch, C, H, W their channels, height and width, D embedding dimension.
 """
@@ -40,9 +40,9 @@ from pipeline.versions import exact_versions
 from tasks.base import Backbone
 from tasks.vision.classification import ImageTextBackbone, image_text
 
-#: Of the gradient's norm, as the authors have it.
+#: Limit of the gradient's norm, as in the authors' code.
 _MAX_NORM = 1.0
-#: Validation images a call: what they score is added up.
+#: Validation images a call; sums are added over the calls.
 _SHARD = 512
 
 
@@ -51,11 +51,15 @@ class NonFiniteTraining(ValueError):
 
 
 def finetune(job: FinetuneJob, report: Callable[[TrainingStatus], None]) -> None:
-    """Train one model to its end, from its last checkpoint where it has one.
+    """Train one model to its end, from its last checkpoint if it has one.
+
+    Args:
+        job: the model.
+        report: called after each step.
 
     Raises:
-        NonFiniteTraining: the loss or its gradient became NaN or infinite; the last checkpoint is kept.
-        ValueError: this machine sees other checkpoints or data than the one that prepared, or nothing can be written.
+        NonFiniteTraining: if the loss or its gradient became NaN or infinite; the last checkpoint is kept.
+        ValueError: if this machine sees other checkpoints or data than the one that prepared, or cannot write.
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ def finetune(job: FinetuneJob, report: Callable[[TrainingStatus], None]) -> None
 
 
 class _FinetuneState:
-    """One model in memory: tower, data, optimiser, and how far it is."""
+    """One model in memory: image tower, data, optimiser and progress."""
 
     def __init__(self, job: FinetuneJob) -> None:
         self._job, self._settings = job, job.run.settings
@@ -74,7 +78,9 @@ class _FinetuneState:
         self._encoder: ImageTextBackbone = image_text(model.backbone)
         self._task = load_training_task(job.spec, job.run.task, model.backbone)
         if identify(job.spec, job.run, model, self._task) != job.identity:
-            raise ValueError(f"{job.run.name}: other checkpoints or data here than where the run was prepared")
+            raise ValueError(
+                f"{job.run.name}: this machine has other checkpoints or data than the one that prepared the training"
+            )
         self._batches = EpochBatches(self._task.num_samples("train"), self._settings)
         self._tuning = _tuning(model.backbone, job.run)
         self._optimiser = _optimiser(self._tuning, self._settings.weight_decay)
@@ -84,7 +90,7 @@ class _FinetuneState:
         self._started = time.perf_counter()
 
     def work(self, report: Callable[[TrainingStatus], None]) -> None:
-        """Every step that is left."""
+        """Do every step that is left."""
         if not self._state.log:
             self._log(loss=None, lr=None, grad_norm=None, val_accuracy=self._accuracy())
         self._backbone.module.train()
@@ -96,7 +102,7 @@ class _FinetuneState:
                 self._save()
 
     def _step(self) -> float:
-        """One update; returns the loss before it."""
+        """Make one update; return the loss before it."""
         step, settings = self._state.step, self._settings
         rate = settings.lr * rate_at(step, self._job.total, settings.warm_up)
         for group in self._optimiser.param_groups:
@@ -127,7 +133,7 @@ class _FinetuneState:
         return torch.autocast(self._job.device_type, torch.bfloat16)
 
     def _accuracy(self) -> float:
-        """On validation, of the weights as they are."""
+        """Return the accuracy of the current weights on validation."""
         self._tuning.settle()
         self._backbone.module.eval()
         count = self._task.num_samples("val")
@@ -145,7 +151,7 @@ class _FinetuneState:
         write_log(self._job.folder, self._state)
 
     def _seconds(self) -> float:
-        """Of this attempt and of those before it, up to their last checkpoints."""
+        """Return the duration of this attempt and of earlier ones up to their last checkpoints."""
         return self._state.seconds + time.perf_counter() - self._started
 
     def _stop(self, rate: float, loss: float, norm: float) -> None:
@@ -160,7 +166,7 @@ class _FinetuneState:
         """Write weights, log and result."""
         job, dtype = self._job, getattr(torch, self._job.spec.save_dtype)
         seconds = self._seconds()
-        self._save()  # killed from here on, the folder is still known for this run's, and training is not done again
+        self._save()  # if killed from here on, the folder is still recognised, and no step is repeated
         self._tuning.write(job.folder, dtype)
         accuracy = self._accuracy()
         self._state.log[-1]["val_accuracy"] = accuracy

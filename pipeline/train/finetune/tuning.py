@@ -1,4 +1,4 @@
-"""What is trained: the weights themselves, at a rate that may differ from block to block."""
+"""The tensors that are trained: an interface, and the weights themselves at rates that may differ by block."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,40 +15,40 @@ WEIGHTS = "model.safetensors"
 
 
 class Tuning(Protocol):
-    """Trained tensors, and how they become the weights that the module computes with."""
+    """Trained tensors, and how they become the weights of the module."""
 
     @property
     def trained(self) -> Mapping[str, nn.Parameter]:
-        """What the optimiser moves; their names are those of checkpoints."""
+        """Tensors that the optimiser updates, by their names in checkpoints."""
         ...
 
     @property
     def factors(self) -> Mapping[str, float]:
-        """Factor of the learning rate of each."""
+        """Factor of the learning rate of each trained tensor."""
         ...
 
     def weights(self) -> Mapping[str, Tensor] | None:
-        """Weights by the module's names, with gradients towards `trained`; None where the module's own are trained."""
+        """Return weights by the module's names, with gradients towards `trained`; None if they are the module's own."""
         ...
 
     def settle(self) -> None:
-        """Make the module itself compute with what was trained so far, for evaluation."""
+        """Write the current weights into the module, for evaluation."""
         ...
 
     def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the result in `dtype`, rounding what was trained to it first, so that what is scored is what is kept.
+        """Write the result in `dtype`, and round the trained tensors to it, so that the written model is scored.
 
         Raises:
-            ValueError: it cannot be written.
+            ValueError: if it cannot be written.
         """
         ...
 
 
 class DenseTuning:
-    """The module's own parameters, less the frozen ones."""
+    """Train the module's own parameters, except the frozen ones."""
 
     def __init__(self, backbone: Backbone, block_rates: tuple[float, ...]) -> None:
-        """Choose what is trained; what has rate 0 gets no gradient."""
+        """Select the parameters to train; those with rate 0 get no gradient."""
         self._module = backbone.module
         named = dict(backbone.module.named_parameters())
         factors = rate_factors(list(named), backbone.layer_map, block_rates)
@@ -58,14 +58,14 @@ class DenseTuning:
             parameter.requires_grad_()
 
     def weights(self) -> None:
-        """None: the module's own weights are trained."""
+        """Return None: the module's own weights are trained."""
 
     def settle(self) -> None:
-        """Nothing to do."""
+        """Do nothing: the module has the current weights."""
 
     @torch.no_grad()
     def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the image tower under open_clip's names."""
+        """Write the image tower under the names of open_clip."""
         state = {name: p.to(dtype) for name, p in self._module.named_parameters()}
         for name, parameter in self._module.named_parameters():
             parameter.copy_(state[name])

@@ -1,4 +1,4 @@
-"""SFT and PPO: models from `lines ppo`."""
+"""Train an SFT model and policies by PPO, RLOO or GRPO: `lines ppo`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The critic of PPO: it says how much reward is still to come, at every token."""
+"""The critic of PPO: a model that estimates, at every token, the reward that is still to come."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ _WIDTH, _BLOCKS, _HEADS = 128, 2, 4
 
 
 def _small(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
-    """Two blocks of a Llama over the policy's vocabulary: 1 % of a step's cost, and all of it learns."""
+    """Return a Llama of two blocks over the policy's vocabulary: 1 % of a step's cost; all its weights learn."""
     fields: Any = dict(
         vocab_size=config.vocab_size,
         hidden_size=_WIDTH,
@@ -38,13 +38,13 @@ def _small(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
 
 
 def _policy(sft: str, config: PretrainedConfig, lora: Lora) -> Any:
-    """The SFT model in the policy's dtype, with factors of its own and a head that learn, in float32."""
+    """Return the SFT model in the policy's dtype, with its own factors and a head that learn, in float32."""
     folder, dtype = model_folder(sft), config.dtype or torch.float32
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
     if not isinstance(getattr(model, "score", None), nn.Linear):
-        raise ValueError(f"training.critic: policy: {config.model_type} has no `score` that trl could ask; take small")
+        raise ValueError(f"training.critic: policy: {config.model_type} has no `score` head for trl; use small")
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    alpha: Any = lora.alpha  # declared as a whole number, used as any
+    alpha: Any = lora.alpha  # declared as int, but used as a float
     turned = any(isinstance(part, Conv1D) for part in model.modules())
     factors = LoraConfig(
         r=lora.r, lora_alpha=alpha, target_modules=targets, exclude_modules=["score"], fan_in_fan_out=turned
@@ -63,17 +63,17 @@ CRITICS: Mapping[str, Callable[[str, PretrainedConfig, Lora], Any]] = {"small": 
 
 
 def make_critic(kind: str, sft: str, config: PretrainedConfig, lora: Lora, seed: int) -> nn.Module:
-    """A critic that says 0 everywhere at first, so that a cold one misleads no policy.
+    """Return a critic that estimates 0 everywhere, so that an untrained one does not mislead the policy.
 
     Args:
-        kind: of CRITICS.
+        kind: a name in CRITICS.
         sft: the SFT model's folder.
         config: of the policy.
-        lora: factors, of the kind policy.
-        seed: of the first weights.
+        lora: factors, for the kind "policy".
+        seed: of the initial weights.
 
     Raises:
-        ValueError: there is no such critic of this kind of model.
+        ValueError: if this kind of model has no such critic.
     """
     seed_everything("critic", seed)
     model = CRITICS[kind](sft, config, lora)

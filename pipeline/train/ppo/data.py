@@ -1,4 +1,4 @@
-"""Which prompts are learned from, in what order; all of it follows from the seed and the number of the step."""
+"""The prompts to learn from, and their order, which follows from the seed and the number of the step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from tasks.language.prompts import load_prompts
 
 @dataclass(frozen=True)
 class Data:
-    """Prompts of a spec, in the tokens of its model.
+    """Prompts of a spec, within the limits of its model.
 
     Attributes:
         train: to learn from.
-        val: to measure on.
-        train_fingerprint: of the first.
+        val: to measure models on.
+        train_fingerprint: of `train`.
         fingerprint: of both.
     """
 
@@ -34,7 +34,7 @@ def load_data(spec: PpoSpec, tokenizer: PreTrainedTokenizerBase, config: Pretrai
     """Read the prompts.
 
     Raises:
-        ValueError: as `tasks.language.prompts.load_prompts`, or prompts without the references that the spec needs.
+        ValueError: as `tasks.language.prompts.load_prompts`, or if prompts lack references that the spec needs.
     """
     request = _request(spec.prompts)
     room = context(tokenizer, config) - spec.max_new_tokens
@@ -45,23 +45,23 @@ def load_data(spec: PpoSpec, tokenizer: PreTrainedTokenizerBase, config: Pretrai
 
 
 def context(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The longest text that a model takes, in tokens."""
+    """Return the longest text that a model takes, in tokens."""
     return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
 
 
 def _check_references(spec: PpoSpec, splits: Mapping[str, Sequence[Prompt]]) -> None:
     for split, prompts in splits.items():
-        asked = _asks_for_references(spec, split)
+        user = _user_of_references(spec, split)
         bare = sum(not p.reference for p in prompts)
-        if bare and asked:
+        if bare and user:
             raise ValueError(
                 f"prompts.source: {spec.prompts.source}: {bare} of {len(prompts)} rows of {split} have no reference, "
-                f"which {asked} needs; leave them out or add references"
+                f"which {user} needs; leave them out or add references"
             )
 
 
-def _asks_for_references(spec: PpoSpec, split: str) -> str:
-    """What cannot do without the references of a split; "" where nothing needs them."""
+def _user_of_references(spec: PpoSpec, split: str) -> str:
+    """Return which field needs the references of a split, "" if none does."""
     if spec.reward_centring == "reference":
         return "reward_centring: reference"
     return "sft" if spec.sft and split == "train" else ""
@@ -73,13 +73,13 @@ def _request(prompts: Prompts) -> PromptRequest:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Its tokens, with those that the tokenizer adds in front."""
+    """Return the tokens of a prompt, with those that the tokenizer adds in front."""
     ids: list[int] = tokenizer(prompt.text)["input_ids"]
     return ids
 
 
 def rows(count: int, first: int, last: int, *seed: object) -> list[int]:
-    """Indices of the examples number `first` to `last` - 1, in passes over `count`, each in an order of its own."""
+    """Return the indices of the examples number `first` to `last` - 1, in passes over `count`, each in a new order."""
     passes = {p: _order(count, p, seed) for p in range(first // count, (last - 1) // count + 1)}
     return [passes[at // count][at % count] for at in range(first, last)]
 

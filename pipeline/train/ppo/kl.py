@@ -1,20 +1,20 @@
-"""What holds a policy near the SFT model: a coefficient that follows the KL, and a limit at which training ends."""
+"""Keep a policy near the SFT model: a coefficient that follows the KL, and a limit above which the KL is too large."""
 
 from pipeline.train.ppo.spec import Kl
 
-#: How far a coefficient may move in an update, and how strongly it does: Ziegler et al. 2019, section 2.2.
+#: Clip of the relative error, and strength of the correction (Ziegler et al. 2019, section 2.2).
 _MOST, _STRENGTH = 0.2, 0.1
-#: Where neither a target nor a stop says how large a KL is too large, in nats a completion.
+#: Limit of the KL in nats a completion, if the spec has neither a target nor a stop.
 _LARGE = 25.0
 
 
 def next_coef(coef: float, kl: float, target: float | None) -> float:
-    """The coefficient of the next update.
+    """Return the coefficient of the next update.
 
     Args:
         coef: of this update.
-        kl: that this update came to, in nats a completion.
-        target: which KL is wanted; None leaves the coefficient.
+        kl: of this update, in nats a completion.
+        target: KL to reach; None keeps the coefficient.
     """
     if target is None:
         return coef
@@ -23,6 +23,6 @@ def next_coef(coef: float, kl: float, target: float | None) -> float:
 
 
 def limit(kl: Kl) -> float:
-    """Above which KL a policy is said to have run away: twice the stop, or twice the target, or 25 nats."""
-    wanted = kl.stop or kl.target
-    return 2 * wanted if wanted else _LARGE
+    """Return the KL above which a policy ran away: twice the stop, or twice the target, or 25 nats."""
+    allowed = kl.stop or kl.target
+    return 2 * allowed if allowed else _LARGE

@@ -1,4 +1,4 @@
-"""Models in memory: the base for SFT, and the SFT model with the factors of a policy."""
+"""Load models to train: the base for SFT, and the SFT model with the factors of a policy."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from pipeline.train.seeds import seed_of
 from tasks.language.models import load_causal, model_folder
 from tasks.registry import near
 
-#: Of a model's folder, what decides what it says.
+#: Files of a model's folder that decide its output.
 _KINDS = (".safetensors", ".json", ".model", ".txt", ".jinja")
 
 _Arguments = TypeVar("_Arguments", bound=TrainingArguments)
@@ -35,7 +35,7 @@ _ADAPTED = (nn.Linear, Conv1D)
 
 
 def model_fingerprint(source: str) -> str:
-    """Content hash of a model's weights, configuration and tokenizer.
+    """Return the content hash of a model's weights, configuration and tokenizer.
 
     Raises:
         ValueError: as `tasks.language.models.model_folder`.
@@ -49,23 +49,23 @@ def model_fingerprint(source: str) -> str:
 
 
 def seed_everything(*parts: object) -> None:
-    """Seed the generators of Python, numpy and torch, which trainers draw from, by `parts` alone."""
+    """Seed the generators of Python, numpy and torch, which trainers use, from `parts` alone."""
     set_seed(small_seed(*parts))
 
 
 def small_seed(*parts: object) -> int:
-    """As `seed_of`, of the 32 bits that numpy takes."""
+    """Return a seed like `seed_of`, but of 32 bits, which numpy takes."""
     return seed_of(*parts) % 2**32
 
 
 def one_device(config: _Arguments) -> _Arguments:
-    """The configuration of a trainer that keeps to one GPU: of several, each would work on a batch of its own."""
+    """Restrict a trainer to one GPU, and return its configuration: with several, each would train on its own batch."""
     config._n_gpu = min(config.n_gpu, 1)
     return config
 
 
 def load_plain(source: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> PreTrainedModel:
-    """A causal model that samples from its own probabilities: what its folder says of generation is left aside.
+    """Load a causal model that samples from its own probabilities: generation settings of its folder are ignored.
 
     Raises:
         ValueError: as `tasks.language.models.load_causal`.
@@ -81,20 +81,20 @@ def load_plain(source: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dty
 
 
 def with_factors(model: PreTrainedModel, lora: Lora, base: Path, seed: int) -> PeftModel:
-    """The model with new LoRA factors, in float32, that change nothing yet.
+    """Return the model with new LoRA factors in float32, which change nothing yet.
 
     Args:
         model: wrapped in place.
-        lora: which factors.
+        lora: their rank, scale, dropout and targets.
         base: the folder that the adapter's configuration names as its base.
         seed: of A.
     """
     config = LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # declared as a whole number, used as any
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # declared as int, but used as a float
         lora_dropout=lora.dropout,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),  # who reads the adapter asks for it
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),  # readers of the adapter need it
         task_type="CAUSAL_LM",
         base_model_name_or_path=str(base),
     )
@@ -106,10 +106,10 @@ def with_factors(model: PreTrainedModel, lora: Lora, base: Path, seed: int) -> P
 
 
 def check_targets(config: PretrainedConfig, field: str, lora: Lora) -> None:
-    """Every target is the end of a module's name.
+    """Check that every target is the end of a module's name.
 
     Raises:
-        ValueError: one is not; `field` and near names are in the message.
+        ValueError: if one is not; the message has `field` and near names.
     """
     if isinstance(lora.targets, str):
         return
@@ -123,5 +123,5 @@ def check_targets(config: PretrainedConfig, field: str, lora: Lora) -> None:
 
 
 def trained(module: nn.Module, prefix: str = "") -> dict[str, nn.Parameter]:
-    """Every parameter that learns, by `prefix` and its name."""
+    """Return every parameter that learns, by `prefix` and its name."""
     return {f"{prefix}{name}": p for name, p in module.named_parameters() if p.requires_grad}

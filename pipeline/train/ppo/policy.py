@@ -1,7 +1,7 @@
-"""One policy: factors beside the SFT model's weights that learn a reward, in stretches of `checkpoint_every` updates.
+"""Train one policy: LoRA factors of the SFT model that learn a reward, in segments of `checkpoint_every` updates.
 
-What a stretch does follows from factors, critic, AdamW's moments, the rows so far and (seed, number of its first
-update) alone, so that a run that was killed ends with the bits of an undisturbed one (on the CPU with as many threads).
+A segment depends only on factors, critic, AdamW's moments, the log so far and (seed, number of its first update), so a
+run that was killed ends with the bits of an undisturbed one (on the CPU with as many threads).
 """
 
 import json
@@ -39,33 +39,33 @@ from pipeline.train.ppo.models import load_plain, model_fingerprint, small_seed,
 from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.reward_model import RewardScorer
 from pipeline.train.ppo.sampling import SAMPLED, complete, score, summary, write_completions
-from pipeline.train.ppo.segment import Stopped, Stretch
+from pipeline.train.ppo.segment import Segment, Stopped
 from pipeline.train.ppo.sft_scores import centring_of, load_entry, read_measured
 from pipeline.train.ppo.spec import Kl, PolicyRun
 from pipeline.versions import exact_versions
 from tasks.language.models import load_tokenizer
 
-_TRAIN: dict[str, Callable[[Stretch], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
+_TRAIN: dict[str, Callable[[Segment], None]] = {"ppo": ppo.train, "rloo": groups.train, "grpo": groups.train}
 
 
 def train_policy(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
-    """Train a policy to its end, from its last checkpoint where it has one.
+    """Train a policy to its end, from its last checkpoint if it has one.
 
     Raises:
-        ValueError: this machine sees another SFT model, prompts or reward; scores or a KL that are not finite; or
-            factors that did not move.
+        ValueError: if this machine has another SFT model, prompts or reward than the one that prepared, scores or the
+            KL are not finite, or the factors did not move.
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        learning = _Learning(job)
+        learning = _PolicyState(job)
         learning.work(report)
         learning.finish()
     report(TrainingStatus(job.total, job.total))
 
 
-class _Learning:
-    """The policy in memory, its critic, prompts and reward, and how far it is."""
+class _PolicyState:
+    """The policy in memory, its critic, prompts, reward and progress."""
 
     def __init__(self, job: PpoJob) -> None:
         assert job.run is not None
@@ -84,13 +84,16 @@ class _Learning:
         self._policy = with_factors(model, job.spec.lora, job.sft, self._settings.seed).to(job.device_type)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
         if self._state.step:
-            restore_weights(self._parameters(), self._state)  # no stretch may be left that would
+            restore_weights(self._parameters(), self._state)  # there may be no segment left that would restore them
         self._started = time.perf_counter()
 
     def _check(self, sft: str, reward: str) -> None:
         mine = {"sft": sft, "prompts": self._data.fingerprint, "reward_fingerprint": reward}
         if differs := [key for key, value in mine.items() if self._job.identity[key] != value]:
-            raise ValueError(f"{self._job.name}: another {', '.join(differs)} here than where the run was prepared")
+            raise ValueError(
+                f"{self._job.name}: this machine has another {', '.join(differs)} than the one that prepared the "
+                "training"
+            )
 
     def _make_critic(self, model: Any) -> Any:
         if self._run.algorithm != "ppo":
@@ -100,30 +103,30 @@ class _Learning:
         return critic.to(self._job.device_type)
 
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        """All that learns."""
+        """Return everything that learns, by name."""
         critic = {} if self._critic is None else trained(self._critic, "critic.")
         return trained(self._policy, "policy.") | critic
 
     @property
     def _stopped(self) -> str:
-        """Why no more is to be done before the last update; "" where nothing stops it."""
+        """Why training ends before its last update, "" if it does not."""
         return stopped(self._state.log, self._job.spec.kl)
 
     def work(self, report: Callable[[TrainingStatus], None]) -> None:
-        """Every stretch that is left."""
+        """Train every segment that is left."""
         while self._state.step < self._job.total and not self._stopped:
             last = min(self._state.step + self._job.spec.checkpoint_every, self._job.total)
-            self._stretch(last, report)
+            self._segment(last, report)
             self._save()
 
-    def _stretch(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
-        """Train up to the update `last`, or up to where the KL is too large."""
+    def _segment(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
+        """Train up to update `last`, or until the KL is too large."""
         first, settings = self._state.step, self._settings
         parameters = self._parameters()
         optimiser = torch.optim.AdamW(parameters.values(), lr=settings.lr, weight_decay=0.0)
         if first:
             restore(optimiser, parameters, replace(self._state, step=first * settings.steps))
-        stretch = Stretch(
+        segment = Segment(
             name=self._job.name,
             spec=self._job.spec,
             run=self._run,
@@ -140,9 +143,9 @@ class _Learning:
             report=report,
             use_cpu=self._job.device_type == "cpu",
         )
-        set_seed(stretch.seed)  # PPOTrainer seeds torch alone, and shuffles with numpy
+        set_seed(segment.seed)  # PPOTrainer seeds only torch, but shuffles with numpy
         with suppress(Stopped):
-            _TRAIN[self._run.algorithm](stretch)
+            _TRAIN[self._run.algorithm](segment)
         tensors = optimiser_tensors(optimiser, parameters)
         self._state = replace(self._state, step=len(self._state.log), tensors=tensors)
 
@@ -162,7 +165,7 @@ class _Learning:
         return self._state.seconds + time.perf_counter() - self._started
 
     def finish(self) -> None:
-        """Write adapter and result, after a look at what the policy now says of val."""
+        """Write the adapter, the policy's completions of val with their scores, and the result."""
         job, seconds = self._job, self._seconds()
         _check_moved(self._policy, job)
         _write_adapter(self._policy, job)
@@ -195,34 +198,34 @@ class _Learning:
 
 
 def prompts_an_update(run: PolicyRun) -> int:
-    """How many prompts a batch of completions has."""
+    """Return the number of prompts in a batch of completions."""
     return run.settings.batch_size // (1 if run.algorithm == "ppo" else run.settings.samples_per_prompt)
 
 
 def stopped(log: list[dict[str, Any]], kl: Kl) -> str:
-    """Why training ended before its last update, such as "kl 31.2 above kl.stop 20"; "" where it did not."""
+    """Return why training ended early, such as "kl 31.2 above kl.stop 20 after update 7", "" if it did not."""
     if not log or kl.stop is None or log[-1]["kl"] <= kl.stop:
         return ""
     return f"kl {log[-1]['kl']:.1f} above kl.stop {kl.stop:g} after update {log[-1]['step']}"
 
 
 def ran_away(found: float, kl: Kl) -> list[str]:
-    """A warning where a KL is far beyond what was wanted."""
+    """Return a warning if the KL is far above what the spec allows."""
     most = limit(kl)
     return [f"KL ran away: {found:.1f} nats a completion in the last update, above {most:g}"] if found > most else []
 
 
 def _check_moved(policy: Any, job: PpoJob) -> None:
-    """B starts at zero, and with B at zero the policy is the SFT model."""
+    """Check that B is not all zero, as at the start: then the policy would be the SFT model."""
     if not any(bool(p.any()) for name, p in trained(policy).items() if ".lora_B." in name):
         raise ValueError(
-            f"{job.name}: did not move from the SFT model in {job.total} updates: raise training.lr, and look at "
-            "whether its reward tells completions apart"
+            f"{job.name}: did not move from the SFT model in {job.total} updates: raise training.lr, and check that "
+            "the reward differs between completions"
         )
 
 
 def _write_adapter(policy: Any, job: PpoJob) -> None:
-    """The two files of a peft adapter; not by its own save_pretrained, which orders modules differently every time."""
+    """Write the two files of a peft adapter; save_pretrained would order modules differently every time."""
     config: dict[str, Any] = policy.peft_config["default"].to_dict()
     config |= {"inference_mode": True, "base_model_name_or_path": str(job.sft)}
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}

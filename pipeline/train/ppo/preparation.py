@@ -1,4 +1,4 @@
-"""What is checked before anything is trained, and the jobs of each stage: the SFT model, measurements, policies."""
+"""Check the inputs of `lines ppo`, and make the jobs of each stage: the SFT model, measurements, policies."""
 
 import json
 from collections.abc import Iterator
@@ -20,18 +20,24 @@ from pipeline.train.ppo.sft_scores import load_entry, measure
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec, runs_of
 from tasks.language.models import load_tokenizer, model_folder
 
-#: Completions that a reward is tried on.
-_TRIED = 4
+#: Number of prompts on whose references a reward is tried.
+_TRIAL_SIZE = 4
 
 
 class Stages:
-    """Everything that was read once, from which the jobs of each stage are made."""
+    """The stages of a command, in order, from inputs that are read once."""
 
     def __init__(self, spec: PpoSpec, out: Path, device_type: str, report: Report) -> None:
         """Check base, prompts and rewards.
 
+        Args:
+            spec: of the command.
+            out: folder of the models.
+            device_type: "cpu" or "cuda": where workers train.
+            report: called with the progress.
+
         Raises:
-            ValueError: whatever is wrong with them; the field or file is named.
+            ValueError: if an input is wrong; the field or file is named.
         """
         self._spec, self._out, self._device_type = spec, out, device_type
         report("reading prompts", 0, 1)
@@ -45,12 +51,12 @@ class Stages:
             self._rewards: dict[str, str] = {}
             for done, name in enumerate(spec.rewards):
                 report(f"trying reward {name}", done, len(spec.rewards))
-                self._rewards[name] = self._tried(name)
+                self._rewards[name] = self._try(name)
 
-    def _tried(self, name: str) -> str:
-        """The fingerprint of a reward that was seen to give a finite number for each completion."""
+    def _try(self, name: str) -> str:
+        """Check that a reward gives a finite number for each completion; return its fingerprint."""
         reward = load_entry(name, self._spec.rewards[name], "cpu")
-        prompts = self._data.val[:_TRIED]
+        prompts = self._data.val[:_TRIAL_SIZE]
         score(f"rewards.{name}", reward, prompts, [p.reference or p.source for p in prompts])
         return reward.fingerprint
 
@@ -66,7 +72,7 @@ class Stages:
         yield Stage("policies", train_policy, self.policies())
 
     def first(self) -> list[PpoJob]:
-        """The SFT model; none where the base is one."""
+        """Return the job of the SFT model; none if the base is one."""
         sft = self._spec.sft
         if sft is None:
             return []
@@ -79,12 +85,12 @@ class Stages:
         return [self._job("sft", identity, sft.steps)]
 
     def measurements(self) -> list[PpoJob]:
-        """One for each reward that a policy learns; the SFT model must be there."""
+        """Return one job for each reward that a policy learns; the SFT model must exist."""
         sft, names = model_fingerprint(str(self.sft)), dict.fromkeys(run.reward for run in runs_of(self._spec))
         return [self._job(f"measured/{name}", self._common(sft, name), 1) for name in names]
 
     def policies(self) -> list[PpoJob]:
-        """One for each policy; the SFT model must be there."""
+        """Return one job for each policy; the SFT model must exist."""
         sft, spec = model_fingerprint(str(self.sft)), self._spec
         shared = {
             "precision": spec.precision,

@@ -1,4 +1,4 @@
-"""The libraries' own bars and notices are kept off the display."""
+"""Keep progress bars and notices of libraries off the display."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Of transformers, datasets, peft, accelerate and trl, only errors are told in the block."""
+    """Silence transformers, datasets, peft, accelerate and trl in the block, except for errors."""
     import datasets
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""From texts to what a policy sees of its reward: scored raw, centred, less a penalty for a missing end."""
+"""The reward that a policy learns: the raw score of its texts, centred, minus a penalty for a missing end."""
 
 import statistics
 from collections import deque
@@ -18,7 +18,7 @@ from tasks.language.rewards.loading import checked
 
 @dataclass(frozen=True, slots=True)
 class Centring:
-    """(raw - mean) / std, of raw less its prompt's reference where `references`."""
+    """(raw - mean) / std; with `references`, the raw score of the prompt's reference is subtracted from raw first."""
 
     mean: float = 0.0
     std: float = 1.0
@@ -27,12 +27,12 @@ class Centring:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One that a policy made while it learns.
+    """A completion that a policy sampled while it learns.
 
     Attributes:
         sample: prompt and text.
-        length: tokens, the end-of-sequence token included.
-        ended: whether it has one.
+        length: in tokens, with the end-of-sequence token.
+        ended: whether there is an end-of-sequence token.
     """
 
     sample: Sample
@@ -42,13 +42,13 @@ class Completion:
 
 @dataclass
 class RewardScorer:
-    """Scores completions, and remembers what it scored until it is asked.
+    """Score completions, and collect the scores for the log.
 
     Attributes:
         name: of the reward, for errors.
-        reward: what scores.
-        centring: of its scores.
-        penalty: taken off a centred score where the completion has no end.
+        reward: gives raw scores.
+        centring: of the raw scores.
+        penalty: subtracted from the centred score of a completion without an end.
         raw: scores since the last `take`, with their completions.
     """
 
@@ -60,10 +60,10 @@ class RewardScorer:
     _references: dict[Prompt, float] = field(default_factory=dict)
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """One centred score a completion, in their order.
+        """Return one centred score a completion, in their order.
 
         Raises:
-            ValueError: the reward gives another number of scores, or one that is not finite.
+            ValueError: if the reward gives another number of scores, or one that is not finite.
         """
         raw = self._score([c.sample for c in completions])
         self.raw += zip(raw, completions, strict=True)
@@ -83,7 +83,7 @@ class RewardScorer:
         return [self._references[p] for p in prompts]
 
     def take(self) -> Mapping[str, float]:
-        """The columns of a row of the training's table that scoring knows, over all since the last call."""
+        """Return the scores' columns of a row of TRAINING, over all completions since the last call."""
         raw, completions = [r for r, _ in self.raw], [c for _, c in self.raw]
         self.raw = []
         return {
@@ -95,63 +95,63 @@ class RewardScorer:
 
 
 class PromptCollator:
-    """Pads the prompts of a batch, and tells the reward in which order they come.
+    """Pad the prompts of a batch, and keep their order for the reward.
 
-    PPOTrainer asks for batches ahead of time but uses them in their order, hence the queue.
+    A queue, because PPOTrainer asks for batches ahead of time but uses them in order.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
         """Collate rows of {"index": of a prompt, "input_ids": its tokens}."""
         self._tokenizer, self._prompts = tokenizer, prompts
-        self._made: deque[tuple[Prompt, int]] = deque()
+        self._queue: deque[tuple[Prompt, int]] = deque()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """Token ids and attention mask of a batch, padded on the left."""
+        """Return token ids and attention mask of a batch, padded on the left."""
         batch = self._tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
         width = batch["input_ids"].shape[1]
-        self._made += [(self._prompts[row["index"]], width) for row in rows]
+        self._queue += [(self._prompts[row["index"]], width) for row in rows]
         return batch
 
     def take(self, count: int) -> list[tuple[Prompt, int]]:
-        """The next prompts that are in use, each with its batch's width."""
-        return [self._made.popleft() for _ in range(count)]
+        """Return the next prompts, each with the width of its batch."""
+        return [self._queue.popleft() for _ in range(count)]
 
 
 class _Texts(nn.Module):
-    """Where trl expects the reward model's backbone: tokens are decoded, the text is scored."""
+    """Decode tokens and score the text, in place of the reward model's backbone that trl expects."""
 
     def __init__(self, scorer: RewardScorer, tokenizer: PreTrainedTokenizerBase, batches: PromptCollator) -> None:
         super().__init__()
         self._scorer, self._tokenizer, self._batches = scorer, tokenizer, batches
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
-        """Token ids (B, T), prompts padded on the left, completions cut behind their end -> scores as (B, T, 1)."""
+        """Token ids (B, T), prompts padded on the left, completions cut after their end -> scores as (B, T, 1)."""
         prompts = self._batches.take(len(input_ids))
         rows = zip(input_ids, attention_mask.bool(), prompts, strict=True)
         scores = self._scorer([self._completion(*row) for row in rows])
         found = torch.tensor(scores, dtype=torch.float32, device=input_ids.device)
         return SimpleNamespace(hidden_states=[found.view(-1, 1, 1).expand(-1, input_ids.shape[1], 1)])
 
-    def _completion(self, ids: Tensor, real: Tensor, made: tuple[Prompt, int]) -> Completion:
-        prompt, width = made
+    def _completion(self, ids: Tensor, real: Tensor, entry: tuple[Prompt, int]) -> Completion:
+        prompt, width = entry
         assert ids[:width][real[:width]].tolist() == prompt_ids(self._tokenizer, prompt), "another prompt than expected"
-        learned = real[width:].long().cumprod(0).bool()  # a pad token may be sampled: the trainer takes it for the end
+        learned = real[width:].long().cumprod(0).bool()  # a sampled pad token ends it too, for the trainer
         return completion(self._tokenizer, prompt, ids[width:][learned].tolist())
 
 
 def completion(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: list[int]) -> Completion:
-    """What the tokens of a completion say, up to and with its end."""
+    """Decode the tokens of a completion, up to its end."""
     text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
     return Completion(Sample(prompt, text), len(ids), tokenizer.eos_token_id in ids)
 
 
 class RewardModule(nn.Module):
-    """A scorer of texts in the shape in which PPOTrainer takes a reward model: a backbone, then `score`."""
+    """A scorer of texts as the reward model that PPOTrainer expects: a backbone, then `score`."""
 
     base_model_prefix = "texts"
 
     def __init__(self, scorer: RewardScorer, tokenizer: PreTrainedTokenizerBase, batches: PromptCollator) -> None:
-        """Score what the policy completes of the prompts in `batches`."""
+        """Score the policy's completions of the prompts in `batches`."""
         super().__init__()
         self.texts = _Texts(scorer, tokenizer, batches)
         self.score = nn.Identity()

@@ -1,4 +1,4 @@
-"""A stretch by trl's RLOOTrainer or GRPOTrainer: several completions of each prompt against each other, no critic."""
+"""Train a segment by RLOO or GRPO with trl's trainers: completions of a prompt are compared; there is no critic."""
 
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
@@ -11,43 +11,43 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from pipeline.train.ppo.models import one_device
 from pipeline.train.ppo.reward_model import completion
-from pipeline.train.ppo.segment import Measures, Noting, Stretch
+from pipeline.train.ppo.segment import Measures, Segment, UpdateLogger
 
 _TRAINERS: dict[str, tuple[Any, Any]] = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
 
 
-def train(stretch: Stretch) -> None:
-    """Make the stretch's updates.
+def train(segment: Segment) -> None:
+    """Make the segment's updates.
 
     Raises:
-        Stopped: the KL went above its limit.
-        ValueError: of the reward, or of a KL that is no number.
+        Stopped: if the KL is above its limit.
+        ValueError: if the reward fails, or the KL is not finite.
     """
-    kind, trainer_kind = _TRAINERS[stretch.run.algorithm]
+    kind, trainer_kind = _TRAINERS[segment.run.algorithm]
 
     def reward(completion_ids: Sequence[Sequence[int]], index: Sequence[int], **_: Any) -> list[float]:
         pairs = zip(completion_ids, index, strict=True)
-        return stretch.scorer([completion(stretch.tokenizer, stretch.prompts[i], list(ids)) for ids, i in pairs])
+        return segment.scorer([completion(segment.tokenizer, segment.prompts[i], list(ids)) for ids, i in pairs])
 
     with TemporaryDirectory() as folder:
-        noting = Noting(stretch, _measures, lambda coef: setattr(trainer, "beta", coef))
+        logger = UpdateLogger(segment, _measures, lambda coef: setattr(trainer, "beta", coef))
         trainer = trainer_kind(
-            model=stretch.policy,
+            model=segment.policy,
             reward_funcs=reward,
-            args=_config(kind, stretch, folder),
-            train_dataset=Dataset.from_list([{"prompt": p.text, "index": i} for i, p in enumerate(stretch.prompts)]),
-            processing_class=stretch.tokenizer,
-            optimizers=(stretch.optimiser, LambdaLR(stretch.optimiser, lambda _: 1.0)),
-            callbacks=[noting],
+            args=_config(kind, segment, folder),
+            train_dataset=Dataset.from_list([{"prompt": p.text, "index": i} for i, p in enumerate(segment.prompts)]),
+            processing_class=segment.tokenizer,
+            optimizers=(segment.optimiser, LambdaLR(segment.optimiser, lambda _: 1.0)),
+            callbacks=[logger],
         )
-        # It took the factors as they are for the reference; without its copy, the SFT model is.
-        stretch.policy.delete_adapter("ref")
+        # The trainer copied the current factors as its reference; without the copy, the SFT model is the reference.
+        segment.policy.delete_adapter("ref")
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
 
-def _config(kind: Any, stretch: Stretch, folder: str) -> Any:
-    settings = stretch.run.settings
+def _config(kind: Any, segment: Segment, folder: str) -> Any:
+    settings = segment.run.settings
     mini = settings.batch_size // settings.mini_batches
     micro = settings.micro_batch_size or mini
     config = kind(
@@ -57,16 +57,16 @@ def _config(kind: Any, stretch: Stretch, folder: str) -> Any:
         steps_per_generation=settings.batch_size // micro,
         num_generations=settings.samples_per_prompt,
         num_iterations=settings.epochs,
-        max_steps=stretch.updates * settings.steps,
-        max_completion_length=stretch.spec.max_new_tokens,
+        max_steps=segment.updates * settings.steps,
+        max_completion_length=segment.spec.max_new_tokens,
         temperature=settings.temperature,
-        beta=stretch.coef,
+        beta=segment.coef,
         learning_rate=settings.lr,
         disable_dropout=True,
         gradient_checkpointing=False,
-        bf16=stretch.spec.precision == "bfloat16",
-        use_cpu=stretch.use_cpu,
-        seed=stretch.seed,
+        bf16=segment.spec.precision == "bfloat16",
+        use_cpu=segment.use_cpu,
+        seed=segment.seed,
         report_to="none",
         save_strategy="no",
         logging_steps=settings.steps,

@@ -1,4 +1,4 @@
-"""Completions of the val prompts, and the rewards that they get."""
+"""Completions of the val prompts, and their rewards."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tasks.language.base import Decoding, Prompt, Reward, Sample
 from tasks.language.generation import TransformersEngine
 from tasks.language.rewards.loading import checked
 
-#: Of completions.parquet, in the order of val.
+#: completions.parquet has one row for each prompt, in the order of val.
 COMPLETIONS_SCHEMA = pa.schema(
     [
         pa.field("prompt", pa.string(), False),
@@ -23,20 +23,20 @@ COMPLETIONS_SCHEMA = pa.schema(
         pa.field("reward", pa.float64(), False),  # raw
     ]
 )
-#: How models are measured, and what people are told of it.
+#: How models are measured, and how train.json and tables describe it.
 TEMPERATURE, SAMPLED = 1.0, "sampled at temperature 1"
 
 
 def complete(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int
 ) -> list[str]:
-    """One sampled completion a prompt, of the same noise for every model."""
+    """Return one sampled completion a prompt; every model gets the same random numbers."""
     engine = TransformersEngine(model, tokenizer, model.device)
     return engine.complete(prompts, [0] * len(prompts), Decoding(max_new_tokens, TEMPERATURE))
 
 
 def score(name: str, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-    """The raw reward of each completion.
+    """Return the raw reward of each completion.
 
     Raises:
         ValueError: as `tasks.language.rewards.loading.checked`.
@@ -48,7 +48,7 @@ def score(name: str, reward: Reward, prompts: Sequence[Prompt], completions: Seq
 def write_completions(
     folder: Path, prompts: Sequence[Prompt], completions: Sequence[str], scores: Sequence[float]
 ) -> None:
-    """Write completions.parquet."""
+    """Write prompts, completions and scores to completions.parquet."""
     rows = [
         {"prompt": p.text, "reference": p.reference, "completion": c, "reward": s}
         for p, c, s in zip(prompts, completions, scores, strict=True)
@@ -57,5 +57,5 @@ def write_completions(
 
 
 def summary(scores: Sequence[float]) -> dict[str, float]:
-    """Mean and deviation, as train.json has them."""
+    """Return mean and standard deviation under their names in train.json."""
     return {"reward_mean": statistics.fmean(scores), "reward_std": statistics.stdev(scores)}

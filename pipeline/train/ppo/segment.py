@@ -1,4 +1,4 @@
-"""A stretch of a policy's training: what the three trainers are given, and what is noted of each update."""
+"""A segment of a policy's training, from one checkpoint to the next: its inputs, and the log of its updates."""
 
 import math
 import time
@@ -19,29 +19,29 @@ from tasks.language.base import Prompt
 
 
 class Stopped(Exception):
-    """The KL went above `kl.stop`: trl's PPOTrainer has no other way to end early."""
+    """Raised when the KL is above `kl.stop`: trl's PPOTrainer has no other way to end early."""
 
 
 @dataclass
-class Stretch:
+class Segment:
     """Updates that one trainer makes.
 
     Attributes:
         name: of the policy, for errors.
-        spec: that it stands in.
+        spec: the spec of the command.
         run: the policy, with its settings.
         policy: the SFT model with the policy's factors.
-        critic: of ppo; None for the others.
+        critic: for ppo; None for the others.
         tokenizer: of both.
         prompts: as many as the updates need.
         scorer: of the policy's reward.
-        optimiser: of all that learns.
-        seed: of 32 bits, for all that is drawn.
-        updates: in this stretch.
+        optimiser: of everything that learns.
+        seed: of 32 bits, for all random numbers.
+        updates: in this segment.
         coef: of the KL in the first update.
-        log: rows of TRAINING, of all updates so far; a stretch adds its own.
+        log: rows of TRAINING of all updates so far, to which the segment adds its own.
         report: called after each update.
-        use_cpu: or else a GPU.
+        use_cpu: whether to train on the CPU, not on a GPU.
     """
 
     name: str
@@ -63,17 +63,17 @@ class Stretch:
 
 @dataclass
 class Measures:
-    """What a trainer's own log says of an update; `kl` in nats a completion, `entropy` in nats a token."""
+    """Measures of an update from the trainer's log: `kl` in nats a completion, `entropy` in nats a token."""
 
     kl: float
     entropy: float
 
 
 @dataclass
-class Noting(TrainerCallback):
-    """After each update: note a row, set the coefficient of the next, stop where the KL is too large."""
+class UpdateLogger(TrainerCallback):
+    """After each update, append a row to the log, set the next KL coefficient, and stop if the KL is too large."""
 
-    stretch: Stretch
+    segment: Segment
     read: Callable[[dict[str, float], float], Measures | None]
     set_coef: Callable[[float], None]
     _coef: float = field(init=False)
@@ -81,39 +81,39 @@ class Noting(TrainerCallback):
 
     def __post_init__(self) -> None:
         """Start the first update's clock."""
-        self._coef, self._since = self.stretch.coef, time.perf_counter()
+        self._coef, self._since = self.segment.coef, time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Called by the trainer once an update.
+        """Take what the trainer logs once an update.
 
         Raises:
-            Stopped: the KL is above `kl.stop`.
-            ValueError: it is no number.
+            Stopped: if the KL is above `kl.stop`.
+            ValueError: if it is not finite.
         """
-        if not self.stretch.scorer.raw:
-            return  # the trainer's last words, on the whole stretch
-        scored = self.stretch.scorer.take()
+        if not self.segment.scorer.raw:
+            return  # the trainer's final log, of the whole segment
+        scored = self.segment.scorer.take()
         found = self.read(logs or {}, scored["length"])
         if found is None:
             return
-        self._note(found, scored)
-        self._coef = next_coef(self._coef, found.kl, self.stretch.spec.kl.target)
+        self._append(found, scored)
+        self._coef = next_coef(self._coef, found.kl, self.segment.spec.kl.target)
         self.set_coef(self._coef)
-        stop = self.stretch.spec.kl.stop
+        stop = self.segment.spec.kl.stop
         if stop is not None and found.kl > stop:
             raise Stopped(f"kl {found.kl:.1f} above kl.stop {stop:g}")
 
-    def _note(self, found: Measures, scored: Any) -> None:
-        stretch, now = self.stretch, time.perf_counter()
-        step = len(stretch.log) + 1
+    def _append(self, found: Measures, scored: Any) -> None:
+        segment, now = self.segment, time.perf_counter()
+        step = len(segment.log) + 1
         if not (math.isfinite(found.kl) and math.isfinite(found.entropy)):
             raise ValueError(
-                f"{stretch.name}: the KL is {found.kl:g} and the entropy {found.entropy:g} after update {step} of "
-                f"{stretch.run.settings.updates}: lower training.lr, and give another --out or delete the folder"
+                f"{segment.name}: the KL is {found.kl:g} and the entropy {found.entropy:g} after update {step} of "
+                f"{segment.run.settings.updates}: lower training.lr, and give another --out or delete the folder"
             )
         row = {
             "step": step,
-            "episodes": step * stretch.run.settings.batch_size,
+            "episodes": step * segment.run.settings.batch_size,
             **scored,
             "kl": found.kl,
             "kl_coef": self._coef,
@@ -121,6 +121,6 @@ class Noting(TrainerCallback):
             "seconds": now - self._since,
         }
         self._since = now
-        stretch.log.append(row)
+        segment.log.append(row)
         text = f"reward {row['reward']:.3f} KL {found.kl:.1f}"
-        stretch.report(TrainingStatus(step, stretch.run.settings.updates, text))
+        segment.report(TrainingStatus(step, segment.run.settings.updates, text))

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the base learns to complete prompts as their references do, by trl's SFTTrainer.
 
-Training goes in stretches of `checkpoint_every` steps. What a stretch does follows from the weights, AdamW's moments
-and (seed, number of its first step) alone, so that a run that was killed ends with the bits of an undisturbed one.
+Training is cut into segments of `checkpoint_every` steps. A segment depends only on the weights, AdamW's moments and
+(seed, number of its first step), so a run that was killed ends with the bits of an undisturbed one.
 """
 
 import time
@@ -59,11 +59,11 @@ SFT_LOG = pa.schema(
 
 
 def train_sft(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
-    """Make the SFT model, from its last checkpoint where it has one.
+    """Train the SFT model, from its last checkpoint if it has one.
 
     Raises:
-        ValueError: this machine sees another base or other prompts, a pair is longer than the model takes, or the
-            loss became NaN or infinite.
+        ValueError: if this machine has another base or other prompts than the one that prepared, a pair is longer than
+            the model takes, or the loss became NaN or infinite.
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def train_sft(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
 
 
 class _SftState:
-    """The model in memory, data, optimiser, and how far it is."""
+    """The model in memory, its data and its progress."""
 
     def __init__(self, job: PpoJob) -> None:
         assert job.spec.sft is not None
@@ -87,23 +87,25 @@ class _SftState:
             job.identity["base"],
             job.identity["prompts"],
         ):
-            raise ValueError(f"{job.name}: another base or other prompts here than where the run was prepared")
-        _check_room(self._tokenizer, self._data.train, context(self._tokenizer, model.config))
+            raise ValueError(
+                f"{job.name}: this machine has another base or other prompts than the one that prepared the training"
+            )
+        _check_lengths(self._tokenizer, self._data.train, context(self._tokenizer, model.config))
         self._model = _learning(model, self._sft, model_folder(job.spec.base)).to(job.device_type)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
         if self._state.step:
-            restore_weights(trained(self._model), self._state)  # no stretch may be left that would
+            restore_weights(trained(self._model), self._state)  # there may be no segment left that would restore them
         self._started = time.perf_counter()
 
     def work(self, report: Callable[[TrainingStatus], None]) -> None:
-        """Every stretch that is left."""
+        """Train every segment that is left."""
         while self._state.step < self._job.total:
             last = min(self._state.step + self._sft.checkpoint_every, self._job.total)
-            self._stretch(last, report)
+            self._segment(last, report)
             self._save()
 
-    def _stretch(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
-        """Train up to the step `last`."""
+    def _segment(self, last: int, report: Callable[[TrainingStatus], None]) -> None:
+        """Train up to step `last`."""
         first, sft = self._state.step, self._sft
         parameters = trained(self._model)
         optimiser = torch.optim.AdamW(parameters.values(), lr=sft.lr, weight_decay=0.0)
@@ -163,7 +165,7 @@ class _SftState:
         model.to(getattr(torch, job.spec.precision)).save_pretrained(job.folder)
         self._tokenizer.save_pretrained(job.folder)
         for file in job.folder.glob("model*.safetensors"):
-            copymode(job.folder / "config.json", file)  # safetensors leaves it to its owner alone
+            copymode(job.folder / "config.json", file)  # safetensors makes it readable for its owner only
         log = self._state.log
         result = {
             "name": job.name,
@@ -181,50 +183,50 @@ class _SftState:
 
 
 def _learning(model: PreTrainedModel, sft: Sft, base: Any) -> Any:
-    """The model with what learns set so."""
+    """Return the model with its trained parameters set."""
     if sft.lora is None:
         return model.requires_grad_()
     return with_factors(model, sft.lora, base, sft.seed)
 
 
 def example(tokenizer: Any, prompt: Prompt) -> dict[str, list[int]]:
-    """One pair as tokens: the prompt, a space, the reference, the end-of-sequence token; the last three are learned.
+    """Return one pair as tokens: prompt, space, reference, end-of-sequence token; the last three are learned.
 
-    They are learned behind the prompt's own tokens, from which completions begin, and in the tokens that they have
-    there: alone, they would have one space more in LLaMA's tokenizer.
+    The tokens that are learned are those that follow the prompt's own tokens, as in generation: tokenized alone, the
+    reference would begin with one more space in LLaMA's tokenizer.
     """
     before = prompt_ids(tokenizer, prompt)
-    said = ("" if prompt.text[-1].isspace() else " ") + prompt.reference
-    whole = tokenizer(prompt.text + said)["input_ids"]
-    parted = whole[: len(before)] != before  # a token runs across the end of the prompt
-    after = tokenizer(said, add_special_tokens=False)["input_ids"] if parted else whole[len(before) :]
+    answer = ("" if prompt.text[-1].isspace() else " ") + prompt.reference
+    whole = tokenizer(prompt.text + answer)["input_ids"]
+    crosses = whole[: len(before)] != before  # a token crosses the end of the prompt
+    after = tokenizer(answer, add_special_tokens=False)["input_ids"] if crosses else whole[len(before) :]
     after = [*after, tokenizer.eos_token_id]
     return {"input_ids": before + after, "labels": [-100] * len(before) + after}
 
 
-def _check_room(tokenizer: Any, prompts: Sequence[Prompt], most: int) -> None:
-    """Every pair fits into the model.
+def _check_lengths(tokenizer: Any, prompts: Sequence[Prompt], most: int) -> None:
+    """Check that every pair fits into the model.
 
     Raises:
-        ValueError: one does not.
+        ValueError: if one does not.
     """
     for prompt in prompts:
         length = len(example(tokenizer, prompt)["input_ids"])
         if length > most:
             raise ValueError(
-                f"prompts: {prompt.text[:60]!r} of train has with its reference {length} tokens, and the model takes "
+                f"prompts: {prompt.text[:60]!r} of train with its reference has {length} tokens, and the model takes "
                 f"{most}: leave the row out, or set prompts.max_source_tokens"
             )
 
 
 def rate(step: int, total: int, warm_up: float) -> float:
-    """Factor of the peak rate: a linear rise over the share `warm_up` of all steps, then a linear fall to 0."""
+    """Return the factor of the peak rate: a linear rise over the share `warm_up` of all steps, then a fall to 0."""
     rising = warm_up * total
     return (step + 1) / (rising + 1) if step < rising else (total - step) / max(1.0, total - rising)
 
 
 class _Log(TrainerCallback):
-    """Takes what the trainer logs after each step."""
+    """Take what the trainer logs after each step."""
 
     def __init__(self, job: PpoJob, state: State, first: int, report: Callable[[TrainingStatus], None]) -> None:
         self._job, self._state, self._first, self._report = job, state, first, report

@@ -1,4 +1,4 @@
-"""What a reward says of the SFT model before a policy learns it: for centring, and to see what is wrong with it."""
+"""Measure a reward on the SFT model before a policy learns it: for centring, and to detect useless rewards."""
 
 import json
 import statistics
@@ -23,18 +23,18 @@ from tasks.language.base import Prompt, Reward
 from tasks.language.models import load_tokenizer
 from tasks.language.rewards.loading import load_reward
 
-#: A reward is saturated where so many of the SFT model's completions score within this share of the span from the
-#: lowest to the highest score, references included, below the highest.
+#: A reward is saturated if this share of the SFT model's completions score at most this far below the highest score, as
+#: a share of the span of all scores, references included.
 _MANY, _NEAR = 0.9, 0.01
-#: Of a reward whose scores all lie in [0, 1], this mean is saturated too.
+#: A reward with all scores in [0, 1] is saturated above this mean too.
 _PROBABLE = 0.98
 
 
 def measure(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
-    """Score the SFT model's completions of val by the reward that the job is named after, and write what comes out.
+    """Score the SFT model's completions of val by the reward that names the job's folder, and write train.json.
 
     Raises:
-        ValueError: scores that are not finite, too few or too many, or all the same.
+        ValueError: if scores are not finite, too few or too many, or all the same.
     """
     torch.set_num_threads(max(1, int(job.spec.resources.per_worker.num_cpus)))
     started, name = time.perf_counter(), job.folder.name
@@ -54,10 +54,10 @@ def measure(job: PpoJob, report: Callable[[TrainingStatus], None]) -> None:
 
 
 def load_entry(name: str, entry: RewardSpec, device_type: str) -> Reward:
-    """The reward of a spec.
+    """Load a reward of the spec.
 
     Raises:
-        ValueError: as `tasks.language.rewards.loading.load_reward`, with the field's path before it.
+        ValueError: as `tasks.language.rewards.loading.load_reward`, with the field's path in front.
     """
     try:
         return load_reward(entry.source, entry.options, torch.device(device_type))
@@ -66,16 +66,16 @@ def load_entry(name: str, entry: RewardSpec, device_type: str) -> Reward:
 
 
 def judge(name: str, reward: Reward, prompts: Sequence[Prompt], scores: Sequence[float]) -> dict[str, Any]:
-    """What policies are centred by, for each `reward_centring`, and warnings, of the SFT model's completions.
+    """Return the centring for each `reward_centring`, the statistics of the scores, and warnings.
 
     Args:
         name: of the reward in the spec.
-        reward: to score the references where all prompts have one.
-        prompts: that were completed.
-        scores: of the completions, raw.
+        reward: scores the references too, if all prompts have one.
+        prompts: of the completions.
+        scores: raw scores of the SFT model's completions.
 
     Raises:
-        ValueError: the scores do not vary.
+        ValueError: if the scores do not vary.
     """
     if len(scores) < 2 or max(scores) - min(scores) <= 1e-6 * max(1.0, abs(scores[0])):
         raise ValueError(
@@ -97,7 +97,7 @@ def _centring(values: Sequence[float], references: bool) -> Centring:
 
 
 def saturation(scores: Sequence[float], human: Sequence[float]) -> list[str]:
-    """A warning where a reward has nearly no room left above the SFT model; see the constants for the rule."""
+    """Return a warning if a reward can hardly rise above the SFT model's; the constants are the rule."""
     everything = [*scores, *human]
     top, span = max(everything), max(everything) - min(everything)
     near = statistics.fmean(s >= top - _NEAR * span for s in scores)
@@ -112,26 +112,26 @@ def saturation(scores: Sequence[float], human: Sequence[float]) -> list[str]:
 
 
 def centring_of(name: str, measured: Mapping[str, Any], kind: str) -> Centring:
-    """What a policy is centred by.
+    """Return the centring of a policy's reward.
 
     Args:
         name: of the reward in the spec.
-        measured: what `judge` said of it.
+        measured: the result of `judge`.
         kind: the spec's `reward_centring`.
 
     Raises:
-        ValueError: there is nothing to divide by.
+        ValueError: if its deviation is 0.
     """
     centring = Centring(**measured["centring"][kind])
     if centring.std == 0:
         raise ValueError(
             f"rewards.{name}: reward_centring: {kind}: completions and references differ by {centring.mean:g} for all "
-            f"{measured['n']} prompts: does the reward look at the completion? Centre by sft where it does"
+            f"{measured['n']} prompts: check that the reward depends on the completion; if it does, centre by sft"
         )
     return centring
 
 
 def read_measured(folder: Path) -> dict[str, Any]:
-    """What `judge` said of a reward."""
+    """Read the result of `judge` from a folder."""
     found: dict[str, Any] = json.loads((folder / RESULT).read_text())
     return found

@@ -1,4 +1,4 @@
-"""The spec of `lines ppo`: an SFT model and policies that each learn one reward."""
+"""The spec of `lines ppo`: an SFT model, and policies that each learn one reward."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,25 +16,25 @@ from pipeline.spec.values import SpecModel
 _NAME = r"^[\w][\w.+-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
 Algorithm = Literal["ppo", "rloo", "grpo"]
-#: Prompts of val on which models are measured, where `prompts.limits` does not say.
+#: Prompts of val on which models are measured, unless `prompts.limits` sets another number.
 MEASURED = 64
 
 
 class Lora(SpecModel):
-    """Low-rank factors beside linear layers, as peft has them."""
+    """Low-rank factors of linear layers, as in peft."""
 
     r: int = Field(16, ge=1)
     """Rank."""
     alpha: float = Field(32, gt=0)
-    """The factors' product counts alpha / r times."""
+    """The product of the factors is multiplied by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of the factors' inputs, in SFT; while policies learn, trl switches all dropout off."""
+    """Dropout of the factors' inputs in SFT; trl switches all dropout off while policies learn."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Modules that get factors, by the ends of their names; all-linear: every linear layer but the output's."""
+    """Modules that get factors, by the ends of their names; all-linear: every linear layer except the output layer."""
 
 
 class Sft(SpecModel):
-    """How the base is taught to complete prompts as their references do."""
+    """How the base learns to complete prompts like their references."""
 
     steps: int = Field(ge=1)
     """Updates of the weights."""
@@ -45,45 +45,45 @@ class Sft(SpecModel):
     warm_up: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly, before it falls linearly to 0."""
     lora: Lora | None = Lora()
-    """Factors that are trained and then merged; null trains every weight."""
+    """LoRA factors that are trained and then merged; null trains every weight."""
     seed: int = Field(0, ge=0)
-    """Of the order of pairs, dropout and the first factors of LoRA."""
+    """Seed of the order of pairs, dropout and the initial LoRA factors."""
     checkpoint_every: int = Field(50, ge=1)
-    """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
+    """Updates from one checkpoint to the next; part of the result, as every segment between them has its own seed."""
 
 
 class PpoTraining(SpecModel):
-    """How policies are trained; given for all or for one policy, which wins."""
+    """How policies are trained, for all or for one policy, which wins."""
 
     updates: int | None = Field(None, ge=1)
-    """Batches of completions that are made, scored and learned from; needed."""
+    """Batches of completions that are sampled, scored and learned from; required."""
     lr: float | None = Field(None, gt=0)
-    """Learning rate of AdamW, constant; needed."""
+    """Learning rate of AdamW, constant; required."""
     batch_size: int | None = Field(None, ge=2)
-    """Completions an update; 16 where left out."""
+    """Completions an update; 16 by default."""
     mini_batches: int | None = Field(None, ge=1)
-    """Parts of a batch; each is a step of the optimiser; 2 where left out."""
+    """Parts of a batch; each is a step of the optimiser; 2 by default."""
     epochs: int | None = Field(None, ge=1)
-    """Passes over a batch; 2 where left out."""
+    """Passes over a batch; 2 by default."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Completions that go through the model at once while it learns, to save memory; a mini-batch where left out."""
+    """Completions that go through the model at once while it learns, to save memory; by default a mini-batch."""
     temperature: float | None = Field(None, gt=0)
-    """Of sampling; 1 where left out."""
+    """Temperature of sampling; 1 by default."""
     lam: float | None = Field(None, ge=0, le=1)
-    """Lambda of generalised advantage estimation, of ppo; 1 where left out."""
+    """For ppo: lambda of generalised advantage estimation; 1 by default."""
     samples_per_prompt: int | None = Field(None, ge=2)
-    """Completions of the same prompt that are compared, of rloo and grpo; 4 where left out."""
+    """For rloo and grpo: completions of the same prompt that are compared; 4 by default."""
     missing_eos_penalty: float | None = Field(None, ge=0)
-    """Taken off the centred reward of a completion that does not end by itself; 1 where left out."""
+    """Subtracted from the centred reward of a completion without an end-of-sequence token; 1 by default."""
     critic: Literal["small", "policy"] | None = None
-    """Of ppo. small: a Llama of 2 blocks and width 128 of its own; policy: the SFT model with factors as in `lora`."""
+    """For ppo. small (default): a new Llama of 2 blocks, width 128; policy: the SFT model with factors like `lora`."""
     seed: int | None = Field(None, ge=0)
-    """Of the order of prompts, sampling, and the first weights of factors and critic; 0 where left out."""
+    """Seed of the order of prompts, sampling, and the initial weights of factors and critic; 0 by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class PpoSettings:
-    """How one policy is trained, every field decided: see `PpoTraining`."""
+    """How one policy is trained, with a value for every field; see `PpoTraining`."""
 
     updates: int
     lr: float
@@ -100,65 +100,65 @@ class PpoSettings:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser, an update."""
+        """Steps of the optimiser in each update."""
         return self.epochs * self.mini_batches
 
 
 class PolicyEntry(SpecModel):
-    """One policy to make."""
+    """One policy to train."""
 
     reward: str
-    """Which of `rewards` it learns."""
+    """The entry of `rewards` that it learns."""
     algorithm: Algorithm | None = None
-    """The spec's where left out."""
+    """By default the spec's."""
     training: PpoTraining = PpoTraining()
-    """What differs from the spec's `training`."""
+    """Fields that override the spec's `training`."""
 
 
 class Kl(SpecModel):
-    """How far policies may go from the SFT model, in nats a completion."""
+    """How far policies may move from the SFT model, in nats a completion."""
 
     coef: float = Field(0.05, gt=0)
-    """What a nat costs, in the centred reward; where there is a target, what it costs at first."""
+    """Price of a nat, in units of the centred reward; with a target, the initial price."""
     target: float | None = Field(None, gt=0)
     """The coefficient follows the KL so that it stays near this value (Ziegler et al. 2019, section 2.2)."""
     stop: float | None = Field(None, gt=0)
-    """Training ends after the first update whose KL is above this."""
+    """Training ends after the first update with a KL above this."""
 
 
 class PpoSpec(SpecModel):
-    """An SFT model from one base, and from it one policy for each reward."""
+    """An SFT model from one base, and policies from it."""
 
     name: _Name
     """Names the folder: runs/NAME."""
     base: str
     """The language model: a folder, hf:OWNER/REPO or embedded/NAME."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's weights; factors, critic and what the optimiser keeps are in float32."""
+    """Type of the model's weights; factors, critic and optimiser state are in float32."""
     prompts: Prompts
-    """What is completed: train to learn from, val (64 where limits do not say) to measure the models on."""
+    """Prompts to complete: train to learn from, val (64 unless `limits` sets another number) to measure the models."""
     max_new_tokens: int = Field(ge=1)
     """The longest completion, in tokens."""
     sft: Sft | None
-    """How the SFT model is made; null where the base is one already."""
+    """How the SFT model is trained; null if the base is one."""
     rewards: dict[_Name, RewardSpec] = Field(min_length=1)
     """Rewards by name."""
     policies: dict[_Name, PolicyEntry] = {}
-    """Policies by name; one for each reward, of its name, where left out."""
+    """Policies by name; by default one for each reward, with its name."""
     algorithm: Algorithm = "ppo"
-    """ppo: with a critic; rloo, grpo: several completions of a prompt against each other."""
+    """ppo: with a critic; rloo, grpo: several completions of a prompt are compared."""
     lora: Lora = Lora()
-    """Factors that policies learn; everything else of them is the SFT model."""
+    """LoRA factors that policies learn; all other weights are the SFT model's."""
     training: PpoTraining = PpoTraining()
     """How policies are trained."""
     reward_centring: Literal["sft", "reference", "none"] = "sft"
-    """sft: a reward less the mean of the SFT model's, over its deviation; reference: less the reference's too; none."""
+    """sft: (reward - SFT model's mean) / its deviation; reference: minus the reference's reward too; none."""
     kl: Kl = Kl()
-    """What holds policies near the SFT model."""
+    """What keeps policies near the SFT model."""
     checkpoint_every: int = Field(5, ge=1)
-    """Updates from one checkpoint to the next; part of the result, as every stretch has a seed of its own."""
+    """Updates from one checkpoint to the next; part of the result, as every segment between them has its own seed."""
     resources: Resources = Resources()
-    """Where and how wide it is executed: each worker trains one model at a time."""
+    """Where and with how many workers to train; each worker trains one model at a time."""
 
     @model_validator(mode="after")
     def _whole(self) -> "PpoSpec":
@@ -168,7 +168,7 @@ class PpoSpec(SpecModel):
 
 @dataclass(frozen=True, slots=True)
 class PolicyRun:
-    """One policy to make, every choice resolved.
+    """One policy to train, with a value for every choice.
 
     Attributes:
         name: of its folder.
@@ -183,15 +183,15 @@ class PolicyRun:
     settings: PpoSettings
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """Return everything but the name."""
         return {"reward": self.reward, "algorithm": self.algorithm, "training": asdict(self.settings)}
 
 
 def runs_of(spec: PpoSpec) -> list[PolicyRun]:
-    """Every policy that the spec asks for.
+    """Return every policy of the spec.
 
     Raises:
-        ValueError: an unknown reward, a training without lr or updates, or parts that do not divide a batch.
+        ValueError: if a reward is unknown, a training lacks lr or updates, or a batch cannot be divided into its parts.
     """
     entries = spec.policies or {name: PolicyEntry(reward=name) for name in spec.rewards}
     return [_run(spec, name, entry) for name, entry in entries.items()]

@@ -243,7 +243,7 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) ->
     made = job(tmp_path)
     train(made)
     other = job(tmp_path, training={"lr": 2e-4, "steps": 6, "batch_size": 16, "augment": "jitter"})
-    with pytest.raises(ValueError, match=r"made otherwise: training.lr 0.0001, not 0.0002; choose another --out"):
+    with pytest.raises(ValueError, match=r"trained differently: training.lr 0.0001, not 0.0002; choose another --out"):
         condition(other.folder, other.identity)
     with pytest.raises(ValueError, match="method 'full', not 'linear'"):
         condition(made.folder, job(tmp_path, "linear").identity)
@@ -255,7 +255,7 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) ->
 
 def test_a_worker_that_sees_other_data_stops(tmp_path: Path) -> None:
     made = job(tmp_path)
-    with pytest.raises(ValueError, match="full/emoji: other checkpoints or data here"):
+    with pytest.raises(ValueError, match="full/emoji: this machine has other checkpoints or data"):
         train(replace(made, identity={**made.identity, "task": "0"}))
 
 

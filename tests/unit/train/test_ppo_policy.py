@@ -284,14 +284,14 @@ def test_another_sft_model_than_prepared_is_refused(ground: Path, begun: Path, t
     job = policy(tmp_path, ground, begun)
     config = job.sft / "config.json"
     config.write_text(config.read_text() + " ")
-    with pytest.raises(ValueError, match="policies/near: another sft here than where the run was prepared"):
+    with pytest.raises(ValueError, match="policies/near: this machine has another sft than the one that"):
         train(job)
 
 
 def test_a_folder_that_holds_another_run_is_refused(ground: Path, begun: Path, tmp_path: Path) -> None:
     train(policy(tmp_path, ground, begun))
     other = policy(tmp_path, ground, begun, kl={"coef": 0.1})
-    with pytest.raises(ValueError, match=r"holds a model that was made otherwise: kl.coef 0.05, not 0.1"):
+    with pytest.raises(ValueError, match=r"holds a model that was trained differently: kl.coef 0.05, not 0.1"):
         other.condition()
 
 
