@@ -65,7 +65,7 @@ class Sleeper:
 
 
 @dataclass
-class Watched:
+class SharedPool:
     """A pool that several runs use, and that records the time of each answer."""
 
     pool: RayPool
@@ -100,7 +100,7 @@ class Watched:
 
 
 @contextmanager
-def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[Watched, Path, list[NodeProcess]]]:
+def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[SharedPool, Path, list[NodeProcess]]]:
     """Yield an elastic pool on `count` nodes, the folder of its workers' logs, and the nodes."""
     with ExitStack() as stack:
         diaries = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -113,7 +113,7 @@ def workers(count: int, service: float, load: float = 0.0) -> Iterator[tuple[Wat
         make = partial(Sleeper, case=case_of(1), diaries=diaries, service=service, load=load)
         pool = RayPool(make, ActorShape(count, num_cpus=1, num_gpus=1, elastic=True))
         stack.callback(pool.close)
-        watched = Watched(pool)
+        watched = SharedPool(pool)
         while len(pool.workers) < count:  # workers load during a run
             work(watched, 2 * count)
         watched.came.clear()
@@ -125,7 +125,7 @@ def _stop(nodes: list[NodeProcess]) -> None:
         node.stop()
 
 
-def work(pool: Watched, candidates: int) -> float:
+def work(pool: SharedPool, candidates: int) -> float:
     """Run once, tables included; return the seconds."""
     case = case_of(candidates)
     plan = plan_of(case)

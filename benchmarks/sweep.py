@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.cluster import SharedPool
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
 from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.prepare import prepare as prepare_run
-from pipeline.messages import Identity, WorkerInfo
+from pipeline.messages import Identity
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.pools.ray_pool import RayPool
 from pipeline.run.run import run
@@ -95,7 +96,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
 def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[], float]:
     """Load and warm up workers; return a run on them, tables included, which returns its seconds."""
     pool = RayPool(partial(Worker, spec=plan.spec, device_type="cpu"), ActorShape(workers))
-    shared = Shared(pool)
+    shared = SharedPool(pool)
     with tempfile.TemporaryDirectory() as folder:
         run(plan, identity, Path(folder) / "warm-up", lambda: shared, None)
 
@@ -106,22 +107,6 @@ def pipeline_sweep(plan: Plan, identity: Identity, workers: int) -> Callable[[],
             return time.perf_counter() - started
 
     return sweep
-
-
-class Shared:
-    """A pool that several runs use."""
-
-    def __init__(self, pool: RayPool) -> None:
-        """Share `pool`."""
-        self._pool, self.submit, self.wait = pool, pool.submit, pool.wait
-
-    @property
-    def workers(self) -> list[WorkerInfo]:
-        """The workers of the pool."""
-        return self._pool.workers
-
-    def close(self) -> None:
-        """Keep the workers for the next run."""
 
 
 def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tasks.base import LayerMap
 from tasks.lora import WeightPart
+from tasks.tensors import check_tensors
 
 _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)")
 
@@ -109,18 +110,8 @@ class TensorNames:
 
     def _check(self, state: Mapping[str, Tensor], source: str) -> None:
         self._check_vocabulary(state, source)
-        missing = sorted(self.shapes.keys() - state.keys())
-        extra = sorted(state.keys() - self.shapes.keys())
-        wrong = [
-            f"{name} {list(state[name].shape)}, expected {list(shape)}"
-            for name, shape in self.shapes.items()
-            if name in state and state[name].shape != shape
-        ]
-        whole = [f"{n} {state[n].dtype}" for n in self.shapes if n in state and not state[n].is_floating_point()]
-        kinds = (("missing", missing), ("unexpected", extra), ("mis-shaped", wrong), ("quantised", whole))
-        problems = [f"{len(names)} {kind} tensors ({'; '.join(names[:3])})" for kind, names in kinds if names]
-        if problems:
-            raise ValueError(f"{source}: is no checkpoint of this architecture: {', '.join(problems)}")
+        quantised = [f"{n} {state[n].dtype}" for n in self.shapes if n in state and not state[n].is_floating_point()]
+        check_tensors(state, self.shapes, source, {"quantised": quantised})
 
     def _check_vocabulary(self, state: Mapping[str, Tensor], source: str) -> None:
         (rows, width), found = self.shapes[self.embeddings], state.get(self.embeddings)

@@ -96,7 +96,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a repository without hf:": ({"base": "openai/clip-vit"}, "a repository of the hub is written hf:openai/clip-vit"),
     "OpenAI's way to write it": (model("ViT-B/32"), "did you mean 'ViT-B-32'"),
     "a repository as architecture": (model("openai/clip-vit"), "OpenAI's is ViT-B-32-quickgelu"),
-    "another architecture": (model("ViT-S-32"), "base/base.safetensors: is no checkpoint of this architecture"),
+    "another architecture": (model("ViT-S-32"), "base/base.safetensors: is not a checkpoint of this architecture"),
     "one class of the folder": ({"tasks": {"colours": "./colours/red"}}, "holds no class folders but 8 images"),
     "a bare folder name": ({"tasks": ["colors"], "targets": {"colours": "colors"}}, "to name a folder, write ./colors"),
     "a misspelt folder": ({"tasks": {"colours": "./colour"}}, "is not a folder, an embedded pack or a registered task"),

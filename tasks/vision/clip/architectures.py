@@ -92,10 +92,8 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     Raises:
         ValueError: if the architecture or file does not exist (near names are suggested).
     """
-    if name.startswith("embedded/"):
-        return _from_file(name, _embedded(name), preprocess)
-    if name.endswith(".json"):
-        return _from_file(name, Path(name), preprocess)
+    if path := config_file(name):
+        return _from_file(name, path, preprocess)
     if not name.startswith(_SCHEMAS) and name not in (known := open_clip.list_models()):
         close = near(name, known)
         hint = close if close.startswith("did") else "see open_clip.list_models(); OpenAI's is ViT-B-32-quickgelu"
@@ -103,7 +101,14 @@ def create(name: str, preprocess: Mapping[str, object]) -> Architecture:
     return _create(name, name, preprocess)
 
 
-def _embedded(name: str) -> Path:
+def config_file(name: str) -> Path | None:
+    """Return the configuration file of an architecture that open_clip does not know by name; None for others.
+
+    Raises:
+        ValueError: if there is no embedded configuration of this name; near names are suggested.
+    """
+    if not name.startswith("embedded/"):
+        return Path(name) if name.endswith(".json") else None
     try:
         return embedded.model_config_path(name.removeprefix("embedded/"))
     except ValueError as error:

@@ -19,6 +19,7 @@ from tasks.base import LayerMap
 from tasks.files.cache import digest
 from tasks.lora import WeightPart
 from tasks.registry import check_options
+from tasks.tensors import check_tensors
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
 from tasks.vision.clip.layouts import OPTIONAL, WRAPPERS, ClipState, to_open_clip, weight_parts
@@ -103,7 +104,7 @@ class OpenClipBackbone:
             for name in self._optional.keys() - found.visual.keys():
                 logger.warning("%s: has no %s, like every CLIPVisionModel; the base's is used", source, name)
             found = ClipState({**self._optional, **found.visual}, found.text, True)
-        check_tensors(found.visual, self._shapes, source)
+        check_clip_tensors(found.visual, self._shapes, source)
         _check_text(found.text, self.text.weights, source)
         return {name: found.visual[name] for name in self._shapes}
 
@@ -188,32 +189,15 @@ def _load(architecture: Architecture, base: ClipState) -> None:
             "base: holds an image tower only, or a text tower without its transformer, like the authors' .pt files; "
             "the zero-shot heads need the text tower: give the whole model, for example pretrained:openai"
         )
-    check_tensors(state, shapes, "base")
+    check_clip_tensors(state, shapes, "base")
     architecture.model.load_state_dict(state)
     architecture.model.eval().requires_grad_(False)
 
 
-def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
-    """Refuse a state dict that does not have exactly these names and shapes.
-
-    Raises:
-        ValueError: if tensors are missing, unexpected or mis-shaped; the first names are given.
-    """
-    missing, extra = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
-    wrong = [
-        f"{n} {list(state[n].shape)}, expected {list(s)}"
-        for n, s in shapes.items()
-        if n in state and state[n].shape != s
-    ]
-    problems = [
-        f"{len(names)} {what} tensors ({'; '.join(names[:3])})"
-        for what, names in (("missing", missing), ("unexpected", extra), ("mis-shaped", wrong))
-        if names
-    ]
-    if problems:
-        unknown = f"; none of its names is known: only the prefixes {', '.join(WRAPPERS)} are removed"
-        hint = "" if shapes.keys() & state.keys() else unknown
-        raise ValueError(f"{source}: is not a checkpoint of this architecture: {', '.join(problems)}{hint}")
+def check_clip_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
+    """Check names and shapes: see `check_tensors`. If no name is known, the error lists the known wrapper prefixes."""
+    unknown = f"; none of its names is known: only the prefixes {', '.join(WRAPPERS)} are removed"
+    check_tensors(state, shapes, source, hint="" if shapes.keys() & state.keys() else unknown)
 
 
 def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: str) -> None:

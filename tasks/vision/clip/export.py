@@ -7,8 +7,7 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
-from tasks import embedded
-from tasks.vision.clip.architectures import TIMM_FOLDER, timm_folder
+from tasks.vision.clip.architectures import TIMM_FOLDER, config_file, timm_folder
 from tasks.vision.clip.backbone import OpenClipBackbone
 
 
@@ -25,7 +24,7 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
         ValueError: if open_clip does not know the architecture's configuration.
     """
     name = backbone.model_name
-    path = _config_file(name)
+    path = config_file(name)
     config = json.loads(path.read_text()) if path else open_clip.get_model_config(name)
     if not config:
         raise ValueError(f"backbone.model: {name}: open_clip has no configuration of that name to export")
@@ -46,7 +45,7 @@ def open_clip_config(backbone: OpenClipBackbone) -> dict[str, Any]:
 
 def vocabulary(backbone: OpenClipBackbone) -> Path | None:
     """Return the file of the tokenizer's vocabulary, as `architectures.create` finds it; None if it is open_clip's."""
-    path = _config_file(backbone.model_name)
+    path = config_file(backbone.model_name)
     if path is None:
         return None
     text = _model_config(path)["text_cfg"]
@@ -57,17 +56,10 @@ def vocabulary(backbone: OpenClipBackbone) -> Path | None:
 
 def trunk_folder(backbone: OpenClipBackbone) -> Path | None:
     """Return the folder with timm's configuration of the image tower, if the model's configuration names one."""
-    path = _config_file(backbone.model_name)
+    path = config_file(backbone.model_name)
     return timm_folder(path, _model_config(path)) if path else None
 
 
 def _model_config(path: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(path.read_text())
     return config.get("model_cfg") or config
-
-
-def _config_file(name: str) -> Path | None:
-    """Return the configuration file of a model that open_clip does not know by name."""
-    if name.startswith("embedded/"):
-        return embedded.model_config_path(name.removeprefix("embedded/"))
-    return Path(name) if name.endswith(".json") else None

@@ -80,27 +80,11 @@ def _read_cifar10(place: Path, split: str) -> Listing:
     return _read_cifar([place / name for name in names], "labels")
 
 
-def _cifar10_names(place: Path, split: str) -> Sequence[str]:
-    return list(_unpickled(place / "batches.meta")["label_names"])
-
-
-def _read_cifar100(place: Path, split: str) -> Listing:
-    return _read_cifar([place / split], "fine_labels")
-
-
-def _cifar100_names(place: Path, split: str) -> Sequence[str]:
-    return list(_unpickled(place / "meta")["fine_label_names"])
-
-
 def _read_stl10(place: Path, split: str) -> Listing:
     """Read planes in MATLAB's order, with height and width swapped; labels count from 1."""
     planes = np.fromfile(place / f"{split}_X.bin", np.uint8).reshape(-1, 3, _STL_SIDE, _STL_SIDE)
     labels_N = np.fromfile(place / f"{split}_y.bin", np.uint8).astype(np.int64) - 1
     return _listing(planes.transpose(0, 3, 2, 1), labels_N, place)
-
-
-def _stl10_names(place: Path, split: str) -> Sequence[str]:
-    return (place / "class_names.txt").read_text().split()
 
 
 def _read_svhn(place: Path, split: str) -> Listing:
@@ -155,9 +139,12 @@ def _listing(images: npt.NDArray[np.uint8], labels_N: npt.NDArray[Any], where: P
 
 FORMATS = {
     "idx": Format(_read_idx),
-    "cifar10": Format(_read_cifar10, _cifar10_names),
-    "cifar100": Format(_read_cifar100, _cifar100_names),
-    "stl10": Format(_read_stl10, _stl10_names),
+    "cifar10": Format(_read_cifar10, lambda place, split: _unpickled(place / "batches.meta")["label_names"]),
+    "cifar100": Format(
+        lambda place, split: _read_cifar([place / split], "fine_labels"),
+        lambda place, split: _unpickled(place / "meta")["fine_label_names"],
+    ),
+    "stl10": Format(_read_stl10, lambda place, split: (place / "class_names.txt").read_text().split()),
     "svhn": Format(_read_svhn),
     "pcam": Format(_read_pcam),
     "fer2013": Format(_read_fer2013),

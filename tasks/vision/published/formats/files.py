@@ -5,8 +5,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.io import loadmat
 
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
@@ -45,12 +47,8 @@ def _images(folder: Path) -> list[Path]:
 def _read_dtd(place: Path, lists: str) -> Listing:
     """Read the lists labels/NAME.txt of DTD's authors, joined and in the order of an ImageFolder."""
     entries = sorted(tuple(line.split("/")) for name in lists.split() for line in _lines(place / f"labels/{name}.txt"))
-    labels = {name: i for i, name in enumerate(_dtd_names(place, lists))}
+    labels = {name: i for i, name in enumerate(class_folders(place, "images"))}
     return Listing([place.joinpath("images", *entry) for entry in entries], [labels[entry[0]] for entry in entries])
-
-
-def _dtd_names(place: Path, split: str) -> Sequence[str]:
-    return class_folders(place, "images")
 
 
 def _read_resisc45(place: Path, split: str) -> Listing:
@@ -59,10 +57,6 @@ def _read_resisc45(place: Path, split: str) -> Listing:
     everything = _read_folders(place, "NWPU-RESISC45")
     kept = [i for i, path in enumerate(everything.images) if isinstance(path, Path) and path.name in wanted]
     return Listing([everything.images[i] for i in kept], [everything.labels[i] for i in kept])
-
-
-def _resisc45_names(place: Path, split: str) -> Sequence[str]:
-    return class_folders(place, "NWPU-RESISC45")
 
 
 def _read_gtsrb(place: Path, split: str) -> Listing:
@@ -77,13 +71,9 @@ def _read_gtsrb(place: Path, split: str) -> Listing:
 
 def _read_cars(place: Path, split: str) -> Listing:
     file = "devkit/cars_train_annos.mat" if split == "train" else "cars_test_annos_withlabels.mat"
-    notes = np.atleast_1d(loadmat(str(place / file), squeeze_me=True)["annotations"])
+    notes = _matrix(place / file, "annotations")
     images = [place / f"cars_{split}" / str(note["fname"]) for note in notes]
     return Listing(images, [int(note["class"]) - 1 for note in notes])
-
-
-def _cars_names(place: Path, split: str) -> Sequence[str]:
-    return [str(n) for n in loadmat(str(place / "devkit/cars_meta.mat"), squeeze_me=True)["class_names"]]
 
 
 def _read_pets(place: Path, split: str) -> Listing:
@@ -92,8 +82,8 @@ def _read_pets(place: Path, split: str) -> Listing:
 
 
 def _read_flowers(place: Path, split: str) -> Listing:
-    numbers = np.atleast_1d(loadmat(str(place / "setid.mat"), squeeze_me=True)[split]).tolist()
-    labels = np.atleast_1d(loadmat(str(place / "imagelabels.mat"), squeeze_me=True)["labels"])
+    numbers = _matrix(place / "setid.mat", split).tolist()
+    labels = _matrix(place / "imagelabels.mat", "labels")
     return Listing([place / f"jpg/image_{n:05d}.jpg" for n in numbers], [int(labels[n - 1]) - 1 for n in numbers])
 
 
@@ -109,16 +99,23 @@ def _food101_names(place: Path, split: str) -> Sequence[str]:
     return sorted(json.loads((place / f"meta/{split}.json").read_text()))
 
 
+def _matrix(path: Path, name: str) -> npt.NDArray[Any]:
+    return np.atleast_1d(loadmat(str(path), squeeze_me=True)[name])
+
+
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 FORMATS = {
     "folders": Format(_read_folders, class_folders),
-    "dtd": Format(_read_dtd, _dtd_names),
-    "resisc45": Format(_read_resisc45, _resisc45_names),
+    "dtd": Format(_read_dtd, lambda place, split: class_folders(place, "images")),
+    "resisc45": Format(_read_resisc45, lambda place, split: class_folders(place, "NWPU-RESISC45")),
     "gtsrb": Format(_read_gtsrb),
-    "cars": Format(_read_cars, _cars_names),
+    "cars": Format(
+        _read_cars,
+        lambda place, split: _matrix(place / "devkit/cars_meta.mat", "class_names").astype(str).tolist(),
+    ),
     "pets": Format(_read_pets),
     "flowers": Format(_read_flowers),
     "food101": Format(_read_food101, _food101_names),

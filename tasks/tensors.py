@@ -1,0 +1,37 @@
+"""Comparison of a checkpoint's tensors with the parameters of a model."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_tensors(
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    source: str,
+    others: Mapping[str, Sequence[str]] | None = None,
+    hint: str = "",
+) -> None:
+    """Refuse a state dict that does not have exactly these names and shapes.
+
+    Args:
+        state: renamed to the model's names.
+        shapes: of the model's parameters.
+        source: where the tensors came from, for errors.
+        others: further problems: their kind -> the tensors.
+        hint: end of the error.
+
+    Raises:
+        ValueError: if tensors are missing, unexpected, mis-shaped or in `others`; the first names are given.
+    """
+    wrong = [
+        f"{name} {list(state[name].shape)}, expected {list(shape)}"
+        for name, shape in shapes.items()
+        if name in state and state[name].shape != shape
+    ]
+    missing, extra = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    kinds = {"missing": missing, "unexpected": extra, "mis-shaped": wrong, **(others or {})}
+    problems = [f"{len(names)} {kind} tensors ({'; '.join(names[:3])})" for kind, names in kinds.items() if names]
+    if problems:
+        raise ValueError(f"{source}: is not a checkpoint of this architecture: {', '.join(problems)}{hint}")
