@@ -118,21 +118,18 @@ def _variables(options: list[str]) -> dict[str, str]:
     variables = {"COLUMNS": str(console.width)}
     for option in options:
         name, equals, value = option.partition("=")
-        if _SECRET.search(name):
-            raise ValueError(
-                f"--env {name}: looks like a secret, and a job's variables are shown on the dashboard: give it to the "
-                "nodes themselves (an instance's role, a Kubernetes Secret, a file); see docs/internals/security.md"
-            )
+        value = value if equals else os.environ.get(name, "")
+        for pattern, text, problem in (
+            (_SECRET, name, "looks like a secret"),
+            (_USER_OF_URL, value, "has a user or a password in its URL"),
+            (_KEY_OF_VALUE, value, "its value holds a key or a signature"),
+        ):
+            if pattern.search(text):
+                raise ValueError(
+                    f"--env {name}: {problem}, which the dashboard would show with the job's variables: give it to the "
+                    "nodes themselves (an instance's role, a Kubernetes Secret, a file); see docs/internals/security.md"
+                )
         if not equals and name not in os.environ:
             raise ValueError(f"--env {name}: is not set here; set it, or write NAME=VALUE")
-        variables[name] = value if equals else os.environ[name]
-        if _USER_OF_URL.search(variables[name]):
-            raise ValueError(
-                f"--env {name}: has a user or a password in its URL, which the dashboard would show: remove it"
-            )
-        if _KEY_OF_VALUE.search(variables[name]):
-            raise ValueError(
-                f"--env {name}: its value holds a key or a signature, which the dashboard would show: give it to the "
-                "nodes themselves; see docs/internals/security.md"
-            )
+        variables[name] = value
     return variables

@@ -1,7 +1,7 @@
 """How many actors fit on the nodes of a cluster: an actor uses one node, and a part of a GPU uses one GPU."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 #: Ray counts resources to four decimals: 1 // 0.2 would be 4.
@@ -54,29 +54,21 @@ def count_fitting(nodes: Iterable[Node], shape: ActorShape) -> int:
         >>> count_fitting([Node("a", "10.0.0.1", cpus=8, gpus=1)], ActorShape(1, num_cpus=1, num_gpus=0.25))
         4
     """
-    free = [_Free.of(node) for node in nodes]
+    free, count = [_Free(node) for node in nodes], 0
     if shape.reserved is not None:
         for _ in range(shape.reserved.workers):
             any(node.take(shape.reserved) for node in free)
-    return sum(node.fill(shape) for node in free)
+    for node in free:
+        while node.take(shape):
+            count += 1
+    return count
 
 
-@dataclass
 class _Free:
     """The free resources of a node, in units of 1/10,000."""
 
-    cpus: int
-    gpus: list[int] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, node: Node) -> "_Free":
-        return cls(round(node.cpus * _UNIT), [_UNIT] * int(node.gpus))
-
-    def fill(self, shape: ActorShape) -> int:
-        count = 0
-        while self.take(shape):
-            count += 1
-        return count
+    def __init__(self, node: Node) -> None:
+        self.cpus, self.gpus = round(node.cpus * _UNIT), [_UNIT] * int(node.gpus)
 
     def take(self, shape: ActorShape) -> bool:
         """Take the resources of one actor; returns False if they are not free."""

@@ -16,9 +16,6 @@ from pipeline.storage.caches.completions import CompletionCache
 _POLL = 0.02
 _Shard = tuple[str, str, int]
 
-Generators = Pool[EvalRequest, Completions]
-Scorers = Mapping[str, Pool[ScoreRequest, ShardScore]]
-
 
 def completions_of(answers: Iterable[ShardScore | Failure]) -> list[Completions]:
     """Return the completions that scores carry."""
@@ -36,8 +33,8 @@ class StagedPool:
 
     def __init__(
         self,
-        generators: Generators,
-        scorers: Scorers,
+        generators: Pool[EvalRequest, Completions],
+        scorers: Mapping[str, Pool[ScoreRequest, ShardScore]],
         cache: CompletionCache | None = None,
         known: Iterable[Completions] = (),
     ) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -215,24 +214,19 @@ def _connected(address: str, url: str) -> Any:
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
     """Set environment variables of this process for a while; None unsets."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
+    before = os.environ.copy()
+    for name in values:
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _token_error(error: Exception) -> str:
-    token = f"{Path('~/.ray/auth_token')} here (or RAY_AUTH_TOKEN)"
+    token = "~/.ray/auth_token here (or RAY_AUTH_TOKEN)"
     if "Authentication required" in str(error):
         return f"the cluster asks for a token and there is none: put the cluster's into {token}"
     return f"the cluster has another token than {token}: copy the cluster's into that file"
