@@ -47,7 +47,7 @@ def staged_shapes(resources: Resources, rewards: int) -> tuple[ActorShape, Actor
         shape = replace(shape, workers=1, elastic=False)  # another GPU would fit several workers
     if not count_fitting(nodes, shape) and not _nodes_may_come(resources):
         raise ValueError(
-            f"resources.per_reward: {rewards} rewards, each with {reward.resources()}, leave no room for a worker, "
+            f"resources.per_reward: {rewards} rewards, each with {reward.resources()}, leave too little for a worker, "
             f"which asks for {shape.resources()}: {_largest(nodes)}: ask for less in per_reward or "
             f"per_worker{_number_hint()}"
         )

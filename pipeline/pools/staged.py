@@ -87,7 +87,7 @@ class StagedPool:
         return []
 
     def _pass_on(self) -> list[ShardScore | Failure]:
-        """Give new completions to the rewards that wait for them; returns the failures of those that wait in vain."""
+        """Give new completions to the rewards that wait for them; returns the failures of failed generations."""
         failures: list[ShardScore | Failure] = []
         for answer in self._generators.wait(timeout=_POLL):
             waiting = self._waiting.pop(_shard(answer.request))

@@ -15,7 +15,7 @@ _REMEMBERED = 31
 #: usual time; a copy of a slower one is expected to be done one usual time later.
 _EVALUATED = (3.0, 2.0)
 #: The same for a request that waits behind another one. None of its work is done, so a copy costs nothing; but one
-#: whose turn has almost come stays with its worker, which may hold the weights.
+#: that is almost next stays with its worker, which may hold the weights.
 _WAITING = (1.5, 1.0)
 #: The same until a warning, and until the process is replaced because it hangs, as in a lock or on a device that does
 #: not answer.

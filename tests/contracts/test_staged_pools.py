@@ -192,7 +192,8 @@ def test_rewards_and_workers_share_a_gpu(
 @pytest.mark.parametrize(("rewards", "per_reward"), [(1, 1), (2, 0.5), (10, "auto"), (11, "auto")])
 def test_rewards_that_leave_no_gpu_for_a_worker_are_refused(rewards: int, per_reward: object) -> None:
     with pytest.raises(
-        ValueError, match=rf"resources.per_reward: {rewards} rewards, .* leave no room for a worker, which asks for 1 "
+        ValueError,
+        match=rf"resources.per_reward: {rewards} rewards, .* leave too little for a worker, which asks for 1 ",
     ):
         staged_shapes(resources(per_reward, "auto"), rewards)
 

@@ -109,10 +109,10 @@ def _tree(folder: Path, name: PurePosixPath, above: tuple[tuple[int, int], ...])
 def _with_companions(path: Path, kind: BundleKind) -> list[Path]:
     if kind != "model":
         return [path]
-    beside = [path.parent / name for name in COMPANIONS]
+    companions = [path.parent / name for name in COMPANIONS]
     if path.suffix == ".json":  # an architecture: with its vocabulary and the configuration of timm's tower
-        beside += [*path.parent.glob("bpe_*.txt.gz"), *path.parent.glob("*/config.json")]
-    return [path, *(file for file in beside if file.is_file() and file != path)]
+        companions += [*path.parent.glob("bpe_*.txt.gz"), *path.parent.glob("*/config.json")]
+    return [path, *(file for file in companions if file.is_file() and file != path)]
 
 
 def same_files(one: Bundle, other: Bundle) -> bool:

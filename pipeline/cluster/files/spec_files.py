@@ -87,12 +87,12 @@ def _options(
     place: FieldPath, options: Mapping[str, Any], kind: BundleKind = "tree"
 ) -> dict[FieldPath, NamedFile | None]:
     """Return the options that are absolute paths, for all loaders, those of plug-ins included."""
-    paths = {k: v for k, v in options.items() if isinstance(v, str) and (v.startswith(_EMBEDDED) or _absolute(v))}
-    return {(*place, "options", name): _named(value, kind) for name, value in paths.items()}
-
-
-def _absolute(value: str) -> bool:
-    return Path(value).expanduser().is_absolute()
+    texts = {name: value for name, value in options.items() if isinstance(value, str)}
+    return {
+        (*place, "options", name): _named(value, kind)
+        for name, value in texts.items()
+        if value.startswith(_EMBEDDED) or Path(value).expanduser().is_absolute()
+    }
 
 
 def _of_task(place: FieldPath, task: TaskSpec) -> Iterator[tuple[FieldPath, NamedFile | None]]:
