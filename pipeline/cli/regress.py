@@ -45,11 +45,11 @@ def regress(
         from pipeline.regress.baseline import read_place
         from pipeline.regress.compare import compare
         from pipeline.regress.junit import junit_error, junit_report
-        from pipeline.regress.pairs import Leave
+        from pipeline.regress.pairs import Allowed
 
         try:
             new = read_place(run)
-            found = compare(new, read_place(baseline), _thresholds(new, spec), Leave(only_common, same_samples))
+            found = compare(new, read_place(baseline), _thresholds(new, spec), Allowed(only_common, same_samples))
         except Exception as error:
             if junit is not None:
                 _write(junit, junit_error(run, str(error)))

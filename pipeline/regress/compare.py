@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.regress.pairs import Leave, changes, paired
+from pipeline.regress.pairs import Allowed, changes, paired
 from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
 from search.intervals import Array, Interval, TaskOutcomes, paired_difference
@@ -79,12 +79,12 @@ class Regression:
         return [c for c in self.comparisons if c.verdict == verdict]
 
 
-def compare(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> Regression:
+def compare(run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowed) -> Regression:
     """Compare a run with its baseline.
 
     Example:
         >>> run, baseline = read_place("runs/nightly"), read_place("baselines/nightly.parquet")
-        >>> found = compare(run, baseline, Regress(tolerance=0.02), Leave(only_common=True))
+        >>> found = compare(run, baseline, Regress(tolerance=0.02), Allowed(only_common=True))
         >>> [c.task for c in found.having("regressed")]
         []
 
@@ -92,12 +92,12 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -
         run: the snapshot of a finished run.
         baseline: the snapshot of another run, or of a baseline's file.
         regress: tolerances, minima and level.
-        leave: the differences that are allowed.
+        allowed: the differences that are allowed.
 
     Raises:
         ValueError: if data, arms or tasks differ, or nothing is left to compare.
     """
-    keys, left_out = paired(run, baseline, regress, leave)
+    keys, left_out = paired(run, baseline, regress, allowed)
     level = regress.level / len(keys)
     tested = [_tested(run.mean_N(key), baseline.mean_N(key), level) for key in keys]
     adjusted = holm([p for p, _ in tested])

@@ -14,7 +14,7 @@ _IGNORED = ("name", "base", "experts", "resources", "exhibits", "regress")
 
 
 @dataclass(frozen=True)
-class Leave:
+class Allowed:
     """The differences that the user allows.
 
     Attributes:
@@ -27,7 +27,9 @@ class Leave:
     same_samples: bool = False
 
 
-def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) -> tuple[list[SnapshotKey], list[str]]:
+def paired(
+    run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowed
+) -> tuple[list[SnapshotKey], list[str]]:
     """Return the cells that both runs have, and the reasons for leaving out the others.
 
     Raises:
@@ -37,11 +39,11 @@ def paired(run: Snapshot, baseline: Snapshot, regress: Regress, leave: Leave) ->
     known = {*run.arms, *baseline.arms}
     if unknown := [arm for arm in arms if arm not in known]:
         raise ValueError(f"regress.arms: {unknown[0]!r} is in neither run; {near(unknown[0], sorted(known))}")
-    wrong = _data(run, baseline, leave.same_samples)
+    wrong = _data(run, baseline, allowed.same_samples)
     keys = [key for key in dict.fromkeys([*run.cells, *baseline.cells]) if key[0] in arms]
     common = [key for key in keys if key[2] not in wrong and _groups(run, key) == _groups(baseline, key)]
     out = list(wrong.values()) + _missing(run, baseline, [key for key in keys if key[2] not in wrong])
-    if out and not leave.only_common:
+    if out and not allowed.only_common:
         hint = "--only-common compares the rest; `lines baseline set` makes a new baseline"
         raise ValueError("\n".join([f"{run.place} cannot be compared with {baseline.place} as a whole:", *out, hint]))
     if not common:
@@ -74,17 +76,17 @@ def _missing(run: Snapshot, baseline: Snapshot, keys: Sequence[SnapshotKey]) -> 
     for one, other, where in ((run, baseline, "the baseline"), (baseline, run, "the run")):
         arms = [arm for arm in dict.fromkeys(key[0] for key in keys) if arm in one.arms and arm not in other.arms]
         tasks = [t for t in dict.fromkeys(key[2] for key in keys) if t in one.tasks and t not in other.tasks]
-        lines += [f"arm {arm}: not in {where}{_cause(other, arm)}" for arm in arms]
+        lines += [f"arm {arm}: not in {where}{_cause(other)}" for arm in arms]
         lines += [f"task {task}: not in {where}" for task in tasks]
         for key in (k for k in keys if k[0] not in arms and k[2] not in tasks):
             if lacking := sorted(_groups(one, key) - _groups(other, key)):
                 of = f", expert {', '.join(lacking)}" if any(lacking) else ""
-                lines.append(f"arm {key[0]}{of}, task {key[2]} as {key[1]}: not in {where}{_cause(other, key[0])}")
+                lines.append(f"arm {key[0]}{of}, task {key[2]} as {key[1]}: not in {where}{_cause(other)}")
     return lines
 
 
-def _cause(snapshot: Snapshot, arm: str) -> str:
-    """The first failure, as the likely reason for an arm of the spec without scores."""
+def _cause(snapshot: Snapshot) -> str:
+    """The first failure, which is the likely reason for missing scores."""
     failures = snapshot.about["failures"]
     if not failures:
         return ""

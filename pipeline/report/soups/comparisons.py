@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.resamples import resampled_interval
 from pipeline.report.data.volumes import Volumes
-from pipeline.report.soups.scale import read_scale
+from pipeline.report.soups.scale import RewardScale, read_scale
 from pipeline.report.soups.scene import SoupScene
 from search.intervals import Interval
 from search.pareto import Array, non_dominated
@@ -27,12 +27,14 @@ class Fronts:
 
     Attributes:
         scene: the run on its split.
+        scale: the scale of the hypervolumes.
         fronts: arm -> S arrays (Q, K) of raw mean rewards.
-        volumes: hypervolumes on the normalised scale.
+        volumes: hypervolumes on this scale.
         corner_K: the worst mean of each reward among all arms as measured, raw.
     """
 
     scene: SoupScene
+    scale: RewardScale
     fronts: Mapping[str, Sequence[Array]]
     volumes: Volumes
     corner_K: Array
@@ -75,7 +77,7 @@ def read_fronts(scene: SoupScene) -> Fronts:
     volumes = Volumes.above(scaled, corner_SK, scene.prompts)
     fronts = {s.arm.name: [points[non_dominated(points)] for points in s.xy_SPM] for s in scene.soups}
     corner_K = np.min([soup.xy_PM.min(axis=0) for soup in scene.soups], axis=0)
-    return Fronts(scene, fronts, volumes, corner_K)
+    return Fronts(scene, scale, fronts, volumes, corner_K)
 
 
 def contest(fronts: Fronts, arm: ArmResult, other: ArmResult) -> Contest:

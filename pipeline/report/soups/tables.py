@@ -4,7 +4,6 @@ from pipeline.report.data.clouds import Cloud
 from pipeline.report.data.resamples import REWARD_RESAMPLES, resampled_interval
 from pipeline.report.soups.comparisons import Fronts
 from pipeline.report.soups.completions import SplitCompletions
-from pipeline.report.soups.scale import read_scale
 from pipeline.report.soups.scene import SoupScene
 from pipeline.report.tables.hypervolumes import FrontSet, volume_tables
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
@@ -25,7 +24,7 @@ def _volume_note(fronts: Fronts) -> str:
     worst = ", ".join(f"{name} {UNITS.number(float(value))}" for name, value in rewards)
     return (
         f"The volume that a front dominates above the worst mean rewards among all arms: {worst}. "
-        f"{read_scale(fronts.scene).note} 95% intervals and paired differences from {REWARD_RESAMPLES} resamples, the "
+        f"{fronts.scale.note} 95% intervals and paired differences from {REWARD_RESAMPLES} resamples, the "
         "same for all arms; the worst values keep their distance from the SFT model. A front of more points, or of "
         "points closer together, dominates more by construction; the reward at equal other reward does not depend on "
         "that."

@@ -8,6 +8,7 @@ from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.report.data.points import describe
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
+from pipeline.report.tables.results import FAILED
 from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 from pipeline.run.selection import Candidate, choose
 from pipeline.watch.follow.survey import PendingCandidate, Survey, label
@@ -213,8 +214,8 @@ def failure_table(page: PageState) -> Table:
         name, task, shard = _shard(page, failure)
         rows.append(_row(name, failure.kind, task, shard, failure.worker, failure.cause))
     more = f" The last {_ROWS} of {len(failures)}." if len(failures) > _ROWS else ""
-    note = f"A failed candidate has no score; it is never counted as zero.{more}"
-    return Table("Failures", note, ("arm (expert)", "kind", "task", "shard", "worker", "cause"), tuple(rows))
+    columns = ("arm (expert)", "kind", "task", "shard", "worker", "cause")
+    return Table("Failures", FAILED + more, columns, tuple(rows))
 
 
 def _shard(page: PageState, answer: ShardScore | Failure) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from pipeline.regress.baseline import read_baseline, write_baseline
 from pipeline.regress.compare import Regression, compare
 from pipeline.regress.history import make_history, sparkline
 from pipeline.regress.junit import junit_report
-from pipeline.regress.pairs import Leave
+from pipeline.regress.pairs import Allowed
 from pipeline.regress.snapshot import ScoredModel, Snapshot, sample_means
 from pipeline.regress.text import comparison_markdown
 from pipeline.spec.thresholds import Regress
@@ -41,7 +41,7 @@ def night(rates: dict[str, float], seed: int, day: int = 1, metric: str = "accur
 
 
 def held(now: Snapshot, before: Snapshot, **regress: object) -> Regression:
-    return compare(now, before, Regress.model_validate(regress), Leave())
+    return compare(now, before, Regress.model_validate(regress), Allowed())
 
 
 def test_500_nights_without_a_change_raise_no_more_alarms_than_the_level() -> None:
