@@ -15,6 +15,7 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 #: A command, and a message of Ray.
 NOT_OURS = {"lines run --address", "No available agent"}
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
+DATA = ROOT / "tests" / "data"
 DECISIONS = ROOT / "docs" / "internals" / "decisions"
 FOLDERS = [ROOT / name for name in ("pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")]
 
@@ -77,7 +78,7 @@ def test_reference_pages_name_every_method_scaling_and_sampler() -> None:
 
 
 def test_pages_named_by_code_and_examples_exist() -> None:
-    files = [p for folder in FOLDERS for p in folder.rglob("*") if p.suffix in TEXTS] + [
+    files = [p for folder in FOLDERS for p in folder.rglob("*") if p.suffix in TEXTS and DATA not in p.parents] + [
         p for p in ROOT.iterdir() if p.is_file()
     ]
     named = {(f, page) for f in files for page in re.findall(r"\bdocs/[\w/-]+\.\w+", f.read_text(encoding="utf-8"))}
