@@ -68,7 +68,7 @@ def test_the_folder_holds_what_a_sweep_needs_and_a_report(ground: Path, undistur
     report = (undisturbed / "report.md").read_text()
     for name in ("near", "vowels"):
         said = json.loads((undisturbed / "policies" / name / "train.json").read_text())
-        assert f"| {name} | ppo | {name} |" in report and f"### What {name} says" in report
+        assert f"| {name} | ppo | {name} |" in report and f"### Completions of {name}" in report
         assert said["updates"] == 4 and said["sft"].keys() == {"reward_mean", "reward_std"}
     page = (undisturbed / "report.html").read_text()
     assert len(re.findall('type="application/json"', page)) == 2 + 2 + 3  # panels: rewards, KL, health
