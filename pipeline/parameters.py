@@ -1,7 +1,7 @@
 """Declared parameters of merge methods and scaling functions, and look-ups by name; without torch."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -142,12 +142,11 @@ def look_up(registry: Mapping[str, _T], name: str, what: str) -> _T:
     return registry[name]
 
 
-def require_known(where: str, name: str, known: Iterable[str], kind: str) -> None:
+def require_known(where: str, name: str, known: Collection[str], kind: str) -> None:
     """Require that `name` is one of `known`; `where` is the field and `kind` what it names, such as "task".
 
     Raises:
         ValueError: if it is not; the message suggests near names.
     """
-    names = list(known)
-    if name not in names:
-        raise ValueError(f"{where}: unknown {kind} {name!r}; {near(name, names)}")
+    if name not in known:
+        raise ValueError(f"{where}: unknown {kind} {name!r}; {near(name, known)}")

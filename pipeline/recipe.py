@@ -9,7 +9,7 @@ from typing import TypeAlias
 Number: TypeAlias = float | int
 ParamValue: TypeAlias = float | int | str | tuple[float, ...]
 
-#: Norm -> the `alpha` that stands for equation 2 with that norm; the worker with the task vectors computes it.
+#: Norm -> the `alpha` that means equation 2 with this norm; the worker, which has the task vectors, computes it.
 AUTO = {"l1": "auto", "l2": "auto_l2"}
 
 

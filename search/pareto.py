@@ -41,7 +41,7 @@ def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
     Args:
         points: (N, M).
-        reference: (M,), a point below those that count.
+        reference: (M,), the lowest values that count.
 
     Raises:
         ValueError: if the points are not a finite (N, M) array, or the reference has another M.

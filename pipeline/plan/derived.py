@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.merging.methods import METHODS
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
-from pipeline.spec.arms import Arm, Search, Select
+from pipeline.spec.arms import Arm, Search
 from pipeline.spec.run import RunSpec
 from search.space import Choice, Space
 from tasks.registry import near
@@ -63,27 +63,17 @@ def tall_mask_groups(group: Group, arm: Arm, spec: RunSpec) -> list[Group]:
     """Return one search for each expert of the merge: the lambda of its mask that is best on the expert's own task."""
     used, experts = list(arm.experts or spec.experts), list(spec.experts)
     name = MASKS if len(used) == len(experts) else f"{MASKS} of {', '.join(used)}"
+    mask = Template("tall_mask", "constant", 1, 0, group.template.weights, {})
     return [
-        replace(
-            group,
+        Group(
             arm=name,
             kind="mask",
             name=expert,
             roles={spec.target(expert): "target"},
             space=Space((Choice("tall_lambda", TALL_LAMBDAS),)),
-            template=Template(
-                "tall_mask",
-                "constant",
-                1,
-                0,
-                group.template.weights,
-                {"tall_lambda": "tall_lambda", "expert": experts.index(expert)},
-            ),
+            template=replace(mask, params={"tall_lambda": "tall_lambda", "expert": experts.index(expert)}),
             search=Search(),
-            objectives=Select(maximise=("target",)).maximise,
-            control_of="",
-            control="",
-            test_all=False,
+            objectives=("target",),
         )
         for expert in used
     ]

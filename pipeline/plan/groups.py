@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
 from pipeline.recipe import ParamValue, Recipe
-from pipeline.spec.arms import Arm, ScalingSpec, Search
+from pipeline.spec.arms import Arm, Search
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
 from search.space import Choice, Dimension, Float, Space
@@ -234,11 +234,10 @@ def _slot(name: str, value: object, dims: list[Dimension]) -> Slot:
 
 def pre_trained(spec: RunSpec) -> Group:
     """Return the group of the pre-trained model: the reference of control tasks, and a row of every table."""
-    arm = Arm(edit=(next(iter(spec.experts)),), scaling=ScalingSpec(alpha=0.0))
     targets = [spec.target(e) for e in spec.experts]
     template = Template("zero", "constant", 0, 0, (), {})
     shown = ("accuracy",) if spec.generation is None else ("reward",)
-    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, arm.search, shown)
+    return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, Search(), shown)
 
 
 def is_fine_tuned(group: Group) -> bool:

@@ -49,7 +49,7 @@ class Resources(SpecModel):
         return type(self).model_validate({**self.model_dump(), **changes})
 
     def check_address(self, address: str | None) -> None:
-        """Check that no cluster is to be joined by the local pool.
+        """Require that the local pool is not used with the address of a cluster.
 
         Raises:
             ValueError: if it is.
