@@ -1,4 +1,4 @@
-"""Where the residual blocks are in the parameter names of known model families."""
+"""Find the residual blocks in the parameter names of known model families."""
 
 import re
 from collections.abc import Iterable
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 from tasks.base import LayerMap
 
-#: What training programs and task heads put in front of every name of a model.
+#: Prefixes that training programs and task heads add to every name of a model.
 _PREFIX = r"(?:(?:_orig_mod|module|model|base_model|backbone|transformer)\.)*"
 _HEADS = r"(?:(?:bert|roberta|electra|vit|deit|convnext|convnextv2)\.)?"
 
 
 @dataclass(frozen=True, slots=True)
 class BlockNames:
-    """A family's block names.
+    """The block names of a family.
 
     Attributes:
-        description: for people.
+        description: for users.
         pattern: follows the prefix; its groups are the numbers that order the blocks.
-        unless: names in the presence of which this is another family.
+        unless: pattern of names that rule this family out.
     """
 
     description: str
@@ -56,7 +56,12 @@ def detect(names: Iterable[str]) -> tuple[LayerMap, str]:
         The layer map, and the layout's description.
 
     Raises:
-        ValueError: no known layout, or more than one; or its blocks leave a gap.
+        ValueError: if no known layout matches, or several do, or the blocks leave a gap.
+
+    Example:
+        >>> layer_map, layout = detect(["h.0.mlp.c_fc.weight", "h.1.mlp.c_fc.weight", "wte.weight"])
+        >>> layout, layer_map.num_blocks
+        ('GPT-2', 2)
     """
     names = list(names)
     found = [layout for layout in LAYOUTS if _matches(layout, names)]
@@ -72,14 +77,15 @@ def detect(names: Iterable[str]) -> tuple[LayerMap, str]:
 
 
 def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
-    """Find the blocks by a user's regular expression, matched at a name's start, or behind its wrapper prefixes.
+    """Find the blocks by a user's regular expression, matched at a name's start or after its wrapper prefixes.
 
     Args:
         names: of parameters.
         pattern: one group that is the block's number, or several that order the blocks, as a stage and a block do.
 
     Raises:
-        ValueError: not a regular expression; no group; a group that matches other than digits; no match; a gap.
+        ValueError: if the pattern is not a regular expression, has no group, matches nothing or leaves a gap, or if a
+            group matches anything but digits.
     """
     names = list(names)
     try:
@@ -90,7 +96,7 @@ def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
         raise ValueError(rf"blocks: {pattern!r} must have a group that is the block's number, such as (\d+)")
     for match in filter(None, map(compiled.match, names)):
         if not all(group and group.isdecimal() for group in match.groups()):
-            raise ValueError(f"blocks: {pattern!r} must take digits, got {match.groups()} in {match.string!r}")
+            raise ValueError(f"blocks: {pattern!r} must match digits, got {match.groups()} in {match.string!r}")
     return LayerMap.from_pattern(names, compiled.pattern)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles, locate
 from pipeline.checkpoints.readers import read_tensors
+from pipeline.merging.task_vectors import first_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,4 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     """
     bad = [name for name, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise ValueError(
-            f"{source}: NaN or infinite values in {', '.join(bad[:3])}{more}: the training may have diverged"
-        )
+        raise ValueError(f"{source}: NaN or infinite values in {first_names(bad)}: the training may have diverged")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,12 +18,13 @@ _MOST = 1 << 23
 class StoredTensors(Mapping[str, Tensor]):
     """The tensors of .safetensors files by name; at most `_MOST` bytes and one tensor stay in memory."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Read the names.
+    def __init__(self, files: Sequence[Path], device: torch.device | str = "cpu") -> None:
+        """Read the names; tensors are read to `device`.
 
         Raises:
             ValueError: if a file is truncated, or of another format.
         """
+        self._device = str(device)
         self._files: dict[str, Path] = {}
         self._open: dict[Path, safe_open] = {}
         self._mapped = 0
@@ -34,12 +36,12 @@ class StoredTensors(Mapping[str, Tensor]):
                 raise ValueError(f"{path}: truncated or not a safetensors file ({error}); fetch it again") from error
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor, on the CPU in the file's type."""
+        """Read one tensor in the file's type."""
         path = self._files[name]
         if self._mapped > _MOST:
             self._open, self._mapped = {}, 0
         if path not in self._open:
-            self._open[path] = safe_open(path, "pt")
+            self._open[path] = safe_open(path, "pt", self._device)
         tensor: Tensor = self._open[path].get_tensor(name)  # type: ignore[no-untyped-call]
         self._mapped += tensor.nbytes
         return tensor

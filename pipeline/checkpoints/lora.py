@@ -1,4 +1,4 @@
-"""LoRA adapters as peft saves them (Hu et al., 2022): from files to a task vector of low rank.
+"""Read LoRA adapters as peft saves them (Hu et al., 2022): from files to a low-rank task vector.
 
 Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
 """
@@ -21,7 +21,7 @@ from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
 from tasks.lora import WeightPart
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-#: What makes an adapter more than scale * B A on a frozen base, by its field in adapter_config.json.
+#: Fields of adapter_config.json that make an adapter more than scale * B A on a frozen base.
 _MORE_THAN_LORA = (
     "use_dora",
     "modules_to_save",
@@ -36,11 +36,11 @@ _MORE_THAN_LORA = (
     "kasa_config",
     "monteclora_config",
 )
-#: Ways to begin that leave the base's weights as they are; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA rewrite them, and
-#: their factors are then no change of the base that is in the spec.
+#: Initialisations that leave the base's weights unchanged; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA rewrite them, so that
+#: their factors are no change of the spec's base.
 _PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 #: The output of an nn.MultiheadAttention, which peft wraps as a whole. Up to this version peft adds its change twice,
-#: in training as in merging (its pull request 3774): such a file means 2 * scale * B A.
+#: in training and in merging (its pull request 3774): its files mean 2 * scale * B A.
 _ATTENTION_OUTPUT = ".base_layer.out_proj"
 _TWICE_UP_TO = (0, 21, 2)
 _MERGE_HELP = "load it with peft, call merge_and_unload() and save_pretrained(FOLDER), and give that folder"
@@ -51,22 +51,22 @@ class Adapter:
     """The factors of an adapter.
 
     Attributes:
-        source: as the user named it.
-        factors: module name, without peft's prefix -> its change; scales are in.
+        source: as the user wrote it.
+        factors: module name, without peft's prefix -> its change, including scales.
     """
 
     source: str
     factors: Mapping[str, LowRank]
 
     def task_vector(self, parts: Mapping[str, WeightPart], shapes: Mapping[str, torch.Size]) -> LowRankDelta:
-        """The task vector over a model's parameters.
+        """Return the task vector over a model's parameters.
 
         Args:
-            parts: where each module's weight lies (`tasks.lora.TakesAdapters.weight_parts`).
+            parts: the place of each module's weight (`tasks.lora.TakesAdapters.weight_parts`).
             shapes: of all parameters.
 
         Raises:
-            ValueError: factors of another shape than the weight's.
+            ValueError: if factors have another shape than their weight.
         """
         found: dict[str, list[LowRank]] = {}
         for module, factor in self.factors.items():
@@ -82,7 +82,7 @@ class Adapter:
 
 
 def _among_rows(factor: LowRank, part: WeightPart) -> LowRank:
-    """The change of the whole parameter: 0 in the rows of its other parts, and still of the same rank."""
+    """Return the change of the whole parameter: 0 in the rows of its other parts, of the same rank."""
     if part.count == 1:
         return factor
     rows = factor.b.shape[0]
@@ -92,7 +92,7 @@ def _among_rows(factor: LowRank, part: WeightPart) -> LowRank:
 
 
 def adapter_fingerprint(delta: LowRankDelta) -> str:
-    """Of the factors with their scales, by parameter name: 16 hexadecimal digits."""
+    """Hash the factors with their scales, by parameter name: 16 hexadecimal digits."""
     sides = {f"{name}.{side}": getattr(f, side) for name, f in delta.factors.items() for side in ("a", "b")}
     return fingerprint(sides)
 
@@ -142,7 +142,7 @@ def _read_config(source: str, path: Path) -> dict[str, Any]:
 
 
 def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
-    """(field, rule, value) of what is not plain LoRA."""
+    """Yield (field, rule, value) of each setting that is not plain LoRA."""
     yield from ((field, "unset", config[field]) for field in _MORE_THAN_LORA if config.get(field))
     if (bias := config.get("bias", "none")) != "none":
         yield "bias", "none", bias
@@ -172,7 +172,7 @@ def _factor(source: str, module: str, sides: Mapping[str, Tensor], config: Mappi
     a_RI, b_OR = sides["A"], sides["B"]
     if a_RI.ndim != 2 or b_OR.ndim != 2:
         raise ValueError(f"{source}: {module}: LoRA of a convolution is not supported; {_MERGE_HELP}")
-    # peft gives the output of an attention what its configuration says of the attention itself.
+    # peft applies the configuration of an attention to its output.
     named = module.removesuffix(_ATTENTION_OUTPUT)
     rank = _by_pattern(config.get("rank_pattern"), named, config["r"])
     if not a_RI.shape[0] == b_OR.shape[1] == rank:
@@ -184,15 +184,15 @@ def _factor(source: str, module: str, sides: Mapping[str, Tensor], config: Mappi
         scale *= _times(source, config)
     b, a = b_OR.float() * scale, a_RI.float()
     b, a = (a.t(), b.t()) if config.get("fan_in_fan_out") else (b, a)
-    # Products depend on how their factors lie in memory: copies lie alike, whatever file they come from.
+    # Products depend on the memory layout of their factors: copies have one layout, whatever their file.
     return LowRank(*(t.clone(memory_format=torch.contiguous_format) for t in (b, a)))
 
 
 def _times(source: str, config: Mapping[str, Any]) -> int:
-    """How often the peft that wrote the file adds the change of an attention's output; old ones do not name themselves.
+    """Return how often the peft that wrote a file adds the change of an attention's output; old ones leave no version.
 
     Raises:
-        ValueError: a version of which it is not known.
+        ValueError: if that is not known for the version.
     """
     version = config.get("peft_version") or "0"
     if tuple(map(int, re.findall(r"\d+", version)[:3])) <= _TWICE_UP_TO:
@@ -200,12 +200,12 @@ def _times(source: str, config: Mapping[str, Any]) -> int:
     known = ".".join(map(str, _TWICE_UP_TO))
     raise ValueError(
         f"{source}: changes the output of nn.MultiheadAttention, and was written by peft {version}: up to {known} peft "
-        f"adds that change twice, of later ones it is not known here; {_MERGE_HELP}"
+        f"adds that change twice, and it is not known for later ones; {_MERGE_HELP}"
     )
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: float) -> float:
-    """The value of the first pattern that the end of the module's name matches, as peft looks them up."""
+    """Return the value of the first pattern that matches the end of the module's name, as in peft."""
     for pattern, value in (patterns or {}).items():
         if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
             return float(value)

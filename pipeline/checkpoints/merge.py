@@ -1,4 +1,4 @@
-"""Merge whole state dicts, of any architecture, into one: what `lines merge` and an export compute."""
+"""Merge whole state dicts of any architecture into one, for `lines merge`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Merged:
     """A merged model.
 
     Attributes:
-        state: tensors by name, in the base's types; what is not edited is the base's own.
+        state: tensors by name, in the base's types; those that are not edited are the base's.
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
         lambdas: the coefficient outside the blocks and of each block.
-        sizes: numbers of edited parameters, likewise.
+        sizes: numbers of edited parameters outside the blocks and in each block.
         change: ||theta - theta0|| (L2) over the edited tensors, after the cast.
-        base_norm: ||theta0|| over the same.
+        base_norm: ||theta0|| over the same tensors.
     """
 
     state: dict[str, Tensor]
@@ -38,7 +38,7 @@ class Merged:
 
 
 def edited_names(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that a merge edits: the floating-point ones; counters and masks are the base's."""
+    """Return the names of the floating-point tensors, which a merge edits; counters and masks are the base's."""
     return [name for name, tensor in state.items() if tensor.is_floating_point()]
 
 
@@ -49,22 +49,29 @@ def merge_states(
     layer_map: LayerMap,
     statistics: Sequence[Mapping[str, Tensor]] = (),
 ) -> Merged:
-    """Theta = theta0 + lambda * combined for every floating-point tensor; the rest are the base's.
+    """Compute theta0 + lambda * combined for every floating-point tensor; the rest are the base's.
 
     Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`. Task
-    vectors are taken tensor by tensor, so that beside the base and what of the experts is in memory, the result is, and
-    a few tensors (see docs/reference/methods.md for what each method adds).
+    vectors are computed tensor by tensor, so that only the result and a few tensors are in memory, besides the base and
+    the experts (docs/reference/methods.md lists what each method adds).
 
     Args:
         base: theta0.
         experts: with the same names and shapes.
-        recipe: what to make.
+        recipe: of the merged model.
         layer_map: over the names of the edited tensors.
-        statistics: one for each expert, where the recipe's method needs any (`statistics.open_statistics`).
+        statistics: one for each expert, if the recipe's method needs any (`statistics.open_statistics`).
 
     Raises:
-        ValueError: names or shapes differ; the recipe does not fit; the result is not finite, or equals the base
-            although the recipe says otherwise.
+        ValueError: if names or shapes differ, the recipe does not fit, or the result is not finite, or equals the base
+            although the recipe should change it.
+
+    Example:
+        >>> base = read_checkpoint("base.safetensors")
+        >>> experts = [open_checkpoint("a.safetensors"), open_checkpoint("b.safetensors")]
+        >>> layer_map, _ = detect(edited_names(base.state))
+        >>> merged = merge_states(base, experts, Recipe.make("ties", "linear", "auto", 0.5), layer_map)
+        >>> write_safetensors(Path("merged.safetensors"), merged.state, {})
     """
     for expert in experts:
         check_agree(NamedTensors(base.source, base.state), NamedTensors(expert.source, expert.state))
@@ -95,7 +102,7 @@ def merge_states(
 
 
 def _edited(name: str, theta0: Tensor, delta: Tensor, coefficient: float) -> Tensor:
-    """Written over `delta`, of which nobody else knows: the result takes no memory of its own in float32."""
+    """Compute in the memory of `delta`, which nothing else uses: the result needs no other float32 tensor."""
     if coefficient == 0:
         return theta0
     theta = delta.mul_(coefficient).add_(theta0.float()).to(theta0.dtype)

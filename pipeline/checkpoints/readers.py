@@ -1,4 +1,4 @@
-"""From one file to named tensors: safetensors, and pickles read without running any of their code."""
+"""Read one file into named tensors: safetensors, and pickles without running any of their code."""
 
 import pickle
 import re
@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-#: Where training programs put the state dict within what they save.
+from pipeline.merging.task_vectors import first_names
+
+#: Keys under which training programs save the state dict.
 _WRAPPERS = ("state_dict", "model")
 _PICKLES = (".pt", ".pth", ".bin")
 
@@ -20,7 +22,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file onto the CPU.
 
     Raises:
-        ValueError: empty, damaged, of another kind, a pickle that asks for code, or not a state dict.
+        ValueError: if it is empty, damaged, of another kind, a pickle that needs code, or not a state dict.
     """
     if path.suffix not in (".safetensors", *_PICKLES):
         raise ValueError(f"{path}: must end in .safetensors, {', '.join(_PICKLES)}, got {path.suffix!r}")
@@ -38,7 +40,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():  # torch warns of what is refused below in words of our own
+        with warnings.catch_warnings():  # of files that are refused below with an own message
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -50,8 +52,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _why(error: Exception) -> str:
-    """What torch's error means for a user, and what to do."""
-    convert = "where you trust the file, load it and save its state dict with safetensors.torch.save_file"
+    """Explain torch's error to a user, and what to do."""
+    convert = "if you trust the file, load it and save its state dict with safetensors.torch.save_file"
     if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"refused: reading this pickle would run code ({found.group(1)}); {convert}"
     if "TorchScript" in str(error):
@@ -66,9 +68,8 @@ def _checked(path: Path, content: object) -> dict[str, Tensor]:
         raise ValueError(f"{path}: must hold a state dict, got {type(content).__name__}")
     strange = [f"{k!r} ({type(v).__name__})" for k, v in content.items() if not isinstance(v, Tensor)]
     if strange:
-        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise ValueError(
-            f"{path}: must hold tensors by name, got also {', '.join(strange[:3])}{more}; "
+            f"{path}: must hold tensors by name, got also {first_names(strange)}; "
             f"known wrappers are {', '.join(map(repr, _WRAPPERS))}"
         )
     return {str(name): tensor.detach() for name, tensor in content.items()}

@@ -27,11 +27,11 @@ def export(
 
     A merge of LoRA policies of a language model is written as a LoRA adapter.
     """
-    from pipeline.export.candidate import Wanted
+    from pipeline.export.candidate import CandidateChoice
     from pipeline.export.candidate import export as write
 
     with user_errors(), run_folder(run) as folder:
-        path = write(folder, Wanted(arm, expert, _point(point or [])), output)
+        path = write(folder, CandidateChoice(arm, expert, _point(point or [])), output)
         print_result(f"wrote {path}: README.md there shows how to load it")
 
 

@@ -1,1 +1,1 @@
-"""A candidate's weights as files with a model card."""
+"""Export a candidate's weights as files with a model card."""

@@ -1,4 +1,4 @@
-"""A candidate's weights as files: what open_clip, peft or transformers load, the recipe, and a model card."""
+"""Export a candidate: weights that open_clip, peft or transformers load, the recipe, and a model card."""
 
 import json
 import shutil
@@ -31,13 +31,13 @@ from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_fo
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which candidate: the chosen one of an arm and, for an edit, of an expert; or the one at a point of its space.
+class CandidateChoice:
+    """A candidate of a run: the chosen one of an arm and, for an edit, of an expert; or the one at a point.
 
     Attributes:
-        arm: as in the spec.
-        expert: of an edit.
-        point: dimension -> value, such as lambda -> 0.4; {} for what validation chose.
+        arm: its name in the spec.
+        expert: of an edit; "" for a merge.
+        point: dimension of the arm's space -> value, for example lambda -> 0.4; {} for the one chosen on validation.
     """
 
     arm: str
@@ -45,23 +45,23 @@ class Wanted:
     point: Mapping[str, str] = field(default_factory=dict)
 
 
-def export(run: Path, wanted: Wanted, output: Path) -> Path:
-    """Rebuild what an arm chose and write it with its recipe and a model card.
+def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
+    """Rebuild a candidate, and write it with its recipe and a model card.
 
     Args:
         run: the run's folder.
-        wanted: arm and expert.
+        choice: of the candidate.
         output: a new folder.
 
     Raises:
-        ValueError: there is no such arm or expert, it chose nothing, a checkpoint is not what it was during the run, or
-            the folder exists.
+        ValueError: if there is no such arm or expert, it chose nothing, a checkpoint has changed since the run, or the
+            folder exists.
     """
     if output.exists():
         raise ValueError(f"{output}: exists already; give another folder")
     plan, ledger, history = reopen(run)
     announce_code(plan.spec)
-    candidate = _chosen(judge_all(plan, ledger, history.proposals), wanted)
+    candidate = _chosen(judge_all(plan, ledger, history.proposals), choice)
     model, deltas = _same_checkpoints(plan, ledger)
     backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None
     partial = output.with_name(output.name + ".partial")
@@ -76,14 +76,14 @@ def export(run: Path, wanted: Wanted, output: Path) -> Path:
         beside = _write_open_clip(partial, backbone, candidate)
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
-    card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not wanted.point})
+    card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not choice.point})
     (partial / "README.md").write_text(card, encoding="utf-8")
     partial.rename(output)
     return output
 
 
 def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candidate) -> dict[str, Any]:
-    """Weights, configuration and what belongs beside them; returns what the card says of these."""
+    """Write weights, configuration and vocabulary; return their facts for the card."""
     config, words, trunk = open_clip_config(backbone), vocabulary(backbone), trunk_folder(backbone)
     metadata = {"recipe": candidate.recipe.canonical().decode(), "recipe_id": candidate.recipe_id}
     write_safetensors(folder / "open_clip_model.safetensors", open_clip_state(backbone), metadata)
@@ -100,34 +100,34 @@ def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candid
     }
 
 
-def _chosen(judged: dict[tuple[str, str], list[Candidate]], wanted: Wanted) -> Candidate:
+def _chosen(judged: dict[tuple[str, str], list[Candidate]], choice: CandidateChoice) -> Candidate:
     arms = list(dict.fromkeys(arm for arm, _ in judged))
-    if wanted.arm not in arms:
-        raise ValueError(f"--arm {wanted.arm}: not in the run; {near(wanted.arm, arms)}")
-    groups = [name for arm, name in judged if arm == wanted.arm]
-    if wanted.expert not in groups:
-        what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert; {near(wanted.expert, groups)}"
-        raise ValueError(f"--arm {wanted.arm}: {what}")
-    if wanted.point:
-        return _at_point(judged[wanted.arm, wanted.expert], wanted)
-    candidate = choose(judged[wanted.arm, wanted.expert])
+    if choice.arm not in arms:
+        raise ValueError(f"--arm {choice.arm}: not in the run; {near(choice.arm, arms)}")
+    groups = [name for arm, name in judged if arm == choice.arm]
+    if choice.expert not in groups:
+        what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert; {near(choice.expert, groups)}"
+        raise ValueError(f"--arm {choice.arm}: {what}")
+    if choice.point:
+        return _at_point(judged[choice.arm, choice.expert], choice)
+    candidate = choose(judged[choice.arm, choice.expert])
     if candidate is None:
-        raise ValueError(f"--arm {wanted.arm}: chose nothing: no candidate was scored without a failure")
+        raise ValueError(f"--arm {choice.arm}: chose nothing: no candidate was scored without a failure")
     return candidate
 
 
-def _at_point(found: list[Candidate], wanted: Wanted) -> Candidate:
+def _at_point(found: list[Candidate], choice: CandidateChoice) -> Candidate:
     for candidate in found:
         point = candidate.proposal.point
-        if point.keys() == wanted.point.keys() and all(_same(point[k], v) for k, v in wanted.point.items()):
+        if point.keys() == choice.point.keys() and all(_same(point[k], v) for k, v in choice.point.items()):
             return candidate
     points = [", ".join(f"{k}={v}" for k, v in c.proposal.point.items()) for c in found]
-    asked = ", ".join(f"{k}={v}" for k, v in wanted.point.items())
-    raise ValueError(f"--point {asked}: was not tried by {wanted.arm}; its points: {'; '.join(points[:12])}")
+    asked = ", ".join(f"{k}={v}" for k, v in choice.point.items())
+    raise ValueError(f"--point {asked}: was not tried by {choice.arm}; its points: {'; '.join(points[:12])}")
 
 
 def _same(value: float | int | str, asked: str) -> bool:
-    """A number as a person writes it, or a word."""
+    """Compare a value with a number as a user writes it, or with a word."""
     if isinstance(value, str):
         return value.replace(" ", "") == asked.replace(" ", "")
     try:
@@ -137,7 +137,7 @@ def _same(value: float | int | str, asked: str) -> bool:
 
 
 def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str, Mapping[str, Tensor]]]:
-    """The base and the task vectors, from the same checkpoints that the run used."""
+    """Load the base and the task vectors, and check that the run used the same checkpoints."""
     model, experts = load_checkpoints(plan.spec, torch.device("cpu"))
     known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
     if model.fingerprint != known["base"]:
@@ -153,7 +153,7 @@ def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str
 def _rebuilt(
     plan: Plan, ledger: Ledger, candidate: Candidate, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]]
 ) -> OpenClipBackbone:
-    """The backbone with the candidate's weights."""
+    """Return the backbone with the candidate's weights."""
     backbone = model.backbone
     if not isinstance(backbone, OpenClipBackbone):
         raise ValueError(
@@ -189,7 +189,7 @@ def _facts(run: Path, plan: Plan, ledger: Ledger, candidate: Candidate) -> dict[
 
 
 def _used(candidate: Candidate, experts: list[str]) -> dict[str, float | int]:
-    """The weight of each expert that takes part."""
+    """Return the weight of each expert that takes part."""
     weights = resolve_weights(candidate.recipe.weights, len(experts))
     return {name: weight for name, weight in zip(experts, weights, strict=True) if weight}
 
@@ -207,7 +207,7 @@ def _card(facts: dict[str, Any]) -> str:
         loader=jinja2.PackageLoader("pipeline.export"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        # A card is Markdown, which escapes otherwise than HTML; names were checked against a pattern by the spec.
+        # A card is Markdown, which escapes differently from HTML; the spec checks names against a pattern.
         autoescape=False,
     )
     return environment.get_template("model_card.md.j2").render(**facts)

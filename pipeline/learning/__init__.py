@@ -1,1 +1,1 @@
-"""Statistics and coefficients that some methods learn from validation data."""
+"""Compute statistics and learn coefficients of experts from validation data, for the methods that need them."""

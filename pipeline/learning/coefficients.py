@@ -1,11 +1,11 @@
-"""Merging coefficients learned by gradient descent: AdaMerging and aTLAS.
+"""Learn merging coefficients by gradient descent: AdaMerging and aTLAS.
 
-theta = theta0 + sum over experts t of c[t, g] * tau_t, g being the group that a parameter is in. It is linear in c, so
+theta = theta0 + sum over experts t of c[t, g] * tau_t, with g the group of a parameter. It is linear in c, so
 
     dL / dc[t, g] = sum over the parameters of g of <dL / dtheta, tau_t>
 
-and the graph reaches the weights only, never the task vectors: beside what a resident model holds anyway, one gradient
-as large as the model and the activations of one batch are in memory, whatever the number of experts.
+and the graph reaches only the weights, never the task vectors: besides the resident model, one gradient as large as the
+model and the activations of one batch are in memory, whatever the number of experts.
 
 Shape legend: B images, K classes, T experts, G groups.
 """
@@ -25,21 +25,21 @@ from tasks.base import NonFiniteOutput
 
 
 def entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """Mean entropy of the predictions; the labels are not looked at."""
+    """Return the mean entropy of the predictions; labels are not used."""
     log_p_BK = logits_BK.log_softmax(dim=-1)
     return -(log_p_BK.exp() * log_p_BK).sum(dim=-1).mean()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a method minimises, and how.
+    """The objective of a method, and how it is minimised.
 
     Attributes:
         loss: (logits (B, K), labels (B,)) -> a number; summed over tasks.
-        optimizer: (coefficients, learning rate) -> what updates them.
-        low: what coefficients are clamped to from below after every step.
-        high: the same from above.
-        max_norm: of the gradient of all coefficients together; a longer one is shortened to it.
+        optimizer: (coefficients, learning rate) -> optimizer.
+        low: least coefficient; they are clamped after every step.
+        high: greatest coefficient.
+        max_norm: greatest norm of the gradient of all coefficients together; it is clipped to it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -49,7 +49,7 @@ class Rule:
     max_norm: float = math.inf
 
 
-#: Where the papers leave a choice open, as in the code that their authors published.
+#: Choices that the papers leave open are those of the authors' published code.
 RULES = {
     # Yang et al. (2024), section 3.2; coefficients in [0, 1].
     "adamerging": Rule(entropy, lambda c, lr: Adam([c], lr=lr, betas=(0.9, 0.999)), low=0.0, high=1.0),
@@ -68,8 +68,8 @@ class LearningSettings:
         batch_size: images of each task a step.
         initial: every coefficient before the first step.
         seed: of the order of images.
-        granularity: what shares a coefficient: "task", all parameters of an expert; "layer", what is outside the
-            blocks, and each block; "tensor", each parameter by itself.
+        granularity: parameters that share a coefficient: "task", all of an expert; "layer", those outside the blocks,
+            and those of each block; "tensor", none.
     """
 
     steps: int
@@ -86,21 +86,21 @@ def learn(
 ) -> list[dict[str, float]]:
     """Learn the coefficients of `experts` on the validation images of `tasks`.
 
-    Each step takes a batch of every task; all images of a task are taken once before any is taken again. On a CPU the
-    result repeats bit for bit. The module is left with other weights than it had.
+    Each step takes a batch of every task; all images of a task are used once before any is used again. On a CPU the
+    result is bitwise repeatable. The module's weights are overwritten.
 
     Args:
         backbone: whose module is overwritten.
-        tasks: what the loss is summed over.
+        tasks: that the loss is summed over.
         experts: theta0 and the task vectors, each of which gets coefficients.
-        rule: what is minimised.
-        settings: for how long, and how finely.
+        rule: of the method.
+        settings: parameters of the method.
 
     Returns:
         For each expert: parameter name -> its coefficient.
 
     Raises:
-        NonFiniteOutput: a gradient is NaN or infinite.
+        NonFiniteOutput: if a gradient is NaN or infinite.
     """
     assert experts.base is not None
     places = _groups(backbone, settings.granularity)
@@ -125,7 +125,7 @@ def learn(
 
 
 def _groups(backbone: ImageEncoder, granularity: str) -> dict[str, int]:
-    """Parameter name -> number of its group, from 0: see `LearningSettings.granularity`."""
+    """Map parameter names to the numbers of their groups, from 0: see `LearningSettings.granularity`."""
     names, blocks = [n for n, _ in backbone.module.named_parameters()], backbone.layer_map.blocks
     if granularity == "tensor":
         return {name: i for i, name in enumerate(names)}
@@ -133,12 +133,12 @@ def _groups(backbone: ImageEncoder, granularity: str) -> dict[str, int]:
 
 
 def _by_name(coefficients_TG: Tensor, places: dict[str, int]) -> list[dict[str, float]]:
-    """The coefficients of each expert by parameter name."""
+    """Return the coefficients of each expert by parameter name."""
     return [{name: row[place] for name, place in places.items()} for row in coefficients_TG.tolist()]
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Row numbers (B,) without end: epoch after epoch, each in an order of its own; an epoch's last may be shorter."""
+    """Yield row numbers (B,) without end, shuffled in each epoch; an epoch's last batch may be shorter."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.split(torch.randperm(count, generator=generator), size)
@@ -146,7 +146,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _through(weights: dict[str, Tensor], experts: Experts, places: dict[str, int], shape: torch.Size) -> Tensor:
-    """The gradient (T, G) of the coefficients, on the CPU; takes the gradients off the weights."""
+    """Return the gradient (T, G) of the coefficients on the CPU, and clear the gradients of the weights."""
     gradient_TG = torch.zeros(shape, device=next(iter(weights.values())).device)
     for name, weight in weights.items():
         if weight.grad is None:

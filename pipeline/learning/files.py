@@ -1,4 +1,4 @@
-"""Statistics of a spec's experts as files of their own, under the names of the experts' checkpoints."""
+"""Write the statistics of a spec's experts to files, by the tensor names of their checkpoints."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,16 +22,16 @@ from tasks.base import Backbone
 
 
 def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path) -> Iterator[Path]:
-    """Write one file for each expert; yields each once it is there. One expert is in memory at a time.
+    """Write one file for each expert, and yield its path. One expert is in memory at a time.
 
     Args:
         spec: base, experts and tasks.
         kind: "fisher" or "gram".
         samples: validation images of each expert's own task, at most.
-        folder: made if need be.
+        folder: created if missing.
 
     Raises:
-        ValueError: a checkpoint or a task is not what the spec says, or a task has no labelled images.
+        ValueError: if a checkpoint or a task does not match the spec, or a task has no labelled images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,9 +51,9 @@ def write_statistics(spec: RunSpec, kind: str, samples: int, folder: Path) -> It
 
 
 def _as_in(checkpoint: Checkpoint, kind: str, tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Under the names of a checkpoint, which `lines merge` goes by, for each tensor that is in it as in the module.
+    """Rename tensors of the module to the names of a checkpoint, which `lines merge` uses, where both have the tensor.
 
-    Fisher information has an entry for every tensor there: 0, which stands for equal shares, outside the tower.
+    Fisher information gets an entry for every tensor of the checkpoint: 0, for equal shares, outside the tower.
     """
     state = checkpoint.state
     known = {id(tensor): name for name, tensor in state.items()}

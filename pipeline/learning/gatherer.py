@@ -1,7 +1,7 @@
-"""What a merge method needs of models and data, computed by whoever needs it first, and kept on disk for the others."""
+"""Compute what a merge method needs of models and data, once for each machine: results are kept on its disk."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.checkpoints.lazy import StoredTensors
 from pipeline.learning.coefficients import RULES, LearningSettings, learn
 from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
 from pipeline.learning.meter import Meter
@@ -26,53 +27,27 @@ from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, LayerMap, NonFiniteOutput, Task
 from tasks.files.cache import cache_root, cached, digest
 
-#: Part of every key: raised whenever the same inputs give another result, or files another form.
+#: Part of every key: raised when the same inputs give another result, or files get another form.
 _FORMAT = "1"
-#: What it cost, and the coefficients in short: plain JSON, which travels with every score (see `ShardScore.note`).
+#: Costs, and a summary of the coefficients: plain JSON, which travels with every score (see `ShardScore.note`).
 Note: TypeAlias = Mapping[str, Any]
 Tensors: TypeAlias = Mapping[str, Tensor]
 _Key: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A result on disk, and what it cost to compute."""
+class _CachedFile:
+    """A result on disk, and the cost of computing it."""
 
     path: Path
     seconds: float
     peak_bytes: int
 
 
-class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a .safetensors file, read when asked for and not kept."""
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        """Of `path`, read to `device`."""
-        self._path, self._device = path, str(device)
-        with safe_open(path, "pt") as file:
-            self._names = tuple(file.keys())
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
-        if name not in self._names:
-            raise KeyError(name)
-        with safe_open(self._path, "pt", device=self._device) as file:
-            tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        """Names, in the file's order."""
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        """Number of tensors."""
-        return len(self._names)
-
-
 class Gatherer:
-    """Makes `Experts.statistics` for the methods that need any; overwrites the backbone's weights as it does.
+    """Makes `Experts.statistics` for the methods that need any, and overwrites the backbone's weights for it.
 
-    Results depend on checkpoints, validation data, numerics and parameters alone; these make the key of a result in the
+    Results depend only on checkpoints, validation data, numerics and parameters. These are the key of a result in the
     cache folder, so that one process of a machine computes it and all others read it.
     """
 
@@ -80,10 +55,10 @@ class Gatherer:
         """Take the parts of a worker.
 
         Args:
-            spec: says which task is each expert's own.
+            spec: maps each expert to its own task.
             backbone: whose module is overwritten.
             tasks: every task of the run.
-            identity: fingerprints and numerics.
+            identity: fingerprints and numerics of the run.
         """
         self._backbone = backbone
         self._experts = tuple(spec.experts)
@@ -96,12 +71,12 @@ class Gatherer:
         self._diverged: dict[_Key, str] = {}
 
     def __call__(self, method: str, experts: Experts, weights: Sequence[Number], params: Params) -> list[Tensors]:
-        """What `method` needs of each expert, in the run's order; nothing of those whose weight is 0.
+        """Return what `method` needs of each expert, in the run's order; nothing for experts of weight 0.
 
         Raises:
-            NonFiniteOutput: a logit or a gradient is NaN or infinite; raised again, and not computed again, for every
-                further shard of the recipe.
-            ValueError: a task has no labelled images, or the backbone embeds none.
+            NonFiniteOutput: if a logit or a gradient is NaN or infinite; for further shards of the recipe it is raised
+                again without computing.
+            ValueError: if a task has no labelled images, or the backbone embeds none.
         """
         used, key = used_experts(weights), _key(method, weights, params)
         if key in self._diverged:
@@ -116,9 +91,9 @@ class Gatherer:
         return [by_expert.get(i, {}) for i in range(len(weights))]
 
     def note(self, recipe: Recipe) -> Note:
-        """What gathering for `recipe` cost; empty where its method needs nothing.
+        """Return the cost of gathering for `recipe`; empty if its method needs nothing.
 
-        `seconds` and `peak_bytes` of the computation, whoever did it; and where coefficients were learned
+        It has `seconds` and `peak_bytes` of the computation, in whichever process; and for learned coefficients
         `coefficients`: expert -> outside the blocks, then each block. The method must have been called before.
         """
         method = METHODS[recipe.method]
@@ -129,11 +104,11 @@ class Gatherer:
 
     def statistic(
         self, kind: str, expert: str, base: Tensors, delta: Tensors, samples: int, progress: Progress = silent
-    ) -> _Kept:
-        """The file of one expert's "fisher" or "gram", computed unless it is there.
+    ) -> _CachedFile:
+        """Return the file of one expert's "fisher" or "gram", computed unless it exists.
 
         Raises:
-            ValueError: its task has no labelled images, or the backbone embeds none.
+            ValueError: if its task has no labelled images, or the backbone embeds none.
         """
         backbone, task = as_encoder(self._backbone), self._labelled(expert)
 
@@ -149,14 +124,14 @@ class Gatherer:
         assert experts.base is not None
         kind, samples = METHODS[method].needs, int(number(params, "samples"))
         kept = [self.statistic(kind, self._experts[i], experts.base, experts.deltas[i], samples) for i in used]
-        return [TensorFile(k.path, self._backbone.device) for k in kept], _cost(kept)
+        return [StoredTensors([k.path], self._backbone.device) for k in kept], _cost(kept)
 
     def _learned(
         self, method: str, experts: Experts, used: Sequence[int], params: Params
     ) -> tuple[Sequence[Tensors], Note]:
         backbone, names = as_encoder(self._backbone), [self._experts[i] for i in used]
         part = Experts([experts.deltas[i] for i in used], experts.base)
-        # Experts may share a task, whose images then count once.
+        # Experts may share a task; its images then count once.
         tasks = list({self._data[expert]: self._labelled(expert) for expert in names}.values())
 
         def compute() -> dict[str, Tensor]:
@@ -174,7 +149,7 @@ class Gatherer:
         name, task = self._tasks[expert]
         return labelled(task, name)
 
-    def _keep(self, kind: str, key: Sequence[str], compute: Callable[[], dict[str, Tensor]]) -> _Kept:
+    def _keep(self, kind: str, key: Sequence[str], compute: Callable[[], dict[str, Tensor]]) -> _CachedFile:
         def create(path: Path) -> None:
             with Meter(self._backbone.device) as meter:
                 tensors = compute()
@@ -184,19 +159,19 @@ class Gatherer:
         path = cached(cache_root() / "statistics" / f"{kind}-{digest([kind, *key])}.safetensors", create)
         with safe_open(path, "pt") as file:
             cost = file.metadata()
-        return _Kept(path, float(cost["seconds"]), int(cost["peak_bytes"]))
+        return _CachedFile(path, float(cost["seconds"]), int(cost["peak_bytes"]))
 
 
 def gatherer_of_run(spec: RunSpec, model: LoadedModel, identity: Identity) -> Gatherer:
-    """What gathered for a finished run, once more: finds on disk what its workers left there, or computes it anew.
+    """Return the gatherer of a finished run: it finds the results of its workers on disk, or recomputes them.
 
     Args:
-        spec: the run's.
+        spec: of the run.
         model: its base.
-        identity: what its scores stand on.
+        identity: of the run.
 
     Raises:
-        ValueError: the data of a task are not what they were.
+        ValueError: if the data of a task have changed.
     """
     tasks = load_tasks(spec, model.backbone, lambda what, done, total: None)
     for name in dict.fromkeys(map(spec.target, spec.experts)):
@@ -207,9 +182,9 @@ def gatherer_of_run(spec: RunSpec, model: LoadedModel, identity: Identity) -> Ga
 
 
 def by_block(coefficients: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], layers: LayerMap) -> list[float]:
-    """The mean coefficient outside the blocks, then of each block, over its matrices (attention and linear layers).
+    """Return the mean coefficient outside the blocks, then of each block, over its matrices, as in figure 5.
 
-    As figure 5 shows them; where there is one coefficient a block, it is that one.
+    Matrices are the weights of attention and linear layers. If a block has one coefficient, it is the mean.
     """
     means = []
     for group in (None, *range(layers.num_blocks)):
@@ -219,8 +194,8 @@ def by_block(coefficients: Mapping[str, Tensor], shapes: Mapping[str, torch.Size
     return [round(m, 5) for m in means]
 
 
-def _cost(kept: Sequence[_Kept]) -> Note:
-    """One after the other: seconds add up, and memory is that of the largest."""
+def _cost(kept: Sequence[_CachedFile]) -> Note:
+    """Add the cost of results: seconds add up, and memory is the largest."""
     seconds = sum(k.seconds for k in kept)
     return {"seconds": round(seconds, 2), "peak_bytes": max((k.peak_bytes for k in kept), default=0)}
 

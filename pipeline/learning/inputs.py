@@ -1,4 +1,4 @@
-"""What is learned from: a backbone whose weights may be overwritten, and the validation images of a task.
+"""Inputs of learning: a backbone whose weights may be overwritten, and the validation images of a task.
 
 Shape legend: B images, K classes, D embedding dimension, C, H, W an image's channels, height and width.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from tasks.base import Backbone
 from tasks.vision.classification import image_text
 
-#: Hyper-parameters, statistics and coefficients are all taken from it; test is for what has been chosen.
+#: Hyper-parameters, statistics and coefficients come from this split; test is for chosen candidates.
 SPLIT = "val"
 
 
@@ -20,44 +20,44 @@ class ImageEncoder(Backbone, Protocol):
     """A backbone that embeds images with gradients."""
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """L2-normalised features (B, D), under `parameters` instead of the module's own where given."""
+        """L2-normalised features (B, D), under `parameters` instead of the module's own if given."""
         ...
 
 
 @runtime_checkable
 class LabelledImages(Protocol):
-    """What is asked of a task beyond `tasks.base.Task`: its images with labels, and its frozen head."""
+    """A task that gives its images with labels, and its frozen head."""
 
     name: str
 
     def num_samples(self, split: str) -> int:
-        """Samples of a split."""
+        """Return the number of samples of a split."""
         ...
 
     def batch(self, split: str, rows_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and labels (B,)."""
+        """Return images (B, C, H, W) and labels (B,)."""
         ...
 
     def logits(self, features_BD: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         ...
 
 
 def as_encoder(backbone: Backbone) -> ImageEncoder:
-    """The backbone as one that embeds images.
+    """Return a backbone that embeds images.
 
     Raises:
-        ValueError: it does not.
+        ValueError: if the backbone does not.
     """
     image_text(backbone)
     return backbone  # type: ignore[return-value]
 
 
 def labelled(task: object, name: str) -> LabelledImages:
-    """The task called `name`, as one with labelled images.
+    """Return the task `name` with its labelled images.
 
     Raises:
-        ValueError: it has none.
+        ValueError: if it has none.
     """
     if not isinstance(task, LabelledImages):
         raise ValueError(
@@ -68,7 +68,7 @@ def labelled(task: object, name: str) -> LabelledImages:
 
 
 def leaves(backbone: Backbone) -> dict[str, Tensor]:
-    """The module's weights as leaves of a graph: the same memory, so `overwrite` reaches them, with gradients."""
+    """Return the module's weights as leaves of a graph, in the same memory, so that `overwrite` reaches them."""
     return {name: p.detach().requires_grad_() for name, p in backbone.module.named_parameters()}
 
 
@@ -76,10 +76,10 @@ def leaves(backbone: Backbone) -> dict[str, Tensor]:
 def overwrite(
     backbone: Backbone, base: Mapping[str, Tensor], parts: Sequence[tuple[Mapping[str, Tensor], Mapping[str, float]]]
 ) -> None:
-    """Put theta0 + sum of coefficient times task vector, in float32, into the module, one tensor at a time.
+    """Write theta0 + sum of coefficient times task vector, in float32, into the module, one tensor at a time.
 
     Args:
-        backbone: whose module is written to.
+        backbone: that owns the module.
         base: theta0 by parameter name.
         parts: (task vector, coefficient) of each expert, both by parameter name.
     """

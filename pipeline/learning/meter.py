@@ -1,4 +1,4 @@
-"""What a computation costs: seconds, and memory beside what was there before it."""
+"""Measure the cost of a computation: seconds and additional memory."""
 
 import resource
 import time
@@ -15,15 +15,14 @@ class Meter:
 
     Attributes:
         seconds: wall time.
-        peak_bytes: the most memory that was held at once beyond what was held at the start: of torch's allocator on a
-            GPU, of the process on a CPU.
+        peak_bytes: peak memory above that at the start: of torch's allocator on a GPU, of the process on a CPU.
     """
 
     seconds = 0.0
     peak_bytes = 0
 
     def __init__(self, device: torch.device) -> None:
-        """Of work on `device`."""
+        """Measure work on `device`."""
         self._device = device
 
     def __enter__(self) -> "Meter":
@@ -46,13 +45,13 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self._device)
             return torch.cuda.memory_allocated(self._device)
         try:
-            (_PROC / "clear_refs").write_text("5")  # the peak starts anew from what is held now: man 5 proc
-        except OSError:  # refused in some containers: the peak since the process began is then too low an answer
+            (_PROC / "clear_refs").write_text("5")  # resets the peak to the current value: man 5 proc
+        except OSError:  # refused in some containers: from the peak since the process began, the result is too low
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return _resident("VmRSS")
 
 
 def _resident(field: str) -> int:
-    """Bytes of a field of /proc/self/status, which are in kB."""
+    """Return a field of /proc/self/status, which is in kB, in bytes."""
     line = next(x for x in (_PROC / "status").read_text().splitlines() if x.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024

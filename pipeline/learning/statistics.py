@@ -1,4 +1,4 @@
-"""What Fisher merging and RegMean need of each expert, taken from validation images of its own task.
+"""Compute what Fisher merging and RegMean need of each expert, from validation images of its own task.
 
 Shape legend: B images, K classes, N rows (images times tokens), D inputs of a layer.
 """
@@ -20,36 +20,36 @@ from tasks.base import NonFiniteOutput
 Progress: TypeAlias = Callable[[int, int], None]
 #: (weights in the module, task, images, progress) -> tensors by parameter name.
 Statistic: TypeAlias = Callable[[ImageEncoder, LabelledImages, int, Progress], dict[str, Tensor]]
-#: Of the labels that the diagonal Fisher draws.
+#: Seed of the labels that the diagonal Fisher draws.
 _SEED = 0
 _BATCH = 64
 
 
 def silent(done: int, total: int) -> None:
-    """Nobody is watching."""
+    """Report no progress."""
 
 
 @torch.enable_grad()
 def fisher(
     backbone: ImageEncoder, task: LabelledImages, samples: int, progress: Progress = silent
 ) -> dict[str, Tensor]:
-    """The diagonal of the Fisher information of the weights now in the module (Matena & Raffel, 2022, equation 3).
+    """Return the diagonal of the Fisher information of the module's weights (Matena & Raffel, 2022, equation 3).
 
-    The mean over images of the squared gradient of log p(y | x), with y drawn from the model's own p(y | x), once an
-    image, with a fixed seed: the expectation over all K classes would cost K backward passes an image. One image at a
-    time, so that no more than the sum and one gradient, each as large as the model, are held.
+    It is the mean over images of the squared gradient of log p(y | x), with one y for each image drawn from the model's
+    own p(y | x) with a fixed seed: the expectation over all K classes would cost K backward passes an image. It takes
+    one image at a time, so that only the sum and one gradient, each as large as the model, are in memory.
 
     Args:
         backbone: holds the expert's weights.
-        task: whose first `samples` validation images are used, or all where there are fewer.
+        task: whose first `samples` validation images are used, or all if there are fewer.
         samples: images, at least 1.
-        progress: told after every image.
+        progress: called after every image.
 
     Returns:
         Parameter name -> float32 of the parameter's shape.
 
     Raises:
-        NonFiniteOutput: a logit is NaN or infinite.
+        NonFiniteOutput: if a logit is NaN or infinite.
     """
     count, weights = min(samples, task.num_samples(SPLIT)), leaves(backbone)
     sums = {name: torch.zeros_like(w, dtype=torch.float32, requires_grad=False) for name, w in weights.items()}
@@ -69,17 +69,17 @@ def fisher(
 
 @torch.no_grad()
 def gram(backbone: ImageEncoder, task: LabelledImages, samples: int, progress: Progress = silent) -> dict[str, Tensor]:
-    """X^T X / N of the inputs X (N, D) of every linear layer, for the weights now in the module (Jin et al., 2023).
+    """Return X^T X / N of the inputs X (N, D) of every linear layer, for the module's weights (Jin et al., 2023).
 
     Linear layers are `nn.Linear` and both projections of `nn.MultiheadAttention`: the joint one of query, key and value
-    where it is given the same three, and that of its output. Divided by the rows, so that experts with fewer images
-    count alike. Peak memory is the result: D^2 numbers a layer.
+    if these are one tensor, and that of its output. Dividing by the rows gives experts with fewer images equal
+    weight. Peak memory is the result: D^2 numbers a layer.
 
     Args:
         backbone: holds the expert's weights.
-        task: whose first `samples` validation images are used, or all where there are fewer.
+        task: whose first `samples` validation images are used, or all if there are fewer.
         samples: images, at least 1.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Name of a linear layer's weight -> float32 (D, D); no other parameter has an entry.

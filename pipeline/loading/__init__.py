@@ -1,4 +1,1 @@
-"""A spec to what is in memory: base, experts, tasks, rewards.
-
-The driver runs this code before a run to check everything, and each worker runs it when it starts.
-"""
+"""Load what a spec names (base, experts, tasks, rewards): the driver checks it before a run, workers use it."""

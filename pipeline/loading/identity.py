@@ -7,7 +7,7 @@ from importlib import metadata
 import torch
 
 from pipeline.loading.model import LoadedModel
-from pipeline.merging.edited_parameters import Edited
+from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Scored
@@ -21,17 +21,17 @@ def identify(
     experts: Mapping[str, str],
     tasks: Mapping[str, Scored],
     device: torch.device,
-    edited: Edited | None = None,
+    edited: EditedParameters | None = None,
 ) -> Identity:
-    """What scores stand on.
+    """Return everything that the scores of a run depend on.
 
     Args:
         spec: the run.
         model: the base.
         experts: name -> fingerprint, in the order of the spec.
         tasks: every task of the run.
-        device: what kind of device evaluates.
-        edited: what the policies of a run of rewards change; of all others, every parameter counts.
+        device: that evaluates; its type counts.
+        edited: parameters that the policies of a run of rewards change; in other runs every parameter counts.
     """
     sizes = model.sizes if edited is None else edited.sizes
     library = "open_clip" if spec.generation is None else "transformers"
@@ -46,13 +46,13 @@ def identify(
         outside_size=sizes.outside,
         checkpoints=checkpoints,
         numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, {library} {version}"
-        + ", adapters apart" * (edited is not None and edited.apart),
+        + ", adapters apart" * (edited is not None and edited.low_rank),
         targets={expert: spec.target(expert) for expert in spec.experts},
     )
 
 
 def _inputs(backbone: Backbone) -> str:
-    """What is done to data before the weights see them, where no data set's fingerprint says it."""
+    """Return how data are processed before the model, as far as no data set's fingerprint includes it."""
     if isinstance(backbone, ChecksPolicies):
         return backbone.inputs
     # Mean and standard deviation are applied on the device.

@@ -21,7 +21,7 @@ def check_present(spec: RunSpec, sources: SpecSources, fetched: str = FETCHED) -
     Args:
         spec: of the run.
         sources: of its checkpoints.
-        fetched: what to say of data sets that can be fetched.
+        fetched: advice for data sets that can be fetched.
 
     Raises:
         ValueError: if some are missing: each is named, with what to do; many of one folder by the first of them.

@@ -10,7 +10,7 @@ from pipeline.loading.missing import check_present
 from pipeline.loading.model import LoadedModel, Report
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
-from pipeline.merging.edited_parameters import Edited
+from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Scored
@@ -34,7 +34,8 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
     check_present(spec, sources)
     report("reading base", 0, 1)
     model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
-    fingerprints, edited = {}, None if spec.generation is None else Edited(model.backbone, merge_methods(spec))
+    fingerprints = {}
+    edited = None if spec.generation is None else EditedParameters(model.backbone, merge_methods(spec))
     for expert in experts:
         fingerprints[expert.name] = expert.fingerprint
         if edited is not None:

@@ -1,4 +1,4 @@
-"""A run's prompts and rewards, as its spec names them: the same in preparation, in workers and in rewards' actors."""
+"""Load the prompts and rewards of a spec: the same code in preparation, in workers and in rewards' actors."""
 
 import shutil
 import sys
@@ -24,20 +24,20 @@ from tasks.language.prompts import PromptSet, load_prompts
 from tasks.language.rewards.loading import checked, load_reward, reward_fingerprint
 
 _SPLITS: tuple[Literal["val"], Literal["test"]] = ("val", "test")
-#: What `lines ppo` writes beside a policy: its curves, and what became of it.
+#: Files that `lines ppo` writes beside a policy: its curves, and its result.
 _TRAINING = ("training.parquet", "train.json")
-#: Completions that a Python function is tried on before anything is generated: it costs nothing, and is new code.
+#: Completions that a Python function is tried on before anything is generated, as it may be new code.
 _TRIED = 4
 
 
 @dataclass
 class RewardTask:
-    """A reward over a run's completions; whoever holds the reward scores them.
+    """The samples and the identity of a reward; an actor of the reward scores them.
 
     Attributes:
-        name: the task's.
+        name: of the task.
         fingerprint: of prompts, decoding and reward.
-        counts: split -> completions.
+        counts: split -> number of completions.
     """
 
     name: str
@@ -46,23 +46,23 @@ class RewardTask:
     metric: str = "reward"
 
     def num_samples(self, split: str) -> int:
-        """Completions of `split`: prompts times samples of each."""
+        """Return the number of completions of `split`: prompts times samples of each."""
         return self.counts[split]
 
 
 def as_policy(backbone: Backbone) -> CausalBackbone:
-    """The backbone as one that completes prompts.
+    """Return a backbone that completes prompts.
 
     Raises:
-        ValueError: it does not.
+        ValueError: if the backbone does not.
     """
     if not isinstance(backbone, CausalBackbone):
-        raise ValueError(f"backbone.family: must be causal where tasks are rewards, got {backbone.family}")
+        raise ValueError(f"backbone.family: must be causal if tasks are rewards, got {backbone.family}")
     return backbone
 
 
 def prompts_for(spec: RunSpec) -> PromptSet:
-    """The run's prompts, without the model itself: for who scores their completions.
+    """Load the run's prompts without the model, for actors that score completions.
 
     Raises:
         ValueError: as `prompts_of`.
@@ -71,58 +71,57 @@ def prompts_for(spec: RunSpec) -> PromptSet:
 
 
 def prompts_of(spec: RunSpec, backbone: CausalBackbone) -> PromptSet:
-    """The run's prompts, for the model that completes them.
+    """Load the run's prompts for the model that completes them.
 
     Raises:
-        ValueError: no such prompts, an empty one, or one that leaves no room; the field or the file is named.
+        ValueError: if there are no such prompts, or one is empty or too long; the field or the file is named.
     """
     new = _generation(spec).max_new_tokens
     if new >= backbone.context:
         raise ValueError(
-            f"generation.max_new_tokens: must leave room for a prompt in the model's {backbone.context} tokens, "
-            f"got {new}"
+            f"generation.max_new_tokens: must leave tokens for a prompt of the model's {backbone.context}, got {new}"
         )
     return _prompts(spec, backbone.tokenizer, backbone.context - new)
 
 
-def _prompts(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, room: int | None) -> PromptSet:
-    """Read them; without `room` they are taken to fit, as preparation has checked."""
-    asked = _generation(spec).prompts
-    limits: dict[str, int] = {split: asked.limits[split] for split in _SPLITS if split in asked.limits}
-    request = PromptRequest(asked.source, asked.template, asked.max_source_tokens, limits)
+def _prompts(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> PromptSet:
+    """Read prompts of at most `longest` tokens; without it they fit, as preparation has checked."""
+    prompts = _generation(spec).prompts
+    limits: dict[str, int] = {split: prompts.limits[split] for split in _SPLITS if split in prompts.limits}
+    request = PromptRequest(prompts.source, prompts.template, prompts.max_source_tokens, limits)
     try:
-        return load_prompts(request, tokenizer, sys.maxsize if room is None else room, _SPLITS)
+        return load_prompts(request, tokenizer, sys.maxsize if longest is None else longest, _SPLITS)
     except ValueError as error:
         raise ValueError(f"generation.prompts: {error}") from error
 
 
 def samples_of(spec: RunSpec) -> int:
-    """Completions of each prompt."""
+    """Return the number of completions of each prompt."""
     return _generation(spec).samples
 
 
 def on_vllm(spec: RunSpec) -> bool:
-    """Whether vLLM generates, which holds the base itself."""
+    """Whether vLLM generates; it has its own copy of the base."""
     return _generation(spec).engine == "vllm"
 
 
 def decoding_of(spec: RunSpec) -> Decoding:
-    """How completions are drawn."""
+    """Return how completions are drawn."""
     generation = _generation(spec)
     return Decoding(generation.max_new_tokens, generation.temperature, generation.batch_size, spec.seed)
 
 
 def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
-    """Every reward of the run, none of them loaded; Python functions are tried on a few references.
+    """Return every reward of the run without loading it; Python functions are tried on a few references.
 
     Raises:
-        ValueError: fewer than 2 completions of val, an unknown reward or option, files that are not there, a function
-            that gives the wrong number of scores or no finite ones; the field is named.
+        ValueError: if there are fewer than 2 completions of val, a reward or an option is unknown, files are missing,
+            or a function returns a wrong number of scores or scores that are not finite; the field is named.
     """
     counts: dict[str, int] = {split: samples_of(spec) * len(prompts.splits[split]) for split in _SPLITS}
     if counts["val"] < 2:  # they are counted in standard deviations
         raise ValueError(
-            f"generation.prompts: must give at least 2 completions of val, to tell rewards apart, got {counts['val']}"
+            f"generation.prompts: must give at least 2 completions of val, to compare rewards, got {counts['val']}"
         )
     tried = [Sample(prompt, prompt.reference or prompt.source) for prompt in prompts.splits["val"][:_TRIED]]
     tasks: dict[str, Scored] = {}
@@ -138,17 +137,17 @@ def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
 
 
 def scored_fingerprint(spec: RunSpec, prompts: PromptSet, reward: str) -> str:
-    """Of what a reward with the fingerprint `reward` scores in the run, and of itself."""
+    """Hash the completions that a reward scores in the run, and the reward's own fingerprint."""
     generation = _generation(spec)
     made = digest([prompts.fingerprint, repr(decoding_of(spec)), str(generation.samples), generation.engine])
     return digest([made, reward])[:16]
 
 
 def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:
-    """Write the prompts into a run's folder, and how its policies were trained where `lines ppo` has left that.
+    """Write the prompts into a run's folder, and the training curves of its policies if `lines ppo` trained them.
 
     Returns:
-        the prompts.
+        The prompts.
     """
     prompts = prompts_for(spec)
     rows: list[dict[str, object]] = [
@@ -166,14 +165,14 @@ def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:
 
 
 def completions_context(spec: RunSpec, identity: Identity, prompts: PromptSet) -> str:
-    """All that completions stand on but the recipe."""
+    """Return everything that completions depend on, except the recipe."""
     generation = _generation(spec)
     parts = [identity.fingerprint, identity.numerics, prompts.fingerprint, repr(decoding_of(spec))]
     return "\0".join([*parts, str(generation.samples), generation.engine])
 
 
 def drawn(prompts: Sequence[Prompt], samples: int, request: EvalRequest) -> tuple[list[Prompt], list[int]]:
-    """The prompt, and which of its samples, of each of a request's completions."""
+    """Return the prompt of each of a request's completions, and the number of its sample."""
     places = [divmod(index, samples) for index in range(request.start, request.stop)]
     return [prompts[i] for i, _ in places], [draw for _, draw in places]
 

@@ -1,53 +1,65 @@
-"""A combined task vector on its device, and what is worked out of it for one recipe after the other."""
+"""Combined task vectors on their device, cached, with what is computed from one for each recipe."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pipeline.merging.flat import Held
-from pipeline.merging.methods.base import resolve_weights
-from pipeline.merging.scaling import LayerSizes, equal_norm, is_equal_norm
+from pipeline.merging.flat import DeviceVector
+from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import Params, resolve_weights
+from pipeline.merging.scaling import LayerSizes, coefficients, equal_norm, is_equal_norm
 from pipeline.merging.task_vectors import group_norms, resolve_alpha
-from pipeline.recipe import Recipe
-from tasks.base import LayerMap
+from pipeline.parameters import look_up, resolve
+from pipeline.recipe import Number, Recipe
+from tasks.base import LayerMap, NonFiniteError
 
 
 @dataclass(slots=True)
 class Combined:
-    """What a method gave for some weights and parameters; it serves every scaling of them.
+    """The result of a method for some weights and parameters; it serves every scaling of them.
 
     Attributes:
         vector: the combined task vector.
-        peaks: the largest magnitude in each of its groups.
+        peaks: the largest magnitude in each of its groups; () if the caller does not need it.
     """
 
-    vector: Held
-    peaks: tuple[float, ...]
+    vector: DeviceVector
+    peaks: tuple[float, ...] = ()
     _alphas: dict[str, float] = field(default_factory=dict)
     _norms: tuple[float, ...] = ()
 
-    def alpha(
+    def lambdas(
         self, recipe: Recipe, deltas: Sequence[Mapping[str, Tensor]], layer_map: LayerMap, sizes: LayerSizes
-    ) -> float:
-        """The number that `scaling.coefficients` takes: the recipe's alpha, equation 2, or the constant of equal norm.
+    ) -> tuple[float, tuple[float, ...]]:
+        """Compute the coefficients of a recipe.
 
         Args:
-            recipe: one of the method, weights and parameters that gave the vector.
+            recipe: with the method, weights and parameters that gave the vector.
             deltas: the task vectors of all experts.
-            layer_map: of the vector's names.
+            layer_map: over the vector's names.
             sizes: of its groups.
 
-        Raises:
-            ValueError: equation 2 or the constant is not defined.
-        """
-        alpha = self._outside(recipe, deltas)
-        if not is_equal_norm(recipe):
-            return alpha
-        self._norms = self._norms or group_norms(layer_map, self.vector)
-        return equal_norm(recipe, sizes, alpha, self._norms)
+        Returns:
+            The recipe's alpha as a number (equation 2 resolved, or the constant of equal norm); and lambda outside the
+            blocks and in each block.
 
-    def _outside(self, recipe: Recipe, deltas: Sequence[Mapping[str, Tensor]]) -> float:
+        Raises:
+            NonFiniteError: if a coefficient is NaN or infinite.
+            ValueError: if equation 2 or the constant is not defined.
+        """
+        alpha = self._alpha(recipe, deltas)
+        if is_equal_norm(recipe):
+            self._norms = self._norms or group_norms(layer_map, self.vector)
+            alpha = equal_norm(recipe, sizes, alpha, self._norms)
+        lambdas = coefficients(recipe, sizes, alpha).all
+        if not all(map(math.isfinite, lambdas)):
+            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
+        return alpha, lambdas
+
+    def _alpha(self, recipe: Recipe, deltas: Sequence[Mapping[str, Tensor]]) -> float:
         if not isinstance(recipe.alpha, str):
             return float(recipe.alpha)
         if recipe.alpha not in self._alphas:
@@ -55,3 +67,31 @@ class Combined:
             used = [delta for delta, weight in zip(deltas, weights, strict=True) if weight]
             self._alphas[recipe.alpha] = resolve_alpha(recipe.alpha, used, self.vector)
         return self._alphas[recipe.alpha]
+
+
+class CombinedCache:
+    """The combined vectors that were used last."""
+
+    def __init__(self, size: int, combine: Callable[[Recipe, tuple[Number, ...], Params], Combined]) -> None:
+        """Keep at most `size` vectors; `combine` makes one of a recipe, its weights and its method's parameters."""
+        self._size, self._combine = size, combine
+        self._vectors: OrderedDict[tuple[object, ...], Combined] = OrderedDict()
+
+    def get(self, recipe: Recipe, num_experts: int) -> Combined:
+        """Return the vector of a recipe, and compute it if it is not kept.
+
+        Raises:
+            ValueError: if the method is unknown, or cannot use the recipe's weights or parameters.
+        """
+        method = look_up(METHODS, recipe.method, "method")
+        weights = resolve_weights(recipe.weights, num_experts)
+        params = resolve(method.parameters, dict(recipe.params))
+        key = (recipe.method, weights, tuple(sorted(params.items())))
+        if key not in self._vectors:
+            # Freed before the next is computed, so that no more than `size` are ever in memory.
+            while len(self._vectors) >= self._size:
+                self._vectors.popitem(last=False)
+            method.check(weights, params)
+            self._vectors[key] = self._combine(recipe, weights, params)
+        self._vectors.move_to_end(key)
+        return self._vectors[key]

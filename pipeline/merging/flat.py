@@ -1,4 +1,4 @@
-"""One flat tensor for all edited parameters, with those of one coefficient side by side."""
+"""One flat tensor for all edited parameters; those that share a coefficient are adjacent."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,15 +12,15 @@ from torch import Tensor
 from pipeline.merging.low_rank import LowRankDelta
 from tasks.base import LayerMap
 
-#: Elements. Every parameter starts on a multiple of 128 bytes or more, as if it had been allocated alone: kernels pick
+#: Elements. Every parameter starts on a multiple of 128 bytes or more, as if it were allocated alone: kernels choose
 #: their code by alignment. The gaps are 0 and stay 0.
 _ALIGNMENT = 64
-#: Elements that a fingerprint reads at most, evenly spaced: 3 ms of one core for a ViT-B/32, where all cost 0.5 s.
+#: Elements that a fingerprint reads at most, evenly spaced: 3 ms on one core for a ViT-B/32; all would take 0.5 s.
 _SAMPLES = 1 << 16
 
 
 class Flat(dict[str, Tensor]):
-    """A vector over all parameters: each by its name, as a view of `whole`."""
+    """A vector over all parameters: a mapping from names to views of `whole`."""
 
     def __init__(self, whole: Tensor, views: Mapping[str, Tensor]) -> None:
         """Take a flat tensor and its views: see `Arena.flat`."""
@@ -29,18 +29,18 @@ class Flat(dict[str, Tensor]):
 
 
 #: A vector over all parameters, as it is kept on a device.
-Held: TypeAlias = Flat | LowRankDelta
+DeviceVector: TypeAlias = Flat | LowRankDelta
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Where each parameter sits in a flat tensor.
+    """The place of each parameter in a flat tensor.
 
     Attributes:
         places: parameter name -> (offset, shape).
-        groups: what lies outside the blocks, then each block: the order of `scaling.Coefficients.all`.
+        groups: the part outside the blocks, then each block: the order of `scaling.Coefficients.all`.
         members: the parameters of each group.
-        size: elements in all, gaps included.
+        size: number of elements, gaps included.
     """
 
     places: Mapping[str, tuple[int, torch.Size]]
@@ -53,7 +53,7 @@ class Arena:
         """Lay out parameters by block.
 
         Raises:
-            ValueError: the layer map names a parameter that is not there.
+            ValueError: if the layer map names an unknown parameter.
         """
         strange = [name for name in layer_map.blocks if name not in shapes]
         if strange:
@@ -69,34 +69,30 @@ class Arena:
         return cls(places, tuple(groups), tuple(members), offset)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Each parameter as a view of `flat`."""
+        """Return each parameter as a view of `flat`."""
         return {name: flat[self.span(name)].view(shape) for name, (_, shape) in self.places.items()}
 
     def span(self, name: str) -> slice:
-        """Where the elements of parameter `name` lie."""
+        """Return the place of the elements of parameter `name`."""
         at, shape = self.places[name]
         return slice(at, at + prod(shape))
 
-    def fill(self, tensors: Mapping[str, Tensor], device: torch.device) -> Tensor:
-        """A new flat float32 tensor on `device` with the values of `tensors`."""
-        flat = torch.zeros(self.size, device=device)
-        for name, view in self.views(flat).items():
-            view.copy_(tensors[name])
-        return flat
-
-    def hold(self, vector: Mapping[str, Tensor], device: torch.device) -> Held:
-        """On the device: what is there already as it is, factors as factors, all else flat."""
+    def hold(self, vector: Mapping[str, Tensor], device: torch.device) -> DeviceVector:
+        """Put a vector on the device: factors stay factors, everything else becomes flat."""
         if isinstance(vector, LowRankDelta):
             return vector.to(device)
         return vector if isinstance(vector, Flat) else self.flat(vector, device)
 
     def flat(self, tensors: Mapping[str, Tensor], device: torch.device) -> Flat:
-        """As `fill`, with its views."""
-        whole = self.fill(tensors, device)
-        return Flat(whole, self.views(whole))
+        """Copy `tensors` into a new flat float32 vector on `device`."""
+        whole = torch.zeros(self.size, device=device)
+        views = self.views(whole)
+        for name, view in views.items():
+            view.copy_(tensors[name])
+        return Flat(whole, views)
 
-    def peaks(self, vector: Held) -> tuple[float, ...]:
-        """The largest magnitude in each group; NaN where there is one."""
+    def peaks(self, vector: DeviceVector) -> tuple[float, ...]:
+        """Return the largest magnitude in each group; NaN if the group has one."""
         if isinstance(vector, Flat):
             return tuple(_largest([vector.whole[group]]) for group in self.groups)
         return tuple(_largest(vector[n] for n in names if n in vector.factors) for names in self.members)
@@ -108,9 +104,9 @@ def _largest(parts: Iterable[Tensor]) -> float:
 
 
 def fingerprint(flat: Tensor) -> str:
-    """A 64-bit checksum of evenly spaced elements: 16 hexadecimal digits, the same on every device.
+    """Return a 64-bit checksum of evenly spaced elements: 16 hexadecimal digits, the same on every device.
 
-    A change of a few elements can escape it; a rebuild for which it does not change is compared in full.
+    It can miss a change of a few elements; a rebuild that leaves it unchanged is compared in full.
     """
     bits = flat.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
     sample = bits[:: max(1, flat.numel() // _SAMPLES) | 1].to(torch.int64)

@@ -1,17 +1,17 @@
-"""The exact k-th largest magnitude of a whole task vector, without ever having it in one piece."""
+"""The exact k-th largest magnitude of a whole task vector, without a copy in one piece."""
 
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-#: Elements looked at together: their scratch stays in the cache.
+#: Elements processed together: their scratch stays in the cache.
 _PIECE = 1 << 18
 _HALF = 16
 
 
 def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
-    """The k-th largest |x| over all entries of all tensors: a value of theirs, exactly.
+    """Return the exact k-th largest |x| over all entries of all tensors.
 
     The bits of a non-negative float order as the float does, so two histograms find it: one of the upper 16 bits of all
     entries, then one of the lower 16 bits of those that share the upper bits of the answer. Each tensor is read twice.
@@ -23,7 +23,7 @@ def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
         k: 1 for the largest.
 
     Raises:
-        ValueError: k is below 1 or above the number of entries.
+        ValueError: if k is below 1 or above the number of entries.
     """
     upper = torch.zeros(1 << (_HALF - 1), dtype=torch.int64)
     for bits in _pieces(tensors):
@@ -40,14 +40,14 @@ def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
 
 
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """The bits of |x| as int32, a piece at a time."""
+    """Yield the bits of |x| as int32, piece by piece."""
     for tensor in tensors.values():
         for piece in torch.split(tensor.detach().reshape(-1), _PIECE):
             yield piece.abs().view(torch.int32)
 
 
 def _bin_of(counts: Tensor, k: int) -> tuple[int, int]:
-    """The bin of the k-th entry counted from the highest bin, and how many entries lie in the bins above it."""
+    """Return the bin of the k-th entry counted from the highest bin, and the number of entries in the bins above it."""
     from_above = counts.flip(0).cumsum(0)
     place = int(torch.searchsorted(from_above, k))
     return counts.numel() - 1 - place, int(from_above[place - 1]) if place else 0

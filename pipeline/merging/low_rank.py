@@ -1,4 +1,4 @@
-"""Task vectors of low rank, held as the factors of LoRA adapters (Hu et al., 2022) and multiplied only when read.
+"""Low-rank task vectors, kept as the factors of LoRA adapters (Hu et al., 2022) and multiplied only when read.
 
 Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
 """
@@ -19,7 +19,7 @@ class LowRank:
     """The change b @ a of one weight, float32.
 
     Attributes:
-        b: (O, R), with the adapter's scale in it.
+        b: (O, R), times the adapter's scale.
         a: (R, I).
     """
 
@@ -28,20 +28,20 @@ class LowRank:
 
     @property
     def shape(self) -> torch.Size:
-        """(O, I), of the weight."""
+        """Shape (O, I) of the weight."""
         return torch.Size((self.b.shape[0], self.a.shape[1]))
 
     def dense(self, out: Tensor | None = None) -> Tensor:
-        """The product of shape (O, I), written to `out` where given."""
+        """Multiply the factors: shape (O, I), written to `out` if given."""
         return torch.mm(self.b, self.a, out=out)
 
     def to(self, device: torch.device) -> "LowRank":
-        """The same factors on `device`."""
+        """Move the factors to `device`."""
         return LowRank(self.b.to(device), self.a.to(device))
 
 
 class LowRankDelta(Mapping[str, Tensor]):
-    """A task vector by parameter name: an entry is made dense each time it is read; it is 0 where it has no factors."""
+    """A task vector by parameter name; an entry is multiplied each time it is read, and 0 if it has no factors."""
 
     def __init__(
         self, factors: Mapping[str, LowRank], shapes: Mapping[str, torch.Size], device: torch.device | str = "cpu"
@@ -49,7 +49,7 @@ class LowRankDelta(Mapping[str, Tensor]):
         """Take the factors of some parameters, on `device`, and the shapes of all.
 
         Raises:
-            ValueError: factors of an unknown parameter, or of another shape.
+            ValueError: if a parameter is unknown, or its factors give another shape.
         """
         for name, factor in factors.items():
             if shapes.get(name) != factor.shape:
@@ -58,48 +58,48 @@ class LowRankDelta(Mapping[str, Tensor]):
         self.factors, self.shapes, self.device = dict(factors), dict(shapes), torch.device(device)
 
     def __getitem__(self, name: str) -> Tensor:
-        """The dense entry, float32, new each time."""
+        """Compute a dense entry, a new float32 tensor."""
         if name in self.factors:
             return self.factors[name].dense()
         return torch.zeros(self.shapes[name], device=self.device)
 
     def __contains__(self, name: object) -> bool:
-        """Whether it is a parameter; Mapping's own way would make the entry dense."""
+        """Whether there is a parameter of this name; `Mapping` would multiply its factors to find out."""
         return name in self.shapes
 
     def __iter__(self) -> Iterator[str]:
-        """Names of all parameters, with factors or without."""
+        """Iterate over the names of all parameters, with factors or without."""
         return iter(self.shapes)
 
     def __len__(self) -> int:
-        """Number of parameters."""
+        """Return the number of parameters."""
         return len(self.shapes)
 
     @property
     def numel(self) -> int:
-        """Elements held: those of the factors."""
+        """Number of elements in memory, which are those of the factors."""
         return sum(factor.a.numel() + factor.b.numel() for factor in self.factors.values())
 
     def to(self, device: torch.device) -> "LowRankDelta":
-        """The same vector with its factors on `device`."""
+        """Move the factors to `device`."""
         return LowRankDelta({name: f.to(device) for name, f in self.factors.items()}, self.shapes, device)
 
 
 def stacked(factors: Sequence[LowRank]) -> LowRank:
-    """The factors of the sum of changes of one weight: [b1 | b2 | ...] and [a1; a2; ...]."""
+    """Return the factors of a sum of changes of one weight: [b1 | b2 | ...] and [a1; a2; ...]."""
     if len(factors) == 1:
         return factors[0]
     return LowRank(torch.cat([f.b for f in factors], dim=1), torch.cat([f.a for f in factors]))
 
 
 def entry_of_sum(deltas: Sequence[LowRankDelta], name: str) -> Tensor:
-    """The dense entry of the plain sum: one product, where a product for each would write as many tensors."""
+    """Compute a dense entry of the plain sum by one product; a product for each would write as many tensors."""
     factors = [delta.factors[name] for delta in deltas if name in delta.factors]
     return stacked(factors).dense() if factors else deltas[0][name]
 
 
 def low_rank_sum(deltas: Sequence[LowRankDelta], shares: Sequence[Number]) -> LowRankDelta:
-    """Sum of share times task vector, of the sum of their ranks; one alone with share 1 is returned as it is.
+    """Sum share times task vector; the ranks add up, and a single vector with share 1 is returned as it is.
 
     Args:
         deltas: at least one, over the same parameters.
@@ -118,10 +118,10 @@ def low_rank_sum(deltas: Sequence[LowRankDelta], shares: Sequence[Number]) -> Lo
 def combine_low_rank(
     method: Method, deltas: Sequence[Mapping[str, Tensor]], weights: Sequence[Number], params: Params
 ) -> LowRankDelta | None:
-    """What `method` gives, as factors; None where it must be, or had better be, made dense.
+    """Combine low-rank task vectors to factors; None if the result must be, or is better, dense.
 
-    It stays low-rank where the method is a sum of shares, every used expert is low-rank, and all their factors together
-    are smaller than the model.
+    The result stays low-rank if the method is a sum of shares, every used expert is low-rank, and their factors
+    together are smaller than the model.
     """
     if method.shares is None:
         return None

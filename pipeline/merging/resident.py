@@ -1,15 +1,14 @@
 """A model whose weights are rebuilt in place for each recipe, with the base and all task vectors resident.
 
 theta = theta0 + lambda(depth) * combined, in float32, cast once to the model's dtype, and always from theta0: so a -> b
--> a gives the same bits. The product and the sum are rounded apart, as in the authors' code: a fused multiply-add would
-be 1.4 times faster on a CPU, but rounds otherwise, and not alike on every device.
+-> a gives the same bits. The product and the sum are rounded separately, as in the authors' code: a fused multiply-add
+would be 1.4 times faster on a CPU, but rounds differently, and not the same on every device.
 
-A task vector of low rank is held as its factors, and so is a sum of such: their product is made anew for each rebuild,
-one parameter at a time, where the weights go.
+Low-rank task vectors and their sums are kept as factors: each rebuild multiplies them, one parameter at a time, into
+the weights.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -17,18 +16,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pipeline.merging.combined import Combined
-from pipeline.merging.flat import Arena, Flat, Held, fingerprint
+from pipeline.merging.combined import Combined, CombinedCache
+from pipeline.merging.flat import Arena, DeviceVector, Flat, fingerprint
 from pipeline.merging.low_rank import LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
-from pipeline.merging.methods.base import Experts, Params, resolve_weights
-from pipeline.merging.scaling import coefficients
+from pipeline.merging.methods.base import Experts, Params
 from pipeline.merging.task_vectors import NamedTensors, check_agree, layer_sizes
-from pipeline.parameters import look_up, resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
 
-#: Combined vectors kept, none larger than the model: one for the merge in work, one for its neighbour in the queue.
+#: Combined vectors kept, none larger than the model: one for the current merge, one for its neighbour in the queue.
 _CACHED = 2
 
 #: (method, theta0 and task vectors, one weight for each, every declared parameter) -> `Experts.statistics`.
@@ -36,8 +33,8 @@ Gather: TypeAlias = Callable[[str, Experts, Sequence[Number], Params], Sequence[
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What a rebuild did.
+class Materialised:
+    """The result of a rebuild.
 
     Attributes:
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
@@ -52,10 +49,15 @@ class ResidentModel:
     """Owns the weights of a module: its parameters become views of one flat tensor, rewritten by `materialise`.
 
     Attributes:
-        sizes: edited parameters outside the blocks and in each block.
+        sizes: numbers of edited parameters outside the blocks and in each block.
         experts: names, in the order of a recipe's weights.
-        base: theta0 by parameter name, float32 on the device; not to be written to.
-        deltas: the experts' task vectors likewise; an entry of a low-rank one is made dense when it is read.
+        base: theta0 by parameter name, float32 on the device; must not be written to.
+        deltas: the experts' task vectors in the same form; an entry of a low-rank one becomes dense when it is read.
+
+    Example:
+        >>> model = ResidentModel(module, layer_map, theta0, {"a": tau_a, "b": tau_b}, device, torch.float32)
+        >>> model.materialise(Recipe.make("sum", "linear", "auto", 1.0)).alpha
+        0.5
     """
 
     def __init__(
@@ -71,17 +73,17 @@ class ResidentModel:
         """Put everything on `device`; the module then holds theta0.
 
         Args:
-            module: what is edited, without gradients from then on; its buffers stay. Tied parameters count once.
+            module: whose parameters are edited and lose their gradients; its buffers stay. Tied parameters count once.
             layer_map: over the names of `module.named_parameters()`.
             base: theta0 by the same names.
-            deltas: expert name -> task vector (see `deltas.task_vector`), in the order of a recipe's weights; a
+            deltas: expert name -> task vector (see `task_vectors.task_vector`), in the order of a recipe's weights; a
                 `LowRankDelta` is kept as its factors.
-            device: where the weights live.
+            device: of the weights.
             dtype: of the module's weights; theta0 and task vectors are kept in float32.
             gather: for methods with `needs`; it may overwrite the module's weights.
 
         Raises:
-            ValueError: names or shapes differ between module, base, layer map and task vectors.
+            ValueError: if names or shapes differ between module, base, layer map and task vectors.
         """
         module.to(device=device, dtype=dtype).requires_grad_(False)
         parameters = dict(module.named_parameters())
@@ -98,34 +100,31 @@ class ResidentModel:
             check_agree(NamedTensors("the base", base), NamedTensors(f"task vector of {name}", delta))
         self.deltas = tuple(self._arena.hold(delta, device) for delta in deltas.values())
         self._scratch = torch.empty(0, device=device)
-        self._cache: OrderedDict[tuple[object, ...], Combined] = OrderedDict()
+        self._combined = CombinedCache(_CACHED, self._combine)
         for name, view in self._arena.views(self._weights).items():
             parameters[name].data = view
         self.base_fingerprint = fingerprint(self._weights)
 
     @torch.no_grad()
-    def materialise(self, recipe: Recipe) -> Applied:
-        """Rebuild the module's weights as `recipe` says.
+    def materialise(self, recipe: Recipe) -> Materialised:
+        """Rebuild the module's weights by a recipe.
 
         Raises:
-            NonFiniteError: the combined vector, a coefficient or a weight is NaN or infinite.
-            ValueError: an unknown method or function, weights that do not fit, equation 2 undefined; or the weights
-                equal theta0 although the recipe says otherwise: a merge that silently does nothing.
+            NonFiniteError: if the combined vector, a coefficient or a weight is NaN or infinite.
+            ValueError: if a method or function is unknown, weights do not fit, or equation 2 is undefined; or if the
+                weights equal theta0 although the recipe should change them: a merge that silently does nothing.
         """
         if recipe.method == "zero":
             self._weights.copy_(self._base)
-            return Applied(0.0, self.base_fingerprint)
-        combined = self._combined(recipe)
-        alpha = combined.alpha(recipe, self.deltas, self._layer_map, self.sizes)
-        lambdas = coefficients(recipe, self.sizes, alpha).all
-        if not all(map(math.isfinite, lambdas)):
-            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
+            return Materialised(0.0, self.base_fingerprint)
+        combined = self._combined.get(recipe, len(self.deltas))
+        alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
         for index, coefficient in enumerate(lambdas):
             self._rebuild(index, coefficient, combined.vector)
         self._check_finite(recipe, lambdas, combined)
-        return Applied(alpha, self._changed_fingerprint(recipe, lambdas, combined))
+        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined))
 
-    def _rebuild(self, index: int, coefficient: float, combined: Held) -> None:
+    def _rebuild(self, index: int, coefficient: float, combined: DeviceVector) -> None:
         group = self._arena.groups[index]
         if coefficient == 0 or isinstance(combined, LowRankDelta):
             self._weights[group].copy_(self._base[group])
@@ -142,7 +141,7 @@ class ResidentModel:
                 self._edit(place, coefficient, product)
 
     def _edit(self, place: slice, coefficient: float, combined: Tensor) -> None:
-        """Rewrite the weights of `place`; `combined` may be what `_work` gives for it."""
+        """Rewrite the weights of `place`; `combined` may share memory with `_work(place)`."""
         work = self._work(place)
         torch.mul(combined, coefficient, out=work)
         work.add_(self._base[place])
@@ -150,7 +149,7 @@ class ResidentModel:
             self._weights[place].copy_(work)
 
     def _work(self, place: slice) -> Tensor:
-        """Float32 room to compute `place` in: the weights themselves, or scratch where they are less precise."""
+        """Float32 memory to compute `place` in: the weights themselves, or scratch if they are less precise."""
         if self._weights.dtype == torch.float32:
             return self._weights[place]
         size = place.stop - place.start
@@ -158,40 +157,28 @@ class ResidentModel:
             self._scratch = torch.empty(size, device=self._device)
         return self._scratch[:size]
 
-    def _combined(self, recipe: Recipe) -> Combined:
-        method = look_up(METHODS, recipe.method, "method")
-        weights = resolve_weights(recipe.weights, len(self.deltas))
-        params = resolve(method.parameters, dict(recipe.params))
-        key = (recipe.method, weights, tuple(sorted(params.items())))
-        if key not in self._cache:
-            # Freed before the next is made, so that no more than _CACHED are ever held.
-            while len(self._cache) >= _CACHED:
-                self._cache.popitem(last=False)
-            method.check(weights, params)
-            low_rank = combine_low_rank(method, self.deltas, weights, params)
-            vector = method.combine(self._known(recipe, params), weights, params) if low_rank is None else low_rank
-            self._cache[key] = self._checked(recipe, self._arena.hold(vector, self._device))
-        self._cache.move_to_end(key)
-        return self._cache[key]
+    def _combine(self, recipe: Recipe, weights: tuple[Number, ...], params: Params) -> Combined:
+        method = METHODS[recipe.method]
+        vector: Mapping[str, Tensor] | None = combine_low_rank(method, self.deltas, weights, params)
+        if vector is None:
+            vector = method.combine(self._inputs(recipe, weights, params), weights, params)
+        held = self._arena.hold(vector, self._device)
+        peaks = self._arena.peaks(held)
+        if not all(map(math.isfinite, peaks)):
+            raise NonFiniteError(f"non-finite task vector: method {recipe.method} with weights {list(recipe.weights)}")
+        return Combined(held, peaks)
 
-    def _known(self, recipe: Recipe, params: Params) -> Experts:
-        """What the recipe's method may look at, with the statistics that it needs."""
+    def _inputs(self, recipe: Recipe, weights: tuple[Number, ...], params: Params) -> Experts:
+        """Base and task vectors, with the statistics that the method needs."""
         experts = Experts(self.deltas, self.base)
         if not METHODS[recipe.method].needs:
             return experts
         if self._gather is None:
             raise ValueError(f"method {recipe.method}: learns from data, which only the workers of `lines run` hold")
-        weights = resolve_weights(recipe.weights, len(self.deltas))
         return replace(experts, statistics=self._gather(recipe.method, experts, weights, params))
 
-    def _checked(self, recipe: Recipe, vector: Held) -> Combined:
-        peaks = self._arena.peaks(vector)
-        if not all(map(math.isfinite, peaks)):
-            raise NonFiniteError(f"non-finite task vector: method {recipe.method} with weights {list(recipe.weights)}")
-        return Combined(vector, peaks)
-
     def _check_finite(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> None:
-        """Finite by the bound |theta0| + |lambda| |combined|, which is free; read in full only where too large."""
+        """Check by the bound |theta0| + |lambda| |combined|, which costs nothing; read the weights only above it."""
         limit = 0.99 * torch.finfo(self._weights.dtype).max
         bounds = zip(self._arena.groups, lambdas, self._base_peaks, combined.peaks, strict=True)
         for group, coefficient, base, peak in bounds:
@@ -200,7 +187,7 @@ class ResidentModel:
             raise NonFiniteError(f"non-finite weights in {self._weights.dtype}: {recipe}, lambda {coefficient:g}")
 
     def _changed_fingerprint(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> str:
-        """The fingerprint of the weights, which must differ from theta0's unless `recipe` asks for theta0."""
+        """Return the fingerprint of the weights, which must differ from theta0's unless `recipe` asks for theta0."""
         now = fingerprint(self._weights)
         asked = any(lambdas) and (not recipe.weights or any(recipe.weights))
         if now != self.base_fingerprint or not asked:
@@ -212,7 +199,7 @@ class ResidentModel:
     def _explain_no_change(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> None:
         used = [peak for peak, coefficient in zip(combined.peaks, lambdas, strict=True) if coefficient]
         if any(combined.peaks) and not any(used):
-            return  # The experts differ from the base only where the recipe's coefficients are 0.
+            return  # The experts differ from the base only in groups whose coefficient is 0.
         why = (
             f"its changes are below the resolution of {self._weights.dtype}"
             if any(used)

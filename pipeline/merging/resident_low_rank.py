@@ -1,29 +1,25 @@
-"""A model whose task vectors stay low-rank: a candidate changes the scales of factors, never the weights.
+"""A model whose task vectors stay low-rank: a candidate changes the scales of factors, and never the weights.
 
 y = W x + c B (A x), with c = lambda(depth) and A, B the factors of the used experts side by side, each with its share
-(equation 4: the shares are lambda and 1 - lambda). Nothing is kept but the base in its own precision and the factors,
+(equation 4: the shares are lambda and 1 - lambda). Only the base, in its own precision, and the factors are in memory,
 and a candidate is ready as soon as B is multiplied: 7B weights are neither copied nor rewritten.
 
 Shape legend: N tokens, I inputs, O outputs, R the ranks of all used experts together.
 """
 
-import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.merging.combined import Combined
+from pipeline.merging.combined import Combined, CombinedCache
 from pipeline.merging.flat import fingerprint
 from pipeline.merging.low_rank import LowRank, LowRankDelta, low_rank_sum
 from pipeline.merging.methods import METHODS
-from pipeline.merging.methods.base import resolve_weights
-from pipeline.merging.resident import Applied
-from pipeline.merging.scaling import coefficients
+from pipeline.merging.methods.base import Params
+from pipeline.merging.resident import Materialised
 from pipeline.merging.task_vectors import layer_sizes
-from pipeline.parameters import resolve
-from pipeline.recipe import Recipe
+from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
 
 #: Combined vectors kept: along lambda each serves the plain soup, LiNeS and its controls.
@@ -31,8 +27,8 @@ _CACHED = 4
 _WEIGHT = ".weight"
 
 
-class _Beside:
-    """What is added to the output of one linear module; nothing while there are no factors."""
+class _AdapterHook:
+    """Adds the product with the factors to the output of one linear module; without factors it adds nothing."""
 
     def __init__(self, module: nn.Module) -> None:
         # transformers' Conv1D, of GPT-2, keeps its weight as (inputs, outputs): B A is then what acts on rows.
@@ -41,14 +37,14 @@ class _Beside:
         module.register_forward_hook(self._add)
 
     def set(self, factor: LowRank, dtype: torch.dtype) -> Tensor:
-        """Take (down (I, R), up (R, O)), scaled in float32 and cast once; returns the one with the scales in it."""
+        """Take (down (I, R), up (R, O)), scaled in float32 and cast once; return the one that holds the scales."""
         down, up = (factor.b, factor.a) if self._by_rows else (factor.a.t(), factor.b.t())
-        # As they are multiplied: of 16 tokens and width 576, products with views took 13 us, with copies 9.
+        # Laid out as they are multiplied: for 16 tokens and width 576, products with views took 13 us, with copies 9.
         self._factors = down.to(dtype).contiguous(), up.to(dtype).contiguous()
         return self._factors[0 if self._by_rows else 1]
 
     def clear(self) -> None:
-        """Compute as the base does."""
+        """Remove the factors, so that the module computes as in the base."""
         self._factors = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -59,8 +55,8 @@ class _Beside:
         output.view(-1, up_RO.shape[1]).addmm_(hidden_NR, up_RO)
 
 
-def may_stay_apart(module: nn.Module, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> bool:
-    """Whether `AdaptedModel` can hold these experts: all low-rank, of linear modules, and merged by sums of shares."""
+def can_stay_low_rank(module: nn.Module, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> bool:
+    """Whether `AdaptedModel` can hold the experts: all low-rank, of linear modules, and merged by sums of shares."""
     if any(METHODS[name].shares is None for name in methods):
         return False
     low = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
@@ -73,10 +69,10 @@ def _is_linear(module: nn.Module, parameter: str) -> bool:
 
 
 class Candidates:
-    """The factors of any candidate: those of the used experts side by side, scaled by lambda(depth).
+    """Computes the factors of any candidate: those of the used experts side by side, scaled by lambda(depth).
 
     Attributes:
-        sizes: edited parameters, which are those with factors, outside the blocks and in each block.
+        sizes: numbers of edited parameters (those with factors) outside the blocks and in each block.
         experts: names, in the order of a recipe's weights.
         deltas: the experts' task vectors, on the device.
         names: the parameters with factors, by depth.
@@ -92,10 +88,11 @@ class Candidates:
         """Take the experts' factors to `device`, in float32.
 
         Args:
-            module: whose parameters they change.
+            module: whose parameters the experts change.
             layer_map: over the names of `module.named_parameters()`.
-            deltas: expert name -> task vector, in the order of a recipe's weights; see `may_stay_apart`.
-            device: where they are multiplied.
+            deltas: expert name -> task vector, in the order of a recipe's weights; see
+                `can_stay_low_rank`.
+            device: of the factors.
         """
         self._layer_map = layer_map
         self.experts = tuple(deltas)
@@ -104,25 +101,22 @@ class Candidates:
         changed = {name for delta in self.deltas for name in delta.factors}
         self.names = [name for name in parameters if name in changed]
         self.sizes = layer_sizes(layer_map, {name: parameters[name] for name in self.names})
-        self._cache: OrderedDict[tuple[object, ...], Combined] = OrderedDict()
+        self._combined = CombinedCache(_CACHED, self._combine)
 
     @torch.no_grad()
     def factors(self, recipe: Recipe) -> tuple[float, dict[str, LowRank]]:
-        """The recipe's alpha as a number, and the factors of each parameter with all scales in b.
+        """Compute the recipe's alpha as a number, and the factors of each parameter with all scales in b.
 
         Raises:
-            NonFiniteError: a factor or a coefficient is NaN or infinite.
-            ValueError: an unknown function, weights that do not fit, equation 2 undefined; or the recipe does nothing,
-                although it asks for something.
+            NonFiniteError: if a factor or a coefficient is NaN or infinite.
+            ValueError: if a function is unknown, weights do not fit, or equation 2 is undefined; or if the recipe
+                should change the model, but does not.
         """
         if recipe.method == "zero":
             return 0.0, {}
-        combined = self._combined(recipe)
+        combined = self._combined.get(recipe, len(self.deltas))
         assert isinstance(combined.vector, LowRankDelta)
-        alpha = combined.alpha(recipe, self.deltas, self._layer_map, self.sizes)
-        lambdas = coefficients(recipe, self.sizes, alpha).all
-        if not all(map(math.isfinite, lambdas)):
-            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
+        alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
         found = {
             name: LowRank(factor.b * lambdas[self._layer_map.blocks.get(name, -1) + 1], factor.a)
             for name, factor in combined.vector.factors.items()
@@ -134,46 +128,37 @@ class Candidates:
             raise ValueError(f"the scaled factors are 0 everywhere: {recipe} does nothing: are the experts copies?")
         return alpha, found
 
-    def _combined(self, recipe: Recipe) -> Combined:
-        method = METHODS[recipe.method]
-        assert method.shares is not None, "checked by may_stay_apart"
-        weights = resolve_weights(recipe.weights, len(self.deltas))
-        key = (recipe.method, weights)
-        if key not in self._cache:
-            while len(self._cache) >= _CACHED:
-                self._cache.popitem(last=False)
-            params = resolve(method.parameters, dict(recipe.params))
-            method.check(weights, params)
-            self._cache[key] = Combined(low_rank_sum(self.deltas, method.shares(weights, params)), ())
-        self._cache.move_to_end(key)
-        return self._cache[key]
+    def _combine(self, recipe: Recipe, weights: tuple[Number, ...], params: Params) -> Combined:
+        shares = METHODS[recipe.method].shares
+        assert shares is not None, "checked by can_stay_low_rank"
+        return Combined(low_rank_sum(self.deltas, shares(weights, params)))
 
 
 class AdaptedModel:
-    """Owns the scales of factors beside a module's linear layers; as `ResidentModel`, always from the recipe alone."""
+    """Adds factors to a module's linear layers, and sets their scales; each candidate depends on its recipe alone."""
 
     def __init__(self, module: nn.Module, candidates: Candidates, dtype: torch.dtype) -> None:
-        """The module computes as the base does, until a recipe is set.
+        """Prepare a module, which computes as in the base until a recipe is set.
 
         Args:
             module: holds theta0 on its device in `dtype`; its weights stay as they are.
             candidates: of the experts, on the same device.
-            dtype: in which the factors are used.
+            dtype: of the factors in the forward pass.
         """
         self._candidates, self._dtype = candidates, dtype
         module.requires_grad_(False)
-        self._beside = {name: _Beside(module.get_submodule(name.rpartition(".")[0])) for name in candidates.names}
+        self._hooks = {name: _AdapterHook(module.get_submodule(name.rpartition(".")[0])) for name in candidates.names}
 
-    def materialise(self, recipe: Recipe) -> Applied:
-        """Set the scales as `recipe` says.
+    def materialise(self, recipe: Recipe) -> Materialised:
+        """Set the scales by a recipe.
 
         Raises:
             ValueError: see `Candidates.factors`.
         """
-        for beside in self._beside.values():
-            beside.clear()
+        for hook in self._hooks.values():
+            hook.clear()
         alpha, factors = self._candidates.factors(recipe)
         if not factors:
-            return Applied(alpha, "0" * 16)
-        up = [self._beside[name].set(factor, self._dtype).reshape(-1) for name, factor in factors.items()]
-        return Applied(alpha, fingerprint(torch.cat(up)))
+            return Materialised(alpha, "0" * 16)
+        up = [self._hooks[name].set(factor, self._dtype).reshape(-1) for name, factor in factors.items()]
+        return Materialised(alpha, fingerprint(torch.cat(up)))

@@ -1,6 +1,6 @@
-"""Functions of depth: lambda(d) = alpha + beta * f(d) in the blocks, alpha outside (equation 1, appendices A and C.3).
+"""Scaling functions: lambda(d) = alpha + beta * f(d) in the blocks, alpha outside (equation 1, appendices A and C.3).
 
-Free of torch, so that specs, reports and head nodes can use it.
+This module does not import torch, so that specs, reports and head nodes can use it.
 """
 
 import math
@@ -13,7 +13,7 @@ from pipeline.parameters import Parameter, look_up, resolve
 from pipeline.recipe import ParamValue, Recipe, canonical_number
 from tasks.registry import near
 
-#: Controls go in front of a function's name: "reversed:linear".
+#: A control is a prefix of a function's name: "reversed:linear".
 CONTROLS = ("reversed", "uniform", "equal_norm")
 
 
@@ -22,9 +22,13 @@ class Scaling:
     """A function of depth.
 
     Attributes:
-        doc: f(d) for people.
+        doc: f(d) for users.
         function: (d in [0, 1], parameters) -> f(d).
-        parameters: what the function takes.
+        parameters: parameters that the function takes.
+
+    Example:
+        >>> SCALINGS["quadratic"].function(0.5, {})
+        0.25
     """
 
     doc: str
@@ -42,14 +46,14 @@ class LayerSizes:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """lambda outside the blocks, and of each block in order of depth."""
+    """Lambda outside the blocks, and of each block in order of depth."""
 
     outside: float
     blocks: tuple[float, ...]
 
     @property
     def all(self) -> tuple[float, ...]:
-        """`outside` and then every block: the order of `resident.ResidentModel`'s groups."""
+        """`outside`, then every block: the order of the groups in `flat.Arena`."""
         return (self.outside, *self.blocks)
 
 
@@ -80,10 +84,10 @@ SCALINGS: dict[str, Scaling] = {
 
 
 def split_control(name: str) -> tuple[str, Scaling]:
-    """The control in front of a scaling's name ("" for none), and the function behind it.
+    """Split a scaling's name into its control ("" for none) and its function.
 
     Raises:
-        ValueError: an unknown control or function; near names are suggested.
+        ValueError: if the control or the function is unknown; near names are suggested.
     """
     control, colon, function = name.rpartition(":")
     if colon and control not in CONTROLS:
@@ -92,14 +96,18 @@ def split_control(name: str) -> tuple[str, Scaling]:
 
 
 def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficients:
-    """Lambda of every block, with `alpha` as a number in the place of the recipe's own (equation 2 resolved).
+    """Compute lambda of every block, with the number `alpha` in place of the recipe's own (equation 2 resolved).
 
-    Depth is (l - 1) / (L - 1), and 0 where there is one block. "reversed:" takes f at 1 - d. "uniform:" is one
-    constant: the mean of lambda over all edited parameters, those outside the blocks too. "equal_norm:" is one constant
+    Depth is (l - 1) / (L - 1), and 0 if there is one block. "reversed:" takes f at 1 - d. "uniform:" is one constant:
+    the mean of lambda over all edited parameters, including those outside the blocks. "equal_norm:" is one constant
     that depends on the combined task vector: `alpha` must then be that constant, from `equal_norm`.
 
     Raises:
-        ValueError: an unknown function, or a parameter that is not allowed.
+        ValueError: if the function is unknown, or a parameter is not allowed.
+
+    Example:
+        >>> coefficients(Recipe.make("sum", "linear", 0.5, 1.0), LayerSizes(10, (20, 20, 20)), alpha=0.5)
+        Coefficients(outside=0.5, blocks=(0.5, 1.0, 1.5))
     """
     control, scaling = split_control(recipe.scaling)
     params = resolve(scaling.parameters, dict(recipe.params))
@@ -122,19 +130,20 @@ def is_equal_norm(recipe: Recipe) -> bool:
 
 
 def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Sequence[float]) -> float:
-    """The constant c with ||c tau|| = ||lambda o tau|| (L2), for the function behind "equal_norm:".
+    """Compute the constant c with ||c tau|| = ||lambda o tau|| (L2), for the function after "equal_norm:".
 
-    c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits. It is the negative root where
+    c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits. It is the negative root if
     sum_g lambda_g n_g is negative: a profile that points away from the experts has a control that does so too.
 
     Args:
-        recipe: its scaling has "equal_norm:" in front.
+        recipe: its scaling begins with "equal_norm:".
         sizes: of the groups.
         alpha: the recipe's alpha as a number (equation 2 resolved).
-        norms: n_g, the L2 norm of the combined vector tau outside the blocks and in each block (`deltas.group_norms`).
+        norms: n_g, the L2 norm of the combined vector tau outside the blocks and in each block (see
+            `task_vectors.group_norms`).
 
     Raises:
-        ValueError: the combined vector is 0 everywhere.
+        ValueError: if the combined vector is 0 everywhere.
     """
     plain = replace(recipe, scaling=recipe.scaling.removeprefix("equal_norm:"))
     lambdas = coefficients(plain, sizes, alpha).all

@@ -1,4 +1,4 @@
-"""Task vectors: an expert's weights minus the base's, by parameter name; and the sizes and norms taken over them."""
+"""Task vectors (an expert's weights minus the base's, by parameter name), and their sizes and norms."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +12,13 @@ from pipeline.merging.scaling import LayerSizes
 from pipeline.recipe import AUTO, canonical_number
 from tasks.base import LayerMap
 
-#: The order of the vector norm that each word for alpha stands for.
+#: Word for alpha -> order of the vector norm.
 _ORDERS = {AUTO["l1"]: 1, AUTO["l2"]: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class NamedTensors:
-    """Tensors by parameter name, and where they came from, for errors."""
+    """Tensors by parameter name, with their source for errors."""
 
     source: str
     tensors: Mapping[str, Tensor]
@@ -28,35 +28,42 @@ def task_vector(base: NamedTensors, expert: NamedTensors) -> dict[str, Tensor]:
     """Subtract `base` from `expert`, tensor by tensor, in float32 whatever their types.
 
     Raises:
-        ValueError: names or shapes differ; the file and the first names are given.
+        ValueError: if names or shapes differ; the file and the first names are given.
+
+    Example:
+        >>> base, expert = {"w": torch.tensor([1.0])}, {"w": torch.tensor([1.5])}
+        >>> task_vector(NamedTensors("base.pt", base), NamedTensors("expert.pt", expert))
+        {'w': tensor([0.5000])}
     """
     check_agree(base, expert)
     return {name: expert.tensors[name].float() - tensor.float() for name, tensor in base.tensors.items()}
 
 
 def check_agree(base: NamedTensors, expert: NamedTensors) -> None:
-    """Two models of the same architecture have the same names and shapes.
+    """Check that two models have the same names and shapes.
 
     Raises:
-        ValueError: they have not; the file and the first names are given.
+        ValueError: if they differ; the file and the first names are given.
     """
     missing = [name for name in base.tensors if name not in expert.tensors]
     extra = [name for name in expert.tensors if name not in base.tensors]
-    faults = [_some(kind, names) for kind, names in (("missing", missing), (f"not in {base.source}", extra)) if names]
     shapes = [
         f"{name} {tuple(expert.tensors[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in base.tensors.items()
         if name in expert.tensors and expert.tensors[name].shape != tensor.shape
     ]
-    if shapes:
-        faults.append(_some("of another shape", shapes))
+    faults = [
+        f"{kind}: {first_names(names)}"
+        for kind, names in (("missing", missing), (f"not in {base.source}", extra), ("of another shape", shapes))
+        if names
+    ]
     if faults:
         raise ValueError(f"{expert.source}: does not match {base.source}: {'; '.join(faults)}")
 
 
-def _some(kind: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{kind}: {', '.join(names[:3])}{more}"
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSizes:
@@ -72,7 +79,7 @@ def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSize
 
 
 def group_norms(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
-    """L2 norm of what lies outside the blocks, then of each block, accumulated in float64; an entry is read once."""
+    """Return the L2 norms outside the blocks and of each block, accumulated in float64; each entry is read once."""
     squares = [0.0] * (1 + layer_map.num_blocks)
     for name, tensor in tensors.items():
         squares[layer_map.blocks.get(name, -1) + 1] += norm([tensor]) ** 2
@@ -80,7 +87,7 @@ def group_norms(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> tuple[flo
 
 
 def resolve_alpha(word: str, used: Sequence[Mapping[str, Tensor]], combined: Mapping[str, Tensor]) -> float:
-    """Equation 2: alpha = ||tau_sum|| / (N ||tau_MTL||), over all edited parameters.
+    """Compute equation 2: alpha = ||tau_sum|| / (N ||tau_MTL||), over all edited parameters.
 
     tau_sum is the plain sum of the N used experts' task vectors, whatever the method does to them. The text does not
     name the norm; the authors' code uses L1. Norms accumulate in float64, and the result is rounded to a recipe's seven
@@ -92,7 +99,7 @@ def resolve_alpha(word: str, used: Sequence[Mapping[str, Tensor]], combined: Map
         combined: tau_MTL, with the same names.
 
     Raises:
-        ValueError: an unknown word; no expert used; a combined vector of norm 0.
+        ValueError: if the word is unknown, no expert is used, or the combined vector has norm 0.
     """
     if word not in _ORDERS:
         raise ValueError(f"alpha: must be a number, {' or '.join(map(repr, _ORDERS))}, got {word!r}")
@@ -117,6 +124,6 @@ def _plain_sum(deltas: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 
 def norm(tensors: Iterable[Tensor], order: int = 2) -> float:
-    """The vector norm of all tensors as one, accumulated in float64."""
+    """Return the vector norm over all tensors together, accumulated in float64."""
     parts = [torch.linalg.vector_norm(t, order, dtype=torch.float64).item() ** order for t in tensors]
     return float(sum(parts) ** (1 / order))

@@ -12,9 +12,9 @@ from pipeline.loading.experts import load_checkpoints, merge_methods
 from pipeline.loading.identity import identify
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
-from pipeline.merging.edited_parameters import Edited
+from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.merging.low_rank import LowRankDelta
-from pipeline.merging.resident import Applied, ResidentModel
+from pipeline.merging.resident import Materialised, ResidentModel
 from pipeline.merging.resident_low_rank import AdaptedModel, Candidates
 from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
@@ -42,7 +42,7 @@ class CompletionWorker:
         model, experts = load_checkpoints(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(here, backbone)
-        fingerprints, deltas, edited = {}, {}, Edited(backbone, merge_methods(spec))
+        fingerprints, deltas, edited = {}, {}, EditedParameters(backbone, merge_methods(spec))
         for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
             edited.add(expert.delta)
@@ -73,19 +73,19 @@ class CompletionWorker:
 
 
 def _engine(
-    spec: RunSpec, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], edited: Edited
+    spec: RunSpec, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], edited: EditedParameters
 ) -> tuple[Materialises, Engine]:
     """Return what sets recipes, and what completes prompts with them."""
     backbone = as_policy(model.backbone)
     module, device = backbone.module, backbone.device
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
     if on_vllm(spec):
-        if not edited.apart:
+        if not edited.low_rank:
             raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums of shares")
         policy = VllmPolicy(spec.backbone.model, Candidates(module, backbone.layer_map, low, device), spec.seed)
         return policy, policy.engine
     engine = TransformersEngine(module, backbone.tokenizer, device)
-    if edited.apart:
+    if edited.low_rank:
         return AdaptedModel(module, Candidates(module, backbone.layer_map, low, device), backbone.dtype), engine
     resident = ResidentModel(module, backbone.layer_map, model.base.tensors, deltas, device, backbone.dtype)
     resident.sizes = edited.sizes
@@ -102,7 +102,7 @@ class VllmPolicy:
         self.engine = VllmEngine(model_folder(model), max(ranks), seed)
         self._folder = TemporaryDirectory(prefix="lines-candidate-")
 
-    def materialise(self, recipe: Recipe) -> Applied:
+    def materialise(self, recipe: Recipe) -> Materialised:
         """Write the candidate's adapter, and make vLLM use it.
 
         Raises:
@@ -112,4 +112,4 @@ class VllmPolicy:
         pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
         folder = write_adapter(Path(self._folder.name), pairs, self._model) if pairs else None
         self.engine.use(folder)
-        return Applied(alpha, recipe.id("vllm"))
+        return Materialised(alpha, recipe.id("vllm"))

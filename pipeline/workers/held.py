@@ -2,14 +2,14 @@
 
 from typing import Protocol
 
-from pipeline.merging.resident import Applied
+from pipeline.merging.resident import Materialised
 from pipeline.recipe import Recipe
 
 
 class Materialises(Protocol):
     """A model that can compute as a recipe defines, by its weights or by scales of low-rank factors."""
 
-    def materialise(self, recipe: Recipe) -> Applied:
+    def materialise(self, recipe: Recipe) -> Materialised:
         """Set the recipe; an earlier one has no effect on the result."""
         ...
 
@@ -20,9 +20,9 @@ class HeldRecipe:
     def __init__(self, model: Materialises) -> None:
         """Start without a recipe."""
         self._model = model
-        self._held: tuple[Recipe, Applied] | None = None
+        self._held: tuple[Recipe, Materialised] | None = None
 
-    def hold(self, recipe: Recipe) -> Applied:
+    def hold(self, recipe: Recipe) -> Materialised:
         """Set `recipe` unless the model holds it already.
 
         Raises:

@@ -78,7 +78,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "adapter_config.json: peft_type: must be LORA, got None; load it with peft",
     ),
     "a LoRA file": (expert("adapter/adapter_model.safetensors"), "holds the factors of a LoRA adapter"),
-    "arguments in the file": (expert("arguments.pt"), "would run code (argparse.Namespace); where you trust the file"),
+    "arguments in the file": (expert("arguments.pt"), "would run code (argparse.Namespace); if you trust the file"),
     "an unknown wrapper": (
         expert("net.pt"),
         "known wrappers are 'state_dict'",

@@ -1,4 +1,4 @@
-"""What several methods share: the same parameter of all experts side by side, and sums and means over them.
+"""Helpers of several methods: one parameter of all experts as a stack, and sums and means over experts.
 
 Shape legend: T experts that take part, N entries of one parameter.
 """
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
     from pipeline.merging.methods.base import Delta
 
-#: Columns worked on together: those of 20 experts fill 5 MB, which stays in the cache from one operation to the next.
+#: Columns processed together: those of 20 experts fill 5 MB, which stays in the cache between operations.
 _COLUMNS = 1 << 16
 #: torch adds the rows of columns beyond a multiple of this in another order.
 _LANES = 64
 
 
 def aggregate(default: str) -> Parameter:
-    """The parameter that says how what each expert gives becomes one."""
+    """Declare the parameter that chooses between the sum and the mean over experts."""
     return Parameter("aggregate", "how entries of experts become one", default, "choice", choices=("mean", "sum"))
 
 
 def stacked(deltas: "Sequence[Delta]", name: str) -> "Tensor":
-    """A new tensor (T, ...) with one parameter of all experts; each expert's is read once."""
+    """Return a new tensor (T, ...) with one parameter of all experts; each expert's is read once."""
     first = deltas[0][name]
     stack = first.new_empty((len(deltas), *first.shape))
     stack[0] = first
@@ -37,15 +37,15 @@ def stacked(deltas: "Sequence[Delta]", name: str) -> "Tensor":
 
 
 def column_pieces(count: int) -> Iterator[slice]:
-    """Slices that cover `count` columns, each small enough for a cache."""
+    """Yield slices that cover `count` columns, each small enough for a cache."""
     for start in range(0, count, _COLUMNS):
         yield slice(start, min(start + _COLUMNS, count))
 
 
 def column_sum(part_TN: "Tensor") -> "Tensor":
-    """The sum over experts (N,), with the bits of `sum(dim=0)` over whole flattened vectors, as the authors take it.
+    """Sum over experts (N,), with the bits of `sum(dim=0)` over whole flattened vectors, as in the authors' code.
 
-    From 17 rows on torch adds them in another order at the end of a vector than within it: so the end is padded away.
+    From 17 rows, torch adds them in another order at the end of a vector than within it, so the end is padded.
     """
     from torch.nn.functional import pad
 
@@ -56,7 +56,7 @@ def column_sum(part_TN: "Tensor") -> "Tensor":
 
 
 def where_true(comparison: "Callable[..., Tensor]", part: "Tensor", bound: "Tensor | float") -> "Tensor":
-    """1.0 where `comparison(part, bound)` holds, else 0.0: to multiply or add up booleans takes five times as long."""
+    """Return 1.0 where `comparison(part, bound)` holds, else 0.0; booleans multiply and add five times slower."""
     import torch
 
     return comparison(part, bound, out=torch.empty_like(part))
@@ -65,13 +65,13 @@ def where_true(comparison: "Callable[..., Tensor]", part: "Tensor", bound: "Tens
 def combine_edited(
     experts: Experts, weights: Sequence[Number], how: str, edit: "Callable[[int, str, Tensor], Tensor]"
 ) -> "Delta":
-    """Sum or mean, in the run's order, of what `edit(place, name, entry)` makes of each expert's entries.
+    """Sum or average, in the run's order, the edited entries of each expert.
 
     Args:
         experts: whose entries are edited.
         weights: 0 leaves an expert out.
         how: "sum" or "mean".
-        edit: of the expert at that place in the run's order.
+        edit: (place in the run's order, parameter name, entry) -> edited entry.
     """
     used, combined = used_experts(weights), {}
     for name in experts.deltas[0]:
@@ -81,7 +81,7 @@ def combine_edited(
 
 
 def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
-    """Their sum in that order, a new tensor."""
+    """Sum tensors in their order into a new one."""
     parts = iter(entries)
     total = next(parts).clone()
     for part in parts:
@@ -90,5 +90,5 @@ def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
 
 
 def mean_of(experts: Experts, used: Sequence[int], name: str) -> "Tensor":
-    """The mean of one parameter over the experts at the places `used`."""
+    """Average one parameter over the experts at the places `used`."""
     return sum_of(experts.deltas[place][name] for place in used) / len(used)

@@ -1,4 +1,4 @@
-"""What a merge method is. Importing it does not import torch: specs read names and parameters of methods."""
+"""The interface of merge methods. It does not import torch: specs read names and parameters of methods."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     Delta: TypeAlias = Mapping[str, Tensor]
 
 Params: TypeAlias = Mapping[str, ParamValue]
-#: What a method needs to know of each expert beyond its task vector: see `pipeline.learning`.
+#: What a method needs of each expert besides its task vector: see `pipeline.learning`.
 Needs = Literal["", "fisher", "gram", "learned"]
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """What a method may look at, by parameter name; nothing of it is ever written to.
+    """The inputs of a method, by parameter name; a method must not write to them.
 
-    A task vector of low rank, or of a file, is made dense when its entry is read, and again the next time: read an
-    entry once, use it, let it go, and no more than a few tensors are in memory beside the result.
+    An entry of a low-rank task vector, or of one in a file, is computed each time it is read: read an entry once, use
+    it and drop it, and only a few tensors are in memory besides the result.
 
     Attributes:
         deltas: the experts' task vectors in the run's order: float32, all with the same names and shapes.
-        base: theta0 with the same names; None where the caller has none.
-        statistics: one mapping an expert, what `Method.needs` says; () for a method that needs nothing.
+        base: theta0 with the same names; None if the caller has none.
+        statistics: one mapping for each expert, of the kind `Method.needs`; () for a method that needs nothing.
     """
 
     deltas: "Sequence[Delta]"
@@ -42,25 +42,29 @@ Combine: TypeAlias = "Callable[[Experts, Sequence[Number], Params], Delta]"
 
 
 def any_weights(weights: Sequence[Number], params: Params) -> None:
-    """The check of a method that takes any weights and parameters."""
+    """Accept any weights and parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How task vectors are combined.
+    """A way to combine task vectors.
 
     Attributes:
-        doc: one line for people, with its source.
+        doc: one line for users, with its source.
         combine: (experts, one weight for each, every declared parameter) -> combined vector: float32 with the same
             names and shapes; it may be one of the task vectors. An expert of weight 0 has no part in it.
-        parameters: what the method takes.
+        parameters: parameters that the method takes.
         check: (weights, parameters), called before anything is loaded; raises ValueError, with the rule and the value
-            got, for what the method cannot use.
+            got, for weights and parameters that the method cannot use.
         needs: what must be gathered from models and data first.
-        shares: (weights, parameters) -> the factor of each expert, where the result is the sum of factor times task
-            vector: then low-rank task vectors are combined without being made dense. None for all other methods.
-        whole: theta0 plus the result is meant as a model by itself, which equation 2 would undo: its alpha is 1 where
-            none is given.
+        shares: (weights, parameters) -> the factor of each expert, if the result is the sum of factor times task
+            vector: low-rank task vectors then stay low-rank. None for all other methods.
+        whole: theta0 plus the result is meant to be a model, which equation 2 would undo: its alpha is 1 if none is
+            given.
+
+    Example:
+        >>> METHODS["average"].combine(Experts([{"w": torch.ones(2)}, {"w": torch.zeros(2)}]), (1, 1), {})
+        {'w': tensor([0.5000, 0.5000])}
     """
 
     doc: str
@@ -73,10 +77,10 @@ class Method:
 
 
 def resolve_weights(weights: Sequence[Number], num_experts: int) -> tuple[Number, ...]:
-    """One weight for each expert: 1 for each where `weights` is empty.
+    """Return one weight for each expert: 1 for each if `weights` is empty.
 
     Raises:
-        ValueError: another number of weights than of experts.
+        ValueError: if the numbers of weights and experts differ.
     """
     if weights and len(weights) != num_experts:
         raise ValueError(f"weights: must be one for each of {num_experts} experts, got {len(weights)}")
@@ -84,7 +88,7 @@ def resolve_weights(weights: Sequence[Number], num_experts: int) -> tuple[Number
 
 
 def check_selection(method: str) -> Callable[[Sequence[Number], Params], None]:
-    """The check of a method whose weights only say which experts take part."""
+    """Return the check of a method whose weights only select experts."""
 
     def check(weights: Sequence[Number], params: Params) -> None:
         if any(weight not in (0, 1) for weight in weights):
@@ -99,17 +103,17 @@ def check_selection(method: str) -> Callable[[Sequence[Number], Params], None]:
 
 
 def used_experts(weights: Sequence[Number]) -> list[int]:
-    """The places, in the run's order, of the experts whose weight is not 0."""
+    """Return the places, in the run's order, of the experts whose weight is not 0."""
     return [place for place, weight in enumerate(weights) if weight]
 
 
 def number(params: Params, name: str) -> float:
-    """A parameter of kind "float" or "int"."""
+    """Return a parameter of kind "float" or "int"."""
     value = params[name]
     assert isinstance(value, float | int), "checked with its declaration"
     return value
 
 
 def selected(experts: Experts, weights: Sequence[Number]) -> "list[Delta]":
-    """The task vectors whose weight is not 0."""
+    """Return the task vectors whose weight is not 0."""
     return [delta for delta, weight in zip(experts.deltas, weights, strict=True) if weight]

@@ -1,8 +1,8 @@
-"""TALL masks, and the merge of what enough of them keep: Consensus (Wang et al., 2024, "Localizing Task Information").
+"""TALL masks, and Consensus, which merges the entries that enough masks keep (Wang et al., 2024).
 
 The mask of expert t keeps an entry where |theta_0 - theta_t| > lambda |theta_MTL - theta_t|. The differences are taken
 between weights, as in the authors' code, and not between task vectors: the rounding of the sums theta_0 + tau decides
-entries that are all but equal. Shape legend: T experts that take part, N entries of one parameter.
+entries that are almost equal. Shape legend: T experts that take part, N entries of one parameter.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def _tall_mask(experts: Experts, weights: Sequence[Number], params: Params) -> "
 def _masked_sum(
     experts: Experts, weights: Sequence[Number], masked: Sequence[int], lambdas: Sequence[float], threshold: int
 ) -> "Delta":
-    """The plain sum where at least `threshold` of the masks of the experts at the places `masked` are active.
+    """Sum the entries that at least `threshold` of the masks of the experts at the places `masked` keep.
 
     Memory: the result, T times the largest parameter, and pieces of a few MB.
     """
@@ -78,7 +78,7 @@ def _masked_sum(
 
 
 def _active(part_TN: "Tensor", base_N: "Tensor", total_N: "Tensor", lambdas_T1: "Tensor") -> "Tensor":
-    """The TALL masks (T, N) of some experts: 1 where active."""
+    """Return the TALL masks (T, N) of some experts: 1 where active."""
     import torch
 
     from_merged_TN = (base_N + total_N) - (base_N + part_TN)
@@ -86,7 +86,7 @@ def _active(part_TN: "Tensor", base_N: "Tensor", total_N: "Tensor", lambdas_T1: 
 
 
 CONSENSUS = Method(
-    "sum of what at least `threshold` TALL masks keep: Consensus (Wang et al., 2024)",
+    "sum of the entries that at least `threshold` TALL masks keep: Consensus (Wang et al., 2024)",
     _consensus,
     parameters=(
         Parameter(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.merging.methods.base import Delta
 
-#: Weights of a greater cosine are taken for parallel: the sine of their angle is too small to divide by.
+#: Weights of a greater cosine count as parallel: the sine of their angle is too small to divide by.
 _PARALLEL = 0.9995
 
 
@@ -33,10 +33,10 @@ def _model_stock(experts: Experts, weights: Sequence[Number], params: Params) ->
 
 
 def _stock(entries: "Sequence[Tensor]") -> "Tensor":
-    """The mean of N entries times t = N c / (1 + (N - 1) c), with c their mean cosine over pairs.
+    """Return the mean of N entries times t = N c / (1 + (N - 1) c), with c their mean cosine over pairs.
 
-    The squared length of the sum of unit vectors is N + N (N - 1) c. A vector of length 0 has cosine 0. A negative c is
-    taken as 0: t is derived for angles up to 90 degrees, and would else point away from all experts.
+    The squared length of the sum of unit vectors is N + N (N - 1) c. A vector of length 0 has cosine 0. A negative c
+    counts as 0: t is derived for angles up to 90 degrees, and would otherwise point away from all experts.
     """
     count, lengths = len(entries), [_length(entry) for entry in entries]
     total = sum_of(entries)
@@ -48,7 +48,7 @@ def _stock(entries: "Sequence[Tensor]") -> "Tensor":
 
 
 def _slerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Of the weights theta0 + tau; written as what is added to theta0, so that equal experts give their task vector."""
+    """Interpolate the weights theta0 + tau; return the change, so that equal experts give their task vector."""
     assert experts.base is not None, "every caller has the base's weights"
     first, second = selected(experts, weights)
     combined = {}
@@ -60,7 +60,7 @@ def _slerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delt
 
 
 def _shares(a: "Tensor", b: "Tensor", t: float) -> tuple[float, float]:
-    """Factors of the point at the fraction t of the arc from a to b; of the straight line where they are parallel."""
+    """Return the factors of the point at fraction t of the arc from a to b, or of the line if they are parallel."""
     lengths = _length(a) * _length(b)
     cosine = float((a.double() * b.double()).sum()) / lengths if lengths else 1.0
     if abs(cosine) > _PARALLEL:

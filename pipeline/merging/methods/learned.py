@@ -16,7 +16,7 @@ _BATCH = Parameter("batch_size", "images of each task a step", 16, kind="int", l
 
 
 def _combine(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """The sum of coefficient times task vector; a coefficient stands in `statistics` under its parameter's name."""
+    """Sum coefficient times task vector; `statistics` holds each coefficient by its parameter's name."""
     used = used_experts(weights)
     total = {}
     for name in experts.deltas[0]:

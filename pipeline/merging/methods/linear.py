@@ -1,4 +1,4 @@
-"""Methods whose result is a sum of factors times task vectors."""
+"""Methods that sum factors times task vectors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ def _average(experts: Experts, weights: Sequence[Number], params: Params) -> "De
 
 
 def _weighted(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Sum in list order, as the oracle does: floating-point addition in another order gives other bits."""
+    """Sum in list order, as the oracle: another order of floating-point additions gives other bits."""
     used = [(delta, weight) for delta, weight in zip(experts.deltas, weights, strict=True) if weight != 0]
     if not used:
         return _zero(experts, weights, params)

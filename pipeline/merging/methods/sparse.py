@@ -1,4 +1,4 @@
-"""Methods that thin out each task vector and add up what is left: DARE, Breadcrumbs, magnitude masking."""
+"""Methods that make each task vector sparse and add the rest: DARE, Breadcrumbs, magnitude masking."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _dare(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Random numbers come from the CPU, by the expert's place and the parameter's name: no device or order matters."""
+    """Draw on the CPU, seeded by the expert's place and the parameter's name: device and order do not matter."""
     import torch
 
     drop, seed = number(params, "drop"), int(number(params, "seed"))
@@ -33,7 +33,7 @@ def _dare(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta
 
 
 def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Per parameter: of n entries the floor(top% n) largest go, and of the rest the ceil(keep% n) largest stay."""
+    """Of each parameter's n entries, drop the floor(top% n) largest, and keep the ceil(keep% n) largest of the rest."""
     from pipeline.merging.kth_largest import kth_largest_magnitude
 
     top, keep = number(params, "top"), number(params, "keep")

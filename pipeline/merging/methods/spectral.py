@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _of_matrices(combine: "Callable[[list[Tensor]], Tensor]") -> "Combine":
-    """A method that combines the experts' entries of each matrix by `combine`, and averages all else."""
+    """Make a method that combines the experts' matrices by `combine`, and averages all other parameters."""
 
     def parameter(entries: "list[Tensor]") -> "Tensor":
         return combine(entries) if entries[0].ndim == 2 else sum_of(entries) / len(entries)
@@ -30,7 +30,7 @@ def _of_matrices(combine: "Callable[[list[Tensor]], Tensor]") -> "Combine":
 
 
 def _tsvm(matrices: "list[Tensor]") -> "Tensor":
-    """Each expert's min(O, I) / T leading singular vectors, those of all experts made orthogonal to each other."""
+    """Sum each expert's min(O, I) / T leading singular vectors, made orthogonal across experts."""
     import torch
 
     kept = max(1, min(matrices[0].shape) // len(matrices))
@@ -42,15 +42,15 @@ def _tsvm(matrices: "list[Tensor]") -> "Tensor":
 
 
 def _iso_c(matrices: "list[Tensor]") -> "Tensor":
-    """The sum with all its singular values set to their mean."""
+    """Return the sum with all its singular values set to their mean."""
     left_OK, values_K, right_KI = _decomposed(sum_of(matrices), min(matrices[0].shape))
     return left_OK @ right_KI * (values_K.mean() if len(values_K) else 0.0)
 
 
 def _decomposed(matrix_OI: "Tensor", most: int) -> "tuple[Tensor, Tensor, Tensor]":
-    """At most `most` leading singular vectors and values: (O, K), (K,), (K, I).
+    """Return at most `most` leading singular vectors and values: (O, K), (K,), (K, I).
 
-    Values of 0, to within rounding, are left out: their vectors are arbitrary, and a low-rank expert has many.
+    Values that are 0 within rounding are left out: their vectors are arbitrary, and a low-rank expert has many.
     """
     import torch
 
@@ -61,7 +61,7 @@ def _decomposed(matrix_OI: "Tensor", most: int) -> "tuple[Tensor, Tensor, Tensor
 
 
 def _nearest_orthogonal(matrix: "Tensor") -> "Tensor":
-    """The matrix of orthonormal rows or columns that is nearest: P Q of the decomposition P D Q (Procrustes)."""
+    """Return the nearest matrix with orthonormal rows or columns: P Q of the decomposition P D Q (Procrustes)."""
     import torch
 
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)

@@ -1,4 +1,4 @@
-"""Methods weighted by what each expert's data say: Fisher, RegMean. Statistics: see `pipeline.learning.statistics`.
+"""Methods that weight experts by statistics of their data (`pipeline.learning.statistics`): Fisher, RegMean.
 
 Shape legend: O rows (outputs) of a linear layer's weight, I its columns (inputs).
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pipeline.merging.methods.base import Delta
 
-_SAMPLES = Parameter("samples", "validation images of each expert's task that are looked at", 256, "int", low=1)
-#: Of the mean diagonal: makes the mean of the experts the answer where no input ever points, and changes nothing else.
+_SAMPLES = Parameter("samples", "validation images of each expert's task that are used", 256, "int", low=1)
+#: Share of the mean diagonal: where no input points, the result is the mean of the experts; nothing else changes.
 _RIDGE = 1e-9
 
 
@@ -27,7 +27,7 @@ def _fisher(experts: Experts, weights: Sequence[Number], params: Params) -> "Del
 
 
 def _weighted_by_fisher(experts: Experts, used: Sequence[int], name: str) -> "Tensor":
-    """Sum of F tau over sum of F, in float64: F is a squared gradient, and its products leave float32's range."""
+    """Divide the sum of F tau by the sum of F in float64: F is a squared gradient, and its products leave float32."""
     plain = mean_of(experts, used, name)
     top, bottom = plain.new_zeros(plain.shape).double(), plain.new_zeros(plain.shape).double()
     for place in used:
@@ -47,7 +47,7 @@ def _regmean(experts: Experts, weights: Sequence[Number], params: Params) -> "De
 
 
 def _regression(experts: Experts, used: Sequence[int], name: str, reduce: float) -> "Tensor":
-    """The weight whose outputs are nearest to those of every expert on its own inputs (equation 2 of the paper).
+    """Return the weight whose outputs are nearest to those of every expert on its own inputs (equation 2 of the paper).
 
     W = (sum_i G_i)^-1 sum_i G_i W_i with W transposed to (I, O), and G_i = X_i^T X_i with its off-diagonal entries
     times `reduce`. The same holds for task vectors, as theta0 is common to all. Solved in float64.

@@ -1,7 +1,7 @@
-"""TIES: trim each task vector, elect a sign for each entry, merge what has that sign (Yadav et al., 2023).
+"""TIES: trim each task vector, elect a sign for each entry, merge the entries of that sign (Yadav et al., 2023).
 
-Follows the authors of LiNeS where their code decides what the text leaves open. Shape legend: T experts that take part,
-N entries of one parameter.
+Follows the code of the authors of LiNeS where the text leaves a choice open. Shape legend: T experts that take part, N
+entries of one parameter.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ KEEP = Parameter(
 
 
 def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) -> list[float]:
-    """The magnitude from which each task vector's entries are kept.
+    """Return the least magnitude of the entries that each task vector keeps.
 
-    One entry more than `keep` percent stays, as in the authors' code, and all where more than the rest are 0: the
-    threshold is then 0.
+    One entry more than `keep` percent stays, as in the authors' code. If that reaches into the entries that are 0, the
+    threshold is 0 and all stay.
 
     Args:
         deltas: task vectors.
-        keep: percent of all entries, those outside included.
-        outside: entries that the task vectors do not hold and that are 0.
+        keep: percent of all entries, including those outside.
+        outside: number of entries that the task vectors do not hold and that are 0.
     """
     from pipeline.merging.kth_largest import kth_largest_magnitude
 
@@ -42,10 +42,10 @@ def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) ->
 
 
 def _ties(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Memory: the result, T times the largest parameter, and pieces of a few MB.
+    """Combine by TIES. Memory: the result, T times the largest parameter, and pieces of a few MB.
 
-    Where the kept entries of a position cancel out, the majority sign of the whole vector decides. It is known at the
-    end only: plus is taken at first, and the few parameters in question are merged again where it was minus.
+    If the kept entries of a position cancel out, the majority sign of the whole vector decides. It is known only at the
+    end: plus is assumed first, and the few parameters concerned are merged again if it was minus.
     """
     deltas, average = selected(experts, weights), params["aggregate"] == "mean"
     thresholds = trim_thresholds(deltas, number(params, "keep"), int(number(params, "outside")))
@@ -64,7 +64,7 @@ def _ties(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """One parameter: its merged entries, the sum of its elected signs, and whether a sign was left to the majority."""
+    """One parameter: its merged entries, the sum of its elected signs, and whether a sign depends on the majority."""
 
     values: "Tensor"
     net_sign: int

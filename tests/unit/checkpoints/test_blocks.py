@@ -126,7 +126,7 @@ def test_a_pattern_of_the_users_own_matches_at_the_start_or_behind_wrappers() ->
     [
         ("layer(", "is not a regular expression"),
         ("layer", "must have a group"),
-        (r"(\w+)\.", r"must take digits, got ('layer0',)"),
+        (r"(\w+)\.", r"must match digits, got ('layer0',)"),
         (r"block(\d+)", "matches none of 3 parameters"),
     ],
 )

@@ -9,8 +9,9 @@ import torch
 from learning_parts import Embedded
 from safetensors.torch import load_file, save_file
 
+from pipeline.checkpoints.lazy import StoredTensors
 from pipeline.learning.coefficients import RULES, LearningSettings, learn
-from pipeline.learning.gatherer import Gatherer, TensorFile, by_block
+from pipeline.learning.gatherer import Gatherer, by_block
 from pipeline.learning.inputs import overwrite
 from pipeline.learning.statistics import fisher
 from pipeline.merging.methods import METHODS
@@ -149,7 +150,7 @@ def test_blocks_are_told_by_the_mean_of_their_matrices() -> None:
 def test_tensors_of_a_file_are_read_one_by_one(tmp_path: Path) -> None:
     state = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
     save_file(state, tmp_path / "x.safetensors")
-    file = TensorFile(tmp_path / "x.safetensors", torch.device("cpu"))
+    file = StoredTensors([tmp_path / "x.safetensors"])
     assert set(file) == set(state) and len(file) == 2 and "c" not in file
     assert all(torch.equal(file[n], load_file(tmp_path / "x.safetensors")[n]) for n in state)
     with pytest.raises(KeyError, match="c"):

@@ -272,9 +272,9 @@ def test_fingerprint_sees_any_one_element_of_a_small_model(size: int, data: st.D
     assert fingerprint(flat) != before
 
 
-def test_an_arena_puts_each_coefficient_side_by_side() -> None:
+def test_parameters_that_share_a_coefficient_are_adjacent_in_an_arena() -> None:
     layer_map = LayerMap.from_pattern(BASE, r"blocks\.(\d+)\.")
     arena = Arena.plan({name: t.shape for name, t in BASE.items()}, layer_map)
     assert [g.start for g in arena.groups] == [0, 128, 192]
     assert arena.groups[-1].stop == arena.size == 256
-    assert same(arena.views(arena.fill(BASE, CPU)), BASE)
+    assert same(arena.flat(BASE, CPU), BASE)

@@ -13,7 +13,7 @@ from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.resident import ResidentModel
-from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, may_stay_apart
+from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, can_stay_low_rank
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap, NonFiniteError
 from tasks.language.causal import CausalBackbone, build
@@ -95,7 +95,7 @@ def test_ends_of_lambda_equal_the_policies_as_peft_loads_them(parts: Parts, plac
 def test_lines_with_alpha_and_beta_of_one_doubles_the_last_block_and_leaves_the_first(parts: Parts) -> None:
     backbone, apart = parts.apart()
     first, last = (f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 3))
-    plain = {n: apart._beside[n] for n in (first, last)}
+    plain = {n: apart._hooks[n] for n in (first, last)}
     apart.materialise(Recipe.make("weighted", weights=(0.5, 0.5)))
     before = {n: b._factors[1].clone() for n, b in plain.items() if b._factors}
     apart.materialise(Recipe.make("weighted", "linear", 1, 1, (0.5, 0.5)))
@@ -122,10 +122,10 @@ def test_the_equal_mean_is_over_what_has_factors(parts: Parts) -> None:
     assert apart._candidates.sizes.outside == 0 and len(set(apart._candidates.sizes.blocks)) == 1
     apart.materialise(RECIPES[4])
     name = "model.layers.0.self_attn.q_proj.weight"
-    factors = apart._beside[name]._factors
+    factors = apart._hooks[name]._factors
     assert factors is not None
     apart.materialise(Recipe.make("weighted", alpha=1.5, weights=(0.3, 0.7)))
-    again = apart._beside[name]._factors
+    again = apart._hooks[name]._factors
     assert again is not None
     torch.testing.assert_close(factors[1], again[1])
 
@@ -167,7 +167,7 @@ def test_only_sums_of_adapters_of_linear_modules_stay_apart(parts: Parts) -> Non
     embedding = LowRankDelta(
         {"model.embed_tokens.weight": LowRank(torch.ones(300, 1), torch.ones(1, 32))}, deltas[0].shapes
     )
-    assert may_stay_apart(backbone.module, deltas, ["weighted", "average"])
-    assert not may_stay_apart(backbone.module, deltas, ["ties"])
-    assert not may_stay_apart(backbone.module, [*deltas, embedding], ["weighted"])
-    assert not may_stay_apart(backbone.module, [*deltas, dict(deltas[0].items())], ["weighted"])
+    assert can_stay_low_rank(backbone.module, deltas, ["weighted", "average"])
+    assert not can_stay_low_rank(backbone.module, deltas, ["ties"])
+    assert not can_stay_low_rank(backbone.module, [*deltas, embedding], ["weighted"])
+    assert not can_stay_low_rank(backbone.module, [*deltas, dict(deltas[0].items())], ["weighted"])
