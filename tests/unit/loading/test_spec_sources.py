@@ -27,14 +27,14 @@ CPU = torch.device("cpu")
 COUNTED = (
     (Source, "parse", lambda source: source),
     (spec_sources, "locate", lambda source: source.text),
-    (fetched, "_fetched", lambda url: url),
+    (fetched, "_fetch", lambda url: url),
 )
 
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
     """Function -> source -> calls, of the functions that parse a source, locate its files, and download a URL."""
-    monkeypatch.setattr(fetched, "_known", {})
+    monkeypatch.setattr(fetched, "_fetched", {})
     counts: dict[str, Counter[str]] = {}
     for owner, name, text_of in COUNTED:
         counts[name] = Counter()
@@ -108,7 +108,7 @@ def test_a_preparation_resolves_each_source_once(tmp_path: Path, counts: dict[st
         calls.clear()
     identity = prepare(run, "cpu", lambda what, done, total: None)
     once = Counter(["embedded/base", *experts.values()])
-    assert counts == {"parse": once, "locate": once, "_fetched": Counter([experts["url"]])}
+    assert counts == {"parse": once, "locate": once, "_fetch": Counter([experts["url"]])}
     assert identity.checkpoints["file"] == identity.checkpoints["url"] == identity.checkpoints["embedded"]
 
 
