@@ -148,9 +148,9 @@ def test_the_activation_of_a_repository_is_checked_and_a_missing_one_is_told(
     write_hugging_face(hub, tuned(models), "gelu")
     config = (hub / "config.json").rename(hub / "elsewhere.json")
     delta(run)
-    assert "has no config.json beside it; quick_gelu is taken" in caplog.text
+    assert "has no config.json next to it; its activation is assumed to be quick_gelu" in caplog.text
     config.rename(hub / "config.json")
-    with pytest.raises(ValueError, match="experts.cats: .*computes quick_gelu, but the weights beside .* need gelu"):
+    with pytest.raises(ValueError, match="experts.cats: .*computes quick_gelu, but the weights next to .* need gelu"):
         delta(run)
 
 
@@ -191,7 +191,7 @@ def test_a_base_of_transformers_says_its_activation_itself(tmp_path: Path, hidde
     right, wrong = (plain, quick) if hidden_act == "gelu" else (quick, plain)
     found = delta(spec(tmp_path / "base", str(tmp_path / "expert"), right))
     assert found["conv1.weight"].any() and not found["proj"].any()
-    with pytest.raises(ValueError, match=f"but the weights beside .*config.json need {hidden_act}"):
+    with pytest.raises(ValueError, match=f"but the weights next to .*config.json need {hidden_act}"):
         load_checkpoints(spec(tmp_path / "base", str(tmp_path / "expert"), wrong), CPU)
     (tmp_path / "base" / "config.json").unlink()
     load_checkpoints(spec(tmp_path / "base", str(tmp_path / "expert"), right, activation=hidden_act), CPU)
@@ -203,7 +203,7 @@ def test_open_clips_own_configuration_says_the_activation_too(tmp_path: Path, mo
     (tmp_path / "gelu.json").write_text(json.dumps(config))
     expert = WRITERS["open_clip"](tmp_path, tuned(models))
     with pytest.raises(
-        ValueError, match="computes gelu, but the weights beside .*open_clip_config.json need quick_gelu"
+        ValueError, match="computes gelu, but the weights next to .*open_clip_config.json need quick_gelu"
     ):
         load_checkpoints(spec(models, expert, tmp_path / "gelu.json"), CPU)
 

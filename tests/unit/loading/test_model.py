@@ -148,7 +148,7 @@ def test_their_configuration_says_that_they_need_quick_gelu(cache: Cache, base: 
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     save_file(load_file(base / "open_clip_model.safetensors"), tmp_path / "open_clip_model.safetensors")
     run = spec(tmp_path, {"clip": "hf:tanganke/clip"})
-    with pytest.raises(ValueError, match="experts.clip: .*computes gelu, but the weights beside .* need quick_gelu"):
+    with pytest.raises(ValueError, match="experts.clip: .*computes gelu, but the weights next to .* need quick_gelu"):
         list(load_checkpoints(run, CPU)[1])
 
 
