@@ -41,7 +41,7 @@ CASES = [
     ("adamerging", (1, 0, 1), {}),
     ("atlas", (1, 0, 1), {}),
 ]
-#: A decomposition of a matrix of twice the size need not round alike.
+#: A decomposition of a matrix of twice the size may round differently.
 ROUNDS = {"regmean", "tsvm", "iso_c"}
 SHAPES = {"scalar": (), "bias": (5,), "weight": (4, 5), "kernel": (2, 3, 2, 2)}
 
@@ -52,7 +52,7 @@ def tensors(seed: int) -> dict[str, Tensor]:
 
 
 def statistics(needs: str, seed: int) -> dict[str, Tensor]:
-    """What `Method.needs` says, for one expert."""
+    """Return the statistics of one expert that `Method.needs` names."""
     entries = tensors(seed)
     inputs = entries["weight"]
     kinds = {

@@ -58,7 +58,7 @@ def test_scores_tell_cost_and_coefficients_and_a_second_run_finds_what_the_first
     assert lines.run(lines.spec(**OVERRIDES), tmp_path / "again")[0] == 0
     assert tables(tmp_path / "again") == tables(run)
     again = scores(tmp_path / "again")
-    assert [s.note for s in again["atlas"]] == [s.note for s in by_method["atlas"]], "read, not measured anew"
+    assert [s.note for s in again["atlas"]] == [s.note for s in by_method["atlas"]], "read, not measured again"
 
 
 def test_what_was_learned_is_exported_with_the_weights_that_were_scored(

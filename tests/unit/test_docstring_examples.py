@@ -7,6 +7,11 @@ import pytest
 
 #: Modules with examples; add yours.
 MODULES = [
+    "pipeline.checkpoints.blocks",
+    "pipeline.checkpoints.checkpoint",
+    "pipeline.checkpoints.files",
+    "pipeline.merging.scaling",
+    "pipeline.merging.task_vectors",
     "pipeline.parameters",
     "pipeline.plan.plan",
     "pipeline.plan.soups",
@@ -21,6 +26,7 @@ MODULES = [
     "search.sampling",
     "search.significance",
     "search.space",
+    "tasks.files.sources",
 ]
 
 

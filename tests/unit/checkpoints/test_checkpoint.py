@@ -1,4 +1,4 @@
-"""Proves that checkpoints of every format and source are read alike, and that bad ones are refused before any work."""
+"""Proves that checkpoints of every format and source give the same tensors, and that bad ones are refused."""
 
 import json
 import os

@@ -46,7 +46,7 @@ def spec(expert: object) -> RunSpec:
 
 
 def trained(module: nn.Module, folder: Path, *targets: str, seed: int = 0, **options: Any) -> dict[str, Tensor]:
-    """Write an adapter of `module` with random factors to `folder`; what it changes each parameter by, says peft."""
+    """Write an adapter of `module` with random factors to `folder`; return the change of each parameter by peft."""
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     model = peft.get_peft_model(module, peft.LoraConfig(target_modules=list(targets), **{"r": 4, **options}))
     noise = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Proves that what methods need is computed once, kept under a key of all it depends on, and told with its cost."""
+"""Proves that what methods need is computed once, kept under a key of all it depends on, and reported with its cost."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Proves that all a spec names and a machine lacks is told at once, without waiting for a hub that gives no answer."""
+"""Proves that all missing files of a spec are reported together, without waiting for a hub that gives no answer."""
 
 import time
 from pathlib import Path
@@ -57,15 +57,15 @@ def look_for(run: RunSpec, *fetched: str) -> None:
     check_present(run, SpecSources(run, run.experts), *fetched)
 
 
-def told(run: RunSpec) -> list[str]:
+def reported(run: RunSpec) -> list[str]:
     with pytest.raises(ValueError) as raised:
         look_for(run)
     return str(raised.value).splitlines()
 
 
-def test_checkpoints_and_data_are_told_together_and_at_once() -> None:
+def test_checkpoints_and_data_are_reported_together() -> None:
     start = time.monotonic()
-    lines = told(spec())
+    lines = reported(spec())
     assert time.monotonic() - start < 5  # the hub's client alone tries for half a minute a file
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
         "tasks.MNIST",
@@ -87,7 +87,7 @@ def test_many_files_of_one_folder_are_one_line(place: str, tmp_path: Path) -> No
     run = spec(
         base="embedded/base", experts=experts, tasks={"t": "embedded/mnist"}, targets=dict.fromkeys(experts, "t")
     )
-    lines = [line.strip() for line in told(run) if line.strip().startswith("experts.")]
+    lines = [line.strip() for line in reported(run) if line.strip().startswith("experts.")]
     assert [line.split(":")[0] for line in lines] == [
         f"experts.model 1 and 5 more of {place.split(':')[0]}",
         "experts.other",
@@ -95,7 +95,7 @@ def test_many_files_of_one_folder_are_one_line(place: str, tmp_path: Path) -> No
     assert f"more of {place}: {place}/model_1.pt: " in lines[0]
 
 
-def test_prepare_does_not_tell_to_prepare() -> None:
+def test_prepare_does_not_advise_to_prepare() -> None:
     with pytest.raises(ValueError, match="MNIST/raw: not fetched yet; or put") as raised:
         look_for(spec(), "not fetched yet")
     assert "`lines prepare` fetches" not in str(raised.value)
@@ -106,13 +106,13 @@ def test_what_is_in_the_local_cache_is_not_missing(hub: Path, tmp_path: Path) ->
     put(hub, "nik-dim/tall_masks", EXPERT.format("MNIST"))
     run = spec(experts={"MNIST": f"hf:nik-dim/tall_masks/{EXPERT.format('MNIST')}"}, tasks={"MNIST": "vision/MNIST"})
     assert pretrained_source("ViT-B-32-quickgelu", "openai") == str(weights)
-    assert [line.split(":")[0].strip() for line in told(run)[1:]] == ["tasks.MNIST", "ood.V2"]
+    assert [line.split(":")[0].strip() for line in reported(run)[1:]] == ["tasks.MNIST", "ood.V2"]
     writers()["MNIST"](tmp_path / "data")
     writers()["ImageNetV2"](tmp_path / "data")
     look_for(run)
 
 
-def test_one_thing_alone_is_told_in_one_line() -> None:
+def test_a_single_missing_file_is_one_line() -> None:
     run = spec(base="embedded/base", experts={"MNIST": "embedded/nowhere"}, tasks={"MNIST": "embedded/mnist"}, ood={})
-    (line,) = told(run)
+    (line,) = reported(run)
     assert line.startswith("experts.MNIST: embedded/nowhere: not embedded")

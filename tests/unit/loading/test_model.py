@@ -48,7 +48,7 @@ def megabytes(state: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("name", AUTHORS)
 def test_the_authors_files_hold_all_but_the_text_transformer(name: str) -> None:
-    """Their sizes on the hub say so; the image tower in them is then the whole of ours."""
+    """Their sizes on the hub show it; their image tower is the whole of ours."""
     state = whole(name)
     kept = {f"model.{n}": t for n, t in state.items() if not n.startswith("transformer.")}
     tensors, parameters, published = AUTHORS[name]

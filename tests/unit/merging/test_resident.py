@@ -100,7 +100,7 @@ def test_alpha_is_resolved_on_the_resident_vectors(oracle: tuple[nn.Module, Resi
     alphas = [resident.materialise(Recipe.make("sum", "linear", word, 0.3)).alpha for word in ("auto", "auto_l2")]
     assert alphas == pytest.approx([1 / 3, 1 / 3], rel=1e-6)
     assert resident.materialise(Recipe.make("average", "linear", "auto", 0.3)).alpha == pytest.approx(1, rel=1e-6)
-    # Seven digits of alpha say the same weights as the word.
+    # Seven digits of alpha give the same weights as the word.
     by_word = resident.materialise(Recipe.make("average", "linear", "auto", 0.3, (1, 1, 0)))
     weights = parameters(module)
     assert resident.materialise(Recipe.make("average", "linear", by_word.alpha, 0.3, (1, 1, 0))) == by_word

@@ -1,4 +1,4 @@
-"""Proves that adapters beside a model compute what edited weights would, and that a candidate changes scales alone."""
+"""Proves that adapters give the outputs of edited weights, and that a candidate changes only their scales."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Parts:
             found[path.name] = adapter.task_vector(backbone.weight_parts(adapter.factors, path.name), shapes)
         return found
 
-    def apart(self) -> tuple[CausalBackbone, AdaptedModel]:
+    def adapted_model(self) -> tuple[CausalBackbone, AdaptedModel]:
         backbone = self.backbone()
         deltas = self.deltas(backbone)
         return backbone, adapted(backbone.module, backbone.layer_map, deltas)
@@ -70,22 +70,22 @@ def logits(backbone: CausalBackbone) -> Tensor:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_logits_are_those_of_the_edited_weights(parts: Parts, recipe: Recipe) -> None:
-    backbone, apart = parts.apart()
+    backbone, adapted_model = parts.adapted_model()
     other = parts.backbone()
     base = other.select(parts.state, "base")
     dense = ResidentModel(other.module, other.layer_map, base, parts.deltas(other), CPU, torch.float32)
     if "uniform" not in recipe.scaling:  # its mean is over edited parameters, which are fewer here
-        assert apart.materialise(recipe).alpha == pytest.approx(dense.materialise(recipe).alpha, rel=1e-5)
+        assert adapted_model.materialise(recipe).alpha == pytest.approx(dense.materialise(recipe).alpha, rel=1e-5)
         torch.testing.assert_close(logits(backbone), logits(other), rtol=1e-4, atol=1e-5)
-    apart.materialise(Recipe.make("zero"))
+    adapted_model.materialise(Recipe.make("zero"))
     dense.materialise(Recipe.make("zero"))
     assert torch.equal(logits(backbone), logits(other))
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_ends_of_lambda_equal_the_policies_as_peft_loads_them(parts: Parts, place: int) -> None:
-    backbone, apart = parts.apart()
-    apart.materialise(Recipe.make("weighted", weights=(1 - place, place)))
+    backbone, adapted_model = parts.adapted_model()
+    adapted_model.materialise(Recipe.make("weighted", weights=(1 - place, place)))
     model = AutoModelForCausalLM.from_pretrained(parts.base)
     policy = PeftModel.from_pretrained(model, parts.policies[place]).eval()
     with torch.inference_mode():
@@ -93,39 +93,39 @@ def test_ends_of_lambda_equal_the_policies_as_peft_loads_them(parts: Parts, plac
 
 
 def test_lines_with_alpha_and_beta_of_one_doubles_the_last_block_and_leaves_the_first(parts: Parts) -> None:
-    backbone, apart = parts.apart()
+    backbone, adapted_model = parts.adapted_model()
     first, last = (f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 3))
-    plain = {n: apart._hooks[n] for n in (first, last)}
-    apart.materialise(Recipe.make("weighted", weights=(0.5, 0.5)))
+    plain = {n: adapted_model._hooks[n] for n in (first, last)}
+    adapted_model.materialise(Recipe.make("weighted", weights=(0.5, 0.5)))
     before = {n: b._factors[1].clone() for n, b in plain.items() if b._factors}
-    apart.materialise(Recipe.make("weighted", "linear", 1, 1, (0.5, 0.5)))
+    adapted_model.materialise(Recipe.make("weighted", "linear", 1, 1, (0.5, 0.5)))
     after = {n: b._factors[1] for n, b in plain.items() if b._factors}
     torch.testing.assert_close(after[first], before[first])
     torch.testing.assert_close(after[last], 2 * before[last])
 
 
 def test_a_candidate_changes_no_weight_and_coming_back_gives_the_same_bits(parts: Parts) -> None:
-    backbone, apart = parts.apart()
+    backbone, adapted_model = parts.adapted_model()
     before = {name: p.detach().clone() for name, p in backbone.module.named_parameters()}
     places = {name: p.data_ptr() for name, p in backbone.module.named_parameters()}
     a, b = RECIPES[1], RECIPES[2]
-    first = apart.materialise(a)
+    first = adapted_model.materialise(a)
     seen = logits(backbone)
-    assert apart.materialise(b).fingerprint != first.fingerprint
-    assert apart.materialise(a) == first and torch.equal(logits(backbone), seen)
+    assert adapted_model.materialise(b).fingerprint != first.fingerprint
+    assert adapted_model.materialise(a) == first and torch.equal(logits(backbone), seen)
     for name, parameter in backbone.module.named_parameters():
         assert torch.equal(parameter, before[name]) and parameter.data_ptr() == places[name]
 
 
 def test_the_equal_mean_is_over_what_has_factors(parts: Parts) -> None:
-    _, apart = parts.apart()
-    assert apart._candidates.sizes.outside == 0 and len(set(apart._candidates.sizes.blocks)) == 1
-    apart.materialise(RECIPES[4])
+    _, adapted_model = parts.adapted_model()
+    assert adapted_model._candidates.sizes.outside == 0 and len(set(adapted_model._candidates.sizes.blocks)) == 1
+    adapted_model.materialise(RECIPES[4])
     name = "model.layers.0.self_attn.q_proj.weight"
-    factors = apart._hooks[name]._factors
+    factors = adapted_model._hooks[name]._factors
     assert factors is not None
-    apart.materialise(Recipe.make("weighted", alpha=1.5, weights=(0.3, 0.7)))
-    again = apart._hooks[name]._factors
+    adapted_model.materialise(Recipe.make("weighted", alpha=1.5, weights=(0.3, 0.7)))
+    again = adapted_model._hooks[name]._factors
     assert again is not None
     torch.testing.assert_close(factors[1], again[1])
 
@@ -139,17 +139,17 @@ def test_of_gpt2_whose_weights_lie_the_other_way_round(tmp_path: Path) -> None:
     delta = LowRankDelta({name: factor}, {n: p.shape for n, p in model.named_parameters()})
     from tasks.language.tensor_names import layer_map
 
-    apart = adapted(model, layer_map(model), {"a": delta})
-    apart.materialise(Recipe.make("single", alpha=0.1, weights=(1,)))
+    adapted_model = adapted(model, layer_map(model), {"a": delta})
+    adapted_model.materialise(Recipe.make("single", alpha=0.1, weights=(1,)))
     with torch.inference_mode():
-        beside = model(input_ids=IDS).logits
-        apart.materialise(Recipe.make("zero"))
+        with_adapter = model(input_ids=IDS).logits
+        adapted_model.materialise(Recipe.make("zero"))
         weight.data += 0.1 * factor.dense()
-        torch.testing.assert_close(beside, model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(with_adapter, model(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_nan_and_nothing_are_told(parts: Parts) -> None:
-    backbone, _ = parts.apart()
+    backbone, _ = parts.adapted_model()
     deltas = parts.deltas(backbone)
     name, factor = next(iter(deltas["1"].factors.items()))
     broken = LowRankDelta({name: LowRank(factor.b * float("nan"), factor.a)}, deltas["1"].shapes)

@@ -1,4 +1,4 @@
-"""Proves that a soup of LoRA policies is equation 4 on their products B A; A and B interpolated apart give another."""
+"""Proves that a soup of LoRA policies is equation 4 on their products B A; interpolating A and B separately differs."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def soup(policies: list[LowRankDelta], share: float) -> LowRankDelta:
     return found
 
 
-def apart(one: LowRank, two: LowRank, share: float) -> Tensor:
+def interpolated_factors(one: LowRank, two: LowRank, share: float) -> Tensor:
     """(lambda B_1 + (1 - lambda) B_2) (lambda A_1 + (1 - lambda) A_2)."""
     return (share * one.b + (1 - share) * two.b) @ (share * one.a + (1 - share) * two.a)
 
@@ -59,16 +59,16 @@ def test_apart_misses_by_the_product_of_the_differences(policies: list[LowRankDe
     right = soup(policies, share)[NAME]
     torch.testing.assert_close(right, share * one.dense() + (1 - share) * two.dense(), rtol=0, atol=1e-6)
     missed = share * (1 - share) * (one.b - two.b) @ (one.a - two.a)
-    torch.testing.assert_close(right - apart(one, two, share), missed, rtol=0, atol=1e-6)
+    torch.testing.assert_close(right - interpolated_factors(one, two, share), missed, rtol=0, atol=1e-6)
 
 
 def test_what_is_missed_is_of_the_size_of_the_soup_itself(policies: list[LowRankDelta]) -> None:
     one, two = (policy.factors[NAME] for policy in policies)
     right = soup(policies, 0.5)[NAME]
-    assert (right - apart(one, two, 0.5)).norm() / right.norm() > 0.5
+    assert (right - interpolated_factors(one, two, 0.5)).norm() / right.norm() > 0.5
     for share, end in ((1.0, one), (0.0, two)):
         assert torch.equal(soup(policies, share)[NAME], end.dense())
-        torch.testing.assert_close(apart(one, two, share), end.dense())
+        torch.testing.assert_close(interpolated_factors(one, two, share), end.dense())
 
 
 def test_pefts_concatenation_is_equation_4_and_its_linear_combination_is_not(
