@@ -208,10 +208,13 @@ def test_open_clips_own_configuration_says_the_activation_too(tmp_path: Path, mo
         load_checkpoints(spec(models, expert, tmp_path / "gelu.json"), CPU)
 
 
-def test_where_nothing_says_the_activation_a_user_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_activation_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_of_unknown("ViT-B-32-quickgelu", "quick_gelu", "a.pt")
         warn_of_unknown("own.json", "gelu", "a.pt")
     assert not caplog.text
     warn_of_unknown("ViT-B-32", "gelu", "a.pt")
-    assert "a.pt: nothing says which activation" in caplog.text and "need ViT-B-32-quickgelu" in caplog.text
+    assert (
+        "a.pt: the activation that these weights need is unknown" in caplog.text
+        and "need ViT-B-32-quickgelu" in caplog.text
+    )
