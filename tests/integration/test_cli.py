@@ -1,4 +1,4 @@
-"""The command line on real models: validate, run, resume, report, export; errors for people with status 2."""
+"""The command line on real models: validate, run, resume, report, export; user errors with status 2."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def test_a_run_leaves_tables_provenance_and_report(undisturbed: Path) -> None:
     assert provenance["complete"] and not provenance["failures"] and len(provenance["checkpoints"]) == 1 + len(TASKS)
 
 
-def test_validate_says_what_would_be_run_and_evaluates_nothing(lines: Lines, tmp_path: Path) -> None:
+def test_validate_lists_the_arms_and_evaluates_nothing(lines: Lines, tmp_path: Path) -> None:
     status, output = lines("validate", lines.spec())
     assert status == 0, output
     assert "8 blocks, 2 tasks, 60 validation and 60 test samples" in output and "LiNeS, reversed" in output
@@ -42,7 +42,7 @@ def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: Li
     assert journal.read_text().count('"record":"score"') == scored and tables(undisturbed) == before
 
 
-def test_a_report_is_made_anew_from_the_journal(lines: Lines, undisturbed: Path) -> None:
+def test_a_report_is_rebuilt_from_the_journal(lines: Lines, undisturbed: Path) -> None:
     before = tables(undisturbed)
     for name in (*before, "provenance.json", "report.html", "report.md"):
         (undisturbed / name).unlink()
@@ -103,7 +103,7 @@ def test_a_wrong_spec_is_status_2_and_starts_nothing(
     assert not run_folder.exists()
 
 
-def test_the_mistakes_of_all_specs_are_told_before_any_is_worked(lines: Lines, tmp_path: Path) -> None:
+def test_the_errors_of_all_specs_are_reported_before_any_is_executed(lines: Lines, tmp_path: Path) -> None:
     good = lines.spec()
     (tmp_path / "a.yaml").write_text(good.read_text() + "limit: 5\n")
     status, output = lines("run", good, tmp_path / "a.yaml", tmp_path / "nothing.yaml", "--out", tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""Proves that arms which build on others' choices get them, and curves are scored on test, in a run cut short too."""
+"""Proves that arms which build on other arms' choices get them, and curves are scored on test, in resumed runs too."""
 
 import json
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_every_point_of_a_curve_is_scored_on_test_and_no_other(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("steps", [30, 70, 90, 110])
-def test_a_cut_run_taken_up_again_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> None:
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> None:
     def stop(progress: object) -> None:
         nonlocal steps
         steps -= 1
@@ -94,7 +94,7 @@ def test_a_cut_run_taken_up_again_equals_an_undisturbed_one(tmp_path: Path, step
 
 
 class LosingPool(LocalPool):
-    """A pool whose worker is lost with every shard of some recipes, as often as it is tried."""
+    """A pool whose worker is lost at every attempt of every shard of some recipes."""
 
     def __init__(self, loses: Callable[[Recipe], bool]) -> None:
         super().__init__(ToyEvaluator())
@@ -112,7 +112,7 @@ def test_what_followed_from_lost_shards_is_searched_again_once_they_are_scored(t
     seen: list[Recipe] = []
 
     def loses(recipe: Recipe) -> bool:
-        """The first two candidates of the method; of `single`, those that no reference needs."""
+        """Lose the first two candidates of the method; for `single`, only candidates that no reference needs."""
         fits = recipe.method == method and (method != "single" or (recipe.scaling, recipe.alpha) != ("constant", 1))
         if fits and recipe not in seen:
             seen.append(recipe)
@@ -134,7 +134,7 @@ class Broken(ToyEvaluator):
         return super().evaluate(request)
 
 
-def test_an_arm_whose_parents_all_failed_is_told_and_the_run_ends(tmp_path: Path) -> None:
+def test_an_arm_whose_parents_all_failed_is_recorded_and_the_run_ends(tmp_path: Path) -> None:
     scaling = {"function": "linear", "alpha": "auto", "beta": GRID}
     arms = {
         "consensus": {"merge": {"method": "consensus", "params": {"tall_lambda": "auto"}}},
@@ -143,7 +143,7 @@ def test_an_arm_whose_parents_all_failed_is_told_and_the_run_ends(tmp_path: Path
     }
     plan = make_plan(toy_spec(arms=arms, controls=["uniform"]))
     run(plan, IDENTITY, tmp_path, lambda: LocalPool(Broken()), None)
-    told = {g["arm"]: g["cause"] for g in json.loads((tmp_path / "provenance.json").read_text())["not_searched"]}
-    assert list(told) == ["consensus", "scaled", "scaled, constant", "scaled, uniform", "scaled, equal norm"]
-    assert "TALL masks (cats)" in told["consensus"] and told["scaled"] == "nothing could be chosen of consensus"
+    causes = {g["arm"]: g["cause"] for g in json.loads((tmp_path / "provenance.json").read_text())["not_searched"]}
+    assert list(causes) == ["consensus", "scaled", "scaled, constant", "scaled, uniform", "scaled, equal norm"]
+    assert "TALL masks (cats)" in causes["consensus"] and causes["scaled"] == "nothing could be chosen of consensus"
     assert len(rows(tmp_path, "candidates", "sum")) == 1

@@ -59,13 +59,13 @@ def kill_a_worker(driver: subprocess.Popen[str], journal: Path) -> bool:
 def test_the_demo_on_ray_with_a_worker_killed_equals_the_local_pool(tmp_path: Path) -> None:
     spec = small_demo(tmp_path)
     local = lines("run", str(spec), "--out", str(tmp_path / "local"), "--pool", "local", "--no-cache")
-    said, _ = local.communicate(timeout=240)
-    assert local.returncode == 0, said
+    output, _ = local.communicate(timeout=240)
+    assert local.returncode == 0, output
     driver = lines("run", str(spec), "--out", str(tmp_path / "ray"), "--no-cache", "--workers", "2")
     killed = kill_a_worker(driver, tmp_path / "ray" / "journal.jsonl")
-    said, _ = driver.communicate(timeout=240)
-    assert driver.returncode == 0, said
-    assert killed, said
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, output
+    assert killed, output
     for table in TABLES:
         assert (tmp_path / "ray" / table).read_bytes() == (tmp_path / "local" / table).read_bytes(), table
     provenance = json.loads((tmp_path / "ray" / "provenance.json").read_text())
@@ -74,4 +74,4 @@ def test_the_demo_on_ray_with_a_worker_killed_equals_the_local_pool(tmp_path: Pa
     assert {"pre-trained", "fine-tuned", "fine-tuned + LiNeS", "task arithmetic", "task arithmetic + LiNeS"} <= arms
     assert {"fine-tuned + LiNeS, constant", "fine-tuned + LiNeS, reversed", "fine-tuned + LiNeS, uniform"} <= arms
     assert summary(tmp_path / "ray").sentences
-    assert (tmp_path / "ray" / "report.html").stat().st_size > 1_000_000 and "report.md" in said
+    assert (tmp_path / "ray" / "report.html").stat().st_size > 1_000_000 and "report.md" in output

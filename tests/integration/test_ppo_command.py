@@ -32,15 +32,15 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small training, worked in one go in this process."""
+    """Return the folder of the small training, done in this process without interruption."""
     folder = tmp_path_factory.mktemp("trained")
-    status, said = lines(write_ppo(folder, ground), "--out", folder / "out")
-    assert status == 0, said
+    status, output = lines(write_ppo(folder, ground), "--out", folder / "out")
+    assert status == 0, output
     return folder / "out"
 
 
 def lines(*words: object) -> tuple[int, str]:
-    """`lines ppo` in this process: exit status, and the output with its line breaks taken out."""
+    """`lines ppo` in this process: return exit status, and the output on one line."""
     found = CliRunner().invoke(app, ["ppo", *map(str, words)])
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
@@ -67,15 +67,15 @@ def test_the_folder_holds_what_a_sweep_needs_and_a_report(ground: Path, undistur
     }
     report = (undisturbed / "report.md").read_text()
     for name in ("near", "vowels"):
-        said = json.loads((undisturbed / "policies" / name / "train.json").read_text())
+        result = json.loads((undisturbed / "policies" / name / "train.json").read_text())
         assert f"| {name} | ppo | {name} |" in report and f"### Completions of {name}" in report
-        assert said["updates"] == 4 and said["sft"].keys() == {"reward_mean", "reward_std"}
+        assert result["updates"] == 4 and result["sft"].keys() == {"reward_mean", "reward_std"}
     page = (undisturbed / "report.html").read_text()
     assert len(re.findall('type="application/json"', page)) == 2 + 2 + 3  # panels: rewards, KL, health
 
 
 def test_the_sft_model_and_its_policies_are_base_and_experts(undisturbed: Path) -> None:
-    """Read as a sweep reads them: a policy is a low-rank task vector on every linear layer of the blocks."""
+    """Read as by a run: a policy is a low-rank task vector on every linear layer of the blocks."""
     sft, policy = str(undisturbed / "sft"), str(undisturbed / "policies" / "near")
     backbone = build(sft, read_checkpoint(sft).state, torch.device("cpu"), torch.float32)
     backbone.check_expert(Path(policy), policy)
@@ -91,15 +91,15 @@ def test_a_finished_command_is_left_alone_and_a_changed_spec_refused(
     ground: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     before = weights(undisturbed)
-    status, said = lines(write_ppo(tmp_path, ground), "--out", undisturbed)
-    assert status == 0 and "2 of 2 are finished: policies/vowels, policies/near" in said, said
+    status, output = lines(write_ppo(tmp_path, ground), "--out", undisturbed)
+    assert status == 0 and "2 of 2 are finished: policies/vowels, policies/near" in output, output
     training = {**small_ppo(ground)["training"], "seed": 1}
-    status, said = lines(write_ppo(tmp_path, ground, training=training), "--out", undisturbed)
-    assert status == 2 and "trained differently: training.seed 0, not 1; choose another --out" in said, said
+    status, output = lines(write_ppo(tmp_path, ground, training=training), "--out", undisturbed)
+    assert status == 2 and "trained differently: training.seed 0, not 1; choose another --out" in output, output
     assert weights(undisturbed) == before
 
 
-def test_a_killed_command_goes_on_to_the_same_bits(ground: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_command_resumes_to_the_same_bits(ground: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Ctrl-C while the SFT model learns, SIGKILL while a policy does."""
     spec, out = write_ppo(tmp_path, ground), tmp_path / "out"
     for waited, number, status in (
@@ -109,10 +109,10 @@ def test_a_killed_command_goes_on_to_the_same_bits(ground: Path, undisturbed: Pa
         process = start(spec, out)
         until(process, out / waited)
         process.send_signal(number)
-        said = process.communicate()[0]
-        assert process.returncode == status, said
-    status, said = lines(spec, "--out", out)
-    assert status == 0 and "1 of 2 resume from a checkpoint: policies/vowels" in said, said
+        output = process.communicate()[0]
+        assert process.returncode == status, output
+    status, output = lines(spec, "--out", out)
+    assert status == 0 and "1 of 2 resume from a checkpoint: policies/vowels" in output, output
     assert weights(out) == weights(undisturbed)
 
 
@@ -127,8 +127,8 @@ def test_two_policies_at_once_on_ray_with_a_worker_killed_are_the_same(
     killed = [p for p in running if p.name().startswith("ray::_train")]
     for process in killed:
         process.kill()
-    said = driver.communicate(timeout=250)[0]
-    assert driver.returncode == 0 and killed, said
+    output = driver.communicate(timeout=250)[0]
+    assert driver.returncode == 0 and killed, output
     assert weights(out) == weights(undisturbed)
 
 
@@ -141,25 +141,25 @@ def test_two_policies_at_once_on_ray_with_a_worker_killed_are_the_same(
         ({"lora": {"targets": ["q_prj"]}}, "lora.targets: the model has no module 'q_prj'; did you mean 'q_proj'"),
     ],
 )
-def test_what_is_wrong_is_told(ground: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    status, said = lines(write_ppo(tmp_path, ground, **changes), "--out", tmp_path / "out")
-    assert status == 2 and message in said, said
+def test_errors_are_reported(ground: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    status, output = lines(write_ppo(tmp_path, ground, **changes), "--out", tmp_path / "out")
+    assert status == 2 and message in output, output
     assert not weights(tmp_path / "out")
 
 
 def test_a_reward_that_cannot_teach_stops_the_command_before_a_policy_is_trained(ground: Path, tmp_path: Path) -> None:
     rewards = {name: {"source": f"{ground / 'own.py'}:{name}"} for name in ("vowels", "constant")}
-    status, said = lines(write_ppo(tmp_path, ground, rewards=rewards, sft=None), "--out", tmp_path / "out")
-    assert status == 2 and "rewards.constant: gives 0.25 to all 6 completions of the SFT model" in said, said
+    status, output = lines(write_ppo(tmp_path, ground, rewards=rewards, sft=None), "--out", tmp_path / "out")
+    assert status == 2 and "rewards.constant: gives 0.25 to all 6 completions of the SFT model" in output, output
     assert not (tmp_path / "out" / "policies").exists()
 
 
-def test_a_saturated_reward_is_warned_of(ground: Path, tmp_path: Path) -> None:
+def test_a_saturated_reward_gives_a_warning(ground: Path, tmp_path: Path) -> None:
     rewards = {"sure": {"source": f"{ground / 'own.py'}:sure"}}
     training = {**small_ppo(ground)["training"], "updates": 1}
     spec = write_ppo(tmp_path, ground, rewards=rewards, training=training, sft=None)
-    status, said = lines(spec, "--out", tmp_path / "out")
-    assert status == 0 and "warning: sure: saturated: " in said, said
+    status, output = lines(spec, "--out", tmp_path / "out")
+    assert status == 0 and "warning: sure: saturated: " in output, output
     assert "**Warning.** sure: saturated" in (tmp_path / "out" / "report.md").read_text()
     adapter = json.loads((tmp_path / "out" / "policies" / "sure" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(ground / "model")  # there was no SFT to make
@@ -172,5 +172,5 @@ def test_one_command_at_a_time_writes_in_a_folder(ground: Path, tmp_path: Path) 
     out.mkdir()
     with (out / "ppo.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        status, said = lines(write_ppo(tmp_path, ground), "--out", out)
-    assert status == 2 and "another `lines ppo` is writing there" in said, said
+        status, output = lines(write_ppo(tmp_path, ground), "--out", out)
+    assert status == 2 and "another `lines ppo` is writing there" in output, output

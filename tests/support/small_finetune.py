@@ -9,7 +9,7 @@ from pipeline.train.finetune.spec import FinetuneSpec, load_finetune_spec
 
 
 def small_finetune(**changes: Any) -> dict[str, Any]:
-    """Six steps of 16 images in two ways on one task, with a checkpoint after every second step."""
+    """Return a spec of two methods on one task: six steps of 16 images, with a checkpoint after every second one."""
     return {
         "name": "small",
         "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
@@ -25,18 +25,18 @@ def small_finetune(**changes: Any) -> dict[str, Any]:
 
 
 def write_finetune(folder: Path, **changes: Any) -> Path:
-    """The spec as a file of `folder`."""
+    """Write the spec to a file in `folder`."""
     path = folder / "finetune.yaml"
     path.write_text(yaml.safe_dump(small_finetune(**changes), sort_keys=False))
     return path
 
 
 def read_finetune(folder: Path, **changes: Any) -> FinetuneSpec:
-    """The spec, read back and checked."""
+    """Write the spec, read it back and check it."""
     return load_finetune_spec(write_finetune(folder, **changes))
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """Weights and logs of every model, byte by byte."""
+    """Return the bytes of the weights and logs of every model."""
     kinds = ("model.safetensors", "adapter_config.json", "adapter_model.safetensors", "log.parquet")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}

@@ -53,7 +53,7 @@ def sure(sources, completions):
 
 
 def write_ground(folder: Path) -> Path:
-    """Model, prompts and own.py, in which the rewards are."""
+    """Write a model, prompts and own.py with the rewards."""
     write_tiny_llama(folder / "model", layers=2)
     write_prompts(folder / "prompts", train=24, val=6, test=1)
     (folder / "own.py").write_text(REWARDS)
@@ -61,7 +61,7 @@ def write_ground(folder: Path) -> Path:
 
 
 def small_ppo(ground: Path, **changes: Any) -> dict[str, Any]:
-    """Four steps of SFT, then four updates of eight completions in two ways, with a checkpoint after every second."""
+    """Return a spec of four SFT steps and two policies of four updates, with a checkpoint after every second one."""
     return {
         "name": "small",
         "base": str(ground / "model"),
@@ -78,25 +78,25 @@ def small_ppo(ground: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write_ppo(folder: Path, ground: Path, **changes: Any) -> Path:
-    """The spec as a file of `folder`."""
+    """Write the spec to a file in `folder`."""
     path = folder / "ppo.yaml"
     path.write_text(yaml.safe_dump(small_ppo(ground, **changes), sort_keys=False))
     return path
 
 
 def read_ppo(folder: Path, ground: Path, **changes: Any) -> PpoSpec:
-    """The spec, read back and checked."""
+    """Write the spec, read it back and check it."""
     return load_ppo_spec(write_ppo(folder, ground, **changes))
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    """SFT model and adapters of a command's folder, byte by byte."""
+    """Return the bytes of the SFT model and the adapters in a command's folder."""
     kinds = ("model.safetensors", "adapter_model.safetensors")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kinds}
 
 
-def ignore(told: TrainingStatus) -> None:
-    """Progress."""
+def ignore(status: TrainingStatus) -> None:
+    """Ignore progress."""
 
 
 def stages(spec: PpoSpec, out: Path) -> Stages:
@@ -104,7 +104,7 @@ def stages(spec: PpoSpec, out: Path) -> Stages:
 
 
 def begin(folder: Path, ground: Path) -> Path:
-    """A command's folder in which everything is done but the policies."""
+    """Return a command's folder in which all but the policies is trained."""
     out = folder / "out"
     made = stages(read_ppo(folder, ground), out)
     for job in made.first():
@@ -114,11 +114,11 @@ def begin(folder: Path, ground: Path) -> Path:
     return out
 
 
-def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **changes: Any) -> PpoJob:
-    """The job of one policy in a copy of `begun`."""
+def policy(folder: Path, ground: Path, after_sft: Path, name: str = "near", **changes: Any) -> PpoJob:
+    """Return the job of one policy in a copy of `after_sft`."""
     out = folder / "out"
     if not out.exists():
-        shutil.copytree(begun, out)
+        shutil.copytree(after_sft, out)
     spec = read_ppo(folder, ground, **changes)
     made = stages(spec, out)
     for job in made.measurements():
@@ -128,9 +128,9 @@ def policy(folder: Path, ground: Path, begun: Path, name: str = "near", **change
 
 
 def train(job: PpoJob) -> list[TrainingStatus]:
-    told: list[TrainingStatus] = []
-    train_policy(job, told.append)
-    return told
+    states: list[TrainingStatus] = []
+    train_policy(job, states.append)
+    return states
 
 
 def table(job: PpoJob) -> list[dict[str, Any]]:
@@ -144,15 +144,15 @@ def result(job: PpoJob) -> dict[str, Any]:
 
 
 def stop(*_: object) -> None:
-    """Ctrl-C, in place of a function."""
+    """Raise Ctrl-C in place of a function."""
     raise KeyboardInterrupt
 
 
 def stopping(at: int) -> Callable[[TrainingStatus], None]:
-    """Ctrl-C when the step `at` is told of."""
+    """Return a report that raises Ctrl-C at the step `at`."""
 
-    def tell(told: TrainingStatus) -> None:
-        if told.step == at:
+    def report(status: TrainingStatus) -> None:
+        if status.step == at:
             raise KeyboardInterrupt
 
-    return tell
+    return report

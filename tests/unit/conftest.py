@@ -14,15 +14,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a small PPO stands on: a base model, prompts and rewards."""
+    """Return a folder with the inputs of a small PPO: a base model, prompts and rewards."""
     from small_ppo import write_ground  # transformers: not for other tests
 
     return write_ground(tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture(scope="module")
-def begun(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small PPO whose SFT model is made."""
+def after_sft(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small PPO whose SFT model is trained and whose rewards are measured."""
     from small_ppo import begin
 
-    return begin(tmp_path_factory.mktemp("begun"), ground)
+    return begin(tmp_path_factory.mktemp("after_sft"), ground)

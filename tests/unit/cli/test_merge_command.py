@@ -1,4 +1,4 @@
-"""Proves that `lines merge` writes the oracle's files from its checkpoints, and refuses bad input without a trace."""
+"""Proves that `lines merge` writes the oracle's files from its checkpoints, and writes nothing on bad input."""
 
 import json
 import resource
@@ -112,7 +112,7 @@ def test_weights_parameters_and_controls(tmp_path: Path) -> None:
         (["--method=model_stock", "--alpha=auto"], "auto"),
     ],
 )
-def test_what_is_a_model_by_itself_is_not_rescaled_by_default(tmp_path: Path, options: list[str], alpha: str) -> None:
+def test_a_merge_that_is_a_model_is_not_rescaled_by_default(tmp_path: Path, options: list[str], alpha: str) -> None:
     out = tmp_path / "out.safetensors"
     output = run(out, *options)
     assert ("(auto: equation 2)" in output) == (alpha == "auto")
@@ -203,7 +203,7 @@ def parameters(options: list[str]) -> list[tuple[str, str, str]]:
 
 
 def statistics_of(folder: Path, kind: str) -> list[str]:
-    """One file an expert: ones for the first, of which the third has three times as many; the second has none."""
+    """Write one file an expert: ones for the first, zeros for the second, threes for the third."""
     paths = []
     for expert, weight in enumerate((1.0, 0.0, 3.0)):
         fisher = {name: torch.full_like(tensor, weight) for name, tensor in load_file(BASE).items()}
@@ -226,8 +226,8 @@ def test_fisher_and_regmean_read_statistics_from_files(tmp_path: Path) -> None:
             assert torch.allclose(merged[name], expected, atol=1e-6), name
 
 
-def test_statistics_say_of_which_expert_they_are(tmp_path: Path) -> None:
-    """Files of `lines statistics` in another order, or of another kind, are refused; what was used is recorded."""
+def test_statistics_belong_to_an_expert(tmp_path: Path) -> None:
+    """Files of `lines statistics` in another order or of another kind are refused; the used ones are recorded."""
     plain = [option.removeprefix("--statistics=") for option in statistics_of(tmp_path, "fisher")]
     for source, expert in zip(plain, EXPERTS, strict=True):
         save_file(load_file(source), source, origin("fisher", fingerprint(load_file(expert)), 32))
@@ -243,7 +243,7 @@ def test_statistics_say_of_which_expert_they_are(tmp_path: Path) -> None:
     refuses(out, "--param samples: is an option of `lines statistics`", "--method=fisher", "--param=samples=64", *given)
 
 
-def test_what_is_missing_is_told_before_anything_is_read(tmp_path: Path) -> None:
+def test_missing_options_are_errors_before_anything_is_read(tmp_path: Path) -> None:
     out, nowhere = tmp_path / "out.safetensors", ["no.pt"] * 3
     refuses(out, "--method weighted: needs --weight, one for each expert", "--method=weighted", experts=nowhere)
     refuses(out, "method slerp: takes two experts, got 3", "--method=slerp", experts=nowhere)
@@ -313,7 +313,7 @@ def test_output_is_never_replaced_by_accident(tmp_path: Path) -> None:
 
 
 def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The system refuses to write beyond a limit, in a process of its own, as a full device would."""
+    """In another process, the system refuses to write beyond a limit, like a full device."""
     out = tmp_path / "out.safetensors"
     code = "import typer; from pipeline.cli.merge import merge; typer.run(merge)"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Proves that training images are those of the train split, less what is scored, and decoded only when asked for."""
+"""Proves that training images are the train split without scored images, and are decoded only if needed."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ PLAIN = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squas
 
 
 def folder(root: Path, splits: tuple[str, ...], per_class: int = 10) -> Path:
-    """Images that all differ, of two classes in each of `splits`."""
+    """Write distinct images of two classes for each of `splits`."""
     for s, split in enumerate(splits):
         for c, name in enumerate("ab"):
             (root / split / name).mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def test_a_pack_gives_its_train_split_and_a_shifted_one_none() -> None:
     assert list(PackSource(pack_path("emoji_mono")).train_records()) == []
 
 
-def test_a_source_of_ones_own_without_training_images_is_told_how() -> None:
+def test_a_users_source_without_training_images_is_an_error_with_a_remedy() -> None:
     class Mine:
         name, class_names, templates, fingerprint = "mine", ("a", "b"), ("a {}",), "1"
 

@@ -1,4 +1,4 @@
-"""Proves that LoRA's factors are W + scale B A, that W is never touched, and that peft reads what is written."""
+"""Proves that LoRA trains W + scale B A, that W never changes, and that peft reads the written files."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def images() -> torch.Tensor:
 
 
 def moved(backbone: OpenClipBackbone, rank: int = 3, scale: float = 1.0) -> LoraTuning:
-    """Factors as after some training: B is no longer zero."""
+    """Return factors as after some training: B is no longer zero."""
     tuning = LoraTuning(backbone, rank, scale, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Proves the learning rates of appendix C.8.3 by block and by step, and where parameters outside the blocks belong."""
+"""Proves the learning rates of appendix C.8.3 by block and by step, also of parameters outside the blocks."""
 
 import math
 

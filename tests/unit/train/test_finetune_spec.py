@@ -1,4 +1,4 @@
-"""Proves that a spec of a fine-tuning says which models are made, and that a wrong one is refused by field and rule."""
+"""Proves that a spec of `lines finetune` gives the right models, and that errors name field and rule."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ def runs(tmp_path: Path, **changes: Any) -> dict[str, FinetuneRun]:
     return {run.name: run for run in runs_of(read_finetune(tmp_path, **changes))}
 
 
-def test_every_method_meets_every_task_and_runs_come_after(tmp_path: Path) -> None:
+def test_every_method_is_applied_to_every_task_and_runs_follow(tmp_path: Path) -> None:
     found = runs(tmp_path, tasks=["emoji", "icons"], runs={"soup/0": {"task": "icons", "training": {"seed": 7}}})
     assert list(found) == ["full/emoji", "full/icons", "lora/emoji", "lora/icons", "soup/0"]
     assert found["lora/icons"].task == "icons" and found["lora/icons"].params == {"rank": 2, "scale": 1.0}
     assert (found["soup/0"].method, found["soup/0"].settings.seed) == ("full", 7)
 
 
-def test_what_is_nearer_to_the_model_wins_and_the_rest_has_defaults(tmp_path: Path) -> None:
+def test_the_more_specific_level_wins_and_the_rest_has_defaults(tmp_path: Path) -> None:
     methods = {"slow": {"method": "full", "training": {"lr": 1e-6, "epochs": 3}}, "last_block": {}}
     found = runs(tmp_path, methods=methods)
     slow, last = found["slow/emoji"].settings, found["last_block/emoji"].settings
@@ -33,7 +33,7 @@ def test_what_is_nearer_to_the_model_wins_and_the_rest_has_defaults(tmp_path: Pa
     assert (last.weight_decay, last.warm_up, last.label_smoothing, last.seed) == (0.1, 0.1, 0.0, 0)
 
 
-def test_a_path_beside_the_spec_is_resolved(tmp_path: Path) -> None:
+def test_a_path_next_to_the_spec_is_resolved(tmp_path: Path) -> None:
     (tmp_path / "birds" / "train").mkdir(parents=True)
     spec = read_finetune(tmp_path, tasks={"birds": "./birds"})
     assert spec.tasks["birds"].source == str((tmp_path / "birds").resolve())

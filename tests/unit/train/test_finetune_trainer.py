@@ -1,4 +1,4 @@
-"""Proves that a step is AdamW on the frozen head's cross-entropy, that frozen stays frozen, that resuming is exact."""
+"""Proves that a step is AdamW on the frozen head's cross-entropy, frozen parameters stay, and resuming is exact."""
 
 import json
 import os
@@ -46,9 +46,9 @@ def job(folder: Path, method: str = "full", **changes: Any) -> FinetuneJob:
 
 
 def train(made: FinetuneJob) -> list[TrainingStatus]:
-    told: list[TrainingStatus] = []
-    finetune(made, told.append)
-    return told
+    states: list[TrainingStatus] = []
+    finetune(made, states.append)
+    return states
 
 
 def tower(folder: Path) -> dict[str, torch.Tensor]:
@@ -142,25 +142,25 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path, 
     whole = replace(whole, folder=tmp_path / "whole")
     train(whole)
 
-    def stop(told: TrainingStatus) -> None:
-        if told.step == stop_at:
+    def stop(status: TrainingStatus) -> None:
+        if status.step == stop_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finetune(stopped, stop)
     assert condition(stopped.folder, stopped.identity) == ("started" if stop_at > 2 else "new")
-    told = train(stopped)
-    assert told[0].step == stop_at // 2 * 2 + 1
+    states = train(stopped)
+    assert states[0].step == stop_at // 2 * 2 + 1
     assert condition(stopped.folder, stopped.identity) == "finished"
     assert not (stopped.folder / CHECKPOINT).exists()
     assert outputs(stopped.folder) == outputs(whole.folder)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_run_killed_between_its_weights_and_its_result_goes_on(
+def test_a_run_killed_between_its_weights_and_its_result_resumes(
     tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it was too short for a checkpoint: the weights in the folder are no stranger's."""
+    """Even if it was too short for a checkpoint: the weights in the folder are recognised."""
     changes = {"training": {"lr": 1e-3, "steps": 2, "batch_size": 8}, "save_dtype": "float16"}
     killed = job(tmp_path, method, **changes)
     whole = replace(killed, folder=tmp_path / "whole")
@@ -179,7 +179,7 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_model_that_memory_does_not_suffice_for_is_named_and_the_next_one_is_trained(
+def test_a_model_that_runs_out_of_memory_is_named_and_the_next_one_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = {"lr": 1e-3, "steps": 1, "batch_size": 8}
@@ -190,23 +190,23 @@ def test_a_model_that_memory_does_not_suffice_for_is_named_and_the_next_one_is_t
 
     monkeypatch.setitem(AUGMENTATIONS, "jitter", huge)  # type: ignore[arg-type]
     made = jobs(tmp_path, **changes)
-    failures = train_here(finetune, list(made.values()), lambda told: None)
+    failures = train_here(finetune, list(made.values()), lambda states: None)
     assert failures.keys() == {"full/emoji"}
     assert failures["full/emoji"].startswith("full/emoji: RuntimeError: ") and "memory" in failures["full/emoji"]
     assert condition(made["linear/emoji"].folder, made["linear/emoji"].identity) == "finished"
 
 
-def test_the_log_and_the_result_say_what_happened(tmp_path: Path) -> None:
+def test_the_log_and_the_result_agree_with_the_training(tmp_path: Path) -> None:
     made = job(tmp_path, save_dtype="float16", training={"lr": 1e-3, "steps": 5, "batch_size": 8})
-    told = train(made)
+    states = train(made)
     rows = pq.read_table(made.folder / "log.parquet").to_pylist()
     assert [r["step"] for r in rows] == list(range(6))
-    assert [f"loss {r['loss']:.3f}" for r in rows[1:]] == [t.text for t in told] and rows[0]["loss"] is None
+    assert [f"loss {r['loss']:.3f}" for r in rows[1:]] == [t.text for t in states] and rows[0]["loss"] is None
     assert [r["step"] for r in rows if r["val_accuracy"] is not None] == [0, 2, 4, 5]
     result = json.loads((made.folder / RESULT).read_text())
     assert result["val_accuracy"] == rows[-1]["val_accuracy"] and result["val_samples"] == 40
     assert {t.dtype for t in tower(made.folder).values()} == {torch.float16}
-    # What is written is what was scored.
+    # The written model is the one that was scored.
     model = load_base(made.spec, torch.device("cpu"))
     kept = model.backbone.select(read_checkpoint(str(made.folder)).state, "the model")
     model.backbone.module.load_state_dict({n: t.float() for n, t in kept.items()}, strict=False)
@@ -259,7 +259,7 @@ def test_a_worker_that_sees_other_data_stops(tmp_path: Path) -> None:
         train(replace(made, identity={**made.identity, "task": "0"}))
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
     made = job(tmp_path)
     made.folder.mkdir(parents=True)
     (made.folder / CHECKPOINT).write_bytes(os.urandom(64))

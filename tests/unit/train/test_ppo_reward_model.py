@@ -1,4 +1,4 @@
-"""Proves that a policy is told of its own completions' rewards: the right texts, centred as measured."""
+"""Proves that a policy learns the rewards of its own completions: the right texts, centred as measured."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ from tasks.language.models import load_tokenizer
 
 
 class Echo:
-    """Scores from a list, and remembers what it was asked."""
+    """A reward that returns scores from a list and records its samples."""
 
     fingerprint = "echo"
 
@@ -81,8 +81,8 @@ def test_the_reward_module_gets_sources_and_completions_exactly(ground: Path) ->
     assert [c.length for _, c in scorer.raw] == [len(ids) for ids in new]
 
 
-def test_a_completion_ends_where_the_policy_stops_to_learn(ground: Path) -> None:
-    """PPOTrainer takes the first pad token for the end, a sampled one too: nothing behind it is scored or an end."""
+def test_a_completion_ends_where_the_policy_stops_learning(ground: Path) -> None:
+    """PPOTrainer takes the first pad token for the end, even a sampled one: nothing after it is scored."""
     tokenizer = load_tokenizer(str(ground / "model"))
     batches, echo = PromptCollator(tokenizer, [PROMPT]), Echo(1.0)
     scorer = RewardScorer("r", echo, Centring(), penalty=0.0)
@@ -94,9 +94,9 @@ def test_a_completion_ends_where_the_policy_stops_to_learn(ground: Path) -> None
     assert [(c.sample.completion, c.length, c.ended) for _, c in scorer.raw] == [("b", 2, False)]
 
 
-def test_what_was_measured_of_the_sft_model_is_what_centring_says(ground: Path, begun: Path) -> None:
-    found = json.loads((begun / "measured" / "near" / "train.json").read_text())
-    scores = pq.read_table(begun / "measured" / "near" / "completions.parquet")["reward"].to_pylist()
+def test_centring_is_what_was_measured_on_the_sft_model(ground: Path, after_sft: Path) -> None:
+    found = json.loads((after_sft / "measured" / "near" / "train.json").read_text())
+    scores = pq.read_table(after_sft / "measured" / "near" / "completions.parquet")["reward"].to_pylist()
     assert len(scores) == 6 and found["centring"]["sft"] == {
         "mean": pytest.approx(statistics.fmean(scores)),
         "std": pytest.approx(statistics.stdev(scores)),
@@ -127,7 +127,7 @@ def test_a_reward_that_cannot_teach_is_an_error_and_a_saturated_one_a_warning() 
         "saturated: 90 % of the SFT model's completions score within 1 % of the highest, 5"
     ]
     assert saturation([5.0] * 8 + [4.0] * 2, []) == []
-    assert saturation([5.0] * 9 + [4.0], [9.0]) == []  # people do better
+    assert saturation([5.0] * 9 + [4.0], [9.0]) == []  # a reference scores higher
     assert saturation([0.975, 0.985, 0.995], []) == [
         "saturated: the SFT model's completions score 0.9850 on average, of at most 1"
     ]

@@ -33,7 +33,7 @@ def test_sft_learns_from_the_reference_alone(ground: Path) -> None:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A space belongs to the word behind it, and one is put before every text, as LLaMA's tokenizer has it."""
+    """Return a tokenizer like LLaMA's: a space belongs to the next word, and each text gets one in front."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
@@ -44,8 +44,8 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(("prompt", "space"), [("Say: a b\nSynopsis:", " "), ("Say: a\n", "")])
-def test_a_reference_is_learned_in_the_tokens_that_it_has_behind_its_prompt(prompt: str, space: str) -> None:
-    """Not in those of a text of its own, which LLaMA's tokenizer would begin with one space more."""
+def test_a_reference_is_learned_in_the_tokens_that_follow_its_prompt(prompt: str, space: str) -> None:
+    """Tokenized alone, it would begin with one more space in LLaMA's tokenizer."""
     tokenizer = word_tokenizer()
     pair = example(tokenizer, Prompt(prompt, "a b", "reading images"))
     before = len(tokenizer(prompt)["input_ids"])
@@ -53,8 +53,8 @@ def test_a_reference_is_learned_in_the_tokens_that_it_has_behind_its_prompt(prom
     assert pair["labels"] == [-100] * before + pair["input_ids"][before:]
 
 
-def test_a_reference_is_learned_behind_the_tokens_from_which_its_prompt_is_completed() -> None:
-    """Also where the tokens of both together would run across the end of the prompt."""
+def test_a_reference_is_learned_after_the_prompts_own_tokens() -> None:
+    """Even if a token of both together would cross the end of the prompt."""
     tokenizer = word_tokenizer()
     pair = example(tokenizer, Prompt("Say: a b\n", "a b", "Synopsis: reading"))
     before, whole = (tokenizer(text)["input_ids"] for text in ("Say: a b\n", "Say: a b\nSynopsis: reading"))
@@ -70,7 +70,7 @@ def loss(model: Any, pair: dict[str, list[int]]) -> tuple[float, int]:
 
 
 def test_the_loss_of_sft_is_that_of_the_references_and_falls(ground: Path, tmp_path: Path) -> None:
-    """Batches of everything: what the trainer logs is the mean over the references' tokens, ends included."""
+    """With one batch of all pairs, the logged loss is the mean over the references' tokens, with their ends."""
     spec = read_ppo(
         tmp_path, ground, sft={"steps": 2, "batch_size": 24, "lr": 1e-2, "warm_up": 0.0, "checkpoint_every": 1}
     )
@@ -87,7 +87,7 @@ def test_the_loss_of_sft_is_that_of_the_references_and_falls(ground: Path, tmp_p
     assert [row["lr"] for row in log] == pytest.approx([1e-2, 5e-3])
 
 
-def test_a_pair_that_is_longer_than_the_model_takes_is_told_before_training(ground: Path, tmp_path: Path) -> None:
+def test_a_pair_that_is_too_long_is_an_error_before_training(ground: Path, tmp_path: Path) -> None:
     shutil.copytree(ground / "prompts", tmp_path / "prompts")
     file = tmp_path / "prompts" / "train.jsonl"
     lines = file.read_text().splitlines()
@@ -102,14 +102,16 @@ def test_a_pair_that_is_longer_than_the_model_takes_is_told_before_training(grou
 def test_a_model_is_trained_on_one_gpu_however_many_are_seen(
     ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With several, trl's trainers would put as many copies to work, each on a batch of its own."""
+    """With several, trl's trainers would train a copy on each, with its own batch."""
     config = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
     config._n_gpu = 2
     assert one_device(config).n_gpu == 1
 
 
-def test_sft_by_factors_is_merged_and_full_sft_moves_every_weight(ground: Path, begun: Path, tmp_path: Path) -> None:
-    before, merged = (load_file(folder / "model.safetensors") for folder in (ground / "model", begun / "sft"))
+def test_sft_by_factors_is_merged_and_full_sft_moves_every_weight(
+    ground: Path, after_sft: Path, tmp_path: Path
+) -> None:
+    before, merged = (load_file(folder / "model.safetensors") for folder in (ground / "model", after_sft / "sft"))
     assert before.keys() == merged.keys()
     moved = {name for name in before if not torch.equal(before[name], merged[name])}
     assert moved == {name for name in before if name.endswith("_proj.weight")}
@@ -121,28 +123,28 @@ def test_sft_by_factors_is_merged_and_full_sft_moves_every_weight(ground: Path, 
 
 
 def test_sft_that_was_stopped_ends_with_the_bits_of_an_undisturbed_one(
-    ground: Path, begun: Path, tmp_path: Path
+    ground: Path, after_sft: Path, tmp_path: Path
 ) -> None:
     (job,) = stages(read_ppo(tmp_path, ground), tmp_path / "out").first()
     with pytest.raises(KeyboardInterrupt):
         train_sft(job, stopping(3))
     assert job.condition() == "started"
     train_sft(job, ignore)
-    assert (job.folder / "model.safetensors").read_bytes() == (begun / "sft" / "model.safetensors").read_bytes()
+    assert (job.folder / "model.safetensors").read_bytes() == (after_sft / "sft" / "model.safetensors").read_bytes()
     assert load_tokenizer(str(job.folder)).pad_token == "<pad>"
 
 
 def test_sft_that_was_stopped_at_its_end_writes_what_it_learned(
-    ground: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ground: Path, after_sft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind the last checkpoint no step is left, and the model is written from that."""
+    """After the last checkpoint no step is left, and the model is written from it."""
     (job,) = stages(read_ppo(tmp_path, ground), tmp_path / "out").first()
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(sft, "finish", stop)
         train_sft(job, ignore)
     assert job.condition() == "started"
     train_sft(job, ignore)
-    assert (job.folder / "model.safetensors").read_bytes() == (begun / "sft" / "model.safetensors").read_bytes()
+    assert (job.folder / "model.safetensors").read_bytes() == (after_sft / "sft" / "model.safetensors").read_bytes()
 
 
 def test_the_rate_rises_and_falls_in_straight_lines() -> None:
@@ -151,7 +153,7 @@ def test_the_rate_rises_and_falls_in_straight_lines() -> None:
     assert rate(0, 1, 0.0) == 1
 
 
-def test_references_that_are_not_there_are_missed(ground: Path, tmp_path: Path) -> None:
+def test_missing_references_are_an_error(ground: Path, tmp_path: Path) -> None:
     shutil.copytree(ground / "prompts", tmp_path / "prompts")
     lines = (tmp_path / "prompts" / "train.jsonl").read_text().splitlines()
     lines[3] = json.dumps({"source": json.loads(lines[3])["source"]})

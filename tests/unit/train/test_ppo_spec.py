@@ -1,4 +1,4 @@
-"""Proves that the spec of `lines ppo` is read as written, and that what is wrong with one is named with its field."""
+"""Proves that the spec of `lines ppo` is read as written, and that errors name the field."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def test_a_policy_overrides_training_and_algorithm_and_keeps_the_rest(tmp_path: 
     assert (run.settings.lr, run.settings.batch_size, run.settings.updates) == (0.5, 8, 2)
 
 
-def test_paths_that_exist_beside_the_spec_become_absolute_and_names_stay(tmp_path: Path) -> None:
+def test_paths_next_to_the_spec_become_absolute_and_names_stay(tmp_path: Path) -> None:
     for name in ("model", "prompts", "encoder"):
         (tmp_path / name).mkdir()
     (tmp_path / "own.py").touch()
@@ -87,13 +87,13 @@ def test_paths_that_exist_beside_the_spec_become_absolute_and_names_stay(tmp_pat
         ({"reward_centring": "batch"}, "reward_centring: input should be 'sft', 'reference' or 'none', got 'batch'"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_errors_name_the_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as caught:
         read(tmp_path, **changes)
     assert message in str(caught.value)
 
 
-def test_whether_there_is_an_sft_must_be_said(tmp_path: Path) -> None:
+def test_sft_must_be_given(tmp_path: Path) -> None:
     assert read(tmp_path, sft=None).sft is None
     without = {key: value for key, value in small().items() if key != "sft"}
     path = tmp_path / "ppo.yaml"
