@@ -106,7 +106,7 @@ def test_deleted_prompts_are_rewritten_by_the_same_command(own: Path, tmp_path: 
     before = tables(work(spec, tmp_path / "run"))
     (tmp_path / "run" / "prompts.parquet").unlink()
     status, output = command("report", tmp_path / "run")
-    assert status == 2 and "prompts.parquet: is gone" in output and "`lines run` writes it anew" in output, output
+    assert status == 2 and "prompts.parquet: is missing" in output and "`lines run` writes it again" in output, output
     assert tables(work(spec, tmp_path / "run")) == before
 
 
