@@ -83,7 +83,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         expert("net.pt"),
         "known wrappers are 'state_dict'",
     ),
-    "an unknown prefix": (expert("lightning.pt"), "prefixes that are taken off are module., model., _orig_mod."),
+    "an unknown prefix": (expert("lightning.pt"), "only the prefixes module., model., _orig_mod. are removed"),
     "the base for an expert": (
         expert("base/base.safetensors"),
         "has the weights of the base",
@@ -91,7 +91,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "another base": (expert("apart.safetensors"), "of the text tower differ from the base's"),
     "a folder of many files": (expert("."), "or name one of its files, such as apart.safetensors"),
     "a misspelt file": (expert("tund.safetensors"), "no such file"),
-    "a base without text": ({"base": "image_tower.safetensors"}, "give the whole model, such as pretrained:openai"),
+    "a base without text": ({"base": "image_tower.safetensors"}, "give the whole model, for example pretrained:openai"),
     "the authors' file as base": ({"base": "authors.pt"}, "or a text tower without its transformer"),
     "a repository without hf:": ({"base": "openai/clip-vit"}, "a repository of the hub is written hf:openai/clip-vit"),
     "OpenAI's way to write it": (model("ViT-B/32"), "did you mean 'ViT-B-32'"),
@@ -130,7 +130,7 @@ def colours(tmp_path: Path) -> Path:
 
 
 def test_folders_of_another_level(tmp_path: Path, colours: Path) -> None:
-    with pytest.raises(ValueError, match="a level deeper .* as colours/blue/000.png does: name the folder"):
+    with pytest.raises(ValueError, match="a level deeper .* for example colours/blue/000.png: name the folder"):
         FolderSource(tmp_path)
     for name in ("Training", "Testing"):
         shutil.copytree(colours, tmp_path / "capital" / name)
@@ -146,7 +146,7 @@ def test_images_may_lie_in_folders_within_a_class(colours: Path) -> None:
 def test_splits_that_are_called_otherwise(tmp_path: Path, colours: Path) -> None:
     for name in ("train", "valid"):
         shutil.copytree(colours, tmp_path / "set" / name)
-    with pytest.raises(ValueError, match="holds 'valid' beside .'train'.: either split folders, called"):
+    with pytest.raises(ValueError, match="holds 'valid' besides .'train'.: must hold either split folders"):
         FolderSource(tmp_path / "set")
 
 
@@ -156,7 +156,7 @@ def test_classes_that_are_called_otherwise_in_another_split(
     for name in ("val", "test"):
         shutil.copytree(colours, tmp_path / "set" / name)
     (tmp_path / "set" / "test" / "red").rename(tmp_path / "set" / "test" / "Red")
-    with pytest.raises(ValueError, match="'Red' and 'red' have one name in prompts .*the same in every split"):
+    with pytest.raises(ValueError, match="'Red' and 'red' have one name in prompts .*one name in every split"):
         FolderSource(tmp_path / "set")
     (tmp_path / "set" / "test" / "Red").rename(tmp_path / "set" / "test" / "crimson")
     with caplog.at_level(logging.WARNING):
