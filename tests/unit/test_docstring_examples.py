@@ -10,6 +10,8 @@ MODULES = [
     "pipeline.checkpoints.blocks",
     "pipeline.checkpoints.checkpoint",
     "pipeline.checkpoints.files",
+    "pipeline.cluster.capacity",
+    "pipeline.cluster.jobs.client",
     "pipeline.merging.scaling",
     "pipeline.merging.task_vectors",
     "pipeline.parameters",
