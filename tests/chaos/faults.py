@@ -1,4 +1,4 @@
-"""What may befall the hosts of `chaos.ray_hosts`; each fault proves that it had an effect, or does not count."""
+"""Faults for the hosts of `chaos.ray_hosts`; each proves that it had an effect, or does not count."""
 
 import errno
 import random
@@ -16,12 +16,12 @@ from chaos.ray_hosts import ACTOR, Driver, RayHosts, kill
 
 
 class NoEffectError(RuntimeError):
-    """The fault found nothing to break, or broke nothing: it does not count."""
+    """The fault had no effect, and so does not count."""
 
 
 @dataclass
 class Scene:
-    """What faults befall."""
+    """The cluster and the driver that faults act on."""
 
     cluster: RayHosts
     driver: Driver
@@ -29,34 +29,34 @@ class Scene:
 
 
 class Fault:
-    """One fault; by itself it has none of these effects."""
+    """Base class of faults: does nothing."""
 
-    #: For the table.
+    #: Its name in the table.
     kind = ""
-    #: It befalls a node; else the head or the driver.
+    #: Whether it acts on a node; otherwise on the head or the driver.
     of_node = True
-    #: Seconds that it lasts, at least and at most.
+    #: Shortest and longest duration, in seconds.
     lasts = (0.0, 0.0)
 
     def __init__(self, scene: Scene, host: Host) -> None:
-        """Not begun yet.
+        """Draw its duration.
 
         Args:
-            scene: what it befalls.
+            scene: what it acts on.
             host: the node, or the head.
         """
         self.scene, self.host = scene, host
         self.seconds = scene.dice.uniform(*self.lasts)
 
     def begin(self) -> None:
-        """Break it. Raises NoEffectError: nothing was there to be broken."""
+        """Start the fault; raises NoEffectError if there was nothing to break."""
 
     def over(self, passed: float) -> bool:
-        """Whether it is time to mend it, so many seconds after it began."""
+        """Whether to end the fault, `passed` seconds after it began."""
         return passed >= self.seconds
 
     def end(self) -> None:
-        """Mend it. Raises NoEffectError: it was not broken all the while."""
+        """End the fault; raises NoEffectError if it had no effect for all of its duration."""
 
 
 def _require(effect: bool, what: str) -> None:
@@ -77,75 +77,75 @@ class WorkerKilled(Fault):
     kind = "worker killed in mid-shard"
 
     def begin(self) -> None:
-        """Pick one of the node's."""
+        """Kill one worker of the node."""
         _killed(self.scene.cluster.answering([self.host])[:1])
 
 
 class RayletKilled(Fault):
-    """SIGKILL to the node's part of Ray; its workers end with it."""
+    """SIGKILL to the node's raylet; its workers end with it."""
 
     kind = "raylet killed"
 
     def begin(self) -> None:
-        """The one process."""
+        """Kill it."""
         actors = self.host.processes(ACTOR)
         _killed(self.host.processes("raylet/raylet"))
         wait_until(lambda: not any(p.is_running() for p in actors), 60, "workers end with their raylet")
 
 
 class NodeKilled(Fault):
-    """Power off: all of its processes and its disk are gone; later a new node, with an empty disk."""
+    """The node loses its processes and its disk; later a new node starts, with an empty disk."""
 
     kind = "node killed, a new one later"
     lasts = (1.0, 8.0)
 
     def begin(self) -> None:
-        """Switch off."""
+        """Switch the host off."""
         there = self.host.processes()
         _require(bool(there), "nothing ran there")
         self.host.power_off()
         _require(not any(p.is_running() for p in there), "processes outlived their host")
 
     def end(self) -> None:
-        """Switch on; the cluster's caretaker does the rest."""
+        """Switch the host on; `RayHosts.tend` starts Ray."""
         self.host.power_on()
 
 
 class NetworkCut(Fault):
-    """The cable is pulled: nothing is refused, nothing is answered."""
+    """The node is disconnected: connections are neither refused nor answered."""
 
     kind = "network cut below 10 s"
     lasts = (1.0, 9.0)
 
     def begin(self) -> None:
-        """Pull it."""
+        """Disconnect the host."""
         self.host.cut()
         up, self._packets = self.host.link()
         _require(not up, "the link is up")
 
     def end(self) -> None:
-        """Plug it in again."""
+        """Reconnect the host."""
         up, packets = self.host.link()
         self.host.heal()
         _require(not up and packets == self._packets, "packets came through")
 
 
 class NetworkLongCut(NetworkCut):
-    """So long that Ray gives the node up, and it comes back."""
+    """A cut so long that Ray declares the node dead before it comes back."""
 
     kind = "network cut for 30 s or more"
     lasts = (30.0, 36.0)
 
 
 class Frozen(Fault):
-    """All of the node's processes are stopped (SIGSTOP), and go on later as if nothing had been."""
+    """All of the node's processes are stopped (SIGSTOP), and continue later."""
 
     kind = "node frozen"
     lasts = (2.0, 12.0)
     share = 0.0
 
     def begin(self) -> None:
-        """Stop them."""
+        """Stop the processes."""
         self._workers = self.host.processes(ACTOR)
         _require(bool(self._workers), "no worker there")
         self._used, self._since = self._seconds_used(), time.monotonic()
@@ -153,7 +153,7 @@ class Frozen(Fault):
         wait_until(lambda: all(map(_stopped, self._workers)), 10, "processes stop")
 
     def end(self) -> None:
-        """Let them go on."""
+        """Let the processes continue."""
         used, passed = self._seconds_used() - self._used, time.monotonic() - self._since
         self.host.quick()
         _require(used <= (self.share + 0.2) * passed + 0.5, f"ran for {used:.1f} of {passed:.1f} s")
@@ -181,26 +181,26 @@ class Slowed(Frozen):
 
 
 class WorkerStopped(Fault):
-    """One worker stands still in mid-shard, and nothing says so: its node is in order, and so is its Ray."""
+    """One worker hangs while it evaluates a shard; its node and its raylet are healthy, so nothing reports it."""
 
     kind = "worker stands still in mid-shard"
     lasts = (10.0, 20.0)
 
     def begin(self) -> None:
-        """Stop one of the node's."""
+        """Stop one worker of the node."""
         self._workers = self.scene.cluster.answering([self.host])[:1]
         _require(bool(self._workers), "no such process")
         self._workers[0].send_signal(signal.SIGSTOP)
         wait_until(lambda: _stopped(self._workers[0]), 10, "the process stops")
 
     def end(self) -> None:
-        """Let it go on, if it is there still."""
+        """Let it continue, if it still exists."""
         with suppress(psutil.NoSuchProcess):
             self._workers[0].send_signal(signal.SIGCONT)
 
 
 class DiskFull(Fault):
-    """Not a byte is left on the node's disk, its cache is lost, and its worker must load anew."""
+    """The node's disk is full, its cache is lost, and its worker must load again."""
 
     kind = "disk full as a worker loads"
     lasts = (5.0, 15.0)
@@ -215,7 +215,7 @@ class DiskFull(Fault):
         kill(workers)
 
     def end(self) -> None:
-        """Make room again."""
+        """Free the disk."""
         self.host.free()
 
 
@@ -231,13 +231,13 @@ def _is_full(host: Host) -> bool:
 
 
 class DriverKilled(Fault):
-    """SIGKILL to `lines run`; the same command again takes the run up."""
+    """SIGKILL to `lines run`; the same command resumes the run."""
 
     kind = "driver killed"
     of_node = False
 
     def begin(self) -> None:
-        """In whatever it is doing."""
+        """Kill and restart the driver."""
         _require(self.scene.driver.status is None, "it had ended")
         self.scene.driver.kill()
         _require(self.scene.driver.status not in (None, 0), "it ended by itself")
@@ -245,13 +245,13 @@ class DriverKilled(Fault):
 
 
 class HeadRayKilled(Fault):
-    """SIGKILL to Ray's own head process: the cluster is gone, the driver must notice; then all anew."""
+    """SIGKILL to Ray's head process: the driver must notice that the cluster is gone; then a new cluster starts."""
 
     kind = "Ray's head killed, a new cluster"
     of_node = False
 
     def begin(self) -> None:
-        """The driver ends by itself, with an error; no hanging."""
+        """Kill it, and check that the driver ends with an error instead of hanging."""
         _killed(self.host.processes("gcs/gcs_server"))
         wait_until(lambda: self.scene.driver.status is not None, 180, "the driver ends when Ray's head is gone")
         _require(self.scene.driver.status != 0, "the driver noticed nothing")
@@ -260,13 +260,13 @@ class HeadRayKilled(Fault):
 
 
 class HeadKilled(Fault):
-    """The head's host loses power, and the driver with it; then a new cluster."""
+    """The head's host loses power, with the driver on it; then a new cluster starts."""
 
     kind = "head's host and driver killed, a new cluster"
     of_node = False
 
     def begin(self) -> None:
-        """Switch off, switch on, start all of Ray anew."""
+        """Switch the host off and on, and restart Ray everywhere."""
         there = self.host.processes()
         self.host.power_off()
         _require(bool(there) and not any(p.is_running() for p in there), "processes outlived their host")
@@ -275,7 +275,7 @@ class HeadKilled(Fault):
         self.scene.driver.start()
 
 
-#: Kinds and how often each is drawn, relative to the others.
+#: Relative frequency of each kind.
 ODDS: dict[type[Fault], int] = {
     WorkerKilled: 22,
     RayletKilled: 8,

@@ -1,10 +1,9 @@
-"""Hosts of a network on one machine, to break on purpose: each a set of namespaces.
+"""Simulate a network of hosts on one machine, to break them on purpose; each host is a set of Linux namespaces.
 
-A host has its own network (an address on a switch that leads nowhere else), processes and mounts: `disk`, a small
-tmpfs that no other host sees, another one for temporary files, and its own /dev/shm. All else of the file system is
-shared, as by NFS. A host lives as long as the pipe to its first process is open, and the kernel ends all its processes
-with that one: nothing is left behind, however this process ends. Needs root, and `ip` and `unshare` of iproute2 and
-util-linux.
+A host has its own network (an address on an isolated switch), its own processes and its own mounts: `disk`, a small
+tmpfs that no other host sees, a tmpfs for temporary files, and /dev/shm. The rest of the file system is shared, as with
+NFS. A host exists while the pipe to its first process is open, and the kernel kills all its processes with the first:
+nothing is left behind, however this process ends. Needs root, and `ip` and `unshare` (iproute2, util-linux).
 """
 
 import errno
@@ -28,12 +27,12 @@ import psutil
 _NETWORK = "10.213.0"
 _DISK, _TEMPORARY = 64 * 2**20, 256 * 2**20
 _PREFIX = "lines-hosts-"
-#: Seconds between two looks at the processes of a slowed host.
+#: Seconds of one stop-and-continue cycle of a slowed host.
 _SLICE = 0.5
 
 
 def permitted() -> str:
-    """Why hosts cannot be made here, or "" where they can."""
+    """Return why hosts cannot be made on this machine, or "" if they can."""
     if missing := [name for name in ("ip", "unshare", "nsenter") if shutil.which(name) is None]:
         return f"{', '.join(missing)}: not installed"
     tried = subprocess.run(
@@ -49,14 +48,14 @@ _UNSHARE = ["unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork"]
 
 @dataclass
 class Network:
-    """A switch and what is plugged into it; made by `network`."""
+    """A switch and the hosts on it; made by `network`."""
 
     folder: Path
     switch: int
     hosts: list["Host"] = field(default_factory=list)
 
     def host(self, disk: int = _DISK) -> "Host":
-        """Plug in a new host, with a disk of so many bytes."""
+        """Add a host and start it, with a disk of `disk` bytes."""
         made = Host(self, len(self.hosts) + 1, disk)
         self.hosts.append(made)
         made.power_on()
@@ -65,10 +64,10 @@ class Network:
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """A network without hosts, taken down at the end with all of them.
+    """Yield a network without hosts; at the end all hosts that were added are removed.
 
     Raises:
-        RuntimeError: it is not permitted here.
+        RuntimeError: if namespaces are not permitted on this machine.
     """
     if reason := permitted():
         raise RuntimeError(reason)
@@ -92,7 +91,7 @@ def network() -> Iterator[Network]:
 
 
 def _remove_stale() -> None:
-    """Folders whose owner was killed: its lock is free then."""
+    """Remove folders whose owner was killed, which frees its lock."""
     for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
         with suppress(OSError), (folder / "owner").open() as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,8 +99,8 @@ def _remove_stale() -> None:
 
 
 def _first_process(namespaces: list[str], commands: str) -> subprocess.Popen[str]:
-    """Run commands in new namespaces, and hold these for as long as the pipe to it is open."""
-    # SIGCHLD ignored: the kernel buries orphans, which else would stay as zombies of this first process.
+    """Run commands in new namespaces, which exist while the pipe to this process is open."""
+    # SIGCHLD is ignored so that the kernel reaps orphans, which would otherwise stay zombies of this first process.
     script = f"{commands} && echo up && exec env --ignore-signal=CHLD cat > /dev/null"
     pipe = subprocess.PIPE
     made = subprocess.Popen([*namespaces, "sh", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -118,10 +117,10 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 class Host:
-    """One host: on or off, connected or cut off, quick or slow, its disk full or not."""
+    """One host, which can be switched off, disconnected and slowed, and whose disk can be filled."""
 
     def __init__(self, net: Network, number: int, disk: int) -> None:
-        """Not on yet: see `Network.host`."""
+        """Create the host switched off; `Network.host` starts it."""
         self.net, self.number, self._size = net, number, disk
         self.address = f"{_NETWORK}.{number}"
         self.disk, self.temporary = net.folder / "d", net.folder / "t"
@@ -132,11 +131,11 @@ class Host:
 
     @property
     def on(self) -> bool:
-        """Whether it has power."""
+        """Whether the host is switched on."""
         return self._power is not None
 
     def power_on(self) -> None:
-        """Start with an empty disk and no process but the first."""
+        """Start with an empty disk and only the first process."""
         assert self._power is None
         sizes = {self.disk: self._size, self.temporary: _TEMPORARY, "/dev/shm": _TEMPORARY}
         mounts = " && ".join(f"mount -t tmpfs -o size={size} lines {place}" for place, size in sizes.items())
@@ -145,30 +144,30 @@ class Host:
         port, address = self._port, f"{self.address}/24"
         self._switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self._first))
         self._switch("ip", "link", "set", port, "master", "sw", "up")
-        # A route that leads nowhere: Ray finds its own address by it.
+        # A route to nowhere, by which Ray finds its own address.
         for words in (f"addr add {address} dev eth0", "link set eth0 up", "route add default dev eth0"):
             self.run("ip", *words.split()).wait()
 
     def power_off(self) -> None:
-        """Kill every process at once, and lose the disk."""
+        """Kill every process at once and discard the disk."""
         if self._power is not None:
             self.quick()
             os.kill(self._first, signal.SIGKILL)
             _end(self._power)
             self._power = None
-            self._switch("ip", "link", "delete", self._port, check=False)  # the kernel does it too, at some later time
+            self._switch("ip", "link", "delete", self._port, check=False)  # the kernel also does it, but later
 
     def run(self, *words: str, log: IO[bytes] | int | None = None, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command in the host; its output goes to `log`."""
+        """Start a command in the host, with its output in `log`."""
         enter = ["nsenter", "--target", str(self._first), "--net", "--mount", "--pid"]
-        # What concerns Ray is the host's alone: on this machine it may be told to stay on loopback.
+        # Ray's settings are the host's own: outside, Ray may be restricted to loopback.
         variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | environment
         made = subprocess.Popen([*enter, *words], env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._entered = [p for p in self._entered if p.poll() is None] + [made]
         return made
 
     def processes(self, title: str = "") -> list[psutil.Process]:
-        """Those that run in it, the first one excepted; `title` must be in their command lines."""
+        """Return the processes of the host, without the first, whose command line contains `title`."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
@@ -177,7 +176,7 @@ class Host:
                     found.append(process)
         return found
 
-    # The network.
+    # Network.
 
     @property
     def _port(self) -> str:
@@ -187,40 +186,40 @@ class Host:
         subprocess.run(["nsenter", "--target", str(self.net.switch), "--net", *words], check=check, capture_output=True)
 
     def cut(self) -> None:
-        """Pull the cable."""
+        """Disconnect the host."""
         self._switch("ip", "link", "set", self._port, "down")
 
     def heal(self) -> None:
-        """Plug the cable in again."""
+        """Reconnect the host."""
         self._switch("ip", "link", "set", self._port, "up")
 
     def link(self) -> tuple[bool, int]:
-        """Whether there is a cable, and how many packets have come in by it."""
+        """Return whether the host is connected, and how many packets it has received."""
         enter = ["nsenter", "--target", str(self._first), "--net", "ip", "-s", "-j", "link", "show", "eth0"]
         found: dict[str, Any] = json.loads(subprocess.run(enter, check=True, capture_output=True).stdout)[0]
         return found["operstate"] == "UP", found["stats64"]["rx"]["packets"]
 
-    # Its speed.
+    # Speed.
 
     def slow(self, share: float) -> None:
-        """Let its processes run for so large a share of the time; 0 freezes them."""
+        """Let its processes run for a `share` of the time; 0 freezes them."""
         self.quick()
         self._slowed = _Slowed(self, share)
         self._slowed.start()
 
     def quick(self) -> None:
-        """Let them run freely again."""
+        """Let its processes run freely again."""
         if self._slowed is not None:
             self._slowed.over.set()
             self._slowed.join()
             self._slowed = None
-            for entered in self._entered:  # nsenter stops itself when what it runs is stopped
+            for entered in self._entered:  # nsenter stops itself when its child is stopped
                 entered.send_signal(signal.SIGCONT)
 
-    # Its disk.
+    # Disk.
 
     def fill(self) -> int:
-        """Write until nothing more fits; how many bytes did."""
+        """Write until the disk is full; return the number of bytes written."""
         with (self.outside / "filler").open("wb", buffering=0) as file:
             try:
                 while True:
@@ -235,7 +234,7 @@ class Host:
 
     @property
     def outside(self) -> Path:
-        """Its disk, as seen from outside."""
+        """The path of its disk outside the host."""
         return Path(f"/proc/{self._first}/root{self.disk}")
 
 
@@ -263,10 +262,10 @@ class _Slowed(threading.Thread):
 
 
 def wait_until(holds: Any, seconds: float, what: str) -> None:
-    """Poll until `holds()`.
+    """Poll until `holds()` is true.
 
     Raises:
-        TimeoutError: it does not within so many seconds.
+        TimeoutError: if it is still false after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not holds():

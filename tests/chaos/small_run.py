@@ -1,4 +1,4 @@
-"""A few chosen faults in one run on hosts of their own, for tests: see tests/chaos/run.py."""
+"""A few chosen faults in one run on simulated hosts, for tests (see tests/chaos/run.py)."""
 
 import random
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from small_run import Lines, write_spec
 
 from chaos import faults
 from chaos.ray_hosts import Driver, ray_hosts
-from chaos.run import Answers, Chaos, Struck, spec_of
+from chaos.run import Answers, Chaos, Injected, spec_of
 
 
 class StoppedForGood(faults.WorkerStopped):
-    """Its shards are answered by others, or the run never ends."""
+    """A worker that never continues: the run only ends if others evaluate its shards."""
 
     lasts = (1e9, 1e9)
 
 
-class FullUntilTold(faults.DiskFull):
-    """As long as it takes a worker to come upon it, on a busy machine too."""
+class FullUntilReported(faults.DiskFull):
+    """The disk stays full until a worker has reported it, however busy the machine is."""
 
     def over(self, passed: float) -> bool:
-        return "no space left" in self.scene.driver.said()
+        return "no space left" in self.scene.driver.output()
 
 
-#: In this order. The cut comes first, so that it is healed before the run ends; while it lasts there is one node.
+#: In this order. The cut comes first, so that it ends before the run does; meanwhile there is one node.
 KINDS = (
     faults.NetworkLongCut,
     faults.WorkerKilled,
-    FullUntilTold,
+    FullUntilReported,
     faults.DriverKilled,
     faults.NodeKilled,
     StoppedForGood,
@@ -38,21 +38,21 @@ _TRIALS, _SAMPLES = 24, 200
 
 @dataclass
 class Survived:
-    """Both runs' folders, and what befell the second."""
+    """The folders of both runs, and the faults of the second."""
 
     undisturbed: Path
     run: Path
     chaos: Chaos
-    said: str
+    output: str
 
-    def of(self, kind: type[faults.Fault]) -> Struck:
-        """The one fault of that kind."""
-        (found,) = [s for s in self.chaos.struck if type(s.fault) is kind]
+    def of(self, kind: type[faults.Fault]) -> Injected:
+        """Return the one fault of this kind."""
+        (found,) = [s for s in self.chaos.injected if type(s.fault) is kind]
         return found
 
 
 def survive(folder: Path) -> Survived:
-    """One run undisturbed in this process, one on two nodes under faults."""
+    """Make one run undisturbed in this process, and one on two nodes under faults."""
     lines = Lines(folder, {})
     spec = write_spec(folder, spec_of(_TRIALS, _SAMPLES))
     status, output = lines("run", spec, "--out", folder / "undisturbed", "--no-cache", "--pool", "local")
@@ -62,4 +62,4 @@ def survive(folder: Path) -> Survived:
         scene = faults.Scene(cluster, driver, random.Random(0))
         chaos = Chaos(scene, KINDS, Answers(folder / "undisturbed").look())
         chaos.run()
-    return Survived(folder / "undisturbed", folder / "run", chaos, driver.said())
+    return Survived(folder / "undisturbed", folder / "run", chaos, driver.output())

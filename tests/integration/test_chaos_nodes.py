@@ -12,7 +12,7 @@ import pytest
 from chaos.faults import DriverKilled, NodeKilled
 from chaos.hosts import permitted, wait_until
 from chaos.run import check_equal
-from chaos.small_run import KINDS, FullUntilTold, StoppedForGood, Survived
+from chaos.small_run import KINDS, FullUntilReported, StoppedForGood, Survived
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -29,12 +29,12 @@ with network() as net:
 
 
 def test_after_every_fault_the_tables_are_those_of_an_undisturbed_run(survived: Survived) -> None:
-    assert [type(s.fault) for s in survived.chaos.struck] == list(KINDS)
+    assert [type(s.fault) for s in survived.chaos.injected] == list(KINDS)
     check_equal(survived.run, survived.undisturbed)
 
 
 def test_the_command_is_rerun_only_after_the_driver_was_killed(survived: Survived) -> None:
-    assert survived.chaos.own_ends == []
+    assert survived.chaos.unexpected_ends == []
     assert survived.chaos.scene.driver.starts == 2
     assert survived.of(DriverKilled).next_answer is not None
 
@@ -44,8 +44,8 @@ def test_a_new_node_takes_the_place_of_a_killed_one(survived: Survived) -> None:
 
 
 def test_a_full_disk_is_reported_with_its_node(survived: Survived) -> None:
-    address = survived.of(FullUntilTold).fault.host.address
-    (warning,) = [line for line in survived.said.splitlines() if "no space left" in line]
+    address = survived.of(FullUntilReported).fault.host.address
+    (warning,) = [line for line in survived.output.splitlines() if "no space left" in line]
     assert address in warning and "gets no more workers for now" in warning
 
 
