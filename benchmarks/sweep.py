@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.cluster import SharedPool
+from benchmarks.shared_pool import SharedPool
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
 from pipeline.loading.experts import load_checkpoints

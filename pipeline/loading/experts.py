@@ -16,7 +16,7 @@ from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, norm, task_vector
 from pipeline.spec.run import RunSpec
 from tasks.lora import TakesAdapters
-from tasks.registry import load_plugins
+from tasks.plugins import load_plugins
 
 
 def merge_methods(spec: RunSpec) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from pipeline.loading.model import load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
-from tasks.registry import TASKS, load_plugins
+from tasks.plugins import load_plugins
+from tasks.registry import TASKS
 from tasks.vision.classification import ImageTextBackbone, image_source, image_text, load_task
 from tasks.vision.decoded import Decode, decode_here, prepare, prepared_folder
 from tasks.vision.images import ImageSource

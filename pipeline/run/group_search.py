@@ -1,29 +1,12 @@
 """The search of one group: asks its proposer, has candidates evaluated, and tells it their outcomes."""
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.plan.groups import Group, validation_tasks
-from pipeline.records.journal import ShardKey
+from pipeline.run.requests import ShardRequests, Ticket
 from pipeline.run.selection import Candidate, References, answered, judge
 from search.greedy import GreedyProposer
 from search.proposer import FixedProposer, Outcome, Proposal, Proposer
-
-if TYPE_CHECKING:
-    from pipeline.run.driver import Driver
-
-
-@dataclass(slots=True)
-class Ticket:
-    """The shards of a recipe that have no answer yet, on some tasks of a split."""
-
-    missing: set[ShardKey]
-
-    @property
-    def done(self) -> bool:
-        """Whether every shard is answered, by a score or a failure."""
-        return not self.missing
 
 
 class GroupSearch:
@@ -35,18 +18,18 @@ class GroupSearch:
     """
 
     def __init__(
-        self, driver: "Driver", group: Group, refs: References, proposals: list[Proposal], proposer: Proposer
+        self, requests: ShardRequests, group: Group, refs: References, proposals: list[Proposal], proposer: Proposer
     ) -> None:
         """Start or resume a group.
 
         Args:
-            driver: has candidates evaluated.
+            requests: has candidates evaluated.
             group: the group with its template.
             refs: the values that normalise its objectives.
             proposals: the recorded proposals; grows, after those that followed from lost outcomes are dropped.
             proposer: a new one.
         """
-        self._driver = driver
+        self._requests = requests
         self.group = group
         self._refs = refs
         self._proposals = proposals
@@ -66,15 +49,15 @@ class GroupSearch:
 
     def _drop_after_lost(self) -> None:
         """Drop proposals that followed from an outcome that is not known: its shard was lost and is scored again."""
-        known = (answered(self.group, p, self._driver.ledger) for p in self._proposals)
+        known = (answered(self.group, p, self._requests.ledger) for p in self._proposals)
         first = next((i for i, is_known in enumerate(known) if not is_known), len(self._proposals))
         if len(self._proposals) > first + self._window:
             del self._proposals[first + self._window :]
             # Journaled again: a repeated proposal ends the list there, else the dropped ones would count later.
-            self._driver.propose(self.group, self._proposals[-1])
+            self._requests.propose(self.group, self._proposals[-1])
 
     def _request(self, proposal: Proposal) -> Ticket:
-        return self._driver.request(self.group.recipe(proposal.point), validation_tasks(self.group), "val")
+        return self._requests.request(self.group.recipe(proposal.point), validation_tasks(self.group), "val")
 
     def advance(self) -> None:
         """Ask and tell as far as the answers allow."""
@@ -89,13 +72,13 @@ class GroupSearch:
         # The last recorded proposal was asked after one outcome less than is due now.
         if not self._replayed and not self._replay(max(0, due - 1)):
             return False
-        if not self._tell_until(due) or (self._window == sys.maxsize and not self._driver.needs_candidates):
+        if not self._tell_until(due) or (self._window == sys.maxsize and not self._requests.needs_candidates):
             return False
         proposal = self._proposer.ask()
         if proposal is None:
             self._exhausted = True
             return False
-        self._driver.propose(self.group, proposal)
+        self._requests.propose(self.group, proposal)
         self._proposals.append(proposal)
         self._tickets.append(self._request(proposal))
         return True
@@ -122,8 +105,8 @@ class GroupSearch:
         """Return the candidate of a proposal; its shards, and those of all proposals before it, are answered."""
         while len(self.candidates) <= number:
             proposal = self._proposals[len(self.candidates)]
-            self.candidates.append(judge(self.group, proposal, self._driver.ledger, self._refs))
-            self._driver.count(self.group.key, self.candidates[-1])
+            self.candidates.append(judge(self.group, proposal, self._requests.ledger, self._refs))
+            self._requests.count(self.group.key, self.candidates[-1])
         return self.candidates[number]
 
 

@@ -12,7 +12,7 @@ from pipeline.spec.run import RunSpec
 from pipeline.workers.worker import Fetch
 from tasks.language.base import Sample
 from tasks.language.rewards.loading import checked, load_reward
-from tasks.registry import load_plugins
+from tasks.plugins import load_plugins
 from tasks.stats import Stats
 
 

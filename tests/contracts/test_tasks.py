@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tasks.base import Task, TaskRequest
-from tasks.registry import load_plugins
+from tasks.plugins import load_plugins
 from tasks.stats import Stats, shards
 from tasks.vision.classification import load_task
 from tasks.vision.clip.architectures import create

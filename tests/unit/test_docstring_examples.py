@@ -28,11 +28,19 @@ MODULES = [
     "search.sampling",
     "search.significance",
     "search.space",
+    "tasks.base",
+    "tasks.embedded",
     "tasks.files.sources",
+    "tasks.language.rewards.loading",
+    "tasks.plugins",
+    "tasks.registry",
+    "tasks.stats",
+    "tasks.vision.classification",
+    "tasks.vision.images",
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_give_what_they_show(name: str) -> None:
-    failed, attempted = doctest.testmod(importlib.import_module(name))
+    failed, attempted = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert attempted and not failed

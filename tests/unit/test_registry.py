@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.moved_modules import MOVED
-from tasks.registry import BACKBONES, TASKS, Registry, check_options, load_plugins
+from tasks.plugins import load_plugins
+from tasks.registry import BACKBONES, TASKS, Registry, check_options
 
 
 def test_an_unknown_name_suggests_near_ones() -> None:

@@ -15,7 +15,7 @@ from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.job import TrainingJob
 from pipeline.train.lora import check_rank
 from tasks.base import Backbone, TaskRequest
-from tasks.registry import load_plugins
+from tasks.plugins import load_plugins
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.decoded import Progress
 

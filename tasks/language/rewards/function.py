@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from tasks.files.cache import digest
 from tasks.language.base import Sample
 from tasks.language.rewards.config import RewardConfig
-from tasks.registry import check_options, imported, near
+from tasks.plugins import imported
+from tasks.registry import check_options, near
 
 if TYPE_CHECKING:
     import torch

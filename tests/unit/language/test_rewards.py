@@ -26,7 +26,7 @@ from tasks.base import NonFiniteOutput
 from tasks.language.base import Prompt, Reward, Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.language.rewards.loading import REWARDS, checked, load_reward, reward_fingerprint
-from tasks.registry import load_plugins
+from tasks.plugins import load_plugins
 
 CPU = torch.device("cpu")
 WRITERS = {"bert": write_bert, "roberta": write_roberta, "bart": write_bart, "gpt2": write_gpt2}
