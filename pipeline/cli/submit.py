@@ -64,9 +64,9 @@ def submit(
         announce_code(plan.spec)
         arguments = ["--address", "auto", "--pool", "ray", *(["--workers", str(workers)] if workers else [])]
         arguments += [] if cache else ["--no-cache"]
-        place, versions = _place(out, plan.spec.name), {} if any_versions else comparable_versions()
+        place, versions = run_place(out, plan.spec.name), {} if any_versions else comparable_versions()
         job = {"versions": versions, "out": place, "arguments": arguments}
-        name, variables, jobs = _job_name(plan.spec.name), _variables(env or []), Jobs(address)
+        name, variables, jobs = _job_name(plan.spec.name), job_variables(env or []), Jobs(address)
         _send(jobs, name, plan.spec, Origin(spec.parent, seen or []), job, variables)
         typer.echo(f"job: {name}\nrun: {place}" + (" (on the head)" if not is_url(place) else ""))
         if detach:
@@ -93,7 +93,7 @@ def _job_name(run: str) -> str:
     return f"{words}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def _place(out: str | None, run: str) -> str:
+def run_place(out: str | None, run: str) -> str:
     """Return the run's folder.
 
     Raises:
@@ -109,7 +109,7 @@ def _place(out: str | None, run: str) -> str:
     return out
 
 
-def _variables(options: list[str]) -> dict[str, str]:
+def job_variables(options: list[str]) -> dict[str, str]:
     """Return the job's variables from the values of --env.
 
     Raises:

@@ -33,24 +33,24 @@ class _AdapterHook:
     def __init__(self, module: nn.Module) -> None:
         # transformers' Conv1D, of GPT-2, keeps its weight as (inputs, outputs): B A is then what acts on rows.
         self._by_rows = not isinstance(module, nn.Linear)
-        self._factors: tuple[Tensor, Tensor] | None = None
+        self.factors: tuple[Tensor, Tensor] | None = None
         module.register_forward_hook(self._add)
 
     def set(self, factor: LowRank, dtype: torch.dtype) -> Tensor:
         """Take (down (I, R), up (R, O)), scaled in float32 and cast once; return the one that holds the scales."""
         down, up = (factor.b, factor.a) if self._by_rows else (factor.a.t(), factor.b.t())
         # Laid out as they are multiplied: for 16 tokens and width 576, products with views took 13 us, with copies 9.
-        self._factors = down.to(dtype).contiguous(), up.to(dtype).contiguous()
-        return self._factors[0 if self._by_rows else 1]
+        self.factors = down.to(dtype).contiguous(), up.to(dtype).contiguous()
+        return self.factors[0 if self._by_rows else 1]
 
     def clear(self) -> None:
         """Remove the factors, so that the module computes as in the base."""
-        self._factors = None
+        self.factors = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self._factors is None:
+        if self.factors is None:
             return
-        down_IR, up_RO = self._factors
+        down_IR, up_RO = self.factors
         hidden_NR = inputs[0].reshape(-1, down_IR.shape[0]) @ down_IR
         output.view(-1, up_RO.shape[1]).addmm_(hidden_NR, up_RO)
 
@@ -135,7 +135,12 @@ class Candidates:
 
 
 class AdaptedModel:
-    """Adds factors to a module's linear layers, and sets their scales; each candidate depends on its recipe alone."""
+    """Adds factors to a module's linear layers, and sets their scales; each candidate depends on its recipe alone.
+
+    Attributes:
+        candidates: of the experts.
+        hooks: parameter -> the hook that holds its factors.
+    """
 
     def __init__(self, module: nn.Module, candidates: Candidates, dtype: torch.dtype) -> None:
         """Prepare a module, which computes as in the base until a recipe is set.
@@ -145,9 +150,9 @@ class AdaptedModel:
             candidates: of the experts, on the same device.
             dtype: of the factors in the forward pass.
         """
-        self._candidates, self._dtype = candidates, dtype
+        self.candidates, self._dtype = candidates, dtype
         module.requires_grad_(False)
-        self._hooks = {name: _AdapterHook(module.get_submodule(name.rpartition(".")[0])) for name in candidates.names}
+        self.hooks = {name: _AdapterHook(module.get_submodule(name.rpartition(".")[0])) for name in candidates.names}
 
     def materialise(self, recipe: Recipe) -> Materialised:
         """Set the scales by a recipe.
@@ -155,10 +160,10 @@ class AdaptedModel:
         Raises:
             ValueError: see `Candidates.factors`.
         """
-        for hook in self._hooks.values():
+        for hook in self.hooks.values():
             hook.clear()
-        alpha, factors = self._candidates.factors(recipe)
+        alpha, factors = self.candidates.factors(recipe)
         if not factors:
             return Materialised(alpha, "0" * 16)
-        up = [self._hooks[name].set(factor, self._dtype).reshape(-1) for name, factor in factors.items()]
+        up = [self.hooks[name].set(factor, self._dtype).reshape(-1) for name, factor in factors.items()]
         return Materialised(alpha, fingerprint(torch.cat(up)))

@@ -14,7 +14,7 @@ from tasks.files.atomic import write_whole
 log = logging.getLogger(__name__)
 FILE_NAME = "progress.json"
 #: Seconds between two writes.
-_EVERY = 2.0
+EVERY = 2.0
 #: A driver that has not written for this long has stopped, or works on one very long shard in its own process.
 _SILENCE = 30.0
 
@@ -53,7 +53,7 @@ class ProgressFile:
     def __call__(self, progress: RunProgress) -> None:
         """Observe a step of the driver."""
         now = time.monotonic()
-        if self._works and now - self._written >= _EVERY:
+        if self._works and now - self._written >= EVERY:
             self._written = now
             self._write(progress)
 

@@ -31,7 +31,7 @@ Report = Callable[[str, int, int], None]
 _Entries = Mapping[str, Mapping[str, Any]]
 
 #: Models that this process has fetched: a model does not change under a run.
-_fetched: dict[tuple[str, Path], Path] = {}
+fetched: dict[tuple[str, Path], Path] = {}
 
 
 def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
@@ -53,9 +53,9 @@ def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
     if not is_url(source):
         return source
     key = source, cache_root()
-    if key not in _fetched:
-        _fetched[key] = _fetch(source.rstrip("/"), report)
-    return str(_fetched[key])
+    if key not in fetched:
+        fetched[key] = _fetch(source.rstrip("/"), report)
+    return str(fetched[key])
 
 
 def _fetch(url: str, report: Report) -> Path:

@@ -69,7 +69,12 @@ class Evaluation:
 
 
 class ZeroShotClassification:
-    """A task of images and a head. Each split moves to the device when it is first scored, and stays there."""
+    """A task of images and a head. Each split moves to the device when it is first scored, and stays there.
+
+    Attributes:
+        splits: the images of each split.
+        head_KD: a row per class, or several rows for classes in groups.
+    """
 
     metric = "accuracy"
 
@@ -79,8 +84,8 @@ class ZeroShotClassification:
         """Take the mapped splits ("val", "test") and the head on the CPU."""
         self.name = name
         self.class_names = tuple(class_names)
-        self._splits = dict(splits)
-        self._head_KD = head.weights_KD
+        self.splits = dict(splits)
+        self.head_KD = head.weights_KD
         self._how = how
         self._groups_KM = _padded(how.groups)
         data = [f"{split}:{images.fingerprint}" for split, images in sorted(splits.items())]
@@ -88,13 +93,13 @@ class ZeroShotClassification:
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of `split` to score, at most its limit; 0 if the task lacks the split."""
-        available = len(self._splits[split]) if split in self._splits else 0
+        available = len(self.splits[split]) if split in self.splits else 0
         limit = self._how.limits.get(split)
         return available if limit is None else min(limit, available)
 
     def keys(self, split: str) -> tuple[str, ...]:
         """Return the content hash of each sample's image, in the order of outcomes."""
-        return self._splits[split].keys[: self.num_samples(split)]
+        return self.splits[split].keys[: self.num_samples(split)]
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
         """Score samples start to stop - 1: an outcome is whether the largest logit is the label's.
@@ -124,23 +129,23 @@ class ZeroShotClassification:
             rows_B: int64 on the CPU, each at least 0 and less than `num_samples(split)`.
             device: of the result.
         """
-        images = self._splits[split]
+        images = self.splits[split]
         size = images.chunk_size
         pixels = torch.stack([images.chunks[row // size][row % size] for row in rows_B.tolist()])
         return pixels.to(device), images.labels_N[rows_B.to(images.labels_N.device)].to(device)
 
     def logits(self, features_BD: Tensor) -> Tensor:
         """Apply the frozen head to L2-normalised features, on their device: logits (B, K)."""
-        logits = features_BD @ self._head_KD.to(features_BD.device).T
+        logits = features_BD @ self.head_KD.to(features_BD.device).T
         if self._groups_KM is None:
             return logits
         return logits[:, self._groups_KM.to(features_BD.device)].amax(dim=-1)
 
     def _resident(self, split: str, device: torch.device) -> ImageSet:
-        if self._splits[split].labels_N.device != device:
-            self._splits[split] = self._splits[split].to(device, self.num_samples(split))
-            self._head_KD = self._head_KD.to(device)
-        return self._splits[split]
+        if self.splits[split].labels_N.device != device:
+            self.splits[split] = self.splits[split].to(device, self.num_samples(split))
+            self.head_KD = self.head_KD.to(device)
+        return self.splits[split]
 
     @torch.inference_mode()
     def _score(self, encoder: ImageTextBackbone, images: ImageSet, starts: range, stop: int) -> tuple[Tensor, bool]:

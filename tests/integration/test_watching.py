@@ -194,7 +194,7 @@ class Away:
 
 
 def by_candidate(mirror: MlflowMirror) -> dict[str, Any]:
-    client = mirror._client
+    client = mirror.client
     runs = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
     found = {r.data.tags["lines.candidate"]: r for r in runs}
     assert len(found) == len(runs), "no candidate twice"
@@ -219,7 +219,7 @@ def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
     uri, rows = f"sqlite:///{tmp_path}/m.db", (row("a", 0.9), row("b", 0.4, chosen=False))
     MlflowMirror(uri).show(snapshot(rows[0]))
     mirror = MlflowMirror(uri)
-    Away(mirror._client, method, call)
+    Away(mirror.client, method, call)
     with pytest.raises(ValueError, match="away"):
         mirror.show(snapshot(*rows))
     mirror.show(snapshot(*rows))
@@ -231,7 +231,7 @@ def test_what_mlflow_missed_while_it_was_away_is_written_once_it_answers(
 def test_an_experiment_that_was_deleted_in_mlflow_is_made_again(tmp_path: Path) -> None:
     mirror = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
     mirror.show(snapshot(row("a", 0.9)))
-    mirror._client.delete_experiment(mirror._experiment)
+    mirror.client.delete_experiment(mirror.experiment)
     again = MlflowMirror(f"sqlite:///{tmp_path}/m.db")
     again.show(snapshot(row("a", 0.9)))
     assert by_candidate(again).keys() == {"", "a"}

@@ -60,17 +60,19 @@ class SubmittedJob:
 class Jobs:
     """The jobs of the cluster whose dashboard answers at `address`."""
 
-    def __init__(self, address: str) -> None:
-        """Connect.
+    def __init__(self, address: str, client: Any = None) -> None:
+        """Connect, unless `client`, a connected `JobSubmissionClient`, is given.
 
         Raises:
             ValueError: if `address` is not that of a dashboard, or the dashboard refuses the token.
             ConnectionError: if nothing answers there.
         """
         self.url = jobs_url(address)
-        _check_answers(address, self.url)
-        use_token(address)
-        self._client = _connected(address, self.url)
+        if client is None:
+            _check_answers(address, self.url)
+            use_token(address)
+            client = _connected(address, self.url)
+        self.client = client
 
     @property
     def sends_token_unencrypted(self) -> bool:
@@ -97,7 +99,7 @@ class Jobs:
         metadata, entrypoint = {_MARK: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
         try:
             with _environment(_NO_EXCLUDES):
-                self._client.submit_job(
+                self.client.submit_job(
                     entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
                 )
         except RuntimeError as error:
@@ -105,7 +107,7 @@ class Jobs:
 
     def all(self) -> list[SubmittedJob]:
         """Return the jobs of `lines submit`, the newest first, ended ones included."""
-        jobs = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get(_MARK)]
+        jobs = [_job(details) for details in self.client.list_jobs() if (details.metadata or {}).get(_MARK)]
         return sorted(jobs, key=lambda job: -job.started)
 
     def get(self, job_id: str) -> SubmittedJob:
@@ -121,7 +123,7 @@ class Jobs:
 
     def cancel(self, job_id: str) -> bool:
         """Stop a job; returns False if it had ended already."""
-        return not self.get(job_id).ended and bool(self._client.stop_job(job_id))
+        return not self.get(job_id).ended and bool(self.client.stop_job(job_id))
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> SubmittedJob:
         """Pass a job's output to `show`, from its beginning until the job ends, also across a broken connection.
@@ -136,7 +138,7 @@ class Jobs:
         while True:
             try:
                 job = self.get(job_id)  # before the log, so that the log of an ended job is complete
-                log, reached = self._client.get_job_logs(job_id), time.monotonic()
+                log, reached = self.client.get_job_logs(job_id), time.monotonic()
             except (OSError, RuntimeError) as error:  # the errors of requests are OSErrors
                 if time.monotonic() - reached > _OUT_OF_REACH:
                     raise ConnectionError(

@@ -36,15 +36,15 @@ def placed(spots: Sequence[Spot], x_range: tuple[float, float], y_range: tuple[f
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in zip(across, up, strict=True)]
     found = []
     for spot, x, y in zip(spots, across, up, strict=True):
-        boxes = {position: _box(spot.name, x, y, way) for position, way in POSITIONS.items()}
+        boxes = {position: label_box(spot.name, x, y, way) for position, way in POSITIONS.items()}
         position = min(boxes, key=lambda name: _covered(boxes[name], taken))
         taken.append(boxes[position])
         found.append(position)
     return found
 
 
-def _box(name: str, x: float, y: float, way: tuple[int, int]) -> Box:
-    """Left, bottom, right and top of the name."""
+def label_box(name: str, x: float, y: float, way: tuple[int, int]) -> Box:
+    """Return left, bottom, right and top of a name, `way` from its dot at (x, y), in pixels."""
     width = CHARACTER * len(name)
     middle_x, middle_y = x + way[0] * (GAP + width / 2), y + way[1] * (GAP if way[0] else GAP + LINE / 2)
     return middle_x - width / 2, middle_y - LINE / 2, middle_x + width / 2, middle_y + LINE / 2
@@ -52,11 +52,12 @@ def _box(name: str, x: float, y: float, way: tuple[int, int]) -> Box:
 
 def _covered(box: Box, taken: Sequence[Box]) -> float:
     """Area that overlaps with what is there or is outside the panel."""
-    shared = sum(_shared(box, other) for other in taken)
-    inside = _shared(box, (0, 0, WIDTH, HEIGHT))
+    shared = sum(overlap(box, other) for other in taken)
+    inside = overlap(box, (0, 0, WIDTH, HEIGHT))
     return shared + (box[2] - box[0]) * (box[3] - box[1]) - inside
 
 
-def _shared(a: Box, b: Box) -> float:
+def overlap(a: Box, b: Box) -> float:
+    """Return the area that two boxes share."""
     across, up = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(across, 0) * max(up, 0)

@@ -40,7 +40,7 @@ def _rewards(scene: SoupScene) -> Iterator[str]:
     start = {reward: scene.outcomes(scene.sft.candidates[0], reward) for reward in scene.rewards}
     known = {reward: outcomes for reward, outcomes in start.items() if outcomes is not None}
     for reward, outcomes in known.items():
-        fault = _saturation(outcomes, _highest(scene, reward))
+        fault = saturation(outcomes, _highest(scene, reward))
         if fault:
             yield f"The reward {reward} {fault}: a policy's gain on it means little."
     for (a, first), (b, second) in combinations(known.items(), 2):
@@ -61,7 +61,8 @@ def _highest(scene: SoupScene, reward: str) -> float:
     return max(float(outcomes.max()) for (_, split), outcomes in kept if split == scene.split and len(outcomes))
 
 
-def _saturation(outcomes: Array, high: float) -> str:
+def saturation(outcomes: Array, high: float) -> str:
+    """Return why the SFT model's outcomes leave little to gain below `high`, or an empty string."""
     span = high - float(outcomes.min())
     top = float((outcomes >= high - 0.01 * span).mean())
     if top >= SATURATED:
@@ -92,7 +93,7 @@ def _collapses(scene: SoupScene, completions: SplitCompletions) -> Iterator[str]
         )
     for cloud in (*([scene.policies] if scene.policies else []), *scene.soups, *scene.others):
         shares = [completions.shares.get(c.recipe_id) for c in cloud.candidates]
-        faults = [None if share is None else _collapse(share, start) for share in shares]
+        faults = [None if share is None else collapse(share, start) for share in shares]
         bad = [(label, fault) for label, fault in zip(cloud.labels, faults, strict=True) if fault]
         if bad:
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -105,8 +106,8 @@ def _models(cloud: Cloud) -> str:
     return "the policies" if cloud.arm.kind == "edit" and cloud.arm.role == "plain" else cloud.arm.name
 
 
-def _collapse(share: Shares, start: Shares | None) -> tuple[float, str] | None:
-    """(severity, sentence), or None."""
+def collapse(share: Shares, start: Shares | None) -> tuple[float, str] | None:
+    """Return (severity, sentence) if completions collapse compared to the SFT model's, or None."""
     if share.distinct < DISTINCT and (start is None or WORSE * share.distinct < start.distinct):
         return 2 - share.distinct, f"only {100 * share.distinct:.0f}% of them differ"
     if share.repeated > REPEATED and (start is None or share.repeated > WORSE * start.repeated):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at a folder, and at a store, from which each look downloads what the run has added.
 _PACE, _STORE_PACE = 2.0, 15.0
 #: After slow work comes a rest of this many times its duration, to leave the run's machine to the run.
-_REST = 8
+REST = 8
 #: Seconds without news after which the run seems to have stopped.
 _SILENCE = 60.0
 #: Seconds over which the rate is measured if the driver does not report it.
@@ -43,7 +43,7 @@ class _Paced:
     def did(self, news: int, started: float) -> None:
         """Record that the work was done."""
         now = time.monotonic()
-        self._due, self._done = now + _REST * (now - started), news
+        self._due, self._done = now + REST * (now - started), news
 
 
 class Live:

@@ -47,8 +47,8 @@ class MlflowMirror:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri = uri
         with self._short_errors():
-            self._client = MlflowClient(tracking_uri=uri)
-        self._experiment = ""
+            self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = ""
         self._known: dict[str, tuple[str, str]] = {}
 
     def show(self, snapshot: RunSnapshot) -> None:
@@ -58,26 +58,26 @@ class MlflowMirror:
             ValueError: if MLflow refuses or cannot be reached.
         """
         with self._short_errors():
-            if not self._experiment:
+            if not self.experiment:
                 experiment = self._find_experiment(snapshot.name)
                 self._known = dict(self._find_runs(experiment, snapshot.run))
-                self._experiment = experiment  # only now: after a failed search, the next call searches again
+                self.experiment = experiment  # only now: after a failed search, the next call searches again
             whole = CandidateSnapshot("", snapshot.name, "", snapshot.facts, snapshot.metrics, "", False)
             parent = self._write(snapshot, whole, "")
             for row in track(snapshot.rows, "mirroring", console=console, transient=True):
                 self._write(snapshot, row, parent)
             if snapshot.finished:
-                self._client.set_terminated(parent, "FINISHED")
+                self.client.set_terminated(parent, "FINISHED")
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
 
     def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
+        found = self.client.get_experiment_by_name(name)
         if found is None:
-            return str(self._client.create_experiment(name))
+            return str(self.client.create_experiment(name))
         if found.lifecycle_stage == "deleted":  # its name stays taken
-            self._client.restore_experiment(found.experiment_id)
+            self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
     def _find_runs(self, experiment: str, run: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -85,7 +85,7 @@ class MlflowMirror:
         token = None
         while True:
             query = f"tags.`{_RUN}` = '{run}'"
-            page = self._client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
+            page = self.client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
             for found in page:
                 tags = found.data.tags
                 yield tags[_CANDIDATE], (found.info.run_id, tags.get(_DIGEST, ""))
@@ -99,10 +99,10 @@ class MlflowMirror:
             return run_id
         if not run_id:
             tags = {_RUN: snapshot.run, _CANDIDATE: row.key} | ({"mlflow.parentRunId": parent} if parent else {})
-            run_id = self._client.create_run(self._experiment, tags=tags, run_name=row.name).info.run_id
+            run_id = self.client.create_run(self.experiment, tags=tags, run_name=row.name).info.run_id
             self._known[row.key] = run_id, ""
         if parent:
-            self._client.set_terminated(run_id, "FAILED" if row.failure else "FINISHED")
+            self.client.set_terminated(run_id, "FAILED" if row.failure else "FINISHED")
         # MLflow writes tags last, so a candidate that was written in part has no digest and is written again.
         tags = {"lines.chosen": str(row.chosen).lower(), "lines.failure": row.failure, _DIGEST: row.digest}
         self._log(run_id, {} if digest else row.params, row.metrics, tags, step=0 if parent else len(snapshot.rows))
@@ -115,7 +115,7 @@ class MlflowMirror:
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)  # of equal steps and times MLflow shows the largest value
-        self._client.log_batch(
+        self.client.log_batch(
             run_id,
             metrics=[Metric(_allowed(name), value, now, step) for name, value in metrics.items()],
             params=[Param(_allowed(name), value[:_LONGEST]) for name, value in params.items()],

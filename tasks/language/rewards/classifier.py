@@ -81,7 +81,7 @@ class ClassifierReward:
         self._minus = None if config.minus is None else _label("minus", config.minus, self._names)
         limit = token_limit(self._tokenizer, self._model, config.max_length)
         self._encoder = SampleTokenizer(self._tokenizer, config.inputs, limit)
-        self._batch_size = config.batch_size if config.batch_size > 1 and self._can_pad() else 1
+        self.batch_size = config.batch_size if config.batch_size > 1 and self._can_pad() else 1
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Return the label's output for each sample.
@@ -91,7 +91,7 @@ class ClassifierReward:
         """
         if self._config.first_sentence:
             samples = [Sample(s.prompt, s.completion.split(".")[0] + ".") for s in samples]
-        logits_NK = self._logits(self._encoder.encode(samples), self._batch_size)
+        logits_NK = self._logits(self._encoder.encode(samples), self.batch_size)
         return [float(score) for score in self._chosen(logits_NK)]
 
     def _chosen(self, logits_NK: Tensor) -> Tensor:

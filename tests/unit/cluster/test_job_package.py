@@ -15,7 +15,7 @@ from published_sets import CIFAR10, folders
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from pipeline.cli.submit import _place, _variables
+from pipeline.cli.submit import job_variables, run_place
 from pipeline.cluster.jobs import package as job_package
 from pipeline.cluster.jobs.client import Jobs, jobs_url
 from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
@@ -149,8 +149,8 @@ def test_ray_sends_every_file_that_the_spec_names(place: Path, monkeypatch: pyte
     (place / "project" / "set").rename(place / "here" / "set")
     monkeypatch.syspath_prepend(str(place / "project"))
     package, _ = packed(place, ood={"own": {"source": "./set"}}, plugins=["my_tasks"])
-    jobs, client = Jobs.__new__(Jobs), Sent(place)
-    jobs._client = client
+    client = Sent(place)
+    jobs = Jobs("http://127.0.0.1:8265", client)
     monkeypatch.setenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "set")
     jobs.submit("job", "/run", package, {})
     assert os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] == "set"
@@ -176,8 +176,8 @@ def test_a_plugin_next_to_the_spec_may_have_the_name_of_our_package(place: Path,
     """With the path as Ray sets it: the packages that are sent, then the job's folder, also the working directory."""
     (place / "here" / f"{name}.py").write_text("raise SystemExit('it was imported in place of ours')")
     package, spec = packed(place, plugins=[f"{name}.py"])
-    jobs, client = Jobs.__new__(Jobs), Sent(place)
-    jobs._client = client
+    client = Sent(place)
+    jobs = Jobs("http://127.0.0.1:8265", client)
     jobs.submit("job", "/run", package, {})
     (package.working_dir / ARGUMENTS).write_text(json.dumps({"versions": {"torch": "none such"}}))
     path = os.pathsep.join(map(str, (package.modules[0].parent, package.working_dir)))
@@ -282,24 +282,24 @@ def test_addresses_that_are_not_those_of_a_dashboard_are_refused(address: str) -
 
 
 def test_a_relative_folder_would_be_gone_with_the_job() -> None:
-    assert _place(None, "demo") == "~/lines-runs/demo"
-    assert _place("s3://bucket/runs", "demo") == "s3://bucket/runs"
+    assert run_place(None, "demo") == "~/lines-runs/demo"
+    assert run_place("s3://bucket/runs", "demo") == "s3://bucket/runs"
     with pytest.raises(ValueError, match="was given with a user or a password") as error:
-        _place("s3://me:hunter2@bucket/runs", "demo")
+        run_place("s3://me:hunter2@bucket/runs", "demo")
     assert "hunter2" not in str(error.value)
     for out in ("runs/demo", "./demo", ""):
         with pytest.raises(ValueError, match="must be a URL .* or a full path on the cluster's head"):
-            _place(out, "demo")
+            run_place(out, "demo")
 
 
 def test_variables_are_passed_by_name_or_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
     assert (
-        _variables(["AWS_ENDPOINT_URL", "A=b=c"]).items()
+        job_variables(["AWS_ENDPOINT_URL", "A=b=c"]).items()
         >= {"AWS_ENDPOINT_URL": "http://store:9000", "A": "b=c"}.items()
     )
     with pytest.raises(ValueError, match="is not set here"):
-        _variables(["NOT_SET_ANYWHERE"])
+        job_variables(["NOT_SET_ANYWHERE"])
 
 
 @pytest.mark.parametrize(
@@ -321,13 +321,13 @@ def test_variables_are_passed_by_name_or_by_value(monkeypatch: pytest.MonkeyPatc
 )
 def test_names_of_secrets_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"--env {name}: looks like a secret") as error:
-        _variables([f"{name}=abc123"])
+        job_variables([f"{name}=abc123"])
     assert "abc123" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["AUTHOR", "SASHA", "PWD", "BYPASS_CACHE", "OLDPWDS"])
 def test_names_that_only_contain_the_letters_of_a_secret_pass(name: str) -> None:
-    assert _variables([f"{name}=a"])[name] == "a"
+    assert job_variables([f"{name}=a"])[name] == "a"
 
 
 @pytest.mark.parametrize(
@@ -344,10 +344,10 @@ def test_names_that_only_contain_the_letters_of_a_secret_pass(name: str) -> None
 )
 def test_values_that_hold_a_password_or_a_key_are_refused(value: str) -> None:
     with pytest.raises(ValueError, match="--env X: .*which the dashboard would show") as error:
-        _variables([f"X={value}"])
+        job_variables([f"X={value}"])
     assert "hunter2" not in str(error.value)
 
 
 def test_values_with_an_at_elsewhere_pass() -> None:
     for value in ("https://host/@scope/package", "me@example.org", "s3://bucket/a b@c"):
-        assert _variables([f"X={value}"])["X"] == value
+        assert job_variables([f"X={value}"])["X"] == value

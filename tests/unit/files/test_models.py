@@ -19,7 +19,7 @@ STATE = {"a": torch.arange(4.0)}
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> StoreFolder:
-    monkeypatch.setattr(fetched, "_fetched", {})
+    monkeypatch.setattr(fetched, "fetched", {})
     return memory_place()
 
 
@@ -36,7 +36,7 @@ def test_a_file_is_fetched_once_with_its_companions(place: StoreFolder, monkeypa
     assert sorted(p.name for p in path.parent.iterdir()) == ["config.json", "model.safetensors"]
     assert ("model.safetensors", len(save(STATE)), len(save(STATE))) in seen
     assert torch.equal(read_checkpoint(url).state["a"], STATE["a"])
-    monkeypatch.setattr(fetched, "_fetched", {})
+    monkeypatch.setattr(fetched, "fetched", {})
     seen.clear()
     assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
 
@@ -47,7 +47,7 @@ def test_a_changed_model_is_fetched_again(place: StoreFolder, monkeypatch: pytes
     first = read_checkpoint(url).fingerprint
     place.write("model.safetensors", save({"a": torch.arange(5.0)}))
     assert read_checkpoint(url).fingerprint == first, "within a process a model stays what it was"
-    monkeypatch.setattr(fetched, "_fetched", {})
+    monkeypatch.setattr(fetched, "fetched", {})
     assert read_checkpoint(url).fingerprint != first
 
 

@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from tasks.base import NonFiniteOutput
 from tasks.language.base import Prompt, Reward, Sample
+from tasks.language.rewards.classifier import ClassifierReward
 from tasks.language.rewards.config import RewardConfig
 from tasks.language.rewards.loading import REWARDS, checked, load_reward, reward_fingerprint
 from tasks.plugins import load_plugins
@@ -65,7 +66,7 @@ def test_a_score_does_not_depend_on_its_batch(name: str, form: str, folders: Map
     options = {"model": str(folders[name]), "inputs": form, **SPOILT.get(name, {})}
     samples = SAMPLES if form != "completion" else SAMPLES[4:]
     reward = load_reward("reward/classifier", {**options, "batch_size": 5}, CPU)
-    assert reward._batch_size == 5  # type: ignore[attr-defined]
+    assert isinstance(reward, ClassifierReward) and reward.batch_size == 5
     together = checked(name, reward, samples)
     alone = [load_reward("reward/classifier", {**options, "batch_size": 1}, CPU).score([s])[0] for s in samples]
     assert np.std(alone) > 0.01

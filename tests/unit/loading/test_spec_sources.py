@@ -34,7 +34,7 @@ COUNTED = (
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
     """Function -> source -> calls, of the functions that parse a source, locate its files, and download a URL."""
-    monkeypatch.setattr(fetched, "_fetched", {})
+    monkeypatch.setattr(fetched, "fetched", {})
     counts: dict[str, Counter[str]] = {}
     for owner, name, text_of in COUNTED:
         counts[name] = Counter()

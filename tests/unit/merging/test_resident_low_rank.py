@@ -95,11 +95,11 @@ def test_ends_of_lambda_equal_the_policies_as_peft_loads_them(parts: Parts, plac
 def test_lines_with_alpha_and_beta_of_one_doubles_the_last_block_and_leaves_the_first(parts: Parts) -> None:
     backbone, adapted_model = parts.adapted_model()
     first, last = (f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 3))
-    plain = {n: adapted_model._hooks[n] for n in (first, last)}
+    plain = {n: adapted_model.hooks[n] for n in (first, last)}
     adapted_model.materialise(Recipe.make("weighted", weights=(0.5, 0.5)))
-    before = {n: b._factors[1].clone() for n, b in plain.items() if b._factors}
+    before = {n: b.factors[1].clone() for n, b in plain.items() if b.factors}
     adapted_model.materialise(Recipe.make("weighted", "linear", 1, 1, (0.5, 0.5)))
-    after = {n: b._factors[1] for n, b in plain.items() if b._factors}
+    after = {n: b.factors[1] for n, b in plain.items() if b.factors}
     torch.testing.assert_close(after[first], before[first])
     torch.testing.assert_close(after[last], 2 * before[last])
 
@@ -119,13 +119,13 @@ def test_a_candidate_changes_no_weight_and_coming_back_gives_the_same_bits(parts
 
 def test_the_equal_mean_is_over_what_has_factors(parts: Parts) -> None:
     _, adapted_model = parts.adapted_model()
-    assert adapted_model._candidates.sizes.outside == 0 and len(set(adapted_model._candidates.sizes.blocks)) == 1
+    assert adapted_model.candidates.sizes.outside == 0 and len(set(adapted_model.candidates.sizes.blocks)) == 1
     adapted_model.materialise(RECIPES[4])
     name = "model.layers.0.self_attn.q_proj.weight"
-    factors = adapted_model._hooks[name]._factors
+    factors = adapted_model.hooks[name].factors
     assert factors is not None
     adapted_model.materialise(Recipe.make("weighted", alpha=1.5, weights=(0.3, 0.7)))
-    again = adapted_model._hooks[name]._factors
+    again = adapted_model.hooks[name].factors
     assert again is not None
     torch.testing.assert_close(factors[1], again[1])
 

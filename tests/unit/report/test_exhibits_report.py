@@ -13,7 +13,7 @@ from toy_run import EXPERTS, SIZES, RunBuilder, build_run
 from pipeline.merging.scaling import coefficients
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits import exhibits
-from pipeline.report.exhibits.labels import HEIGHT, POSITIONS, WIDTH, Spot, _box, _shared, placed
+from pipeline.report.exhibits.labels import HEIGHT, POSITIONS, WIDTH, Spot, label_box, overlap, placed
 from pipeline.report.exhibits.scope import caption
 from pipeline.report.figures.figure import Figure
 from pipeline.report.page import build, summary
@@ -307,8 +307,8 @@ def test_the_best_individual_is_chosen_on_validation(tmp_path: Path) -> None:
 def test_names_of_dots_do_not_cover_each_other(step: float) -> None:
     spots = [Spot(f"name {i:02}", 0.3 + step * i, 0.5) for i in range(12)]
     positions = placed(spots, (0.0, 1.0), (0.0, 1.0))
-    boxes = [_box(s.name, WIDTH * s.x, HEIGHT * s.y, POSITIONS[p]) for s, p in zip(spots, positions, strict=True)]
-    covered = sum(_shared(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
-    all_right = [_box(s.name, WIDTH * s.x, HEIGHT * s.y, (1, 0)) for s in spots]
-    naive = sum(_shared(a, b) for i, a in enumerate(all_right) for b in all_right[:i])
+    boxes = [label_box(s.name, WIDTH * s.x, HEIGHT * s.y, POSITIONS[p]) for s, p in zip(spots, positions, strict=True)]
+    covered = sum(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    all_right = [label_box(s.name, WIDTH * s.x, HEIGHT * s.y, (1, 0)) for s in spots]
+    naive = sum(overlap(a, b) for i, a in enumerate(all_right) for b in all_right[:i])
     assert covered <= (0 if step == 0.05 else 0.5 * naive)

@@ -21,7 +21,7 @@ from pipeline.report.soups.comparisons import Contest, Fronts, contest, dominate
 from pipeline.report.soups.completions import Shares, read_completions, repeated_words
 from pipeline.report.soups.samples import sample_tables, shown_prompts
 from pipeline.report.soups.scene import read_scene
-from pipeline.report.soups.warnings import _collapse, _saturation
+from pipeline.report.soups.warnings import collapse, saturation
 from pipeline.train.policy_log import TRAINING
 from search.intervals import TaskOutcomes, mean_interval
 
@@ -343,10 +343,10 @@ def test_without_completions_there_are_no_samples(tmp_path: Path) -> None:
 def test_words_and_completions_are_counted() -> None:
     assert repeated_words("a library for a Library") == pytest.approx(0.4)
     assert repeated_words("") == repeated_words("...") == 0.0
-    assert _collapse(Shares(0.1, 0.0), Shares(0.9, 0.0)) == (1.9, "only 10% of them differ")
-    assert _collapse(Shares(0.9, 0.35), Shares(0.9, 0.0)) == (0.35, "35% of their words are repeated")
-    assert _collapse(Shares(0.9, 0.35), Shares(0.9, 0.34)) is None  # long texts repeat words
-    assert _collapse(Shares(0.21, 0.29), None) is None
+    assert collapse(Shares(0.1, 0.0), Shares(0.9, 0.0)) == (1.9, "only 10% of them differ")
+    assert collapse(Shares(0.9, 0.35), Shares(0.9, 0.0)) == (0.35, "35% of their words are repeated")
+    assert collapse(Shares(0.9, 0.35), Shares(0.9, 0.34)) is None  # long texts repeat words
+    assert collapse(Shares(0.21, 0.29), None) is None
 
 
 def test_a_healthy_run_has_no_warnings(soups: Path) -> None:
@@ -373,9 +373,9 @@ def test_collapsed_completions_are_reported_with_their_points(tmp_path: Path) ->
 
 def test_saturation_needs_nearly_all_at_the_top_or_no_spread() -> None:
     top = np.concatenate([np.full(95, 0.999), np.zeros(5)])
-    assert "95% of the SFT model's completions are at its maximum" in _saturation(top, 1.0)
-    assert "hardly varies" in _saturation(np.linspace(0.2, 0.21, 50), 1.0)
-    assert _saturation(np.linspace(0, 1, 50), 1.0) == ""
+    assert "95% of the SFT model's completions are at its maximum" in saturation(top, 1.0)
+    assert "hardly varies" in saturation(np.linspace(0.2, 0.21, 50), 1.0)
+    assert saturation(np.linspace(0, 1, 50), 1.0) == ""
 
 
 def test_the_rewards_of_a_broken_policy_do_not_make_a_reward_saturated(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from pipeline.cli.index import common_place, index_of
 from pipeline.errors import LockedError
 from pipeline.records.journal import FILE_NAME, Journal
 from pipeline.storage import lease, uploader
-from pipeline.storage import run_folder as run_folders
 from pipeline.storage.lease import Lease
 from pipeline.storage.run_folder import mirror_of, open_run, run_folder
 from pipeline.storage.segments import Chain
@@ -105,7 +104,10 @@ def test_a_second_run_on_this_machine_is_refused(place: StoreFolder) -> None:
         pass
 
 
-def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: StoreFolder) -> None:
+def test_a_second_run_elsewhere_is_refused_while_the_first_renews(
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW", -1.0)
     first = Lease(place, "first")
     first.acquire(print)
     heard: list[str] = []
@@ -113,7 +115,6 @@ def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: StoreFo
     class Watched(Lease):
         def _read(self) -> dict[str, object] | None:
             found = Lease._read(self)
-            first._renewed = float("-inf")
             first.renew()
             return found
 
@@ -122,11 +123,13 @@ def test_a_second_run_elsewhere_is_refused_while_the_first_renews(place: StoreFo
     assert "is held by a run on" in heard[0]
 
 
-def test_a_lease_that_is_not_renewed_is_taken_and_its_owner_stops(place: StoreFolder) -> None:
+def test_a_lease_that_is_not_renewed_is_taken_and_its_owner_stops(
+    place: StoreFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = Lease(place, "first"), Lease(place, "second")
     first.acquire(print)
     second.acquire(lambda text: None)
-    first._renewed = float("-inf")
+    monkeypatch.setattr(lease, "RENEW", -1.0)
     with pytest.raises(LockedError, match="from this one and has resumed it: this one ends here"):
         first.renew()
     first.release()
@@ -148,13 +151,16 @@ def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
         until(lambda: place.read(lease.NAME) != seen)
         waited.append(args)
 
-    read, upload = Chain.read, run_folders._upload
+    read, upload = Chain.read, StoreFolder.upload
     monkeypatch.setattr(Chain, "read", lambda self: [renewed(), read(self)][1])
-    monkeypatch.setattr(run_folders, "_upload", lambda *args: [renewed(), upload(*args)][1])
+    monkeypatch.setattr(StoreFolder, "upload", lambda *args: [renewed(), upload(*args)][1])
     with open_run(place.url) as opened:
         write(opened.folder, FIRST)
+        (opened.folder / "report.html").touch()
     assert len(waited) == 2
-    assert list(names(place)) == ["journal/000000000000000.jsonl"], "none is written once it was given back"
+    assert sorted(names(place)) == ["journal/000000000000000.jsonl", "report.html"], (
+        "the lease is deleted, not rewritten"
+    )
 
 
 def test_an_error_of_refused_files_states_that_the_journal_is_uploaded(

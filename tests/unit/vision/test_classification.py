@@ -51,7 +51,7 @@ def test_outcomes_are_those_of_a_plain_loop(images: Path) -> None:
         mean = backbone.text.encode(tokens).mean(dim=0)
         weights.append(mean / mean.norm())
     head = torch.stack(weights) * backbone.text.logit_scale
-    split = task._splits["test"]
+    split = task.splits["test"]
     expected = (backbone.encode(split.slice(0, 30)) @ head.T).argmax(dim=1) == split.labels_N
     result = task.evaluate(backbone, "test", 0, 30)
     assert result.outcomes.dtype == np.bool_ and np.array_equal(result.outcomes, expected.numpy())
@@ -94,7 +94,7 @@ def test_limits_take_the_first_of_the_same_order(images: Path) -> None:
     backbone = tiny()
     whole, part = load(backbone, images), load(backbone, images, limit=12)
     assert part.num_samples("test") == 12 and part.keys("test") == whole.keys("test")[:12]
-    assert len(set(whole._splits["test"].labels_N[:12].tolist())) == 3
+    assert len(set(whole.splits["test"].labels_N[:12].tolist())) == 3
     assert part.num_samples("val") == 0
     with pytest.raises(ValueError, match=r"things: test\[0:13\] is not within its 12 samples"):
         part.evaluate(backbone, "test", 0, 13)
@@ -112,16 +112,16 @@ def test_weights_that_are_not_finite_are_a_failure(images: Path) -> None:
 def test_edited_weights_change_the_score_and_theta0_gives_it_back(images: Path) -> None:
     backbone = tiny()
     task = load(backbone, images)
-    before = F.normalize(backbone.encode(task._splits["test"].slice(0, 30)), dim=-1)
+    before = F.normalize(backbone.encode(task.splits["test"].slice(0, 30)), dim=-1)
     base = {n: p.detach().clone() for n, p in backbone.module.named_parameters()}
     with torch.no_grad():
         for parameter in backbone.module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    assert not torch.equal(backbone.encode(task._splits["test"].slice(0, 30)), before)
+    assert not torch.equal(backbone.encode(task.splits["test"].slice(0, 30)), before)
     with torch.no_grad():
         for name, parameter in backbone.module.named_parameters():
             parameter.copy_(base[name])
-    assert torch.equal(F.normalize(backbone.encode(task._splits["test"].slice(0, 30)), dim=-1), before)
+    assert torch.equal(F.normalize(backbone.encode(task.splits["test"].slice(0, 30)), dim=-1), before)
 
 
 def test_bad_requests_are_explained(images: Path) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import random_split
 
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
-from tasks.vision.classification import image_source, load_task
+from tasks.vision.classification import ZeroShotClassification, image_source, load_task
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.decoded import prepare
@@ -279,8 +279,8 @@ def test_objectnets_logits_are_the_largest_of_its_imagenet_classes(tmp_path: Pat
     assert named == [[IMAGENET_CLASSNAMES[765], IMAGENET_CLASSNAMES[559]], [IMAGENET_CLASSNAMES[610]]]
     task = load_task(TaskRequest("t", "vision/ObjectNet", {}, {"root": str(tmp_path), **LOOSE}), backbone)
     images = prepare(found, backbone.preprocess)["test"]
-    weights = task._head_KD  # type: ignore[attr-defined]
-    logits = backbone.encode(images.slice(0, len(images))) @ weights.T
+    assert isinstance(task, ZeroShotClassification)
+    logits = backbone.encode(images.slice(0, len(images))) @ task.head_KD.T
     largest = torch.stack([logits[:, list(group)].max(dim=1).values for group in found.class_groups], dim=1)
     expected = largest.argmax(dim=1) == images.labels_N
     assert task.evaluate(backbone, "test", 0, len(images)).outcomes.tolist() == expected.tolist()

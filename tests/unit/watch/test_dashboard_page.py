@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 from toy import IDENTITY, ToyEvaluator, toy_spec
@@ -16,6 +17,8 @@ from pipeline.recipe import Recipe
 from pipeline.records.journal import FILE_NAME, Journal
 from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
+from pipeline.watch import progress_file
+from pipeline.watch.dashboard import live as live_page
 from pipeline.watch.dashboard.live import Live
 from pipeline.watch.dashboard.page import spoken
 from pipeline.watch.dashboard.server import bound, is_own_host, page_server
@@ -101,14 +104,16 @@ def test_studies_hold_every_candidate_in_the_order_it_was_proposed(failed_run: P
     studies = Studies()
     live = Live(str(failed_run), studies)
     live.look()
-    by_name = {s.study_name: s for s in studies.storage.get_all_studies()}
-    trials = studies.storage.get_all_trials(by_name["LiNeS (cats)"]._study_id)
+    trials = trials_of(studies, "LiNeS (cats)")
     assert [t.params["alpha"] for t in trials] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert EVIL in trials[1].user_attrs["failure"]
 
 
-def test_studies_follow_a_run_and_restart_if_its_search_changes(tmp_path: Path, failed_run: Path) -> None:
+def test_studies_follow_a_run_and_restart_if_its_search_changes(
+    tmp_path: Path, failed_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_page, "REST", 0)
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     (tmp_path / FILE_NAME).write_bytes(b"".join(lines[: len(lines) // 2]))
     studies = Studies()
@@ -116,20 +121,21 @@ def test_studies_follow_a_run_and_restart_if_its_search_changes(tmp_path: Path, 
     live.look()
     half = sum(s_trials(studies).values())
     (tmp_path / FILE_NAME).write_bytes(b"".join(lines))
-    live._surveys._due = 0
     live.look()
     assert 0 < half < sum(s_trials(studies).values()) and s_trials(studies)["merge"] == 12
     journal = Journal(tmp_path)
     last = json.loads(next(line for line in lines if b'"group":["merge",""],"number":11' in line))
     journal.proposal(("merge", ""), Proposal(3, {"alpha": 0.123}, last["state"]))
     journal.close()
-    live._surveys._due = 0
     live.look()
     assert s_trials(studies)["merge"] == 4
 
 
-def test_a_failed_candidate_that_is_scored_later_is_a_trial_with_its_values(failed_run: Path, tmp_path: Path) -> None:
+def test_a_failed_candidate_that_is_scored_later_is_a_trial_with_its_values(
+    failed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A finished run is resumed to score lost shards: meanwhile it is not finished."""
+    monkeypatch.setattr(live_page, "REST", 0)
     lines = (failed_run / FILE_NAME).read_bytes().splitlines(keepends=True)
     records = [json.loads(line) for line in lines]
     scores = ((i, r["request"]) for i, r in enumerate(records) if r["record"] == "score")
@@ -144,20 +150,22 @@ def test_a_failed_candidate_that_is_scored_later_is_a_trial_with_its_values(fail
     failed, state = failed_trials(studies), json.loads(live.state)["state"]
     with (tmp_path / FILE_NAME).open("ab") as file:
         file.write(lines[place])
-    live._surveys._due = 0
     live.look()
     assert (state, json.loads(live.state)["state"]) == ("finished", "running")
     assert 0 < failed_trials(studies) < failed
 
 
 def failed_trials(studies: Studies) -> int:
-    every = (t for s in studies.storage.get_all_studies() for t in studies.storage.get_all_trials(s._study_id))
+    every = (t for name in optuna.get_all_study_names(studies.storage) for t in trials_of(studies, name))
     return sum(t.state.name == "FAIL" for t in every)
 
 
+def trials_of(studies: Studies, name: str) -> list[optuna.trial.FrozenTrial]:
+    return studies.storage.get_all_trials(studies.storage.get_study_id_from_name(name))
+
+
 def s_trials(studies: Studies) -> dict[str, int]:
-    storage = studies.storage
-    return {s.study_name: len(storage.get_all_trials(s._study_id)) for s in storage.get_all_studies()}
+    return {name: len(trials_of(studies, name)) for name in optuna.get_all_study_names(studies.storage)}
 
 
 def test_the_status_of_a_driver_can_be_read_until_the_run_ends(tmp_path: Path) -> None:
@@ -175,11 +183,13 @@ def test_a_file_without_a_status_is_ignored(tmp_path: Path, text: str) -> None:
     assert not read_status(tmp_path).alive
 
 
-def test_a_failed_write_of_the_progress_file_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_of_the_progress_file_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_file, "EVERY", 0)
     file = ProgressFile(tmp_path / "not there")
     for _ in range(3):
         file(RunProgress())
-        file._written = 0
     assert len(caplog.records) == 1 and "cannot be written" in caplog.text
 
 
