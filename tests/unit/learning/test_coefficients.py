@@ -56,6 +56,7 @@ def test_entropy_is_that_of_the_softmax() -> None:
 
 @pytest.mark.parametrize("method", ["adamerging", "atlas"])
 class TestLearn:
+    @pytest.mark.training
     def test_lowers_its_loss_on_what_it_saw(self, embedded: Embedded, method: str) -> None:
         found = learned(embedded, method)
         assert loss(embedded, method, found) < 0.95 * loss(embedded, method, constant(embedded, 0.3))

@@ -25,6 +25,8 @@ from pipeline.train.model_folder import CHECKPOINT, RESULT, condition
 from pipeline.train.seeds import generator_of, seed_of
 from tasks.embedded import checkpoint_path
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:

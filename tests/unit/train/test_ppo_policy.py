@@ -28,6 +28,8 @@ from pipeline.train.ppo.policy import train_policy
 from pipeline.train.ppo.spec import Kl, Lora
 from tasks.language.models import load_tokenizer
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_garbage() -> Iterator[None]:

@@ -94,6 +94,7 @@ def test_a_completion_ends_where_the_policy_stops_learning(ground: Path) -> None
     assert [(c.sample.completion, c.length, c.ended) for _, c in scorer.raw] == [("b", 2, False)]
 
 
+@pytest.mark.training
 def test_centring_is_what_was_measured_on_the_sft_model(ground: Path, after_sft: Path) -> None:
     found = json.loads((after_sft / "measured" / "near" / "train.json").read_text())
     scores = pq.read_table(after_sft / "measured" / "near" / "completions.parquet")["reward"].to_pylist()

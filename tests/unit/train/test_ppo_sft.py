@@ -23,6 +23,8 @@ from pipeline.train.ppo.sft import example, rate, train_sft
 from tasks.language.base import Prompt
 from tasks.language.models import load_tokenizer
 
+pytestmark = pytest.mark.training
+
 
 def test_sft_learns_from_the_reference_alone(ground: Path) -> None:
     tokenizer = load_tokenizer(str(ground / "model"))
