@@ -1,4 +1,4 @@
-"""Every test gets a cache folder of its own, so that no score of one can answer for another."""
+"""Fixtures of all tests: each test has its own cache folder, so that it never reads scores of another."""
 
 import signal
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs that tests start: a shell has those in its background ignore it, for good."""
+    """Let Ctrl-C reach the programs that tests start: background processes of a shell inherit that it is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -19,4 +19,5 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
+    """Return the path of a run folder that does not exist yet."""
     return tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What integration tests share: two small experts, and data that is decoded once."""
+"""Fixtures of the integration tests: two small experts, and data that is decoded once."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that keeps decoded images and text heads from test to test."""
+    """Return a cache folder that keeps decoded images and text heads for all tests."""
     return tmp_path_factory.mktemp("decoded")
 
 
@@ -35,7 +35,7 @@ def lines(
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, experts: dict[str, Path], decoded: Path) -> Path:
-    """The folder of the small run, worked in one go."""
+    """Return the folder of the small run, executed without interruption."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("LINES_SWEEP_CACHE", str(decoded))
@@ -47,9 +47,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, experts: dict[str, Pat
 
 @pytest.fixture(scope="session")
 def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
-    """A run that has come through one fault of each kind; some two minutes."""
+    """Return a run that survived one fault of each kind, in about two minutes."""
     from chaos.hosts import permitted
-    from chaos.small_run import survive  # psutil, and what makes hosts: not for other tests
+    from chaos.small_run import survive  # psutil and network namespaces: not for other tests
 
     if reason := permitted():
         pytest.skip(reason)
@@ -61,7 +61,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
 
 @pytest.fixture(autouse=True, scope="module")
 def token_of_no_other_test() -> Iterator[None]:
-    """Ray sets RAY_AUTH_MODE where it finds a token, and remembers both: each file begins as a new process would."""
+    """Reset Ray's token, so that each file starts like a new process: Ray sets RAY_AUTH_MODE and keeps the token."""
     for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
         del os.environ[name]
     reload_token()

@@ -75,7 +75,7 @@ EXHIBITS: dict[str, Any] = {
 
 
 class Shifting(ToyEvaluator):
-    """Has two shifted sets."""
+    """A toy evaluator with two shifted sets."""
 
     def info(self) -> Any:
         return dataclasses.replace(super().info(), tasks=dict(identity().tasks))
@@ -90,12 +90,12 @@ def identity() -> Any:
 
 
 def exhibit_spec(**changes: Any) -> Any:
-    """The spec of `write_run`."""
+    """Return the spec of `write_run`."""
     return toy_spec(**{"arms": ARMS, "exhibits": EXHIBITS, "ood": {t: f"toy/{t}" for t in SHIFTED}, **changes})
 
 
 def write_run(folder: Path, **changes: Any) -> Path:
-    """Run to the end."""
+    """Execute the whole run."""
     run(make_plan(exhibit_spec(**changes)), identity(), folder, lambda: LocalPool(Shifting()), None)
     return folder
 
@@ -112,11 +112,11 @@ class Oracle:
         return found
 
     def chosen(self, arm: str) -> dict[str, dict[str, Any]]:
-        """Group -> its chosen candidate."""
+        """Return group -> its chosen candidate."""
         return {row["group"]: row for row in self.rows("candidates") if row["arm"] == arm and row["chosen"]}
 
     def values(self, arm: str, split: str, number: int | None = None, field: str = "value") -> dict[Any, float]:
-        """(group, task) -> score of the chosen candidate, or of the one with this number."""
+        """Return (group, task) -> score of the chosen candidate, or of the one with this number."""
         numbers = {g: row["number"] for g, row in self.chosen(arm).items()}
         return {
             (row["group"], row["task"]): row[field]
@@ -131,7 +131,7 @@ class Oracle:
         return np.array(next(r["outcomes"] for r in table if (r["recipe_id"], r["split"]) == (recipe_id, split)))
 
     def difference(self, left: Mapping[Any, str], right: Mapping[Any, str]) -> Any:
-        """Paired difference of two mappings from (group, task) to recipe id, over the same keys."""
+        """Return the paired difference of two mappings from (group, task) to recipe id, over the same keys."""
         pairs = [
             TaskOutcomes(
                 task, self.outcomes(left[group, task], task, "test"), self.outcomes(right[group, task], task, "test")

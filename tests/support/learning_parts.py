@@ -1,4 +1,4 @@
-"""What tests of pipeline/learning share: linear models whose answers are known, and the embedded models themselves."""
+"""Models for tests of pipeline/learning: linear ones with known answers, and the embedded models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tasks.base import Backbone, LayerMap, Task
 
 
 class LinearEncoder:
-    """A module of two "blocks" without anything between them: features are B A x, of flat float "images"."""
+    """A module of two linear blocks: the features of a flat float "image" x are B A x."""
 
     family, device, dtype = "linear", torch.device("cpu"), torch.float32
 
@@ -38,7 +38,7 @@ class LinearEncoder:
 
 
 class Rows:
-    """A task of given inputs and labels; features are its logits."""
+    """A task with given inputs and labels, whose logits are the features."""
 
     def __init__(self, inputs: Tensor, labels: Sequence[int]) -> None:
         self.name, self.inputs, self.labels = "rows", inputs, torch.tensor(labels)
@@ -56,7 +56,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embedded experts as a worker holds them."""
+    """Embedded experts, as a worker holds them."""
 
     spec: RunSpec
     backbone: Backbone

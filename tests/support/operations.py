@@ -1,4 +1,4 @@
-"""Counts what our own code executes, in the place of seconds: the same on any machine, however busy it is."""
+"""Counts the instructions of our own code: unlike seconds, the count is the same on every machine and load."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ _OURS = tuple(f"{_ROOT}/{package}/" for package in ("pipeline", "search", "tasks
 
 
 def operations(work: Callable[[], object]) -> int:
-    """Bytecode instructions of `pipeline`, `search` and `tasks` that `work` executes, comprehensions included."""
+    """Count the bytecode instructions of `pipeline`, `search` and `tasks` that `work` executes."""
     count = 0
 
     def traced(frame: FrameType, event: str, argument: Any) -> Any:

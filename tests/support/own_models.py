@@ -1,7 +1,7 @@
-"""Models and image folders as a user might bring them: a small CLIP, drawn pictures, honest fine-tuning.
+"""Models and image folders like those that users bring: a small CLIP, fine-tuned on drawn pictures.
 
-Nothing embedded is used. Three tasks ask something else each of the same kind of picture, a disc in a frame: the
-disc's colour, the ground's, the frame's. So an expert of one task unlearns to look for the others.
+Nothing embedded is used. Pictures show a disc in a frame; the three tasks are the colours of the disc, the ground and
+the frame. So an expert of one task forgets the other two.
 """
 
 import json
@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
 
 
 def draw(rng: np.random.Generator, kinds: Mapping[str, str]) -> Image.Image:
-    """A noisy picture of a disc in a frame; what `kinds` does not say is drawn by lot."""
+    """Draw a noisy picture of a disc in a frame; attributes that `kinds` lacks are random."""
     colour, ground, frame = (kinds.get(task) or str(rng.choice(names)) for task, names in TASKS.items())
     noise = rng.normal(GROUNDS[ground] + rng.normal(0, 20), 25, (PIXELS, PIXELS, 3)).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(noise)
@@ -51,7 +51,7 @@ def _ink(rng: np.random.Generator, colour: tuple[int, int, int]) -> tuple[int, .
 
 
 def write_images(root: Path, task: str, per_class: int, seed: int, suffix: str = ".png") -> Path:
-    """ROOT/CLASS/NUMBER.suffix."""
+    """Write images to ROOT/CLASS/NUMBER.suffix."""
     rng = np.random.default_rng(seed)
     for name in TASKS[task]:
         (root / name).mkdir(parents=True)
@@ -77,11 +77,11 @@ class Trainer:
         self._data = {task: _labelled(rng, task, 40) for task in TASKS}
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the weights."""
+        """Return a copy of the weights."""
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def pretrain(self, steps: int) -> dict[str, Tensor]:
-        """First the text tower, to tell the class names apart; then the image tower, on every task in turn."""
+        """Train the text tower until class names differ, then the image tower on the tasks in turn."""
         self._separate_names()
         self._train(list(self.model.visual.parameters()), list(TASKS), steps)
         return self.state()
@@ -98,7 +98,7 @@ class Trainer:
             optimizer.step()
 
     def finetune(self, base: Mapping[str, Tensor], task: str, steps: int) -> dict[str, Tensor]:
-        """The image tower less its projection, from `base`, on one task: all that a CLIPVisionModel holds."""
+        """Train the image tower from `base` on one task, without its projection, which a CLIPVisionModel lacks."""
         self.model.load_state_dict(base)
         parameters = [p for n, p in self.model.visual.named_parameters() if n != "proj"]
         self._train(parameters, [task], steps)
@@ -121,32 +121,32 @@ class Trainer:
 
 
 def _labelled(rng: np.random.Generator, task: str, per_class: int) -> tuple[Tensor, Tensor]:
-    """Normalised pictures (N, 3, H, W) and labels (N)."""
+    """Return normalised pictures (N, 3, H, W) and labels (N)."""
     images = [np.asarray(draw(rng, {task: name})) for name in TASKS[task] for _ in range(per_class)]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return (pixels - 0.5) / 0.25, torch.arange(len(TASKS[task])).repeat_interleave(per_class)
 
 
 def visual(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image tower alone."""
+    """Return the weights of the image tower."""
     return {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
 
 
 def write_authors(path: Path, state: Mapping[str, Tensor]) -> str:
-    """The layout of the authors' nonlinear_finetuned.pt: `model.` in front, without the text transformer."""
+    """Write the layout of the authors' nonlinear_finetuned.pt: prefix `model.`, no text transformer."""
     torch.save({f"model.{k}": v for k, v in state.items() if not k.startswith("transformer.")}, path)
     return str(path)
 
 
 def write_training(path: Path, state: Mapping[str, Tensor]) -> str:
-    """What a training program saves in mid-run, under data parallelism."""
+    """Write a checkpoint as a data-parallel training program saves it during training."""
     model = {f"module.{k}": v for k, v in state.items()}
     torch.save({"epoch": 3, "model": model, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]}}, path)
     return str(path)
 
 
 def write_hugging_face(folder: Path, state: Mapping[str, Tensor], hidden_act: str = "quick_gelu") -> str:
-    """A folder of transformers' CLIPVisionModel: config.json and model.safetensors, without the projection."""
+    """Write a folder of transformers' CLIPVisionModel: config.json and model.safetensors, without the projection."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "clip_vision_model", "hidden_act": hidden_act}))
     save_file(dict(_vision_names(visual(state))), folder / "model.safetensors")
@@ -154,9 +154,9 @@ def write_hugging_face(folder: Path, state: Mapping[str, Tensor], hidden_act: st
 
 
 def bring(folder: Path) -> Path:
-    """All that examples/your-own-models.yaml names, and that file: models in four layouts, images in two."""
+    """Write examples/your-own-models.yaml and all it names: models in four layouts, images in two."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # steps are small: threads that wait for each other cost more than they bring
+    torch.set_num_threads(1)  # steps are so small that more threads are slower
     models, data = folder / "models", folder / "data"
     trainer = Trainer(models)
     base = trainer.pretrain(50)

@@ -1,4 +1,4 @@
-"""Tiny copies of the published sets, in the very layouts of their files; each writer says what must be read."""
+"""Tiny copies of the published sets in the layouts of their files; each writer returns what readers must read."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def both(classes: int, shape: tuple[int, ...], train: int = 30, test: int = 8) -
 
 
 def png(path: Path, pixels: Pixels) -> None:
-    """Lossless, whatever the name says: readers look at the content."""
+    """Write a lossless image whatever the suffix: readers look at the content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, "ppm" if path.suffix == ".ppm" else "png")
 
@@ -46,7 +46,7 @@ def by_class(found: Rows) -> Rows:
 
 
 def folders(place: Path, names: Sequence[str], parts: dict[str, str]) -> Splits:
-    """PLACE/PART/CLASS/N.png; the order is by class."""
+    """Write PLACE/PART/CLASS/N.png, ordered by class."""
     data = both(len(names), (9, 11, 3))
     for split, part in parts.items():
         for i, (pixels, label) in enumerate(data[split]):
@@ -67,7 +67,7 @@ def idx(place: Path, train: str, test: str) -> Splits:
 
 
 def batch(path: Path, data: Rows, label: str) -> None:
-    """As the authors of CIFAR wrote it, but for the version of the protocol, since theirs was Python 2."""
+    """Write CIFAR like its authors, except for the pickle protocol: theirs was of Python 2."""
     planes = np.stack([p.transpose(2, 0, 1).reshape(-1) for p, _ in data])
     path.parent.mkdir(parents=True, exist_ok=True)
     written = pickle.dumps({"data": planes, label: [n for _, n in data]}, protocol=3)
@@ -223,7 +223,7 @@ def resisc45(place: Path, names: Sequence[str]) -> Splits:
 
 
 def objectnet(place: Path) -> Splits:
-    """Three classes, of which ImageNet has two: one as a class of its own, one as two classes."""
+    """Write three classes, of which ImageNet has two: one as one class, one as two classes."""
     (place / "mappings").mkdir(parents=True)
     values: dict[str, Any] = {
         "folder_to_objectnet_label.json": {"air_freshener": "Air freshener", "chair": "Chair", "t_shirt": "T-shirt"},
@@ -240,7 +240,7 @@ def objectnet(place: Path) -> Splits:
 
 
 def parquet(root: Path, names: Sequence[str], order: Sequence[int], label: str = "label") -> Splits:
-    """A mirror whose labels count in another order: its class i is our class order[i]; two files for train."""
+    """Write a mirror with labels in another order: its class i is our class order[i]; two files for train."""
     data = both(len(names), (10, 14, 3))
     feature = {"names": [names[i] for i in order], "_type": "ClassLabel"} if names[0] else {"dtype": "int64"}
     about = {"huggingface": json.dumps({"info": {"features": {label: feature}}})}
@@ -255,7 +255,7 @@ def parquet(root: Path, names: Sequence[str], order: Sequence[int], label: str =
 
 
 def webdataset(root: Path, names: Sequence[str], order: Sequence[int]) -> Splits:
-    """Shards of ten, with labels in another order, as `parquet`."""
+    """Write shards of ten with labels in another order, like `parquet`."""
     data = both(len(names), (10, 14, 3), 110)
     root.mkdir(parents=True, exist_ok=True)
     (root / "classnames.txt").write_text("\n".join(names[i] for i in order) + "\n")
@@ -278,7 +278,7 @@ def encoded(pixels: Pixels) -> bytes:
 
 
 def rgb(picture: Any) -> np.ndarray:
-    """Pixels (H, W, 3) of anything that an image may be."""
+    """Return the pixels (H, W, 3) of any form of an image."""
     found = picture() if callable(picture) else picture
     if isinstance(found, bytes):
         found = io.BytesIO(found)
@@ -300,7 +300,7 @@ OWN = {
 
 
 def writers() -> dict[str, Callable[[Path], Splits]]:
-    """Every set of the catalogue, as it lies below a root."""
+    """Return set -> a function that writes it below a root, for all of the catalogue."""
     lists = {name: vision_set(name).class_names() for name in set_names()}
     train_test, train_val = {"train": "train", "test": "test"}, {"train": "train", "test": "val"}
 

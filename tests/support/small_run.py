@@ -1,4 +1,4 @@
-"""A real run that takes seconds: the embedded base, experts made by moving its weights a little, few samples."""
+"""A real run that takes seconds: the embedded base, experts with slightly changed weights, few samples."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ TASKS = ("clipart", "mnist")
 
 
 def write_experts(folder: Path) -> dict[str, Path]:
-    """One file for each task: the base with noise on its image tower, as a short fine-tuning would leave it."""
+    """Write one expert for each task: the base with noise on its image tower, as after a short fine-tuning."""
     base = load_file(checkpoint_path("base"))
     paths = {}
     for seed, name in enumerate(TASKS):
@@ -30,7 +30,7 @@ def write_experts(folder: Path) -> dict[str, Path]:
 
 
 def small_spec(experts: dict[str, Path], **changes: Any) -> dict[str, Any]:
-    """Two experts, edits with controls and a merge: about 200 shards of 15 samples."""
+    """Return a spec of two experts, edits with controls and a merge: about 200 shards of 15 samples."""
     scaling = {"function": "linear", "alpha": {"grid": [0.0, 0.5, 1.0]}, "beta": "1 - alpha"}
     return {
         "name": "small",
@@ -48,19 +48,19 @@ def small_spec(experts: dict[str, Path], **changes: Any) -> dict[str, Any]:
 
 
 def write_spec(folder: Path, spec: dict[str, Any]) -> Path:
-    """The spec as a file of `folder`."""
+    """Write the spec to a file in `folder`."""
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path
 
 
 def tables(run: Path) -> dict[str, bytes]:
-    """Every table of a run, byte by byte."""
+    """Return the bytes of each table of a run."""
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.parquet"))}
 
 
 class Lines:
-    """The command `lines` in this process, on small experts, in a folder of its own."""
+    """Runs the command `lines` in this process, on small experts, in its own folder."""
 
     def __init__(self, folder: Path, experts: dict[str, Path]) -> None:
         self.folder, self.experts = folder, experts
@@ -69,12 +69,12 @@ class Lines:
         return write_spec(self.folder, {**small_spec(self.experts), **changes})
 
     def __call__(self, *words: object) -> tuple[int, str]:
-        """Exit status, and the output with its line breaks taken out."""
+        """Return the exit status, and the output without line breaks."""
         found = CliRunner().invoke(app, [str(w) for w in words])
         if found.exception is not None and not isinstance(found.exception, SystemExit):
             raise found.exception
         return found.exit_code, " ".join(found.output.split())
 
     def run(self, spec: Path, out: Path) -> tuple[int, str]:
-        """`lines run` without the score cache, so that every score is this run's own."""
+        """Execute `lines run` without the score cache, so that this run computes every score."""
         return self("run", spec, "--out", out, "--no-cache")

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from tiny_language import TEMPLATE, write_adapter, write_prompts, write_tiny_llama
 
-REWARDS = '''"""Rewards of a test: each looks at a completion alone, or beside its prompt."""
+REWARDS = '''"""Rewards of a test: of a completion, or of a completion and its prompt."""
 
 
 def brevity(prompts, completions):
@@ -19,7 +19,7 @@ def vowels(prompts, completions):
 
 
 def write_soup(folder: Path, policies: tuple[str, ...] = ("brief", "open")) -> Path:
-    """The files that `soup_spec` names: sft/, policies/NAME/, prompts/, rewards.py."""
+    """Write the files that `soup_spec` names: sft/, policies/NAME/, prompts/, rewards.py."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_llama(folder / "sft")
     write_prompts(folder / "prompts")
@@ -30,7 +30,7 @@ def write_soup(folder: Path, policies: tuple[str, ...] = ("brief", "open")) -> P
 
 
 def soup_spec(**changes: Any) -> dict[str, Any]:
-    """A plain soup and LiNeS with their controls, three points along lambda, every one of them scored on test."""
+    """Return a spec of a plain soup and LiNeS with controls: three points along lambda, all scored on test."""
     soup = {"method": "weighted", "lambdas": 3}
     spec: dict[str, Any] = {
         "name": "small-soup",
@@ -58,7 +58,7 @@ def soup_spec(**changes: Any) -> dict[str, Any]:
 
 
 def write_soup_spec(folder: Path, **changes: Any) -> Path:
-    """The spec as a file beside what it names."""
+    """Write the spec to a file next to the files it names."""
     path = folder / f"{changes.get('name', 'small-soup')}.yaml"
     path.write_text(yaml.safe_dump(soup_spec(**changes), sort_keys=False))
     return path

@@ -114,7 +114,7 @@ class SoupBuilder:
 
 
 def toy_outcomes(recipe: Recipe, rewards: Sequence[str], draws: int, splits: Sequence[str]) -> Outcomes:
-    """A reward grows with its own policy's weight and falls with the others'; deep changes help more than shallow."""
+    """Return outcomes: a reward grows with its own policy's weight and falls with others'; deep changes help more."""
     pull = np.zeros(len(rewards))
     if recipe.method != "zero":
         blocks = coefficients(recipe, SIZES, float(recipe.alpha)).blocks
@@ -127,7 +127,7 @@ def toy_outcomes(recipe: Recipe, rewards: Sequence[str], draws: int, splits: Seq
 
 
 def _noise(recipe: Recipe, reward: str, draws: int, split: str) -> np.ndarray:
-    """Noise that all recipes share by prompt and seed, and a little of each recipe."""
+    """Return noise by prompt and seed that all recipes share, plus a little of each recipe."""
     shared = np.random.default_rng(zlib.crc32(f"{reward} {split}".encode()))
     own = np.random.default_rng(zlib.crc32(f"{reward} {split}".encode() + recipe.canonical()))
     count = PROMPTS[split]
@@ -136,7 +136,7 @@ def _noise(recipe: Recipe, reward: str, draws: int, split: str) -> np.ndarray:
 
 
 def toy_texts(recipe: Recipe, prompts: int, draws: int) -> list[str]:
-    """Random sentences, and one script."""
+    """Return random sentences, and one script."""
     rng = np.random.default_rng(zlib.crc32(recipe.canonical()))
     texts = [" ".join(rng.choice(WORDS, size=6, replace=False)) for _ in range(prompts * draws)]
     texts[(prompts // 6) * draws] = UNTRUSTED
@@ -144,7 +144,7 @@ def toy_texts(recipe: Recipe, prompts: int, draws: int) -> list[str]:
 
 
 def simplex(count: int) -> list[tuple[float, ...]]:
-    """11 points of an edge, or the 15 points of a triangle in quarters."""
+    """Return 11 points of an edge, or the 15 points of a triangle in quarters."""
     if count == 2:
         return [(round(0.1 * i, 1), round(1 - 0.1 * i, 1)) for i in range(11)]
     return [(a / 4, b / 4, (4 - a - b) / 4) for a in range(5) for b in range(5 - a)]
@@ -153,7 +153,7 @@ def simplex(count: int) -> list[tuple[float, ...]]:
 def build_soups(
     rewards: tuple[str, ...] = ("faithful", "plain"), draws: int = 1, splits: Sequence[str] = ("val", "test")
 ) -> SoupBuilder:
-    """SFT, policies, the plain soup, LiNeS and both of its controls, with completions."""
+    """Build SFT, policies, the plain soup, LiNeS and both its controls, with completions."""
     run, count = SoupBuilder(rewards, draws), len(rewards)
 
     def add(arm: tuple[str, str, str, str], group: str, recipe: Recipe, **point: object) -> None:

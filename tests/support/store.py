@@ -110,7 +110,7 @@ class Proxy:
 
 
 def _refusal(status: int, code: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    text = f"<Error><Code>{code}</Code><Message>told to</Message></Error>"
+    text = f"<Error><Code>{code}</Code><Message>refused for a test</Message></Error>"
     return status, [("Content-Type", "application/xml")], text.encode()
 
 

@@ -17,7 +17,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def row(number: int) -> dict[str, str]:
-    """A package's description and synopsis; numbers below 1,200 give different ones, of different lengths."""
+    """Return a package's description and synopsis; numbers below 1,200 give distinct ones, of different lengths."""
     rest = number * 467 % 1200  # coprime: neighbours differ in every part
     rest, what = divmod(rest, len(WHAT))
     rest, purpose = divmod(rest, len(FOR))
@@ -30,7 +30,7 @@ def row(number: int) -> dict[str, str]:
 
 
 def tiny_tokenizer(vocabulary: int = 300) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on the rows: any text can be written in it."""
+    """Return a byte-level BPE trained on the rows, which encodes any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def tiny_tokenizer(vocabulary: int = 300) -> PreTrainedTokenizerFast:
 
 
 def write_tiny_llama(folder: Path, layers: int = 4, hidden: int = 32, seed: int = 0) -> Path:
-    """A random Llama (tied embeddings, context 256) and its tokenizer, as save_pretrained writes them."""
+    """Write a random Llama (tied embeddings, context 256) and its tokenizer with save_pretrained."""
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -71,7 +71,7 @@ def write_tiny_llama(folder: Path, layers: int = 4, hidden: int = 32, seed: int 
 
 
 def write_prompts(folder: Path, train: int = 32, val: int = 8, test: int = 8) -> Path:
-    """train.jsonl, val.jsonl and test.jsonl of different rows, each with `source` and `reference`."""
+    """Write train.jsonl, val.jsonl and test.jsonl of different rows, each with `source` and `reference`."""
     folder.mkdir(parents=True, exist_ok=True)
     start = 0
     for split, count in (("train", train), ("val", val), ("test", test)):
@@ -82,7 +82,7 @@ def write_prompts(folder: Path, train: int = 32, val: int = 8, test: int = 8) ->
 
 
 def write_adapter(folder: Path, base: Path, seed: int, scale: float = 0.05, rank: int = 4) -> Path:
-    """A LoRA adapter as peft saves it, on every linear module of the blocks.
+    """Write a LoRA adapter as peft saves it, on every linear module of the blocks.
 
     Args:
         folder: where it is written.

@@ -31,7 +31,7 @@ _NAMES = {"cls_token": "<s>", "bos_token": "<s>", "sep_token": "</s>", "eos_toke
 
 
 def byte_tokenizer(special: list[str], **names: Any) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, as GPT-2's; with `cls_token` and `sep_token` it adds them as BART's and RoBERTa's does."""
+    """Return a byte-level BPE like GPT-2's; `cls_token` and `sep_token` are added as by BART's and RoBERTa's."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def byte_tokenizer(special: list[str], **names: Any) -> PreTrainedTokenizerFast:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece with token types, as BERT's; it says nothing of a longest input."""
+    """Return a WordPiece with token types like BERT's, without a longest input."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -67,7 +67,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write(folder: Path, kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Path:
-    """A model with random weights, large enough for its scores to differ, and its tokenizer."""
+    """Write a model with random weights, large enough for its scores to differ, and its tokenizer."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind(config)
@@ -81,26 +81,26 @@ def write(folder: Path, kind: Any, config: Any, tokenizer: PreTrainedTokenizerFa
 
 
 def write_bert(folder: Path, seed: int = 0, kind: Any = BertForSequenceClassification, **config: Any) -> Path:
-    """A BERT with the labels BAD, FAIR and GOOD; or `kind`, such as BertModel."""
+    """Write a BERT with the labels BAD, FAIR and GOOD, or another `kind`, for example BertModel."""
     tokenizer = word_tokenizer()
     shape = _shape(tokenizer, max_position_embeddings=CONTEXT, pad_token_id=0)
     return write(folder, kind, BertConfig(**{**shape, **_labels("BAD", "FAIR", "GOOD"), **config}), tokenizer, seed)
 
 
 def write_encoder(folder: Path, seed: int = 0) -> Path:
-    """A BERT without a head, as sentence encoders are."""
+    """Write a BERT without a head, like sentence encoders."""
     return write_bert(folder, seed, BertModel)
 
 
 def write_roberta(folder: Path) -> Path:
-    """A RoBERTa with one label; its positions count from behind the padding's index, and limit it alone."""
+    """Write a RoBERTa with one label, limited only by its positions, which start after the padding's index."""
     tokenizer = byte_tokenizer(["<s>", "<pad>", "</s>"], **_NAMES)
     shape = _shape(tokenizer, max_position_embeddings=CONTEXT + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2)
     return write(folder, RobertaForSequenceClassification, RobertaConfig(**shape, num_labels=1), tokenizer)
 
 
 def write_bart(folder: Path) -> Path:
-    """A BART with the labels HALLUCINATED and FAITHFUL, and a wrong count of them, as the published detector has."""
+    """Write a BART with the labels HALLUCINATED and FAITHFUL and, like the published detector, a wrong label count."""
     tokenizer = byte_tokenizer(["<s>", "<pad>", "</s>"], **_NAMES, model_max_length=CONTEXT)
     sides = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
     config = BartConfig(
@@ -123,7 +123,7 @@ def write_bart(folder: Path) -> Path:
 
 
 def write_gpt2(folder: Path, pad_token: str | None = None) -> Path:
-    """A GPT-2 with one label; its configuration names no pad token, as those of 2022 do not."""
+    """Write a GPT-2 with one label; like those of 2022, its configuration names no pad token."""
     names = {"pad_token": pad_token} if pad_token else {}
     tokenizer = byte_tokenizer([END], bos_token=END, eos_token=END, unk_token=END, model_max_length=CONTEXT, **names)
     end = tokenizer.eos_token_id

@@ -30,7 +30,7 @@ IDENTITY = Identity(
 
 
 def toy_spec(**changes: Any) -> RunSpec:
-    """Edits with controls, a merge with a sampler; three tasks and an OOD set, shards of 40."""
+    """Return a spec of edits with controls and a merge with a sampler, on three tasks and an OOD set, shards of 40."""
     grid = {"grid": [0.0, 0.25, "...", 1.0]}
     data: dict[str, Any] = {
         "name": "toy",
@@ -54,7 +54,7 @@ def toy_spec(**changes: Any) -> RunSpec:
 
 
 def accuracy(recipe: Recipe, task: str) -> float:
-    """In (0, 1): the target gains with the coefficient at depth 1, others lose with the one at depth 0."""
+    """Return a value in (0, 1): the target gains with the coefficient at depth 1, others lose with that at depth 0."""
     weights = recipe.weights or (1,) * len(TASKS)
     own = weights[TASKS.index(task)] if task in TASKS and recipe.method != "zero" else 0
     alpha = recipe.alpha if isinstance(recipe.alpha, int | float) else 1 / len(TASKS)

@@ -128,7 +128,7 @@ class RunBuilder:
 
 
 def toy_outcomes(recipe: Recipe, task: str, split: str) -> np.ndarray:
-    """0 or 1 a sample, paired across recipes: shallow changes harm other tasks, deep changes help the own task."""
+    """Return 0 or 1 per sample, paired across recipes: shallow changes harm other tasks, deep ones help their own."""
     shallow, deep = (0.0, 0.0)
     if recipe.method != "zero":
         blocks = coefficients(recipe, SIZES, float(recipe.alpha)).blocks

@@ -1,4 +1,4 @@
-"""Toy workers of a run with rewards, which Ray can pickle: words that follow from the recipe, rewards that count."""
+"""Toy workers of a run with rewards, which Ray can pickle: words depend on the recipe, rewards count letters."""
 
 import hashlib
 import os

@@ -178,7 +178,7 @@ class World:
 
 
 def virtual(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Make pools use a new world from here on."""
+    """Make pools use a new world until the test ends."""
     made = World()
     for module in (actor_group, ray_pool):
         monkeypatch.setattr(module, "ray", made)

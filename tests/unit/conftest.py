@@ -1,4 +1,4 @@
-"""What unit tests share."""
+"""Fixtures of the unit tests."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from toy_run import build_run
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run; read only, except for the report's own two files."""
+    """Return the folder of a finished run; tests only read it, but may write the report's two files."""
     return build_run().write(tmp_path_factory.mktemp("run"))
 
 
