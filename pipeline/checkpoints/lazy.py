@@ -12,11 +12,11 @@ from pipeline.checkpoints.files import CheckpointFiles
 
 #: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
 #: a file takes 0.25 ms.
-_MOST = 1 << 23
+MAX_MAPPED = 1 << 23
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of .safetensors files by name; at most `_MOST` bytes and one tensor stay in memory."""
+    """The tensors of .safetensors files by name; at most `MAX_MAPPED` bytes and one tensor stay in memory."""
 
     def __init__(self, files: Sequence[Path], device: torch.device | str = "cpu") -> None:
         """Read the names; tensors are read to `device`.
@@ -38,7 +38,7 @@ class StoredTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor in the file's type."""
         path = self._files[name]
-        if self._mapped > _MOST:
+        if self._mapped > MAX_MAPPED:
             self._open, self._mapped = {}, 0
         if path not in self._open:
             self._open[path] = safe_open(path, "pt", self._device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Elements processed together: their scratch stays in the cache.
-_PIECE = 1 << 18
+PIECE = 1 << 18
 _HALF = 16
 
 
@@ -42,7 +42,7 @@ def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
     """Yield the bits of |x| as int32, piece by piece."""
     for tensor in tensors.values():
-        for piece in torch.split(tensor.detach().reshape(-1), _PIECE):
+        for piece in torch.split(tensor.detach().reshape(-1), PIECE):
             yield piece.abs().view(torch.int32)
 
 

@@ -19,7 +19,7 @@ from tasks.files.store_errors import RemoteError, UnreachableError
 NAME = "lease.json"
 #: Seconds between renewals, and without a renewal until the owner counts as gone.
 RENEW, GONE = 15.0, 60.0
-_LOOK, _BEAT = 3.0, 5.0
+LOOK, BEAT = 3.0, 5.0
 
 #: Called with a line for the user.
 Notify = Callable[[str], None]
@@ -67,7 +67,7 @@ class Lease:
         threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True).start()
 
     def _renew_until_stopped(self) -> None:
-        while not self._stop.wait(_BEAT):
+        while not self._stop.wait(BEAT):
             try:
                 self.renew()
             except UnreachableError:
@@ -83,7 +83,7 @@ class Lease:
         notify(f"{self._place.url}: is held by a run on {seen.get('host')}: waiting {GONE:.0f} s to see if it is alive")
         started = time.monotonic()
         while time.monotonic() - started < GONE:
-            time.sleep(_LOOK)
+            time.sleep(LOOK)
             latest = self._read()
             if latest is None:
                 return

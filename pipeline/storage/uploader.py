@@ -20,7 +20,7 @@ EVERY = 2.0
 PATIENCE, LAST_PATIENCE = 600.0, 60.0
 _CHUNK = 8 << 20
 #: Compaction writes the whole log: it pays for this many segments that hold as much as what is compacted already.
-_SEGMENTS, _MANY_SEGMENTS = 64, 1024
+SEGMENTS, _MANY_SEGMENTS = 64, 1024
 
 
 class Uploader:
@@ -117,6 +117,6 @@ class Uploader:
 
     def _compact(self) -> None:
         segments, tail = self._chain.segments, self._chain.end - self._chain.compacted
-        if segments >= _MANY_SEGMENTS or (segments >= _SEGMENTS and tail >= self._chain.compacted):
+        if segments >= _MANY_SEGMENTS or (segments >= SEGMENTS and tail >= self._chain.compacted):
             with self._journal.open("rb") as file:
                 self._chain.compact(file.read(self._chain.end))

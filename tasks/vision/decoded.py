@@ -31,9 +31,9 @@ Decode: TypeAlias = Callable[[Sequence[ImageRecord], Preprocess, int], Iterator[
 
 #: Part of the cache key: raise it whenever the files' layout or the order of images changes.
 _FORMAT = "1"
-_CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 64 * 2**20
 #: Chunks hold a multiple of this many images, so that batches of 128 or 256 seldom straddle two of them.
-_CHUNK_UNIT = 256
+CHUNK_UNIT = 256
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _check_space(folder: Path, needed: int) -> None:
 def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preprocess, decode: Decode) -> Iterator[int]:
     """Write one uncompressed Arrow IPC file, a record batch a chunk; yield the number of images of each."""
     height, width = preprocess.size
-    rows = max(1, _CHUNK_BYTES // (3 * height * width) // _CHUNK_UNIT) * _CHUNK_UNIT
+    rows = max(1, CHUNK_BYTES // (3 * height * width) // CHUNK_UNIT) * CHUNK_UNIT
     metadata = {"shape": json.dumps([3, height, width]), "chunk_size": str(rows)}
     schema = pa.schema(
         [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.merging.methods.base import Delta
 
 #: Columns processed together: those of 20 experts fill 5 MB, which stays in the cache between operations.
-_COLUMNS = 1 << 16
+COLUMNS = 1 << 16
 #: torch adds the rows of columns beyond a multiple of this in another order.
 _LANES = 64
 
@@ -38,8 +38,8 @@ def stacked(deltas: "Sequence[Delta]", name: str) -> "Tensor":
 
 def column_pieces(count: int) -> Iterator[slice]:
     """Yield slices that cover `count` columns, each small enough for a cache."""
-    for start in range(0, count, _COLUMNS):
-        yield slice(start, min(start + _COLUMNS, count))
+    for start in range(0, count, COLUMNS):
+        yield slice(start, min(start + COLUMNS, count))
 
 
 def column_sum(part_TN: "Tensor") -> "Tensor":

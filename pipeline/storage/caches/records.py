@@ -15,7 +15,7 @@ from tasks.files.shared_cache import shared_cache, tolerated
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 #: More objects than this are merged into one by the next reader.
-_MANY = 32
+MANY = 32
 
 
 class CacheRecords:
@@ -102,7 +102,7 @@ class CacheRecords:
                     lines |= dict.fromkeys(some)
                     parsed += found
                     whole.append(name)
-        if len(whole) > _MANY and shared_cache("write"):
+        if len(whole) > MANY and shared_cache("write"):
             with tolerated("write", place.url):
                 # Written before the deletion: of two readers that merge at once, each has written all that it deletes.
                 place.create(self._new_name(), seal(b"".join(lines)))

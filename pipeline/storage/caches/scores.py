@@ -12,14 +12,14 @@ from pipeline.records.journal import ShardKey, answer_record, parse_answer
 from pipeline.storage.caches.records import CacheRecords
 
 #: Changed whenever a recipe would give other weights, or a sample another score: older scores are then not found.
-_FORMAT = "2"
+FORMAT = "2"
 _BATCH, _SHARED_BATCH = 64, 2048
 
 
 class ScoreCache:
     """Scores under one set of checkpoints and numerics (precision, device type, version of torch).
 
-    These and `_FORMAT` name the file, so scores of other checkpoints or programs are never found.
+    These and `FORMAT` name the file, so scores of other checkpoints or programs are never found.
     """
 
     def __init__(self, folder: Path, identity: Identity) -> None:
@@ -30,7 +30,7 @@ class ScoreCache:
             identity: what this run's scores depend on.
         """
         self._rewards = {name for name, metric in identity.metrics.items() if metric == "reward"}
-        context = f"{_FORMAT} {identity.fingerprint} {identity.numerics}".encode()
+        context = f"{FORMAT} {identity.fingerprint} {identity.numerics}".encode()
         name = hashlib.blake2b(context, digest_size=12).hexdigest()
         self._data = {name: task[0] for name, task in identity.tasks.items()}
         self._known = Answers()

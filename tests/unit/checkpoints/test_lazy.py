@@ -23,7 +23,7 @@ ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 
 @pytest.mark.parametrize("most", [0, 1 << 23])
 def test_entries_fingerprint_and_task_vector_are_the_same(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(streaming, "_MOST", most)
+    monkeypatch.setattr(streaming, "MAX_MAPPED", most)
     base = read_checkpoint(str(ORACLE / "base.safetensors"))
     source = str(ORACLE / "finetuned_0.safetensors")
     whole, opened = read_checkpoint(source), open_checkpoint(source)

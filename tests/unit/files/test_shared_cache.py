@@ -124,7 +124,7 @@ def test_records_that_came_twice_are_merged_once(
     shared: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs that merge at the same time leave them, and so does a store that refuses deletions."""
-    monkeypatch.setattr(cache_records, "_MANY", 3)
+    monkeypatch.setattr(cache_records, "MANY", 3)
     monkeypatch.setattr(StoreFolder, "delete", lambda self, names: None)
     for i in range(5):
         shared_records(tmp_path / "writer").add([{"record": "score", "number": i}])
@@ -138,7 +138,7 @@ def test_records_that_came_twice_are_merged_once(
 def test_many_objects_become_one_and_nothing_is_lost(
     shared: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_records, "_MANY", 3)
+    monkeypatch.setattr(cache_records, "MANY", 3)
     for i in range(5):
         shared_records(tmp_path / "writer").add([{"record": "score", "number": i}])
     for _ in range(2):

@@ -27,7 +27,7 @@ def test_equals_kthvalue_of_the_flattened_vector(values: list[list[float]], data
         return
     k = data.draw(st.integers(1, flat.numel()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_PIECE", piece)
+        patch.setattr(selection, "PIECE", piece)
         found = kth_largest_magnitude(tensors, k)
     expected = flat.kthvalue(flat.numel() - k + 1).values
     assert torch.tensor(found).view(torch.int32) == expected.view(torch.int32)

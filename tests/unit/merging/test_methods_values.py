@@ -140,7 +140,7 @@ def test_column_sums_do_not_depend_on_how_a_vector_is_cut(rows: int, columns: in
 
 def test_many_experts_give_the_bits_of_the_flattened_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     """From 17 experts on torch adds in another order than one after the other."""
-    monkeypatch.setattr(aggregation, "_COLUMNS", 192)
+    monkeypatch.setattr(aggregation, "COLUMNS", 192)
     experts = random_experts(20, a=(679,), b=(30, 20), c=())
     assert experts.base is not None
     vectors, theta0 = torch.stack([flat(d) for d in experts.deltas]), flat(experts.base)

@@ -24,7 +24,7 @@ FIRST, SECOND = {"spec": {"name": "x"}}, {"spec": {"name": "y"}}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploader, "EVERY", 0.01)
-    monkeypatch.setattr(lease, "_LOOK", 0.01)
+    monkeypatch.setattr(lease, "LOOK", 0.01)
     monkeypatch.setattr(lease, "GONE", 0.1)
 
 
@@ -143,7 +143,7 @@ def test_the_lease_is_renewed_while_the_journal_is_read_and_the_files_are_sent(
 ) -> None:
     """Both may take long, and the uploader does not work then."""
     monkeypatch.setattr(lease, "RENEW", 0.01)
-    monkeypatch.setattr(lease, "_BEAT", 0.01)
+    monkeypatch.setattr(lease, "BEAT", 0.01)
     waited = []
 
     def renewed(*args: object) -> None:
@@ -312,7 +312,7 @@ def test_a_torn_line_of_the_mirror_is_not_sent(place: StoreFolder) -> None:
 
 
 def test_many_segments_become_one_object(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploader, "_SEGMENTS", 3)
+    monkeypatch.setattr(uploader, "SEGMENTS", 3)
     with open_run(place.url) as opened:
         journal = Journal(opened.folder)
         for i in range(1, 9):

@@ -39,7 +39,7 @@ def test_scores_of_a_program_that_rebuilt_or_scored_otherwise_are_not_found(
 ) -> None:
     cache.add([SCORE])
     cache.flush()
-    monkeypatch.setattr("pipeline.storage.caches.scores._FORMAT", "of another program")
+    monkeypatch.setattr("pipeline.storage.caches.scores.FORMAT", "of another program")
     assert ScoreCache(tmp_path, IDENTITY).get(REQUEST) is None
 
 

@@ -223,8 +223,8 @@ def test_bad_packs_are_explained(tmp_path: Path) -> None:
 
 def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "set", [f"test/a/{i}.png" for i in range(11)])
-    monkeypatch.setattr("tasks.vision.decoded._CHUNK_UNIT", 4)
-    monkeypatch.setattr("tasks.vision.decoded._CHUNK_BYTES", 1)
+    monkeypatch.setattr("tasks.vision.decoded.CHUNK_UNIT", 4)
+    monkeypatch.setattr("tasks.vision.decoded.CHUNK_BYTES", 1)
     images = prepare(FolderSource(root), PLAIN)["test"]
     assert [len(c) for c in images.chunks] == [4, 4, 3]
     whole = torch.cat(images.chunks)
