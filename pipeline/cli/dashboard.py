@@ -42,10 +42,12 @@ def dashboard(
                 print_result(f"Optuna Dashboard: {link['url']}" if link["url"] else link["note"])
             if open_browser:
                 webbrowser.open(url)
-            threading.Thread(target=live.run, args=(stop,), daemon=True).start()
-            with suppress(KeyboardInterrupt), server:
-                server.serve_forever()
-            stop.set()
+            try:
+                with suppress(KeyboardInterrupt), server:
+                    threading.Thread(target=live.run, args=(stop,), daemon=True).start()
+                    server.serve_forever()
+            finally:
+                stop.set()
 
 
 @contextmanager

@@ -95,10 +95,10 @@ def _cause(snapshot: Snapshot) -> str:
 
 def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
     """Return the differences between two runs in words: checkpoints, data, versions, numerics, fields of the spec."""
-    found = []
-    for what in ("checkpoints", "versions"):
-        label = {"checkpoints": "checkpoint ", "versions": ""}[what]
-        found += [f"{label}{line}" for line in _differing(earlier.about[what], later.about[what])]
+    found = [f"checkpoint {line}" for line in _differing(earlier.about["checkpoints"], later.about["checkpoints"])]
+    # Older runs recorded fewer packages: one that a run does not record is not a difference.
+    old, new = earlier.about["versions"], later.about["versions"]
+    found += [f"{name} {old[name]} → {new[name]}" for name in old if name in new and old[name] != new[name]]
     found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
     numerics = (snapshot.about["numerics"].split(", ") for snapshot in (earlier, later))
     found += [f"numerics {a} → {b}" for a, b in zip_longest(*numerics, fillvalue="none") if a != b]

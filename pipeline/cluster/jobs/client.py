@@ -98,7 +98,7 @@ class Jobs:
         }
         metadata, entrypoint = {_MARK: "1", "out": out}, "python3 -m pipeline.cli.job_entry"
         try:
-            with _environment(_NO_EXCLUDES):
+            with environment(_NO_EXCLUDES):
                 self.client.submit_job(
                     entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
                 )
@@ -202,7 +202,7 @@ def _connected(address: str, url: str) -> Any:
     for name in JOB_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with _environment(_NO_OVERRIDES):
+        with environment(_NO_OVERRIDES):
             return JobSubmissionClient(url)
     except AuthenticationError as error:
         raise ValueError(f"--address {address}: {_token_error(error)}") from error
@@ -214,17 +214,20 @@ def _connected(address: str, url: str) -> Any:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables of this process for a while; None unsets."""
-    before = os.environ.copy()
-    for name in values:
-        os.environ.pop(name, None)
-    os.environ.update({name: value for name, value in values.items() if value is not None})
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables of this process for a while; None unsets. Others that change meanwhile are kept."""
+    before = {name: os.environ.get(name) for name in values}
     try:
+        _set(values)
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        os.environ.update({} if value is None else {name: value})
 
 
 def _token_error(error: Exception) -> str:

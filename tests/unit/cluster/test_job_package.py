@@ -17,7 +17,7 @@ from ray._private.runtime_env.packaging import create_package
 
 from pipeline.cli.submit import job_variables, run_place
 from pipeline.cluster.jobs import package as job_package
-from pipeline.cluster.jobs.client import Jobs, jobs_url
+from pipeline.cluster.jobs.client import Jobs, environment, jobs_url
 from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
 from pipeline.cluster.jobs.package import Origin, Package, make_package
 from pipeline.spec.load import load_spec
@@ -351,3 +351,14 @@ def test_values_that_hold_a_password_or_a_key_are_refused(value: str) -> None:
 def test_values_with_an_at_elsewhere_pass() -> None:
     for value in ("https://host/@scope/package", "me@example.org", "s3://bucket/a b@c"):
         assert job_variables([f"X={value}"])["X"] == value
+
+
+def test_variables_are_set_for_a_while_and_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets variables of its own while a job is submitted."""
+    monkeypatch.setenv("UNSET", "before")
+    for name in ("SET", "LATER"):
+        monkeypatch.delenv(name, raising=False)
+    with environment({"UNSET": None, "SET": "now"}):
+        assert "UNSET" not in os.environ and os.environ["SET"] == "now"
+        monkeypatch.setenv("LATER", "kept")
+    assert os.environ["UNSET"] == "before" and "SET" not in os.environ and os.environ["LATER"] == "kept"

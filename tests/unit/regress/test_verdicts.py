@@ -130,8 +130,9 @@ def test_a_threshold_exactly_reached_is_not_missed(group: int) -> None:
 
 def test_a_change_of_device_is_reported_among_others() -> None:
     before = night({}, 0)
-    now = replace(before, about={**before.about, "numerics": "cuda", "versions": {"numpy": "2"}})
-    assert held(now, before).changes == ["numpy none → 2", "numerics  → cuda"]
+    before = replace(before, about={**before.about, "versions": {"numpy": "1", "ray": "2"}})
+    now = replace(before, about={**before.about, "numerics": "cuda", "versions": {"numpy": "2", "pillow": "13"}})
+    assert held(now, before).changes == ["numpy 1 → 2", "numerics  → cuda"], "other packages are in one record only"
 
 
 def test_a_task_named_control_is_not_the_mean_of_controls() -> None:
