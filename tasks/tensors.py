@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def check_tensors(
     state: Mapping[str, Tensor],
     shapes: Mapping[str, torch.Size],

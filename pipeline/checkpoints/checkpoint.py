@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles, locate
 from pipeline.checkpoints.readers import read_tensors
-from pipeline.merging.task_vectors import first_names
+from tasks.tensors import first_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.task_vectors import first_names
+from tasks.tensors import first_names
 
 #: Keys under which training programs save the state dict.
 _WRAPPERS = ("state_dict", "model")

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.merging.methods.base import Method
-from pipeline.merging.task_vectors import first_names
+from tasks.tensors import first_names
 
 _KINDS = {"fisher": "diagonal Fisher information", "gram": "products X^T X of the inputs of linear layers"}
 _KIND, _EXPERT, _SAMPLES = "lines_sweep.kind", "lines_sweep.expert", "lines_sweep.samples"

@@ -48,11 +48,7 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
 def _load_scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:
     if spec.generation is None:
         return load_tasks(spec, model.backbone, report)
-    from pipeline.loading.rewards import (  # transformers: other runs need not wait for it
-        as_policy,
-        prompts_of,
-        reward_tasks,
-    )
+    from pipeline.loading import rewards  # transformers: other runs need not wait for it
 
     report("reading prompts and rewards", 0, 1)
-    return reward_tasks(spec, prompts_of(spec, as_policy(model.backbone)))
+    return rewards.reward_tasks(spec, rewards.prompts_of(spec, rewards.as_policy(model.backbone)))

@@ -44,23 +44,17 @@ class SpecSources:
         """The files of the base.
 
         Raises:
-            ValueError: if there is no such checkpoint, or it is an adapter; the field is named.
+            ValueError: if they are not found, or are an adapter; the field is named.
         """
-        try:
-            return self._files(_BASE)
-        except ValueError as error:
-            raise ValueError(str(error) if str(error).startswith("backbone.") else f"{_BASE}: {error}") from error
+        return self._files(_BASE)
 
     def expert(self, name: str) -> CheckpointFiles:
         """Return the files of an expert.
 
         Raises:
-            ValueError: if there is no such checkpoint; the field is named.
+            ValueError: if they are not found; the field is named.
         """
-        try:
-            return self._files(_field(name))
-        except ValueError as error:
-            raise ValueError(f"{_field(name)}: {error}") from error
+        return self._files(_field(name))
 
     def experts(self) -> Iterator[tuple[str, CheckpointFiles]]:
         """Yield (name, files) of each expert, in the order of the spec.
@@ -99,25 +93,28 @@ class SpecSources:
             try:
                 self._files(field)
             except ValueError as error:
-                text = str(error).removesuffix(f", and {out_of_reach()}") if source.from_hub else str(error)
-                missing[field] = f"{field}: {text}"
+                missing[field] = str(error).removesuffix(f", and {out_of_reach()}") if source.from_hub else str(error)
         if any(self.parsed[field].from_hub for field in missing):
             return {"hub": out_of_reach(), **missing}
         return missing
 
     def _files(self, field: str) -> CheckpointFiles:
         if field not in self._located:
-            files = self._locate(field, self.parsed[field])
-            if field == _BASE:
-                files.check_whole()
-            self._located[field] = files
+            try:
+                self._located[field] = self._base_files() if field == _BASE else locate(self.parsed[field])
+            except ValueError as error:
+                text = str(error)
+                raise ValueError(text if text.startswith("backbone.") else f"{field}: {text}") from error
         return self._located[field]
 
-    def _locate(self, field: str, source: Source) -> CheckpointFiles:
-        if field == _BASE and source.kind == "tag":
+    def _base_files(self) -> CheckpointFiles:
+        source = self.parsed[_BASE]
+        if source.kind == "tag":
             path = pretrained_source(self._model, source.name)
             return CheckpointFiles(source, (Path(path),), path)
-        return locate(source)
+        files = locate(source)
+        files.check_whole()
+        return files
 
 
 def _field(expert: str) -> str:

@@ -30,10 +30,6 @@ def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, T
             raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
-                help_ = (
-                    "a set with only test images belongs under `ood`; else add images"
-                    if split == "val"
-                    else "add images"
-                )
-                raise ValueError(f"{where}: {task.source}: has no {split} samples; {help_}")
+                ood = "a set with only test images belongs under `ood`; else " * (split == "val")
+                raise ValueError(f"{where}: {task.source}: has no {split} samples; {ood}add images")
     return tasks

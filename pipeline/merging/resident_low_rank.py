@@ -79,19 +79,14 @@ class Candidates:
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        layer_map: LayerMap,
-        deltas: Mapping[str, LowRankDelta],
-        device: torch.device,
+        self, module: nn.Module, layer_map: LayerMap, deltas: Mapping[str, LowRankDelta], device: torch.device
     ) -> None:
         """Take the experts' factors to `device`, in float32.
 
         Args:
             module: whose parameters the experts change.
             layer_map: over the names of `module.named_parameters()`.
-            deltas: expert name -> task vector, in the order of a recipe's weights; see
-                `can_stay_low_rank`.
+            deltas: expert name -> task vector, in the order of a recipe's weights; see `can_stay_low_rank`.
             device: of the factors.
         """
         self._layer_map = layer_map

@@ -11,6 +11,7 @@ from pipeline.merging.low_rank import LowRankDelta, entry_of_sum
 from pipeline.merging.scaling import LayerSizes
 from pipeline.recipe import AUTO, canonical_number
 from tasks.base import LayerMap
+from tasks.tensors import first_names
 
 #: Word for alpha -> order of the vector norm.
 _ORDERS = {AUTO["l1"]: 1, AUTO["l2"]: 2}
@@ -59,11 +60,6 @@ def check_agree(base: NamedTensors, expert: NamedTensors) -> None:
     ]
     if faults:
         raise ValueError(f"{expert.source}: does not match {base.source}: {'; '.join(faults)}")
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSizes:

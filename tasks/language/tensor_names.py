@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tasks.base import LayerMap
 from tasks.lora import WeightPart
-from tasks.tensors import check_tensors
+from tasks.tensors import check_tensors, first_names
 
 _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)")
 
@@ -94,10 +94,9 @@ class TensorNames:
             )
         linear = {f"{name}.weight" for name in self.linear}
         if strange := [module for module, name in parts.items() if name not in linear]:
-            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
             raise ValueError(
-                f"{source}: changes {', '.join(strange[:3])}{more}: not a linear module of the model; was it trained "
-                "on another architecture?"
+                f"{source}: changes {first_names(strange)}: not a linear module of the model; was it trained on "
+                "another architecture?"
             )
         return {module: WeightPart(name) for module, name in parts.items()}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.lora import WeightPart
+from tasks.tensors import first_names
 
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 #: Not weights: masks, position numbers, and metadata of OpenAI's archives.
@@ -94,13 +95,10 @@ def weight_parts(modules: Iterable[str], parameters: Collection[str], source: st
     whole = any(name.startswith("visual.") for name in names)
     found = {name: _weight_part(name, parameters) for name in names if not whole or name.startswith("visual.")}
     if strange := [name for name in names if found.get(name) is None]:
-        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         hint = "the text tower must be the base's, as it makes the heads"
         if any(_in_image_tower(name, whole) for name in strange):
             hint = "was it trained on another architecture?"
-        raise ValueError(
-            f"{source}: changes {', '.join(strange[:3])}{more}: not a linear module of the image tower; {hint}"
-        )
+        raise ValueError(f"{source}: changes {first_names(strange)}: not a linear module of the image tower; {hint}")
     return {name: part for name, part in found.items() if part is not None}
 
 
