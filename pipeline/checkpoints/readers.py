@@ -40,7 +40,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():  # of files that are refused below with an own message
+        with warnings.catch_warnings():  # torch warns of files that are refused below
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:

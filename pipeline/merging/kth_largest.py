@@ -15,7 +15,7 @@ def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
 
     The bits of a non-negative float order as the float does, so two histograms find it: one of the upper 16 bits of all
     entries, then one of the lower 16 bits of those that share the upper bits of the answer. Each tensor is read twice.
-    Memory: the tensor being read, two histograms of 65,536 counts, and 5 MB of scratch, whatever the size and number of
+    Memory: the tensor being read, two histograms of 65,536 counts, and 5 MB of scratch, for any size and number of
     tensors; `torch.kthvalue` over the flattened vector takes several times the vector.
 
     Args:

@@ -27,8 +27,8 @@ class FolderSource:
     - if there are no split folders, both are cut from all images;
     - if there is only `test`, as for a shifted set, there is no val.
 
-    `val_fraction` is the share of the images that are cut which becomes val. The rest of `train` is never scored;
-    `train_records` returns it for fine-tuning.
+    If val is cut, `val_fraction` is its share. The rest of `train` is never scored; `train_records` returns it for
+    fine-tuning.
     """
 
     def __init__(
