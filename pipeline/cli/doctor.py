@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.console import console
@@ -24,11 +23,6 @@ Check = tuple[str, bool, str]
 
 def doctor() -> None:
     """Check what is installed, which devices there are, whether Ray starts and whether the model hub answers."""
-    raise typer.Exit(0 if check(console) else 1)
-
-
-def check(console: Console) -> bool:
-    """Print one line per check; returns True if nothing that a run needs is missing."""
     table = Table("check", "", "found", title="lines doctor", title_justify="left")
     complete = True
     for checks in (_python, _packages, _devices, _space, _embedded, _ray, _hub):
@@ -36,7 +30,7 @@ def check(console: Console) -> bool:
             complete &= good
             table.add_row(name, "[green]ok[/]" if good else "[red]missing[/]", found)
     console.print(table)
-    return complete
+    raise typer.Exit(0 if complete else 1)
 
 
 def _safely(checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:

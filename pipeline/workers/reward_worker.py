@@ -71,10 +71,10 @@ class RewardWorker:
             ValueError: if the number of scores is not the number of completions.
         """
         started = time.perf_counter()
-        asked, made = request.request, request.completions
-        prompts, _ = drawn(self._prompts[asked.split], self._samples, asked)
-        samples = [Sample(prompt, text) for prompt, text in zip(prompts, made.texts, strict=True)]
+        shard, completions = request.request, request.completions
+        prompts, _ = drawn(self._prompts[shard.split], self._samples, shard)
+        samples = [Sample(prompt, text) for prompt, text in zip(prompts, completions.texts, strict=True)]
         outcomes = checked(self.task, self._reward, samples)
         exact = outcomes.astype(np.float64)
         stats = Stats(len(outcomes), float(exact.sum()), float((exact * exact).sum()))
-        return ShardScore(asked, stats, outcomes, made.alpha, (0.0, time.perf_counter() - started), self.name)
+        return ShardScore(shard, stats, outcomes, completions.alpha, (0.0, time.perf_counter() - started), self.name)

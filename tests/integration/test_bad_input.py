@@ -1,4 +1,4 @@
-"""Bad input on real models is told with its file before a worker starts; a full disk or Ctrl-C loses nothing."""
+"""Proves that errors of bad input name the file before a worker starts; a full disk or Ctrl-C loses nothing."""
 
 import json
 import os
