@@ -37,7 +37,7 @@ class EvalRequest:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """(recipe id, task, split, shard): what is never scored twice."""
+        """(recipe id, task, split, shard); no key is scored twice."""
         return self.recipe_id, self.task, self.split, self.shard
 
     @property

@@ -109,7 +109,7 @@ def _parse(text: str) -> ast.expr:
 
 
 def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None, known: Sequence[str]) -> list[str]:
-    """Return the metrics under `node`, after checking that it holds only what is allowed."""
+    """Return the metrics under `node`, after checking that it only holds allowed expressions."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
             return []

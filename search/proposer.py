@@ -69,7 +69,7 @@ class Proposer(Protocol):
 
 
 class FixedProposer:
-    """Proposes the given points in order, whatever the outcomes: grids, lists, single candidates."""
+    """Proposes the given points in order, independent of outcomes: grids, lists, single candidates."""
 
     def __init__(self, points: Sequence[Point]) -> None:
         """Create the proposer.

@@ -183,6 +183,8 @@ def _check_greedy(group: Group, arm: Arm) -> None:
         return
     if arm.merge is None or arm.merge.method != "average":
         raise ValueError("greedy: builds a soup and needs a merge by the method average")
+    if arm.merge.weights:
+        raise ValueError("greedy: searches the weights; leave merge.weights out")
     if arm.search.trials is not None or arm.search.options:
         raise ValueError("greedy: has no trials or options; leave them out")
     if arm.scaling.function != "constant":

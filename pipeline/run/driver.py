@@ -70,10 +70,6 @@ class Driver:
         self.progress.phase, self.progress.latest = phase, ()
         self._watch(self.progress)
 
-    def _search(self, group: Group, refs: References) -> GroupSearch:
-        recorded = self.proposals.setdefault(group.key, [])
-        return GroupSearch(self._requests, group, refs, recorded, proposer(group, self.plan.spec))
-
     def _drive(self, groups: Iterable[Group], refs: References) -> dict[GroupKey, list[Candidate]]:
         """Search each group once its parents have chosen, and return the candidates of all."""
         waiting, active = list(groups), list[GroupSearch]()
@@ -86,7 +82,8 @@ class Driver:
                 if group is None:
                     judged[planned.key] = []
                 else:
-                    active.append(self._search(group, refs))
+                    recorded = self.proposals.setdefault(group.key, [])
+                    active.append(GroupSearch(self._requests, group, refs, recorded, proposer(group, self.plan.spec)))
             for search in active:
                 search.advance()
             done = [s for s in active if s.done]

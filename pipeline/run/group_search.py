@@ -12,7 +12,7 @@ from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 class GroupSearch:
     """The search of one group, from the end of its recorded proposals.
 
-    Proposal n is asked once outcomes 0 to n - K have been told, in order, whatever else has arrived (K = in_flight).
+    Proposal n is asked once outcomes 0 to n - K are told, in order, even if later ones have arrived (K = in_flight).
     So the points are the same for any number of workers, any timing and after any crash. A fixed list of points does
     not depend on outcomes and is asked as the workers need it.
     """

@@ -1,4 +1,4 @@
-"""The rows of the tables, derived from the journal alone, so that any process can rebuild them at any time."""
+"""The rows of the tables, derived only from the journal, so that any process can rebuild them at any time."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -122,16 +122,16 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         journal.header(new)  # `lines report` and `lines regress` use the last header
 
 
-def _first_difference(path: str, theirs: object, ours: object) -> str:
+def _first_difference(path: str, recorded: object, new: object) -> str:
     """Return the path of keys below `path` at which two unequal values first differ."""
-    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+    if not (isinstance(recorded, dict) and isinstance(new, dict)):
         return path
-    key = next(k for k in theirs | ours if theirs.get(k, _ABSENT) != ours.get(k, _ABSENT))
-    return _first_difference(f"{path}.{key}", theirs.get(key, _ABSENT), ours.get(key, _ABSENT))
+    key = next(k for k in recorded | new if recorded.get(k, _ABSENT) != new.get(k, _ABSENT))
+    return _first_difference(f"{path}.{key}", recorded.get(key, _ABSENT), new.get(key, _ABSENT))
 
 
 def reopen(folder: Path) -> tuple[Plan, Ledger, History]:
-    """Read a run back from its journal alone.
+    """Read a run back from its journal.
 
     Raises:
         RunFolderError: if there is no run in the folder.
@@ -180,7 +180,7 @@ def rebuild(folder: Path) -> None:
             "counts": _counts(sum(map(len, history.proposals.values())), ledger),
         }
         write_results(folder, plan, ledger, history.proposals, known)
-        # If the run has ended meanwhile, these tables may have overwritten its own.
+        # If the run has ended in between, these tables may have overwritten its own.
         finished = history.finished or not has_ended(folder)
 
 

@@ -79,7 +79,7 @@ class Search(SpecModel):
     trials: int | None = Field(None, ge=1)
     """Candidates to try in each search (an edit has one search for each expert); leave it out for a grid."""
     in_flight: int = Field(4, ge=1)
-    """Candidates proposed before the first of them is scored. It is part of the result, whatever the cluster's size."""
+    """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}
     """Options of the sampler."""
 

@@ -15,7 +15,7 @@ class Threshold(SpecModel):
     tolerance: float | None = Field(None, ge=0)
     """How far a mean may fall below the baseline's; default: the threshold one level out."""
     minimum: float | None = None
-    """Least allowed mean, whatever the baseline; default: the minimum one level out, if any."""
+    """Least allowed mean, for any baseline; default: the minimum one level out, if any."""
 
 
 class ArmThreshold(Threshold):
@@ -39,7 +39,7 @@ class Regress(SpecModel):
     level: float = Field(0.05, gt=0, lt=1)
     """Chance of a false regression in one call, with Holm's correction over all comparisons."""
     minimum: float | None = None
-    """Least allowed mean, whatever the baseline."""
+    """Least allowed mean, for any baseline."""
     arms: Annotated[dict[str, ArmThreshold], BeforeValidator(_named)] = {}
     """Arms to compare, or arm -> its thresholds; default: all but controls."""
     tasks: dict[str, Threshold] = {}

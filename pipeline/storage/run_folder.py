@@ -25,11 +25,11 @@ from tasks.files.locks import locked
 from tasks.files.object_store import StoreFolder, check_url, is_url
 from tasks.files.store_errors import RemoteError
 
-#: Files of the local copy alone: the chain that it follows, its lock, and a journal that was not the store's.
+#: Files only in the local copy: the chain that it follows, its lock, and a journal that differed from the store's.
 _STATE, _LOCK, _SUPERSEDED = "mirror.json", "mirror.lock", "journal.superseded.jsonl"
 _LOCAL = (FILE_NAME, _STATE, _LOCK, _SUPERSEDED)
 
-#: Copies of runs that are read again and again: the segments in memory, and the store's information on each file.
+#: Copies of runs that are read repeatedly: their segments in memory, and the store's information on each file.
 _segments: defaultdict[Path, dict[str, tuple[str, bytes]]] = defaultdict(dict)
 _marks: defaultdict[Path, dict[str, str]] = defaultdict(dict)
 
@@ -40,7 +40,7 @@ class OpenRun:
 
     Attributes:
         folder: the run's folder, or the local copy of one in a store.
-        check: raises the error of the upload, if any; to be called now and then.
+        check: raises the error of the upload, if any; call it from time to time.
         upload: uploads the files next to the journal now, for readers of the unfinished run.
     """
 

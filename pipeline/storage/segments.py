@@ -136,7 +136,7 @@ class Chain:
         return body
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines at the end, for good. After an error, call it again with the same lines.
+        """Write whole lines at the end, durably. After an error, call it again with the same lines.
 
         Raises:
             LockedError: if another writer has written there.

@@ -19,7 +19,8 @@ EVERY = 2.0
 #: Seconds without an answer from the store that end the run, while it works and at its end.
 PATIENCE, LAST_PATIENCE = 600.0, 60.0
 _CHUNK = 8 << 20
-#: Compaction writes the whole log: it pays for this many segments that hold as much as what is compacted already.
+#: Compaction rewrites the whole log, so it waits for this many segments with as many bytes as are already compacted,
+#: or for this many segments of any size.
 SEGMENTS, _MANY_SEGMENTS = 64, 1024
 
 
@@ -75,9 +76,9 @@ class Uploader:
             self._step(PATIENCE)
 
     def _step(self, patience: float) -> bool:
-        """Upload what is new; return True if that is done or has failed for good."""
+        """Upload new lines; return True if that is done or has failed permanently."""
         try:
-            # Lines that come meanwhile wait: each would become a segment of its own.
+            # Lines appended during the upload wait for the next step: each would become one segment.
             size = self._journal.stat().st_size if self._journal.exists() else 0
             while self._chain.end < size and self._read_chunk():
                 first = self._chain.end == 0

@@ -12,7 +12,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, for this thread alone, and rename it to `path` at the end.
+    """Yield a temporary path next to `path`, for this thread only, and rename it to `path` at the end.
 
     Raises:
         OSError: if it cannot be written; an existing file stays as it was.

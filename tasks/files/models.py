@@ -83,7 +83,7 @@ def _of_folder(place: StoreFolder) -> _Entries:
     if not entries:
         raise ValueError(f"{place.url}: no folder of a model and no file of weights has this name")
     names = {name for name in entries if name.endswith(_BESIDE)} | set(_weights(place, entries))
-    # Asked one by one: a listing may describe an object in other words than the object's own information.
+    # One request each: a listing may describe an object differently than the object's own information.
     return {name: place.info(name) or {} for name in sorted(names)}
 
 

@@ -58,7 +58,7 @@ def take(entry: str, path: Path) -> bool:
 
     Args:
         entry: its path in the local cache.
-        path: the target; its folder exists, and holds temporary files meanwhile.
+        path: the target; its folder exists, and holds temporary files during the copy.
     """
     place = shared_cache("read")
     if place is None or not entry.startswith(_PARTS):

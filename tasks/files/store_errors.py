@@ -43,7 +43,7 @@ def no_bucket(error: BaseException) -> bool:
 
 
 def explained(error: Exception, url: str, operation: str) -> RemoteError:
-    """Return an error that says what is wrong with an operation at a URL, and what to do.
+    """Return an error that explains a failed operation at a URL, with a remedy.
 
     Args:
         error: what the store's package raised.

@@ -65,7 +65,7 @@ class CacheRecords:
             for line in whole_lines(self._path):
                 try:
                     found = parse(parse_line(line))
-                except Exception:  # whatever a damaged line may lead to
+                except Exception:  # a damaged line may raise anything
                     damaged += 1
                 else:
                     yield found

@@ -96,13 +96,13 @@ class PageState:
 
 def status(page: PageState) -> str:
     """Return the part above the figures."""
-    return fragment("live_status.html.j2", look=page, best=best_table(page), quiet=spoken(page.quiet_for))
+    return fragment("live_status.html.j2", page=page, best=best_table(page), quiet=spoken(page.quiet_for))
 
 
 def details(page: PageState) -> str:
     """Return the part below the figures."""
     tables = [t for t in (pending_table(page), worker_table(page), latest_table(page)) if t.rows]
-    return fragment("live_details.html.j2", look=page, failures=failure_table(page), tables=tables)
+    return fragment("live_details.html.j2", page=page, failures=failure_table(page), tables=tables)
 
 
 def drawings(figures: Sequence[Figure]) -> list[dict[str, object]]:

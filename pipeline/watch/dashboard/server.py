@@ -1,4 +1,4 @@
-"""The dashboard's HTTP servers: read only, on this machine alone, for the page and for Optuna Dashboard."""
+"""The dashboard's HTTP servers: read-only, for browsers on this machine: the page and Optuna Dashboard."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -34,12 +34,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Server": "lines",
 }
-_TEXT, _HTML, _JSON, _SCRIPT = (
-    "text/plain",
-    "text/html; charset=utf-8",
-    "application/json",
-    "text/javascript; charset=utf-8",
-)
+_HTML, _JSON, _SCRIPT = "text/html; charset=utf-8", "application/json", "text/javascript; charset=utf-8"
 
 
 def is_own_host(host: str | None) -> bool:

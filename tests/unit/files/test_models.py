@@ -32,13 +32,13 @@ def test_a_file_is_fetched_once_with_its_companions(place: StoreFolder, monkeypa
     place.write("config.json", b"{}")
     place.write("other.safetensors", b"not asked for")
     url, seen = f"{place.url}/model.safetensors", list[tuple[str, int, int]]()
-    path = Path(nearby(url, lambda *told: seen.append(told)))
+    path = Path(nearby(url, lambda *progress: seen.append(progress)))
     assert sorted(p.name for p in path.parent.iterdir()) == ["config.json", "model.safetensors"]
     assert ("model.safetensors", len(save(STATE)), len(save(STATE))) in seen
     assert torch.equal(read_checkpoint(url).state["a"], STATE["a"])
     monkeypatch.setattr(fetched, "fetched", {})
     seen.clear()
-    assert Path(nearby(url, lambda *told: seen.append(told))) == path and not seen
+    assert Path(nearby(url, lambda *progress: seen.append(progress))) == path and not seen
 
 
 def test_a_changed_model_is_fetched_again(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,9 +39,9 @@ def test_what_is_a_url(text: str, url: bool) -> None:
     ],
 )
 def test_a_url_with_a_secret_or_without_a_bucket_is_refused_without_showing_the_secret(url: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as raised:
         check_url(url)
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(raised.value)
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/runs/a[1]", "memory://bucket/a*", "/cache/a[1]"])
@@ -119,10 +119,10 @@ class NoCredentialsError(Exception):
     ],
 )
 def test_the_error_of_each_refusal_names_a_remedy(error: Exception, kind: type[RemoteError], message: str) -> None:
-    told = explained(error, "s3://b/x", "write")
-    assert type(told) is kind
+    found = explained(error, "s3://b/x", "write")
+    assert type(found) is kind
     with pytest.raises(RemoteError, match=message):
-        raise told
+        raise found
 
 
 class Bucket(BaseHTTPRequestHandler):

@@ -201,6 +201,10 @@ def test_a_range_of_whole_numbers_is_tried_on_its_steps() -> None:
         ({"x": {"merge": "sum", "search": {"sampler": "greedy"}}}, "a merge by the method average"),
         ({"x": {"edit": "each_expert", "search": {"sampler": "greedy"}}}, "a merge by the method average"),
         (
+            {"x": {"merge": {"method": "average", "weights": {"cats": 1}}, "search": {"sampler": "greedy"}}},
+            "arms.x.search: greedy: searches the weights; leave merge.weights out",
+        ),
+        (
             {
                 "x": {
                     "merge": "average",

@@ -99,8 +99,8 @@ def test_after_an_error_the_journal_is_there_and_the_lease_is_not(place: StoreFo
 
 
 def test_a_second_run_on_this_machine_is_refused(place: StoreFolder) -> None:
-    told = pytest.raises(LockedError, match="another run on this machine is writing there")
-    with open_run(place.url), told, open_run(place.url):
+    raised = pytest.raises(LockedError, match="another run on this machine is writing there")
+    with open_run(place.url), raised, open_run(place.url):
         pass
 
 
@@ -170,8 +170,8 @@ def test_an_error_of_refused_files_states_that_the_journal_is_uploaded(
         raise RemoteError(f"{self.url}/{name}: permission denied")
 
     monkeypatch.setattr(StoreFolder, "upload", refused)
-    told = f"denied; the journal is whole there: `lines report {place.url}`"
-    with pytest.raises(RemoteError, match=told), open_run(place.url) as opened:
+    message = f"denied; the journal is whole there: `lines report {place.url}`"
+    with pytest.raises(RemoteError, match=message), open_run(place.url) as opened:
         write(opened.folder, FIRST)
         (opened.folder / "report.html").write_text("page")
     assert log_of(place)
@@ -239,18 +239,18 @@ def test_a_store_that_refuses_stops_the_run_and_the_next_start_sends_what_was_ke
     place: StoreFolder, refused: list[RemoteError]
 ) -> None:
     refused.append(RemoteError("permission denied to write"))
-    told = pytest.raises(RemoteError, match="permission denied to write; what was scored is kept in .* next start")
-    with told, open_run(place.url) as opened:
+    raised = pytest.raises(RemoteError, match="permission denied to write; what was scored is kept in .* next start")
+    with raised, open_run(place.url) as opened:
         write(opened.folder, FIRST)
         until(lambda: fails(opened.check))
     assert not log_of(place)
     kept = (mirror_of(place.url) / FILE_NAME).read_bytes()
     refused.clear()
-    said: list[str] = []
-    with open_run(place.url, said.append):
+    notes: list[str] = []
+    with open_run(place.url, notes.append):
         pass
     assert log_of(place) == kept and kept.count(b"\n") == 1
-    assert len(said) == 1 and "were not sent to the store by an earlier run" in said[0]
+    assert len(notes) == 1 and "were not sent to the store by an earlier run" in notes[0]
 
 
 def test_a_store_that_gives_no_answer_for_a_while_is_waited_for(
@@ -285,11 +285,11 @@ def test_the_journal_in_the_store_replaces_another_one_in_the_local_copy(place: 
         write(opened.folder, FIRST)
     held = log_of(place)
     (mirror_of(place.url) / FILE_NAME).write_bytes(b'{"record":"other"}\n')
-    said: list[str] = []
-    with open_run(place.url, said.append) as opened:
+    notes: list[str] = []
+    with open_run(place.url, notes.append) as opened:
         assert (opened.folder / FILE_NAME).read_bytes() == held
         assert (opened.folder / "journal.superseded.jsonl").read_bytes() == b'{"record":"other"}\n'
-    assert "put aside as journal.superseded.jsonl" in said[0] and log_of(place) == held
+    assert "put aside as journal.superseded.jsonl" in notes[0] and log_of(place) == held
 
 
 def test_a_run_that_was_deleted_in_the_store_is_not_brought_back(place: StoreFolder) -> None:
@@ -363,8 +363,8 @@ def test_objects_of_a_strangers_run_are_not_written_outside_its_copy(
 
 
 def test_a_store_that_looks_before_it_writes_is_refused(tmp_path: Path) -> None:
-    told = pytest.raises(RemoteError, match="cannot create exclusively .*use s3:// or gs://, or --out with a folder")
-    with told, open_run(f"file://{tmp_path}/run".replace("///", "//x/")):
+    raised = pytest.raises(RemoteError, match="cannot create exclusively .*use s3:// or gs://, or --out with a folder")
+    with raised, open_run(f"file://{tmp_path}/run".replace("///", "//x/")):
         pass
 
 
