@@ -78,7 +78,7 @@ class Uploader:
     def _step(self, patience: float) -> bool:
         """Upload new lines; return True if that is done or has failed permanently."""
         try:
-            # Lines appended during the upload wait for the next step: each would become one segment.
+            # Lines appended during the upload wait for the next step, so that a segment holds many.
             size = self._journal.stat().st_size if self._journal.exists() else 0
             while self._chain.end < size and self._read_chunk():
                 first = self._chain.end == 0

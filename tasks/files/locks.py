@@ -22,7 +22,7 @@ def locked(path: Path, busy: Exception | None = None) -> Iterator[None]:
         ValueError: if the file system has no locks.
     """
     try:
-        # No fallback: a lock that only is a file survives a kill.
+        # No fallback: a lock that is only a file survives a kill.
         held = FileLock(path, blocking=busy is None, fallback_to_soft=False).acquire()
     except Timeout as error:
         assert busy is not None
