@@ -97,7 +97,7 @@ def history_table(history: MetricHistory, changes_too: bool = True) -> Table:
         last = [TableCell("; ".join(history.changed[i]))] * changes_too
         rows.append((TableCell(_time(run), tone="lead"), TableCell(run.place), *cells, *last))
     columns = ("started, UTC", "run", *history.lines, *["changed since the previous run"] * changes_too)
-    note = "Means on test with 95% intervals by bootstrap. The command lines regress compares two runs, paired by sample."
+    note = "Means on test with 95% intervals by bootstrap. The command lines regress compares two runs by pairs."
     return Table(f"History of {history.metric}", note, columns, tuple(reversed(rows)))
 
 
