@@ -20,7 +20,7 @@ _QUICK = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "4", "
 #: Seconds until Ray is restarted on a node where it has ended.
 _PAUSE = 1.0
 #: Process titles of an actor: while it evaluates, and at any time.
-ANSWERING, ACTOR = "ray::Host.evaluate", "ray::Host"
+ANSWERING, ACTOR = "ray::EvaluatorActor.evaluate", "ray::EvaluatorActor"
 
 
 class RayHosts:

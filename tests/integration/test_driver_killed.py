@@ -25,17 +25,17 @@ def work(folder: Path) -> None:
 
 def work_until_killed(folder: Path, appends: int, seed: int) -> None:
     """Run; at the given append, write a random part of its bytes and kill this process."""
-    append = AppendLog.append
+    append, journal = AppendLog.append, folder / FILE_NAME
 
     def torn(self: AppendLog, records: list[Record]) -> None:
         nonlocal appends
         appends -= 1
         if appends > 0:
             return append(self, records)
-        size = self._path.stat().st_size
+        size = journal.stat().st_size
         append(self, records)
-        whole = self._path.stat().st_size
-        os.truncate(self._path, random.Random(seed).randint(size, whole))
+        whole = journal.stat().st_size
+        os.truncate(journal, random.Random(seed).randint(size, whole))
         os.kill(os.getpid(), signal.SIGKILL)
 
     AppendLog.append = torn  # type: ignore[assignment,method-assign]

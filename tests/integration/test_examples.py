@@ -48,7 +48,7 @@ def kill_a_worker(driver: subprocess.Popen[str], journal: Path) -> bool:
     while driver.poll() is None:
         if journal.exists() and journal.read_text().count('"record":"score"') > 20:
             for process in psutil.Process(driver.pid).children(recursive=True):
-                if process.name().startswith("ray::Host.ev"):  # evaluating just now
+                if process.name().startswith("ray::EvaluatorActor.ev"):  # evaluating just now
                     os.kill(process.pid, signal.SIGKILL)
                     return True
         time.sleep(0.02)
