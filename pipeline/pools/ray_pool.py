@@ -6,16 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic
 
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    ObjectLostError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-    UnserializableException,
-)
+from ray import exceptions
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.errors import describe
@@ -153,16 +144,16 @@ class RayPool(Generic[Q, A]):
     def _receive(self, actor: Actor[Q], ref: Any) -> None:
         try:
             answer = ray.get(ref, timeout=_READ)
-        except GetTimeoutError:  # its node is unreachable, which Ray will report
+        except exceptions.GetTimeoutError:  # its node is unreachable, which Ray will report
             return
-        # An application's error is a RayTaskError that is also of the original type; so it must be caught first.
-        except (RayTaskError, UnserializableException) as error:
+        # An application's error is a RayTaskError that is also of the original type, so it must be caught first.
+        except (exceptions.RayTaskError, exceptions.UnserializableException) as error:
             self._failed(actor, ref, error)
-        except ObjectLostError as error:
+        except exceptions.ObjectLostError as error:
             self._answer_lost(actor, ref, error)
-        except ActorUnavailableError as error:
+        except exceptions.ActorUnavailableError as error:
             self._unreachable(actor, error)
-        except RayError as error:
+        except exceptions.RayError as error:
             self._lose(actor, error)
         else:
             self._returned(actor, ref, answer)
@@ -179,7 +170,7 @@ class RayPool(Generic[Q, A]):
             self._answer(job, answer)
         self._update_free(actor)
 
-    def _failed(self, actor: Actor[Q], ref: Any, error: RayError) -> None:
+    def _failed(self, actor: Actor[Q], ref: Any, error: exceptions.RayError) -> None:
         original = getattr(error, "cause", None)
         cause = original if isinstance(original, BaseException) else error
         if actor.outstanding[ref] is not None and is_broken(cause):
@@ -202,7 +193,7 @@ class RayPool(Generic[Q, A]):
         for other in job.actors:
             self._update_free(other)
 
-    def _answer_lost(self, actor: Actor[Q], ref: Any, error: ObjectLostError) -> None:
+    def _answer_lost(self, actor: Actor[Q], ref: Any, error: exceptions.ObjectLostError) -> None:
         """Send the request again: the answer was lost on its way, the actor is intact."""
         job = self._group.end_call(actor, ref)
         if job is None:
@@ -211,7 +202,7 @@ class RayPool(Generic[Q, A]):
             self._retry(actor, [job], _LIGHT, error)
         self._update_free(actor)
 
-    def _unreachable(self, actor: Actor[Q], error: ActorUnavailableError) -> None:
+    def _unreachable(self, actor: Actor[Q], error: exceptions.ActorUnavailableError) -> None:
         """Send an actor's requests to others: the network is cut, or its node is gone, which Ray will report."""
         if actor.unreachable_since is None:
             log.warning("%s is out of reach (%s): others do its work until it is back", actor.name, describe(error))
@@ -223,7 +214,9 @@ class RayPool(Generic[Q, A]):
 
     def _lose(self, actor: Actor[Q], error: BaseException) -> None:
         """Replace a lost actor; its requests go first in the queue, or become failures after too many losses."""
-        if isinstance(error, RuntimeEnvSetupError) or (isinstance(error, RayActorError) and error.actor_init_failed):
+        if isinstance(error, exceptions.RuntimeEnvSetupError) or (
+            isinstance(error, exceptions.RayActorError) and error.actor_init_failed
+        ):
             # The node cannot read the code that was sent.
             lines = str(error).strip().splitlines()
             self._group.load_failed(actor, f"{actor.name} could not start: {lines[-1]}", error)
@@ -271,9 +264,9 @@ class RayPool(Generic[Q, A]):
         for actor in list(self._group.actors):
             self._check_time(actor)
         for actor in self._group.poll():
-            self._lose(actor, RayActorError(error_msg="its node has left, or is out of reach"))
+            self._lose(actor, exceptions.RayActorError(error_msg="its node has left, or is out of reach"))
         for actor in self._group.surplus():
-            self._retry(actor, self._remove(actor), 0.0, RayActorError())
+            self._retry(actor, self._remove(actor), 0.0, exceptions.RayActorError())
         self._group.start_missing()
 
     def _check_time(self, actor: Actor[Q]) -> None:

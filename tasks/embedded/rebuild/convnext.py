@@ -36,7 +36,7 @@ from .towers import (
     normalise,
     visual_parameters,
 )
-from .training import Tuning, accuracy, descend, set_rate, share_spent, write_expert
+from .training import ExpertTuning, accuracy, descend, set_rate, share_spent, write_expert
 
 NAME = "tiny-convnext"
 TRUNK: dict[str, Any] = {
@@ -145,7 +145,7 @@ def make_experts(args: argparse.Namespace, heads: dict[str, Tensor]) -> None:
         rng, count = np.random.default_rng(args.seed), len(load_split(name, "train")[1])
         order = np.concatenate([rng.permutation(count) for _ in range(args.steps * 64 // count + 1)])[: args.steps * 64]
         batches = np.split(order, args.steps)
-        how = Tuning(name, heads[name], model.logit_scale.exp().item(), batches, rate)
+        how = ExpertTuning(name, heads[name], model.logit_scale.exp().item(), batches, rate)
         write_expert(OUT / f"convnext-{name}.safetensors", dict(tower.named_parameters()), partial(embed, tower), how)
 
 

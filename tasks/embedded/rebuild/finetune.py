@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .catalogue import BY_NAME, TASKS, PackSpec
 from .records import load_split
 from .towers import OUT, build_tokenizer, class_embeddings, encode_image, load_base, visual_parameters
-from .training import Tuning, write_expert
+from .training import ExpertTuning, write_expert
 
 
 def epochs_of(spec: PackSpec, args: argparse.Namespace) -> list[NDArray[np.int64]]:
@@ -43,7 +43,7 @@ def main() -> None:
         model, spec = load_base(args.base), BY_NAME[name]
         torch.manual_seed(args.seed)
         tower, head_KE = visual_parameters(model), class_embeddings(model, tokenizer, spec)
-        how = Tuning(name, head_KE, model.logit_scale.exp().item(), epochs_of(spec, args), spec.rate)
+        how = ExpertTuning(name, head_KE, model.logit_scale.exp().item(), epochs_of(spec, args), spec.rate)
         write_expert(args.out / f"{name}.safetensors", tower, partial(encode_image, tower), how)
 
 

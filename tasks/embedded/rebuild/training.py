@@ -60,7 +60,7 @@ def descend(opt: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[Tenso
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class ExpertTuning:
     """The fine-tuning of one expert.
 
     Attributes:
@@ -78,7 +78,7 @@ class Tuning:
     rate: float
 
 
-def fine_tune(tower: Mapping[str, Tensor], encode: Encoder, how: Tuning) -> None:
+def fine_tune(tower: Mapping[str, Tensor], encode: Encoder, how: ExpertTuning) -> None:
     """Train the tower's parameters in place against the frozen head, in float32."""
     opt = torch.optim.AdamW(tower.values(), lr=how.rate, weight_decay=0.0, fused=True)
     images, labels = load_split(how.task, "train")
@@ -89,7 +89,7 @@ def fine_tune(tower: Mapping[str, Tensor], encode: Encoder, how: Tuning) -> None
         descend(opt, F.cross_entropy(logits_BK, targets[rows]), tower.values())
 
 
-def write_expert(path: Path, tower: Mapping[str, Tensor], encode: Encoder, how: Tuning) -> None:
+def write_expert(path: Path, tower: Mapping[str, Tensor], encode: Encoder, how: ExpertTuning) -> None:
     """Fine-tune the tower and write it in half precision, under open_clip's names (``visual.``...)."""
     started = time.process_time()
     before = accuracy(encode, how.task, "val", how.head_KE)
