@@ -35,7 +35,7 @@ test: $(VENV)/.installed-dev  ## Run every test: unit, contracts, integration; n
 	$(BIN)/python -m pytest tests/contracts tests/integration $(addprefix --ignore=,$(COMPUTING)); others=$$?; \
 	wait $$computing; computed=$$?; cat build/computing.txt; exit $$(( others | computed ))
 
-check: $(VENV)/.installed-dev  ## Run the tests that need neither Ray nor training, in under three minutes.
+check: $(VENV)/.installed-dev  ## Run the tests that need neither Ray nor training, in some minutes.
 	$(BIN)/python -m pytest -n 2 -m "not cluster and not training" tests/unit tests/contracts
 
 lint: $(VENV)/.installed-dev  ## Check style, spelling, layers of imports, and types.
