@@ -166,7 +166,7 @@ def test_an_error_that_cannot_be_read_back_is_a_failure_and_kills_no_worker() ->
     pool.close()
     failed = [a for a in answers if isinstance(a, Failure)]
     assert failed and all(a.kind == "application" and "TwoArguments: status 500" in a.cause for a in failed)
-    assert set(names) <= {"worker-0", "worker-1"}
+    assert names and set(names) <= {"worker-0", "worker-1"}
 
 
 @pytest.mark.cluster
