@@ -31,12 +31,12 @@ COMPUTING := tests/unit $(patsubst %,tests/integration/test_%.py,convnext_run de
 test: $(VENV)/.installed-dev  ## Run every test: unit, contracts, integration; no GPU, no network.
 	@mkdir -p build/home
 	@echo "unit tests and tests that train or merge run in the background; their output is shown at the end"
-	@HOME=$(CURDIR)/build/home $(BIN)/python -m pytest $(COMPUTING) > build/computing.txt 2>&1 & computing=$$!; \
+	@HOME=$(CURDIR)/build/home OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COMPUTING) > build/computing.txt 2>&1 & computing=$$!; \
 	$(BIN)/python -m pytest tests/contracts tests/integration $(addprefix --ignore=,$(COMPUTING)); others=$$?; \
 	wait $$computing; computed=$$?; cat build/computing.txt; exit $$(( others | computed ))
 
-check: $(VENV)/.installed-dev  ## Run the tests that need neither Ray nor training, in some minutes.
-	$(BIN)/python -m pytest -n 2 -m "not cluster and not training" tests/unit tests/contracts
+check: $(VENV)/.installed-dev  ## Run the tests that need neither Ray nor seconds of computing, in under three minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not cluster and not training and not slow" tests/unit tests/contracts
 
 lint: $(VENV)/.installed-dev  ## Check style, spelling, layers of imports, and types.
 	$(BIN)/ruff check .

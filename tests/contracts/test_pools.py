@@ -34,7 +34,7 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.cluster)])
 def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
     pools: list[Pool] = []
 

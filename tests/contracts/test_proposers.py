@@ -110,6 +110,7 @@ def journaled(record: Record) -> Record:
     return Record([Proposal(*p) for p in proposals], [Outcome(n, None if v is None else tuple(v)) for n, v in outcomes])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_replay_continues_the_search(case: Case) -> None:
     *crashes, end = undisturbed(case)
@@ -173,6 +174,7 @@ def test_later_points_are_better_so_objectives_are_maximised(sampler: str) -> No
     assert statistics.median(values[-third:]) > statistics.median(values[:third])
 
 
+@pytest.mark.slow
 def test_another_process_proposes_the_same_points() -> None:
     # String hashes differ between processes, and samplers hold parameters in sets and dicts.
     script = (

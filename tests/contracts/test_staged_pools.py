@@ -71,7 +71,7 @@ def on_ray(cluster: None) -> Iterator[MakePool]:
         pool.close()
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.cluster)])
 def pool(request: pytest.FixtureRequest) -> StagedPool:
     made: StagedPool = local_pool() if request.param == "local" else request.getfixturevalue("on_ray")()
     return made

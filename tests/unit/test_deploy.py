@@ -158,6 +158,7 @@ def test_the_image_is_of_the_ray_that_is_pinned_and_copies_what_is_there() -> No
     assert any("-c constraints.txt" in words for step, words in steps if step == "RUN")
 
 
+@pytest.mark.slow
 def test_aws_is_asked_for_a_group_that_lets_in_ssh_and_its_own_nodes_and_for_spot_instances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

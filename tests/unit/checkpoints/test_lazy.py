@@ -65,6 +65,7 @@ def test_a_merge_leaves_base_and_experts_as_they_are(tmp_path: Path) -> None:
     assert equal.alpha == pytest.approx(0.5 / 2**0.5) and equal.lambdas.all == (equal.alpha,) * 3
 
 
+@pytest.mark.slow
 def test_memory_of_a_merge_is_the_results(tmp_path: Path) -> None:
     """Eight experts of 24 MB, whose largest parameter is 2 MB, in a process of its own that has the base already."""
     state = {f"h.{i}.w": torch.randn(1024, 512) for i in range(12)}

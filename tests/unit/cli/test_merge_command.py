@@ -312,6 +312,7 @@ def test_output_is_never_replaced_by_accident(tmp_path: Path) -> None:
     assert out.read_bytes() != first
 
 
+@pytest.mark.slow
 def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
     """In another process, the system refuses to write beyond a limit, like a full device."""
     out = tmp_path / "out.safetensors"

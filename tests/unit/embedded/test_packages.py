@@ -193,10 +193,10 @@ def test_a_missing_index_file_is_named_with_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "data"),
     [
-        (".gz", gzip.compress(PACKAGES.encode())[:-20]),
+        (".gz", gzip.compress(PACKAGES.encode(), mtime=0)[:-20]),
         (".xz", lzma.compress(PACKAGES.encode())[:-20]),
         (".bz2", bz2.compress(PACKAGES.encode())[:-20]),
-        (".gz", gzip.compress(PACKAGES.encode())[:12] + bytes([255] * 40)),
+        (".gz", gzip.compress(PACKAGES.encode(), mtime=0)[:12] + bytes([255] * 40)),
         ("", b"Package: \xff"),
     ],
 )

@@ -148,6 +148,7 @@ def test_overwriting_gives_the_sum_in_the_modules_own_memory() -> None:
     assert [p.data_ptr() for p in backbone.module.parameters()] == places
 
 
+@pytest.mark.slow
 def test_memory_is_one_gradient_of_the_model_whatever_the_number_of_experts() -> None:
     """67 MB of weights and six task vectors of the same size: a graph through these would hold 0.4 GB more."""
     size = 2900

@@ -53,6 +53,7 @@ def test_no_input_is_written_to() -> None:
     assert tensor.tolist() == [-1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_takes_a_few_megabytes_beside_the_vector() -> None:
     """Measured in a process of its own, as the growth of its peak; the vector is 80 MB."""
     code = """

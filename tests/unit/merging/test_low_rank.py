@@ -189,6 +189,7 @@ def held_bytes() -> int:
     return sum({s.data_ptr(): s.nbytes() for s in alive}.values())
 
 
+@pytest.mark.slow
 def test_an_adapter_takes_the_memory_of_its_factors() -> None:
     deltas = [low_rank(seed, rank=2) for seed in (1, 2)]
     factors = 4 * sum(d.numel for d in deltas)

@@ -44,6 +44,7 @@ def held(now: Snapshot, before: Snapshot, **regress: object) -> Regression:
     return compare(now, before, Regress.model_validate(regress), Allowed())
 
 
+@pytest.mark.slow
 def test_500_nights_without_a_change_raise_no_more_alarms_than_the_level() -> None:
     """The tolerance is 0, so that only the tests decide: a two-sided level of 0.1 is at most 0.05 on either side."""
     pairs = ((night({}, 2 * i), night({}, 2 * i + 1)) for i in range(500))

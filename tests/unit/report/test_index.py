@@ -219,6 +219,7 @@ def test_the_index_is_in_the_deepest_folder_that_contains_all_runs(folder: Path,
         common_folder([Path("/here/run"), Path("/there/run")])
 
 
+@pytest.mark.slow
 def test_reports_of_several_runs_write_the_index(folder: Path, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, name=name, arms=ARMS, exhibits=EXHIBITS, ood={}) for name in ("a", "b")]
     found = CliRunner().invoke(app, ["report", *map(str, [*runs, runs[0]])])

@@ -25,6 +25,7 @@ from pipeline.report.soups.warnings import collapse, saturation
 from pipeline.train.policy_log import TRAINING
 from search.intervals import TaskOutcomes, mean_interval
 
+pytestmark = pytest.mark.slow
 NAMES = ("faithful", "plain")
 BEND = ((0.0, 0.8), (0.5, 0.6), (0.9, 0.0))
 TRAINED = {"reward_std": 1.0, "kl_coef": 0.05, "entropy": 1.0, "length": 9.0, "eos": 0.5, "seconds": 2.0}

@@ -139,6 +139,7 @@ def watched(folder: Path, candidates: int, workers: int) -> Watched:
     return pool
 
 
+@pytest.mark.slow
 def test_a_shard_costs_the_driver_the_same_among_many_candidates_and_workers(tmp_path: Path) -> None:
     few = counted(tmp_path / "few", 20, 4)
     assert counted(tmp_path / "many", 120, 4) < 1.2 * few and counted(tmp_path / "wide", 120, 60) < 1.2 * few
