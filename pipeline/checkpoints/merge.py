@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.checkpoints.batch_statistics import Reach, average, shares_and_unit, statistics_of
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import Difference
 from pipeline.merging.methods import METHODS
@@ -12,8 +13,9 @@ from pipeline.merging.methods.base import Experts, resolve_weights
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
 from pipeline.merging.task_vectors import NamedTensors, check_agree, group_norms, layer_sizes, norm, resolve_alpha
 from pipeline.parameters import look_up, resolve
-from pipeline.recipe import Recipe
+from pipeline.recipe import AUTO, Recipe
 from tasks.base import LayerMap
+from tasks.batch_norm import is_statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Merged:
         sizes: numbers of edited parameters outside the blocks and in each block.
         change: ||theta - theta0|| (L2) over the edited tensors, after the cast.
         base_norm: ||theta0|| over the same tensors.
+        averaged: names of statistics of batches, which are averaged (see `batch_statistics.average`).
     """
 
     state: dict[str, Tensor]
@@ -35,11 +38,12 @@ class Merged:
     sizes: LayerSizes
     change: float
     base_norm: float
+    averaged: tuple[str, ...] = ()
 
 
 def edited_names(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the floating-point tensors, which a merge edits; counters and masks are the base's."""
-    return [name for name, tensor in state.items() if tensor.is_floating_point()]
+    """Return the names of the tensors that a merge edits: all of floating point but statistics of batches."""
+    return [name for name, tensor in state.items() if tensor.is_floating_point() and not is_statistic(name)]
 
 
 def merge_states(
@@ -49,17 +53,17 @@ def merge_states(
     layer_map: LayerMap,
     statistics: Sequence[Mapping[str, Tensor]] = (),
 ) -> Merged:
-    """Compute theta0 + lambda * combined for every floating-point tensor; the rest are the base's.
+    """Compute theta0 + lambda * combined for every edited tensor, and average statistics; the rest are the base's.
 
     Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`. Task
     vectors are computed tensor by tensor, so that only the result and a few tensors are in memory, besides the base and
     the experts (docs/reference/methods.md lists what each method adds).
 
     Args:
-        base: theta0.
+        base: theta0; each tensor under one name (see `tied.count_once`).
         experts: with the same names and shapes.
         recipe: of the merged model.
-        layer_map: over the names of the edited tensors.
+        layer_map: over the names of the edited tensors and of statistics of batches.
         statistics: one for each expert, if the recipe's method needs any (`statistics.open_statistics`).
 
     Raises:
@@ -83,13 +87,17 @@ def merge_states(
     deltas = [Difference(theta0, expert.state) for expert in experts]
     combined = method.combine(Experts(deltas, theta0, statistics), weights, params)
     sizes = layer_sizes(layer_map, theta0)
-    alpha = recipe.alpha
+    alpha, used = recipe.alpha, [d for d, w in zip(deltas, weights, strict=True) if w]
     if isinstance(alpha, str):
-        alpha = resolve_alpha(alpha, [d for d, w in zip(deltas, weights, strict=True) if w], combined)
+        alpha = resolve_alpha(alpha, used, combined)
     if is_equal_norm(recipe):
         alpha = equal_norm(recipe, sizes, alpha, group_norms(layer_map, combined))
     lambdas = coefficients(recipe, sizes, alpha)
-    state = dict(base.state)
+    averaged = dict[str, Tensor]()
+    if statistics_of(base.state):
+        how = shares_and_unit(method, weights, params, lambda: resolve_alpha(AUTO["l1"], used, combined))
+        averaged = average(base, experts, Reach(*how, lambdas, layer_map))
+    state = dict(base.state) | averaged
     for name, theta in theta0.items():
         block = layer_map.blocks.get(name)
         state[name] = _edited(name, theta, combined[name], lambdas.outside if block is None else lambdas.blocks[block])
@@ -98,7 +106,7 @@ def merge_states(
         raise ValueError(
             f"the merged weights equal the base's: the recipe ({recipe}) does nothing to them in the base's types"
         )
-    return Merged(state, float(alpha), lambdas, sizes, change, norm(theta0.values()))
+    return Merged(state, float(alpha), lambdas, sizes, change, norm(theta0.values()), tuple(averaged))
 
 
 def _edited(name: str, theta0: Tensor, delta: Tensor, coefficient: float) -> Tensor:

@@ -1,17 +1,20 @@
 """Merge the files of models into one file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from pipeline.checkpoints.batch_statistics import statistics_of
 from pipeline.checkpoints.blocks import by_pattern, detect
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.merge import Merged, edited_names, merge_states
 from pipeline.checkpoints.statistics import check_sources, open_statistics
+from pipeline.checkpoints.tied import CountedOnce, count_once
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
@@ -46,13 +49,13 @@ class MergedFile:
         merged: the merged model.
         layout: how the blocks were found.
         num_blocks: how many there are.
-        base_only: names of the tensors that no expert has, copied from the base.
+        coverage: what became of every tensor of the base.
     """
 
     merged: Merged
     layout: str
     num_blocks: int
-    base_only: Sequence[str]
+    coverage: Sequence[Part]
 
 
 def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFile:
@@ -68,23 +71,27 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     """
     _check_recipe(recipe, sources)
     base = read_checkpoint(sources.base)
-    layer_map, layout = _find_blocks(base, sources.blocks)
     experts = [open_checkpoint(expert) for expert in sources.experts]
-    base_only = _in_no_expert(base, experts, layer_map)
-    edited = replace(base, state={name: t for name, t in base.state.items() if name not in base_only})
-    theta0 = {name: edited.state[name] for name in edited_names(edited.state)}
-    statistics = open_statistics(METHODS[recipe.method], sources.statistics, experts, theta0)
-    merged = merge_states(edited, experts, recipe, layer_map, [s.state for s in statistics])
+    once = count_once(base, experts)
+    layer_map, layout = _find_blocks(once.base, sources.blocks)
+    base_only = _in_no_expert(once.base, once.experts, layer_map)
+    rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in base_only})
+    theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
+    statistics = open_statistics(METHODS[recipe.method], sources.statistics, once.experts, theta0)
+    merged = merge_states(rest, once.experts, recipe, layer_map, [s.state for s in statistics])
+    coverage = _coverage(once, base_only, merged, layer_map)
     metadata = {
         "lines_sweep.recipe": recipe.canonical().decode(),
         "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merged.alpha),
         "lines_sweep.base": base.fingerprint,
         "lines_sweep.experts": json.dumps([expert.fingerprint for expert in experts]),
+        "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
     }
     if statistics:
         metadata["lines_sweep.statistics"] = json.dumps([s.fingerprint for s in statistics])
-    write_safetensors(output, {**base_only, **merged.state}, metadata)
-    return MergedFile(merged, layout, layer_map.num_blocks, list(base_only))
+    state = {**base_only, **merged.state}
+    write_safetensors(output, {name: state[once.tied.get(name, name)] for name in base.state}, metadata)
+    return MergedFile(merged, layout, layer_map.num_blocks, coverage)
 
 
 def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
@@ -99,7 +106,7 @@ def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
 
 
 def _find_blocks(base: Checkpoint, pattern: str | None) -> tuple[LayerMap, str]:
-    names = edited_names(base.state)
+    names = [*edited_names(base.state), *statistics_of(base.state)]
     return (by_pattern(names, pattern), f"blocks by {pattern!r}") if pattern else detect(names)
 
 
@@ -110,3 +117,19 @@ def _in_no_expert(base: Checkpoint, experts: Sequence[Checkpoint], layer_map: La
     """
     names = {name for expert in experts for name in expert.state}
     return {n: t for n, t in base.state.items() if n not in names and n not in layer_map.blocks}
+
+
+def _coverage(once: CountedOnce, base_only: Mapping[str, Tensor], merged: Merged, layer_map: LayerMap) -> list[Part]:
+    state = {name: tensor for name, tensor in merged.state.items() if name not in merged.averaged}
+    weights = {name: state[name] for name in edited_names(state)}
+    others = {name: tensor for name, tensor in state.items() if name not in weights}
+    tied = (*once.tied, *once.dropped)
+    return present(
+        [
+            *edited_parts(weights, layer_map.blocks),
+            Part.of("averaged, as statistics of batches", {name: merged.state[name] for name in merged.averaged}),
+            Part.of("in no expert, so they stay the base's", base_only),
+            Part.of("no weights, so they stay the base's", others),
+            Part("other names of tied tensors, which count once", len(tied), 0, tied),
+        ]
+    )

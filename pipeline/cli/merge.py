@@ -91,12 +91,11 @@ def merge(
         from pipeline.checkpoints.merge_files import MergeSources, merge_files
 
         written = merge_files(MergeSources(base, expert, statistics or (), blocks), recipe, output)
-        if names := written.base_only:
-            kept = f"{len(names)} tensors are in no expert and stay the base's: {', '.join(names[:3])}, ..."
-            console.print(kept, highlight=False)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
         merged = written.merged
         console.print(_table(merged))
+        for part in written.coverage:
+            print_result(str(part))
         console.print(_coefficients(recipe, merged), highlight=False)
         console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
         print_result(f"wrote {output}")

@@ -76,10 +76,10 @@ def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSize
 
 def group_norms(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
     """Return the L2 norms outside the blocks and of each block, accumulated in float64; each entry is read once."""
-    squares = [0.0] * (1 + layer_map.num_blocks)
+    squares: list[list[float]] = [[] for _ in range(1 + layer_map.num_blocks)]
     for name, tensor in tensors.items():
-        squares[layer_map.blocks.get(name, -1) + 1] += norm([tensor]) ** 2
-    return tuple(math.sqrt(square) for square in squares)
+        squares[layer_map.blocks.get(name, -1) + 1].append(norm([tensor]) ** 2)
+    return tuple(math.sqrt(math.fsum(square)) for square in squares)
 
 
 def resolve_alpha(word: str, used: Sequence[Mapping[str, Tensor]], combined: Mapping[str, Tensor]) -> float:
@@ -120,6 +120,6 @@ def _plain_sum(deltas: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 
 def norm(tensors: Iterable[Tensor], order: int = 2) -> float:
-    """Return the vector norm over all tensors together, accumulated in float64."""
+    """Return the vector norm over all tensors together, accumulated in float64, in any order with the same bits."""
     parts = [torch.linalg.vector_norm(t, order, dtype=torch.float64).item() ** order for t in tensors]
-    return float(sum(parts) ** (1 / order))
+    return float(math.fsum(parts) ** (1 / order))
