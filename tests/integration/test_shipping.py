@@ -83,7 +83,8 @@ def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machin
     for cache in caches:
         folders = [path for path in (cache / "shipped").iterdir() if path.is_dir()]
         assert sorted(p.name for folder in folders for p in folder.iterdir()) == sorted(path.name for path in files)
-        assert sum(path.is_dir() for path in (cache / "images").iterdir()) == 3  # each set was decoded once
+        # Each set was decoded once; a node that got no shard of a task decoded none of its images.
+        assert 1 <= sum(path.is_dir() for path in (cache / "images").iterdir()) <= 3
 
 
 @pytest.mark.cluster
