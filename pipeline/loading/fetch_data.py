@@ -16,7 +16,7 @@ from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
 from tasks.plugins import load_plugins
 from tasks.registry import TASKS
-from tasks.vision.classification import ImageTextBackbone, image_source, image_text, load_task
+from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text, load_task
 from tasks.vision.decoded import Decode, decode_here, prepare, prepared_folder
 from tasks.vision.images import ImageSource
 from tasks.vision.preprocess import Preprocess
@@ -107,9 +107,10 @@ def _decoder(pool: str, address: str | None) -> Iterator[Callable[[], Decode]]:
 def _prepare_task(request: TaskRequest, backbone: ImageTextBackbone, decoder: Callable[[], Decode]) -> PreparedTask:
     rate = None
     if request.source not in TASKS:
-        source = _fetch_images(request, backbone.preprocess)
-        if not prepared_folder(source, backbone.preprocess).exists():
-            rate = _decode(request.name, source, backbone.preprocess, decoder())
+        preprocess = image_preprocess(request, backbone.preprocess)
+        source = _fetch_images(request, preprocess)
+        if not prepared_folder(source, preprocess).exists():
+            rate = _decode(request.name, source, preprocess, decoder())
     task = load_task(request, backbone)  # type: ignore[arg-type]
     val, test = task.num_samples("val"), task.num_samples("test")
     height, width = backbone.preprocess.size

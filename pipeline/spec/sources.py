@@ -32,7 +32,8 @@ class TaskSpec(SpecModel):
     limits: Limits = {}
     """How many samples of each split to use; default: all."""
     options: dict[str, Any] = {}
-    """Options of the task's loader: templates and batch_size; for folders also class_names and val_fraction."""
+    """Options of the task's loader: templates and batch_size; for images in files also exif_orientation; for folders
+    also class_names and val_fraction."""
 
 
 def _tasks(value: object) -> object:

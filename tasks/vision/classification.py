@@ -3,8 +3,9 @@
 Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an image's channels, height and width.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +17,9 @@ from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
 from tasks.files.cache import digest
 from tasks.registry import TASKS, check_options, near
 from tasks.stats import Stats
-from tasks.vision.decoded import ImageSet, Progress, prepare, prepare_train
+from tasks.vision.decoded import ImageSet, Progress, noted, prepare, prepare_train
 from tasks.vision.folders import FolderSource
-from tasks.vision.heads import Head, check_templates
+from tasks.vision.heads import Head, SamePrompts, check_templates
 from tasks.vision.images import GroupedSource, ImageSource
 from tasks.vision.packs import PackSource
 from tasks.vision.preprocess import Preprocess
@@ -26,10 +27,13 @@ from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VISION_OPTIONS, vision_options
 from tasks.vision.published.sets import VisionSource
 
+logger = logging.getLogger(__name__)
+
 #: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower: its activations then stay
 #: in a core's cache.
 _CPU_BATCH, _ACCELERATOR_BATCH = 128, 256
 _COMMON_OPTIONS = ("batch_size", "templates")
+_FILE_OPTIONS = ("exif_orientation",)
 _FOLDER_OPTIONS = ("class_names", "val_fraction")
 
 
@@ -195,11 +199,29 @@ def zero_shot(
     how = Evaluation(_limits(request), batch_size, groups)
     templates = _strings(request, "templates", source.templates)
     check_templates(f"tasks.{request.name}.options", templates)
-    head = encoder.head(source.class_names, templates)
-    splits = prepare(source, encoder.preprocess, progress)
+    where = f"tasks.{request.name}: {source.name}"
+    try:
+        head = encoder.head(source.class_names, templates)
+    except SamePrompts as error:
+        raise ValueError(f"{where}: {error}") from error
+    preprocess = image_preprocess(request, encoder.preprocess)
+    splits = prepare(source, preprocess, progress)
     if request.train:
-        splits = {**splits, "train": prepare_train(source, encoder.preprocess, progress)}
+        splits = {**splits, "train": prepare_train(source, preprocess, progress)}
+    for line in (*noted(splits.values(), preprocess), *head.warnings()):
+        logger.warning("%s: %s", where, line)
     return ZeroShotClassification(request.name, splits, head, source.class_names, how)
+
+
+def image_preprocess(request: TaskRequest, preprocess: Preprocess) -> Preprocess:
+    """Return a backbone's preprocessing with the task's option exif_orientation.
+
+    Raises:
+        ValueError: if the option is neither true nor false.
+    """
+    if not isinstance(turn := request.options.get("exif_orientation", False), bool):
+        raise ValueError(f"tasks.{request.name}.options.exif_orientation: must be true or false, got {turn!r}")
+    return replace(preprocess, exif_orientation=True) if turn else preprocess
 
 
 def image_source(request: TaskRequest) -> ImageSource:
@@ -217,7 +239,7 @@ def image_source(request: TaskRequest) -> ImageSource:
         except ValueError as error:
             raise ValueError(f"{error}; to name a folder, write ./{name}") from error
     if request.source.startswith("vision/"):
-        check_options(where, options, _COMMON_OPTIONS + VISION_OPTIONS)
+        check_options(where, options, _COMMON_OPTIONS + _FILE_OPTIONS + VISION_OPTIONS)
         chosen: dict[str, Any] = {k: v for k, v in options.items() if k in VISION_OPTIONS}
         return VisionSource(vision_set(request.source.removeprefix("vision/")), vision_options(where, chosen))
     if not (folder := Path(request.source)).is_dir():
@@ -225,7 +247,7 @@ def image_source(request: TaskRequest) -> ImageSource:
         known += [str(p) for p in folder.parent.glob("*/") if "/" in request.source]
         rule = f"{request.source!r} is not a folder, an embedded pack or a registered task"
         raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
-    check_options(where, options, _COMMON_OPTIONS + _FOLDER_OPTIONS)
+    check_options(where, options, _COMMON_OPTIONS + _FILE_OPTIONS + _FOLDER_OPTIONS)
     chosen = {k: options[k] for k in _FOLDER_OPTIONS if k in options}
     return FolderSource(Path(request.source), **chosen)
 

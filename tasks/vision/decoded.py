@@ -4,30 +4,39 @@ Shape legend: N images of a split, C, H, W channels, height and width. Pixels ar
 """
 
 import hashlib
-import io
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tasks.files.cache import cache_root, cached, digest
-from tasks.vision.images import ImageRecord, ImageSource, TrainingSource, for_training, ordered, without_leaks
+from tasks.vision.decoding import NOTES, Decoded, Part, decode_image
+from tasks.vision.images import (
+    BadImages,
+    ImageRecord,
+    ImageSource,
+    TrainingSource,
+    Undecodable,
+    for_training,
+    ordered,
+    without_leaks,
+)
 from tasks.vision.preprocess import Pixels, Preprocess
 
 #: Called as `progress(done, total)` while images are decoded.
 Progress: TypeAlias = Callable[[int, int], None]
-#: `decode(records, preprocess, rows)` yields the images in order, as (rows, 3, H, W); the last part may be shorter.
-Decode: TypeAlias = Callable[[Sequence[ImageRecord], Preprocess, int], Iterator[Pixels]]
+#: `decode(records, preprocess, rows)` yields the images in order, `rows` at a time; the last part may be shorter.
+Decode: TypeAlias = Callable[[Sequence[ImageRecord], Preprocess, int], Iterator[Part]]
 
 #: Part of the cache key: raise it whenever the files' layout or the order of images changes.
 _FORMAT = "1"
@@ -46,6 +55,7 @@ class ImageSet:
         labels_N: int64.
         keys: content hash of each image's source, hexadecimal.
         fingerprint: content hash of pixels and labels, in order.
+        notes: how many images each of `tasks.vision.decoding.NOTES` is about.
     """
 
     chunks: tuple[Tensor, ...]
@@ -53,6 +63,7 @@ class ImageSet:
     labels_N: Tensor
     keys: tuple[str, ...]
     fingerprint: str
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -77,15 +88,28 @@ class ImageSet:
         starts = range(0, count, self.chunk_size)
         chunks = tuple(self.slice(i, min(i + self.chunk_size, count)).to(device) for i in starts)
         labels_N = self.labels_N[:count].to(device)
-        return ImageSet(chunks, self.chunk_size, labels_N, self.keys[:count], self.fingerprint)
+        return ImageSet(chunks, self.chunk_size, labels_N, self.keys[:count], self.fingerprint, self.notes)
 
 
-def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Pixels]:
+def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Part]:
     """Decode and resize with threads of this process; a `Decode`."""
-    resize = preprocess.resizer()
+    attempt = decoder(preprocess)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(records), rows):
-            yield np.stack(list(pool.map(lambda r: decode_image(r, resize), records[start : start + rows])))
+            yield Part.of(list(pool.map(attempt, records[start : start + rows])))
+
+
+def decoder(preprocess: Preprocess) -> Callable[[ImageRecord], Decoded]:
+    """Return a function that decodes and resizes an image, and returns what is wrong with one that it cannot decode."""
+    resize = preprocess.resizer()
+
+    def attempt(record: ImageRecord) -> Decoded:
+        try:
+            return decode_image(record, resize)
+        except Undecodable as error:
+            return Decoded(np.zeros((3, *preprocess.size), np.uint8), problem=error.reason)
+
+    return attempt
 
 
 def prepare(
@@ -94,11 +118,12 @@ def prepare(
     """Map the splits of `source` into memory, and decode them first if the cache does not hold them.
 
     Raises:
-        ValueError: if an image cannot be decoded (its name is given), or there is no image or not enough space.
+        BadImages: if images cannot be decoded, all of them.
+        ValueError: if there is no image or not enough space.
     """
     folder = cached(
         prepared_folder(source, preprocess),
-        lambda partial: _write_splits(partial, _scored(source), preprocess, progress, decode),
+        lambda partial: _write_splits(partial, source.name, _scored(source), preprocess, progress, decode),
     )
     return {path.stem: _read(path) for path in sorted(folder.glob("*.arrow"))}
 
@@ -117,7 +142,7 @@ def prepare_train(source: ImageSource, preprocess: Preprocess, progress: Progres
     key = digest([_FORMAT, source.fingerprint, preprocess.resize_key, "train"])
     folder = cached(
         cache_root() / "images" / key,
-        lambda partial: _write_splits(partial, _training(source), preprocess, progress, decode_here),
+        lambda partial: _write_splits(partial, source.name, _training(source), preprocess, progress, decode_here),
     )
     return _read(folder / "train.arrow")
 
@@ -142,6 +167,7 @@ def _training(source: ImageSource) -> dict[str, list[ImageRecord]]:
 
 def _write_splits(
     folder: Path,
+    where: str,
     splits: Mapping[str, Sequence[ImageRecord]],
     preprocess: Preprocess,
     progress: Progress | None,
@@ -150,12 +176,15 @@ def _write_splits(
     total = sum(map(len, splits.values()))
     folder.mkdir()
     _check_space(folder, total * 3 * preprocess.size[0] * preprocess.size[1])
-    done = 0
+    done, bad = 0, list[Undecodable]()
     for split, records in splits.items():
-        for count in _write_split(folder / f"{split}.arrow", records, preprocess, decode):
+        for count, unread in _write_split(folder / f"{split}.arrow", records, preprocess, decode):
             done += count
+            bad += unread
             if progress:
                 progress(done, total)
+    if bad:
+        raise BadImages(where, bad)
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -167,8 +196,10 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preprocess, decode: Decode) -> Iterator[int]:
-    """Write one uncompressed Arrow IPC file, a record batch a chunk; yield the number of images of each."""
+def _write_split(
+    path: Path, records: Sequence[ImageRecord], preprocess: Preprocess, decode: Decode
+) -> Iterator[tuple[int, list[Undecodable]]]:
+    """Write one uncompressed Arrow IPC file, a record batch a chunk; yield how many images each has, and bad ones."""
     height, width = preprocess.size
     rows = max(1, CHUNK_BYTES // (3 * height * width) // CHUNK_UNIT) * CHUNK_UNIT
     metadata = {"shape": json.dumps([3, height, width]), "chunk_size": str(rows)}
@@ -181,16 +212,17 @@ def _write_split(path: Path, records: Sequence[ImageRecord], preprocess: Preproc
         ],
         metadata=metadata,
     )
-    content = hashlib.blake2b(digest_size=16)
+    content, notes = hashlib.blake2b(digest_size=16), Counter[str]()
     with path.open("wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for start, pixels in zip(range(0, len(records), rows), decode(records, preprocess, rows), strict=True):
+        for start, decoded in zip(range(0, len(records), rows), decode(records, preprocess, rows), strict=True):
             part = records[start : start + rows]
             labels = np.array([r.label for r in part], dtype=np.int64)
-            content.update(pixels.tobytes())
+            content.update(decoded.pixels_NCHW.tobytes())
             content.update(labels.tobytes())
-            writer.write_batch(_batch(schema, pixels, labels, part))
-            yield len(part)
-    path.with_suffix(".json").write_text(json.dumps({"fingerprint": content.hexdigest()}))
+            notes.update(decoded.notes)
+            writer.write_batch(_batch(schema, decoded.pixels_NCHW, labels, part))
+            yield len(part), [Undecodable(part[row].name, problem) for row, problem in decoded.problems.items()]
+    path.with_suffix(".json").write_text(json.dumps({"fingerprint": content.hexdigest(), "notes": notes}))
 
 
 def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[ImageRecord]) -> Any:
@@ -201,28 +233,20 @@ def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[Image
     return pa.RecordBatch.from_arrays([images, pa.array(labels_N), keys, names], schema=schema)
 
 
-def decode_image(record: ImageRecord, resize: Callable[[Image.Image], Pixels]) -> Pixels:
-    """Decode and resize one image: uint8 of shape (3, H, W).
-
-    Raises:
-        ValueError: if it cannot be decoded; its name is given.
-    """
-    try:
-        image = record.image() if callable(record.image) else record.image
-        if isinstance(image, np.ndarray):
-            return resize(Image.fromarray(image))
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return resize(opened)
-    # PIL's readers raise these on broken files; the PNG reader raises SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{record.name}: cannot decode this image ({error}); repair or remove it") from error
+def noted(splits: Iterable[ImageSet], preprocess: Preprocess) -> Iterator[str]:
+    """Yield what a user should know of images that may not be seen as they are meant."""
+    splits = list(splits)
+    counts = sum((Counter(images.notes) for images in splits), Counter[str]())
+    for note, text in NOTES.items():
+        if counts[note] and not (note == "turned" and preprocess.exif_orientation):
+            yield f"{counts[note]} of {sum(map(len, splits))} images {text}"
 
 
 def _read(path: Path) -> ImageSet:
     table = pa.ipc.open_file(pa.memory_map(str(path)))
     shape: list[int] = json.loads(table.schema.metadata[b"shape"])
     batches = [table.get_batch(i) for i in range(table.num_record_batches)]
-    manifest: Mapping[str, str] = json.loads(path.with_suffix(".json").read_text())
+    manifest: Mapping[str, Any] = json.loads(path.with_suffix(".json").read_text())
     columns = pa.Table.from_batches(batches)
     return ImageSet(
         chunks=tuple(_pixels(batch, shape) for batch in batches),
@@ -230,6 +254,7 @@ def _read(path: Path) -> ImageSet:
         labels_N=torch.from_numpy(columns["label"].to_numpy().copy()),
         keys=tuple(columns["key"].to_pylist()),
         fingerprint=manifest["fingerprint"],
+        notes=manifest.get("notes", {}),
     )
 
 

@@ -1,13 +1,15 @@
 """Folders of images as an image source: ROOT/CLASS/* or ROOT/{train,val,test}/CLASS/*."""
 
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tasks.files.cache import digest
 from tasks.registry import near
+from tasks.vision.file_tree import FileTree
 from tasks.vision.images import ImageRecord, content_hash, in_validation
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,9 @@ class FolderSource:
     - if one of them is missing, `val` is cut from `train`, or both from `val`, by content hash;
     - if there are no split folders, both are cut from all images;
     - if there is only `test`, as for a shifted set, there is no val.
+
+    Links are followed; hidden and system files are skipped. Folders whose names differ in Unicode form only are one
+    class.
 
     If val is cut, `val_fraction` is its share. The rest of `train` is never scored; `train_records` returns it for
     fine-tuning.
@@ -47,8 +52,8 @@ class FolderSource:
             val_fraction: share that becomes val if val is cut by content hash; in (0, 1).
 
         Raises:
-            ValueError: if there is no folder or no class, split folders are mixed with class folders, or `class_names`
-                has an unknown class.
+            ValueError: if there is no folder or no class, links lead nowhere, split folders are mixed with class
+                folders, or `class_names` has an unknown class.
         """
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder; {near(root.name, (p.name for p in root.parent.glob('*')))}")
@@ -57,9 +62,13 @@ class FolderSource:
         self.name = str(root)
         self.templates = templates
         self._val_fraction = val_fraction
-        self._split_folders = _split_folders(root)
-        parts = self._split_folders.values()
-        self._classes = sorted({p.name for part in parts for p in _folders(part)})
+        tree = FileTree(root)
+        self._split_folders = _split_folders(tree)
+        class_folders = {split: tree.folders(part) for split, part in self._split_folders.items()}
+        self._class_of = _classes({p.name for folders in class_folders.values() for p in folders})
+        self._classes = sorted(set(self._class_of.values()))
+        self._files = {split: _images(tree, folders) for split, folders in class_folders.items()}
+        tree.check()
         if not self._classes:
             images = sum(p.suffix.lower() in SUFFIXES for p in root.iterdir())
             got = f" but {images} images, as a class folder does; name the folder above it" if images else ""
@@ -67,7 +76,6 @@ class FolderSource:
         names = _checked_names(root, class_names or {}, self._classes)
         self.class_names = [names.get(c, c.replace("_", " ")) for c in self._classes]
         _check_distinct(root, dict(zip(self._classes, self.class_names, strict=True)))
-        self._files = {split: _images(part) for split, part in self._split_folders.items()}
         self._check_depth(root)
         self._warn_of_classes()
         self.fingerprint = digest(self._listing(root.resolve()))
@@ -84,7 +92,7 @@ class FolderSource:
     def _warn_of_classes(self) -> None:
         """Warn of classes without images, which stay in the prompts: right for a sample, wrong for a misspelt name."""
         have = {
-            split: {p.relative_to(self._split_folders[split]).parts[0] for p in files}
+            split: {self._class(split, p) for p in files}
             for split, files in self._files.items()
             if split != "train" or "val" not in self._files
         }
@@ -99,6 +107,9 @@ class FolderSource:
                     where,
                     ", ".join(lack[:5]),
                 )
+
+    def _class(self, split: str, path: Path) -> str:
+        return self._class_of[path.relative_to(self._split_folders[split]).parts[0]]
 
     def _listing(self, root: Path) -> list[str]:
         """Return all that `records` depends on, without reading files: paths, sizes and times stand for the bytes.
@@ -135,23 +146,27 @@ class FolderSource:
 
     def _read(self, split: str) -> list[ImageRecord]:
         labels = {c: i for i, c in enumerate(self._classes)}
-        part = self._split_folders[split]
 
         def record(path: Path) -> ImageRecord:
-            label = labels[path.relative_to(part).parts[0]]
+            label = labels[self._class(split, path)]
             return ImageRecord(str(path), label, content_hash(path.read_bytes()), path)
 
         with ThreadPoolExecutor() as pool:
             return list(pool.map(record, self._files[split]))
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _classes(folders: Iterable[str]) -> dict[str, str]:
+    """Return the class of each folder's name: the name, or its composed form if several differ in Unicode form only."""
+    forms = defaultdict(set)
+    for name in folders:
+        forms[unicodedata.normalize("NFC", name)].add(name)
+    return {name: composed if len(names) > 1 else name for composed, names in forms.items() for name in names}
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(tree: FileTree) -> dict[str, Path]:
     """Return split -> folder; {"all": root} if the class folders are directly in it."""
-    folders = {p.name: p for p in _folders(root)}
+    root = tree.root
+    folders = {p.name: p for p in tree.folders(root)}
     found = {name: folders[name] for name in _SPLITS if name in folders}
     if not found:
         return {"all": root}
@@ -161,26 +176,27 @@ def _split_folders(root: Path) -> dict[str, Path]:
             f"{', '.join(_SPLITS)}, or class folders"
         )
     if list(found) == ["train"]:
+        tree.check()
         raise ValueError(f"{root}: holds train only, which is never scored: add val or test")
     return found
 
 
-def _images(folder: Path) -> list[Path]:
-    files = sorted(p for part in _folders(folder) for p in part.rglob("*") if p.is_file())
+def _images(tree: FileTree, folders: Sequence[Path]) -> list[Path]:
+    files = sorted(p for folder in folders for p in tree.files(folder))
     if others := Counter(p.suffix.lower() for p in files if p.suffix.lower() not in SUFFIXES):
-        logger.warning(
-            "%s: left out %d files that are not %s: %s", folder, others.total(), sorted(SUFFIXES), dict(others)
-        )
+        where, known = folders[0].parent, sorted(SUFFIXES)
+        logger.warning("%s: left out %d files that are not %s: %s", where, others.total(), known, dict(others))
     return [p for p in files if p.suffix.lower() in SUFFIXES]
 
 
 def _checked_names(root: Path, names: Mapping[str, str], classes: Sequence[str]) -> Mapping[str, str]:
     if not isinstance(names, Mapping):
         raise ValueError(f"{root}: class_names: must be a mapping of class folder to name, got {names!r}")
+    composed = {unicodedata.normalize("NFC", name): name for name in classes}
     for name in names:
-        if name not in classes:
+        if unicodedata.normalize("NFC", name) not in composed:
             raise ValueError(f"{root}: class_names: no class folder {name!r}; {near(name, classes)}")
-    return names
+    return {composed[unicodedata.normalize("NFC", name)]: prompt for name, prompt in names.items()}
 
 
 def _check_distinct(root: Path, names: Mapping[str, str]) -> None:

@@ -3,6 +3,8 @@
 Shape legend: K classes, T templates, L tokens of a prompt, D embedding dimension.
 """
 
+import html
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from torch.nn import functional as F
 from tasks.files.cache import cache_root, cached, digest
 
 _BATCH = 256
+#: Cut prompts that a warning names.
+_NAMED = 3
 
 
 class TextTower(Protocol):
@@ -26,8 +30,8 @@ class TextTower(Protocol):
     logit_scale: float
     """exp of the learned temperature."""
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Return token ids of shape (len(prompts), L)."""
+    def tokenize(self, prompts: Sequence[str], longer: int = 0) -> Tensor:
+        """Return token ids of shape (len(prompts), L + longer); longer prompts are cut, shorter ones padded."""
         ...
 
     def encode(self, tokens_BL: Tensor) -> Tensor:
@@ -42,10 +46,23 @@ class Head:
     Attributes:
         weights_KD: float32; logits are normalised image features times the transpose of this.
         key: content hash of all inputs of the computation.
+        cut: prompts that the text tower did not read to their end.
     """
 
     weights_KD: Tensor
     key: str
+    cut: Sequence[str] = ()
+
+    def warnings(self) -> list[str]:
+        """Return what a user should know of the prompts."""
+        if not self.cut:
+            return []
+        names = ", ".join(map(repr, self.cut[:_NAMED])) + ", ..." * (len(self.cut) > _NAMED)
+        return [f"{len(self.cut)} prompts are cut, because the text tower reads no more of them: {names}"]
+
+
+class SamePrompts(ValueError):
+    """Two classes that no text tower can tell apart."""
 
 
 def check_templates(where: str, templates: Sequence[str]) -> None:
@@ -65,10 +82,15 @@ def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[s
     """Return the head of `class_names`, from the cache or else from the text tower.
 
     The key is a hash of the token ids rather than the strings, so it covers class names, templates and tokenizer.
+
+    Raises:
+        SamePrompts: if two classes of different names have the same tokens in every template.
     """
     # str.replace rather than str.format, since class names may hold braces.
     prompts = [template.replace("{}", name) for name in class_names for template in templates]
     tokens_NL = text.tokenize(prompts)
+    cut = _cut(text, prompts, tokens_NL)
+    _check_distinct(class_names, tokens_NL, cut)
     shape = f"{len(class_names)} {len(templates)} {tokens_NL.shape[1]}"
     key = digest([text.fingerprint, shape, tokens_NL.to(torch.int64).numpy().tobytes()])
 
@@ -76,7 +98,50 @@ def text_head(text: TextTower, class_names: Sequence[str], templates: Sequence[s
         save_file({"head": _compute(text, tokens_NL, len(class_names))}, path)
 
     path = cached(cache_root() / "heads" / f"{key}.safetensors", write)
-    return Head(load_file(path)["head"], key)
+    return Head(load_file(path)["head"], key, cut)
+
+
+def _cut(text: TextTower, prompts: Sequence[str], tokens_NL: Tensor) -> list[str]:
+    """Return the prompts that have more tokens than the text tower reads."""
+    padding = text.tokenize([""])[0, -1]
+    full = [prompts[i] for i in (tokens_NL[:, -1] != padding).nonzero().flatten().tolist()]
+    if not full:
+        return []
+    ends = text.tokenize(full, longer=1)[:, -1] != padding
+    return [prompt for prompt, beyond in zip(full, ends.tolist(), strict=True) if beyond]
+
+
+def _check_distinct(class_names: Sequence[str], tokens_NL: Tensor, cut: Sequence[str]) -> None:
+    """Refuse classes that differ in name, but not in tokens: the first would win every image of the second.
+
+    Classes of the same name are the source's choice: ImageNet's list has two.
+    """
+    seen: dict[bytes, str] = {}
+    rows = tokens_NL.to(torch.int64).view(len(class_names), -1).numpy()
+    for name, tokens in zip(class_names, rows, strict=True):
+        if (other := seen.setdefault(tokens.tobytes(), name)) != name:
+            why = _same_text(other, name) or (
+                f"they are cut after {tokens_NL.shape[1]} tokens" if cut else "the tokenizer lacks their characters"
+            )
+            raise SamePrompts(
+                f"the classes {other!r} and {name!r} have the same tokens in every prompt, because {why}: give them "
+                "different names, for a folder by class_names"
+            )
+
+
+def _same_text(a: str, b: str) -> str:
+    """Return why a tokenizer reads two different names as the same; empty if their texts differ."""
+    steps = {
+        "they differ in Unicode form only": lambda name: unicodedata.normalize("NFKC", name),
+        "they differ in HTML entities only": lambda name: html.unescape(html.unescape(name)),
+        "they differ in spaces only": lambda name: " ".join(name.split()),
+        "they differ in case only": str.casefold,
+    }
+    for why, step in steps.items():
+        a, b = step(a), step(b)
+        if a == b:
+            return why
+    return ""
 
 
 @torch.inference_mode()

@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 logger = logging.getLogger(__name__)
 
+#: Bad images that an error names.
+_NAMED = 20
+
 
 class Unread(Protocol):
     """An image that is read when it is decoded, for example one in an archive.
@@ -49,6 +52,36 @@ class ImageRecord:
     def from_array(cls, name: str, label: int, pixels_HWC: npt.NDArray[np.uint8]) -> "ImageRecord":
         """Make a record of pixels in memory, uint8 of shape (H, W, 3)."""
         return cls(name, label, content_hash(np.ascontiguousarray(pixels_HWC).tobytes()), pixels_HWC)
+
+
+class Undecodable(ValueError):
+    """One image that cannot be decoded; `reason` is the text without its name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Take the image's name and Pillow's error or ours."""
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        """Name the image, the reason, and what to do."""
+        return f"{self.name}: cannot decode this image ({self.reason}); repair or remove it"
+
+
+class BadImages(ValueError):
+    """All images of a data set that cannot be decoded."""
+
+    def __init__(self, where: str, bad: Sequence[Undecodable]) -> None:
+        """Take the data set's name and at least one image."""
+        super().__init__(where, bad)
+        self.where, self.bad = where, sorted(bad, key=lambda one: one.name)
+
+    def __str__(self) -> str:
+        """Count the images, and name the first."""
+        if len(self.bad) == 1:
+            return str(self.bad[0])
+        lines = [f"{self.where}: {len(self.bad)} images cannot be decoded; repair or remove them:"]
+        lines += [f"  {one.name}: {one.reason}" for one in self.bad[:_NAMED]]
+        return "\n".join([*lines, f"  and {len(self.bad) - _NAMED} more"] if self.bad[_NAMED:] else lines)
 
 
 class ImageSource(Protocol):

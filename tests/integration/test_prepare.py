@@ -73,6 +73,19 @@ def test_one_broken_set_keeps_no_other_one_waiting(lines: Lines, spec: Callable[
     assert status == 0 and output.count("ready") == 4
 
 
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.cluster)])
+def test_all_bad_images_of_a_set_are_one_problem(
+    lines: Lines, spec: Callable[..., Path], root: Path, pool: str
+) -> None:
+    listed = (root / "oxford-iiit-pet/annotations/test.txt").read_text().split()[::4]
+    images = [root / f"oxford-iiit-pet/images/{name}.jpg" for name in listed[:3]]
+    for i, image in enumerate(images):
+        image.write_bytes(b"not an image" + bytes([i]))
+    status, output = lines("prepare", spec(pool))
+    assert status == 2 and "missing: clipart: vision/OxfordIIITPet: 3 images cannot be decoded" in output
+    assert all(f"{image}: cannot identify image file" in output for image in images) and output.count("ready") == 0
+
+
 @pytest.fixture
 def nothing_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send every request of a test to a proxy that does not exist."""

@@ -23,7 +23,7 @@ from tasks.files.hub import hub_silence, out_of_reach
 from tasks.registry import check_options, near
 from tasks.vision.preprocess import Preprocess
 
-Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
+Tokenizer: TypeAlias = Callable[..., Tensor]
 _SCHEMAS = ("local-dir:", "hf-hub:")
 TIMM_FOLDER = "local-dir:"
 #: Fields of backbone.options that `configured` reads.

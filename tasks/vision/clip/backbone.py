@@ -49,9 +49,10 @@ class ClipText:
         names = [activation(_text_module(self._model)), *(f"{n} {list(t.shape)}" for n, t in state.items())]
         self.fingerprint = digest(chain(names, (t.numpy().tobytes() for t in state.values())))
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Return token ids of shape (len(prompts), L)."""
-        return self._tokenizer(list(prompts))
+    def tokenize(self, prompts: Sequence[str], longer: int = 0) -> Tensor:
+        """Return token ids of shape (len(prompts), L + longer); longer prompts are cut, shorter ones padded."""
+        tokens = self._tokenizer(list(prompts))
+        return self._tokenizer(list(prompts), context_length=tokens.shape[1] + longer) if longer else tokens
 
     @torch.inference_mode()
     def encode(self, tokens_BL: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from open_clip import IMAGENET_CLASSNAMES
 from scipy.io.matlab import MatReadError
 
 from tasks.files.cache import digest
-from tasks.vision.images import ImageRecord, content_hash
+from tasks.vision.file_tree import FileTree
+from tasks.vision.images import BadImages, ImageRecord, Undecodable, content_hash
 from tasks.vision.published.catalogue import VisionSet
 from tasks.vision.published.files import VisionOptions, by_hand, find_files
 from tasks.vision.published.formats.listing import FilesMissing, Listing, Picture
@@ -173,14 +174,20 @@ class VisionSource:
         logger.warning("%s", message)
 
     def _hashed(self, split: str, listing: Listing, rows: Indices | None) -> list[ImageRecord]:
-        def record(row: int) -> ImageRecord:
+        def record(row: int) -> ImageRecord | Undecodable:
             image = listing.images[row]
             name = str(image) if isinstance(image, Path) else f"{self.name}:{split}[{row}]"
-            return ImageRecord(name, self._labels[listing.labels[row]], content_hash(_content(image)), image)
+            try:
+                return ImageRecord(name, self._labels[listing.labels[row]], content_hash(_content(image)), image)
+            except Undecodable as error:
+                return error
 
         chosen = range(len(listing.labels)) if rows is None else rows.tolist()
         with ThreadPoolExecutor() as pool:
-            return self._guarded(lambda: list(pool.map(record, chosen)))
+            found = self._guarded(lambda: list(pool.map(record, chosen)))
+        if bad := [one for one in found if isinstance(one, Undecodable)]:
+            raise BadImages(self.name, bad)
+        return [one for one in found if isinstance(one, ImageRecord)]
 
 
 def _content(image: Picture) -> bytes:
@@ -192,8 +199,9 @@ def _content(image: Picture) -> bytes:
 
 def _stamps(folder: Path) -> Iterator[str]:
     """Yield path, size and times of every file below, in a fixed order; the change time cannot be set back."""
-    for top, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (os.path.join(top, name) for name in sorted(names)):
+    tree = FileTree(folder)
+    for top, names in tree.walk(folder):
+        for path in (os.path.join(top, name) for name in names):
             stat = os.stat(path)
             yield f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    tree.check()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
+from tasks.vision.file_tree import FileTree
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
 
 #: As torchvision's ImageFolder, whose order of files the authors' splits depend on.
@@ -22,8 +22,11 @@ def class_folders(place: Path, split: str) -> list[str]:
 
     Raises:
         FilesMissing: if there is none.
+        ValueError: if links lead nowhere.
     """
-    found = sorted(e.name for e in os.scandir(place / split) if e.is_dir() and not e.name.startswith("."))
+    tree = FileTree(place / split)
+    found = [folder.name for folder in tree.folders(place / split)]
+    tree.check()
     if not found:
         raise FilesMissing(f"{place / split}: holds no class folders")
     return found
@@ -32,16 +35,17 @@ def class_folders(place: Path, split: str) -> list[str]:
 def _read_folders(place: Path, split: str) -> Listing:
     """Read PLACE/SPLIT/CLASS/* in the order of torchvision's ImageFolder: by class, folder and file name."""
     images, labels = [], []
+    tree = FileTree(place / split)
     for label, name in enumerate(class_folders(place, split)):
-        files = _images(place / split / name)
+        files = _images(tree, place / split / name)
         images += files
         labels += [label] * len(files)
+    tree.check()
     return Listing(images, labels)
 
 
-def _images(folder: Path) -> list[Path]:
-    walked = sorted(os.walk(folder, followlinks=True))
-    return [Path(top, name) for top, _, names in walked for name in sorted(names) if name.lower().endswith(_SUFFIXES)]
+def _images(tree: FileTree, folder: Path) -> list[Path]:
+    return [path for path in tree.files(folder) if path.name.lower().endswith(_SUFFIXES)]
 
 
 def _read_dtd(place: Path, lists: str) -> Listing:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.vision.images import Unread
+from tasks.vision.images import Undecodable, Unread
+from tasks.vision.pixels import BROKEN, reason_of
 
 #: A file, pixels as uint8 of shape (H, W) or (H, W, 3), or an image that is read when it is decoded.
 Picture: TypeAlias = Path | npt.NDArray[np.uint8] | Unread
@@ -70,8 +71,18 @@ class WithoutBorder:
     pixels: int
 
     def __call__(self) -> npt.NDArray[np.uint8]:
-        """Read the pixels (H, W, 3)."""
-        with Image.open(self.path) as image:
-            width, height = image.size
-            inner = image.convert("RGB").crop((self.pixels, self.pixels, width - self.pixels, height - self.pixels))
-            return np.asarray(inner)
+        """Read the pixels (H, W, 3).
+
+        Raises:
+            Undecodable: if the file is broken.
+            FileNotFoundError: if there is none.
+        """
+        try:
+            with Image.open(self.path) as image:
+                width, height = image.size
+                inner = image.convert("RGB").crop((self.pixels, self.pixels, width - self.pixels, height - self.pixels))
+                return np.asarray(inner)
+        except FileNotFoundError:
+            raise
+        except BROKEN as error:
+            raise Undecodable(str(self.path), reason_of(error)) from error

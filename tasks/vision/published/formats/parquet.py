@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.files.cache import cache_root, cached, digest
+from tasks.vision.file_tree import FileTree
 from tasks.vision.published.formats.listing import FileSlice, FilesMissing, Format, Listing
 
 _ROWS = 256
@@ -39,10 +40,14 @@ def _files(columns: _Columns, place: Path, split: str) -> list[Path]:
     Raises:
         FilesMissing: if there is none; scripts are not run.
     """
-    files = sorted(p for p in (place / columns.folder).rglob("*.parquet") if p.stem.split("-")[0] == split)
+    folder = place / columns.folder
+    tree = FileTree(folder)
+    everything = sorted(tree.files(folder)) if folder.is_dir() else []
+    tree.check()
+    files = [p for p in everything if p.suffix == ".parquet" and p.stem.split("-")[0] == split]
     if not files:
         script = "; it holds a script, which is not run" if list(place.glob("*.py")) else ""
-        raise FilesMissing(f"{place / columns.folder}: holds no {split}-*.parquet{script}")
+        raise FilesMissing(f"{folder}: holds no {split}-*.parquet{script}")
     if len({p.parent for p in files}) > 1:
         raise FilesMissing(f"{place}: holds {split}-*.parquet in several folders: name one of them as root")
     return files

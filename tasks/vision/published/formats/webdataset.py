@@ -2,8 +2,9 @@
 
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from tasks.vision.file_tree import is_hidden
 from tasks.vision.published.formats.listing import FileSlice, FilesMissing, Format, Listing
 
 _IMAGES = {"jpg", "jpeg", "png", "webp"}
@@ -15,7 +16,9 @@ def _class_names(place: Path, split: str) -> Sequence[str]:
 
 def _read(place: Path, split: str) -> Listing:
     """List the images, which stay in their shards and are read by offset."""
-    shards = sorted((place / split).glob("*.tar"), key=lambda p: (len(p.name), p.name))
+    shards = sorted(
+        (p for p in (place / split).glob("*.tar") if not is_hidden(p.name)), key=lambda p: (len(p.name), p.name)
+    )
     if not shards:
         raise FilesMissing(f"{place / split}: holds no shards (0.tar, ...)")
     rows = [row for shard in shards for row in _samples(shard)]
@@ -33,6 +36,8 @@ def _samples(shard: Path) -> Iterator[tuple[FileSlice, int]]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
+                if any(map(is_hidden, PurePosixPath(member.name).parts)):
+                    continue
                 key, _, suffix = member.name.rpartition(".")
                 if suffix.lower() in _IMAGES:
                     images[key] = FileSlice(shard, member.offset_data, member.size)
