@@ -4,7 +4,7 @@ Shape legend: B samples of a shard, K classes, C, H, W an image's channels, heig
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,11 +44,16 @@ class LayerMap:
         return block / (self.num_blocks - 1) if self.num_blocks > 1 else 0.0
 
     @classmethod
-    def from_pattern(cls, names: Iterable[str], pattern: str) -> "LayerMap":
+    def from_pattern(cls, names: Iterable[str], pattern: str, gaps: bool = False) -> "LayerMap":
         r"""Number the blocks by an anchored regular expression with one or more groups of digits.
 
         Several groups, like ConvNeXt's stage and block, order the blocks by (first, second, ...). The match starts at
         the name's first character (`re.match`).
+
+        Args:
+            names: of parameters.
+            pattern: the regular expression.
+            gaps: accept numbers that begin above 0 or leave gaps; the blocks are numbered from 0 in their order.
 
         Raises:
             ValueError: if the pattern matches no name, or the numbers of a group leave a gap.
@@ -59,27 +64,39 @@ class LayerMap:
             (2, 1.0, None)
         """
         names = list(names)
-        found = {n: tuple(int(g) for g in m.groups()) for n in names if (m := re.match(pattern, n))}
+        found = block_numbers(names, pattern)
         if not found:
             raise ValueError(
                 f"block pattern {pattern!r}: matches none of {len(names)} parameters, for example {names[:3]}"
             )
         keys = sorted(set(found.values()))
-        for before, after in zip([None, *keys], keys, strict=False):
-            _check_no_gap(pattern, before, after)
+        if not gaps and (gap := first_gap(keys)):
+            raise ValueError(f"block pattern {pattern!r}: {gap}: blocks must be numbered without a gap")
         order = {key: i for i, key in enumerate(keys)}
         return cls({n: order[k] for n, k in found.items()}, len(keys))
 
 
-def _check_no_gap(pattern: str, before: tuple[int, ...] | None, after: tuple[int, ...]) -> None:
-    """Check that a block follows the one before: 1 more in the last number, or in an earlier one and zeros after it."""
-    expected = [tuple(0 for _ in after)] if before is None else _successors(before)
-    if after not in expected:
-        where = "the first block" if before is None else f"the block after {'.'.join(map(str, before))}"
-        raise ValueError(
-            f"block pattern {pattern!r}: {where} is {'.'.join(map(str, after))}, expected one of "
-            f"{['.'.join(map(str, e)) for e in expected]}: blocks must be numbered without a gap"
-        )
+def block_numbers(names: Iterable[str], pattern: str) -> dict[str, tuple[int, ...]]:
+    """Return the numbers that the groups of `pattern` match, by the names that it matches."""
+    return {n: tuple(int(g) for g in m.groups()) for n in names if (m := re.match(pattern, n))}
+
+
+def first_gap(keys: Sequence[tuple[int, ...]]) -> str | None:
+    """Describe the first of sorted block numbers that does not follow the one before, or None.
+
+    The number that follows is 1 more in the last place, or in an earlier one with zeros after it; the first is 0.
+    """
+    for before, after in zip([None, *keys], keys, strict=False):
+        expected = [tuple(0 for _ in after)] if before is None else _successors(before)
+        if after not in expected:
+            where = "the first block" if before is None else f"the block after {dotted(before)}"
+            return f"{where} is {dotted(after)}, expected one of {[dotted(e) for e in expected]}"
+    return None
+
+
+def dotted(key: tuple[int, ...]) -> str:
+    """Return block numbers as names have them, for example 2.1."""
+    return ".".join(map(str, key))
 
 
 def _successors(key: tuple[int, ...]) -> list[tuple[int, ...]]:

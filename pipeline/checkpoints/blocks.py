@@ -1,52 +1,32 @@
-"""Find the residual blocks in the parameter names of known model families."""
+"""Find the residual blocks in the names of a model's parameters."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from tasks.base import LayerMap
+from pipeline.checkpoints.layouts import LAYOUTS
+from tasks.base import LayerMap, block_numbers, dotted, first_gap
+from tasks.block_names import PREFIX, BlockNames, recognise
+from tasks.stacks import Stack, find_stacks
 
-#: Prefixes that training programs and task heads add to every name of a model.
-_PREFIX = r"(?:(?:_orig_mod|module|model|base_model|backbone|transformer)\.)*"
-_HEADS = r"(?:(?:bert|roberta|electra|vit|deit|convnext|convnextv2)\.)?"
+#: Stacks that an error shows.
+_SHOWN = 4
+_SHARED = r"(?:albert\.)?encoder\.albert_layer_groups\."
 
 
-@dataclass(frozen=True, slots=True)
-class BlockNames:
-    """The block names of a family.
+def find_blocks(names: Iterable[str], pattern: str | None) -> tuple[LayerMap, str]:
+    """Find the blocks by a user's pattern, or by the layout if there is none.
 
-    Attributes:
-        description: for users.
-        pattern: follows the prefix; its groups are the numbers that order the blocks.
-        unless: pattern of names that rule this family out.
+    Returns:
+        The layer map, and how the blocks were found: with the blocks' own numbers if these begin above 0 or leave gaps.
+
+    Raises:
+        ValueError: see `by_pattern` and `detect`.
     """
-
-    description: str
-    pattern: str
-    unless: str | None = None
-
-
-#: A CLIP file has two stacks: the image tower is scaled and everything else gets alpha, as the authors do (their
-#: checkpoints hold no text blocks). T5: the decoder is scaled (section 5.2.2), and everything else gets alpha.
-LAYOUTS = (
-    BlockNames("open_clip ViT, image tower", r"visual\.transformer\.resblocks\.(\d+)\."),
-    BlockNames("open_clip ViT, tower alone", r"(?:text\.)?(?:transformer\.)?resblocks\.(\d+)\.", r"visual\."),
-    BlockNames("open_clip ConvNeXt, image tower", r"visual\.trunk\.stages\.(\d+)\.blocks\.(\d+)\."),
-    BlockNames("timm ViT in open_clip, image tower", r"visual\.trunk\.blocks\.(\d+)\."),
-    BlockNames("timm ConvNeXt", r"(?:trunk\.)?stages\.(\d+)\.blocks\.(\d+)\.", r"visual\."),
-    BlockNames("timm ViT", r"(?:trunk\.)?blocks\.(\d+)\.", r"visual\."),
-    BlockNames("Hugging Face CLIP, image tower", r"vision_model\.encoder\.layers\.(\d+)\."),
-    BlockNames("Hugging Face CLIP, text tower alone", r"text_model\.encoder\.layers\.(\d+)\.", r"vision_model\."),
-    BlockNames(
-        "Hugging Face CLIP, tower alone", r"encoder\.layers\.(\d+)\.(?:self_attn|mlp|layer_norm[12])\.", r"decoder\."
-    ),
-    BlockNames("Hugging Face ConvNeXt", _HEADS + r"encoder\.stages\.(\d+)\.layers\.(\d+)\."),
-    BlockNames("Hugging Face BERT or ViT", _HEADS + r"encoder\.layer\.(\d+)\."),
-    BlockNames("Hugging Face ViT", r"vit\.layers\.(\d+)\."),
-    BlockNames("Llama, Mistral or Qwen", r"model\.layers\.(\d+)\."),
-    BlockNames("GPT-2", r"h\.(\d+)\."),
-    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\."),
-)
+    names = list(names)
+    if pattern:
+        return by_pattern(names, pattern), f"blocks by {pattern!r}{_renumbered(names, pattern)}"
+    layout = _layout(names)
+    return _numbered(layout, names), layout.description + _renumbered(names, layout.pattern)
 
 
 def detect(names: Iterable[str]) -> tuple[LayerMap, str]:
@@ -56,24 +36,17 @@ def detect(names: Iterable[str]) -> tuple[LayerMap, str]:
         The layer map, and the layout's description.
 
     Raises:
-        ValueError: if no known layout matches, or several do, or the blocks leave a gap.
+        ValueError: if no known layout matches, or several do, or the blocks leave a gap; the stacks of blocks that the
+            names show are recommended.
 
     Example:
         >>> layer_map, layout = detect(["h.0.mlp.c_fc.weight", "h.1.mlp.c_fc.weight", "wte.weight"])
         >>> layout, layer_map.num_blocks
-        ('GPT-2', 2)
+        ('GPT-2, GPT-J, GPT-Neo, Falcon or Bloom', 2)
     """
     names = list(names)
-    found = [layout for layout in LAYOUTS if _matches(layout, names)]
-    if len(found) != 1:
-        what = (
-            f"several layouts match ({', '.join(f.description for f in found)})" if found else "no known layout matches"
-        )
-        raise ValueError(
-            f"blocks: {what} among {len(names)} names such as {', '.join(names[:3])}; give --blocks with a regular "
-            r"expression whose group is the block's number, such as 'encoder\.layers\.(\d+)\.'"
-        )
-    return LayerMap.from_pattern(names, _PREFIX + found[0].pattern), found[0].description
+    layout = _layout(names)
+    return _numbered(layout, names), layout.description
 
 
 def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
@@ -81,15 +54,16 @@ def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
 
     Args:
         names: of parameters.
-        pattern: one group that is the block's number, or several that order the blocks, as a stage and a block do.
+        pattern: one group that is the block's number, or several that order the blocks, as a stage and a block do. The
+            blocks are numbered from 0 in this order, so that the names' own numbers may begin at 1 and leave gaps.
 
     Raises:
-        ValueError: if the pattern is not a regular expression, has no group, matches nothing or leaves a gap, or if a
-            group matches anything but digits.
+        ValueError: if the pattern is not a regular expression, has no group or matches nothing, or if a group matches
+            anything but digits.
     """
     names = list(names)
     try:
-        compiled = re.compile(f"{_PREFIX}(?:{pattern})")
+        compiled = re.compile(f"{PREFIX}(?:{pattern})")
     except re.error as error:
         raise ValueError(f"blocks: {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups == 0:
@@ -97,10 +71,42 @@ def by_pattern(names: Iterable[str], pattern: str) -> LayerMap:
     for match in filter(None, map(compiled.match, names)):
         if not all(group and group.isdecimal() for group in match.groups()):
             raise ValueError(f"blocks: {pattern!r} must match digits, got {match.groups()} in {match.string!r}")
-    return LayerMap.from_pattern(names, compiled.pattern)
+    return LayerMap.from_pattern(names, compiled.pattern, gaps=True)
 
 
-def _matches(layout: BlockNames, names: list[str]) -> bool:
-    if layout.unless and any(re.match(_PREFIX + layout.unless, name) for name in names):
-        return False
-    return any(re.match(_PREFIX + layout.pattern, name) for name in names)
+def _layout(names: Sequence[str]) -> BlockNames:
+    """Return the one layout that matches."""
+    stacks = find_stacks(names)
+    found = recognise(LAYOUTS, names, stacks)
+    if len(found) == 1:
+        return found[0]
+    what = f"several layouts match ({', '.join(f.description for f in found)})" if found else "no known layout matches"
+    raise ValueError(
+        f"blocks: {what} among {len(names)} names such as {', '.join(names[:3])}; give --blocks with a regular "
+        f"expression whose group is the block's number, {_recommended(names, stacks)}"
+    )
+
+
+def _numbered(layout: BlockNames, names: Sequence[str]) -> LayerMap:
+    try:
+        return layout.layer_map(names)
+    except ValueError as error:
+        blocks = by_pattern(names, layout.pattern).num_blocks
+        raise ValueError(
+            f"blocks: {error}; if no tensor is missing, give --blocks '{layout.pattern}' ({blocks} blocks), which "
+            "numbers them in their order"
+        ) from error
+
+
+def _recommended(names: Sequence[str], stacks: Sequence[Stack]) -> str:
+    """Return patterns for a model's stacks of blocks, largest first."""
+    if any(re.match(PREFIX + _SHARED, name) for name in names):
+        return rf"here '{_SHARED}(\d+)\.' (1 block): ALBERT's layers share one block's weights, so depth has no effect"
+    shown = [f"'{stack.pattern}' ({stack.blocks} blocks)" for stack in stacks[:_SHOWN]]
+    return f"here {' or '.join(shown)}" if shown else r"such as 'encoder\.layers\.(\d+)\.'"
+
+
+def _renumbered(names: Sequence[str], pattern: str) -> str:
+    """Return which numbers in the names the blocks have, or nothing if both are the same."""
+    keys = sorted(set(block_numbers(names, f"{PREFIX}(?:{pattern})").values()))
+    return f" ({', '.join(map(dotted, keys))} are blocks 0 to {len(keys) - 1})" if first_gap(keys) else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.checkpoints.batch_statistics import statistics_of
-from pipeline.checkpoints.blocks import by_pattern, detect
+from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.checkpoints.lazy import open_checkpoint
@@ -73,7 +73,8 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     base = read_checkpoint(sources.base)
     experts = [open_checkpoint(expert) for expert in sources.experts]
     once = count_once(base, experts)
-    layer_map, layout = _find_blocks(once.base, sources.blocks)
+    names = [*edited_names(once.base.state), *statistics_of(once.base.state)]
+    layer_map, layout = find_blocks(names, sources.blocks)
     base_only = _in_no_expert(once.base, once.experts, layer_map)
     rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in base_only})
     theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
@@ -103,11 +104,6 @@ def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
         raise ValueError("--method weighted: needs --weight, one for each expert")
     method.check(resolve_weights(recipe.weights, len(sources.experts)), resolve(method.parameters, dict(recipe.params)))
     check_sources(recipe.method, method, sources.statistics, len(sources.experts))
-
-
-def _find_blocks(base: Checkpoint, pattern: str | None) -> tuple[LayerMap, str]:
-    names = [*edited_names(base.state), *statistics_of(base.state)]
-    return (by_pattern(names, pattern), f"blocks by {pattern!r}") if pattern else detect(names)
 
 
 def _in_no_expert(base: Checkpoint, experts: Sequence[Checkpoint], layer_map: LayerMap) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tasks.base import LayerMap
 from tasks.lora import WeightPart
+from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors, first_names
 
 _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)")
@@ -125,7 +126,7 @@ def layer_map(module: nn.Module) -> LayerMap:
     """Number the residual blocks: the members of the list of modules with the most parameters.
 
     Raises:
-        ValueError: if there is no list, or its members are not all of one class.
+        ValueError: if there is no list, its members are not all of one class, or another tower has blocks too.
     """
     lists = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     if not lists:
@@ -138,4 +139,10 @@ def layer_map(module: nn.Module) -> LayerMap:
         )
     names = {id(p): name for name, p in module.named_parameters()}
     found = {names[id(p)]: index for index, block in enumerate(blocks) for p in block.parameters()}
+    others = [stack for stack in find_stacks(names.values()) if stack.attention and stack.names[0] not in found]
+    if others:
+        raise ValueError(
+            f"{type(module).__name__}: has blocks in {prefix} and in {others[0].names[0]}; depth is defined for one of "
+            "them: give the language model alone, without its other tower"
+        )
     return LayerMap(found, len(blocks))

@@ -16,9 +16,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tasks.base import LayerMap
+from tasks.block_names import IMAGE_TOWERS, recognise
 from tasks.files.cache import digest
 from tasks.lora import WeightPart
 from tasks.registry import check_options
+from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
@@ -27,13 +29,6 @@ from tasks.vision.heads import Head, text_head
 from tasks.vision.preprocess import Preprocess
 
 logger = logging.getLogger(__name__)
-
-#: Blocks of the image tower, in order of depth: open_clip's ViT, timm's ConvNeXt (stage, block), timm's ViT.
-BLOCK_PATTERNS = (
-    r"transformer\.resblocks\.(\d+)\.",
-    r"trunk\.stages\.(\d+)\.blocks\.(\d+)\.",
-    r"trunk\.blocks\.(\d+)\.",
-)
 
 
 class ClipText:
@@ -160,23 +155,25 @@ def build(
 
 
 def layer_map(names: Iterable[str]) -> LayerMap:
-    """Number the image tower's blocks by the first known pattern that matches.
+    """Number the image tower's blocks by the same layouts as `lines merge`.
+
+    Args:
+        names: of the tower's parameters, without `visual.`.
 
     Raises:
-        ValueError: if no pattern matches, or the numbers leave a gap; parameters are named.
+        ValueError: if no layout matches, or the numbers leave a gap; parameters are named.
     """
     names = list(names)
-    errors = []
-    for pattern in BLOCK_PATTERNS:
-        try:
-            return LayerMap.from_pattern(names, pattern)
-        except ValueError as error:
-            if "matches none" not in str(error):
-                raise
-            errors.append(pattern)
-    raise ValueError(
-        f"backbone.model: no residual blocks like {errors} among {len(names)} parameters, for example {names[:3]}"
-    )
+    whole = [f"visual.{name}" for name in names]
+    found = recognise(IMAGE_TOWERS, whole, find_stacks(whole))
+    if len(found) != 1:
+        known = ", ".join(layout.description for layout in IMAGE_TOWERS)
+        raise ValueError(
+            f"backbone.model: no residual blocks of a known layout ({known}) among {len(names)} parameters, for "
+            f"example {names[:3]}"
+        )
+    layers = found[0].layer_map(whole)
+    return LayerMap({name.removeprefix("visual."): i for name, i in layers.blocks.items()}, layers.num_blocks)
 
 
 def _load(architecture: Architecture, base: ClipState) -> None:

@@ -1,98 +1,134 @@
-"""Proves that residual blocks are found in the names of every known family, at the right depth, and nowhere else."""
+"""Proves that residual blocks are found in the names of every known family, at the right depth, and nowhere else.
+
+The expected values are the tables of docs/reference/families.md; the names are the libraries' own.
+"""
 
 import re
+from pathlib import Path
 
 import pytest
+from block_names import read
 
-from pipeline.checkpoints.blocks import LAYOUTS, by_pattern, detect
+from pipeline.checkpoints.blocks import by_pattern, detect, find_blocks
+from pipeline.checkpoints.layouts import LAYOUTS
 
-#: A few names of a family (real ones, three blocks of each), -> the depth of some of them.
-FAMILIES = {
-    "open_clip ViT, image tower": (
-        [
-            "visual.conv1.weight",
-            "transformer.resblocks.{i}.ln_1.weight",
-            "visual.transformer.resblocks.{i}.ln_1.weight",
-        ],
-        {"visual.transformer.resblocks.1.ln_1.weight": 0.5, "transformer.resblocks.1.ln_1.weight": None},
-    ),
-    "open_clip ViT, tower alone": (
-        ["conv1.weight", "proj", "transformer.resblocks.{i}.mlp.c_fc.bias"],
-        {"transformer.resblocks.2.mlp.c_fc.bias": 1.0, "proj": None},
-    ),
-    "open_clip ConvNeXt, image tower": (
-        [
-            "visual.trunk.stem.0.weight",
-            "visual.trunk.stages.{i}.downsample.0.weight",
-            "visual.trunk.stages.{i}.blocks.0.gamma",
-            "visual.trunk.stages.2.blocks.{i}.gamma",
-            "transformer.resblocks.{i}.ln_1.weight",
-        ],
-        {
-            "visual.trunk.stages.1.blocks.0.gamma": 0.25,
-            "visual.trunk.stages.2.blocks.1.gamma": 0.75,
-            "visual.trunk.stages.2.downsample.0.weight": None,
-        },
-    ),
-    "timm ViT in open_clip, image tower": (["visual.trunk.blocks.{i}.norm1.weight"], {}),
-    "timm ConvNeXt": (
-        ["stem.0.weight", "stages.{i}.blocks.0.gamma", "stages.0.blocks.{i}.gamma"],
-        {"stages.0.blocks.1.gamma": 0.25, "stages.1.blocks.0.gamma": 0.75},
-    ),
-    "timm ViT": (["patch_embed.proj.weight", "blocks.{i}.norm1.weight"], {"patch_embed.proj.weight": None}),
-    "Hugging Face CLIP, image tower": (
-        ["vision_model.encoder.layers.{i}.mlp.fc1.weight", "text_model.encoder.layers.{i}.mlp.fc1.weight"],
-        {"vision_model.encoder.layers.2.mlp.fc1.weight": 1.0, "text_model.encoder.layers.2.mlp.fc1.weight": None},
-    ),
-    "Hugging Face CLIP, text tower alone": (["text_model.encoder.layers.{i}.mlp.fc1.weight"], {}),
-    "Hugging Face CLIP, tower alone": (["pre_layrnorm.weight", "encoder.layers.{i}.self_attn.k_proj.bias"], {}),
-    "Hugging Face ConvNeXt": (
-        ["convnext.encoder.stages.{i}.layers.0.dwconv.weight", "convnext.encoder.stages.2.layers.{i}.dwconv.weight"],
-        {
-            "convnext.encoder.stages.2.layers.2.dwconv.weight": 1.0,
-            "convnext.encoder.stages.1.layers.0.dwconv.weight": 0.25,
-        },
-    ),
-    "Hugging Face BERT or ViT": (
-        ["bert.embeddings.LayerNorm.weight", "bert.encoder.layer.{i}.output.dense.weight"],
-        {"bert.encoder.layer.1.output.dense.weight": 0.5, "bert.embeddings.LayerNorm.weight": None},
-    ),
-    "Hugging Face ViT": (["vit.layers.{i}.attention.q_proj.weight"], {}),
-    "Llama, Mistral or Qwen": (
-        ["model.embed_tokens.weight", "model.layers.{i}.self_attn.q_proj.weight", "lm_head.weight"],
-        {"model.layers.1.self_attn.q_proj.weight": 0.5, "lm_head.weight": None},
-    ),
-    "GPT-2": (["transformer.wte.weight", "transformer.h.{i}.ln_1.weight"], {"transformer.h.2.ln_1.weight": 1.0}),
-    "T5, decoder": (
-        [
-            "shared.weight",
-            "encoder.block.{i}.layer.1.DenseReluDense.wo.weight",
-            "decoder.block.{i}.layer.1.DenseReluDense.wo.weight",
-        ],
-        {
-            "decoder.block.2.layer.1.DenseReluDense.wo.weight": 1.0,
-            "encoder.block.2.layer.1.DenseReluDense.wo.weight": None,
-            "shared.weight": None,
-        },
-    ),
-}
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "families.md"
+NAMES = read()
 
 
-def expand(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(name.format(i=i) for name in names for i in range(3)))
+def rows(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of the page."""
+    lines = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if re.match(r"\| \w+: ", line)]
 
 
-def test_every_layout_has_an_example() -> None:
-    assert list(FAMILIES) == [layout.description for layout in LAYOUTS]
+RECOGNISED = {row[0]: row[1:] for row in rows("Recognised")}
+REFUSED = {row[0]: row[1:] for row in rows("Refused, with the pattern to give")}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod."])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_are_found_behind_any_wrapper(family: str, prefix: str) -> None:
-    names, depths = FAMILIES[family]
-    layer_map, description = detect([prefix + name for name in expand(names)])
-    assert description == family
-    assert {name: layer_map.depth(prefix + name) for name in depths} == depths
+def test_the_page_lists_every_family_and_layout() -> None:
+    assert sorted([*RECOGNISED, *REFUSED]) == sorted(NAMES)
+    stated = {family: row[0].strip("`") for family, row in (RECOGNISED | REFUSED).items()}
+    assert stated == {family: of for family, (of, _) in NAMES.items()}
+    without = {"open_clip ViT, tower alone", "Hugging Face CLIP, text tower alone"}
+    assert {row[1] for row in RECOGNISED.values()} == {layout.description for layout in LAYOUTS} - without
+
+
+@pytest.mark.parametrize("family", RECOGNISED)
+def test_a_family_is_recognised(family: str) -> None:
+    _, description, blocks, ends = RECOGNISED[family]
+    names = NAMES[family][1]
+    layer_map, found = detect(names)
+    assert (found, layer_map.num_blocks) == (description, int(blocks))
+    first, last = re.findall("`(.*?)`", ends)
+    expected = in_order(names, first, last)
+    if "features" in first:  # their stems and downsampling have numbers too
+        expected = {name: expected[name] for name in layer_map.blocks}
+    keys = sorted(set(expected.values()))
+    assert layer_map.blocks == {name: keys.index(key) for name, key in expected.items()}
+    assert (keys[0], keys[-1]) == (numbers(first), numbers(last))
+    for prefix in ("module.", "model.", "_orig_mod.", "module.model."):
+        wrapped, again = detect([prefix + name for name in names])
+        assert again == description
+        assert wrapped.blocks == {prefix + name: index for name, index in layer_map.blocks.items()}
+
+
+def numbers(name: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", name)))
+
+
+def in_order(names: list[str], first: str, last: str) -> dict[str, tuple[int, ...]]:
+    """The numbers in the names that begin as the first and the last block do, apart from their numbers."""
+    pattern = re.sub(r"\d+", r"\\d+", re.escape(first))
+    assert re.fullmatch(pattern, last)
+    return {name: numbers(match[0]) for name in names if (match := re.match(pattern, name))}
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_is_refused_with_the_patterns_of_its_stacks(family: str) -> None:
+    names = NAMES[family][1]
+    with pytest.raises(ValueError, match="give --blocks") as error:
+        detect(names)
+    shown = re.findall(r"'(\S+)' \((\d+) blocks?\)", str(error.value))
+    assert shown == re.findall(r"`(\S+)` \((\d+)\)", REFUSED[family][1])
+    for pattern, blocks in shown:
+        assert by_pattern(names, pattern).num_blocks == int(blocks)
+
+
+@pytest.mark.parametrize(
+    ("family", "depths"),
+    [
+        (
+            "open_clip: ViT",
+            {"visual.transformer.resblocks.11.ln_1.weight": 1, "transformer.resblocks.1.ln_1.weight": None},
+        ),
+        (
+            "timm: ConvNeXt",
+            {
+                "stages.0.blocks.1.gamma": 1 / 17,
+                "stages.1.blocks.0.gamma": 3 / 17,
+                "stages.1.downsample.0.weight": None,
+                "stem.0.weight": None,
+            },
+        ),
+        ("timm: EfficientNet", {"blocks.1.0.conv_pw.weight": 1 / 15, "conv_head.weight": None}),
+        ("torchvision: Swin", {"features.3.0.norm1.weight": 2 / 11, "features.0.0.weight": None}),
+        ("torchvision: ConvNeXt", {"features.3.0.layer_scale": 3 / 17, "features.2.1.weight": None}),
+        ("torchvision: ResNet-18", {"layer1.1.conv1.weight": 1 / 7, "layer2.0.downsample.0.weight": 2 / 7}),
+        ("transformers: Segformer, saved", {"segformer.encoder.block.1.0.mlp.dwconv.dwconv.weight": 2 / 7}),
+        ("transformers: Whisper, encoder with a classifier", {"encoder.layers.1.fc1.weight": 1 / 3}),
+        (
+            "transformers: T5",
+            {
+                "decoder.block.4.layer.1.EncDecAttention.q.weight": 0.8,
+                "encoder.block.2.layer.1.DenseReluDense.wo.weight": None,
+                "shared.weight": None,
+            },
+        ),
+        ("transformers: CLIP", {"text_model.encoder.layers.2.mlp.fc1.weight": None}),
+        ("transformers: Mixtral, saved", {"model.layers.31.block_sparse_moe.experts.3.w1.weight": 1}),
+    ],
+)
+def test_depths(family: str, depths: dict[str, float | None]) -> None:
+    names = NAMES[family][1]
+    layer_map, _ = detect(names)
+    assert set(depths) <= set(names)
+    assert {name: layer_map.depth(name) for name in depths} == depths
+
+
+def test_towers_of_clip_alone() -> None:
+    names = [name for name in NAMES["open_clip: ViT"][1] if name.startswith("visual.")]
+    layer_map, description = detect([name.removeprefix("visual.") for name in names])
+    assert (description, layer_map.num_blocks) == ("open_clip ViT, tower alone", 12)
+    names = [name for name in NAMES["transformers: CLIP"][1] if name.startswith("text_model.")]
+    layer_map, description = detect(names)
+    assert (description, layer_map.num_blocks) == ("Hugging Face CLIP, text tower alone", 12)
+
+
+def test_a_second_copy_of_a_model_in_the_file_is_refused() -> None:
+    names = NAMES["timm: ViT"][1]
+    with pytest.raises(ValueError, match=re.escape(r"here 'blocks\.(\d+)\.' (12 blocks) or 'ema\.blocks\.(\d+)\.' (")):
+        detect([*names, *(f"ema.{name}" for name in names)])
 
 
 @pytest.mark.parametrize(
@@ -103,8 +139,11 @@ def test_blocks_are_found_behind_any_wrapper(family: str, prefix: str) -> None:
             "no known layout matches among 2 names such as conv.weight, fc.weight; give --blocks",
         ),
         (["model.encoder.layers.0.self_attn.k.weight", "model.decoder.layers.0.fc1.weight"], "no known layout matches"),
-        (["h.0.ln_1.weight", "decoder.block.0.w"], r"several layouts match \(GPT-2, T5, decoder\)"),
-        (["h.0.ln_1.weight", "h.2.ln_1.weight"], "numbered without a gap"),
+        (["h.0.ln_1.weight", "decoder.block.0.layer.0.w"], r"several layouts match \(GPT-2, .*, T5, decoder\)"),
+        (
+            ["h.0.ln_1.weight", "h.2.ln_1.weight"],
+            r"the block after 0 is 2, .* numbered without a gap; .* give --blocks 'h\\.\(\\d\+\)\\.' \(2 blocks\)",
+        ),
     ],
 )
 def test_what_cannot_be_told_is_an_error(names: list[str], message: str) -> None:
@@ -119,6 +158,25 @@ def test_a_pattern_of_the_users_own_matches_at_the_start_or_behind_wrappers() ->
     assert layer_map.num_blocks == 3
     assert layer_map.depth("model.layer1.0.conv.weight") == 0.5
     assert layer_map.depth("aux.layer9.weight") is None
+
+
+def test_numbers_of_a_users_pattern_may_begin_at_1_and_leave_gaps() -> None:
+    names = [f"features.{i}.{j}.w" for i in (1, 5, 3, 10) for j in (0, 1)]
+    layer_map, found = find_blocks(names, r"features\.(\d+)\.")
+    assert found == r"blocks by 'features\\.(\\d+)\\.' (1, 3, 5, 10 are blocks 0 to 3)"
+    assert {name: layer_map.blocks[name] for name in names[::2]} == {
+        "features.1.0.w": 0, "features.5.0.w": 2, "features.3.0.w": 1, "features.10.0.w": 3
+    }  # fmt: skip
+    layer_map, found = find_blocks(names, r"features\.(\d+)\.(\d+)\.")
+    assert found.endswith("(1.0, 1.1, 3.0, 3.1, 5.0, 5.1, 10.0, 10.1 are blocks 0 to 7)")
+    assert layer_map.depth("features.5.1.w") == 5 / 7
+    assert find_blocks(["layer0.w", "layer1.w"], r"layer(\d+)\.")[1] == r"blocks by 'layer(\\d+)\\.'"
+
+
+def test_numbers_that_begin_at_1_are_shown_for_a_known_family_too() -> None:
+    _, found = find_blocks(NAMES["torchvision: ResNet-18"][1], None)
+    assert found == "ResNet (1.0, 1.1, 2.0, 2.1, 3.0, 3.1, 4.0, 4.1 are blocks 0 to 7)"
+    assert find_blocks(NAMES["timm: ViT"][1], None)[1] == "timm ViT"
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,18 @@ def test_blocks_are_the_list_with_most_parameters() -> None:
         layer_map(model)
 
 
+def test_a_model_with_a_second_tower_is_refused() -> None:
+    def tower(depth: int) -> nn.ModuleList:
+        return nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 8) for _ in range(depth))
+
+    model = nn.Module()
+    model.layers = tower(3)
+    assert layer_map(model).num_blocks == 3
+    model.vision = nn.ModuleDict({"layers": tower(2)})
+    with pytest.raises(ValueError, match=r"Module: has blocks in layers and in vision.layers.0.self_attn"):
+        layer_map(model)
+
+
 def test_a_policy_with_another_vocabulary_is_refused(
     llama_backbone: CausalBackbone, llama: Path, tmp_path: Path
 ) -> None:

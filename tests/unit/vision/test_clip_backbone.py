@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from block_names import read
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
+from pipeline.checkpoints.blocks import detect
 from tasks.vision.clip.architectures import create, pretrained_source
 from tasks.vision.clip.backbone import OpenClipBackbone, build, layer_map
 
@@ -128,6 +130,20 @@ def test_a_tower_without_known_blocks_names_its_parameters() -> None:
         layer_map(["layer1.0.conv1.weight"])
     with pytest.raises(ValueError, match="numbered without a gap"):
         layer_map(["transformer.resblocks.0.x", "transformer.resblocks.2.x"])
+
+
+@pytest.mark.parametrize("tower", ["ViT", "ConvNeXt", "SigLIP", "EVA-02", "MobileCLIP", "CoCa", "Swin"])
+def test_a_run_numbers_the_blocks_as_a_merge_of_files_does(tower: str) -> None:
+    names = read()[f"open_clip: {tower}"][1]
+    merged, _ = detect(names)
+    layers = layer_map(name.removeprefix("visual.") for name in names if name.startswith("visual."))
+    assert {f"visual.{name}": block for name, block in layers.blocks.items()} == merged.blocks
+
+
+@pytest.mark.parametrize("family", ["EfficientNet", "MobileNet V3", "RegNet", "Twins", "CaiT", "ResNet"])
+def test_a_tower_whose_stages_could_be_taken_for_blocks_is_refused(family: str) -> None:
+    with pytest.raises(ValueError, match="no residual blocks of a known layout"):
+        layer_map(f"trunk.{name}" for name in read()[f"timm: {family}"][1])
 
 
 def authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
