@@ -1,6 +1,7 @@
 """The block names of model families, which docs/reference/families.md lists.
 
-Each needs a marker: a name inside a block that other families with the same numbers do not have.
+A marker is a name inside a block that other families with the same numbers do not have. Only numbers that no other
+family has, like GPT-2's `h.0.`, need none.
 """
 
 from tasks.block_names import IMAGE_TOWERS, BlockNames
@@ -57,18 +58,18 @@ _VISION = (
 
 #: T5: the decoder is scaled (section 5.2.2), and everything else gets alpha.
 _LANGUAGE_AND_SPEECH = (
-    BlockNames("Hugging Face BERT or ViT", _HEADS + r"encoder\.layer\.(\d+)\.", r"attention\."),
+    BlockNames("Hugging Face BERT or ViT", _HEADS + r"encoder\.layer\.(\d+)\.", r"(?:attention|intermediate|output)\."),
     BlockNames("DistilBERT", r"(?:distilbert\.)?(?:transformer\.)?layer\.(\d+)\.", r"attention\.q_lin\."),
     BlockNames("ModernBERT", r"layers\.(\d+)\.", r"attn\.Wqkv\."),
     BlockNames("XLNet", r"layer\.(\d+)\.", r"rel_attn\."),
     BlockNames("Llama, Mistral or Qwen", r"layers\.(\d+)\.", r"self_attn\.(?:o_proj|dense)\."),
-    BlockNames("GPT-2, GPT-J, GPT-Neo, Falcon or Bloom", r"h\.(\d+)\.", r"(?:attn|self_attention|ln_1|mlp)\."),
+    BlockNames("GPT-2, GPT-J, GPT-Neo, Falcon or Bloom", r"h\.(\d+)\."),
     BlockNames("GPT-NeoX", r"(?:gpt_neox\.)?layers\.(\d+)\.", r"attention\.query_key_value\."),
     BlockNames("MPT", r"blocks\.(\d+)\.", r"(?:attn\.Wqkv|ffn\.)"),
     BlockNames("OPT, or BART's decoder alone", r"decoder\.layers\.(\d+)\.", r"self_attn_layer_norm\."),
     BlockNames("RWKV", r"(?:rwkv\.)?blocks\.(\d+)\.", r"att(?:ention)?\.receptance\."),
     BlockNames("Mamba", r"layers\.(\d+)\.", r"mixer\.(?:A_log|in_proj)"),
-    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\.", r"layer\.\d+\.", outside=r"encoder\.block\."),
+    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\.", outside=r"encoder\.block\."),
     BlockNames("T5, encoder alone", r"encoder\.block\.(\d+)\.", r"layer\.\d+\.SelfAttention\."),
     BlockNames("Whisper or BART, encoder alone", r"encoder\.layers\.(\d+)\.", r"self_attn_layer_norm\."),
     BlockNames("wav2vec 2.0, HuBERT or WavLM", _HEADS + r"encoder\.layers\.(\d+)\.", r"feed_forward\."),
