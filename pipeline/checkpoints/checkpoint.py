@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles, locate
+from pipeline.checkpoints.quantised import check_plain, numbers_of
 from pipeline.checkpoints.readers import read_tensors
-from tasks.tensors import first_names
+from tasks.tensors import first_names, is_buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Checkpoint:
 
     Attributes:
         source: as the user wrote it.
-        state: tensors by name, on the CPU, in the file's types.
+        state: tensors by name, on the CPU, in the file's types; float8 as bfloat16.
         fingerprint: hash of names, types, shapes and values: 16 hexadecimal digits, the same in every file format.
     """
 
@@ -43,10 +44,20 @@ def read_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
         torch.Size([96, 3, 8, 8])
     """
     files = whole(source)
+    return checked(files.label, read_state(files))
+
+
+def read_state(files: CheckpointFiles) -> dict[str, Tensor]:
+    """Read the tensors of all files of a checkpoint or an adapter; float8 as bfloat16.
+
+    Raises:
+        ValueError: if a file is not readable, unsafe, or quantised.
+    """
     state: dict[str, Tensor] = {}
     for file in files.weights:
         state |= read_tensors(file)
-    return checked(files.label, state)
+    check_plain(files.label, {name: str(tensor.dtype) for name, tensor in state.items()}, files.weights[0].parent)
+    return numbers_of(state)
 
 
 def whole(source: CheckpointFiles | str) -> CheckpointFiles:
@@ -83,11 +94,13 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
-    """Check that a checkpoint holds finite numbers.
+    """Check that a checkpoint holds finite numbers; masks and other buffers may be infinite.
 
     Raises:
-        ValueError: if it holds NaN or infinity; the source and the first names are given.
+        ValueError: if weights are NaN or infinite; the source and the first names are given.
     """
-    bad = [name for name, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    bad = [
+        n for n, t in state.items() if t.is_floating_point() and not is_buffer(n, t) and not bool(t.isfinite().all())
+    ]
     if bad:
         raise ValueError(f"{source}: NaN or infinite values in {first_names(bad)}: the training may have diverged")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 
 from tasks.files.cache import cache_root
 from tasks.files.hub import hub_silence, out_of_reach
-from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
+from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, INDEX_SUFFIX, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.files.sources import HubName, Source
 from tasks.registry import near
 
@@ -88,7 +89,12 @@ def locate(source: Source | str) -> CheckpointFiles:
         return _in_folder(source, path, here)
     if not path.is_file() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", here) and not path.parent.is_dir():
         raise ValueError(f"{here}: no such file, nor its folder; a repository of the hub is written hf:{here}")
-    return CheckpointFiles(source, (_existing(path),), here)
+    return CheckpointFiles(source, _beside(_existing(path), source), here)
+
+
+def _beside(path: Path, source: Source) -> tuple[Path, ...]:
+    """The file itself, or the shards next to an index."""
+    return _with_shards(path, source, lambda shard: _existing(path.with_name(shard)))
 
 
 def _embedded(source: Source) -> CheckpointFiles:
@@ -106,11 +112,10 @@ def _embedded(source: Source) -> CheckpointFiles:
 def _in_folder(source: Source, folder: Path, place: str) -> CheckpointFiles:
     for name in WEIGHTS:
         if (folder / name).is_file():
-            shards = _with_shards(folder / name, source, lambda shard: _existing(folder / shard))
-            return CheckpointFiles(source, shards, place, folder)
+            return CheckpointFiles(source, _beside(folder / name, source), place, folder)
     if adapter := _adapter(source, lambda name: folder / name):
         return adapter
-    others = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    others = sorted(p.name for p in folder.iterdir() if p.name.endswith(WEIGHT_SUFFIXES))
     hint = f"; or name one of its files, such as {', '.join(others[:3])}" if others else ""
     raise ValueError(f"{source.text}: a folder without weights; expected one of {', '.join(WEIGHTS)}{hint}")
 
@@ -132,16 +137,19 @@ def _existing(path: Path) -> Path:
     if not path.parent.is_dir():
         raise ValueError(f"{path}: no such file, nor its folder")
     # Only close names, as the folder may be a home directory; equal suffixes make all names closer than they are.
-    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    others = sorted(p.name for p in path.parent.iterdir() if p.name.endswith(WEIGHT_SUFFIXES))
     close = difflib.get_close_matches(path.name, others, cutoff=0.8)
     raise ValueError(f"{path}: no such file" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else ""))
 
 
 def _with_shards(path: Path, source: Source, fetch: _Fetch) -> tuple[Path, ...]:
     """The file itself, or the shards that an index lists."""
-    if not path.name.endswith(".index.json"):
+    if not path.name.endswith(INDEX_SUFFIX):
         return (path,)
-    return tuple(fetch(shard) for shard in shards_of(path.read_bytes(), f"{source.text}: {path.name}"))
+    shards = shards_of(path.read_bytes(), f"{source.text}: {path.name}")
+    if not shards:
+        raise ValueError(f"{source.text}: {path.name} must name files, got none")
+    return tuple(fetch(shard) for shard in shards)
 
 
 def _from_hub(source: Source) -> CheckpointFiles:
@@ -153,9 +161,10 @@ def _from_hub(source: Source) -> CheckpointFiles:
     with _refusals(source):
         for name in [hub.file] if hub.file else WEIGHTS:
             try:
-                weights = _with_shards(fetch(name), source, fetch)
+                beside = partial(posixpath.join, posixpath.dirname(name))
+                weights = _with_shards(fetch(name), source, lambda shard, beside=beside: fetch(beside(shard)))
                 for companion in COMPANIONS:
-                    _exists(posixpath.join(posixpath.dirname(name), companion), fetch)
+                    _exists(beside(companion), fetch)
                 return CheckpointFiles(source, weights, str(weights[0]), None if hub.file else weights[0].parent)
             except EntryNotFoundError as error:
                 # Also if the hub is out of reach and this name is not in the cache, though another may be.

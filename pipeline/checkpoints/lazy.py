@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint, checked, read_checkpoint, whole
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.quantised import check_plain, numbers
+from pipeline.checkpoints.readers import safetensors_errors
 
 #: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
 #: a file takes 0.25 ms.
@@ -26,25 +28,30 @@ class StoredTensors(Mapping[str, Tensor]):
         """
         self._device = str(device)
         self._files: dict[str, Path] = {}
+        self.kinds: dict[str, str] = {}
+        """Type of each tensor, in safetensors' words."""
         self._open: dict[Path, safe_open] = {}
         self._mapped = 0
         for path in files:
-            try:
-                with safe_open(path, "pt") as file:
-                    self._files |= dict.fromkeys(file.keys(), path)
-            except SafetensorError as error:
-                raise ValueError(f"{path}: truncated or not a safetensors file ({error}); fetch it again") from error
+            with safetensors_errors(path), safe_open(path, "pt") as file:
+                self._files |= dict.fromkeys(file.keys(), path)
+                self.kinds |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor in the file's type."""
+        """Read one tensor in the file's type; float8 as bfloat16.
+
+        Raises:
+            ValueError: if its type is unknown.
+        """
         path = self._files[name]
         if self._mapped > MAX_MAPPED:
             self._open, self._mapped = {}, 0
-        if path not in self._open:
-            self._open[path] = safe_open(path, "pt", self._device)
-        tensor: Tensor = self._open[path].get_tensor(name)  # type: ignore[no-untyped-call]
+        with safetensors_errors(path):
+            if path not in self._open:
+                self._open[path] = safe_open(path, "pt", self._device)
+            tensor: Tensor = self._open[path].get_tensor(name)  # type: ignore[no-untyped-call]
         self._mapped += tensor.nbytes
-        return tensor
+        return numbers(tensor)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a tensor of this name; `Mapping` would read it to find out."""
@@ -57,6 +64,37 @@ class StoredTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """Return the number of tensors."""
         return len(self._files)
+
+
+class Renamed(Mapping[str, Tensor]):
+    """Tensors under other names; each is read when it is used."""
+
+    def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        """Take new name -> name in `state`."""
+        self._state, self._names = state, names
+
+    @staticmethod
+    def of(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Mapping[str, Tensor]:
+        """Rename; tensors that are in memory stay a dictionary, in which tied ones can be found."""
+        if isinstance(state, dict):
+            return {new: state[name] for new, name in names.items()}
+        return Renamed(state, names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        return self._state[self._names[name]]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name; `Mapping` would read it to find out."""
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._names)
 
 
 class Difference(Mapping[str, Tensor]):
@@ -92,4 +130,6 @@ def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
     files = whole(source)
     if any(file.suffix != ".safetensors" for file in files.weights):
         return read_checkpoint(files)
-    return checked(files.label, StoredTensors(files.weights))
+    stored = StoredTensors(files.weights)
+    check_plain(files.label, stored.kinds, files.weights[0].parent)
+    return checked(files.label, stored)

@@ -3,9 +3,9 @@
 Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
 """
 
-import json
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoints.checkpoint import check_finite, fingerprint
+from pipeline.checkpoints.checkpoint import check_finite, fingerprint, read_state
 from pipeline.checkpoints.files import CheckpointFiles
-from pipeline.checkpoints.readers import read_tensors
 from pipeline.merging.low_rank import LowRank, LowRankDelta, stacked
+from tasks.files.json_files import read_object
 from tasks.lora import WeightPart
+from tasks.tensors import first_names
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 #: Fields of adapter_config.json that make an adapter more than scale * B A on a frozen base.
@@ -115,8 +116,9 @@ def read_adapter(files: CheckpointFiles) -> Adapter:
     assert files.adapter_config is not None
     source = files.label
     config = _read_config(source, files.adapter_config)
-    (factors,) = files.weights
-    state = read_tensors(factors)
+    state = read_state(files)
+    if strange := [f"{name} {tensor.dtype}" for name, tensor in state.items() if not tensor.is_floating_point()]:
+        raise ValueError(f"{source}: must hold real floating-point numbers, got {first_names(strange)}; {_MERGE_HELP}")
     check_finite(source, state)
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
@@ -129,15 +131,11 @@ def read_adapter(files: CheckpointFiles) -> Adapter:
 
 
 def _read_config(source: str, path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: {path.name}: not JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else config
-        raise ValueError(f"{source}: {path.name}: peft_type: must be LORA, got {kind!r}; {_MERGE_HELP}")
+    config = read_object(path, f"{source}: {path.name}")
+    if (kind := config.get("peft_type")) != "LORA":
+        raise ValueError(f"{source}: {path.name}: peft_type: must be LORA, got {reprlib.repr(kind)}; {_MERGE_HELP}")
     for field, rule, value in _faults(config):
-        raise ValueError(f"{source}: {path.name}: {field}: must be {rule}, got {value!r}; {_MERGE_HELP}")
+        raise ValueError(f"{source}: {path.name}: {field}: must be {rule}, got {reprlib.repr(value)}; {_MERGE_HELP}")
     return config
 
 
@@ -149,7 +147,7 @@ def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
     if (start := config.get("init_lora_weights", True)) not in _PLAIN_STARTS:
         yield "init_lora_weights", "one that leaves the base's weights as they are", start
     for field in ("r", "lora_alpha"):
-        if not isinstance(value := config.get(field), int | float) or value <= 0:
+        if not _is_positive(value := config.get(field)):
             yield field, "a positive number", value
     for field in ("rank_pattern", "alpha_pattern"):
         if not _is_pattern(value := config.get(field) or {}):
@@ -158,8 +156,15 @@ def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
 
 def _is_pattern(value: object) -> bool:
     try:
-        return isinstance(value, dict) and all(re.compile(k) and float(v) > 0 for k, v in value.items())
-    except (re.error, TypeError, ValueError):
+        return isinstance(value, dict) and all(re.compile(k) and _is_positive(v) for k, v in value.items())
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _is_positive(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and 0 < float(value) < math.inf
+    except OverflowError:
         return False
 
 
@@ -194,7 +199,7 @@ def _times(source: str, config: Mapping[str, Any]) -> int:
     Raises:
         ValueError: if that is not known for the version.
     """
-    version = config.get("peft_version") or "0"
+    version = str(config.get("peft_version") or "0")
     if tuple(map(int, re.findall(r"\d+", version)[:3])) <= _TWICE_UP_TO:
         return 2
     known = ".".join(map(str, _TWICE_UP_TO))

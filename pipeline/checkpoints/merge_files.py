@@ -12,6 +12,7 @@ from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.matching import Chosen, choose, rename
 from pipeline.checkpoints.merge import Merged, edited_names, merge_states
 from pipeline.checkpoints.statistics import check_sources, open_statistics
 from pipeline.checkpoints.tied import CountedOnce, count_once
@@ -33,12 +34,14 @@ class MergeSources:
         experts: fine-tuned models.
         statistics: one file for each expert, if the method needs them.
         blocks: a regular expression whose group is a block's number; None to recognise the layout.
+        exclude: a regular expression in the names of tensors that stay the base's, such as heads.
     """
 
     base: str
     experts: Sequence[str]
     statistics: Sequence[str] = ()
     blocks: str | None = None
+    exclude: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,14 @@ class MergedFile:
         layout: how the blocks were found.
         num_blocks: how many there are.
         coverage: what became of every tensor of the base.
+        notes: how names of experts were matched with the base's.
     """
 
     merged: Merged
     layout: str
     num_blocks: int
     coverage: Sequence[Part]
+    notes: Sequence[str] = ()
 
 
 def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFile:
@@ -71,16 +76,18 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     """
     _check_recipe(recipe, sources)
     base = read_checkpoint(sources.base)
-    experts = [open_checkpoint(expert) for expert in sources.experts]
+    experts, notes = rename(base, [open_checkpoint(expert) for expert in sources.experts])
     once = count_once(base, experts)
     names = [*edited_names(once.base.state), *statistics_of(once.base.state)]
     layer_map, layout = find_blocks(names, sources.blocks)
-    base_only = _in_no_expert(once.base, once.experts, layer_map)
-    rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in base_only})
+    chosen = choose(once.base, once.experts, sources.exclude)
+    base_only = _in_no_expert(once.base, chosen, layer_map)
+    left = {**base_only, **chosen.excluded, **chosen.buffers}
+    rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in left})
     theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
-    statistics = open_statistics(METHODS[recipe.method], sources.statistics, once.experts, theta0)
-    merged = merge_states(rest, once.experts, recipe, layer_map, [s.state for s in statistics])
-    coverage = _coverage(once, base_only, merged, layer_map)
+    statistics = open_statistics(METHODS[recipe.method], sources.statistics, chosen.experts, theta0)
+    merged = merge_states(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
+    coverage = _coverage(once, chosen, base_only, merged, layer_map)
     metadata = {
         "lines_sweep.recipe": recipe.canonical().decode(),
         "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merged.alpha),
@@ -90,9 +97,11 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     }
     if statistics:
         metadata["lines_sweep.statistics"] = json.dumps([s.fingerprint for s in statistics])
-    state = {**base_only, **merged.state}
+    if sources.exclude is not None:
+        metadata["lines_sweep.exclude"] = sources.exclude
+    state = {**left, **merged.state}
     write_safetensors(output, {name: state[once.tied.get(name, name)] for name in base.state}, metadata)
-    return MergedFile(merged, layout, layer_map.num_blocks, coverage)
+    return MergedFile(merged, layout, layer_map.num_blocks, coverage, notes)
 
 
 def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
@@ -106,16 +115,20 @@ def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
     check_sources(recipe.method, method, sources.statistics, len(sources.experts))
 
 
-def _in_no_expert(base: Checkpoint, experts: Sequence[Checkpoint], layer_map: LayerMap) -> dict[str, Tensor]:
+def _in_no_expert(base: Checkpoint, chosen: Chosen, layer_map: LayerMap) -> dict[str, Tensor]:
     """Return tensors outside the blocks that no expert has: image towers are often saved without the text tower.
 
     A tensor that only some experts lack, or one of a block, is not returned: it is an error of the merge.
     """
-    names = {name for expert in experts for name in expert.state}
+    names = (
+        {name for expert in chosen.experts for name in expert.state} | chosen.excluded.keys() | chosen.buffers.keys()
+    )
     return {n: t for n, t in base.state.items() if n not in names and n not in layer_map.blocks}
 
 
-def _coverage(once: CountedOnce, base_only: Mapping[str, Tensor], merged: Merged, layer_map: LayerMap) -> list[Part]:
+def _coverage(
+    once: CountedOnce, chosen: Chosen, base_only: Mapping[str, Tensor], merged: Merged, layer_map: LayerMap
+) -> list[Part]:
     state = {name: tensor for name, tensor in merged.state.items() if name not in merged.averaged}
     weights = {name: state[name] for name in edited_names(state)}
     others = {name: tensor for name, tensor in state.items() if name not in weights}
@@ -125,7 +138,9 @@ def _coverage(once: CountedOnce, base_only: Mapping[str, Tensor], merged: Merged
             *edited_parts(weights, layer_map.blocks),
             Part.of("averaged, as statistics of batches", {name: merged.state[name] for name in merged.averaged}),
             Part.of("in no expert, so they stay the base's", base_only),
-            Part.of("no weights, so they stay the base's", others),
+            Part.of("no weights, so they stay the base's", {**others, **chosen.buffers}),
+            Part.of("excluded, so they stay the base's", chosen.excluded),
+            Part("only in experts, and left out", len(chosen.left_out), 0, tuple(chosen.left_out)),
             Part("other names of tied tensors, which count once", len(tied), 0, tied),
         ]
     )

@@ -1,75 +1,113 @@
 """Read one file into named tensors: safetensors, and pickles without running any of their code."""
 
-import pickle
-import re
-import warnings
-import zipfile
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.checkpoints.pickles import Foreign, check_expanded, read_pickle
+from pipeline.checkpoints.wrappers import WRAPPERS, find_state
+from tasks.files.models import WEIGHT_SUFFIXES
 from tasks.tensors import first_names
 
-#: Keys under which training programs save the state dict.
-_WRAPPERS = ("state_dict", "model")
-_PICKLES = (".pt", ".pth", ".bin")
+logger = logging.getLogger(__name__)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file onto the CPU.
+    """Read all tensors of a file with one of `WEIGHT_SUFFIXES` onto the CPU, in the file's types.
 
     Raises:
-        ValueError: if it is empty, damaged, of another kind, a pickle that needs code, or not a state dict.
+        ValueError: if it is empty, damaged, of another kind, a pickle that needs code, or not a state dict of plain
+            tensors.
     """
-    if path.suffix not in (".safetensors", *_PICKLES):
-        raise ValueError(f"{path}: must end in .safetensors, {', '.join(_PICKLES)}, got {path.suffix!r}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not path.name.endswith(WEIGHT_SUFFIXES):
+        raise ValueError(f"{path}: must end in {', '.join(WEIGHT_SUFFIXES)}, got {path.suffix!r}")
+    _check_readable(path)
+    if path.suffix == ".safetensors":
+        with safetensors_errors(path):
+            return load_file(path)
+    return _state(path, read_pickle(path))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+@contextmanager
+def safetensors_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a .safetensors file into ValueErrors that name it.
+
+    Raises:
+        ValueError: if it is truncated or damaged, or has tensors of an unknown type.
+    """
     try:
-        return load_file(path)
+        yield
     except SafetensorError as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error}); fetch it again") from error
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error!r}); fetch it again") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _check_readable(path: Path) -> None:
     try:
-        with warnings.catch_warnings():  # torch warns of files that are refused below
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: {_why(error)}") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    return _checked(path, content)
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if empty:
+        raise ValueError(f"{path}: the file is empty")
 
 
-def _why(error: Exception) -> str:
-    """Explain torch's error to a user, and what to do."""
-    convert = "if you trust the file, load it and save its state dict with safetensors.torch.save_file"
-    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"refused: reading this pickle would run code ({found.group(1)}); {convert}"
-    if "TorchScript" in str(error):
-        return f"a TorchScript program, not a state dict; {convert}"
-    if isinstance(error, pickle.UnpicklingError):
-        return f"refused: damaged, or a pickle of more than tensors; {convert}"
-    return "truncated, or not a file that torch.save wrote; fetch it again"
-
-
-def _checked(path: Path, content: object) -> dict[str, Tensor]:
-    if not isinstance(content, dict):
+def _state(path: Path, content: object) -> dict[str, Tensor]:
+    """Take the state dict out of its wrappers, and check it."""
+    try:
+        content, note = find_state(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if note:
+        logger.warning("%s: %s", path, note)
+    if isinstance(content, Foreign):
+        raise ValueError(f"{path}: {content.refusal()}")
+    if not isinstance(content, Mapping):
         raise ValueError(f"{path}: must hold a state dict, got {type(content).__name__}")
+    _check_values(path, content)
+    return {str(name): tensor.detach() for name, tensor in content.items()}
+
+
+def _check_values(path: Path, content: Mapping[object, object]) -> None:
+    for value in content.values():
+        if isinstance(value, Foreign):
+            raise ValueError(f"{path}: {value.refusal()}")
     strange = [f"{k!r} ({type(v).__name__})" for k, v in content.items() if not isinstance(v, Tensor)]
     if strange:
         raise ValueError(
             f"{path}: must hold tensors by name, got also {first_names(strange)}; "
-            f"known wrappers are {', '.join(map(repr, _WRAPPERS))}"
+            f"known wrappers are {', '.join(map(repr, WRAPPERS))}"
         )
-    return {str(name): tensor.detach() for name, tensor in content.items()}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if bad := [f"{name} ({why})" for name, tensor in tensors.items() if (why := _unusual(tensor))]:
+        raise ValueError(f"{path}: must hold plain tensors, got {first_names(bad)}")
+    check_expanded(path, sum(t.numel() * t.element_size() for t in tensors.values()))
+
+
+def _unusual(tensor: Tensor) -> str:
+    """Return why a tensor has no plain numbers in memory, and what to do; "" if it has."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"a {type(tensor).__name__}: save plain tensors"
+    if tensor.is_meta:
+        return "without values, on the meta device: save the model after its weights are loaded"
+    if tensor.is_quantized:
+        return "quantised: save it after .dequantize()"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return f"{str(tensor.layout).removeprefix('torch.')}: save it after .to_dense()"
+    return ""

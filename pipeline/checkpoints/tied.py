@@ -1,12 +1,13 @@
 """Tied tensors: names of a pickle that share one storage count once, as in a .safetensors file of one name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.lazy import Renamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +25,6 @@ class CountedOnce:
     experts: list[Checkpoint]
     tied: dict[str, str]
     dropped: list[str]
-
-
-class _Renamed(Mapping[str, Tensor]):
-    """Tensors under other names; each is read when it is used."""
-
-    def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-        """Take new name -> name in `state`."""
-        self._state, self._names = state, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
-        return self._state[self._names[name]]
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name; `Mapping` would read it to find out."""
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._names)
 
 
 def count_once(base: Checkpoint, experts: Sequence[Checkpoint]) -> CountedOnce:
@@ -74,7 +51,7 @@ def count_once(base: Checkpoint, experts: Sequence[Checkpoint]) -> CountedOnce:
     for expert in experts:
         names = _names(expert, base, groups)
         dropped |= dict.fromkeys(name for name in expert.state if name not in base.state and name not in names)
-        renamed.append(replace(expert, state=_Renamed(expert.state, names)))
+        renamed.append(replace(expert, state=Renamed.of(expert.state, names)))
     return CountedOnce(replace(base, state=state), renamed, tied, list(dropped))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, print_note, print_result, user_errors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
@@ -75,12 +75,20 @@ def merge(
             "the layout is recognised.",
         ),
     ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Found anywhere in the names of tensors that are not merged, such as heads that only experts have or "
+            "vocabularies of another size: the base's stay.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Merge or edit fine-tuned models: base + lambda(depth) * combine(experts - base).
 
     lambda(depth) is alpha + beta * scaling(depth). Works on any state dict. Each tensor keeps the type that it has in
-    the base; integer tensors are the base's.
+    the base (float8 becomes bfloat16); integer tensors and masks are the base's.
     """
     with user_errors():
         _check_output(output, overwrite)
@@ -90,7 +98,9 @@ def merge(
         )  # fmt: skip
         from pipeline.checkpoints.merge_files import MergeSources, merge_files
 
-        written = merge_files(MergeSources(base, expert, statistics or (), blocks), recipe, output)
+        written = merge_files(MergeSources(base, expert, statistics or (), blocks, exclude), recipe, output)
+        for note in written.notes:
+            print_note(note)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
         merged = written.merged
         console.print(_table(merged))

@@ -1,12 +1,12 @@
 """Models named by a URL, fetched once: `s3://bucket/model.safetensors`, or a folder with one model."""
 
-import json
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.files.cache import cache_root, cached, digest
+from tasks.files.json_files import parse_json
 from tasks.files.object_store import StoreFolder, is_url
 
 #: File names of a folder's weights, the safest and most common first; an index lists the shards of one model.
@@ -18,9 +18,10 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+INDEX_SUFFIX = ".index.json"
 #: Files that peft writes: low-rank factors of a task vector, without the model.
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
 #: Fetched with a single file of weights: they name the activation that it needs.
 COMPANIONS = ("config.json", "open_clip_config.json")
 #: The other files of a model's folder: configuration, tokenizer, and the records of its training.
@@ -60,7 +61,7 @@ def nearby(source: str, report: Report = lambda name, done, total: None) -> str:
 
 def _fetch(url: str, report: Report) -> Path:
     parent, _, name = url.rpartition("/")
-    one = name.endswith(WEIGHT_SUFFIXES)
+    one = name.endswith((*WEIGHT_SUFFIXES, INDEX_SUFFIX))
     place = StoreFolder.open(parent if one else url)
     found = _of_file(place, name) if one else _of_folder(place)
     marks = {n: _mark(info) for n, info in sorted(found.items())}
@@ -74,8 +75,8 @@ def _fetch(url: str, report: Report) -> Path:
 def _of_file(place: StoreFolder, name: str) -> _Entries:
     if (info := place.info(name)) is None:
         raise ValueError(f"{place.url}/{name}: the object does not exist")
-    companions = {n: found for n in COMPANIONS if (found := place.info(n)) is not None}
-    return {name: info, **companions}
+    names = (*_shards(place, name), *COMPANIONS)
+    return {name: info} | {n: found for n in names if (found := place.info(n)) is not None}
 
 
 def _of_folder(place: StoreFolder) -> _Entries:
@@ -91,9 +92,14 @@ def _weights(place: StoreFolder, names: Iterable[str]) -> Iterable[str]:
     """Return the first of the usual files, with the shards of an index; for an adapter, its factors."""
     for name in (*WEIGHTS, *ADAPTER_WEIGHTS):
         if name in names:
-            index = place.read(name) if name.endswith(".index.json") else None
-            return shards_of(index, f"{place.url}/{name}:") if index else [name]
+            return _shards(place, name) or [name]
     return []
+
+
+def _shards(place: StoreFolder, name: str) -> list[str]:
+    """Return the files that an index lists; none of another file."""
+    index = place.read(name) if name.endswith(INDEX_SUFFIX) else None
+    return shards_of(index, f"{place.url}/{name}:") if index else []
 
 
 def shards_of(index: bytes, subject: str) -> list[str]:
@@ -107,13 +113,17 @@ def shards_of(index: bytes, subject: str) -> list[str]:
         ValueError: if it is not an index, or names a file elsewhere.
     """
     try:
-        shards = sorted(set(json.loads(index)["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        shards = set(parse_json(index, subject.rstrip(":"))["weight_map"].values())
+    except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{subject} must hold a weight_map of file names ({error!r})") from error
     for name in shards:
-        if not isinstance(name, str) or name in ("", ".", "..") or name != posixpath.basename(name) or "\\" in name:
+        if not isinstance(name, str) or not _is_name(name):
             raise ValueError(f"{subject} must name files beside it, got {name!r}")
-    return shards
+    return sorted(shards)
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and name == posixpath.basename(name) and not {"\\", "\0"} & set(name)
 
 
 def _mark(info: Mapping[str, Any]) -> str:

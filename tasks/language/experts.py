@@ -1,12 +1,12 @@
 """Compatibility of experts: policies must have the SFT model's vocabulary, and their adapters the same base."""
 
-import json
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from tasks.files.json_files import read_object
 from tasks.language.models import has_tokenizer, read_tokenizer_in
 
 _ADAPTER = "adapter_config.json"
@@ -20,15 +20,11 @@ def adapter_base(folder: Path, source: str) -> str:
         source: as the user wrote it, for errors.
 
     Raises:
-        ValueError: if its adapter_config.json is not JSON.
+        ValueError: if its adapter_config.json is not a mapping in JSON.
     """
     if not (path := folder / _ADAPTER).is_file():
         return ""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: {_ADAPTER}: not JSON ({error})") from error
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    base = read_object(path, f"{source}: {_ADAPTER}").get("base_model_name_or_path")
     return base if isinstance(base, str) else ""
 
 

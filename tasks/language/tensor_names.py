@@ -15,10 +15,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tasks.base import LayerMap
 from tasks.lora import WeightPart
+from tasks.name_matching import match_names
 from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors, first_names
 
-_OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)")
+_OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)|n_averaged")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class TensorNames:
         )
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Select exactly the parameters' tensors from a checkpoint with or without the prefix.
+        """Select exactly the parameters' tensors from a checkpoint, with or without the prefix or those of wrappers.
 
         Raises:
             ValueError: if tensors are missing, unexpected, mis-shaped or not floating-point, or a second copy of tied
@@ -64,8 +65,13 @@ class TensorNames:
         """
         found: dict[str, Tensor] = {}
         copies: dict[str, Tensor] = {}
+        known = {**self.shapes, **{name: self.shapes[to] for name, to in self.tied.items()}}
+        match = match_names({name: tensor.shape for name, tensor in state.items()}, known)
+        named = {given: name for name, given in match.names.items()}
         for given, tensor in state.items():
-            name = self._known(given)
+            if given in match.copies:
+                continue
+            name = named.get(given) or self._known(given)
             if name in self.tied:
                 copies[name] = tensor
             elif name in self.shapes or not (name in self.buffers or _OLD_BUFFERS.fullmatch(name)):
@@ -110,8 +116,7 @@ class TensorNames:
 
     def _check(self, state: Mapping[str, Tensor], source: str) -> None:
         self._check_vocabulary(state, source)
-        quantised = [f"{n} {state[n].dtype}" for n in self.shapes if n in state and not state[n].is_floating_point()]
-        check_tensors(state, self.shapes, source, {"quantised": quantised})
+        check_tensors(state, self.shapes, source)
 
     def _check_vocabulary(self, state: Mapping[str, Tensor], source: str) -> None:
         (rows, width), found = self.shapes[self.embeddings], state.get(self.embeddings)

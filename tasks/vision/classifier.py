@@ -27,7 +27,7 @@ from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.heads import Head
 from tasks.vision.preprocess import Preprocess
 
-_HEAD = re.compile(r"(?:(?:module|_orig_mod)\.)*classification_head\.(weight|bias)")
+_HEAD = re.compile(r"(?:\w+\.)*classification_head\.(weight|bias)")
 #: The text tower, all or part of which the files of model soups hold.
 _TEXT = re.compile(r"(token_embedding|ln_final|transformer|text)\..*|positional_embedding|text_projection|logit_scale")
 

@@ -1,13 +1,14 @@
 """The activation that a checkpoint needs: it is not in the weights, but a configuration next to them may name it."""
 
-import json
 import logging
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
 
+from tasks.files.json_files import read_object
 from tasks.vision.clip.architectures import check_activation
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def needed_activation(source: str, hugging_face: bool, stated: str | None) -> tu
     path = Path(source).expanduser()
     config = (path if path.is_dir() else path.parent) / ("config.json" if hugging_face else "open_clip_config.json")
     if config.is_file():
-        return (_hidden_act if hugging_face else _quick_gelu)(_read(config)), f"the weights next to {config}"
+        needed = _hidden_act if hugging_face else _quick_gelu
+        return needed(read_object(config, str(config)), str(config)), f"the weights next to {config}"
     if stated is not None:
         return stated, "by backbone.options.activation the weights"
     if not hugging_face:
@@ -83,19 +85,17 @@ def warn_of_unknown(model: str, activation: str, source: str) -> None:
         )
 
 
-def _hidden_act(config: Mapping[str, Any]) -> str:
-    return str({**config, **config.get("vision_config", {})}.get("hidden_act", _HUGGING_FACE_DEFAULT))
+def _hidden_act(config: Mapping[str, Any], subject: str) -> str:
+    vision = _mapping(config.get("vision_config", {}), f"{subject}: vision_config")
+    return str({**config, **vision}.get("hidden_act", _HUGGING_FACE_DEFAULT))
 
 
-def _quick_gelu(config: Mapping[str, Any]) -> str:
-    return "quick_gelu" if config.get("model_cfg", config).get("quick_gelu") else "gelu"
+def _quick_gelu(config: Mapping[str, Any], subject: str) -> str:
+    model = _mapping(config.get("model_cfg", config), f"{subject}: model_cfg")
+    return "quick_gelu" if model.get("quick_gelu") else "gelu"
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as a model configuration: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: must hold a mapping, got {type(config).__name__}")
-    return config
+def _mapping(value: object, subject: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{subject}: must be a mapping, got {reprlib.repr(value)}")
+    return value

@@ -24,7 +24,7 @@ from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
-from tasks.vision.clip.layouts import OPTIONAL, WRAPPERS, ClipState, to_open_clip, weight_parts
+from tasks.vision.clip.layouts import OPTIONAL, ClipState, to_open_clip, weight_parts
 from tasks.vision.heads import Head, text_head
 from tasks.vision.preprocess import Preprocess
 
@@ -193,8 +193,8 @@ def _load(architecture: Architecture, base: ClipState) -> None:
 
 
 def check_clip_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
-    """Check names and shapes: see `check_tensors`. If no name is known, the error lists the known wrapper prefixes."""
-    unknown = f"; none of its names is known: only the prefixes {', '.join(WRAPPERS)} are removed"
+    """Check names and shapes: see `check_tensors`. If no name is known, the error gives what would be."""
+    unknown = "; none of its names is known: only a prefix that all names share is removed"
     check_tensors(state, shapes, source, hint="" if shapes.keys() & state.keys() else unknown)
 
 

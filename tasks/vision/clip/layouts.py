@@ -1,7 +1,7 @@
 """Layouts of published CLIP weights, renamed to open_clip's.
 
-- open_clip: `visual.*`, with or without the text tower; with wrapper prefixes (`module.` of data parallelism, `model.`
-  of the authors' fine-tuned .pt files, which leave the text transformer out);
+- open_clip: `visual.*`, with or without the text tower; with prefixes that all names share (`module.` of data
+  parallelism, `model.` of the authors' fine-tuned .pt files, which leave the text transformer out, `clip.`);
 - a bare image tower: `conv1.weight`, `transformer.resblocks.*` or `trunk.*`, without `visual.`;
 - Hugging Face CLIPModel and CLIPVisionModel, with `vision_model.` in front, or without (transformers 5).
 """
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from tasks.lora import WeightPart
+from tasks.name_matching import without_wrappers
 from tasks.tensors import first_names
 
-WRAPPERS = ("module.", "model.", "_orig_mod.")
-#: Not weights: masks, position numbers, and metadata of OpenAI's archives.
-_IGNORED = re.compile(r"(.*\.)?(attn_mask|position_ids|input_resolution|context_length|vocab_size)")
+#: Not weights: masks, position numbers, metadata of OpenAI's archives, and the count of an averaged model.
+_IGNORED = re.compile(r"(.*\.)?(attn_mask|position_ids|input_resolution|context_length|vocab_size|n_averaged)")
+#: Parts of a CLIP that all names of a file may share: they are no wrappers.
+_TOWERS = ("visual", "trunk", "transformer", "text", "vision_model", "text_model", "encoder", "classification_head")
 _HF_MARK = re.compile(r"(vision_model|text_model)\.|embeddings\.class_embedding|encoder\.layers\.\d+\.self_attn\.")
 _HF_TOWER = {
     "embeddings.class_embedding": "class_embedding",
@@ -67,7 +69,8 @@ def to_open_clip(state: Mapping[str, Tensor], source: str) -> ClipState:
             f"{source}: holds the factors of a LoRA adapter ({factor}), not a whole model: as an expert, give the "
             "folder that holds adapter_config.json too"
         )
-    state = {k: v for k, v in _unwrapped(state).items() if not _IGNORED.fullmatch(k)}
+    state = {k: v for k, v in state.items() if not _IGNORED.fullmatch(k)}
+    state = {name: state[full] for name, full in without_wrappers(state, _TOWERS).items()}
     if hugging_face := any(_HF_MARK.match(name) for name in state):
         state = _from_hugging_face(state, source)
     if not any(name.startswith("visual.") for name in state):
@@ -118,14 +121,6 @@ def _weight_part(module: str, parameters: Collection[str]) -> WeightPart | None:
         parts = [WeightPart(f"{name}weight"), WeightPart(f"{name}in_proj_weight")]
     parts = [replace(part, parameter=part.parameter.removeprefix("visual.")) for part in parts]
     return next((part for part in parts if part.parameter in parameters), None)
-
-
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the wrapper prefixes that all names share."""
-    names = list(state)
-    while names and (prefix := next((w for w in WRAPPERS if all(n.startswith(w) for n in names)), None)):
-        names = [n.removeprefix(prefix) for n in names]
-    return dict(zip(names, state.values(), strict=True))
 
 
 def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -190,7 +190,7 @@ def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"hello world" * 10)
     refuses(tmp_path / "weights.pt", "not a file that torch.save wrote")
     (tmp_path / "weights.onnx").write_bytes(b"hello")
-    refuses(tmp_path / "weights.onnx", r"must end in \.safetensors, \.pt, \.pth, \.bin, got '\.onnx'")
+    refuses(tmp_path / "weights.onnx", r"must end in \.safetensors, \.pt, .*\.ckpt, \.pth\.tar, got '\.onnx'")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Match the experts of `lines merge` with the base: names with other prefixes, heads, and buffers."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.lazy import Renamed
+from tasks.name_matching import match_names
+from tasks.tensors import first_names, is_buffer
+
+#: Tensors that a merge copies from the base if they differ: counters and positions.
+_COUNTER = re.compile(
+    r".*(num_batches_tracked|relative_position_index|relative_coords|steps?|iterations?|count(er)?s?)"
+)
+_LISTED = 6
+_QUANTISED = "integers that differ from the base's are counters or positions, or a quantised model: dequantise first"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is merged of a base and its experts, and what is not.
+
+    Attributes:
+        experts: their states hold the tensors of the base that are merged, if the expert has them.
+        excluded: tensors of the base that the user excludes.
+        buffers: tensors of the base that are no weights.
+        left_out: names that only experts have: excluded ones, averaged copies, and buffers.
+    """
+
+    experts: Sequence[Checkpoint]
+    excluded: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+    left_out: Sequence[str]
+
+
+def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    """Give the experts' tensors the base's names where these match; return notes on this for the user, too.
+
+    Averaged copies of matched tensors are left out, with a note.
+    """
+    renamed, notes = [], []
+    for expert in experts:
+        given, known = ({n: t.shape for n, t in c.state.items()} for c in (expert, base))
+        match = match_names(given, known)
+        ours = {theirs: name for name, theirs in match.names.items()}
+        names = {ours.get(n, n): n for n in given if n not in match.copies}
+        renamed.append(replace(expert, state=Renamed.of(expert.state, names)))
+        if match.note:
+            notes.append(f"{expert.source}: names are matched with the base's ({match.note})")
+        if match.copies:
+            notes.append(
+                f"{expert.source}: {len(match.copies)} tensors are averaged copies and left out "
+                f"({first_names(match.copies)})"
+            )
+    return renamed, notes
+
+
+def choose(base: Checkpoint, experts: Sequence[Checkpoint], exclude: str | None = None) -> Chosen:
+    """Choose the tensors that are merged.
+
+    Args:
+        base: whose names and shapes count.
+        experts: under the base's names.
+        exclude: a regular expression, found anywhere in the names of tensors that stay the base's.
+
+    Raises:
+        ValueError: if an expert has tensors that the base does not have or has in another shape, or integers that
+            differ, or lacks what another has, or `exclude` is no regular expression or matches nothing; the first names
+            are given, and the option that leaves them out.
+    """
+    pattern = _compiled(exclude)
+    excluded = {n: t for n, t in base.state.items() if pattern and pattern.search(n)}
+    buffers = {n: t for n, t in base.state.items() if is_buffer(n, t) and n not in excluded}
+    chosen, left_out = [], dict[str, None]()
+    for expert in experts:
+        names = [n for n in expert.state if n in base.state and n not in excluded and n not in buffers]
+        others = [n for n in expert.state if n not in base.state]
+        left = [n for n in others if (pattern and pattern.search(n)) or is_buffer(n, expert.state[n])]
+        _check(base, expert, names, [n for n in others if n not in left])
+        chosen.append(replace(expert, state=Renamed.of(expert.state, {n: n for n in names})))
+        left_out |= dict.fromkeys(left)
+    _check_missing(base, chosen, excluded.keys() | buffers.keys())
+    if pattern and not excluded and not any(map(pattern.search, left_out)):
+        raise ValueError(f"--exclude: {exclude!r} matches no name in the base or the experts")
+    if pattern and len(excluded) + len(buffers) == len(base.state):
+        raise ValueError(f"--exclude: {exclude!r} leaves nothing to merge")
+    return Chosen(chosen, excluded, buffers, list(left_out))
+
+
+def _compiled(exclude: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(exclude) if exclude is not None else None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"--exclude: {exclude!r} is not a regular expression: {error}") from error
+
+
+def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: Sequence[str]) -> None:
+    """Check that an expert has no tensors of its own, the base's shapes, and no integers of its own."""
+    shapes = [n for n in names if expert.state[n].shape != base.state[n].shape]
+    faults = [
+        f"{kind}: {first_names(found)}"
+        for kind, found in (
+            (f"not in {base.source}", others),
+            ("of another shape", [_shapes(n, expert.state[n], base.state[n]) for n in shapes]),
+        )
+        if found
+    ]
+    if faults:
+        raise ValueError(
+            f"{expert.source}: does not match {base.source}: {'; '.join(faults)}; if these are heads or a vocabulary "
+            f"of its own, --exclude {_suggestion([*others, *shapes])!r} leaves them out, and the base's stay"
+        )
+    if bad := [n for n in names if _differs(n, base.state[n], expert.state[n])]:
+        raise ValueError(
+            f"{expert.source}: {first_names([f'{n} ({expert.state[n].dtype})' for n in bad])}: {_QUANTISED}, or "
+            f"--exclude {_suggestion(bad)!r} keeps the base's"
+        )
+
+
+def _check_missing(base: Checkpoint, experts: Sequence[Checkpoint], kept: Collection[str]) -> None:
+    """Check that every expert has each tensor that another one has."""
+    some = {name for expert in experts for name in expert.state}
+    for expert in experts:
+        if missing := [n for n in base.state if n in some and n not in kept and n not in expert.state]:
+            raise ValueError(
+                f"{expert.source}: does not match {base.source}: missing: {first_names(missing)}; --exclude "
+                f"{_suggestion(missing)!r} keeps the base's"
+            )
+
+
+def _shapes(name: str, found: Tensor, expected: Tensor) -> str:
+    return f"{name} {tuple(found.shape)} instead of {tuple(expected.shape)}"
+
+
+def _differs(name: str, ours: Tensor, theirs: Tensor) -> bool:
+    """Return whether an integer tensor is neither a counter nor equal to the base's."""
+    if ours.is_floating_point() and theirs.is_floating_point():
+        return False
+    if ours.numel() < 2 or ours.dtype == torch.bool or _COUNTER.fullmatch(name):
+        return False
+    return ours.is_floating_point() != theirs.is_floating_point() or not torch.equal(ours, theirs.to(ours.dtype))
+
+
+def _suggestion(names: Sequence[str]) -> str:
+    """Return a regular expression for the modules of these tensors; a placeholder if there are many."""
+    modules = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+    return "|".join(f"^{re.escape(module)}" for module in modules) if len(modules) <= _LISTED else "REGEX"
