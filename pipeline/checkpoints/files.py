@@ -162,7 +162,7 @@ def _from_hub(source: Source) -> CheckpointFiles:
         for name in [hub.file] if hub.file else WEIGHTS:
             try:
                 beside = partial(posixpath.join, posixpath.dirname(name))
-                weights = _with_shards(fetch(name), source, lambda shard, beside=beside: fetch(beside(shard)))
+                weights = _with_shards(fetch(name), source, _composed(fetch, beside))
                 for companion in COMPANIONS:
                     _exists(beside(companion), fetch)
                 return CheckpointFiles(source, weights, str(weights[0]), None if hub.file else weights[0].parent)
@@ -175,6 +175,10 @@ def _from_hub(source: Source) -> CheckpointFiles:
     if offline:
         raise ValueError(f"{source.text}: found none of {names} in the local cache, and {out_of_reach()}")
     raise ValueError(f"{source.text}: found none of {names} in the repository")
+
+
+def _composed(fetch: _Fetch, beside: Callable[[str], str]) -> _Fetch:
+    return lambda name: fetch(beside(name))
 
 
 @contextmanager

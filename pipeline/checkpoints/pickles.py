@@ -4,7 +4,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -104,7 +104,7 @@ def _load(path: Path, names: list[str]) -> object:
     raise pickle.UnpicklingError(f"names more than {_MOST_CLASSES} classes")
 
 
-def _stand_ins(names: Iterable[str]) -> list[tuple[type[Foreign], str]]:
+def _stand_ins(names: Iterable[str]) -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
     return [(type("Foreign", (Foreign,), {"name": name}), name) for name in names]
 
 
