@@ -59,6 +59,7 @@ embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from p
 	for step in download fonts glyphs vectors rasters packs pretrain finetune convnext measure; do \
 		$(BIN)/python -m tasks.embedded.rebuild.$$step --work build/embedded || exit 1; \
 	done
+	$(BIN)/python -c "from tasks.embedded import sums; sums.write()"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

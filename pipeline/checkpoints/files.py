@@ -13,7 +13,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from tasks.files.cache import cache_root
+from tasks.embedded.sums import check
+from tasks.files.cache import built
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import ADAPTER_WEIGHTS, COMPANIONS, INDEX_SUFFIX, WEIGHT_SUFFIXES, WEIGHTS, nearby, shards_of
 from tasks.files.sources import HubName, Source
@@ -101,9 +102,10 @@ def _embedded(source: Source) -> CheckpointFiles:
     """Locate a checkpoint that is shipped with the package, or was built into the cache."""
     folder = Path(str(files("tasks"))) / "embedded" / "checkpoints"
     if (path := folder / f"{source.name}.safetensors").is_file():
+        check(path)
         return CheckpointFiles(source, (path,), source.text)
-    if (built := cache_root() / "language" / source.name).is_dir():
-        return _in_folder(source, built, source.text)
+    if model := built(source.name):
+        return _in_folder(source, model, source.text)
     raise ValueError(
         f"{source.text}: not embedded; {near(source.name, [p.stem for p in folder.glob('*.safetensors')])}"
     )

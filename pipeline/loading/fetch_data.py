@@ -14,6 +14,7 @@ from pipeline.loading.model import load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
+from tasks.files.cache import is_cached
 from tasks.plugins import load_plugins
 from tasks.registry import TASKS
 from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text, load_task
@@ -109,7 +110,7 @@ def _prepare_task(request: TaskRequest, backbone: ImageTextBackbone, decoder: Ca
     if request.source not in TASKS:
         preprocess = image_preprocess(request, backbone.preprocess)
         source = _fetch_images(request, preprocess)
-        if not prepared_folder(source, preprocess).exists():
+        if not is_cached(prepared_folder(source, preprocess)):
             rate = _decode(request.name, source, preprocess, decoder())
     task = load_task(request, backbone)  # type: ignore[arg-type]
     val, test = task.num_samples("val"), task.num_samples("test")
@@ -121,7 +122,7 @@ def _fetch_images(request: TaskRequest, preprocess: Preprocess) -> ImageSource:
     """Return the source of a task, after fetching files that are missing or incomplete, if they can be fetched."""
     try:
         source = image_source(request)
-        if isinstance(source, VisionSource) and not prepared_folder(source, preprocess).exists():
+        if isinstance(source, VisionSource) and not is_cached(prepared_folder(source, preprocess)):
             source.check()
         return source
     except FilesMissing as error:

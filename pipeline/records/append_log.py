@@ -1,9 +1,14 @@
-"""A file of JSON lines that survives a kill at any byte: appended, synced, a torn last line dropped."""
+"""A file of JSON lines that survives a kill at any byte: appended, synced, a torn last line dropped.
+
+Each line ends with a checksum: `{"record":...,"checksum":"1f0a9c3e"}`, the CRC-32 of the bytes before `,"checksum"`.
+Lines of older versions have none, and one file may hold both.
+"""
 
 import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +20,11 @@ from tasks.files.locks import explain_no_locks
 Record = dict[str, Any]
 
 _SYNC_SECONDS = 0.2
+#: Before the 8 hexadecimal digits of a line's checksum; in a JSON string its quotes would be escaped.
+_CHECKSUM = b',"checksum":"'
+_END_BYTES = len(_CHECKSUM) + len('1f0a9c3e"}')
+#: Equal bytes from which on a line's end is a checksum whose name was damaged.
+_SIMILAR = 9
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -105,12 +115,25 @@ def read_records(path: Path) -> Iterator[Record]:
         ValueError: if a complete line is not a record; something else damaged the file.
     """
     for number, line in enumerate(whole_lines(path), 1):
-        try:
-            record = parse_line(line)
-        except ValueError as error:
-            hint = "restore the file, or start again in another folder"
-            raise ValueError(f"{path}: line {number} is damaged ({error}); {hint}") from error
-        yield record
+        yield record_at(path, number, line)
+
+
+def record_at(path: Path, number: int, line: bytes) -> Record:
+    """Return the record of a file's line, as `parse_line`.
+
+    Raises:
+        ValueError: if the line is damaged; file and line are named.
+    """
+    try:
+        return parse_line(line)
+    except ValueError as error:
+        raise damaged_line(path, number, error) from error
+
+
+def damaged_line(path: Path, number: int, error: Exception) -> ValueError:
+    """Return the error of a file's line, counted from 1."""
+    hint = "restore the file, or start again in another folder, where the score cache saves most of the work"
+    return ValueError(f"{path}: line {number} is damaged ({error}); {hint}")
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
@@ -138,17 +161,37 @@ def parse_line(line: bytes) -> Record:
     """Return the record of one line.
 
     Raises:
-        ValueError: if the line is not a JSON object with a `record` field.
+        ValueError: if the line differs from its checksum, or is not a JSON object with a `record` field.
     """
+    head, found, digits = line.rpartition(_CHECKSUM)
+    if found:
+        if digits.rstrip(b"\n") != b'%08x"}' % zlib.crc32(head):
+            raise ValueError("it does not match its checksum")
+        line = head + b"}"
+    elif _ends_similarly(line.rstrip(b"\n")):
+        raise ValueError("its checksum is damaged")
     try:
         record = json.loads(line)
     except RecursionError as error:
         raise ValueError(str(error)) from error
     if not isinstance(record, dict) or "record" not in record:
         raise ValueError("not a record")
+    if not found and "checksum" in record:
+        raise ValueError("it was written again by another program, which did not update its checksum")
     return record
+
+
+def _ends_similarly(line: bytes) -> bool:
+    """Return whether a line without checksum ends like one with: a changed letter would hide the checksum."""
+    pairs = zip(line[-_END_BYTES:], _CHECKSUM, strict=False)
+    return len(line) > _END_BYTES and sum(a == b for a, b in pairs) >= _SIMILAR
 
 
 def lines_of(records: Iterable[Record]) -> bytes:
     """Return records as a log holds them, one a line."""
-    return b"".join(_encode(record).encode() + b"\n" for record in records)
+    return b"".join(map(_line, records))
+
+
+def _line(record: Record) -> bytes:
+    head = _encode(record).encode().removesuffix(b"}")
+    return b'%b%b%08x"}\n' % (head, _CHECKSUM, zlib.crc32(head))

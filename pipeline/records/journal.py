@@ -1,6 +1,8 @@
 """The journal of a run: proposals and answers in the order they were made; all other results derive from it."""
 
 import base64
+import binascii
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,7 @@ from pipeline.errors import LockedError
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.answers import Answers
-from pipeline.records.append_log import AppendLog, Record, read_records
+from pipeline.records.append_log import AppendLog, Record, damaged_line, read_records
 from pipeline.records.outcomes import packed, unpacked
 from search.proposer import Proposal
 from tasks.stats import Stats
@@ -46,6 +48,10 @@ class History:
     answers: Answers = field(default_factory=Answers)
     provenance: Record = field(default_factory=dict)
     finished: bool = False
+
+
+class DamagedRecord(ValueError):
+    """A record lacks a field, or a field does not hold what it should."""
 
 
 class Journal:
@@ -100,8 +106,11 @@ def read_history(folder: Path) -> History:
         [{'alpha': 0.0}, {'alpha': 0.25}]
     """
     history, path = History(), folder / FILE_NAME
-    for record in read_records(path):
-        take_record(history, record, path)
+    for number, record in enumerate(read_records(path), 1):
+        try:
+            take_record(history, record, path)
+        except DamagedRecord as error:
+            raise damaged_line(path, number, error) from error
     return history
 
 
@@ -118,18 +127,28 @@ def take_record(history: History, record: Record, path: Path) -> ShardScore | Fa
     """Add a journal's next record to its history, and return the answer if it is one.
 
     Raises:
-        ValueError: if the record is of another version.
+        DamagedRecord: if the record cannot be read.
+        ValueError: if it is of another version.
     """
+    if record["record"] == "run" and record.get("version") != JOURNAL_VERSION:
+        raise ValueError(f"{path}: version {record.get('version')}, expected {JOURNAL_VERSION}")
+    try:
+        return _take(history, record)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error) as error:
+        raise DamagedRecord(f"{type(error).__name__}: {error}") from error
+
+
+def _take(history: History, record: Record) -> ShardScore | Failure | None:
     kind = record.pop("record")
     if history.finished and kind not in ("run", "end"):  # it was resumed to score lost shards
         history.finished, history.provenance = False, {**history.provenance, "complete": False}
     if kind == "run":
-        if record["version"] != JOURNAL_VERSION:
-            raise ValueError(f"{path}: version {record['version']}, expected {JOURNAL_VERSION}")
         history.header = record
     elif kind == "proposal":
         proposal = Proposal(record["number"], record["point"], record["state"])
         asked = history.proposals.setdefault((record["group"][0], record["group"][1]), [])
+        if proposal.number > len(asked):
+            raise ValueError(f"proposal {proposal.number} follows {len(asked)} others: a line before it is missing")
         # A known number: a lost shard was scored after all, and the search continued differently from here.
         asked[proposal.number :] = [proposal]
     elif kind == "end":
@@ -161,11 +180,18 @@ def answer_record(answer: ShardScore | Failure) -> Record:
 
 
 def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = MappingProxyType({})) -> ShardScore | Failure:
-    """Return the answer of a record; `known` holds recipes by id, which are not parsed again."""
+    """Return the answer of a record; `known` holds recipes by id, which are not parsed again.
+
+    Raises:
+        ValueError: if it is of another kind; other errors if its fields do not hold what they should.
+    """
     request = parse_request(record["request"], known)
+    if kind not in ("score", "failure"):
+        raise ValueError(f"unknown kind of record: {kind!r}")
     if kind == "failure":
         return Failure(request, record["kind"], record["cause"], record["worker"])
-    stats = Stats(*record["stats"])
+    n, total, squares = record["stats"]
+    stats = Stats(n, total, squares)
     outcomes = _unpack(record["outcomes"], stats.n)
     rebuild, evaluate = record["seconds"]
     note, texts = record.get("note", {}), tuple(record.get("texts", ()))
@@ -190,4 +216,7 @@ def _pack(outcomes: npt.NDArray[Any]) -> list[str]:
 
 def _unpack(pair: list[str], n: int) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
     kind, text = pair
-    return unpacked(base64.b64decode(text), kind == "bits", n)
+    data = binascii.a2b_base64(text, strict_mode=True)
+    if len(data) != (-(-n // 8) if kind == "bits" else 4 * n):
+        raise ValueError(f"{len(data)} bytes of outcomes ({kind}) are not those of {n} samples")
+    return unpacked(data, kind == "bits", n)

@@ -117,17 +117,40 @@ def write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> N
     while batch := list(islice(left, _BATCH)):
         parts.append(pa.Table.from_pylist(batch, schema=schema))
     with whole_file(path) as partial:
-        pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
+        pq.write_table(pa.concat_tables(parts), partial, compression="zstd", write_page_checksum=True)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
     """Read one of the tables.
 
     Raises:
-        ValueError: if the file has another schema version.
+        ValueError: if the file is damaged, or has another schema version.
     """
-    table = pq.read_table(path)
+    hint = "`lines report RUN` writes the tables of a run again from its journal, `lines run` its prompts"
+    table = read_parquet(path, hint)
     version = (table.schema.metadata or {}).get(b"lines_sweep.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: run `lines report`")
-    return table.cast(schema)
+    try:
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"{path}: damaged: {error}; {hint}") from error
+
+
+def read_parquet(path: Path, hint: str = "restore it, or make it again") -> pa.Table:
+    """Read a file that `write` has written; each page is compared with its checksum (older versions wrote none).
+
+    Args:
+        path: the file.
+        hint: the end of the error: what to do.
+
+    Raises:
+        ValueError: if it is damaged.
+        FileNotFoundError: if there is none.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or not a Parquet file: {error}; {hint}") from error

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.records.outcomes import packed, unpacked
-from pipeline.records.tables import write
+from pipeline.records.tables import read_parquet, write
 from pipeline.regress.snapshot import ScoredModel, Snapshot, snapshot_of
 from pipeline.report.data.run import Run
 from pipeline.storage.run_folder import run_folder
@@ -68,10 +67,7 @@ def read_baseline(path: Path) -> Snapshot:
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file: `lines baseline set RUN {path}` makes a baseline from a run")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: damaged, or not a Parquet file: {error}") from error
+    table = read_parquet(path, "make the baseline again")
     metadata = table.schema.metadata or {}
     version = metadata.get(_VERSION, b"none").decode(errors="replace")
     if version != str(BASELINE_VERSION):

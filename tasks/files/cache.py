@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -10,11 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.files import shared_cache as shared
+from tasks.files.atomic import PARTIAL, sync, write_whole
 from tasks.files.locks import locked
+from tasks.files.manifest import damage, describe_files, manifest_path
 from tasks.files.object_store import is_url
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _REMEDY = "set LINES_SWEEP_CACHE to another folder"
+logger = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
@@ -42,38 +47,50 @@ def digest(parts: Iterable[bytes | str]) -> str:
     return state.hexdigest()
 
 
-def cached(path: Path, create: Callable[[Path], None]) -> Path:
-    """Return `path`, a file or a folder, and make it by `create(partial)` if it does not exist.
+def is_cached(path: Path) -> bool:
+    """Return whether `cached` would return `path` without making it: it exists, and its files are what was written."""
+    return not damage(path)
 
-    `create` writes to a temporary path in the same folder, which is then renamed, so a reader sees all of it or
-    nothing. A lock file lets one process create while the others wait; what a killed process left is removed. If
-    machines share a cache, the entry is looked up there first, and stored there once it is made.
+
+def cached(path: Path, create: Callable[[Path], None]) -> Path:
+    """Return `path`, a file or a folder, and make it by `create(partial)` if it does not exist or is damaged.
+
+    The files are compared with the hashes of their manifest, once in a process. An entry that differs, is torn, or has
+    no manifest (older versions wrote none) is made again, with a warning.
+
+    `create` writes to a temporary path in the same folder, which is forced to the disk and renamed, so a reader sees
+    all of it or nothing. A lock file lets one process create while the others wait; what a killed process left is
+    removed. If machines share a cache, the entry is looked up there first, and stored there once it is made.
 
     Raises:
-        ValueError: if the cache folder cannot be made, or no space is left.
+        ValueError: if the cache folder cannot be made or written, or no space is left.
 
     Example:
         >>> head = cached(cache_root() / "heads" / f"{key}.pt", lambda partial: torch.save(make_head(), partial))
     """
-    if path.exists():
+    if is_cached(path):
         return path
     entry = path.relative_to(root).as_posix() if path.is_relative_to(root := cache_root()) else ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cache {path.parent}: cannot be made ({error.strerror}); {_REMEDY}") from error
-    with _full_disk_reported(path.parent), locked(path.with_name(path.name + ".lock")):
-        if path.exists():
+    with _reported(path.parent), locked(path.with_name(path.name + ".lock")):
+        if not (wrong := damage(path)):
             return path
+        if os.path.lexists(path):
+            logger.warning("cache %s: %s; it is made again", path, wrong)
         # Left by killed processes: the lock is free, so they no longer run.
         for stale in path.parent.glob(path.name + ".partial-*"):
             shutil.rmtree(stale, ignore_errors=True)
+        for stale in path.parent.glob(f"{manifest_path(path).name}.*{PARTIAL}"):
+            stale.unlink(missing_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
         try:
             taken = shared.take(entry, scratch / path.name)
             if not taken:
                 create(scratch / path.name)
-            (scratch / path.name).rename(path)
+            _put(scratch / path.name, path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     if not taken:
@@ -81,11 +98,38 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     return path
 
 
+def _put(new: Path, path: Path) -> None:
+    """Move a new entry to its place, with its manifest; a kill at any moment leaves an entry that is made again."""
+    manifest = describe_files(new)
+    sync(new)
+    manifest_path(path).unlink(missing_ok=True)
+    if os.path.lexists(path):  # moved, not deleted: processes may have its files mapped
+        path.rename(new.with_name(f"{new.name}.before"))
+    new.rename(path)
+    write_whole(manifest_path(path), manifest)
+
+
+def built(name: str) -> Path | None:
+    """Return the folder of the embedded model or prompts `name`, which `make rewarded-soups` builds; None before.
+
+    One without a manifest is of an older version, and taken as it is: its prompts come from the network.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    path = cache_root() / "language" / name
+    if manifest_path(path).exists() and os.path.lexists(path) and (wrong := damage(path)):
+        raise ValueError(f"cache {path}: {wrong}; `make rewarded-soups` builds it again")
+    return path if path.is_dir() else None
+
+
 @contextmanager
-def _full_disk_reported(folder: Path) -> Iterator[None]:
+def _reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise ValueError(f"cache {folder}: no space left ({error.strerror}); free some, or {_REMEDY}") from error
+        if error.errno in _FULL:
+            raise ValueError(f"cache {folder}: no space left ({error.strerror}); free some, or {_REMEDY}") from error
+        if error.errno in _CLOSED and Path(str(error.filename)).is_relative_to(folder):
+            raise ValueError(f"cache {folder}: cannot be written ({error.strerror}); {_REMEDY}") from error
+        raise

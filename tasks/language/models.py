@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tasks.files.cache import cache_root, digest
+from tasks.files.cache import built, cache_root, digest
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import nearby
 from tasks.files.sources import HubName, Source
@@ -56,13 +56,13 @@ def model_folder(source: Source | str) -> Path:
 
 
 def _built(source: Source) -> Path:
-    root, name = cache_root() / "language", source.name
-    if not (root / name).is_dir():
-        built = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-        raise ValueError(
-            f"{source.text}: not built yet: `make rewarded-soups` builds it; built: {', '.join(built) or 'none'}"
-        )
-    return root / name
+    if folder := built(source.name):
+        return folder
+    root = cache_root() / "language"
+    others = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    raise ValueError(
+        f"{source.text}: not built yet: `make rewarded-soups` builds it; built: {', '.join(others) or 'none'}"
+    )
 
 
 def _from_hub(source: Source) -> Path:

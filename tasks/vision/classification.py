@@ -235,9 +235,10 @@ def image_source(request: TaskRequest) -> ImageSource:
         check_options(where, options, _COMMON_OPTIONS)
         name = request.source.removeprefix("embedded/")
         try:
-            return PackSource(embedded.pack_path(name))
+            path = embedded.pack_path(name)
         except ValueError as error:
             raise ValueError(f"{error}; to name a folder, write ./{name}") from error
+        return PackSource(path)
     if request.source.startswith("vision/"):
         check_options(where, options, _COMMON_OPTIONS + _FILE_OPTIONS + VISION_OPTIONS)
         chosen: dict[str, Any] = {k: v for k, v in options.items() if k in VISION_OPTIONS}

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.embedded.sums import check
 from tasks.registry import near
 from tasks.vision.images import ImageRecord
 
@@ -28,10 +29,11 @@ class PackSource:
         """Read the metadata. The parent of a shifted pack must be in the same folder.
 
         Raises:
-            ValueError: if the file or its metadata is missing, or the parent lacks a class.
+            ValueError: if the file or its metadata is missing, an embedded pack is damaged, or the parent lacks a class.
         """
         self._path = path
         own = _metadata(path)
+        check(path)
         parent = _metadata(path.with_name(f"{own['shifted_from']}.parquet")) if own["shifted_from"] else own
         self.name: str = own["name"]
         self.role: str = own["role"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.records.tables import read_parquet
 from pipeline.report.data.run import Run
 from search.pareto import Array
 
@@ -37,7 +37,7 @@ class Policy:
 def read_curves(run: Run) -> dict[str, pa.Table]:
     """Return expert -> one row an update, for the experts whose curves the run has."""
     paths = {str(expert): run.folder / "training" / f"{expert}.parquet" for expert in run.provenance["experts"]}
-    found = {expert: pq.read_table(path) for expert, path in paths.items() if path.exists()}
+    found = {expert: read_parquet(path) for expert, path in paths.items() if path.exists()}
     return {expert: table for expert, table in found.items() if table.num_rows}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.records.tables import read_parquet
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import NONE, Table, TableCell, decimal
@@ -73,7 +73,7 @@ def _read(folder: Path, name: str) -> _Policy:
     own = folder / "policies" / name
     result = json.loads((own / "train.json").read_text())
     before = folder / "measured" / result["reward"] / "completions.parquet"
-    tables = (pq.read_table(path) for path in (own / "training.parquet", before, own / "completions.parquet"))
+    tables = (read_parquet(path) for path in (own / "training.parquet", before, own / "completions.parquet"))
     return _Policy(name, result, *tables)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.messages import Failure, ShardScore
-from pipeline.records.append_log import Record, parse_line, read_lines
-from pipeline.records.journal import FILE_NAME, History, ShardKey, take_record
+from pipeline.records.append_log import Record, damaged_line, read_lines, record_at
+from pipeline.records.journal import FILE_NAME, DamagedRecord, History, ShardKey, take_record
 
 #: Bytes read in a step.
 _STEP = 16 * 2**20
@@ -76,7 +76,7 @@ class Tail:
 
     def _start(self) -> None:
         self.state = TailState()
-        self.offset = 0
+        self.offset = self._lines = 0
         self._end = b""
 
     def advance(self, folder: Path) -> bool:
@@ -100,16 +100,17 @@ class Tail:
         taken = 0
         try:
             for line in whole.split(b"\n")[:-1]:
-                self.state.take(_record(path, line), path)
+                self._take(path, line)
                 taken += len(line) + 1
+                self._lines += 1
         finally:  # before a damaged line too, so that nothing is taken twice
             self.offset += taken
             self._end = (self._end + whole[:taken])[-_CHECKED:]
         return bool(whole)
 
-
-def _record(path: Path, line: bytes) -> Record:
-    try:
-        return parse_line(line)
-    except ValueError as error:
-        raise ValueError(f"{path}: a line is damaged: {line[:80]!r}") from error
+    def _take(self, path: Path, line: bytes) -> None:
+        number = self._lines + 1
+        try:
+            self.state.take(record_at(path, number, line), path)
+        except DamagedRecord as error:
+            raise damaged_line(path, number, error) from error

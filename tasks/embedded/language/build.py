@@ -14,7 +14,8 @@ from rich.console import Console
 
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
-from tasks.files.cache import cache_root, cached
+from tasks.files.cache import cache_root, cached, is_cached
+from tasks.files.manifest import manifest_path
 
 #: Fewest pairs that make a meaningful front.
 _LEAST = {"train": 5000, "val": 500, "test": 1000}
@@ -67,9 +68,11 @@ def build(console: Console, lists: Path | None = None) -> None:
     }
     for number, (name, create) in enumerate(parts.items(), start=1):
         path = cache_root() / "language" / name
-        state = "there already" if path.exists() else "built"
+        there = path.exists() and (is_cached(path) or not manifest_path(path).exists())  # older versions wrote none
         with console.status(f"{name} ({number} of {len(parts)})"):
-            cached(path, create)
+            if not there:
+                cached(path, create)
+        state = "there already" if there else "built"
         console.print(f"embedded/{name}: {state}: {path}", soft_wrap=True, highlight=False, markup=False)
 
 

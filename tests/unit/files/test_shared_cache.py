@@ -52,7 +52,8 @@ def test_what_is_named_by_its_content_is_made_on_one_node(
     folders = [on_node(tmp_path / node, monkeypatch, made, part) for node in ("a", "b")]
     assert made == makers
     assert {(f / "val.arrow").read_bytes() for f in folders} == {b"pictures" * 1000}
-    assert [sorted(p.name for p in f.parent.iterdir() if p.suffix != ".lock") for f in folders] == [["key"], ["key"]]
+    own = [sorted(p.name for p in f.parent.iterdir() if p.suffix != ".lock") for f in folders]
+    assert own == [["key", "key.manifest"]] * 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b"hello"])

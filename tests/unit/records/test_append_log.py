@@ -1,6 +1,8 @@
 """Proves that a log cut at any byte keeps its complete lines and can be appended to, by one writer at a time."""
 
+import json
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import LockedError
-from pipeline.records.append_log import AppendLog, Record, read_records, whole_length
+from pipeline.records.append_log import AppendLog, Record, lines_of, parse_line, read_records, whole_length
 
 TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=8)
 
@@ -69,3 +71,47 @@ def test_damage_in_the_middle_is_an_error_with_file_and_line(tmp_path: Path, lin
     path.write_bytes(b'{"record":"a"}\n' + line + b'\n{"record":"b"}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is damaged"):
         list(read_records(path))
+
+
+def test_a_line_ends_with_the_checksum_of_what_is_before_it() -> None:
+    line = lines_of([{"record": "note", "text": "a"}])
+    assert line == b'{"record":"note","text":"a","checksum":"%08x"}\n' % zlib.crc32(b'{"record":"note","text":"a"')
+    assert json.loads(line)["text"] == "a"
+
+
+def test_every_flipped_bit_is_an_error_of_its_line_or_changes_no_record(tmp_path: Path) -> None:
+    """The last newline may vanish: the last line is then torn, and scored again."""
+    path, written = tmp_path / "log.jsonl", records(["one", "two", "three"])
+    content = lines_of(written)
+    for offset in range(len(content)):
+        number = content[:offset].count(b"\n") + 1
+        for bit in range(8):
+            data = bytearray(content)
+            data[offset] ^= 1 << bit
+            path.write_bytes(data)
+            if offset == len(content) - 1:
+                assert list(read_records(path)) == written[:2]
+                continue
+            with pytest.raises(ValueError, match=rf"log\.jsonl: line {number} is damaged .*; restore the file, or start"):
+                list(read_records(path))
+
+
+def test_lines_of_older_versions_have_no_checksum_and_may_come_before_ours(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"record":"note","text":"old"}\n')
+    with AppendLog(path) as log:
+        log.append(records(["new"]))
+    assert list(read_records(path)) == records(["old", "new"])
+
+
+@given(st.recursive(st.text() | st.floats(allow_nan=False) | st.none(), st.lists, max_leaves=5))
+def test_any_record_comes_back(value: object) -> None:
+    for record in ({"record": "note", "value": value}, {"record": "note", ',"checksum":"': [',"checksum":"', value]}):
+        assert parse_line(lines_of([record])) == record  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_a_line_that_another_program_has_changed_is_damaged(separators: tuple[str, str]) -> None:
+    record = json.loads(lines_of([{"record": "note", "text": "a"}])) | {"text": "b"}
+    with pytest.raises(ValueError, match="checksum"):
+        parse_line(json.dumps(record, separators=separators).encode())

@@ -1,5 +1,6 @@
 """Proves that a journal is read as it was written: proposals, scores to the bit, failures, the last answer."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from pipeline.errors import LockedError
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
-from pipeline.records.journal import FILE_NAME, JOURNAL_VERSION, Journal, answer_record, parse_answer, read_history
+from pipeline.records.journal import (
+    FILE_NAME,
+    JOURNAL_VERSION,
+    History,
+    Journal,
+    answer_record,
+    parse_answer,
+    read_history,
+)
 from search.proposer import Proposal
 from tasks.stats import Stats
 
@@ -79,3 +88,52 @@ def test_a_second_run_in_the_folder_is_refused_with_a_remedy(tmp_path: Path) -> 
     with pytest.raises(LockedError, match="another run is writing in this folder: .* give another --out"):
         Journal(tmp_path)
     journal.close()
+
+
+def old_journal() -> list[dict[str, object]]:
+    """The records of a journal as older versions wrote it, without checksums."""
+    score = ShardScore(REQUEST, Stats(2, 1.0, 1.0), np.array([True, False]), 0.25)
+    proposals = [{"record": "proposal", "group": ["a", "b"], "number": n, "point": {}, "state": {}} for n in range(3)]
+    return [{"record": "run", "version": JOURNAL_VERSION, "spec": {}}, *proposals, answer_record(score)]
+
+
+def read(folder: Path, records: list[dict[str, object]]) -> History:
+    (folder / FILE_NAME).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return read_history(folder)
+
+
+def test_a_journal_of_an_older_version_is_read_and_continued(tmp_path: Path) -> None:
+    assert len(read(tmp_path, old_journal()).answers) == 1
+    journal = Journal(tmp_path)
+    journal.proposal(("a", "b"), Proposal(3, {"alpha": 1.0}))
+    journal.close()
+    history = read_history(tmp_path)
+    assert len(history.proposals["a", "b"]) == 4 and len(history.answers) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"record": "scorf"},
+        {"stats": [2, 1.0]},
+        {"stats": None},
+        {"outcomes": ["bits", "?"]},
+        {"outcomes": ["f4", "AAA="]},
+        {"request": []},
+        {"request": 5},
+        {"seconds": 1},
+    ],
+)
+def test_a_record_without_checksum_that_cannot_be_read_names_its_line(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    *before, score = old_journal()
+    with pytest.raises(ValueError, match=r"journal\.jsonl: line 5 is damaged"):
+        read(tmp_path, [*before, score | change])
+
+
+def test_a_missing_proposal_is_an_error(tmp_path: Path) -> None:
+    """The next ones would otherwise move to its place, with the values of other candidates."""
+    records = old_journal()
+    with pytest.raises(ValueError, match=r"line 3 is damaged \(.*proposal 2 follows 1 others: a line before it is miss"):
+        read(tmp_path, records[:2] + records[3:])

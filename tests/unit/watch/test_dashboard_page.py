@@ -86,7 +86,7 @@ def test_a_killed_run_is_shown_as_far_as_it_came(failed_run: Path, tmp_path: Pat
 def test_an_error_is_shown_on_the_page(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(f'{EVIL}\n{{"record": "run"}}\n')
     state = looked(tmp_path)
-    assert state["state"] == "quiet" and "line is damaged" in str(state["html"])
+    assert state["state"] == "quiet" and "line 1 is damaged" in str(state["html"])
     assert "<img" not in str(state["html"])
 
 
