@@ -29,11 +29,10 @@ class PackSource:
         """Read the metadata. The parent of a shifted pack must be in the same folder.
 
         Raises:
-            ValueError: if the file or its metadata is missing, an embedded pack is damaged, or the parent lacks a class.
+            ValueError: if the file or its metadata is missing, an embedded one is damaged, or the parent lacks a class.
         """
         self._path = path
         own = _metadata(path)
-        check(path)
         parent = _metadata(path.with_name(f"{own['shifted_from']}.parquet")) if own["shifted_from"] else own
         self.name: str = own["name"]
         self.role: str = own["role"]
@@ -77,6 +76,7 @@ class PackSource:
 def _metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such pack; {near(path.stem, (p.stem for p in path.parent.glob('*.parquet')))}")
+    check(path)
     try:
         metadata = (pq.read_schema(path).metadata or {}).get(b"lines_sweep")
     except pa.ArrowInvalid as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import flip
 from learning_parts import Embedded
 from safetensors.torch import load_file, save_file
 
@@ -179,3 +180,14 @@ def test_a_task_that_experts_share_counts_once(embedded: Embedded, files: Path) 
     task = embedded.tasks["mnist"]
     expected = learn(embedded.backbone, [task], embedded.experts, RULES["atlas"], settings)
     assert [{n: c.item() for n, c in row.items()} for row in found] == expected
+
+
+def test_a_damaged_statistic_is_computed_again(
+    embedded: Embedded, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = [{n: t.clone() for n, t in part.items()} for part in gather(gatherer(embedded), embedded, "fisher")]
+    for path in files.glob("*.safetensors"):
+        flip(path, -1, bit=6)
+    again = gather(gatherer(embedded), embedded, "fisher")
+    assert all(torch.equal(a[n], b[n]) for a, b in zip(once, again, strict=True) for n in a)
+    assert caplog.text.count("it is made again") == len(embedded.experts.deltas)

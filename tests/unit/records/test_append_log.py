@@ -92,7 +92,9 @@ def test_every_flipped_bit_is_an_error_of_its_line_or_changes_no_record(tmp_path
             if offset == len(content) - 1:
                 assert list(read_records(path)) == written[:2]
                 continue
-            with pytest.raises(ValueError, match=rf"log\.jsonl: line {number} is damaged .*; restore the file, or start"):
+            with pytest.raises(
+                ValueError, match=rf"log\.jsonl: line {number} is damaged .*; restore the file, or start"
+            ):
                 list(read_records(path))
 
 

@@ -135,5 +135,7 @@ def test_a_record_without_checksum_that_cannot_be_read_names_its_line(
 def test_a_missing_proposal_is_an_error(tmp_path: Path) -> None:
     """The next ones would otherwise move to its place, with the values of other candidates."""
     records = old_journal()
-    with pytest.raises(ValueError, match=r"line 3 is damaged \(.*proposal 2 follows 1 others: a line before it is miss"):
+    with pytest.raises(
+        ValueError, match=r"line 3 is damaged \(.*proposal 2 follows 1 others: a line before it is miss"
+    ):
         read(tmp_path, records[:2] + records[3:])

@@ -1,6 +1,7 @@
 """Proves that a cached score is found for the same samples under the same weights, and for nothing else."""
 
 import errno
+import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from toy import IDENTITY
 
-from pipeline.messages import EvalRequest, ShardScore
+from pipeline.messages import Completions, EvalRequest, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.append_log import AppendLog
+from pipeline.storage.caches.completions import CompletionCache
 from pipeline.storage.caches.scores import ScoreCache
 from tasks.stats import Stats
 
@@ -175,3 +177,42 @@ def test_a_reward_counts_only_beside_its_completions(tmp_path: Path) -> None:
     for again in (other, ScoreCache(tmp_path, alone)):
         found = again.get(without.request)
         assert found is not None and found.texts == tuple("abcd")
+
+
+@pytest.mark.parametrize("old, new", [(b"[4,2.0,2.0]", b"[4,3.0,3.0]"), (b'"val"', b'"vam"'), (b"0.2,", b"0.3,")])
+def test_an_edited_score_is_not_believed(
+    cache: ScoreCache, tmp_path: Path, caplog: pytest.LogCaptureFixture, old: bytes, new: bytes
+) -> None:
+    other = replace(SCORE, request=replace(REQUEST, start=8, stop=12))
+    cache.add([SCORE, other])
+    cache.flush()
+    (path,) = (tmp_path / "scores").iterdir()
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    again = ScoreCache(tmp_path, IDENTITY)
+    assert again.get(REQUEST) is None and again.get(other.request) is not None
+    assert f"{path}: lines that are damaged: 1; they are skipped" in caplog.text
+    again.add([SCORE])  # scored again
+    again.flush()
+    found = ScoreCache(tmp_path, IDENTITY).get(REQUEST)
+    assert found is not None and found.stats == SCORE.stats
+
+
+def test_an_edited_completion_is_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = CompletionCache(tmp_path, "context")
+    cache.add(Completions(REQUEST, ("one", "two", "three", "four"), 0.2))
+    cache.flush()
+    assert CompletionCache(tmp_path, "context").get(REQUEST) is not None
+    (path,) = (tmp_path / "completions").iterdir()
+    path.write_bytes(path.read_bytes().replace(b"three", b"tree!"))
+    assert CompletionCache(tmp_path, "context").get(REQUEST) is None
+    assert "lines that are damaged: 1" in caplog.text
+
+
+def test_scores_of_older_versions_have_no_checksum(cache: ScoreCache, tmp_path: Path) -> None:
+    cache.add([SCORE])
+    cache.flush()
+    (path,) = (tmp_path / "scores").iterdir()
+    path.write_bytes(re.sub(rb',"checksum":"[0-9a-f]{8}"', b"", path.read_bytes()))
+    found = ScoreCache(tmp_path, IDENTITY).get(REQUEST)
+    assert found is not None and found.stats == SCORE.stats

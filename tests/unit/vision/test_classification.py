@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damage import flip
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from tasks.base import NonFiniteOutput, TaskRequest
@@ -149,3 +151,23 @@ def test_bad_requests_are_explained(images: Path) -> None:
 def test_shifted_packs_use_their_parents_head() -> None:
     parent, shifted = (image_source(TaskRequest("x", f"embedded/{name}")) for name in ("mnist", "digits8"))
     assert list(parent.class_names) == list(shifted.class_names) and parent.templates == shifted.templates
+
+
+def test_a_damaged_head_is_computed_again(caplog: pytest.LogCaptureFixture) -> None:
+    backbone = tiny()
+    first = text_head(backbone.text, ["cat", "dog"], ["a {}"])
+    (file,) = (cache_root() / "heads").glob("*.safetensors")
+    flip(file, -1, bit=6)
+    assert not torch.equal(load_file(file)["head"], first.weights_KD)
+    assert torch.equal(text_head(backbone.text, ["cat", "dog"], ["a {}"]).weights_KD, first.weights_KD)
+    assert f"cache {file}: " in caplog.text
+
+
+def test_a_damaged_label_changes_no_outcome(images: Path) -> None:
+    backbone = tiny()
+    task = load(backbone, images, templates=["a {}"])
+    before = task.evaluate(backbone, "test", 0, 30)
+    (pack,) = (cache_root() / "images").glob("*/test.arrow")
+    flip(pack, pack.read_bytes().index(task.splits["test"].labels_N.numpy().tobytes()))
+    after = load(backbone, images, templates=["a {}"]).evaluate(backbone, "test", 0, 30)
+    assert np.array_equal(after.outcomes, before.outcomes) and after.stats == before.stats

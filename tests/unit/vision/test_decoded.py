@@ -5,7 +5,7 @@ import json
 import logging
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from damage import flip
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.files.cache import cache_root, cached
-from tasks.vision.decoded import prepare
+from tasks.vision.decoded import prepare, prepared_folder
 from tasks.vision.folders import FolderSource
 from tasks.vision.images import ImageRecord, content_hash, in_validation, ordered, without_leaks
 from tasks.vision.packs import PackSource
@@ -286,3 +287,41 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
     (stale / "entry").write_text("half")
     cached(tmp_path / "entry", lambda path: path.mkdir())
     assert (tmp_path / "entry").is_dir() and not stale.exists()
+
+
+def _without(name: str) -> Callable[[Path], object]:
+    return lambda place: (place / name).unlink()
+
+
+def _flip_of_a_label(place: Path) -> None:
+    """The labels follow the pixels: 0 and 1 as int64."""
+    column = pa.ipc.open_file(pa.memory_map(str(place / "val.arrow"))).get_batch(0).column("label")
+    labels = column.buffers()[1].to_pybytes()[: 8 * len(column)]
+    flip(place / "val.arrow", (place / "val.arrow").read_bytes().index(labels))
+
+
+DAMAGE = {
+    "a label": _flip_of_a_label,
+    "a pixel": lambda place: flip(place / "val.arrow", 2000, bit=6),
+    "the fingerprint": lambda place: flip(place / "val.json", -4),
+    "no val": _without("val.arrow"),
+    "no manifest of val": _without("val.json"),
+    "an empty val": lambda place: (place / "val.arrow").write_bytes(b""),
+    "nothing": lambda place: [path.unlink() for path in place.iterdir()],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_pack_gives_the_images_and_labels_of_the_undamaged_one(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FolderSource(folder(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(30)]), val_fraction=0.3)
+    before = {split: (s.slice(0, len(s)).clone(), s.labels_N, s) for split, s in prepare(source, PLAIN).items()}
+    DAMAGE[kind](prepared_folder(source, PLAIN))
+    again = prepare(source, PLAIN)
+    assert again.keys() == before.keys() == {"val", "test"}
+    for split, (pixels, labels, images) in before.items():
+        assert torch.equal(again[split].slice(0, len(images)), pixels), split
+        assert torch.equal(again[split].labels_N, labels), split
+        assert (again[split].keys, again[split].fingerprint) == (images.keys, images.fingerprint)
+    assert "it is made again" in caplog.text
