@@ -17,14 +17,16 @@ def find_blocks(names: Iterable[str], pattern: str | None) -> tuple[LayerMap, st
     """Find the blocks by a user's pattern, or by the layout if there is none.
 
     Returns:
-        The layer map, and how the blocks were found: with the blocks' own numbers if these begin above 0 or leave gaps.
+        The layer map, and how the blocks were found: with the blocks' own numbers if these begin above 0 or leave gaps,
+        and the tensors that a user's pattern leaves out of a stack of which it has others.
 
     Raises:
         ValueError: see `by_pattern` and `detect`.
     """
     names = list(names)
     if pattern:
-        return by_pattern(names, pattern), f"blocks by {pattern!r}{_renumbered(names, pattern)}"
+        layer_map = by_pattern(names, pattern)
+        return layer_map, f"blocks by {pattern!r}{_renumbered(names, pattern)}{_left_out(names, layer_map)}"
     layout = _layout(names)
     return _numbered(layout, names), layout.description + _renumbered(names, layout.pattern)
 
@@ -110,3 +112,10 @@ def _renumbered(names: Sequence[str], pattern: str) -> str:
     """Return which numbers in the names the blocks have, or nothing if both are the same."""
     keys = sorted(set(block_numbers(names, f"{PREFIX}(?:{pattern})").values()))
     return f" ({', '.join(map(dotted, keys))} are blocks 0 to {len(keys) - 1})" if first_gap(keys) else ""
+
+
+def _left_out(names: Sequence[str], layer_map: LayerMap) -> str:
+    """Return how many tensors of the same stack a pattern leaves out, as one without block 10 and above does."""
+    stacks = [stack.names for stack in find_stacks(names) if any(name in layer_map.blocks for name in stack.names)]
+    left = [name for members in stacks for name in members if name not in layer_map.blocks]
+    return f", without {len(left)} tensors of the same stack such as {left[0]}" if left else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from block_names import read
+from torch import nn
 
 from pipeline.checkpoints.blocks import by_pattern, detect, find_blocks
 from pipeline.checkpoints.layouts import LAYOUTS
@@ -131,6 +132,22 @@ def test_a_second_copy_of_a_model_in_the_file_is_refused() -> None:
         detect([*names, *(f"ema.{name}" for name in names)])
 
 
+def test_a_transformer_of_pytorch_is_refused_whole() -> None:
+    """Its names begin as those of CLIP's tower do, which once took its attention alone into the blocks."""
+    layer = nn.TransformerEncoderLayer(8, 2, 8)
+    names = list(nn.ModuleDict({"encoder": nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)}).state_dict())
+    with pytest.raises(ValueError, match=re.escape(r"here 'encoder\.layers\.(\d+)\.' (3 blocks)")):
+        detect(names)
+    assert set(by_pattern(names, r"encoder\.layers\.(\d+)\.").blocks) == set(names)
+
+
+def test_the_decoder_of_maes_own_program_is_a_second_stack() -> None:
+    names = NAMES["timm: ViT"][1]
+    decoder = [f"decoder_{name}" for name in names if re.match(r"blocks\.[0-7]\.", name)]
+    with pytest.raises(ValueError, match=re.escape(r"or 'decoder_blocks\.(\d+)\.' (8 blocks)")):
+        detect([*names, *decoder])
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -171,6 +188,17 @@ def test_numbers_of_a_users_pattern_may_begin_at_1_and_leave_gaps() -> None:
     assert found.endswith("(1.0, 1.1, 3.0, 3.1, 5.0, 5.1, 10.0, 10.1 are blocks 0 to 7)")
     assert layer_map.depth("features.5.1.w") == 5 / 7
     assert find_blocks(["layer0.w", "layer1.w"], r"layer(\d+)\.")[1] == r"blocks by 'layer(\\d+)\\.'"
+
+
+def test_what_a_users_pattern_leaves_out_of_a_stack_is_shown() -> None:
+    names = NAMES["timm: ViT"][1]
+    layer_map, found = find_blocks(names, r"blocks\.(\d)\.")
+    left = [name for name in names if re.match(r"blocks\.1[01]\.", name)]
+    assert layer_map.num_blocks == 10
+    assert found == rf"blocks by 'blocks\\.(\\d)\\.', without {len(left)} tensors of the same stack such as {left[0]}"
+    assert "without" not in find_blocks(names, r"blocks\.(\d+)\.")[1]
+    assert "without" not in find_blocks(NAMES["torchvision: Swin"][1], r"features\.([1357])\.")[1]
+    assert "without" not in find_blocks(NAMES["transformers: T5"][1], r"encoder\.block\.(\d+)\.")[1]
 
 
 def test_numbers_that_begin_at_1_are_shown_for_a_known_family_too() -> None:
