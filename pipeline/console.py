@@ -8,14 +8,16 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.text import Text
 
 from pipeline.errors import UserError
 
 #: Exit status after Ctrl-C, as in shells.
 STOPPED = 130
+#: An error shows at most this many characters of a line: it may hold a name or a value of any length.
+_LONGEST_LINE = 4000
 
 
 def plain(text: str) -> str:
@@ -24,11 +26,23 @@ def plain(text: str) -> str:
 
 
 class _PlainConsole(Console):
-    """A console that emits rich's own control characters and removes those of the printed text."""
+    """A console that prints text as it is: names may hold [brackets] and :colons:, which rich interprets.
+
+    Rich's own control characters are emitted, and those of the printed text are removed. For colours see `styled`.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        """Write to stdout, or to stderr."""
+        super().__init__(stderr=stderr, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+def styled(style: str, text: str, rest: str = "") -> Text:
+    """Return text in a style such as "bold red", followed by `rest` without it."""
+    return Text.assemble((text, style), rest)
 
 
 console = _PlainConsole()
@@ -37,23 +51,24 @@ _errors = _PlainConsole(stderr=True)
 
 def print_result(text: str) -> None:
     """Print a result on stdout: no line is wrapped, and markup is not interpreted."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def print_note(text: str) -> None:
     """Print on stderr what is neither a result nor an error."""
-    _errors.print(escape(text), highlight=False, soft_wrap=True)
+    _errors.print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar while the block runs; yields report(what is being done, steps done, steps in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    what = TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task("preparing", total=None)
 
         def report(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=escape(what), completed=done, total=total)
+            bars.update(bar, description=what, completed=done, total=total)
 
         yield report
 
@@ -85,15 +100,17 @@ def user_errors(kept: str = "") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _errors.print("\n[yellow]stopped[/]" + f": {escape(kept)}" * bool(kept), soft_wrap=True)
+        _errors.print(styled("yellow", "\nstopped", f": {kept}" * bool(kept)), soft_wrap=True)
         raise typer.Exit(STOPPED) from None
     except (ValueError, OSError, UserError) as error:
-        _errors.print("[bold red]error[/]:", escape(_message(error)), highlight=False, soft_wrap=True)
+        _errors.print(styled("bold red", "error", f": {_message(error)}"), highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
 def _message(error: Exception) -> str:
+    """Return an error for users, each of its lines cut to a length that can be read."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         place = error.filename or "while writing"
         return f"no space left on the device ({place}): free some space and rerun the command; finished work is kept"
-    return str(error)
+    lines = str(error).splitlines()
+    return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in lines)

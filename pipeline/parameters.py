@@ -72,7 +72,8 @@ class Parameter:
         numbers = value if isinstance(value, tuple) else (value,)
         fits = self.kind in _SEQUENCES if isinstance(value, tuple) else self.kind != "floats"
         if not fits or any(isinstance(number, str) for number in numbers):
-            raise ValueError(f"{self.name}: must be {_EXPECTED[self.kind]}, got {value!r}")
+            hint = "".join(dict.fromkeys(map(quotes_hint, numbers)))
+            raise ValueError(f"{self.name}: must be {_EXPECTED[self.kind]}, got {value!r}{hint}")
         if isinstance(value, tuple) and len(value) < self.min_length:
             raise ValueError(f"{self.name}: must have at least {self.min_length} numbers, got {len(value)}")
         for number in numbers:
@@ -150,3 +151,16 @@ def require_known(where: str, name: str, known: Collection[str], kind: str) -> N
     """
     if name not in known:
         raise ValueError(f"{where}: unknown {kind} {name!r}; {near(name, known)}")
+
+
+def quotes_hint(value: object) -> str:
+    """Return the end of an error about text where a number is needed: what to do if the text is a number, or "".
+
+    Example:
+        >>> quotes_hint("0.5"), quotes_hint("ten")
+        (': remove its quotes', '')
+    """
+    try:
+        return ": remove its quotes" if isinstance(value, str) and math.isfinite(float(value)) else ""
+    except ValueError:
+        return ""

@@ -18,7 +18,7 @@ METRICS = ("target", "control", "retained", "mean", "worst", "accuracy")
 #: The metrics of `reward_metrics`, without task["name"].
 REWARD_METRICS = ("reward", "worst")
 
-#: Longer expressions could be nested too deeply to parse, at a depth that differs between versions of Python.
+#: A longer expression is taken for a typing error.
 _MAX_LENGTH = 1000
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
@@ -29,6 +29,9 @@ _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
 }
 _UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 _FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max}
+
+#: A number, the name of a metric, or an operation with the number of values that it takes.
+_Step: TypeAlias = float | str | tuple[Callable[..., float], int]
 
 
 @cache
@@ -58,7 +61,7 @@ class Objective:
 
     text: str
     metrics: tuple[str, ...]
-    _tree: ast.expr = field(repr=False, compare=False)
+    _steps: tuple[_Step, ...] = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, tasks: Collection[str] | None = None, known: Sequence[str] = METRICS) -> "Objective":
@@ -72,11 +75,11 @@ class Objective:
         Raises:
             ValueError: if the expression holds anything else, a metric or task is unknown, or it uses no metric.
         """
-        tree = _parse(text)
-        metrics = tuple(dict.fromkeys(_metrics(tree, text, tasks, known)))
+        steps = _compile(text, tasks, known)
+        metrics = tuple(dict.fromkeys(step for step in steps if isinstance(step, str)))
         if not metrics:
             raise ValueError(f'objective {text!r}: uses no metric: known are {", ".join(known)} and task["name"]')
-        return cls(text, metrics, tree)
+        return cls(text, metrics, steps)
 
     def __call__(self, values: Mapping[str, float]) -> float:
         """Return the objective's value.
@@ -88,7 +91,7 @@ class Objective:
             ValueError: if a metric is not among the values, or the result is not finite.
         """
         try:
-            result = _evaluate(self._tree, values)
+            result = _evaluate(self._steps, values)
         except KeyError as error:
             raise unknown_name(f"objective {self.text!r}: metric", error.args[0], values) from None
         except ZeroDivisionError:
@@ -106,51 +109,72 @@ def _parse(text: str) -> ast.expr:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12
         raise ValueError(f"objective {text!r}: not an arithmetic expression: {error}") from error
+    except (RecursionError, MemoryError) as error:  # MemoryError: the parser's own stack is full
+        raise ValueError(f"objective {text[:50]!r}...: nested too deeply: use fewer signs or parentheses") from error
 
 
-def _metrics(node: ast.expr, text: str, tasks: Collection[str] | None, known: Sequence[str]) -> list[str]:
-    """Return the metrics under `node`, after checking that it only holds allowed expressions."""
+def _compile(text: str, tasks: Collection[str] | None, known: Sequence[str]) -> tuple[_Step, ...]:
+    """Return the steps of an expression in reverse Polish notation, after checking that it is only arithmetic.
+
+    Neither this nor `_evaluate` recurses, so the depth of an expression that Python can parse is no limit.
+    """
+    steps: list[_Step] = []
+    left: list[ast.expr] = [_parse(text)]
+    while left:  # an operation before its operands, the last operand first: the reverse of the notation
+        step, operands = _step(left.pop(), text, tasks, known)
+        steps.append(step)
+        left += operands
+    return tuple(reversed(steps))
+
+
+def _step(
+    node: ast.expr, text: str, tasks: Collection[str] | None, known: Sequence[str]
+) -> tuple[_Step, Sequence[ast.expr]]:
+    """Return the step of one node, and its operands."""
     match node:
-        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
-            return []
+        case ast.Constant(value=int() | float() as number) if _is_finite(number):
+            return float(number), ()
         case ast.Name(id=name):
             if name not in known:
                 raise unknown_name(f"objective {text!r}: metric", name, (*known, 'task["name"]'))
-            return [name]
+            return name, ()
         case ast.Subscript(value=ast.Name(id="task"), slice=ast.Constant(value=str() as task)):
             if tasks is not None and task not in tasks:
                 raise unknown_name(f"objective {text!r}: task", task, tasks)
-            return [task_metric(task)]
+            return task_metric(task), ()
         case ast.BinOp() if type(node.op) in _BINARY:
-            children = [node.left, node.right]
+            return (_BINARY[type(node.op)], 2), (node.left, node.right)
         case ast.UnaryOp() if type(node.op) in _UNARY:
-            children = [node.operand]
+            return (_UNARY[type(node.op)], 1), (node.operand,)
         case ast.Call(func=ast.Name(id=name), args=[_, _, *_], keywords=[]) if name in _FUNCTIONS:
-            children = node.args
-        case _:
-            raise ValueError(
-                f"objective {text!r}: {ast.unparse(node)!r} is not allowed: use + - * /, finite numbers, parentheses, "
-                f'min(a, b), max(a, b), {", ".join(known)} and task["name"]'
-            )
-    return [name for child in children for name in _metrics(child, text, tasks, known)]
+            return (_FUNCTIONS[name], len(node.args)), node.args
+    part = ast.get_source_segment(text.strip(), node) or text
+    raise ValueError(
+        f"objective {text!r}: {part!r} is not allowed: use + - * /, finite numbers, parentheses, "
+        f'min(a, b), max(a, b), {", ".join(known)} and task["name"]'
+    )
 
 
-def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
-    """Return the value of an expression that `_metrics` has checked."""
-    match node:
-        case ast.Constant(value=int() | float() as number):
-            return float(number)
-        case ast.Name(id=name):
-            return values[name]
-        case ast.Subscript(slice=ast.Constant(value=str() as task)):
-            return values[task_metric(task)]
-        case ast.BinOp():
-            return _BINARY[type(node.op)](_evaluate(node.left, values), _evaluate(node.right, values))
-        case ast.UnaryOp():
-            return _UNARY[type(node.op)](_evaluate(node.operand, values))
-        case ast.Call(func=ast.Name(id=name)):
-            return _FUNCTIONS[name](*(_evaluate(a, values) for a in node.args))
-    raise AssertionError(f"unchecked expression {ast.dump(node)}")
+def _is_finite(number: float) -> bool:
+    """Whether a literal is a finite number: no boolean, and no whole number beyond the largest float."""
+    try:
+        return not isinstance(number, bool) and math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _evaluate(steps: Sequence[_Step], values: Mapping[str, float]) -> float:
+    """Return the value of the steps that `_compile` returned."""
+    stack: list[float] = []
+    for step in steps:
+        if isinstance(step, tuple):
+            operation, count = step
+            operands = stack[-count:]
+            del stack[-count:]
+            stack.append(operation(*operands))
+        else:
+            stack.append(values[step] if isinstance(step, str) else step)
+    return stack[0]
 
 
 def role_metrics(

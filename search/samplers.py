@@ -129,22 +129,24 @@ def _cmaes(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
     )
 
 
+#: Points that an ask draws or compares at once; more are taken for a typing error.
+_MOST = 10_000
 _STARTUP = Option(10, low=1, warm_up=True)
-_GENETIC = {"population_size": Option(50, low=2, warm_up=True), "crossover_prob": Option(0.9, high=1)}
+_GENETIC = {"population_size": Option(50, low=2, high=_MOST, warm_up=True), "crossover_prob": Option(0.9, high=1)}
 
 #: Every sampler by name; the spec's validation derives from it.
 SAMPLERS: dict[str, Sampler] = {
     "grid": Sampler(None),
     "random": Sampler(lambda seeds, _: RandomSampler(seed=seeds.ask)),
     "qmc": Sampler(_qmc, remembers=True, options={"sequence": Option("sobol", choices=("sobol", "halton"))}),
-    "tpe": Sampler(_tpe, options={"startup_trials": _STARTUP, "candidates": Option(24, low=1)}),
+    "tpe": Sampler(_tpe, options={"startup_trials": _STARTUP, "candidates": Option(24, low=1, high=_MOST)}),
     "gp": Sampler(_gp, options={"startup_trials": _STARTUP}),
     "cmaes": Sampler(
         _cmaes,
         several_objectives=False,
         categorical=False,
         remembers=True,
-        options={"startup_trials": Option(1, low=1, warm_up=True), "population_size": Option(None, low=2)},
+        options={"startup_trials": Option(1, low=1, warm_up=True), "population_size": Option(None, low=2, high=_MOST)},
     ),
     "nsga2": Sampler(lambda seeds, o: NSGAIISampler(seed=seeds.ask, **o), remembers=True, options=_GENETIC),
     "nsga3": Sampler(lambda seeds, o: NSGAIIISampler(seed=seeds.ask, **o), remembers=True, options=_GENETIC),

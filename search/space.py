@@ -2,17 +2,20 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 Value: TypeAlias = float | int | str
 Point: TypeAlias = dict[str, Value]
 
-#: A grid is held in memory and all its points are evaluated; a larger one is taken for a typing error.
+#: All points of a grid are evaluated; a larger one is taken for a typing error.
 MAX_GRID = 1_000_000
+#: Steps of a range that a sampler searches: Optuna computes with 28 digits, and no range needs finer steps.
+_MAX_STEPS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Float:
                 "give `step`, list the values, or choose another sampler"
             )
         count = round((self.high - self.low) / self.step) + 1
+        if count > MAX_GRID:
+            raise ValueError(f"{self.name}: a grid has at most {MAX_GRID:,} values, got {count:,}: give a larger step")
         return [float(f"{self.low + i * self.step:.12g}") for i in range(count)]
 
     def contains(self, value: Value) -> bool:
@@ -84,9 +89,10 @@ class Choice:
         if not self.choices:
             raise ValueError(f"{self.name} grid empty: give at least one value")
         if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"{self.name}: each value may be listed once, got {list(self.choices)}")
-        if not all(math.isfinite(v) for v in self.choices if isinstance(v, float)):
-            raise ValueError(f"{self.name}: numbers must be finite, got {list(self.choices)}")
+            twice = [value for value, count in Counter(self.choices).items() if count > 1]
+            raise ValueError(f"{self.name}: each value may be listed once, got {_few(twice)} more than once")
+        if bad := [v for v in self.choices if isinstance(v, float) and not math.isfinite(v)]:
+            raise ValueError(f"{self.name}: numbers must be finite, got {_few(bad)}")
 
     def values(self) -> list[Value]:
         """Return the listed values."""
@@ -105,6 +111,40 @@ Dimension: TypeAlias = Float | Choice
 
 
 @dataclass(frozen=True, slots=True)
+class GridPoints(Sequence[Point]):
+    """The points of a grid in declared order, the first dimension slowest; each is made when it is asked for.
+
+    Attributes:
+        axes: dimension -> its values.
+    """
+
+    axes: Mapping[str, Sequence[Value]]
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return math.prod(map(len, self.axes.values()))
+
+    def __iter__(self) -> Iterator[Point]:
+        """Iterate over the points."""
+        return (dict(zip(self.axes, point, strict=True)) for point in itertools.product(*self.axes.values()))
+
+    @overload
+    def __getitem__(self, place: int) -> Point: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Point]: ...
+    def __getitem__(self, place: int | slice) -> Point | list[Point]:
+        """Return a point, or a list of points."""
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        rest = range(len(self))[place]
+        point: Point = {}
+        for name, values in reversed(self.axes.items()):
+            rest, own = divmod(rest, len(values))
+            point[name] = values[own]
+        return dict(reversed(point.items()))
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """The product of its dimensions; a space without dimensions has the one point {}.
 
@@ -120,22 +160,21 @@ class Space:
 
     def __post_init__(self) -> None:
         """Check the names."""
-        names = [d.name for d in self.dims]
-        repeated = sorted({n for n in names if names.count(n) > 1})
+        repeated = sorted(name for name, count in Counter(d.name for d in self.dims).items() if count > 1)
         if repeated:
             raise ValueError(f"space: names of dimensions must differ, got {repeated} more than once")
 
-    def grid(self) -> list[Point]:
+    def grid(self) -> GridPoints:
         """Return every point, in declared order: the first dimension varies slowest.
 
         Raises:
             ValueError: if a dimension is continuous, or there are more than `MAX_GRID` points.
         """
-        axes = [d.values() for d in self.dims]
-        if (size := math.prod(map(len, axes))) > MAX_GRID:
-            raise ValueError(f"grid: at most {MAX_GRID:,} points, got {size:,}: list fewer values or use a sampler")
-        names = [d.name for d in self.dims]
-        return [dict(zip(names, point, strict=True)) for point in itertools.product(*axes)]
+        axes = {d.name: d.values() for d in self.dims}
+        if (size := math.prod(map(len, axes.values()))) > MAX_GRID:
+            shown = f"{size:,}" if size < 10**12 else f"{float(min(size, 10**300)):.3g}"
+            raise ValueError(f"grid: at most {MAX_GRID:,} points, got {shown}: list fewer values or use a sampler")
+        return GridPoints(axes)
 
     def optuna(self) -> dict[str, BaseDistribution]:
         """Return name -> Optuna's distribution, in declared order."""
@@ -158,6 +197,12 @@ def _check_step(name: str, width: float, step: float) -> None:
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"{name}: step must be positive, got {step}")
     steps = width / step
+    if steps > _MAX_STEPS:
+        raise ValueError(f"{name}: at most {_MAX_STEPS:,} steps, got {steps:.3g}: give a larger step, or none")
     # Optuna would only warn and lower `high`, and never try the value that the user asked for.
     if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
         raise ValueError(f"{name}: step must divide high - low = {width}, got {step}")
+
+
+def _few(values: Sequence[Value]) -> str:
+    return ", ".join(map(str, values[:5])) + ", ..." * (len(values) > 5)

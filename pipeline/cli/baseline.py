@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, print_result, styled, user_errors
 
 baseline = typer.Typer(help="Keep the results of a run for `lines regress` and `lines history`.", no_args_is_help=True)
 
@@ -45,7 +44,7 @@ def show_baseline(
 
         found = read_place(file)
         about = found.about
-        console.print(f"[bold]{escape(about['name'])}[/], run {escape(about.get('started', 'at an unrecorded time'))}")
+        console.print(styled("bold", about["name"], f", run {about.get('started', 'at an unrecorded time')}"))
         for what in ("checkpoints", "versions"):
             pairs = ", ".join(f"{name} {value}" for name, value in about[what].items())
             print_result(f"{what}: {pairs}")

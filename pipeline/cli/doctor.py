@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from pipeline.console import console
+from pipeline.console import console, styled
 from pipeline.versions import PACKAGES, installed_version
 from tasks.files.cache import cache_root
 
@@ -28,7 +28,7 @@ def doctor() -> None:
     for checks in (_python, _packages, _devices, _space, _embedded, _ray, _hub):
         for name, good, found in _safely(checks):
             complete &= good
-            table.add_row(name, "[green]ok[/]" if good else "[red]missing[/]", found)
+            table.add_row(name, styled("green", "ok") if good else styled("red", "missing"), found)
     console.print(table)
     raise typer.Exit(0 if complete else 1)
 

@@ -4,7 +4,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import Address
@@ -23,7 +22,7 @@ def list_jobs(address: Address = DASHBOARD) -> None:
         table = Table("job", "status", "started", "run")
         for job in Jobs(address).all():
             started = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
-            table.add_row(escape(job.id), job.status.lower(), started, escape(job.out))
+            table.add_row(job.id, job.status.lower(), started, job.out)
         console.print(table)
 
 

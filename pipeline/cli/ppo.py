@@ -50,7 +50,7 @@ def _summarise(spec: "PpoSpec", folder: Path) -> str:
         table.add_row(name, result["reward"], before, after, *numbers, result["stopped"] or "no")
         table.caption = f"rewards: means over {result['val']['n']} val prompts, {result['sampled']}; KL in nats"
         for text in result["warnings"]:
-            console.print(f"warning: {name}: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"warning: {name}: {text}", style="yellow", soft_wrap=True, highlight=False)
     report, _ = build_training_report(folder, spec.name, list(results))
     console.print(table)
     return f"models: {folder}\nreport: {report}"

@@ -1,12 +1,11 @@
 """The command `lines prepare`."""
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import RayAddress, SpecPath
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, user_errors
+from pipeline.console import console, styled, user_errors
 from pipeline.spec.load import load_spec
 from pipeline.spec.user_code import announce_code
 
@@ -31,6 +30,6 @@ def prepare(spec: SpecPath, address: RayAddress = None) -> None:
             table.add_row(task.name, f"{task.val:,}", f"{task.test:,}", f"{task.gigabytes:.2f}", rate)
         console.print(table)
         for problem in problems:
-            console.print(f"[bold red]missing[/]: {escape(problem)}", soft_wrap=True, highlight=False)
+            console.print(styled("bold red", "missing", f": {problem}"), soft_wrap=True, highlight=False)
         if problems:
             raise typer.Exit(2)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from pipeline.cli.index import common_place, index_of
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, print_result, styled, user_errors
 from pipeline.records.journal import FILE_NAME
 from pipeline.storage.run_folder import run_folder
 
@@ -32,16 +31,16 @@ def show_report(folder: Path, place: str) -> int:
     for table in found.tables:
         console.print(rendered(table))
     for sentence in found.sentences:
-        console.print(f"- {sentence}", markup=False)
+        console.print(f"- {sentence}")
     provenance = json.loads((folder / "provenance.json").read_text())
     for group in provenance["not_searched"]:
         name = " ".join(filter(None, (group["arm"], group["group"])))
-        console.print(f"[red]not searched[/]: {escape(name)}: {escape(group['cause'])}", highlight=False)
+        console.print(styled("red", "not searched", f": {name}: {group['cause']}"), highlight=False)
     failures = provenance["failures"]
     if failures:
         first = failures[0]
-        cause = f"{first['kind']} on {first['task']}: {escape(first['cause'])}"
-        console.print(f"[red]{len(failures)} shards failed[/]; the first: {cause}")
+        cause = f"{first['kind']} on {first['task']}: {first['cause']}"
+        console.print(styled("red", f"{len(failures)} shards failed", f"; the first: {cause}"))
     _print_pages("report", pages)
     return 1 if failures or provenance["not_searched"] else 0
 

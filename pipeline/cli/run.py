@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from pipeline.cli.common import Cache, PoolName, RayAddress, Workers, plan_of
 from pipeline.cli.report import show_index, show_report
@@ -50,7 +49,7 @@ def run(
         with ray_for(plans, address):
             for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
-                    console.rule(escape(plan.spec.name))
+                    console.rule(plan.spec.name)
                 with _keep_status(len(plans) > 1, place, status), open_run(place, print_note) as opened:
                     target = RunTarget(opened.folder, cache, address is not None, opened.check, opened.upload)
                     execute(plan, target, console)

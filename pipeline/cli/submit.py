@@ -14,7 +14,7 @@ from pipeline.cli.common import Address, Cache, SpecPath, Workers, plan_of
 from pipeline.cluster.jobs.client import DASHBOARD, Jobs
 from pipeline.cluster.jobs.follow import address_option, follow_job
 from pipeline.cluster.jobs.package import Origin, make_package
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, print_result, styled, user_errors
 from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import announce_code
 from pipeline.versions import comparable_versions
@@ -79,7 +79,7 @@ def submit(
 def _send(jobs: Jobs, name: str, spec: RunSpec, origin: Origin, job: dict[str, Any], variables: dict[str, str]) -> None:
     if jobs.sends_token_unencrypted:
         text = f"the token goes to {jobs.url} unencrypted: prefer https, or `ray dashboard cluster.yaml` (SSH)"
-        console.print(f"[yellow]warning[/]: {text}", soft_wrap=True, highlight=False)
+        console.print(styled("yellow", "warning", f": {text}"), soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as scratch:
         package = make_package(spec, origin, job, Path(scratch))
         files = f" and {package.size / 2**20:.1f} MiB of files" if package.size else ""

@@ -4,11 +4,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.common import SpecPath, plan_of
-from pipeline.console import console, print_result, progress_bar, user_errors
+from pipeline.console import console, print_result, progress_bar, styled, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
@@ -40,7 +39,7 @@ def validate(
         console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
         work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
         console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
-        console.print(f"[green]valid[/]: {escape(str(spec))}", highlight=False)
+        console.print(styled("green", "valid", f": {spec}"), highlight=False)
 
 
 def schema() -> None:

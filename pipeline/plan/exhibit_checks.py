@@ -45,10 +45,10 @@ def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> 
 
 def _check_names(exhibit: Exhibit, arms: Groups) -> None:
     if isinstance(exhibit, TableExhibit):
-        named = {f"rows.{row}": cell.arm for row, cells in exhibit.rows.items() for cell in cells if cell}
+        named = [(f"rows.{row}", cell.arm) for row, cells in exhibit.rows.items() for cell in cells if cell]
     else:
-        named = {f"arms.{label}": arm for label, arm in exhibit.arms.items()}
-    for field, arm in named.items():
+        named = [(f"arms.{label}", arm) for label, arm in exhibit.arms.items()]
+    for field, arm in named:
         require_known(field, arm, arms, "arm")
 
 

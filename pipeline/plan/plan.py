@@ -1,7 +1,7 @@
 """The plan of a run: references first, then the arms, each followed by its matched controls."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -32,6 +32,8 @@ from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float
 
+#: The largest plan: searches, and searches times tasks. A larger one is taken for a mistake.
+_MOST_GROUPS, _MOST_CELLS = 20_000, 1_000_000
 _SCALE_SEPARATELY = "scale the soup in another arm, with merge: {of: THIS ARM}"
 
 
@@ -77,10 +79,13 @@ def make_plan(spec: RunSpec) -> Plan:
         >>> [str(merge.recipe(point)) for point in merge.space.grid()]
         ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
+    _check_size(spec)
+    lines = [name for name, arm in spec.arms.items() if arm.scaling.function != "constant" and spec.controls.kinds]
+    controls = {f"{name}, {control}": name for name in lines for control in NAMES}
     references: list[Group] = [pre_trained(spec)]
     searched: list[Group] = []
     for name, arm in spec.arms.items():
-        _check_name(name, spec)
+        _check_name(name, controls)
         if spec.generation is not None and arm.merge is not None:
             _check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
         groups = _checked_groups(name, arm, spec, searched)
@@ -91,7 +96,8 @@ def make_plan(spec: RunSpec) -> Plan:
                 searched += _arm_groups(f"{name}, {control}", tuned, spec, searched, (name, control))
             followed = [g for g in groups if g.kind != "mask" and not is_fine_tuned(g)]
             searched += [c for g in followed for c in derived_controls(g, spec)]
-    missing = [e for e in spec.experts if not any(g.name == e for g in references)]
+    named = {g.name for g in references}
+    missing = [e for e in spec.experts if e not in named]
     if missing and FINE_TUNED in spec.arms:
         raise ValueError(f"arms.{FINE_TUNED}: this name is taken by the unscaled experts; use another one")
     if missing:
@@ -101,15 +107,31 @@ def make_plan(spec: RunSpec) -> Plan:
     return Plan(spec, tuple(references), tuple(searched))
 
 
-def _check_name(name: str, spec: RunSpec) -> None:
+def _check_size(spec: RunSpec) -> None:
+    """Refuse a plan that would fill the memory: each group holds the roles of all tasks.
+
+    Raises:
+        ValueError: if there are too many groups, or groups times tasks.
+    """
+    edits = [
+        len(spec.experts) if "each_expert" in arm.edit else len(arm.edit) for arm in spec.arms.values() if arm.edit
+    ]
+    groups = (sum(edits) + len(spec.arms)) * (1 + len(NAMES) * bool(spec.controls.kinds))
+    if groups > _MOST_GROUPS or groups * len(spec.tasks) > _MOST_CELLS:
+        raise ValueError(
+            f"arms: at most {_MOST_GROUPS:,} searches (arms times the experts that they edit, and controls), and "
+            f"{_MOST_CELLS:,} searches times tasks, got {groups:,} and {len(spec.tasks)} tasks: use several runs"
+        )
+
+
+def _check_name(name: str, taken: Mapping[str, str]) -> None:
+    """Refuse an arm with a name that the run gives to an arm of its own; `taken` holds those of controls."""
     if name == PRE_TRAINED:
         raise ValueError(f"arms.{name}: this name is taken by the pre-trained model; use another one")
     if name.startswith(MASKS):
         raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are taken by the searches of mask lambdas")
-    for other, arm in spec.arms.items():
-        lines = arm.scaling.function != "constant" and spec.controls.kinds
-        if lines and name in {f"{other}, {control}" for control in NAMES}:
-            raise ValueError(f"arms.{name}: this name is taken by a control of the arm {other!r}; use another one")
+    if name in taken:
+        raise ValueError(f"arms.{name}: this name is taken by a control of the arm {taken[name]!r}; use another one")
 
 
 def _arm_groups(

@@ -4,10 +4,11 @@ Legend: K policies, in the order of the run's experts; their weights are at leas
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.spec.values import Grid, Lambdas, Range
-from search.space import Choice, Dimension, Float
+from search.space import MAX_GRID, Choice, Dimension, Float
 
 #: The dimension of a soup's space; a continuous one with K > 2 has K - 1 dimensions: lambda.1, lambda.2, ...
 LAMBDA = "lambda"
@@ -42,6 +43,11 @@ def _points(lambdas: int | Grid | tuple[tuple[float, ...], ...], count: int) -> 
             raise ValueError(f"merge.lambdas: needs one weight for each of {count} experts, got {list(wrong)}")
         return list(lambdas)
     steps = lambdas - 1
+    if math.comb(steps + count - 1, count - 1) > MAX_GRID:
+        raise ValueError(
+            f"merge.lambdas: at most {MAX_GRID:,} points, got more, by {lambdas} on each edge of {count} experts: give "
+            "a smaller number, a range, or lists of weights"
+        )
     # Stars and bars: count - 1 bars among the places separate the parts.
     bars = itertools.combinations(range(steps + count - 1), count - 1)
     cuts = ((-1, *places, steps + count - 1) for places in bars)

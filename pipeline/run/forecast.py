@@ -8,6 +8,9 @@ from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
 
+#: Candidates that are compared in a second.
+_MOST_COMPARED = 200_000
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -23,7 +26,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, ledger: Ledger) -> Forecast:
-    """Count the work of a run; equal candidates count once."""
+    """Count the work of a run; equal candidates count once, unless there are too many to compare."""
     any_recipe = plan.references[0].recipe({})
     shards = samples = 0
     for count, tasks, split in _parts(plan):
@@ -36,9 +39,10 @@ def forecast(plan: Plan, ledger: Ledger) -> Forecast:
 def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
     """Yield (number of candidates, tasks, split)."""
     known: set[tuple[Recipe, tuple[str, ...]]] = set()
+    compared = sum(map(proposed, plan.groups)) <= _MOST_COMPARED
     for group in plan.groups:
         tasks = tuple(validation_tasks(group))
-        if group.derivation is None and (group.search.sampler == "grid" or not group.space.dims):
+        if compared and group.derivation is None and (group.search.sampler == "grid" or not group.space.dims):
             new = {(group.recipe(point), tasks) for point in group.space.grid()} - known
             known |= new
             count = len(new)

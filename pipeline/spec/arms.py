@@ -14,6 +14,7 @@ from pipeline.spec.values import (
     SpecModel,
     check_lambdas,
     listed,
+    repeated,
 )
 
 
@@ -76,9 +77,9 @@ class Search(SpecModel):
 
     sampler: str = "grid"
     """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3, or greedy (a greedy soup of the arm's experts)."""
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=1_000_000)
     """Candidates to try in each search (an edit has one search for each expert); leave it out for a grid."""
-    in_flight: int = Field(4, ge=1)
+    in_flight: int = Field(4, ge=1, le=10_000)
     """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}
     """Options of the sampler."""
@@ -126,7 +127,7 @@ class Arm(SpecModel):
         if self.edit is not None and "each_expert" in self.edit and len(self.edit) > 1:
             raise ValueError(f"edit: each_expert must be the only entry, got {list(self.edit)}")
         for key, names in (("edit", self.edit or ()), ("experts", self.experts or ())):
-            if twice := sorted({n for n in names if names.count(n) > 1}):
+            if twice := repeated(names):
                 raise ValueError(f"{key}: each expert may be named once, got {twice} more than once")
         if self.merge is not None and self.experts is not None:
             for name in self.merge.weights:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.spec.values import SpecModel
+from pipeline.spec.values import Count, SpecModel
 
-Rows = dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]]
+Rows = dict[Literal["train", "val", "test"], Count]
 
 
 class Prompts(SpecModel):
@@ -18,7 +18,7 @@ class Prompts(SpecModel):
     """embedded/packages, or a folder with val.jsonl, test.jsonl (and train.jsonl), or .parquet files of these names."""
     template: str = "{source}"
     """The text that a model continues; {source} is replaced by the row's text. Rows with a `prompt` do not use it."""
-    max_source_tokens: int | None = Field(None, ge=1)
+    max_source_tokens: Count | None = None
     """Longer sources are cut to this many tokens; the template is never cut. A prompt that is still too long fails."""
     limits: Rows = {}
     """How many prompts of each split to use, from its start; default: all."""
@@ -45,13 +45,13 @@ class Generation(SpecModel):
 
     prompts: Prompts
     """The prompts to complete."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1_000_000)
     """The longest completion, in tokens."""
     temperature: float = Field(0.0, ge=0)
     """0 takes the most probable token; above 0, tokens are sampled."""
-    samples: int = Field(1, ge=1)
+    samples: int = Field(1, ge=1, le=10_000)
     """Completions of each prompt, each with its own seed; more than 1 needs a temperature."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, le=1_000_000)
     """Prompts in a batch; `shard_size` must be a multiple of it, so that shards never change a score."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """transformers, or vllm if it is installed."""

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from pipeline.spec.validation import explain
 from pipeline.spec.values import AmountOrAuto, CountOrAuto, SpecModel
 
 
@@ -12,7 +13,7 @@ class PerWorker(SpecModel):
 
     num_gpus: AmountOrAuto = "auto"
     """GPUs, fractions allowed; auto: 1 if the cluster has any, else 0."""
-    num_cpus: float = Field(1, gt=0)
+    num_cpus: float = Field(1, gt=0, le=10_000)
     """CPUs, and threads of torch (at least 1)."""
 
 
@@ -21,7 +22,7 @@ class PerReward(SpecModel):
 
     num_gpus: AmountOrAuto = "auto"
     """GPUs, fractions allowed; auto: 0.1 if the cluster has any, else 0."""
-    num_cpus: float = Field(0, ge=0)
+    num_cpus: float = Field(0, ge=0, le=10_000)
     """CPUs, and threads of the actor (at least 1)."""
 
 
@@ -36,7 +37,7 @@ class Resources(SpecModel):
     """GPUs and CPUs that each worker requests from Ray."""
     per_reward: PerReward = PerReward()
     """GPUs and CPUs that the actor of each reward requests from Ray, in a run whose tasks are rewards."""
-    retries: int = Field(3, ge=0)
+    retries: int = Field(3, ge=0, le=10_000)
     """How often a shard is retried on another worker after its worker was lost."""
 
     def changed(self, pool: str | None, workers: int | None) -> "Resources":
@@ -45,8 +46,11 @@ class Resources(SpecModel):
         Raises:
             ValueError: if the pool is unknown or the number of workers is below 1.
         """
-        changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value}
-        return type(self).model_validate({**self.model_dump(), **changes})
+        changes = {key: value for key, value in (("pool", pool), ("workers", workers)) if value is not None}
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError("\n".join(f"--{line}" for line in explain(error, type(self)))) from None
 
     def check_address(self, address: str | None) -> None:
         """Require that the local pool is not used with the address of a cluster.

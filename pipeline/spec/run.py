@@ -10,10 +10,11 @@ from pipeline.spec.exhibits import Exhibits
 from pipeline.spec.generation import Generation, is_reward_source, reward_defaults
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
+from pipeline.spec.task_names import check_task_names, tasks_of_objectives
 from pipeline.spec.thresholds import Regress
-from pipeline.spec.values import SpecModel
+from pipeline.spec.values import Count, ShortName, SpecModel
 
-_NAME = r"^[\w][\w .,+()=-]*$"
+Name = Annotated[str, Field(pattern=r"^[\w][\w .,+()=-]*$"), ShortName]
 
 
 class Controls(SpecModel):
@@ -21,7 +22,7 @@ class Controls(SpecModel):
 
     kinds: tuple[Literal["uniform", "reversed"], ...] = ()
     """uniform: constants of equal mean and of equal norm, and a dense grid of constants; reversed: mirrored depth."""
-    constants: int = Field(21, ge=2)
+    constants: int = Field(21, ge=2, le=10_000)
     """Constants in the grid, from 0 to the arm's highest coefficient (at least 1); the arm's own values are added."""
 
 
@@ -34,13 +35,13 @@ FIELDS_OUTSIDE_RESULT = ("resources", *REPORTING_FIELDS)
 class RunSpec(SpecModel):
     """A run: arms over the same backbone, experts and tasks."""
 
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Name
     """Name of the run and of its folder."""
     backbone: BackboneSpec
     """The model family and architecture."""
     base: str
     """The pre-trained checkpoint: embedded/base, a file, folder or URL, hf:OWNER/REPO, pretrained:TAG of open_clip."""
-    experts: dict[Annotated[str, Field(pattern=_NAME)], str] = Field(min_length=1)
+    experts: dict[Name, str] = Field(min_length=1)
     """Fine-tuned checkpoints or LoRA adapters by name: files, folders, URLs such as s3://bucket/x, or hf:OWNER/REPO."""
     tasks: Tasks = Field(min_length=1)
     """What is scored: on validation while searching, on test for the chosen candidates."""
@@ -50,7 +51,7 @@ class RunSpec(SpecModel):
     """How completions are generated, if the tasks are rewards; all tasks then score the same completions."""
     targets: dict[str, str] = {}
     """Expert -> its task, if the names differ."""
-    arms: dict[Annotated[str, Field(pattern=_NAME)], Arm] = Field(min_length=1)
+    arms: dict[Name, Arm] = Field(min_length=1)
     """The models to compare: each arm is a row of the tables."""
     controls: Annotated[Controls, BeforeValidator(lambda v: {"kinds": v} if isinstance(v, list) else v)] = Controls()
     """[uniform, reversed], or a mapping."""
@@ -58,7 +59,7 @@ class RunSpec(SpecModel):
     """The objectives that choose a candidate on validation."""
     limits: Limits = {}
     """How many samples of each split to use, for tasks without their own limits."""
-    shard_size: int = Field(512, ge=1)
+    shard_size: Count = 512
     """Samples in a shard, the unit that is sent to a worker, retried and cached; about a second of work is best."""
     seed: int = 0
     """Seed of the samplers."""
@@ -83,6 +84,7 @@ class RunSpec(SpecModel):
             raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):
             raise ValueError(f"ood: names must differ from those of tasks, got {sorted(both)} in both")
+        check_task_names(self.tasks, _uses_of_tasks(self))
         for expert, task in self.targets.items():
             require_known(f"targets.{expert}", expert, self.experts, "expert")
             require_known(f"targets.{expert}", task, self.tasks, "task")
@@ -103,6 +105,22 @@ class RunSpec(SpecModel):
     def target(self, expert: str) -> str:
         """Return the task that `expert` was fine-tuned on."""
         return self.targets.get(expert, expert)
+
+
+def _uses_of_tasks(spec: "RunSpec") -> dict[str, list[str]]:
+    """Return task -> the fields that name it; the checkpoint of an expert counts too if its path holds the name."""
+    uses: dict[str, list[str]] = {}
+    for expert, source in spec.experts.items():
+        task = spec.target(expert)
+        fields = [f"targets.{expert}" if expert in spec.targets else f"experts.{expert}"]
+        uses.setdefault(task, []).extend(fields + [source] * (task in source))
+    selects = {"select": spec.select, **{f"arms.{name}.select": arm.select for name, arm in spec.arms.items()}}
+    for field, select in selects.items():
+        for task in tasks_of_objectives(select.maximise if select else ()):
+            uses.setdefault(task, []).append(field)
+    for task in (*spec.regress.tasks, *(task for arm in spec.regress.arms.values() for task in arm.tasks)):
+        uses.setdefault(task, []).append("regress")
+    return uses
 
 
 def _check_rewards(spec: "RunSpec") -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.spec.values import SpecModel
+from pipeline.spec.values import Count, ShortName, SpecModel, repeated
 
 
 class BackboneSpec(SpecModel):
@@ -21,7 +21,7 @@ class BackboneSpec(SpecModel):
     """Options of the family's loader: activation and preprocess for open_clip."""
 
 
-Limits = dict[Literal["val", "test"], Annotated[int, Field(ge=1)]]
+Limits = dict[Literal["val", "test"], Count]
 
 
 class TaskSpec(SpecModel):
@@ -42,8 +42,8 @@ def _tasks(value: object) -> object:
         if bad := [v for v in value if not isinstance(v, str)]:
             raise ValueError(f"a list of tasks must hold names or folders, got {bad[0]!r}: write a mapping for options")
         names = [Path(v).name for v in value]
-        if twice := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"task names must differ, got {sorted(twice)} twice: write a mapping of name to source")
+        if twice := repeated(names):
+            raise ValueError(f"task names must differ, got {twice} twice: write a mapping of name to source")
         value = dict(zip(names, value, strict=True))
     if isinstance(value, dict):
         return {k: {"source": _task_source(v)} if isinstance(v, str) else v for k, v in value.items()}
@@ -55,7 +55,8 @@ def _task_source(value: str) -> str:
     return value if "/" in value or ":" in value else f"embedded/{value}"
 
 
-Tasks = Annotated[dict[Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")], TaskSpec], BeforeValidator(_tasks)]
+TaskName = Annotated[str, Field(pattern=r"^[\w][\w.+-]*$"), ShortName]
+Tasks = Annotated[dict[TaskName, TaskSpec], BeforeValidator(_tasks)]
 
 
 class ModelSpec(Protocol):

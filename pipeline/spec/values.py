@@ -1,18 +1,43 @@
 """The base class of all spec models, and the types of their values: numbers, grids, ranges, weights."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 #: A longer grid of one dimension is taken for a typing error.
 _MAX_CONTINUED = 10_000
+#: Things that are counted, such as candidates or samples: more are taken for a typing error.
+MOST = 1_000_000_000
+#: The largest seed of torch's generators.
+LARGEST_SEED = 2**63 - 1
+#: The largest coefficient or parameter: products of a few are finite, as the search computes with them.
+_LARGEST = 1e100
+#: The longest name in bytes: names become files, and file systems take 255 bytes with the ending.
+_LONGEST_NAME = 200
 
 
 class SpecModel(BaseModel):
     """A frozen model that refuses unknown keys; the docstring under a field is its description in the JSON schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _short_enough(name: str) -> str:
+    if (size := len(name.encode())) > _LONGEST_NAME:
+        raise ValueError(f"must have at most {_LONGEST_NAME} bytes, as it names files, got {size}")
+    return name
+
+
+#: Bounds the length of a name.
+ShortName = AfterValidator(_short_enough)
 
 
 def _expand(values: object) -> object:
@@ -23,8 +48,8 @@ def _expand(values: object) -> object:
     if i < 2 or i != len(values) - 2:
         raise ValueError("'...': must have at least two numbers before it and exactly one after it")
     neighbours = [values[i - 2], values[i - 1], values[-1]]
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in neighbours):
-        raise ValueError(f"'...': must be between numbers, got {values}")
+    if not all(isinstance(v, int | float) and -_LARGEST <= v <= _LARGEST for v in neighbours):
+        raise ValueError(f"'...': must be between numbers of at most {_LARGEST:g}, got {str(values)[:200]}")
     first, second, last = map(float, neighbours)
     step = second - first
     count = (last - second) / step if step else -1.0
@@ -35,17 +60,21 @@ def _expand(values: object) -> object:
     return [*values[:i], *(round(second + step * (k + 1), 10) for k in range(round(count)))]
 
 
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
 class Grid(SpecModel):
     """A list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
 
-    grid: Annotated[tuple[float, ...], BeforeValidator(_expand), Field(min_length=1)]
+    grid: Annotated[tuple[Number, ...], BeforeValidator(_expand), Field(min_length=1)]
     """The values, at least one."""
 
 
 class Range(SpecModel):
     """An interval that a sampler searches."""
 
-    range: tuple[float, float]
+    range: tuple[Number, Number]
     """Lowest and highest value."""
     step: float | None = Field(None, gt=0)
     """Distance between values, from the lowest one; the grid sampler needs it."""
@@ -72,7 +101,7 @@ def _kind(value: object) -> str:
     return "<word>" if isinstance(value, str) else "<number>"
 
 
-_Forms = Annotated[float, Tag("<number>")] | Annotated[Grid, Tag("<grid>")] | Annotated[Range, Tag("<range>")]
+_Forms = Annotated[Number, Tag("<number>")] | Annotated[Grid, Tag("<grid>")] | Annotated[Range, Tag("<range>")]
 _discriminator = Discriminator(
     _kind,
     custom_error_type="dimension",
@@ -111,8 +140,12 @@ def _word_or_number(value: object) -> str:
 
 
 _Auto = Annotated[Literal["auto"], Tag("<word>")]
-CountOrAuto = Annotated[Annotated[int, Field(ge=1), Tag("<number>")] | _Auto, Discriminator(_word_or_number)]
-AmountOrAuto = Annotated[Annotated[float, Field(ge=0), Tag("<number>")] | _Auto, Discriminator(_word_or_number)]
+CountOrAuto = Annotated[
+    Annotated[int, Field(ge=1, le=100_000), Tag("<number>")] | _Auto, Discriminator(_word_or_number)
+]
+AmountOrAuto = Annotated[
+    Annotated[float, Field(ge=0, le=10_000), Tag("<number>")] | _Auto, Discriminator(_word_or_number)
+]
 
 
 #: The word for a beta that follows alpha.

@@ -115,7 +115,7 @@ def _print_conditions(conditions: Mapping[str, Condition]) -> None:
         if names := [name for name, found in conditions.items() if found == kind]:
             more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
             text = f"{len(names)} of {len(conditions)} {verb}: {', '.join(names[:_MAX_NAMES])}{more}"
-            console.print(text, highlight=False, markup=False)
+            console.print(text, highlight=False)
 
 
 def _missing(jobs: Sequence[TrainingJob], folder: Path) -> Mapping[str, str]:

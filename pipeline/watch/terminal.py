@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.run.progress import RunProgress
 
@@ -87,5 +88,6 @@ def _details(progress: RunProgress) -> Table:
     for (arm, _), value in progress.best.items():
         arms.setdefault(arm, []).append(value)
     for arm, values in arms.items():
-        table.add_row(f"best of [cyan]{arm}[/]", f"{sum(values) / len(values):.4f}", f"{len(values)} searched")
+        name, mean = Text.assemble("best of ", (arm, "cyan")), sum(values) / len(values)
+        table.add_row(name, f"{mean:.4f}", f"{len(values)} searched")
     return table

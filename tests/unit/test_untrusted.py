@@ -63,7 +63,7 @@ def test_names_that_become_files_are_names(field: str, name: str) -> None:
         "arms": {name: {"merge": "sum"}},
         "experts": {name: "embedded/mnist"},
     }
-    with pytest.raises(SpecError, match="should match pattern"):
+    with pytest.raises(SpecError, match="must begin with a letter"):
         parse_spec({**SPEC, field: values[field]})
 
 

@@ -9,11 +9,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from pipeline.parameters import look_up, resolve
 from pipeline.recipe import ParamValue
-from pipeline.spec.load import read_mapping, validate
+from pipeline.spec.load import read_mapping
 from pipeline.spec.paths import resolve_model_paths
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
-from pipeline.spec.values import SpecModel
+from pipeline.spec.validation import validate
+from pipeline.spec.values import LARGEST_SEED, MOST, SpecModel
 from pipeline.train.finetune.methods import METHODS
 
 _PART = r"[\w][\w.+-]*"
@@ -47,11 +48,11 @@ class FinetuneTraining(_Model):
 
     lr: float | None = Field(None, gt=0)
     """Peak learning rate of AdamW; required."""
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MOST)
     """Updates of the weights; this or `epochs` is required."""
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, le=MOST)
     """Passes over the training images; the last, smaller batch of a pass is skipped."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=MOST)
     """Images an update; 128 by default, and all of them if there are fewer."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay of AdamW; 0.1 by default."""
@@ -61,7 +62,7 @@ class FinetuneTraining(_Model):
     """Share of the target that is spread over all classes; 0 by default."""
     augment: Literal["none", "jitter", "crop"] | None = None
     """none; jitter: rotates, stretches and moves a little, for small drawings; crop: random crops, as in open_clip."""
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     """Seed of the order of images, augmentation and the initial LoRA factors; 0 by default."""
 
     @model_validator(mode="after")
@@ -114,7 +115,7 @@ class FinetuneSpec(_Model):
     """How models are trained."""
     limits: Limits = {}
     """Validation images to use of each task, unless the task sets its own limits."""
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(200, ge=1, le=MOST)
     """Steps between two checkpoints, at which validation is scored too."""
     save_dtype: Literal["float32", "float16"] = "float32"
     """Type of the weights that are written."""

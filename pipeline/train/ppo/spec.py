@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 
 from pipeline.parameters import look_up
 from pipeline.spec.generation import Prompts, RewardSpec
-from pipeline.spec.load import read_mapping, validate
+from pipeline.spec.load import read_mapping
 from pipeline.spec.paths import resolve_path, resolve_prompts, resolve_reward
 from pipeline.spec.resources import Resources
-from pipeline.spec.values import SpecModel
+from pipeline.spec.validation import validate
+from pipeline.spec.values import LARGEST_SEED, MOST, SpecModel
 
 _NAME = r"^[\w][\w.+-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
@@ -23,7 +24,7 @@ MEASURED = 64
 class Lora(SpecModel):
     """Low-rank factors of linear layers, as in peft."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(16, ge=1, le=65_536)
     """Rank."""
     alpha: float = Field(32, gt=0)
     """The product of the factors is multiplied by alpha / r."""
@@ -36,9 +37,9 @@ class Lora(SpecModel):
 class Sft(SpecModel):
     """How the base learns to complete prompts like their references."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=MOST)
     """Updates of the weights."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, le=MOST)
     """Pairs of prompt and reference an update."""
     lr: float = Field(gt=0)
     """Peak learning rate of AdamW."""
@@ -46,38 +47,38 @@ class Sft(SpecModel):
     """Share of the steps in which the rate rises linearly, before it falls linearly to 0."""
     lora: Lora | None = Lora()
     """LoRA factors that are trained and then merged; null trains every weight."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed of the order of pairs, dropout and the initial LoRA factors."""
-    checkpoint_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(50, ge=1, le=MOST)
     """Updates from one checkpoint to the next; part of the result, as every segment between them has its own seed."""
 
 
 class PpoTraining(SpecModel):
     """How policies are trained, for all or for one policy, which wins."""
 
-    updates: int | None = Field(None, ge=1)
+    updates: int | None = Field(None, ge=1, le=MOST)
     """Batches of completions that are sampled, scored and learned from; required."""
     lr: float | None = Field(None, gt=0)
     """Learning rate of AdamW, constant; required."""
-    batch_size: int | None = Field(None, ge=2)
+    batch_size: int | None = Field(None, ge=2, le=MOST)
     """Completions an update; 16 by default."""
-    mini_batches: int | None = Field(None, ge=1)
+    mini_batches: int | None = Field(None, ge=1, le=MOST)
     """Parts of a batch; each is a step of the optimiser; 2 by default."""
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, le=MOST)
     """Passes over a batch; 2 by default."""
-    micro_batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: int | None = Field(None, ge=1, le=MOST)
     """Completions that go through the model at once while it learns, to save memory; by default a mini-batch."""
     temperature: float | None = Field(None, gt=0)
     """Temperature of sampling; 1 by default."""
     lam: float | None = Field(None, ge=0, le=1)
     """For ppo: lambda of generalised advantage estimation; 1 by default."""
-    samples_per_prompt: int | None = Field(None, ge=2)
+    samples_per_prompt: int | None = Field(None, ge=2, le=MOST)
     """For rloo and grpo: completions of the same prompt that are compared; 4 by default."""
     missing_eos_penalty: float | None = Field(None, ge=0)
     """Subtracted from the centred reward of a completion without an end-of-sequence token; 1 by default."""
     critic: Literal["small", "policy"] | None = None
     """For ppo. small (default): a new Llama of 2 blocks, width 128; policy: the SFT model with factors like `lora`."""
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     """Seed of the order of prompts, sampling, and the initial weights of factors and critic; 0 by default."""
 
 
@@ -137,7 +138,7 @@ class PpoSpec(SpecModel):
     """Type of the model's weights; factors, critic and optimiser state are in float32."""
     prompts: Prompts
     """Prompts to complete: train to learn from, val (64 unless `limits` sets another number) to measure the models."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=MOST)
     """The longest completion, in tokens."""
     sft: Sft | None
     """How the SFT model is trained; null if the base is one."""
@@ -155,7 +156,7 @@ class PpoSpec(SpecModel):
     """sft: (reward - SFT model's mean) / its deviation; reference: minus the reference's reward too; none."""
     kl: Kl = Kl()
     """What keeps policies near the SFT model."""
-    checkpoint_every: int = Field(5, ge=1)
+    checkpoint_every: int = Field(5, ge=1, le=MOST)
     """Updates from one checkpoint to the next; part of the result, as every segment between them has its own seed."""
     resources: Resources = Resources()
     """Where and with how many workers to train; each worker trains one model at a time."""

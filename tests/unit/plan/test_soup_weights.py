@@ -38,6 +38,14 @@ def test_points_along_an_edge_give_the_whole_simplex(points: int, count: int, ex
     assert tuple(float(i == 0) for i in range(count)) in found
 
 
+def test_too_many_points_for_the_memory_are_refused() -> None:
+    assert len(weights_of(1001, 2)) == 1001
+    with pytest.raises(
+        ValueError, match="at most 1,000,000 points, got more, by 1001 on each edge of 8 experts"
+    ):
+        lambda_dimensions(1001, 8)
+
+
 def test_a_stick_cut_by_uniform_numbers_is_uniform_on_the_simplex() -> None:
     space = Space(tuple(lambda_dimensions(Range(range=(0.0, 1.0)), 3)))
     rng = np.random.default_rng(0)
@@ -119,7 +127,7 @@ def test_samplers_search_lambda_alpha_and_beta_together() -> None:
         ({"range": [0, 2]}, r"lambdas: must be in \[0, 1\], got 2"),
         ([[0.2, 0.9]], r"lambdas: weights must be at least 0 and sum to 1, got \[0.2, 0.9\]"),
         ([[1.5, -0.5]], r"lambdas: weights must be at least 0 and sum to 1, got \[1.5, -0.5\]"),
-        (1, "lambdas: input should be greater than or equal to 2, got 1"),
+        (1, "lambdas: must be at least 2, got 1"),
         ("all", "lambdas: must be a number of points"),
     ],
 )

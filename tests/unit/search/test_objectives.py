@@ -51,6 +51,7 @@ def test_an_objective_names_its_metrics_once_and_can_be_sent() -> None:
         "True * target",
         "1e999 * target",
         "1j * target",
+        "9" * 400 + " * target",
         "min(target)",
         "max(target, control, key=abs)",
         "min(*task)",
@@ -72,6 +73,25 @@ def test_an_objective_names_its_metrics_once_and_can_be_sent() -> None:
 def test_only_arithmetic_is_accepted(text: str) -> None:
     with pytest.raises(ValueError, match="objective"):
         Objective.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("+".join(["target"] * 140), 140 * 0.9),
+        ("-" * 900 + "target", 0.9),
+        ("(" * 90 + "target" + ")" * 90, 0.9),
+        ("min(target, " * 60 + "control" + ")" * 60, 0.8),
+        ("target - control - mean / worst / accuracy", 0.9 - 0.8 - 0.85 / 0.5 / 0.7),
+    ],
+)
+def test_long_and_deep_expressions_have_the_value_of_python(text: str, expected: float) -> None:
+    try:
+        objective = Objective.parse(text)
+    except ValueError as error:  # how deep Python itself parses differs between versions
+        assert "nested too deeply" in str(error)
+        return
+    assert objective(VALUES) == pytest.approx(expected)
 
 
 def test_unknown_names_get_near_ones() -> None:

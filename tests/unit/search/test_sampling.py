@@ -45,7 +45,7 @@ def test_a_sampler_that_would_stay_random_is_refused() -> None:
     ("sampler", "options", "message"),
     [
         ("tpe", {"startup_trails": 3}, "tpe: option: unknown name 'startup_trails': did you mean 'startup_trials'"),
-        ("tpe", {"candidates": 0}, r"tpe: option candidates: must be a whole number in \[1, inf\], got 0"),
+        ("tpe", {"candidates": 0}, r"tpe: option candidates: must be a whole number in \[1, 10000\], got 0"),
         ("tpe", {"candidates": 2.5}, "must be a whole number in .*got 2.5"),
         ("tpe", {"candidates": None}, "must be a whole number in .*got None"),
         ("nsga2", {"crossover_prob": 1.5}, r"must be a number in \[0, 1\], got 1.5"),

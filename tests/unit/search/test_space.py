@@ -36,7 +36,7 @@ def test_a_stepped_range_has_both_ends_and_stays_inside(count: int, start: int, 
 
 
 def test_a_space_without_dimensions_has_one_point() -> None:
-    assert Space().grid() == [{}]
+    assert list(Space().grid()) == [{}]
 
 
 def test_optuna_gets_the_same_ranges_in_declared_order() -> None:
@@ -86,3 +86,27 @@ def test_points_of_another_space_are_refused() -> None:
         Space((Float("beta", 0.0, 1.0, step=0.25),)).check({"beta": 0.3})
     with pytest.raises(ValueError, match="f must be in .*got 'sqrt'"):
         space.check({"beta": 0.5, "f": "sqrt"})
+
+
+def test_a_large_grid_costs_nothing_before_its_points_are_asked_for() -> None:
+    grid = Space(tuple(Float(f"w{i}", 0, 9, step=1) for i in range(6))).grid()
+    assert len(grid) == 1_000_000
+    assert list(grid[123_456].values()) == [1, 2, 3, 4, 5, 6]
+    assert grid[-1] == dict.fromkeys([f"w{i}" for i in range(6)], 9)
+    small = Space((Choice("f", ("a", "b")), Float("x", 0, 2, step=1))).grid()
+    assert [small[i] for i in range(6)] == list(small) == small[:]
+    with pytest.raises(IndexError):
+        small[6]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "message"),
+    [
+        (0, 1, 1e-7, "x: a grid has at most 1,000,000 values, got 10,000,001: give a larger step"),
+        (0, 1, 1e-10, "x: at most 1,000,000,000 steps, got 1e.10: give a larger step"),
+        (0, 1e100, 1e-300, "x: at most 1,000,000,000 steps, got inf"),
+    ],
+)
+def test_steps_that_would_fill_the_memory_are_refused(low: float, high: float, step: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Space((Float("x", low, high, step=step),)).grid()

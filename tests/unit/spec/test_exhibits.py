@@ -55,6 +55,10 @@ def test_exhibits_do_not_change_what_is_evaluated() -> None:
             r"rows\.A\.0\.metric: must be .*got 'bset'.*'best'",
         ),
         (ONE | {"rows": {"A": "LiNes"}}, r"exhibits\.T\.rows\.A: unknown arm 'LiNes'; did you mean 'LiNeS'"),
+        (
+            ONE | {"columns": {"a": "target", "b": "control"}, "rows": {"A": ["LiNes", "LiNeS"]}},
+            r"exhibits\.T\.rows\.A: unknown arm 'LiNes'; did you mean 'LiNeS'",
+        ),
         (ONE | {"against": {"A": "B"}}, r"against: unknown row 'B'; known: A"),
         (ONE | {"paper": {"B": [1.0]}}, r"paper: unknown row 'B'"),
         (ONE | {"paper": {"A": [1.0, 2.0]}}, r"paper\.A: must have one cell for each of 1 columns, got 2"),

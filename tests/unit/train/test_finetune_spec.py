@@ -52,11 +52,11 @@ def test_a_path_next_to_the_spec_is_resolved(tmp_path: Path) -> None:
         ({"training": {"steps": 5}}, "methods.full.training.lr: must be given"),
         ({"training": {"lr": 0.1}}, "methods.full.training.steps: must be given (or epochs)"),
         ({"training": {"lr": 0.1, "steps": 5, "epochs": 1}}, "training: exactly one of steps and epochs"),
-        ({"training": {"lr": -1, "steps": 5}}, "training.lr: input should be greater than 0, got -1"),
+        ({"training": {"lr": -1, "steps": 5}}, "training.lr: must be greater than 0, got -1"),
         ({"training": {"lr": 0.1, "steps": 5, "warmup": 0.2}}, "training.warmup: unknown key; did you mean 'warm_up'"),
         (
             {"training": {"lr": 0.1, "steps": 5, "augment": "flip"}},
-            "training.augment: input should be 'none', 'jitter'",
+            "training.augment: must be 'none', 'jitter'",
         ),
         ({"methods": {}}, "methods: give at least one, such as methods: {full: {}}"),
         ({"runs": {"full/emoji": {"task": "emoji"}}}, "runs.full/emoji: this name is taken by a method and its task"),

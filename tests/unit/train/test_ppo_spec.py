@@ -63,7 +63,7 @@ def test_paths_next_to_the_spec_become_absolute_and_names_stay(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "dpo"}, "algorithm: input should be 'ppo', 'rloo' or 'grpo', got 'dpo'"),
+        ({"algorithm": "dpo"}, "algorithm: must be 'ppo', 'rloo' or 'grpo', got 'dpo'"),
         ({"policies": {"p": {"reward": "shrt"}}}, "policies.p.reward: unknown name 'shrt'; did you mean 'short'"),
         ({"reward": {}}, "reward: unknown key; did you mean 'rewards'"),
         ({"training": {"updates": 2, "lr": 1e-4, "batchsize": 4}}, "training.batchsize: unknown key; did you mean"),
@@ -81,10 +81,10 @@ def test_paths_next_to_the_spec_become_absolute_and_names_stay(tmp_path: Path) -
             {"training": {"updates": 2, "lr": 1e-4, "micro_batch_size": 3}},
             "micro_batch_size: must divide a mini-batch, 8 completions, got 3",
         ),
-        ({"kl": {"coef": 0}}, "kl.coef: input should be greater than 0, got 0"),
+        ({"kl": {"coef": 0}}, "kl.coef: must be greater than 0, got 0"),
         ({"prompts": {"source": "x", "template": "none"}}, "prompts.template: must hold {source} once"),
-        ({"rewards": {}}, "rewards: dictionary should have at least 1 item"),
-        ({"reward_centring": "batch"}, "reward_centring: input should be 'sft', 'reference' or 'none', got 'batch'"),
+        ({"rewards": {}}, "rewards: must have at least 1 item"),
+        ({"reward_centring": "batch"}, "reward_centring: must be 'sft', 'reference' or 'none', got 'batch'"),
     ],
 )
 def test_errors_name_the_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
