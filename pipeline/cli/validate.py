@@ -1,45 +1,96 @@
 """The commands `lines validate` and `lines schema`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 from rich.table import Table
 
-from pipeline.cli.common import SpecPath, plan_of
+from pipeline.cli.common import plan_of
 from pipeline.console import console, print_result, progress_bar, styled, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
+from pipeline.spec.commands import Command, command_of
+from pipeline.spec.load import read_file
 from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import announce_code, list_user_code
 
 
 def validate(
-    spec: SpecPath,
+    spec: Annotated[Path, typer.Argument(help="A spec of lines run, finetune or ppo, a YAML file.", metavar="SPEC")],
     code: Annotated[bool, typer.Option(help="Run the code of plug-ins and rewards that the spec names.")] = True,
 ) -> None:
-    """Check a spec, its checkpoints and its data, and list its arms; nothing is evaluated.
+    """Check a spec of any command, its checkpoints and its data, and list what it makes; nothing is evaluated.
 
     With --no-code, a spec that names code is checked without its checkpoints and data.
     """
     with user_errors():
-        plan = plan_of(spec)
-        if not code and (named := list_user_code(plan.spec)):
-            rest = "the rest of the spec is valid; its checkpoints and data were not looked at"
-            return print_result(f"not run: {'; '.join(named)}; {rest}")
-        announce_code(plan.spec)
-        from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
+        match command_of(read_file(spec)):
+            case "run":
+                plan = plan_of(spec)
+                if _may_read(plan.spec, code):
+                    _check_run(plan)
+                    console.print(styled("green", "valid", f": {spec}"), highlight=False)
+            case command:
+                if _check_training(command, spec, code):
+                    console.print(styled("green", "valid", f": {spec}, for lines {command}"), highlight=False)
 
+
+def _may_read(spec: BaseModel, code: bool) -> bool:
+    """Announce the code that a spec names; return False, with a note, if it may not run."""
+    if not code and (named := list_user_code(spec)):
+        rest = "the rest of the spec is valid; its checkpoints and data were not looked at"
+        print_result(f"not run: {'; '.join(named)}; {rest}")
+        return False
+    announce_code(spec)
+    return True
+
+
+def _check_run(plan: Plan) -> None:
+    """Read the checkpoints and the data of a run, and print its arms and how much there is to score."""
+    from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
+
+    with progress_bar() as report:
+        identity = prepare(plan.spec, "cpu", report)
+    console.print(_plan_table(plan))
+    val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
+    samples = f"{val} validation and {test} test samples"
+    console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
+    work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
+    console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
+
+
+def _check_training(command: Command, path: Path, code: bool) -> bool:
+    """Read the base and the data of a training, print its models, and return whether this was done."""
+    out, table = Path("runs"), Table("model", "how", "steps")
+    if command == "finetune":
+        from pipeline.train.finetune.preparation import prepare
+        from pipeline.train.finetune.spec import load_finetune_spec
+
+        models = load_finetune_spec(path)
+        if not _may_read(models, code):
+            return False
         with progress_bar() as report:
-            identity = prepare(plan.spec, "cpu", report)
-        console.print(_plan_table(plan))
-        val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
-        samples = f"{val} validation and {test} test samples"
-        console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
-        work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
-        console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
-        console.print(styled("green", "valid", f": {spec}"), highlight=False)
+            for job in prepare(models, out / models.name, "cpu", report):
+                table.add_row(job.name, job.run.method, f"{job.total:,}")
+    else:
+        from pipeline.train.ppo.preparation import Stages
+        from pipeline.train.ppo.spec import load_ppo_spec, runs_of
+
+        policies = load_ppo_spec(path)
+        if not _may_read(policies, code):
+            return False
+        with progress_bar() as report:
+            stages = Stages(policies, out / policies.name, "cpu", report)
+        for sft in stages.first():
+            table.add_row(sft.name, "sft", f"{sft.total:,}")
+        for run in runs_of(policies):
+            table.add_row(run.name, f"{run.algorithm} on {run.reward}", f"{run.settings.updates:,}")
+    console.print(table)
+    return True
 
 
 def schema() -> None:

@@ -40,9 +40,7 @@ def test_points_along_an_edge_give_the_whole_simplex(points: int, count: int, ex
 
 def test_too_many_points_for_the_memory_are_refused() -> None:
     assert len(weights_of(1001, 2)) == 1001
-    with pytest.raises(
-        ValueError, match="at most 1,000,000 points, got more, by 1001 on each edge of 8 experts"
-    ):
+    with pytest.raises(ValueError, match="at most 1,000,000 points, got more, by 1001 on each edge of 8 experts"):
         lambda_dimensions(1001, 8)
 
 
