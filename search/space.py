@@ -138,10 +138,10 @@ class GridPoints(Sequence[Point]):
             return [self[i] for i in range(*place.indices(len(self)))]
         rest = range(len(self))[place]
         point: Point = {}
-        for name, values in reversed(self.axes.items()):
+        for name, values in reversed(list(self.axes.items())):
             rest, own = divmod(rest, len(values))
             point[name] = values[own]
-        return dict(reversed(point.items()))
+        return {name: point[name] for name in self.axes}
 
 
 @dataclass(frozen=True, slots=True)

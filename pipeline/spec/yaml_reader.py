@@ -42,10 +42,9 @@ class _Loader(yaml.SafeLoader):
         """Compose a node within the limits, before the whole file is in memory."""
         self._values += 1
         self._depth += 1
-        if self._values > _MOST_VALUES:
-            raise _refusal(f"must hold at most {_MOST_VALUES:,} values", self.peek_event().start_mark)
-        if self._depth > _DEEPEST:
-            raise _refusal(_TOO_DEEP, self.peek_event().start_mark)
+        if self._values > _MOST_VALUES or self._depth > _DEEPEST:
+            problem = _TOO_DEEP if self._depth > _DEEPEST else f"must hold at most {_MOST_VALUES:,} values"
+            raise _refusal(problem, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
