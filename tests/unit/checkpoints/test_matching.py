@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 State = dict[str, Tensor]
+W = "attention.self.query.weight"
 OPTIONS = ("--method=ties", "--alpha=0.5", "--beta=0.5")
 
 
 def model(seed: int, base: State | None = None, vocabulary: int = 7) -> State:
     """A bare model of three blocks and an embedding; an expert is near its base."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"embeddings.weight": (vocabulary, 4), **{f"encoder.layer.{i}.w": (4, 4) for i in range(3)}, "norm": (4,)}
+    sizes = {"embeddings.weight": (vocabulary, 4), **{f"encoder.layer.{i}.{W}": (4, 4) for i in range(3)}, "norm": (4,)}
     drawn = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
     return {n: (base[n] if base and base[n].shape == t.shape else 0) + t for n, t in drawn.items()}
 
@@ -51,7 +52,7 @@ WRAPPED: dict[str, Callable[[State], dict[str, object]]] = {
     "data parallel": lambda s: {**prefixed("module.", s)},
     "compiled": lambda s: {**prefixed("_orig_mod.", s)},
     "compiled data parallel": lambda s: {**prefixed("module._orig_mod.", s)},
-    "compiled blocks": lambda s: {n.replace(".w", "._orig_mod.w"): t for n, t in s.items()},
+    "compiled blocks": lambda s: {n.replace(W, f"_orig_mod.{W}"): t for n, t in s.items()},
     "lightning": lambda s: {"state_dict": prefixed("net.", s), "epoch": 3},
     "averaged": lambda s: {**prefixed("module.", s), "n_averaged": torch.tensor(5)},
     "averages besides": lambda s: {"state_dict": {**prefixed("model.", s), **prefixed("ema_model.", BASE)}},
