@@ -62,7 +62,7 @@ _LANGUAGE_AND_SPEECH = (
     BlockNames("DistilBERT", r"(?:distilbert\.)?(?:transformer\.)?layer\.(\d+)\.", r"attention\.q_lin\."),
     BlockNames("ModernBERT", r"layers\.(\d+)\.", r"attn\.Wqkv\."),
     BlockNames("XLNet", r"layer\.(\d+)\.", r"rel_attn\."),
-    BlockNames("Llama, Mistral or Qwen", r"layers\.(\d+)\.", r"self_attn\.(?:o_proj|dense)\."),
+    BlockNames("Llama, Mistral or Qwen", r"layers\.(\d+)\.", r"(?:self_attn\.(?:o_proj|dense)|mlp\.up_proj)\."),
     BlockNames("GPT-2, GPT-J, GPT-Neo, Falcon or Bloom", r"h\.(\d+)\."),
     BlockNames("GPT-NeoX", r"(?:gpt_neox\.)?layers\.(\d+)\.", r"attention\.query_key_value\."),
     BlockNames("MPT", r"blocks\.(\d+)\.", r"(?:attn\.Wqkv|ffn\.)"),

@@ -112,12 +112,12 @@ def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: S
     if faults:
         raise ValueError(
             f"{expert.source}: does not match {base.source}: {'; '.join(faults)}; if these are heads or a vocabulary "
-            f"of its own, --exclude {_suggestion([*others, *shapes])!r} leaves them out, and the base's stay"
+            f"of its own, --exclude '{_suggestion([*others, *shapes])}' leaves them out, and the base's stay"
         )
     if bad := [n for n in names if _differs(n, base.state[n], expert.state[n])]:
         raise ValueError(
             f"{expert.source}: {first_names([f'{n} ({expert.state[n].dtype})' for n in bad])}: {_QUANTISED}, or "
-            f"--exclude {_suggestion(bad)!r} keeps the base's"
+            f"--exclude '{_suggestion(bad)}' keeps the base's"
         )
 
 
@@ -128,7 +128,7 @@ def _check_missing(base: Checkpoint, experts: Sequence[Checkpoint], kept: Collec
         if missing := [n for n in base.state if n in some and n not in kept and n not in expert.state]:
             raise ValueError(
                 f"{expert.source}: does not match {base.source}: missing: {first_names(missing)}; --exclude "
-                f"{_suggestion(missing)!r} keeps the base's"
+                f"'{_suggestion(missing)}' keeps the base's"
             )
 
 

@@ -38,8 +38,13 @@ def write_pickles(folder: Path, base: dict[str, Tensor], tuned: dict[str, Tensor
     authors = {f"model.{n}": t for n, t in base.items() if not n.startswith("transformer.")}
     torch.save(authors, folder / "authors.pt")
     torch.save({"model": tuned, "args": argparse.Namespace(lr=1e-5)}, folder / "arguments.pt")
-    torch.save({"net": tuned, "optimizer": {}}, folder / "net.pt")
-    torch.save({f"clip.{n}": t for n, t in tuned.items()}, folder / "lightning.pt")
+    torch.save({"net": tuned, "optimizer": {}}, folder / "net.pth.tar")
+    torch.save({"state_dict": {f"clip.{n}": t for n, t in tuned.items()}, "epoch": 3}, folder / "lightning.ckpt")
+    torch.save({**{f"module.{n}": t for n, t in tuned.items()}, "n_averaged": torch.tensor(5)}, folder / "swa.pt")
+    torch.save({**tuned, "attn_mask": torch.full((7, 7), -torch.inf)}, folder / "mask.pt")
+    torch.save(torch.nn.Linear(2, 2), folder / "whole.pt")
+    torch.save({"first": tuned, "second": base}, folder / "several.pt")
+    torch.save({f"{n[0]}.{n}": t for n, t in tuned.items()}, folder / "unknown.pt")
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     factors = {"base_model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 64)}
@@ -78,12 +83,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "adapter_config.json: peft_type: must be LORA, got None; load it with peft",
     ),
     "a LoRA file": (expert("adapter/adapter_model.safetensors"), "holds the factors of a LoRA adapter"),
-    "arguments in the file": (expert("arguments.pt"), "would run code (argparse.Namespace); if you trust the file"),
-    "an unknown wrapper": (
-        expert("net.pt"),
-        "known wrappers are 'state_dict'",
-    ),
-    "an unknown prefix": (expert("lightning.pt"), "only the prefixes module., model., _orig_mod. are removed"),
+    "a whole model": (expert("whole.pt"), "would run code (torch.nn.modules.linear.Linear); if you trust the file"),
+    "several models": (expert("several.pt"), "holds several models: 'first', 'second'; load the file and save"),
+    "unknown prefixes": (expert("unknown.pt"), "none of its names is known: only a prefix that all names share"),
     "the base for an expert": (
         expert("base/base.safetensors"),
         "has the weights of the base",
@@ -114,6 +116,12 @@ def test_a_tower_of_another_base_is_doubted(tmp_path: Path, models: Path, caplog
     code, _ = validate(tmp_path, models, **expert("apart_tower.safetensors"))
     assert code == 0
     assert "experts.colours: " in caplog.text and "is this the base that it was fine-tuned from?" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["arguments.pt", "net.pth.tar", "lightning.ckpt", "swa.pt", "mask.pt"])
+def test_files_of_training_programs_are_no_mistake(tmp_path: Path, models: Path, name: str) -> None:
+    code, output = validate(tmp_path, models, **expert(name))
+    assert code == 0, output
 
 
 def test_half_precision_files_are_no_mistake(tmp_path: Path, models: Path) -> None:
