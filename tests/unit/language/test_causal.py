@@ -167,6 +167,18 @@ def test_checkpoints_of_the_bare_model_and_with_old_buffers_are_known(
         assert all(torch.equal(selected[name], state[name]) for name in names(backbone))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "net.", "_orig_mod.", "module._orig_mod."])
+def test_checkpoints_of_training_programs_are_known(
+    backbone: CausalBackbone, state: dict[str, Tensor], prefix: str
+) -> None:
+    bare = {name.removeprefix(f"{backbone.module.base_model_prefix}."): tensor for name, tensor in state.items()}
+    for inner in (state, bare):
+        wrapped = {prefix + name: tensor for name, tensor in inner.items()}
+        for given in (wrapped, {**wrapped, "n_averaged": torch.tensor(5)}):
+            selected = backbone.select(given, "expert")
+            assert all(torch.equal(selected[name], state[name]) for name in names(backbone))
+
+
 @pytest.mark.parametrize("family", ["llama, tied", "gpt2"], indirect=True)
 def test_a_second_copy_of_tied_weights_must_be_equal(backbone: CausalBackbone, state: dict[str, Tensor]) -> None:
     assert "lm_head.weight" not in state
