@@ -5,12 +5,14 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from tasks.files.cache import digest
 from tasks.registry import near
 from tasks.vision.file_tree import FileTree
-from tasks.vision.images import ImageRecord, content_hash, in_validation
+from tasks.vision.images import ImageRecord, Undecodable, all_read, content_hash, in_validation
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class FolderSource:
         class_folders = {split: tree.folders(part) for split, part in self._split_folders.items()}
         self._class_of = _classes({p.name for folders in class_folders.values() for p in folders})
         self._classes = sorted(set(self._class_of.values()))
+        self._labels = {name: label for label, name in enumerate(self._classes)}
         self._files = {split: _images(tree, folders) for split, folders in class_folders.items()}
         tree.check()
         if not self._classes:
@@ -126,7 +129,7 @@ class FolderSource:
 
     def records(self) -> Mapping[str, Sequence[ImageRecord]]:
         """Hash and split all images of val and test."""
-        read = {split: self._read(split) for split in self._files if split != "train" or "val" not in self._files}
+        read = self._read(*(split for split in self._files if split != "train" or "val" not in self._files))
         pools = [split for split in ("train", "val", "all") if split in read]
         if not pools or {"val", "test"} <= set(read):
             return read
@@ -137,22 +140,24 @@ class FolderSource:
         """Return the images of the folder `train` that are not cut for val; none without that folder."""
         if "train" not in self._files:
             return []
-        records = self._read("train")
+        records = self._read("train")["train"]
         return records if "val" in self._files else self._cut(records)[1]
 
     def _cut(self, pool: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
         val = [r for r in pool if in_validation(r.digest, self._val_fraction)]
         return val, [r for r in pool if not in_validation(r.digest, self._val_fraction)]
 
-    def _read(self, split: str) -> list[ImageRecord]:
-        labels = {c: i for i, c in enumerate(self._classes)}
-
-        def record(path: Path) -> ImageRecord:
-            label = labels[self._class(split, path)]
-            return ImageRecord(str(path), label, content_hash(path.read_bytes()), path)
-
+    def _read(self, *splits: str) -> dict[str, list[ImageRecord]]:
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(record, self._files[split]))
+            found = {split: list(pool.map(partial(self._record, split), self._files[split])) for split in splits}
+        all_read(self.name, chain.from_iterable(found.values()))
+        return {split: all_read(self.name, part) for split, part in found.items()}
+
+    def _record(self, split: str, path: Path) -> ImageRecord | Undecodable:
+        try:
+            return ImageRecord(str(path), self._labels[self._class(split, path)], content_hash(path.read_bytes()), path)
+        except OSError as error:
+            return Undecodable(str(path), error.strerror or str(error))
 
 
 def _classes(folders: Iterable[str]) -> dict[str, str]:

@@ -84,6 +84,18 @@ class BadImages(ValueError):
         return "\n".join([*lines, f"  and {len(self.bad) - _NAMED} more"] if self.bad[_NAMED:] else lines)
 
 
+def all_read(where: str, found: Iterable[ImageRecord | Undecodable]) -> list[ImageRecord]:
+    """Return the records of a data set.
+
+    Raises:
+        BadImages: if images cannot be read, all of them.
+    """
+    found = list(found)
+    if bad := [one for one in found if isinstance(one, Undecodable)]:
+        raise BadImages(where, bad)
+    return [one for one in found if isinstance(one, ImageRecord)]
+
+
 class ImageSource(Protocol):
     """A data set of images; implement this to score your own data by zero-shot classification."""
 

@@ -15,7 +15,7 @@ from scipy.io.matlab import MatReadError
 
 from tasks.files.cache import digest
 from tasks.vision.file_tree import FileTree
-from tasks.vision.images import BadImages, ImageRecord, Undecodable, content_hash
+from tasks.vision.images import ImageRecord, Undecodable, all_read, content_hash
 from tasks.vision.published.catalogue import VisionSet
 from tasks.vision.published.files import VisionOptions, by_hand, find_files
 from tasks.vision.published.formats.listing import FilesMissing, Listing, Picture
@@ -185,9 +185,7 @@ class VisionSource:
         chosen = range(len(listing.labels)) if rows is None else rows.tolist()
         with ThreadPoolExecutor() as pool:
             found = self._guarded(lambda: list(pool.map(record, chosen)))
-        if bad := [one for one in found if isinstance(one, Undecodable)]:
-            raise BadImages(self.name, bad)
-        return [one for one in found if isinstance(one, ImageRecord)]
+        return all_read(self.name, found)
 
 
 def _content(image: Picture) -> bytes:

@@ -1,5 +1,6 @@
 """Proves that all bad images of a data set are in one error, and that no broken file ends otherwise."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_the_first_twenty_are_named(tmp_path: Path) -> None:
         prepare(FolderSource(tmp_path / "set"), PLAIN)
     lines = str(caught.value).splitlines()
     assert len(lines) == 22 and lines[-1] == "  and 5 more"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_files_that_cannot_be_opened_are_bad_images_too(tmp_path: Path) -> None:
+    paths = write(tmp_path / "set", 2)
+    for path in paths:
+        path.chmod(0)
+    with pytest.raises(BadImages, match="2 images cannot be decoded(.|\n)*Permission denied"):
+        prepare(FolderSource(tmp_path / "set"), PLAIN)
 
 
 def test_an_image_that_is_too_large_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

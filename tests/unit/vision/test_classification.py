@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from damage import flip
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -16,6 +16,7 @@ from tasks.vision.classification import ZeroShotClassification, image_source, lo
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.heads import text_head
+from tasks.vision.images import content_hash
 
 
 def tiny(seed: int = 0) -> OpenClipBackbone:
@@ -146,6 +147,34 @@ def test_bad_requests_are_explained(images: Path) -> None:
         load(backbone, images, limit=0)
     with pytest.raises(ValueError, match="str does not encode images and classes"):
         load_task(TaskRequest("things", str(images)), "backbone")  # type: ignore[arg-type]
+
+
+def test_images_are_turned_upright_only_if_the_task_asks(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = images / "test/red_thing/0.png"
+    stored = Image.open(path)
+    stored.save(path.with_suffix(".webp"), lossless=True, exif=exif)
+    path.unlink()
+    before = load(tiny(), images)
+    text = f"tasks.things: {images}: 1 of 30 images have an EXIF orientation, which is ignored"
+    assert text in caplog.text and "set options: {exif_orientation: true}" in caplog.text
+    caplog.clear()
+    after = load(tiny(), images, exif_orientation=True)
+    assert not caplog.records and after.fingerprint != before.fingerprint
+    assert load(tiny(), images, exif_orientation=False).fingerprint == before.fingerprint
+    row = after.keys("test").index(content_hash(path.with_suffix(".webp").read_bytes()).hex())
+    pixels = np.asarray(stored.transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(after.splits["test"].slice(row, row + 1)[0].permute(1, 2, 0).numpy(), pixels)
+    with pytest.raises(ValueError, match=r"options\.exif_orientation: must be true or false, got 'yes'"):
+        load(tiny(), images, exif_orientation="yes")
+    with pytest.raises(ValueError, match=r"options\.exif_orientation: unknown option"):
+        load(tiny(), "embedded/mnist", exif_orientation=True)
+
+
+def test_cut_prompts_are_named(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(tiny(), images, templates=["{} " + "very " * 80])
+    assert f"tasks.things: {images}: 3 prompts are cut" in caplog.text and "'blue thing very very" in caplog.text
 
 
 def test_shifted_packs_use_their_parents_head() -> None:
