@@ -8,7 +8,7 @@ from tasks.base import LayerMap, block_numbers, first_gap
 from tasks.stacks import Stack
 
 #: Prefixes that training programs and task heads add to every name of a model.
-PREFIX = r"(?:(?:_orig_mod|module|model|base_model|backbone|transformer)\.)*"
+PREFIX = r"(?:(?:_orig_mod|module|net|network|model|base_model|backbone|transformer)\.)*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ from pipeline.checkpoints.readers import safetensors_errors
 #: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
 #: a file takes 0.25 ms.
 MAX_MAPPED = 1 << 23
+#: Types by safetensors' names; float8 is read as bfloat16.
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_TYPES |= {"BOOL": torch.bool, "C64": torch.complex64, "U8": torch.uint8, "I8": torch.int8}
+_TYPES |= {f"I{bits}": getattr(torch, f"int{bits}") for bits in (16, 32, 64)}
+_TYPES |= {f"U{bits}": getattr(torch, f"uint{bits}") for bits in (16, 32, 64)}
 
 
 class StoredTensors(Mapping[str, Tensor]):
@@ -30,12 +35,15 @@ class StoredTensors(Mapping[str, Tensor]):
         self._files: dict[str, Path] = {}
         self.kinds: dict[str, str] = {}
         """Type of each tensor, in safetensors' words."""
+        self._shapes: dict[str, torch.Size] = {}
         self._open: dict[Path, safe_open] = {}
         self._mapped = 0
         for path in files:
             with safetensors_errors(path), safe_open(path, "pt") as file:
                 self._files |= dict.fromkeys(file.keys(), path)
-                self.kinds |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+                for name in file.keys():  # noqa: SIM118
+                    tensor = file.get_slice(name)
+                    self.kinds[name], self._shapes[name] = tensor.get_dtype(), torch.Size(tensor.get_shape())
 
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor in the file's type; float8 as bfloat16.
@@ -52,6 +60,11 @@ class StoredTensors(Mapping[str, Tensor]):
             tensor: Tensor = self._open[path].get_tensor(name)  # type: ignore[no-untyped-call]
         self._mapped += tensor.nbytes
         return numbers(tensor)
+
+    def outline(self) -> dict[str, Tensor]:
+        """Return tensors without values, of the types and shapes of those in the files; nothing is read."""
+        types = {name: _TYPES.get(kind, torch.bfloat16) for name, kind in self.kinds.items()}
+        return {name: torch.empty(self._shapes[name], dtype=types[name], device="meta") for name in self._files}
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a tensor of this name; `Mapping` would read it to find out."""
@@ -80,6 +93,11 @@ class Renamed(Mapping[str, Tensor]):
             return {new: state[name] for new, name in names.items()}
         return Renamed(state, names)
 
+    def outline(self) -> dict[str, Tensor]:
+        """Return tensors without values, as `outline`."""
+        inner = outline(self._state)
+        return {new: inner[name] for new, name in self._names.items()}
+
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor."""
         return self._state[self._names[name]]
@@ -95,6 +113,11 @@ class Renamed(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """Return the number of tensors."""
         return len(self._names)
+
+
+def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors of the same types and shapes; those of .safetensors files are not read, and have no values."""
+    return state.outline() if isinstance(state, StoredTensors | Renamed) else state
 
 
 class Difference(Mapping[str, Tensor]):

@@ -127,7 +127,10 @@ def read_adapter(files: CheckpointFiles) -> Adapter:
         pairs.setdefault(match["module"], {})[match["side"]] = tensor
     if not pairs:
         raise ValueError(f"{source}: holds no factors")
-    return Adapter(source, {module: _factor(source, module, sides, config) for module, sides in pairs.items()})
+    factors = {module: _factor(source, module, sides, config) for module, sides in pairs.items()}
+    if bad := [module for module, factor in factors.items() if not bool(factor.b.isfinite().all())]:
+        raise ValueError(f"{source}: {files.adapter_config.name}: r and lora_alpha make {first_names(bad)} infinite")
+    return Adapter(source, factors)
 
 
 def _read_config(source: str, path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.lazy import Renamed
+from pipeline.checkpoints.lazy import Renamed, outline
 from tasks.name_matching import match_names
 from tasks.tensors import first_names, is_buffer
 
@@ -28,7 +28,7 @@ class Chosen:
         experts: their states hold the tensors of the base that are merged, if the expert has them.
         excluded: tensors of the base that the user excludes.
         buffers: tensors of the base that are no weights.
-        left_out: names that only experts have: excluded ones, averaged copies, and buffers.
+        left_out: names that only experts have: excluded ones and buffers.
     """
 
     experts: Sequence[Checkpoint]
@@ -37,18 +37,31 @@ class Chosen:
     left_out: Sequence[str]
 
 
-def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
-    """Give the experts' tensors the base's names where these match; return notes on this for the user, too.
+@dataclass(frozen=True, slots=True)
+class Renames:
+    """Experts under the base's names.
 
-    Averaged copies of matched tensors are left out, with a note.
+    Attributes:
+        experts: in their order.
+        notes: how names were matched, for the user.
+        copies: names of averaged copies of matched tensors, which are left out.
     """
-    renamed, notes = [], []
+
+    experts: Sequence[Checkpoint]
+    notes: Sequence[str]
+    copies: Sequence[str]
+
+
+def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> Renames:
+    """Give the experts' tensors the base's names where these match."""
+    renamed, notes, copies = [], [], dict[str, None]()
     for expert in experts:
-        given, known = ({n: t.shape for n, t in c.state.items()} for c in (expert, base))
+        given, known = ({n: t.shape for n, t in outline(c.state).items()} for c in (expert, base))
         match = match_names(given, known)
         ours = {theirs: name for name, theirs in match.names.items()}
         names = {ours.get(n, n): n for n in given if n not in match.copies}
         renamed.append(replace(expert, state=Renamed.of(expert.state, names)))
+        copies |= dict.fromkeys(match.copies)
         if match.note:
             notes.append(f"{expert.source}: names are matched with the base's ({match.note})")
         if match.copies:
@@ -56,7 +69,7 @@ def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> tuple[list[Checkp
                 f"{expert.source}: {len(match.copies)} tensors are averaged copies and left out "
                 f"({first_names(match.copies)})"
             )
-    return renamed, notes
+    return Renames(renamed, notes, list(copies))
 
 
 def choose(base: Checkpoint, experts: Sequence[Checkpoint], exclude: str | None = None) -> Chosen:
@@ -78,8 +91,8 @@ def choose(base: Checkpoint, experts: Sequence[Checkpoint], exclude: str | None 
     chosen, left_out = [], dict[str, None]()
     for expert in experts:
         names = [n for n in expert.state if n in base.state and n not in excluded and n not in buffers]
-        others = [n for n in expert.state if n not in base.state]
-        left = [n for n in others if (pattern and pattern.search(n)) or is_buffer(n, expert.state[n])]
+        others = {n: t for n, t in outline(expert.state).items() if n not in base.state}
+        left = [n for n, t in others.items() if (pattern and pattern.search(n)) or is_buffer(n, t)]
         _check(base, expert, names, [n for n in others if n not in left])
         chosen.append(replace(expert, state=Renamed.of(expert.state, {n: n for n in names})))
         left_out |= dict.fromkeys(left)
@@ -100,12 +113,13 @@ def _compiled(exclude: str | None) -> re.Pattern[str] | None:
 
 def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: Sequence[str]) -> None:
     """Check that an expert has no tensors of its own, the base's shapes, and no integers of its own."""
-    shapes = [n for n in names if expert.state[n].shape != base.state[n].shape]
+    given = outline(expert.state)
+    shapes = [n for n in names if given[n].shape != base.state[n].shape]
     faults = [
         f"{kind}: {first_names(found)}"
         for kind, found in (
             (f"not in {base.source}", others),
-            ("of another shape", [_shapes(n, expert.state[n], base.state[n]) for n in shapes]),
+            ("of another shape", [_shapes(n, given[n], base.state[n]) for n in shapes]),
         )
         if found
     ]
@@ -114,9 +128,10 @@ def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: S
             f"{expert.source}: does not match {base.source}: {'; '.join(faults)}; if these are heads or a vocabulary "
             f"of its own, --exclude '{_suggestion([*others, *shapes])}' leaves them out, and the base's stay"
         )
-    if bad := [n for n in names if _differs(n, base.state[n], expert.state[n])]:
+    integers = [n for n in names if not (given[n].is_floating_point() and base.state[n].is_floating_point())]
+    if bad := [n for n in integers if _differs(n, base.state[n], expert.state[n])]:
         raise ValueError(
-            f"{expert.source}: {first_names([f'{n} ({expert.state[n].dtype})' for n in bad])}: {_QUANTISED}, or "
+            f"{expert.source}: {first_names([f'{n} ({given[n].dtype})' for n in bad])}: {_QUANTISED}, or "
             f"--exclude '{_suggestion(bad)}' keeps the base's"
         )
 
@@ -138,8 +153,6 @@ def _shapes(name: str, found: Tensor, expected: Tensor) -> str:
 
 def _differs(name: str, ours: Tensor, theirs: Tensor) -> bool:
     """Return whether an integer tensor is neither a counter nor equal to the base's."""
-    if ours.is_floating_point() and theirs.is_floating_point():
-        return False
     if ours.numel() < 2 or ours.dtype == torch.bool or _COUNTER.fullmatch(name):
         return False
     return ours.is_floating_point() != theirs.is_floating_point() or not torch.equal(ours, theirs.to(ours.dtype))

@@ -76,8 +76,8 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     """
     _check_recipe(recipe, sources)
     base = read_checkpoint(sources.base)
-    experts, notes = rename(base, [open_checkpoint(expert) for expert in sources.experts])
-    once = count_once(base, experts)
+    renames = rename(base, [open_checkpoint(expert) for expert in sources.experts])
+    once = count_once(base, renames.experts)
     names = [*edited_names(once.base.state), *statistics_of(once.base.state)]
     layer_map, layout = find_blocks(names, sources.blocks)
     chosen = choose(once.base, once.experts, sources.exclude)
@@ -88,11 +88,13 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     statistics = open_statistics(METHODS[recipe.method], sources.statistics, chosen.experts, theta0)
     merged = merge_states(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
     coverage = _coverage(once, chosen, base_only, merged, layer_map)
+    if renames.copies:
+        coverage.append(Part("averaged copies in experts, left out", len(renames.copies), 0, tuple(renames.copies)))
     metadata = {
         "lines_sweep.recipe": recipe.canonical().decode(),
         "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merged.alpha),
         "lines_sweep.base": base.fingerprint,
-        "lines_sweep.experts": json.dumps([expert.fingerprint for expert in experts]),
+        "lines_sweep.experts": json.dumps([expert.fingerprint for expert in renames.experts]),
         "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
     }
     if statistics:
@@ -101,7 +103,7 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
         metadata["lines_sweep.exclude"] = sources.exclude
     state = {**left, **merged.state}
     write_safetensors(output, {name: state[once.tied.get(name, name)] for name in base.state}, metadata)
-    return MergedFile(merged, layout, layer_map.num_blocks, coverage, notes)
+    return MergedFile(merged, layout, layer_map.num_blocks, coverage, renames.notes)
 
 
 def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.readers import safetensors_errors
 from pipeline.merging.methods.base import Method
 from tasks.tensors import first_names
 
@@ -69,7 +70,7 @@ def open_statistics(
 
 def _check_origin(source: str, kind: str, expert: Checkpoint) -> None:
     """Check kind and expert of a file; one without metadata, which a user may have made, is accepted."""
-    with safe_open(source, "pt") as file:
+    with safetensors_errors(Path(source)), safe_open(source, "pt") as file:
         metadata = file.metadata() or {}
     if metadata.get(_KIND, kind) != kind:
         raise ValueError(f"{source}: must be of kind {kind}, got {metadata[_KIND]}; see `lines statistics --kind`")

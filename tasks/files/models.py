@@ -19,6 +19,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 INDEX_SUFFIX = ".index.json"
+#: Bytes of a file's name, at most, on all usual file systems.
+_LONGEST = 255
 #: Files that peft writes: low-rank factors of a task vector, without the model.
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
@@ -123,7 +125,8 @@ def shards_of(index: bytes, subject: str) -> list[str]:
 
 
 def _is_name(name: str) -> bool:
-    return name not in ("", ".", "..") and name == posixpath.basename(name) and not {"\\", "\0"} & set(name)
+    plain = name.isprintable() and "\\" not in name and len(name.encode(errors="replace")) <= _LONGEST
+    return plain and name not in ("", ".", "..") and name == posixpath.basename(name)
 
 
 def _mark(info: Mapping[str, Any]) -> str:

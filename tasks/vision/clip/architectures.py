@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tasks import embedded
 from tasks.files.hub import hub_silence, out_of_reach
+from tasks.files.json_files import parse_json
 from tasks.registry import check_options, near
 from tasks.vision.preprocess import Preprocess
 
@@ -117,12 +118,16 @@ def config_file(name: str) -> Path | None:
 
 def _from_file(name: str, path: Path, preprocess: Mapping[str, object]) -> Architecture:
     try:
-        config = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        config = parse_json(path.read_bytes(), "file")
+    except (OSError, ValueError) as error:
         raise ValueError(f"backbone.model: {path}: cannot be read as a model configuration: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_cfg") or {}, dict):
+        raise ValueError(f"backbone.model: {path}: not an open_clip configuration: it must hold a mapping")
     model_cfg = config.get("model_cfg") or {k: v for k, v in config.items() if k != "preprocess_cfg"}
     if missing := [k for k in ("embed_dim", "vision_cfg", "text_cfg") if k not in model_cfg]:
         raise ValueError(f"backbone.model: {path}: not an open_clip configuration: it has no {missing[0]}")
+    if wrong := [k for k in ("vision_cfg", "text_cfg") if not isinstance(model_cfg[k], dict)]:
+        raise ValueError(f"backbone.model: {path}: {wrong[0]}: must be a mapping")
     vocabulary = path.with_name(f"bpe_{model_cfg['text_cfg'].get('vocab_size')}.txt.gz")
     kwargs = dict(model_cfg["text_cfg"].get("tokenizer_kwargs") or {})
     if "bpe_path" in kwargs:

@@ -31,6 +31,9 @@ from tasks.vision.preprocess import Preprocess
 logger = logging.getLogger(__name__)
 
 
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
 class ClipText:
     """The base's text tower and logit scale, float32 on the CPU."""
 
@@ -212,9 +215,22 @@ def _check_text(text: Mapping[str, Tensor], base: Mapping[str, Tensor], source: 
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Compare in the less precise of the two dtypes: a float16 copy of a float32 tower is the same tower."""
+    """Compare in the less precise of the two dtypes: a float16 copy of a float32 tower is the same tower.
+
+    A float8 copy comes as bfloat16: it is the same if rounding the other to float8 gives exactly its numbers.
+    """
     coarse = a.dtype if a.element_size() < b.element_size() else b.dtype
-    return a.shape == b.shape and torch.equal(a.to(coarse), b.to(coarse))
+    if a.shape != b.shape:
+        return False
+    if torch.equal(a.to(coarse), b.to(coarse)):
+        return True
+    return torch.bfloat16 in (a.dtype, b.dtype) and any(
+        torch.equal(a.to(kind).float(), b.to(kind).float()) and (_exact(a, kind) or _exact(b, kind)) for kind in _FLOAT8
+    )
+
+
+def _exact(tensor: Tensor, kind: torch.dtype) -> bool:
+    return torch.equal(tensor.to(kind).float(), tensor.float())
 
 
 def _text_module(model: Any) -> nn.Module:

@@ -306,3 +306,16 @@ def test_a_tokenizer_larger_than_the_text_tower_is_refused(tmp_path: Path) -> No
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"49408 tokens and the text tower 100: put the vocabulary bpe_100\.txt\.gz"):
         create(str(path), {})
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_float8_copy_of_the_text_tower_is_the_same_tower(tmp_path: Path, kind: torch.dtype) -> None:
+    """Checkpoints of float8 are read as bfloat16."""
+    model = config(tmp_path, quick_gelu=True)
+    base = random_state(model)
+    backbone = built(model, base)
+    expert = {name: tensor.to(kind).to(torch.bfloat16) for name, tensor in base.items()}
+    assert torch.equal(backbone.select(expert, "file")["proj"], expert["visual.proj"])
+    expert["token_embedding.weight"] = expert["token_embedding.weight"] * 1.03125
+    with pytest.raises(ValueError, match="1 tensors of the text tower differ"):
+        backbone.select(expert, "file")
