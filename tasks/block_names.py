@@ -31,18 +31,25 @@ class BlockNames:
     outside: str | None = None
     gaps: bool = False
 
-    def fits(self, names: Iterable[str], stacks: Iterable[Stack]) -> bool:
+    def fits(self, names: Iterable[str], stacks: Sequence[Stack]) -> bool:
         """Return whether names are of this family.
 
         Args:
             names: of a model's tensors, or one for each group of names that differ in numbers only.
-            stacks: the model's stacks. Any stack with attention that this family does not know rules it out, since the
-                model is a larger one of which this family is a part.
+            stacks: the model's stacks. One that this family does not know rules it out, since the model is a larger
+                one of which this family is a part. Stems and heads do not: stacks without attention, if the family has
+                attention or four times their tensors.
         """
         if self.unless and any(re.match(PREFIX + self.unless, name) for name in names):
             return False
         marked = re.compile(PREFIX + self.pattern + self.marker)
-        return any(map(marked.match, names)) and all(self._knows(stack) for stack in stacks if stack.attention)
+        if not any(map(marked.match, names)):
+            return False
+        known = [stack for stack in stacks if self._knows(stack)]
+        others = [stack for stack in stacks if stack not in known]
+        tensors = sum(len(stack.names) for stack in known)
+        attention = any(stack.attention for stack in known)
+        return not any(s.attention or (not attention and 4 * len(s.names) > tensors) for s in others)
 
     def layer_map(self, names: Iterable[str]) -> LayerMap:
         """Number the blocks.
@@ -58,7 +65,7 @@ class BlockNames:
 
     def _knows(self, stack: Stack) -> bool:
         known = self.pattern if self.outside is None else f"(?:{self.pattern}|{self.outside})"
-        return re.match(PREFIX + known, stack.names[0]) is not None
+        return any(re.match(PREFIX + known, name) for name in stack.names)
 
 
 #: Image towers of open_clip. A CLIP file has two stacks: the image tower is scaled and everything else gets alpha, as

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 #: A block has at least this many tensors; a convolution with its BatchNorm, as in stems, has five.
 _TENSORS = 6
-#: A stage holds at most this many tensors besides its blocks: those of its downsampling or patch embedding.
-_OF_STAGE = 6
+#: Numbered parts of a block, which is then no stage.
+_PARTS = re.compile("conv|expert|branch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,21 @@ def _is_attention(rest: str) -> bool:
 def _blocks_of_stages(members: _Members) -> tuple[str, dict[tuple[int, int], set[str]]] | None:
     """Return what is between the numbers of stage and block, and (stage, block) -> its children, if these are stages.
 
-    In stages, most tensors are in numbered modules with the same tensors. The sublayers of a T5 block differ from each
-    other, and a block of experts has attention of its own.
+    In stages, most tensors are in numbered modules with the same tensors, and attention is in these modules or in the
+    downsampling. The sublayers of a T5 block differ from each other, and a block of experts has its own attention.
     """
     prefixes = Counter(split[0][0] for rests in members.values() for rest in rests if (split := _splits(rest)))
     if not prefixes:
         return None
     within = prefixes.most_common(1)[0][0]
+    if _PARTS.search(within):
+        return None
     children: dict[tuple[int, int], set[str]] = defaultdict(set)
     tensors: dict[tuple[int, int], set[str]] = defaultdict(set)
     for stage, rests in members.items():
         inside = [match for rest in rests if (match := re.match(re.escape(within) + r"(\d+)\.(.+)", rest))]
-        if len(rests) - len(inside) > _OF_STAGE:
+        own = set(rests) - {match.string for match in inside}
+        if any(_is_attention(rest) for rest in own if not rest.startswith("down")):
             return None
         for match in inside:
             children[stage, int(match[1])].add(match[2].split(".")[0])

@@ -31,8 +31,7 @@ _VISION = (
     BlockNames(
         "timm stages of blocks",
         r"stages\.(\d+)\.blocks\.(\d+)\.",
-        r"(?:\d+\.)?(?:norm1|attn|attn_block|token_mixer)\.",
-        unless=r"stages\.\d+\.blocks\.\d+\.(?:conv_dw\.|gamma$)",
+        unless=r"stages\.\d+\.blocks\.\d+\.(?:conv_dw\.|gamma$|attention\.q_proj\.)",
     ),
     BlockNames("timm ViT", r"(?:trunk\.)?blocks\.(\d+)\.", r"attn\.(?:qkv|q_proj|proj)\."),
     BlockNames("timm MLP-Mixer or ResMLP", r"blocks\.(\d+)\.", r"(?:mlp_tokens|linear_tokens)\."),

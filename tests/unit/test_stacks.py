@@ -50,3 +50,8 @@ def test_every_tensor_of_a_stack_is_in_it(family: str) -> None:
     names = NAMES[family][1]
     for stack in find_stacks(names):
         assert set(stack.names) == {name for name in names if re.match(stack.pattern, name)}
+
+
+def test_parts_of_a_block_are_no_blocks() -> None:
+    names = [name for i in (0, 1, 2) for j in (1, 2) for name in block(f"blocks.{i}.stack.conv{j}.")]
+    assert found(names) == [(r"blocks\.(\d+)\.", 3, True)]

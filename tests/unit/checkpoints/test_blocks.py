@@ -148,6 +148,16 @@ def test_the_decoder_of_maes_own_program_is_a_second_stack() -> None:
         detect([*names, *decoder])
 
 
+def test_a_network_whose_first_stage_is_named_like_a_resnets_is_refused() -> None:
+    """HRNet's names are `layer1.*` as ResNet's, and `stage2.*` to `stage4.*`."""
+    names = [n for n in NAMES["torchvision: ResNet-50"][1] if n.startswith("layer1.")]
+    branches = [name.replace("layer1.", f"stage{stage}.0.branches.") for stage in (2, 3) for name in names]
+    with pytest.raises(ValueError, match=r"or 'layer1\\\.\(\\d\+\)\\\.' \(3 blocks\)"):
+        detect([*names, *branches])
+    stem = [f"stem.{i}.{part}" for i in (0, 1) for part in "abcdef"]
+    assert detect([*NAMES["torchvision: ResNet-50"][1], *stem])[1] == "ResNet"
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
