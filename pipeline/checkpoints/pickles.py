@@ -4,7 +4,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,20 +92,28 @@ def _foreign(path: Path) -> list[str]:
 
 def _load(path: Path, names: list[str]) -> object:
     """Load with a stand-in for each of `names`, to which those are added that loading meets."""
+    kinds: dict[str, type[dict[object, object]] | type[list[object]]] = {}
     for _ in range(_MOST_CLASSES):
         try:
-            with torch.serialization.safe_globals(_stand_ins(names)):
+            with torch.serialization.safe_globals([(_stand_in(name, kinds.get(name)), name) for name in names]):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            found = re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error))
-            if found is None or found[1] in names:
+            if unknown := re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error)):
+                name = unknown[1] if "." in unknown[1] else f"builtins.{unknown[1]}"
+                if name in names:
+                    raise
+                names.append(name)
+            elif filled := re.search(r"Can only (\w+) .*got <class '.*foreign (\S+)'>", str(error)):
+                kinds[filled[2]] = OrderedDict if filled[1].startswith("SETITEM") else list
+            else:
                 raise
-            names.append(found[1] if "." in found[1] else f"builtins.{found[1]}")
     raise pickle.UnpicklingError(f"names more than {_MOST_CLASSES} classes")
 
 
-def _stand_ins(names: Iterable[str]) -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
-    return [(type("Foreign", (Foreign,), {"name": name}), name) for name in names]
+def _stand_in(name: str, kind: type[dict[object, object]] | type[list[object]] | None) -> type[Foreign]:
+    """Make the class that stands for a foreign one; of mappings and lists, which are filled, a plain one is kept."""
+    members = {"name": name, **({"__new__": lambda cls, *args: kind()} if kind else {})}
+    return type(f"foreign {name}", (Foreign,), members)
 
 
 def _why(error: Exception, names: list[str]) -> str:

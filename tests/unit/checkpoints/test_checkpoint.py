@@ -117,6 +117,10 @@ def test_hub_files_and_shards(hub: Path) -> None:
     check("hf:owner/clip/single_task/nonlinear_finetuned.pt@main")
     write_shards(hub)
     check("hf:owner/clip")
+    check("hf:owner/clip/model.safetensors.index.json")
+    (hub / "deep").mkdir()
+    write_shards(hub / "deep")
+    check("hf:owner/clip/deep/model.safetensors.index.json")
 
 
 def test_hub_failures(hub: Path) -> None:

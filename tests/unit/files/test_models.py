@@ -62,6 +62,7 @@ def test_a_folder_is_fetched_with_its_shards_and_without_other_formats(place: St
     names = {p.name for p in files[0].parent.iterdir()}
     assert names == {*shards, "tokenizer.json", "model.safetensors.index.json"}
     assert read_checkpoint(place.url).state.keys() == {"a", "b"}
+    assert read_checkpoint(f"{place.url}/model.safetensors.index.json").state.keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize("name", ["{victim}", "../../../../victim.txt", "a/b", "..", "", "a\\b", 3])
