@@ -208,7 +208,8 @@ def zero_shot(
     splits = prepare(source, preprocess, progress)
     if request.train:
         splits = {**splits, "train": prepare_train(source, preprocess, progress)}
-    for line in (*noted(splits.values(), preprocess), *head.warnings()):
+    embedded_prompts = isinstance(source, PackSource) and templates == list(source.templates)
+    for line in (*noted(splits.values(), preprocess), *(head.warnings() if not embedded_prompts else ())):
         logger.warning("%s: %s", where, line)
     return ZeroShotClassification(request.name, splits, head, source.class_names, how)
 

@@ -175,6 +175,9 @@ def test_images_are_turned_upright_only_if_the_task_asks(images: Path, caplog: p
 def test_cut_prompts_are_named(images: Path, caplog: pytest.LogCaptureFixture) -> None:
     load(tiny(), images, templates=["{} " + "very " * 80])
     assert f"tasks.things: {images}: 3 prompts are cut" in caplog.text and "'blue thing very very" in caplog.text
+    caplog.clear()
+    load(tiny(), "embedded/kana")  # one prompt of the embedded model is cut, which no user can change
+    assert not caplog.records
 
 
 def test_shifted_packs_use_their_parents_head() -> None:
