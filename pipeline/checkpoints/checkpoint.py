@@ -97,10 +97,18 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     """Check that a checkpoint holds finite numbers; masks and other buffers may be infinite.
 
     Raises:
-        ValueError: if weights are NaN or infinite; the source and the first names are given.
+        ValueError: if weights are NaN or infinite, or most are empty; the source and the first names are given.
     """
-    bad = [
-        n for n, t in state.items() if t.is_floating_point() and not is_buffer(n, t) and not bool(t.isfinite().all())
-    ]
+    bad, empty = [], []
+    for name, tensor in state.items():
+        if not tensor.numel():
+            empty.append(name)
+        elif tensor.is_floating_point() and not is_buffer(name, tensor) and not bool(tensor.isfinite().all()):
+            bad.append(name)
     if bad:
         raise ValueError(f"{source}: NaN or infinite values in {first_names(bad)}: the training may have diverged")
+    if 2 * len(empty) > len(state):
+        raise ValueError(
+            f"{source}: most tensors are empty ({first_names(empty)}), as in a part of a model of DeepSpeed ZeRO stage "
+            "3; join its parts with zero_to_fp32.py, and give the result"
+        )

@@ -17,7 +17,7 @@ _COUNTER = re.compile(
     r".*(num_batches_tracked|relative_position_index|relative_coords|steps?|iterations?|count(er)?s?)"
 )
 _LISTED = 6
-_QUANTISED = "integers that differ from the base's are counters or positions, or a quantised model: dequantise first"
+_INTEGERS = "no floating-point numbers, and not the base's; if they are quantised: dequantise first; else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: S
     integers = [n for n in names if not (given[n].is_floating_point() and base.state[n].is_floating_point())]
     if bad := [n for n in integers if _differs(n, base.state[n], expert.state[n])]:
         raise ValueError(
-            f"{expert.source}: {first_names([f'{n} ({given[n].dtype})' for n in bad])}: {_QUANTISED}, or "
+            f"{expert.source}: {first_names([f'{n} ({given[n].dtype})' for n in bad])}: {_INTEGERS} "
             f"--exclude '{_suggestion(bad)}' keeps the base's"
         )
 

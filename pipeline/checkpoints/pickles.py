@@ -122,6 +122,10 @@ def _why(error: Exception, names: list[str]) -> str:
         return f"refused: reading this pickle would run code ({found[1]}); {_CONVERT}"
     if "TorchScript" in str(error):
         return f"a TorchScript program, not a state dict; {_CONVERT}"
+    if "DTensor" in str(error):
+        return "holds the shards of a distributed model (DTensor); save its full state dict"
+    if "legacy .tar" in str(error):
+        return "of a format before PyTorch 0.4; load it with an old version, and save it with a new one"
     if isinstance(error, pickle.UnpicklingError):
         more = f" (it names {', '.join(names[:3])})" if names else ""
         return f"refused: damaged, or a pickle of more than tensors{more}; {_CONVERT}"

@@ -121,7 +121,7 @@ def test_integers_that_differ_from_the_bases_are_refused_by_name(tmp_path: Path,
     base = {"h.0.w": SCALE, "h.1.w": SCALE, "h.0.proj": ours}
     expert = {"h.0.w": 2 * SCALE, "h.1.w": SCALE, "h.0.proj": theirs}
     status, printed = merge_states_of(tmp_path, base, expert)
-    assert status == 2 and "0.pt: h.0.proj" in printed and "dequantise first" in printed
+    assert status == 2 and "0.pt: h.0.proj" in printed and "quantised: dequantise first" in printed
     assert not (tmp_path / "out.safetensors").exists()
     status, printed = merge_states_of(tmp_path, base, expert, options=("--exclude=proj",))
     assert status == 0 and "excluded, so they stay the base's: 1 tensors" in printed

@@ -99,6 +99,11 @@ def test_bytes_that_are_no_model(tmp_path: Path, name: str, data: bytes) -> None
     refuses(tmp_path / name, "truncated|refused|cannot be read|must hold")
 
 
+def test_the_empty_tensors_of_a_part_of_a_model_are_named(tmp_path: Path) -> None:
+    torch.save({"module": {name: torch.empty(0) for name in STATE}}, tmp_path / "a.pt")
+    refuses(tmp_path / "a.pt", r"most tensors are empty \(h.0.w, h.1.w\), .* zero_to_fp32.py")
+
+
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pt").symlink_to(tmp_path / "a.pt.gone")
     with pytest.raises(ValueError, match="a.pt: no such file"):
