@@ -57,7 +57,7 @@ class FileTree:
         """Yield each folder from `folder` down, and the sorted names of all its files, hidden ones too.
 
         Raises:
-            OSError: if a folder cannot be read.
+            ValueError: if a folder cannot be read.
         """
         outer = () if folder == self.root else (os.path.realpath(self.root),)
         yield from self._walk(os.fspath(folder), outer)
@@ -74,15 +74,15 @@ class FileTree:
 
     def _scan(self, top: str) -> tuple[list[str], list[str]]:
         """Return the sorted names of folders and files."""
-        folders, files = [], []
-        with os.scandir(top) as entries:
-            for entry in entries:
-                mode = self._mode(entry)
-                if stat.S_ISREG(mode):
-                    files.append(entry.name)
-                elif stat.S_ISDIR(mode) and not is_hidden(entry.name):
-                    folders.append(entry.name)
-        return sorted(folders), sorted(files)
+        try:
+            with os.scandir(top) as entries:
+                modes = {entry.name: self._mode(entry) for entry in entries}
+        except OSError as error:  # passed over, a class would be missing from the prompts
+            raise ValueError(
+                f"{top}: this folder cannot be read ({error.strerror}): mount its disk, or give yourself access"
+            ) from error
+        folders = sorted(name for name, mode in modes.items() if stat.S_ISDIR(mode) and not is_hidden(name))
+        return folders, sorted(name for name, mode in modes.items() if stat.S_ISREG(mode))
 
     def _mode(self, entry: os.DirEntry[str]) -> int:
         """Return whether an entry is a file or a folder, as `stat` does; 0 for a dead link."""
