@@ -11,6 +11,10 @@ from tasks.stacks import Stack
 PREFIX = r"(?:(?:_orig_mod|module|net|network|model|base_model|backbone|transformer)\.)*"
 
 
+#: A ResNet in front of a ViT.
+_STEM = r"(?:.*\.)?patch_embed\."
+
+
 @dataclass(frozen=True, slots=True)
 class BlockNames:
     """The block names of a family.
@@ -37,8 +41,8 @@ class BlockNames:
         Args:
             names: of a model's tensors, or one for each group of names that differ in numbers only.
             stacks: the model's stacks. One that this family does not know rules it out, since the model is a larger
-                one of which this family is a part. Stems and heads do not: stacks without attention, if the family has
-                attention or four times their tensors.
+                one of which this family is a part. Stems and heads do not: stacks without attention in a patch
+                embedding, or with fewer tensors than the blocks (a quarter, if the blocks have no attention).
         """
         if self.unless and any(re.match(PREFIX + self.unless, name) for name in names):
             return False
@@ -47,9 +51,11 @@ class BlockNames:
             return False
         known = [stack for stack in stacks if self._knows(stack)]
         others = [stack for stack in stacks if stack not in known]
-        tensors = sum(len(stack.names) for stack in known)
-        attention = any(stack.attention for stack in known)
-        return not any(s.attention or (not attention and 4 * len(s.names) > tensors) for s in others)
+        if any(stack.attention for stack in others):
+            return False
+        share = 1.0 if any(stack.attention for stack in known) else 0.25
+        tensors = sum(len(stack.names) for stack in others if not re.match(_STEM, stack.names[0]))
+        return tensors <= share * sum(len(stack.names) for stack in known)
 
     def layer_map(self, names: Iterable[str]) -> LayerMap:
         """Number the blocks.

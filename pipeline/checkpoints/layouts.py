@@ -1,7 +1,7 @@
 """The block names of model families, which docs/reference/families.md lists.
 
 A marker is a name inside a block that other families with the same numbers do not have. Only numbers that no other
-family has, like GPT-2's `h.0.`, need none.
+family has, as GPT-2's `h.0.`, need none.
 """
 
 from tasks.block_names import IMAGE_TOWERS, BlockNames
@@ -19,8 +19,8 @@ _CLIP = (
     BlockNames(
         "Hugging Face CLIP, image tower",
         r"vision_model\.encoder\.layers\.(\d+)\.",
-        r"self_attn\.q_proj\.",
-        outside=r"text_model\.encoder\.",
+        r"(?:self_attn|attention)\.q_proj\.",
+        outside=r"text_model\.(?:\w+\.)?encoder\.",
     ),
     BlockNames("Hugging Face CLIP, text tower alone", r"text_model\.encoder\.layers\.(\d+)\.", r"self_attn\.q_proj\."),
     BlockNames("Hugging Face CLIP, tower alone", r"encoder\.layers\.(\d+)\.", r"layer_norm1\."),
@@ -48,6 +48,11 @@ _VISION = (
     BlockNames(
         "Hugging Face ResNet", _HEADS + r"encoder\.stages\.(\d+)\.layers\.(\d+)\.", r"layer\.\d+\.convolution\."
     ),
+    BlockNames(
+        "Hugging Face stages of layers",
+        r"(?:\w+\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.",
+        r"(?:attention|attn|modulation|conv1)\.",
+    ),
     BlockNames("Hugging Face Swin", _HEADS + r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.", r"attention\."),
     BlockNames("Hugging Face Segformer", r"(?:segformer\.)?encoder\.block\.(\d+)\.(\d+)\.", r"attention\."),
     BlockNames("Hugging Face Segformer", r"(?:segformer\.)?stages\.(\d+)\.blocks\.(\d+)\.", r"attention\.q_proj\."),
@@ -64,13 +69,13 @@ _LANGUAGE_AND_SPEECH = (
     BlockNames("Llama, Mistral or Qwen", r"layers\.(\d+)\.", r"(?:self_attn\.(?:o_proj|dense)|mlp\.up_proj)\."),
     BlockNames("GPT-2, GPT-J, GPT-Neo, Falcon or Bloom", r"h\.(\d+)\."),
     BlockNames("GPT-NeoX", r"(?:gpt_neox\.)?layers\.(\d+)\.", r"attention\.query_key_value\."),
-    BlockNames("MPT", r"blocks\.(\d+)\.", r"(?:attn\.Wqkv|ffn\.)"),
+    BlockNames("MPT", r"blocks\.(\d+)\.", r"attn\.Wqkv\."),
     BlockNames("OPT, or BART's decoder alone", r"decoder\.layers\.(\d+)\.", r"self_attn_layer_norm\."),
     BlockNames("RWKV", r"(?:rwkv\.)?blocks\.(\d+)\.", r"att(?:ention)?\.receptance\."),
     BlockNames("Mamba", r"layers\.(\d+)\.", r"mixer\.(?:A_log|in_proj)"),
-    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\.", outside=r"encoder\.block\."),
+    BlockNames("T5, decoder", r"decoder\.block\.(\d+)\.", r"layer\.\d+\.", outside=r"encoder\.block\."),
     BlockNames("T5, encoder alone", r"encoder\.block\.(\d+)\.", r"layer\.\d+\.SelfAttention\."),
-    BlockNames("Whisper or BART, encoder alone", r"encoder\.layers\.(\d+)\.", r"self_attn_layer_norm\."),
+    BlockNames("Whisper, BART or Conformer, encoder alone", r"encoder\.layers\.(\d+)\.", r"self_attn_layer_norm\."),
     BlockNames("wav2vec 2.0, HuBERT or WavLM", _HEADS + r"encoder\.layers\.(\d+)\.", r"feed_forward\."),
 )
 
