@@ -181,8 +181,9 @@ def read_files(what: str, read: Callable[[], _T]) -> _T:
     """
     try:
         return read()
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise ValueError(f"{what}: cannot be read: {' '.join(str(error).split()):.300}") from error
+    except Exception as error:  # transformers raises whatever a wrong value in a file leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what}: cannot be read: {reason:.300}") from error
 
 
 @contextmanager

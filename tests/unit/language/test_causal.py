@@ -330,6 +330,14 @@ def test_a_model_that_cannot_be_built_says_why(llama: Path, tmp_path: Path) -> N
     strange = copied(llama, tmp_path / "strange")
     edit_json(strange / "config.json", model_type="no-such-model")
     refuses(strange, "^backbone.model: .*: cannot be read: .*no-such-model")
+    for name, content, what in (
+        ("tokenizer_config.json", "null", "tokenizer of .*"),
+        ("config.json", "[" * 50_000, ".*"),
+        ("config.json", '{"model_type": "llama", "num_attention_heads": 0}', ".*"),
+    ):
+        damaged = copied(llama, tmp_path / f"damaged {name} {len(content)}")
+        (damaged / name).write_text(content)
+        refuses(damaged, f"^backbone.model: {what}: cannot be read: ")
 
 
 def test_a_model_without_positions_or_like_blocks_is_refused(llama: Path, tmp_path: Path) -> None:
