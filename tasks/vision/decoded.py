@@ -222,7 +222,9 @@ def _write_split(
             notes.update(decoded.notes)
             writer.write_batch(_batch(schema, decoded.pixels_NCHW, labels, part))
             yield len(part), [Undecodable(part[row].name, problem) for row, problem in decoded.problems.items()]
-    path.with_suffix(".json").write_text(json.dumps({"fingerprint": content.hexdigest(), "notes": notes}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"fingerprint": content.hexdigest(), "notes": dict(sorted(notes.items()))})
+    )
 
 
 def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[ImageRecord]) -> Any:

@@ -4,7 +4,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from published_sets import CIFAR10, parquet, writers
 from small_run import Lines
 
@@ -41,16 +43,26 @@ def decoded(cache: Path) -> dict[str, bytes]:
     return {str(p.relative_to(cache)): p.read_bytes() for p in sorted(cache.glob("images/*/*")) if p.is_file()}
 
 
+def turn(paths: list[Path]) -> None:
+    """Replace images by dark greyscale of 16 bits with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for i, path in enumerate(paths):
+        Image.fromarray(np.full((10, 14), i + 1, np.uint16)).save(path, "png", exif=exif)
+
+
 @pytest.mark.cluster
 def test_ray_writes_the_files_that_one_process_writes(
     lines: Lines, spec: Callable[..., Path], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    turn(sorted((root / "oxford-iiit-pet/images").glob("*.jpg")))
     for pool in ("local", "ray"):
         monkeypatch.setenv("LINES_SWEEP_CACHE", str(tmp_path / pool))
         status, output = lines("prepare", spec(pool))
         assert status == 0, output
     one, many = decoded(tmp_path / "local"), decoded(tmp_path / "ray")
     assert len(one) == 4 * 4 + 2 and one == many
+    assert any(b'"notes": {"dim": 37, "turned": 37}' in text for text in one.values())
 
 
 def test_what_is_prepared_is_left_as_it_is_and_validates(lines: Lines, spec: Callable[..., Path]) -> None:
