@@ -14,6 +14,7 @@ class RunProgress:
 
     Attributes:
         phase: references, search or test.
+        candidates_done: complete candidates, references and failed ones included, as in candidates.parquet.
         best: group -> largest sum of objectives so far.
         latest: the answers of this step.
         workers: the workers that have loaded.

@@ -30,8 +30,11 @@ class _Entry:
     on_front: bool
 
 
-def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> None:
+def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> int:
     """Write candidates.parquet, scores.parquet, samples/ and, for rewards, completions.parquet for all answers so far.
+
+    Returns:
+        The number of candidates, references included, as every count of candidates has it.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -49,6 +52,7 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     if plan.spec.generation is not None:
         completions = _completion_rows(folder, plan.spec.generation.samples, recipe_ids, ledger)
         tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
+    return len(entries)
 
 
 def _completion_rows(folder: Path, samples: int, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:

@@ -88,8 +88,11 @@ def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder
         "started": history.provenance.get("started", now),
         "finished": _utc(),
         "seconds": {"total": round(time.monotonic() - started + earlier, 1)},
-        "counts": _counts(driver.progress.candidates_done, driver.ledger)
-        | {"shards_from_cache": driver.progress.from_cache},
+        "counts": {
+            "candidates": driver.progress.candidates_done,
+            **_counts(driver.ledger),
+            "shards_from_cache": driver.progress.from_cache,
+        },
     }
     journal.finish(known)
     write_results(folder, driver.plan, driver.ledger, driver.proposals, known)
@@ -99,9 +102,9 @@ def _utc() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _counts(candidates: int, ledger: Ledger) -> dict[str, int]:
+def _counts(ledger: Ledger) -> dict[str, int]:
     failures = len(ledger.answers.failures)
-    return {"candidates": candidates, "shards_scored": len(ledger.answers) - failures, "failures": failures}
+    return {"shards_scored": len(ledger.answers) - failures, "failures": failures}
 
 
 def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
@@ -177,7 +180,7 @@ def rebuild(folder: Path) -> None:
             "versions": exact_versions(),
             "workers": [],
             "seconds": {},
-            "counts": _counts(sum(map(len, history.proposals.values())), ledger),
+            "counts": _counts(ledger),
         }
         write_results(folder, plan, ledger, history.proposals, known)
         # If the run has ended in between, these tables may have overwritten its own.
@@ -186,6 +189,7 @@ def rebuild(folder: Path) -> None:
 
 def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
     """Write the tables, and provenance.json last."""
-    write_tables(folder, plan, ledger, proposals)
-    contents = provenance(plan, ledger, proposals, known)
+    counts = {"candidates": 0, **known["counts"]}
+    counts["candidates"] = write_tables(folder, plan, ledger, proposals)
+    contents = provenance(plan, ledger, proposals, {**known, "counts": counts})
     write_whole(folder / "provenance.json", json.dumps(contents, indent=2, sort_keys=False) + "\n")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.callbacks import Callback
 
+from tasks.extras import install_hint
 from tasks.files.local_store import Disk
 from tasks.files.store_errors import EXTRAS, RemoteError, credentials, explained, http_status, no_bucket
 
@@ -233,7 +234,7 @@ def _filesystem(protocol: str, *environment: str | None) -> AbstractFileSystem:
         try:
             import_module(f"{extra}fs")
         except ImportError as error:
-            raise ValueError(f"{protocol}://: needs {extra}fs: pip install 'lines-sweep[{extra}]'") from error
+            raise ValueError(f"{protocol}://: needs {extra}fs: {install_hint(extra)}") from error
     try:
         kind = Disk if protocol == "file" else get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:

@@ -13,8 +13,9 @@ from pipeline.plan.groups import Group
 from pipeline.run.selection import Candidate
 from pipeline.watch.dashboard.server import local_server
 from pipeline.watch.follow.survey import PendingCandidate, Survey, label
+from tasks.extras import install_hint
 
-MISSING = "Optuna Dashboard is not installed: pip install 'lines-sweep[dashboard]'"
+MISSING = f"Optuna Dashboard is not installed: {install_hint('dashboard')}"
 _Entry = Candidate | PendingCandidate
 
 

@@ -8,7 +8,7 @@ from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
-from pipeline.run.selection import Candidate, References, complete, judge, references
+from pipeline.run.selection import Candidate, References, answered, complete, judge, references
 from search.proposer import Proposal
 
 
@@ -27,19 +27,21 @@ class Survey:
     """The groups of a run so far.
 
     Attributes:
-        judged: group -> its complete candidates, failed ones included.
+        references: number of complete references: the pre-trained model and the unchanged experts.
+        judged: group of a search -> its complete candidates, failed ones included.
         pending: the other candidates.
         names: recipe id -> label of the first group that tries it.
     """
 
+    references: int = 0
     judged: dict[GroupKey, list[Candidate]] = field(default_factory=dict)
     pending: list[PendingCandidate] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
-        """Number of complete candidates."""
-        return sum(map(len, self.judged.values()))
+        """Number of complete candidates, references included: the rows that candidates.parquet has now."""
+        return self.references + sum(map(len, self.judged.values()))
 
 
 class Surveyor:
@@ -56,6 +58,7 @@ class Surveyor:
         refs = references(self._plan, ledger, "val")
         for reference in self._plan.references:
             survey.names.setdefault(ledger.recipe_id(reference.recipe({})), label(reference))
+            survey.references += answered(reference, Proposal(0, {}), ledger)
         for planned in self._plan.searched:
             group = complete(planned, survey.judged)
             if group is not None:

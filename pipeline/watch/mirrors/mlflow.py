@@ -1,9 +1,11 @@
 """A run in MLflow: one run of an experiment, with a child run for each candidate."""
 
+import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from rich.progress import track
 
 from pipeline.console import console
 from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
+from tasks.extras import install_hint
 
 _RUN, _CANDIDATE, _DIGEST = "lines.run", "lines.candidate", "lines.digest"
 #: Runs in a page of MLflow's search.
@@ -40,7 +43,7 @@ class MlflowMirror:
         try:
             from mlflow import MlflowClient
         except ModuleNotFoundError as error:
-            raise ValueError("--mlflow: MLflow is not installed: pip install 'lines-sweep[mirrors]'") from error
+            raise ValueError(f"--mlflow: MLflow is not installed: {install_hint('mirrors')}") from error
         # By default a server that does not answer is tried seven times, for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         # MLflow would print two lines for each run that ends.
@@ -50,6 +53,7 @@ class MlflowMirror:
             self.client = MlflowClient(tracking_uri=uri)
         self.experiment = ""
         self._known: dict[str, tuple[str, str]] = {}
+        self._shown: dict[str, str] = {}
 
     def show(self, snapshot: RunSnapshot) -> None:
         """Write what is new.
@@ -57,6 +61,7 @@ class MlflowMirror:
         Raises:
             ValueError: if MLflow refuses or cannot be reached.
         """
+        self._shown = _names(snapshot)
         with self._short_errors():
             if not self.experiment:
                 experiment = self._find_experiment(snapshot.name)
@@ -117,8 +122,8 @@ class MlflowMirror:
         now = int(time.time() * 1000)  # of equal steps and times MLflow shows the largest value
         self.client.log_batch(
             run_id,
-            metrics=[Metric(_allowed(name), value, now, step) for name, value in metrics.items()],
-            params=[Param(_allowed(name), value[:_LONGEST]) for name, value in params.items()],
+            metrics=[Metric(self._shown[name], value, now, step) for name, value in metrics.items()],
+            params=[Param(self._shown[name], value[:_LONGEST]) for name, value in params.items()],
             tags=[RunTag(name, value[:_LONGEST]) for name, value in tags.items()],
         )
 
@@ -135,6 +140,31 @@ class MlflowMirror:
             raise ValueError(f"--mlflow {self._uri}: {text.splitlines()[0][:300]}{hint}") from error
 
 
-def _allowed(name: str) -> str:
-    """Return a name without the characters that MLflow refuses."""
-    return re.sub(r"[^\w\-./ :]", "_", name)
+def allowed_names(names: Iterable[str]) -> dict[str, str]:
+    """Return name -> name without the characters that MLflow refuses.
+
+    Different names stay different: one that would become another one's gets an ending that depends on itself alone.
+
+    Example:
+        >>> allowed_names(["val/m_1", "val/m+1"])
+        {'val/m_1': 'val/m_1', 'val/m+1': 'val/m_1-2c7f5f'}
+    """
+    plain = {name: re.sub(r"[^\w\-./ :]", "_", name) for name in names}
+    count = Counter(plain.values())
+    return {
+        name: allowed if name == allowed or count[allowed] == 1 else f"{allowed}-{_ending(name)}"
+        for name, allowed in plain.items()
+    }
+
+
+def _ending(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
+
+
+def _names(snapshot: RunSnapshot) -> dict[str, str]:
+    """Return the names of metrics and parameters as MLflow shows them, those that the spec makes later included."""
+    tasks = [*snapshot.spec.get("tasks", ()), *snapshot.spec.get("ood", ())]
+    coming = [f"{split}/{task}" for task in tasks for split in ("val", "test")]
+    coming += [f"best/{arm}" for arm in snapshot.spec.get("arms", ())]
+    used = [name for row in snapshot.rows for name in (*row.params, *row.metrics)]
+    return allowed_names(dict.fromkeys([*coming, *snapshot.facts, *snapshot.metrics, *used]))

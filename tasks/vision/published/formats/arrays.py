@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
+from tasks.extras import install_hint
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
 
 _CIFAR10_TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
@@ -109,7 +110,7 @@ def _hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ValueError(f"{path}: needs h5py: pip install 'lines-sweep[data]', or use from: huggingface") from error
+        raise ValueError(f"{path}: needs h5py: {install_hint('data')}, or use from: huggingface") from error
     return h5py.File(path)
 
 
