@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 import pipeline.checkpoints.merge_files  # noqa: F401 - so that children need not import it
 from fuzz.formats import in_json, in_pickle, in_safetensors, in_zip
 from fuzz.mutations import mutate_bytes
 from fuzz.oracle import verdict
-from fuzz.sandbox import Check
+from fuzz.sandbox import Check, Fault
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.cli.merge import merge
@@ -43,6 +43,8 @@ class Checkpoints:
             ("zip/a/expert.pt", expert, {}),
             ("old/a/expert.pth", expert, {"_use_new_zipfile_serialization": False}),
             ("wrapped/a/expert.pt", {"state_dict": expert, "epoch": 3}, {}),
+            ("lightning/a/expert.ckpt", {"state_dict": _prefixed(expert), "optimizer": [{"lr": 0.1}], "step": 3}, {}),
+            ("types/a/expert.bin", _of_many_types(expert), {}),
         ):
             (folder / name).parent.mkdir(parents=True)
             torch.save(content, folder / name, **options)
@@ -66,13 +68,17 @@ def _case(seed: int, folder: Path, prepared: Path, kinds: list[str]) -> str:
     changed = dice.choice(sorted(model.iterdir()))
     changed.write_bytes(_mutated(changed.name, changed.read_bytes(), dice))
     files = list(model.iterdir())
-    place = files[0] if len(files) == 1 and dice.random() < 0.7 else model
-    names = [changed.name, str(model), place.name]
+    given = files if len(files) == 1 else [path for path in files if path.name.endswith(".index.json")]
+    place = given[0] if given and dice.random() < 0.6 else model
+    names = [changed.name, str(model), place.name, "good.safetensors"]
     if kind.startswith("lora"):
         return verdict(lambda: _apply(str(place if place.is_dir() else model)), names)
     good, output = str(prepared / "good.safetensors"), folder / "merged.safetensors"
     base, expert = (good, str(place)) if dice.random() < 0.6 else (str(place), good)
-    return verdict(lambda: merge(base, [expert], output, alpha="0.5"), names)
+    found = verdict(lambda: merge(base, [expert], output, alpha="0.5"), names)
+    if found == "accepted" and not all(bool(t.float().isfinite().all()) for t in load_file(output).values()):
+        raise Fault("wrong", "the merged model is not finite")
+    return found
 
 
 def _mutated(name: str, data: bytes, dice: random.Random) -> bytes:
@@ -101,6 +107,19 @@ def _state(seed: int) -> dict[str, Tensor]:
     state = {name: torch.randn(shape, generator=numbers) for name, shape in shapes.items()}
     state["visual.ln_post.bias"] = torch.randn(_WIDTH, generator=numbers).half()
     return {**state, "positions": torch.arange(4)}
+
+
+def _prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model._orig_mod.{name}": tensor for name, tensor in state.items()}
+
+
+def _of_many_types(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the same names with other types, two tensors of one storage, and one that is no copy of its rows."""
+    types = (torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float16)
+    changed = {n: t.to(types[i % 4]) if t.is_floating_point() else t for i, (n, t) in enumerate(state.items())}
+    first, *others = [name for name, tensor in state.items() if tensor.shape == (_WIDTH, _WIDTH)]
+    wide = state[first][:1].expand(_WIDTH, _WIDTH)
+    return {**changed, others[0]: changed[first], others[1]: wide, "mask": torch.ones(4, dtype=torch.bool)}
 
 
 def _write_shards(folder: Path, state: dict[str, Tensor], suffix: str) -> None:
