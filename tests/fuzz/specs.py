@@ -8,18 +8,15 @@ from typing import Any
 
 import yaml
 
-import pipeline.cli.finetune
-import pipeline.cli.ppo
 import pipeline.loading.prepare
-import pipeline.train.finetune.spec
-import pipeline.train.launch
-import pipeline.train.ppo.spec
+import pipeline.train.finetune.preparation
+import pipeline.train.ppo.preparation
 from fuzz.mutations import mutate_text, mutate_tree
 from fuzz.oracle import verdict
 from fuzz.sandbox import Check, Fault
 from pipeline.cli.validate import validate
 from pipeline.messages import Identity
-from pipeline.spec.load import load_spec, parse_spec, read_mapping
+from pipeline.spec.load import load_spec, parse_spec, read_file
 from pipeline.spec.run import RunSpec
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -40,7 +37,7 @@ class Specs:
         for path in sorted(_EXAMPLES.rglob("*.yaml")):
             raw = yaml.safe_load(path.read_text())
             if kind := _kind(path, raw):
-                whole = read_mapping(path, RunSpec)
+                whole = read_file(path)
                 trees[str(path.relative_to(_EXAMPLES))] = (kind, [raw, whole])
         (folder / "trees.json").write_text(json.dumps(trees))
 
@@ -79,22 +76,24 @@ def _kind(path: Path, raw: dict[str, Any]) -> str:
 
 
 def _validate(kind: str, path: Path) -> str:
-    if kind == "run":
-        pipeline.loading.prepare.prepare = _prepared  # type: ignore[assignment]
-        found = verdict(lambda: validate(path), [path.name])
-        if found == "accepted":
-            _check_header(path)
-        return found
-    pipeline.train.launch.launch = lambda *args: None  # type: ignore[assignment]
-    if kind == "finetune":
-        return verdict(lambda: _runs(pipeline.train.finetune.spec.load_finetune_spec(path), "finetune"), [path.name])
-    return verdict(lambda: _runs(pipeline.train.ppo.spec.load_ppo_spec(path), "ppo"), [path.name])
+    pipeline.loading.prepare.prepare = _prepared  # type: ignore[assignment]
+    pipeline.train.finetune.preparation.prepare = lambda *args: []  # type: ignore[assignment]
+    pipeline.train.ppo.preparation.Stages = _NoStages  # type: ignore[assignment, misc]
+    found = verdict(lambda: validate(path), [path.name])
+    if kind == "run" and found == "accepted":
+        _check_header(path)
+    return found
 
 
-def _runs(spec: Any, kind: str) -> None:
-    module = pipeline.train.finetune.spec if kind == "finetune" else pipeline.train.ppo.spec
-    assert module.runs_of(spec)
-    json.dumps(spec.model_dump(mode="json"))
+class _NoStages:
+    """Takes the place of the stages of a PPO, which read its base and prompts."""
+
+    def __init__(self, *args: object) -> None:
+        """Read nothing."""
+
+    def first(self) -> list[Any]:
+        """Return no job."""
+        return []
 
 
 def _prepared(spec: RunSpec, device_type: str, report: object) -> Identity:
