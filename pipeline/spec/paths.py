@@ -1,5 +1,6 @@
 """Resolves the relative paths of a spec against its folder."""
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +43,8 @@ def resolve_path(source: str, folder: Path) -> str:
         return f"local-dir:{resolve_path(source.removeprefix('local-dir:'), folder)}"
     if Source.parse(source).kind != "path" or Path(source).is_absolute():
         return source
-    return str((folder / source).resolve()) if (folder / source).exists() else source
+    # os.path: a name that is too long for the disk is not there; Path raises an error without the field.
+    return str((folder / source).resolve()) if os.path.exists(folder / source) else source
 
 
 def resolve_prompts(prompts: Prompts, folder: Path) -> Prompts:
@@ -72,5 +74,5 @@ def resolve_reward(reward: _R, folder: Path) -> _R:
 def _resolve_task(source: str, folder: Path) -> str:
     """Resolve a task's source; a bare name that is no embedded task may be a folder next to the spec."""
     name = source.removeprefix("embedded/")
-    bare = name != source and name not in pack_names() and (folder / name).is_dir()
+    bare = name != source and name not in pack_names() and os.path.isdir(folder / name)
     return resolve_path(name if bare else source, folder)

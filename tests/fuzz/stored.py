@@ -46,7 +46,7 @@ def digest_of(*parts: object) -> str:
 class Stored:
     """The cases of one artefact: mostly one flipped bit, in one of its files."""
 
-    share, batch = 1_000, 1
+    share, batch = 1_000, 20
 
     def __init__(self, artefact: Artefact) -> None:
         """Take the artefact."""

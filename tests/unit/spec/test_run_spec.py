@@ -289,6 +289,13 @@ def test_paths_that_exist_next_to_the_spec_are_absolute(tmp_path: Path) -> None:
     assert spec.plugins == (str(tmp_path / "more.py"), "package.module", "folder")
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "models/" + "a" * 5000, "(" * 5000])
+def test_a_name_that_is_too_long_for_the_disk_is_no_path_next_to_the_spec(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "experts": {"cats": name}, "tasks": {t: name for t in TASKS}, "ood": {}}))
+    assert load_spec(path).experts["cats"] == name
+
+
 def test_the_schema_describes_every_field() -> None:
     schema = RunSpec.model_json_schema()
     assert set(schema["properties"]) == set(RunSpec.model_fields)
