@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tasks.tensors import first_names
 
+AVERAGED = "averaged, as statistics of batches"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -54,3 +56,13 @@ def edited_parts(state: Mapping[str, Tensor], blocks: Mapping[str, int]) -> list
 def present(parts: Sequence[Part]) -> list[Part]:
     """Leave out parts without tensors."""
     return [part for part in parts if part.tensors]
+
+
+def with_measured(parts: Sequence[Part], measured: Mapping[str, Tensor], images: int) -> list[Part]:
+    """Move measured statistics out of the parts that they were in."""
+    found = []
+    for part in parts:
+        left = tuple(name for name in part.names if name not in measured)
+        gone = sum(measured[name].numel() for name in part.names if name in measured)
+        found.append(Part(part.what, part.tensors - len(part.names) + len(left), part.parameters - gone, left))
+    return present([*found, Part.of(f"measured on {images} images, as statistics of batches", measured)])

@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pipeline.checkpoints.batch_statistics import statistics_of
 from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from pipeline.checkpoints.coverage import Part, edited_parts, present
+from pipeline.checkpoints.coverage import AVERAGED, Part, edited_parts, present, with_measured
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.matching import Chosen, choose, rename
 from pipeline.checkpoints.merge import Merged, edited_names, merge_states
@@ -24,6 +25,9 @@ from pipeline.parameters import resolve
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
+if TYPE_CHECKING:
+    from pipeline.checkpoints.recalibration import Recalibration
+
 
 @dataclass(frozen=True, slots=True)
 class MergeSources:
@@ -35,6 +39,8 @@ class MergeSources:
         statistics: one file for each expert, if the method needs them.
         blocks: a regular expression whose group is a block's number; None to recognise the layout.
         exclude: a regular expression in the names of tensors that stay the base's, such as heads.
+        recalibrate: a folder of images on which statistics of batches are measured again.
+        model: the architecture, for `recalibrate` (see `tasks.vision.image_models.image_model`).
     """
 
     base: str
@@ -42,6 +48,8 @@ class MergeSources:
     statistics: Sequence[str] = ()
     blocks: str | None = None
     exclude: str | None = None
+    recalibrate: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
             merge changes nothing or is not finite.
     """
     _check_recipe(recipe, sources)
+    recalibration = _recalibration(sources)
     base = read_checkpoint(sources.base)
     renames = rename(base, [open_checkpoint(expert) for expert in sources.experts])
     once = count_once(base, renames.experts)
@@ -87,7 +96,12 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
     statistics = open_statistics(METHODS[recipe.method], sources.statistics, chosen.experts, theta0)
     merged = merge_states(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
+    state = {**left, **merged.state}
     coverage = _coverage(once, chosen, base_only, merged, layer_map)
+    if recalibration:
+        measured = recalibration.measure(state)
+        state |= measured
+        coverage = with_measured(coverage, measured, len(recalibration.files))
     if renames.copies:
         coverage.append(Part("averaged copies in experts, left out", len(renames.copies), 0, tuple(renames.copies)))
     metadata = {
@@ -101,7 +115,8 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
         metadata["lines_sweep.statistics"] = json.dumps([s.fingerprint for s in statistics])
     if sources.exclude is not None:
         metadata["lines_sweep.exclude"] = sources.exclude
-    state = {**left, **merged.state}
+    if sources.recalibrate is not None:
+        metadata["lines_sweep.recalibrate"] = json.dumps({"model": sources.model, "images": sources.recalibrate})
     write_safetensors(output, {name: state[once.tied.get(name, name)] for name in base.state}, metadata)
     return MergedFile(merged, layout, layer_map.num_blocks, coverage, renames.notes)
 
@@ -115,6 +130,16 @@ def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:
         raise ValueError("--method weighted: needs --weight, one for each expert")
     method.check(resolve_weights(recipe.weights, len(sources.experts)), resolve(method.parameters, dict(recipe.params)))
     check_sources(recipe.method, method, sources.statistics, len(sources.experts))
+
+
+def _recalibration(sources: MergeSources) -> "Recalibration | None":
+    if sources.recalibrate is None:
+        if sources.model is not None:
+            raise ValueError("--model: is used with --recalibrate only; leave it out, or name a folder of images there")
+        return None
+    from pipeline.checkpoints.recalibration import Recalibration  # open_clip and timm take seconds
+
+    return Recalibration.of(sources.recalibrate, sources.model)
 
 
 def _in_no_expert(base: Checkpoint, chosen: Chosen, layer_map: LayerMap) -> dict[str, Tensor]:
@@ -138,7 +163,7 @@ def _coverage(
     return present(
         [
             *edited_parts(weights, layer_map.blocks),
-            Part.of("averaged, as statistics of batches", {name: merged.state[name] for name in merged.averaged}),
+            Part.of(AVERAGED, {name: merged.state[name] for name in merged.averaged}),
             Part.of("in no expert, so they stay the base's", base_only),
             Part.of("no weights, so they stay the base's", {**others, **chosen.buffers}),
             Part.of("excluded, so they stay the base's", chosen.excluded),

@@ -83,6 +83,21 @@ def merge(
             "vocabularies of another size: the base's stay.",
         ),
     ] = None,
+    recalibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images, at any depth and without labels, on which the statistics of batch normalisation are measured "
+            "again; by default they are averaged.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The architecture, for --recalibrate: timm/NAME, torchvision/NAME or one of open_clip.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Merge or edit fine-tuned models: base + lambda(depth) * combine(experts - base).
@@ -98,7 +113,8 @@ def merge(
         )  # fmt: skip
         from pipeline.checkpoints.merge_files import MergeSources, merge_files
 
-        written = merge_files(MergeSources(base, expert, statistics or (), blocks, exclude), recipe, output)
+        sources = MergeSources(base, expert, statistics or (), blocks, exclude, recalibrate, model)
+        written = merge_files(sources, recipe, output)
         for note in written.notes:
             print_note(note)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
@@ -106,6 +122,8 @@ def merge(
         console.print(_table(merged))
         for part in written.coverage:
             print_result(str(part))
+        if merged.averaged and recalibrate is None:
+            print_note("averaged statistics of batches are right for no model: measure them again with --recalibrate")
         console.print(_coefficients(recipe, merged), highlight=False)
         console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
         print_result(f"wrote {output}")
