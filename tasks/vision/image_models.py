@@ -7,7 +7,8 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from tasks.registry import near
@@ -46,7 +47,8 @@ def image_model(name: str) -> ImageModel:
     if slash and library == "timm":
         _check(own, timm.list_models(), name)
         module = timm.create_model(own, pretrained=False)
-        return ImageModel(module.eval(), create_transform(**resolve_data_config({}, model=module), is_training=False))
+        config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+        return ImageModel(module.eval(), create_transform(**config, is_training=False))
     if slash and library == "torchvision":
         _check(own, torchvision.models.list_models(torchvision.models), name)
         module = torchvision.models.get_model(own, weights=None)
