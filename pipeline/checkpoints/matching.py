@@ -43,24 +43,27 @@ class Renames:
 
     Attributes:
         experts: in their order.
+        names: for each expert, its own names -> the base's.
         notes: how names were matched, for the user.
         copies: names of averaged copies of matched tensors, which are left out.
     """
 
     experts: Sequence[Checkpoint]
+    names: Sequence[Mapping[str, str]]
     notes: Sequence[str]
     copies: Sequence[str]
 
 
 def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> Renames:
     """Give the experts' tensors the base's names where these match."""
-    renamed, notes, copies = [], [], dict[str, None]()
+    renamed, owns, notes, copies = [], [], [], dict[str, None]()
     for expert in experts:
         given, known = ({n: t.shape for n, t in outline(c.state).items()} for c in (expert, base))
         match = match_names(given, known)
         ours = {theirs: name for name, theirs in match.names.items()}
         names = {ours.get(n, n): n for n in given if n not in match.copies}
         renamed.append(replace(expert, state=Renamed.of(expert.state, names)))
+        owns.append(ours)
         copies |= dict.fromkeys(match.copies)
         if match.note:
             notes.append(f"{expert.source}: names are matched with the base's ({match.note})")
@@ -69,7 +72,7 @@ def rename(base: Checkpoint, experts: Sequence[Checkpoint]) -> Renames:
                 f"{expert.source}: {len(match.copies)} tensors are averaged copies and left out "
                 f"({first_names(match.copies)})"
             )
-    return Renames(renamed, notes, list(copies))
+    return Renames(renamed, owns, notes, list(copies))
 
 
 def choose(base: Checkpoint, experts: Sequence[Checkpoint], exclude: str | None = None) -> Chosen:

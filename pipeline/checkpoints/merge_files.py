@@ -94,7 +94,8 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     left = {**base_only, **chosen.excluded, **chosen.buffers}
     rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in left})
     theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
-    statistics = open_statistics(METHODS[recipe.method], sources.statistics, chosen.experts, theta0)
+    method, not_merged = METHODS[recipe.method], {*left, *chosen.left_out}
+    statistics = open_statistics(method, sources.statistics, chosen.experts, theta0, renames.names, not_merged)
     merged = merge_states(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
     state = {**left, **merged.state}
     coverage = _coverage(once, chosen, base_only, merged, layer_map)

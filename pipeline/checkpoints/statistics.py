@@ -1,13 +1,14 @@
 """Read the statistics of experts that a method needs (`Method.needs`) from files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.lazy import Renamed, open_checkpoint
 from pipeline.checkpoints.readers import safetensors_errors
 from pipeline.merging.methods.base import Method
 from tasks.tensors import first_names
@@ -44,7 +45,12 @@ def check_sources(name: str, method: Method, sources: Sequence[str], num_experts
 
 
 def open_statistics(
-    method: Method, sources: Sequence[str], experts: Sequence[Checkpoint], base: Mapping[str, Tensor]
+    method: Method,
+    sources: Sequence[str],
+    experts: Sequence[Checkpoint],
+    base: Mapping[str, Tensor],
+    names: Sequence[Mapping[str, str]] = (),
+    left_out: Collection[str] = (),
 ) -> list[Checkpoint]:
     """Open the statistics that `method` needs, one file for each expert; their tensors stay on the disk.
 
@@ -53,15 +59,19 @@ def open_statistics(
         sources: files of `lines statistics`, in the experts' order, checked by `check_sources`.
         experts: that are merged.
         base: the edited tensors of the base.
+        names: for each expert, its own names -> the base's; () if they are the same.
+        left_out: names of tensors that are not merged: their statistics are not used.
 
     Raises:
         ValueError: if they are of another model, or their metadata name another kind or expert.
     """
     check = {"fisher": _check_fisher, "gram": _check_gram}
     found = []
-    for source, expert in zip(sources, experts, strict=False):
+    for source, expert, ours in zip(sources, experts, names or [{}] * len(experts), strict=False):
         _check_origin(source, method.needs, expert)
-        found.append(open_checkpoint(source))
+        opened = open_checkpoint(source)
+        renamed = {ours.get(n, n): n for n in opened.state if ours.get(n, n) not in left_out}
+        found.append(replace(opened, state=Renamed.of(opened.state, renamed)))
         check[method.needs](source, found[-1].state, base)
         if found[-1].state.keys() != found[0].state.keys():
             raise ValueError(f"{source}: must have the names that {sources[0]} has: were they made by one command?")

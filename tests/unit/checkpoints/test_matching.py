@@ -156,3 +156,21 @@ def test_an_index_is_a_checkpoint(tmp_path: Path, plain: State, prefix: str) -> 
     index.write_text('{"weight_map": {}}')
     status, printed = merge_sources(tmp_path, base, str(index), options=OPTIONS)
     assert status == 2 and "model.safetensors.index.json must name files, got none" in printed
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean"])
+def test_statistics_have_the_names_of_their_expert(tmp_path: Path, method: str) -> None:
+    """`lines statistics` uses the names of the expert's checkpoint; those of an excluded head are not used."""
+    weights = 1.0, 3.0
+    options = [f"--method={method}", "--scaling=constant", "--alpha=1", "--exclude=classifier"]
+    for i, (expert, weight) in enumerate(zip(EXPERTS, weights, strict=True)):
+        state = {**expert, "classifier.weight": torch.ones(2, 4)}
+        kind = {n: t for n, t in state.items() if n.endswith(W) or n == "classifier.weight" or method == "fisher"}
+        of = {n: torch.full_like(t, weight) if method == "fisher" else weight * torch.eye(4) for n, t in kind.items()}
+        options.append(f"--statistics={save(prefixed('net.', of), tmp_path / f's{i}.safetensors')}")
+    experts = [prefixed("net.", {**expert, "classifier.weight": torch.ones(2, 4)}) for expert in EXPERTS]
+    status, printed = merge_states_of(tmp_path, BASE, *experts, options=tuple(options))
+    assert status == 0, printed
+    for name in (f"encoder.layer.{i}.{W}" for i in range(3)):
+        expected = (EXPERTS[0][name] + 3 * EXPERTS[1][name]) / 4
+        torch.testing.assert_close(output(tmp_path)[name], expected, atol=1e-5, rtol=1e-5)
