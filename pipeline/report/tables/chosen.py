@@ -8,8 +8,18 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow
-from pipeline.report.tables.results import Params, scored, split_params
+from pipeline.report.tables.results import Params, explained, scored, split_params
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
+
+#: Column -> what it means.
+_MEANINGS = {
+    "objective": "Objective: on validation, in the order of provenance.json.",
+    "val": "Val: accuracy on the target tasks of validation.",
+    "test": "Test: the same on test.",
+    "gap": "Gap: validation minus test.",
+    "recipe id": "The recipe id identifies the recipe and its checkpoints.",
+    "scale": "Scale: the searched factor; alpha and beta already include it.",
+}
 
 
 def chosen_table(measure: Measure) -> Table:
@@ -22,13 +32,8 @@ def chosen_table(measure: Measure) -> Table:
                 rows.append(_row(measure, arm, candidate))
     recipe = ("method", "scaling", "alpha", "beta", "scale")
     columns = ("arm", "expert", *recipe, "objective", "val", "test", "gap", "recipe id")
-    note = (
-        "Objective: on validation, in the order of provenance.json. Val and test: accuracy on the target tasks; gap: "
-        "validation minus test. The recipe id identifies the recipe and its checkpoints."
-    )
-    if any(row[columns.index("scale")].text != NONE for row in rows):
-        note += " Scale: the searched factor; alpha and beta already include it."
-    return Table("What validation chose", note, *scored(columns, rows))
+    kept, full = scored(columns, rows)
+    return Table("What validation chose", " ".join(explained(kept, _MEANINGS)), kept, full)
 
 
 def alpha_origin(candidate: CandidateRow) -> str:

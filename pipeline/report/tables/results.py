@@ -1,6 +1,6 @@
 """The tables of results: the paper's Table 1 and the top of Table 2, arms by tasks, and failures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.merging.scaling import split_control
 from pipeline.recipe import ParamValue, Recipe
@@ -22,6 +22,14 @@ OVER = {
 }
 Params = Sequence[tuple[str, ParamValue]]
 INTERVALS = "95% intervals by bootstrap over the samples"
+_DIFFERENCE = "difference to the plain merge"
+#: Column of the table of edits -> what it means.
+_EDIT_COLUMNS = {
+    ROLE_WORDS["edit", "target"]: "Target: the expert's own task.",
+    ROLE_WORDS["edit", "control"]: "Control: the other tasks.",
+    f"{ROLE_WORDS['edit', 'target']}, normalised": "Normalised target: divided by the fine-tuned expert.",
+    f"{ROLE_WORDS['edit', 'control']}, normalised": "Normalised control: divided by the pre-trained model.",
+}
 FAILED = "A failed candidate has no score; it never counts as zero."
 
 
@@ -55,13 +63,11 @@ def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
     for role in bench.roles:
         word = ROLE_WORDS["edit", role]
         columns += [word] + [f"{word}, normalised"] * (role != "ood")
-    note = (
-        f"{split_word(split)}, mean over {counted(len(bench.experts), 'expert')}. Target: the expert's own "
-        "task; control: the other tasks. Normalised: divided by the fine-tuned expert (target) or by the pre-trained "
-        f"model (control). {INTERVALS}."
-    )
+    kept, full = scored(tuple(columns), rows)
+    first = f"{split_word(split)}, mean over {counted(len(bench.experts), 'expert')}."
+    note = " ".join([first, *explained(kept, _EDIT_COLUMNS), f"{INTERVALS}."])
     title = bench.titled("One expert edited at a time: target and control accuracy")
-    return Table(title, note, *scored(tuple(columns), rows))
+    return Table(title, note, kept, full)
 
 
 def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
@@ -75,13 +81,16 @@ def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
         rows.append((first, *_accuracy(measure, plain_edit, places, split), TableCell(NONE), TableCell(NONE)))
     for arm in bench.arms:
         rows.append((lead(arm), *_accuracy(measure, arm, targets, split), *_gain(measure, arm, bench, split)))
-    note = (
-        f"{split_word(split)}, mean over {counted(len(targets), 'task')}. Normalised: divided by each task's "
-        "fine-tuned expert. The difference is paired, to the merge by the same method without LiNeS (last column)"
-        f"{units.points and ', in points'}. {INTERVALS}."
-    )
-    columns = ("model", "mean accuracy", "normalised", "difference to the plain merge", "plain merge")
-    return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, *scored(columns, rows))
+    columns = ("model", "mean accuracy", "normalised", _DIFFERENCE, "plain merge")
+    kept, full = scored(columns, rows)
+    meanings = {
+        "normalised": "Normalised: divided by each task's fine-tuned expert.",
+        _DIFFERENCE: "The difference is paired, to the merge by the same method without LiNeS, the plain merge"
+        f"{units.points and ', in points'}.",
+    }
+    first = f"{split_word(split)}, mean over {counted(len(targets), 'task')}."
+    note = " ".join([first, *explained(kept, meanings), f"{INTERVALS}."])
+    return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, kept, full)
 
 
 def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -> Table:
@@ -127,6 +136,11 @@ def _own_tasks(measure: Measure, plain: ArmResult, bench: ComparableArms) -> lis
     merged = {expert for arm in bench.arms if arm.kind == "merge" for expert in members(measure.run, arm)}
     own = measure.run.provenance["targets"].items()
     return [GroupTask(expert, task) for expert, task in own if expert in merged and expert in plain.groups]
+
+
+def explained(columns: Sequence[str], meanings: Mapping[str, str]) -> list[str]:
+    """Return the sentences about the columns that a table has, so that no note speaks of one that was left out."""
+    return [meaning for column, meaning in meanings.items() if column in columns]
 
 
 def scored(
