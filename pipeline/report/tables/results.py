@@ -88,8 +88,8 @@ def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
         _DIFFERENCE: "The difference is paired, to the merge by the same method without LiNeS, the plain merge"
         f"{units.points and ', in points'}.",
     }
-    first = f"{split_word(split)}, mean over {counted(len(targets), 'task')}."
-    note = " ".join([first, *explained(kept, meanings), f"{INTERVALS}."])
+    scope = f"{split_word(split)}, mean over {counted(len(targets), 'task')}."
+    note = " ".join([scope, *explained(kept, meanings), f"{INTERVALS}."])
     return Table(bench.titled("Experts in one model: mean accuracy over tasks"), note, kept, full)
 
 
