@@ -1,6 +1,5 @@
 """The command `lines report`: the report of a run, and the index of several runs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,8 @@ import typer
 from pipeline.cli.index import common_place, index_of
 from pipeline.console import console, print_result, styled, user_errors
 from pipeline.records.journal import FILE_NAME
+from pipeline.records.provenance_file import FILE_NAME as PROVENANCE
+from pipeline.records.provenance_file import read_provenance
 from pipeline.storage.run_folder import run_folder
 
 
@@ -32,7 +33,7 @@ def show_report(folder: Path, place: str) -> int:
         console.print(rendered(table))
     for sentence in found.sentences:
         console.print(f"- {sentence}")
-    provenance = json.loads((folder / "provenance.json").read_text())
+    provenance = read_provenance(folder / PROVENANCE)
     for group in provenance["not_searched"]:
         name = " ".join(filter(None, (group["arm"], group["group"])))
         console.print(styled("red", "not searched", f": {name}: {group['cause']}"), highlight=False)

@@ -13,6 +13,7 @@ from pipeline.pools.base import Pool
 from pipeline.records.answers import Answers
 from pipeline.records.journal import History, Journal, has_ended, read_history
 from pipeline.records.ledger import Ledger
+from pipeline.records.provenance_file import write_provenance
 from pipeline.run.driver import Driver
 from pipeline.run.progress import RunProgress
 from pipeline.run.rows import provenance, write_tables
@@ -20,7 +21,6 @@ from pipeline.spec.load import parse_spec
 from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS, RunSpec
 from pipeline.storage.caches.scores import ScoreCache
 from pipeline.versions import exact_versions
-from tasks.files.atomic import write_whole
 
 _ABSENT = object()
 
@@ -192,4 +192,4 @@ def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, know
     counts = {"candidates": 0, **known["counts"]}
     counts["candidates"] = write_tables(folder, plan, ledger, proposals)
     contents = provenance(plan, ledger, proposals, {**known, "counts": counts})
-    write_whole(folder / "provenance.json", json.dumps(contents, indent=2, sort_keys=False) + "\n")
+    write_provenance(folder, contents)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.recipe import Recipe
 from pipeline.records import tables
+from pipeline.records.provenance_file import FILE_NAME, read_provenance
 
 Outcomes = npt.NDArray[np.float32]
 PRE_TRAINED = "pre-trained"
@@ -97,7 +98,7 @@ class Run:
         Raises:
             ValueError: if a file is missing or has another schema version.
         """
-        provenance = _read_provenance(folder / "provenance.json")
+        provenance = _read_provenance(folder / FILE_NAME)
         rows = _rows(folder / "candidates.parquet", tables.CANDIDATES)
         candidates = tuple(CandidateRow.from_row(row) for row in rows)
         scores: dict[tuple[str, str, int], dict[tuple[str, str], Score]] = {}
@@ -134,7 +135,7 @@ class Run:
 
 def _read_provenance(path: Path) -> Mapping[str, Any]:
     _check_exists(path)
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = read_provenance(path)
     version = content.get("schema_version")
     if version != tables.SCHEMA_VERSION:
         raise ValueError(f"{path}: schema version {version}, this program reads {tables.SCHEMA_VERSION}")
