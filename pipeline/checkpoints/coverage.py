@@ -42,6 +42,11 @@ class Part:
         counts: dict[str, Any] = {"tensors": self.tensors, "parameters": self.parameters}
         return {"what": self.what, **counts, **({"names": list(self.names)} if self.names else {})}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Part":
+        """Make the part that `to_json` wrote."""
+        return cls(data["what"], data["tensors"], data["parameters"], tuple(data.get("names", ())))
+
 
 def edited_parts(state: Mapping[str, Tensor], blocks: Mapping[str, int]) -> list[Part]:
     """Return the parts of edited tensors: those in the blocks, and those outside."""

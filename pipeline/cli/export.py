@@ -1,5 +1,6 @@
 """The command `lines export`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,14 @@ def export(
 
     A merge of LoRA policies of a language model is written as a LoRA adapter.
     """
+    from pipeline.checkpoints.coverage import Part
     from pipeline.export.candidate import CandidateChoice
     from pipeline.export.candidate import export as write
 
     with user_errors(), run_folder(run) as folder:
         path = write(folder, CandidateChoice(arm, expert, _point(point or [])), output)
+        for part in json.loads((path / "recipe.json").read_text(encoding="utf-8"))["coverage"]:
+            print_result(str(Part.from_json(part)))
         print_result(f"wrote {path}: README.md there shows how to load it")
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.checkpoints.writing import write_safetensors
 from pipeline.learning.gatherer import gatherer_of_run
 from pipeline.loading.experts import load_checkpoints
@@ -71,9 +72,11 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     if backbone is None:
         from pipeline.export.policy import write_policy  # transformers: not for other exports
 
-        beside: dict[str, Any] = {"library": write_policy(partial, model, deltas, candidate.recipe)}
+        library, coverage = write_policy(partial, model, deltas, candidate.recipe)
+        beside: dict[str, Any] = {"library": library}
     else:
-        beside = _write_open_clip(partial, backbone, candidate)
+        beside, coverage = _write_open_clip(partial, backbone, candidate), _coverage(backbone)
+    facts["coverage"] = [part.to_json() for part in coverage]
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
     card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not choice.point})
@@ -98,6 +101,18 @@ def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candid
         "trunk": trunk.name if trunk else "",
         "context_length": config["model_cfg"]["text_cfg"].get("context_length", 77),
     }
+
+
+def _coverage(backbone: OpenClipBackbone) -> list[Part]:
+    parameters = dict(backbone.module.named_parameters())
+    buffers = {name: t for name, t in backbone.module.state_dict().items() if name not in parameters}
+    return present(
+        [
+            *edited_parts(parameters, backbone.layer_map.blocks),
+            Part.of("no weights, so they stay the base's", buffers),
+            Part.of("outside the image tower, so they stay the base's", backbone.text.weights),
+        ]
+    )
 
 
 def _chosen(judged: dict[tuple[str, str], list[Candidate]], choice: CandidateChoice) -> Candidate:

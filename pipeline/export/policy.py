@@ -1,12 +1,13 @@
 """Export a candidate of a language model: a LoRA adapter if its policies are adapters, else a whole model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import EditedParameters
@@ -14,12 +15,15 @@ from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.resident import ResidentModel
 from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
+from tasks.base import Backbone
 from tasks.language.vllm_engine import write_adapter
 
 CPU = torch.device("cpu")
 
 
-def write_policy(folder: Path, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], recipe: Recipe) -> str:
+def write_policy(
+    folder: Path, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]], recipe: Recipe
+) -> tuple[str, list[Part]]:
     """Write a candidate with its tokenizer.
 
     Args:
@@ -29,7 +33,7 @@ def write_policy(folder: Path, model: LoadedModel, deltas: Mapping[str, Mapping[
         recipe: of the candidate.
 
     Returns:
-        The library that reads it: "peft", or "transformers" for a whole model.
+        The library that reads it: "peft", or "transformers" for a whole model; and what became of every parameter.
     """
     backbone = as_policy(model.backbone)
     backbone.tokenizer.save_pretrained(str(folder))
@@ -42,14 +46,30 @@ def write_policy(folder: Path, model: LoadedModel, deltas: Mapping[str, Mapping[
         if factors:
             pairs = {name: (factor.b, factor.a) for name, factor in factors.items()}
             write_adapter(folder, pairs, model.base.source)
-            return "peft"
+            return "peft", _coverage(backbone, edited.names)
     base = model.base.tensors
     resident = ResidentModel(backbone.module, backbone.layer_map, base, deltas, CPU, backbone.dtype)
     resident.sizes = edited.sizes
     resident.materialise(recipe)
     assert isinstance(backbone.module, PreTrainedModel)
     backbone.module.save_pretrained(str(folder))
-    return "transformers"
+    return "transformers", _coverage(backbone, edited.names)
+
+
+def _coverage(backbone: Backbone, names: Collection[str]) -> list[Part]:
+    """Count the parameters that policies change, and the others."""
+    parameters = dict(backbone.module.named_parameters())
+    every = dict(backbone.module.named_parameters(remove_duplicate=False))
+    tied = tuple(name for name in every if name not in parameters)
+    return present(
+        [
+            *edited_parts({n: p for n, p in parameters.items() if n in names}, backbone.layer_map.blocks),
+            Part.of(
+                "changed by no policy, so they are the base's", {n: p for n, p in parameters.items() if n not in names}
+            ),
+            Part("other names of tied tensors, which count once", len(tied), 0, tied),
+        ]
+    )
 
 
 def _plain(module: nn.Module, deltas: Mapping[str, LowRankDelta]) -> bool:

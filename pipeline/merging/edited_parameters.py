@@ -34,6 +34,11 @@ class EditedParameters:
         self.low_rank = self.low_rank and can_stay_low_rank(self._module, [delta], self._methods)
 
     @property
+    def names(self) -> frozenset[str]:
+        """Names of the changed parameters."""
+        return frozenset(self._names)
+
+    @property
     def sizes(self) -> LayerSizes:
         """Numbers of changed parameters outside the blocks and in each block."""
         changed = {name: p for name, p in self._module.named_parameters() if name in self._names}

@@ -101,6 +101,18 @@ def test_recipe_and_scores_are_beside_the_weights(user: Path, exported: Path) ->
         assert file.metadata()["recipe_id"] == facts["recipe_id"]
 
 
+def test_coverage_counts_every_tensor_of_the_file(exported: Path) -> None:
+    state = load_file(exported / "open_clip_model.safetensors")
+    parts = {part["what"]: part for part in json.loads((exported / "recipe.json").read_text())["coverage"]}
+    blocks = [t for n, t in state.items() if n.startswith("visual.transformer.resblocks.")]
+    scaled = parts["scaled, in the blocks"]
+    assert (scaled["tensors"], scaled["parameters"]) == (len(blocks), sum(t.numel() for t in blocks))
+    kept = parts["outside the image tower, so they stay the base's"]
+    assert set(kept["names"]) == {name for name in state if not name.startswith("visual.")}
+    assert sum(part["tensors"] for part in parts.values()) == len(state)
+    assert sum(part["parameters"] for part in parts.values()) == sum(t.numel() for t in state.values())
+
+
 def test_the_card_names_the_experts_that_take_part(user: Path, exported: Path) -> None:
     edited = (exported / "README.md").read_text(encoding="utf-8")
     assert "An edited model" in edited and "- colours: `" in edited and "- far: `" not in edited

@@ -319,3 +319,10 @@ def test_a_float8_copy_of_the_text_tower_is_the_same_tower(tmp_path: Path, kind:
     expert["token_embedding.weight"] = expert["token_embedding.weight"] * 1.03125
     with pytest.raises(ValueError, match="1 tensors of the text tower differ"):
         backbone.select(expert, "file")
+
+
+def test_a_tower_with_batch_normalisation_is_refused_by_name(tmp_path: Path) -> None:
+    """A ResNet as in CLIP's RN50: its statistics would stay the base's in every candidate."""
+    model = config(tmp_path, vision={"image_size": 32, "layers": [1, 1, 1, 1], "width": 8})
+    with pytest.raises(ValueError, match="has batch normalisation, .*`lines merge --recalibrate FOLDER` does it"):
+        built(model, random_state(model))
