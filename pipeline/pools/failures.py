@@ -5,6 +5,8 @@ import torch
 from pipeline.messages import FailureKind
 from tasks.base import NonFiniteError
 
+_OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
+
 
 def failure_kind(error: BaseException) -> FailureKind:
     """Return the kind of failure that an evaluator's error is."""
@@ -21,5 +23,7 @@ def is_broken(error: BaseException) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    # By name: torch, Ray, CuPy and vLLM have classes of their own, and a reward may use any of them.
+    names = {kind.__name__ for kind in type(error).__mro__}
     # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: " in str(error)
+    return bool(names & _OUT_OF_MEMORY) or "DefaultCPUAllocator: " in str(error)

@@ -59,7 +59,7 @@ def requests(count: int = 3) -> list[EvalRequest]:
 
 def drain(pool: Pool, count: int) -> list[ShardScore | Failure]:
     answers: list[ShardScore | Failure] = []
-    deadline = time.monotonic() + 200  # a process takes tens of seconds to start on a busy machine
+    deadline = time.monotonic() + 90  # a process takes tens of seconds to start on a busy machine
     while len(answers) < count and time.monotonic() < deadline:
         answers += pool.wait(timeout=5.0)
     return answers

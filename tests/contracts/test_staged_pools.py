@@ -85,7 +85,7 @@ def requests(count: int = 3) -> list[EvalRequest]:
 
 def drain(pool: StagedPool, count: int) -> Answers:
     answers: Answers = []
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 90
     while len(answers) < count and time.monotonic() < deadline:
         answers += pool.wait(timeout=5.0)
     return answers
