@@ -1,6 +1,7 @@
 """The command `lines`."""
 
 import logging
+import os
 
 import typer
 
@@ -21,6 +22,7 @@ from pipeline.cli.run import run
 from pipeline.cli.statistics import statistics
 from pipeline.cli.submit import submit
 from pipeline.cli.validate import schema, validate
+from tasks.cores import AFFINITY, permitted_cores
 
 app = typer.Typer(
     name="lines",
@@ -50,6 +52,9 @@ app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:
-    """Run the command with warnings shown once."""
+    """Run the command with warnings shown once, and with no more threads than a quota permits."""
+    cores = permitted_cores()
+    if cores.limit and cores.limit != AFFINITY:  # torch counts the cores of the affinity itself, but no quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores.permitted))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     app()

@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tasks.cores import permitted_cores
 from tasks.files.cache import cache_root, cached, digest
 from tasks.vision.decoding import NOTES, Decoded, Part, decode_image
 from tasks.vision.images import (
@@ -94,7 +95,7 @@ class ImageSet:
 def decode_here(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Part]:
     """Decode and resize with threads of this process; a `Decode`."""
     attempt = decoder(preprocess)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(permitted_cores().permitted) as pool:
         for start in range(0, len(records), rows):
             yield Part.of(list(pool.map(attempt, records[start : start + rows])))
 
