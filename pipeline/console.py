@@ -1,8 +1,6 @@
 """The terminal: one console for all commands, and errors without tracebacks."""
 
 import errno
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,9 +11,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from pipeline.errors import UserError
+from pipeline.signals import STOPPED, stop_on_signals, terminal_closed
 
-#: Exit status after Ctrl-C, as in shells.
-STOPPED = 130
 #: An error shows at most this many characters of a line: it may hold a name or a value of any length.
 _LONGEST_LINE = 4000
 
@@ -73,36 +70,24 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def stop_on_sigterm() -> None:
-    """Make SIGTERM, which `kill` and schedulers send, end the command like Ctrl-C; a second SIGTERM is ignored.
-
-    Outside the main thread, where Python allows no signal handlers, this does nothing.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-
-
 @contextmanager
 def user_errors(kept: str = "") -> Iterator[None]:
-    """Print errors that a user can fix and exit with status 2; after Ctrl-C exit with status 130.
+    """Print errors that a user can fix and exit with status 2; after Ctrl-C, SIGTERM or SIGHUP exit with status 130.
 
     Any other error is a bug and keeps its traceback.
 
     Args:
         kept: printed after Ctrl-C: what remains, and how to resume.
     """
-    stop_on_sigterm()
+    stop_on_signals()
     try:
         yield
     except KeyboardInterrupt:
         _errors.print(styled("yellow", "\nstopped", f": {kept}" * bool(kept)), soft_wrap=True)
         raise typer.Exit(STOPPED) from None
     except (ValueError, OSError, UserError) as error:
+        if terminal_closed(error):
+            raise typer.Exit(STOPPED) from None
         _errors.print(styled("bold red", "error", f": {_message(error)}"), highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.console import console, styled
 from pipeline.versions import PACKAGES, installed_version
+from tasks.cores import permitted_cores, permitted_memory
 from tasks.files.cache import cache_root
 
 _OPTIONAL = ("duckdb", "pandas")
@@ -57,9 +58,13 @@ def _packages() -> Iterator[Check]:
 def _devices() -> Iterator[Check]:
     import torch
 
-    yield "CPU", True, f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads in this process"
+    yield "CPU", True, f"{permitted_cores()}, torch uses {torch.get_num_threads()} threads in this process"
+    memory = permitted_memory()
+    yield "memory", True, "no limit of a cgroup" if memory is None else f"a cgroup permits {memory / 2**30:.1f} GiB"
     if not torch.cuda.is_available():
-        yield "GPU", True, "torch finds none: workers run on the CPU"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible!r})"
+        yield "GPU", True, f"torch finds none{hidden}: workers run on the CPU"
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield f"GPU {i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -85,11 +90,20 @@ def _embedded() -> Iterator[Check]:
 
 def _ray() -> Iterator[Check]:
     from pipeline.cluster.session import local_ray
+    from pipeline.cluster.session_folder import session_folder
 
     with local_ray(num_cpus=1):
         import ray
 
         yield "Ray", True, f"starts on this machine ({ray.__version__}), listening on 127.0.0.1 only"
+        yield "Ray's folder", True, _access(session_folder())
+
+
+def _access(folder: Path) -> str:
+    """Describe a folder, and whether other users can enter it."""
+    if folder.stat().st_mode & 0o077:
+        return f"{folder}, which other users of this machine can enter: chmod 700, or unset RAY_TMPDIR"
+    return f"{folder}, closed to other users"
 
 
 def _hub() -> Iterator[Check]:

@@ -4,13 +4,11 @@ Before the versions are checked, only the standard library is imported: a wrong 
 """
 
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from pipeline.cluster.jobs.layout import ARGUMENTS, SPEC
+from pipeline.signals import stop_on_signals
 from pipeline.versions import check_versions, comparable_versions
 
 
@@ -23,17 +21,12 @@ def main() -> None:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_signals()  # a cancelled job ends as by Ctrl-C: the journal is closed and complete
     from pipeline.cli.main import app
 
     out: str = job["out"]
     place = out if "://" in out else str(Path(out).expanduser())
     app(["run", SPEC, "--out", place, *job["arguments"]])
-
-
-def _stop(number: int, frame: FrameType | None) -> Any:
-    """Stop a cancelled job as by Ctrl-C: the journal is closed and complete."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

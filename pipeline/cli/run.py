@@ -10,8 +10,9 @@ import typer
 from pipeline.cli.common import Cache, PoolName, RayAddress, Workers, plan_of
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
-from pipeline.console import STOPPED, console, print_note, user_errors
+from pipeline.console import console, print_note, user_errors
 from pipeline.plan.plan import Plan
+from pipeline.signals import STOPPED
 from pipeline.spec.user_code import announce_code
 from pipeline.storage.run_folder import open_run
 

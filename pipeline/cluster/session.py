@@ -11,7 +11,9 @@ import ray
 from pipeline.cluster.auth import session_token
 from pipeline.cluster.join import join
 from pipeline.cluster.ray_private import reload_token, stay_on_loopback
-from pipeline.console import stop_on_sigterm
+from pipeline.cluster.session_folder import private_folder
+from pipeline.signals import signals_to_command_only, stop_on_signals
+from tasks.cores import permitted_cores
 
 #: Bytes of the object store: requests and scores are small, weights never travel.
 _OBJECT_STORE = 100 * 2**20
@@ -23,9 +25,15 @@ def local_ray(
 ) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; disconnect at the end.
 
+    Args:
+        num_cpus: CPUs of the Ray that is started; by default the cores that this process may use.
+        address: the cluster to join; None to start Ray here.
+        object_store: bytes of the object store of the Ray that is started.
+
     Raises:
         ConnectionError: if no Ray answers at `address`, or it requires another token.
-        ValueError: if it is not an address to join, or the cluster has another version of Ray or Python.
+        ValueError: if it is not an address to join, or the cluster has another version of Ray or Python, or if there
+            is no folder for Ray's session.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -34,10 +42,12 @@ def local_ray(
             join(address, common)
         else:
             stay_on_loopback()
+            num_cpus = permitted_cores().permitted if num_cpus is None else num_cpus
             stack.enter_context(session_token(reload_token))
-            ray.init(
-                address="local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store, **common
-            )
+            stack.enter_context(private_folder())
+            own = common | {"num_cpus": num_cpus, "object_store_memory": object_store, "include_dashboard": False}
+            with signals_to_command_only():
+                ray.init(address="local", **own)
         stack.callback(ray.shutdown)
-        stop_on_sigterm()  # `ray.init` has set a handler of its own
+        stop_on_signals()  # `ray.init` has set a handler of its own
         yield

@@ -1,5 +1,9 @@
-"""Proves that SIGTERM ends a run like Ctrl-C, with a complete journal; the workers of a killed driver end."""
+"""Proves that SIGTERM, a closed terminal and Ctrl-C, also twice, end a run with a complete journal and no process left.
 
+The workers of a killed driver end too.
+"""
+
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +15,13 @@ from ray_head import wait_until
 from small_run import Lines
 from toy_nodes import cluster_of_nodes
 
-from pipeline.console import STOPPED
 from pipeline.records.journal import read_history
+from pipeline.signals import STOPPED
 
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
+_MAIN = "from pipeline.cli.main import main; main()"
 _DRIVER = """
 import functools, sys
 import ray
@@ -33,14 +38,16 @@ pool.wait()
 """
 
 
-def test_sigterm_ends_a_run_like_ctrl_c_and_the_same_command_resumes_it(lines: Lines, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_a_run_like_ctrl_c_and_the_same_command_resumes_it(
+    number: int, lines: Lines, tmp_path: Path
+) -> None:
     spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"
-    main = "from pipeline.cli.main import main; main()"
-    words = [sys.executable, "-c", main, "run", str(spec), "--out", str(folder), "--no-cache"]
+    words = [sys.executable, "-c", _MAIN, "run", str(spec), "--out", str(folder), "--no-cache"]
     command = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     wait_until(lambda: command.poll() is not None or (folder.exists() and len(read_history(folder).answers) >= 2), 120)
     children = psutil.Process(command.pid).children(recursive=True)
-    command.send_signal(signal.SIGTERM)
+    command.send_signal(number)
     _, said = command.communicate(timeout=120)
     assert command.returncode == STOPPED, said
     assert "stopped: what was scored so far is kept" in " ".join(said.split())
@@ -49,6 +56,59 @@ def test_sigterm_ends_a_run_like_ctrl_c_and_the_same_command_resumes_it(lines: L
     assert kept >= 2 and not (folder / "provenance.json").exists()
     status, output = lines.run(lines.spec(resources={"pool": "local"}), folder)
     assert status == 0, output
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C twice", "close"])
+@pytest.mark.parametrize("in_script", [False, True], ids=["alone", "in a script"])
+def test_ctrl_c_twice_or_a_closed_terminal_end_a_run_and_its_ray(
+    end: str, in_script: bool, lines: Lines, tmp_path: Path
+) -> None:
+    spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"
+    code = tmp_path / "lines.py"
+    code.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.cli.main import main\nmain()\n")
+    words = [sys.executable, str(code), "run", str(spec), "--out", str(folder), "--no-cache"]
+    status = tmp_path / "status"
+    if in_script:  # a shell without job control: its process group is that of the terminal
+        words = ["/bin/sh", "-c", f"trap : HUP INT; {' '.join(words)}; echo $? > {status}"]
+    process, terminal = os.forkpty()
+    if process == 0:
+        os.execv(words[0], words)
+    wait_until(lambda: folder.exists() and len(read_history(folder).answers) >= 2, 120)
+    children = psutil.Process(process).children(recursive=True)
+    if end == "close":
+        os.close(terminal)
+    else:
+        os.write(terminal, b"\x03")
+        wait_until(lambda: b"^C" in os.read(terminal, 10_000), 20)
+        os.write(terminal, b"\x03")
+    ended = _end(process, None if end == "close" else terminal)
+    assert (int(status.read_text()) if in_script else os.waitstatus_to_exitcode(ended[0])) == STOPPED, ended
+    assert b"Traceback" not in ended[1]
+    assert children and not psutil.wait_procs(children, timeout=60)[1]
+    assert len(read_history(folder).answers) >= 2 and not (folder / "provenance.json").exists()
+
+
+def _end(process: int, terminal: int | None) -> tuple[int, bytes]:
+    """Wait for the process, and return its status and what it wrote; nobody reads a terminal that is full."""
+    output = b""
+    while terminal is not None:
+        try:
+            output += os.read(terminal, 10_000)
+        except OSError:  # no process has it open
+            os.close(terminal)
+            terminal = None
+    return os.waitpid(process, 0)[1], output
+
+
+def test_a_long_tmpdir_is_no_obstacle(lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    spec = lines.spec(resources={"pool": "ray", "workers": 1})
+    words = [sys.executable, "-c", _MAIN, "run", str(spec), "--out", str(tmp_path / "run"), "--no-cache"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not (long / "ray").exists()
 
 
 def test_workers_of_a_driver_that_is_killed_end(tmp_path: Path) -> None:

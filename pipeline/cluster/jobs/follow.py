@@ -5,7 +5,8 @@ import shlex
 import typer
 
 from pipeline.cluster.jobs.client import DASHBOARD, Jobs, SubmittedJob
-from pipeline.console import STOPPED, plain
+from pipeline.console import plain
+from pipeline.signals import STOPPED
 from tasks.files.object_store import is_url
 
 
