@@ -33,7 +33,7 @@ from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float
 
 #: The largest plan: searches, and searches times tasks. A larger one is taken for a mistake.
-_MOST_GROUPS, _MOST_CELLS = 20_000, 1_000_000
+_MOST_GROUPS, _MOST_CELLS = 10_000, 1_000_000
 _SCALE_SEPARATELY = "scale the soup in another arm, with merge: {of: THIS ARM}"
 
 
@@ -152,7 +152,8 @@ def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) 
     """Return an arm's groups after checking everything that could make their searches fail later."""
     with _at(f"arms.{name}: "):
         groups = _arm_groups(name, arm, spec, above)
-    planned = {g.key: g for g in [*above, *groups]}
+    derived = any(group.derivation is not None for group in groups)
+    planned = {g.key: g for g in [*above, *groups]} if derived else {}
     for group in groups:
         with _at(f"arms.{name}.search: "):
             _check_greedy(group, arm)
