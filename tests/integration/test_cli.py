@@ -81,7 +81,7 @@ SCALING = {"function": "liner", "alpha": 0.5}
 BAD_SPECS = [
     ({"limit": 5}, "spec.yaml: limit: unknown key; did you mean 'limits'?"),
     ({"arms": {"x": {"edit": "each_expert", "scaling": SCALING}}}, "arms.x.scaling.function: unknown name 'liner'"),
-    ({"arms": {"x": {"merge": "sum", "scaling": {"alpha": {"grid": []}}}}}, "arms.x.scaling.alpha.grid: value should"),
+    ({"arms": {"x": {"merge": "sum", "scaling": {"alpha": {"grid": []}}}}}, "arms.x.scaling.alpha.grid: must have"),
     ({"tasks": ["clipart", "mnistt"], "targets": {"mnist": "mnistt"}}, "embedded/mnistt: no such embedded pack"),
     ({"ood": ["digits9"]}, "ood.digits9: embedded/digits9: no such embedded pack; did you mean 'digits8'?"),
     ({"base": "embedded/bass"}, "base: embedded/bass: not embedded; did you mean 'base'?"),
