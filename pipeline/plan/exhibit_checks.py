@@ -110,10 +110,11 @@ def _metrics(exhibit: _Figure) -> tuple[str, ...]:
 
 def _check_same_tasks(field: str, used: Iterable[Sequence[Group]]) -> None:
     """Require means over the same tasks; theta0 and the plain experts are scored on all tasks, so they always fit."""
-    scored = [groups for groups in used if groups[0].kind != PRE_TRAINED]
+    scored = list({groups[0].arm: groups for groups in used if groups[0].kind != PRE_TRAINED}.values())
     leaders = [groups for groups in scored if not all(map(is_fine_tuned, groups))] or scored
+    expected = _targets(leaders[0]) if leaders else set()
     for groups in scored:
-        expected, own = _targets(leaders[0]), _targets(groups)
+        own = _targets(groups)
         if not (own == expected or (expected < own and all(map(is_fine_tuned, groups)))):
             raise ValueError(
                 f"{field}: means over different tasks cannot be compared, got {leaders[0][0].arm!r} over "
