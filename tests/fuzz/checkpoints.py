@@ -14,7 +14,7 @@ import pipeline.checkpoints.merge_files  # noqa: F401 - so that children need no
 from fuzz.formats import in_json, in_pickle, in_safetensors, in_zip
 from fuzz.mutations import mutate_bytes
 from fuzz.oracle import verdict
-from fuzz.sandbox import Check, Fault
+from fuzz.sandbox import Check, Fault, Limits
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.cli.merge import merge
@@ -30,6 +30,7 @@ class Checkpoints:
     """
 
     name, share, batch = "checkpoints", 1_400, 25
+    limits = Limits()
 
     def prepare(self, folder: Path) -> None:
         """Write every kind of source, and one untouched base."""

@@ -13,7 +13,7 @@ from PIL import Image
 from fuzz.formats import in_png
 from fuzz.mutations import mutate_bytes
 from fuzz.oracle import verdict
-from fuzz.sandbox import Check
+from fuzz.sandbox import Check, Limits
 from tasks.vision.decoded import prepare
 from tasks.vision.folders import FolderSource
 from tasks.vision.preprocess import Preprocess
@@ -27,6 +27,7 @@ class Pictures:
     """PNG, JPEG, GIF, WebP, TIFF and BMP in every mode that they have; Pillow goes by content, not by name."""
 
     name, share, batch = "images", 600, 25
+    limits = Limits(resident=1024)  # the largest image that is accepted has 178 megapixels
 
     def prepare(self, folder: Path) -> None:
         """Write one file of each format and mode, and a folder of good images."""

@@ -1,7 +1,7 @@
 """Mutate specs, files and caches, and report every case that is neither accepted nor refused with a clear error.
 
 `make fuzz` runs all cases; each has a seed, and `--target NAME --seed N` runs one again, in this process, with its
-traceback, and keeps its files. Run: PYTHONPATH=tests:tests/support python -m fuzz.run [--most 60] [--jobs 2]
+traceback, and keeps its files. Run: PYTHONPATH=.:tests:tests/support python -m fuzz.run [--most 60] [--jobs 2]
 """
 
 import argparse
@@ -35,6 +35,8 @@ class Target(Protocol):
     """Cases of a full run."""
     batch: int
     """Cases that one process may run: more than one if a case cannot change the next."""
+    limits: Limits
+    """Of one case."""
 
     def prepare(self, folder: Path) -> None:
         """Write the undamaged inputs."""
@@ -59,7 +61,7 @@ def fuzz(target: Target, seeds: Sequence[int], folder: Path, jobs: int) -> Itera
     (ready,) = run_cases(prepare, [0], folder / "preparing", _PREPARING)
     if ready.kind:
         raise RuntimeError(f"{target.name}: cannot be prepared: {ready.detail}\n{ready.text}")
-    yield from run_cases(target.open(prepared), seeds, folder / "cases", Limits(), jobs, target.batch)
+    yield from run_cases(target.open(prepared), seeds, folder / "cases", target.limits, jobs, target.batch)
 
 
 def report(found: dict[str, list[Result]]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pipeline.train.finetune.preparation
 import pipeline.train.ppo.preparation
 from fuzz.mutations import mutate_text, mutate_tree
 from fuzz.oracle import verdict
-from fuzz.sandbox import Check, Fault
+from fuzz.sandbox import Check, Fault, Limits
 from pipeline.cli.validate import validate
 from pipeline.messages import Identity
 from pipeline.spec.load import load_spec, parse_spec, read_file
@@ -29,6 +29,7 @@ class Specs:
     """
 
     name, share, batch = "specs", 10_000, 25
+    limits = Limits()
 
     def prepare(self, folder: Path) -> None:
         """Copy the examples, and keep each as a tree, with what it extends and without."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fuzz.mutations import flip, mutate_bytes
 from fuzz.oracle import heard, refused
-from fuzz.sandbox import Check, Fault
+from fuzz.sandbox import Check, Fault, Limits
 
 #: Name of a value -> digest of it; None if it must be computed again.
 Values = Mapping[str, str | None]
@@ -47,6 +47,7 @@ class Stored:
     """The cases of one artefact: mostly one flipped bit, in one of its files."""
 
     share, batch = 1_000, 20
+    limits = Limits()
 
     def __init__(self, artefact: Artefact) -> None:
         """Take the artefact."""
