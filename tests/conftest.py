@@ -7,9 +7,10 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs that tests start: background processes of a shell inherit that it is ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals reach the programs that tests start, even under `nohup` or in the background of a shell."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

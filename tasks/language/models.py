@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar, cast
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -182,8 +184,14 @@ def read_files(what: str, read: Callable[[], _T]) -> _T:
     try:
         return read()
     except Exception as error:  # transformers raises whatever a wrong value in a file leads to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{what}: cannot be read: {reason:.300}") from error
+        raise ValueError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnpicklingError):
+        return "its .bin holds more than tensors, and code in files is never run: save the weights as safetensors"
+    return f"{'its weights are damaged' if isinstance(error, SafetensorError) else 'cannot be read'}: {text:.300}"
 
 
 @contextmanager

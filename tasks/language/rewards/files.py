@@ -2,11 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.files.cache import digest
@@ -61,13 +59,6 @@ def read_model(kind: Any, source: str, device: torch.device, unused: str = "") -
                 folder, dtype=torch.float32, trust_remote_code=False, weights_only=True, output_loading_info=True
             ),
         )
-    except UnpicklingError as error:
-        raise ValueError(
-            f"options.model: {source}: its .bin holds more than tensors, and code in files is never run: save "
-            "the weights as safetensors"
-        ) from error
-    except SafetensorError as error:
-        raise ValueError(f"options.model: {source}: its weights are damaged: {error}") from error
     except ValueError as error:
         # Without transformers' list of all kinds of models.
         raise ValueError(f"options.model: {str(error).partition(' Model type should')[0]}") from error

@@ -75,7 +75,8 @@ def table(model: type[BaseModel]) -> str:
     """The table of a model's fields, as the document must have it."""
     rows = ["| field | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        rows.append(f"| `{name}` | {default_of(field)} | {(field.description or '').replace('|', chr(92) + '|')} |")
+        meaning = " ".join((field.description or "").split()).replace("|", r"\|")
+        rows.append(f"| `{name}` | {default_of(field)} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -16,7 +16,7 @@ VIT += [f"transformer.resblocks.{i}.attn.in_proj_weight" for i in range(4)]
 CONVNEXT = ["trunk.stem.0.weight", "trunk.stages.1.downsample.1.weight", "trunk.head.norm.weight", "head.proj.weight"]
 CONVNEXT += [f"trunk.stages.{s}.blocks.{b}.conv_dw.weight" for s in range(2) for b in range(2)]
 TIMM = ["trunk.cls_token", "trunk.pos_embed", "trunk.norm.weight", "trunk.patch_embed.proj.weight"]
-TIMM += [f"trunk.blocks.{i}.norm1.weight" for i in range(3)]
+TIMM += [f"trunk.blocks.{i}.attn.qkv.weight" for i in range(3)]
 
 
 def block_rates(method: str, blocks: int, **params: float) -> tuple[float, ...]:
