@@ -44,6 +44,7 @@ def _reserve() -> str:
     return str(len(bytearray(2 << 30)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [

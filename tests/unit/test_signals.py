@@ -52,6 +52,7 @@ class Command:
         return self._process.returncode, out, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_each_signal_ends_the_command_with_130(number: int) -> None:
     command = Command()
@@ -60,6 +61,7 @@ def test_each_signal_ends_the_command_with_130(number: int) -> None:
     assert (status, out) == (130, "ends\nended\n") and "stopped: rerun" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_does_not_disturb_the_end(second: int) -> None:
     command = Command()
@@ -71,6 +73,7 @@ def test_a_second_signal_does_not_disturb_the_end(second: int) -> None:
     assert ("Ctrl-C once more ends at once" in errors) == (second == signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_a_third_ctrl_c_ends_at_once() -> None:
     command = Command()
     command.send(signal.SIGINT)
@@ -84,6 +87,7 @@ def test_a_third_ctrl_c_ends_at_once() -> None:
     assert command.end()[:2] == (130, "")
 
 
+@pytest.mark.slow
 def test_under_nohup_sighup_stays_ignored() -> None:
     command = Command("nohup")
     command.send(signal.SIGHUP)
@@ -92,6 +96,7 @@ def test_under_nohup_sighup_stays_ignored() -> None:
     assert (status, out) == (130, "ends\nended\n") and "stopped: rerun" in errors
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_is_no_error() -> None:
     process, terminal = os.forkpty()
     if process == 0:
@@ -102,6 +107,7 @@ def test_a_closed_terminal_is_no_error() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_closed_without_a_signal_ends_the_command_at_its_next_line() -> None:
     code = _CODE.replace("time.sleep(30)", "[print('line', flush=True) or time.sleep(0.1) for _ in range(300)]")
     process, terminal = os.forkpty()

@@ -88,11 +88,13 @@ def script(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_bash_reads_the_scripts(script: Path) -> None:
     assert len(SCRIPTS) == 2
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 2])
 def test_the_status_of_the_job_is_that_of_lines(script: Path, status: int, tmp_path: Path) -> None:
     job = Job(script, tmp_path, tenths=1, status=status)
@@ -100,6 +102,7 @@ def test_the_status_of_the_job_is_that_of_lines(script: Path, status: int, tmp_p
     assert not [call for call in job.calls() if call.startswith("scontrol")]
 
 
+@pytest.mark.slow
 def test_at_the_time_limit_the_run_is_stopped_and_the_job_is_requeued(script: Path, tmp_path: Path) -> None:
     job = Job(script, tmp_path, tenths=300)
     job.terminate_once_lines_runs()
@@ -107,6 +110,7 @@ def test_at_the_time_limit_the_run_is_stopped_and_the_job_is_requeued(script: Pa
     assert "lines stopped" in job.calls() and f"scontrol requeue {job.number}" in job.calls()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_while_it_is_stopped_is_not_requeued(script: Path, tmp_path: Path) -> None:
     text = (tmp_path / "script").with_suffix(".sbatch")
     text.write_text(script.read_text())
@@ -117,6 +121,7 @@ def test_a_run_that_fails_while_it_is_stopped_is_not_requeued(script: Path, tmp_
     assert not [call for call in job.calls() if call.startswith("scontrol")]
 
 
+@pytest.mark.slow
 def test_every_node_gets_a_ray_with_the_jobs_cores_and_lines_joins_the_head(tmp_path: Path) -> None:
     job = Job(ROOT / "deploy" / "slurm" / "several-nodes.sbatch", tmp_path, tenths=20)
     assert job.end() == 0
@@ -132,6 +137,7 @@ def test_every_node_gets_a_ray_with_the_jobs_cores_and_lines_joins_the_head(tmp_
     assert not Path(f"/tmp/lines-{job.number}").exists()
 
 
+@pytest.mark.slow
 def test_every_option_of_ray_start_exists() -> None:
     from ray.scripts.scripts import start
 
