@@ -38,8 +38,8 @@ def detect(names: Iterable[str]) -> tuple[LayerMap, str]:
         The layer map, and the layout's description.
 
     Raises:
-        ValueError: if no known layout matches, or several do, or the blocks leave a gap; the stacks of blocks that the
-            names show are recommended.
+        ValueError: if no known layout matches, or several do, or the blocks leave a gap; the error lists a `--blocks`
+            for each stack of blocks that it finds in the names.
 
     Example:
         >>> layer_map, layout = detect(["h.0.mlp.c_fc.weight", "h.1.mlp.c_fc.weight", "wte.weight"])
@@ -85,7 +85,7 @@ def _layout(names: Sequence[str]) -> BlockNames:
     what = f"several layouts match ({', '.join(f.description for f in found)})" if found else "no known layout matches"
     raise ValueError(
         f"blocks: {what} among {len(names)} names such as {', '.join(names[:3])}; give --blocks with a regular "
-        f"expression whose group is the block's number, {_recommended(names, stacks)}"
+        f"expression whose group is the block's number, {_suggested_patterns(names, stacks)}"
     )
 
 
@@ -100,7 +100,7 @@ def _numbered(layout: BlockNames, names: Sequence[str]) -> LayerMap:
         ) from error
 
 
-def _recommended(names: Sequence[str], stacks: Sequence[Stack]) -> str:
+def _suggested_patterns(names: Sequence[str], stacks: Sequence[Stack]) -> str:
     """Return patterns for a model's stacks of blocks, largest first."""
     if any(re.match(PREFIX + _SHARED, name) for name in names):
         return rf"here '{_SHARED}(\d+)\.' (1 block): ALBERT's layers share one block's weights, so depth has no effect"

@@ -1,4 +1,4 @@
-"""Proves that stacks of blocks are found in names: stages, sublayers and experts are told apart."""
+"""Proves that stacks of blocks are found in names, and that stages, sublayers and experts are distinguished."""
 
 import re
 
