@@ -13,7 +13,7 @@ from tasks.files.atomic import whole_file
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write next to `path`, flush to the device, then rename; a failure leaves nothing behind.
+    """Write next to `path`, force it to the disk, then rename; a failure leaves nothing behind.
 
     Names of one tensor are written with a copy each: .safetensors cannot share storage, and programs that load the
     names strictly need all of them.
@@ -24,8 +24,6 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
     try:
         with whole_file(path) as partial:
             save_file(_unshared(state), partial, {"format": "pt", **metadata})
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
             partial.chmod(0o666 & ~_umask())  # save_file lets only its owner read it
     except (OSError, SafetensorError) as error:
         size = sum(t.numel() * t.element_size() for t in state.values())

@@ -70,7 +70,7 @@ class ProgressFile:
             "rate": progress.rate,
         }
         try:
-            write_whole(self._path, json.dumps(status))
+            write_whole(self._path, json.dumps(status), durable=False)
         except OSError as error:
             self._works = False
             log.warning("%s cannot be written, so a dashboard shows less: %s", self._path, error)

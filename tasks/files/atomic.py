@@ -13,11 +13,11 @@ _MANY = 64
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`, for this thread only, and rename it to `path` at the end.
 
     The content is on the disk before the rename, and the rename before this returns: after a power cut the file is the
-    old one or the new one too.
+    old one or the new one too. A file that a power cut may lose needs neither wait: `durable=False`.
 
     Raises:
         OSError: if it cannot be written; an existing file stays as it was.
@@ -25,21 +25,23 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}{PARTIAL}")
     try:
         yield partial
-        sync(partial)
+        if durable:
+            sync(partial)
         partial.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Replace a file in one step, and return its path; text is written as UTF-8.
+def write_whole(path: Path, content: str | bytes, durable: bool = True) -> Path:
+    """Replace a file in one step, and return its path; text is written as UTF-8. For `durable` see `whole_file`.
 
     Raises:
         OSError: if it cannot be written; an existing file stays as it was.
     """
-    with whole_file(path) as partial:
+    with whole_file(path, durable) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
