@@ -23,6 +23,11 @@ def is_buffer(name: str, tensor: Tensor) -> bool:
     return match is not None and (match["mask"] is None or tensor.ndim > 1)
 
 
+def region(tensor: Tensor) -> tuple[object, ...]:
+    """Return what two tensors have in common if they are one region of memory, read the same way: they are tied."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
 def first_names(names: Sequence[str]) -> str:
     """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

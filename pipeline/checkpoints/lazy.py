@@ -1,6 +1,6 @@
 """Checkpoints and task vectors that are never in memory as a whole: each entry is read when it is used."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from pipeline.checkpoints.checkpoint import Checkpoint, checked, read_checkpoint
 from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.quantised import check_plain, numbers
 from pipeline.checkpoints.readers import safetensors_errors
+from pipeline.merging.lazy_tensors import LazyTensors
 
 #: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
 #: a file takes 0.25 ms.
@@ -22,7 +23,7 @@ _TYPES |= {f"I{bits}": getattr(torch, f"int{bits}") for bits in (16, 32, 64)}
 _TYPES |= {f"U{bits}": getattr(torch, f"uint{bits}") for bits in (16, 32, 64)}
 
 
-class StoredTensors(Mapping[str, Tensor]):
+class StoredTensors(LazyTensors):
     """The tensors of .safetensors files by name; at most `MAX_MAPPED` bytes and one tensor stay in memory."""
 
     def __init__(self, files: Sequence[Path], device: torch.device | str = "cpu") -> None:
@@ -33,6 +34,7 @@ class StoredTensors(Mapping[str, Tensor]):
         """
         self._device = str(device)
         self._files: dict[str, Path] = {}
+        super().__init__(self._files)
         self.kinds: dict[str, str] = {}
         """Type of each tensor, in safetensors' words."""
         self._shapes: dict[str, torch.Size] = {}
@@ -40,7 +42,7 @@ class StoredTensors(Mapping[str, Tensor]):
         self._mapped = 0
         for path in files:
             with safetensors_errors(path), safe_open(path, "pt") as file:
-                self._files |= dict.fromkeys(file.keys(), path)
+                self._files.update(dict.fromkeys(file.keys(), path))
                 for name in file.keys():  # noqa: SIM118
                     tensor = file.get_slice(name)
                     self.kinds[name], self._shapes[name] = tensor.get_dtype(), torch.Size(tensor.get_shape())
@@ -66,25 +68,14 @@ class StoredTensors(Mapping[str, Tensor]):
         types = {name: _TYPES.get(kind, torch.bfloat16) for name, kind in self.kinds.items()}
         return {name: torch.empty(self._shapes[name], dtype=types[name], device="meta") for name in self._files}
 
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name; `Mapping` would read it to find out."""
-        return name in self._files
 
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the files' order."""
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._files)
-
-
-class Renamed(Mapping[str, Tensor]):
+class Renamed(LazyTensors):
     """Tensors under other names; each is read when it is used."""
 
     def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
         """Take new name -> name in `state`."""
-        self._state, self._names = state, names
+        super().__init__(names)
+        self._state, self._old = state, names
 
     @staticmethod
     def of(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Mapping[str, Tensor]:
@@ -96,23 +87,11 @@ class Renamed(Mapping[str, Tensor]):
     def outline(self) -> dict[str, Tensor]:
         """Return tensors without values, as `outline`."""
         inner = outline(self._state)
-        return {new: inner[name] for new, name in self._names.items()}
+        return {new: inner[name] for new, name in self._old.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor."""
-        return self._state[self._names[name]]
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name; `Mapping` would read it to find out."""
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._names)
+        return self._state[self._old[name]]
 
 
 def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -120,28 +99,17 @@ def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return state.outline() if isinstance(state, StoredTensors | Renamed) else state
 
 
-class Difference(Mapping[str, Tensor]):
+class Difference(LazyTensors):
     """A task vector: the expert's weights minus the base's, in float32, computed each time an entry is read."""
 
     def __init__(self, base: Mapping[str, Tensor], expert: Mapping[str, Tensor]) -> None:
         """Take two state dicts; the expert has all names of `base`, in the same shapes."""
+        super().__init__(base)
         self._base, self._expert = base, expert
 
     def __getitem__(self, name: str) -> Tensor:
         """Compute one entry, a new float32 tensor."""
         return self._expert[name].float() - self._base[name].float()
-
-    def __contains__(self, name: object) -> bool:
-        """Whether the base has it."""
-        return name in self._base
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the base's order."""
-        return iter(self._base)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._base)
 
 
 def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:

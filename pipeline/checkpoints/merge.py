@@ -99,8 +99,7 @@ def merge_states(
         averaged = average(base, experts, Reach(*how, lambdas, layer_map))
     state = dict(base.state) | averaged
     for name, theta in theta0.items():
-        block = layer_map.blocks.get(name)
-        state[name] = _edited(name, theta, combined[name], lambdas.outside if block is None else lambdas.blocks[block])
+        state[name] = _edited(name, theta, combined[name], lambdas.of(layer_map.blocks.get(name)))
     change = norm(state[name].double() - tensor.double() for name, tensor in theta0.items())
     if change == 0 and recipe.method != "zero":
         raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.files.json_files import read_object
-from tasks.tensors import first_names
+from tasks.tensors import first_names, region
 
 #: Types of packed weights, in torch's words and those of safetensors. Wider integers may be counters and positions.
 _NARROW = re.compile(r"(torch\.)?(u?int8|float[84]_\w+)|[UI]8|F[468]_\w+|F4")
@@ -60,11 +60,9 @@ def numbers(tensor: Tensor) -> Tensor:
 
 def numbers_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `numbers` of all tensors; tied ones stay tied."""
-    found: dict[object, Tensor] = {}
-    return {
-        name: found.setdefault((t.data_ptr(), t.dtype, t.shape, t.stride()), numbers(t)) if t.dtype in _FLOAT8 else t
-        for name, t in state.items()
-    }
+    converted = {region(t): t for t in state.values() if t.dtype in _FLOAT8}
+    converted = {place: numbers(t) for place, t in converted.items()}
+    return {name: converted[region(t)] if t.dtype in _FLOAT8 else t for name, t in state.items()}
 
 
 def _module(name: str) -> str:

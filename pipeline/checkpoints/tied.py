@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import Renamed
+from tasks.tensors import region
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ def tied_names(state: Mapping[str, Tensor]) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     for name, tensor in state.items():
         if tensor.numel():
-            key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            groups.setdefault(key, []).append(name)
+            groups.setdefault(region(tensor), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 

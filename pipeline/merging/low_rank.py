@@ -3,13 +3,14 @@
 Shape legend: O rows (outputs) of a weight, I its columns (inputs), R rank.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from pipeline.merging.lazy_tensors import LazyTensors
 from pipeline.merging.methods.base import Method, Params
 from pipeline.recipe import Number
 
@@ -40,7 +41,7 @@ class LowRank:
         return LowRank(self.b.to(device), self.a.to(device))
 
 
-class LowRankDelta(Mapping[str, Tensor]):
+class LowRankDelta(LazyTensors):
     """A task vector by parameter name; an entry is multiplied each time it is read, and 0 if it has no factors."""
 
     def __init__(
@@ -56,24 +57,13 @@ class LowRankDelta(Mapping[str, Tensor]):
                 expected = tuple(shapes[name]) if name in shapes else "a parameter of the model"
                 raise ValueError(f"{name}: its factors must give {expected}, got {tuple(factor.shape)}")
         self.factors, self.shapes, self.device = dict(factors), dict(shapes), torch.device(device)
+        super().__init__(self.shapes)
 
     def __getitem__(self, name: str) -> Tensor:
         """Compute a dense entry, a new float32 tensor."""
         if name in self.factors:
             return self.factors[name].dense()
         return torch.zeros(self.shapes[name], device=self.device)
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a parameter of this name; `Mapping` would multiply its factors to find out."""
-        return name in self.shapes
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of all parameters, with factors or without."""
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        """Return the number of parameters."""
-        return len(self.shapes)
 
     @property
     def numel(self) -> int:

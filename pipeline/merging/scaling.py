@@ -51,6 +51,10 @@ class Coefficients:
     outside: float
     blocks: tuple[float, ...]
 
+    def of(self, block: int | None) -> float:
+        """Return lambda of a block; None is outside the blocks."""
+        return self.outside if block is None else self.blocks[block]
+
     @property
     def all(self) -> tuple[float, ...]:
         """`outside`, then every block: the order of the groups in `flat.Arena`."""
