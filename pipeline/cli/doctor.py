@@ -53,6 +53,8 @@ def _packages() -> Iterator[Check]:
         yield package, version is not None, version or f"not installed: pip install {package}"
     optional = [f"{p} {version}" for p in _OPTIONAL if (version := installed_version(p))]
     yield "optional packages", True, ", ".join(optional) or "none"
+    vllm = installed_version("vllm") or "not installed"
+    yield "vLLM", True, f"{vllm}; generation.engine: vllm is experimental, as it has not run on a GPU yet"
 
 
 def _devices() -> Iterator[Check]:

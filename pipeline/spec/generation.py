@@ -54,7 +54,7 @@ class Generation(SpecModel):
     batch_size: int = Field(16, ge=1, le=1_000_000)
     """Prompts in a batch; `shard_size` must be a multiple of it, so that shards never change a score."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """transformers, or vllm if it is installed."""
+    """transformers; or vllm, if it is installed: experimental, as it has not run on a GPU yet."""
 
 
 def is_reward_source(source: str) -> bool:

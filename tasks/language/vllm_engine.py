@@ -1,5 +1,7 @@
 """Completions by vLLM, if it is installed: the SFT model stays loaded, and a candidate is a LoRA adapter.
 
+Experimental: it has not run on a GPU yet.
+
 vLLM chooses its own batches, so a completion may change with its neighbours if two tokens are almost equally probable;
 `generation.TransformersEngine` avoids this.
 
