@@ -1,32 +1,22 @@
 """Causal language models of transformers with a list of blocks of one class."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.configuration_utils import PreTrainedConfig
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.language.experts import check_vocabulary
-from tasks.language.models import (
-    check_config,
-    inputs_fingerprint,
-    load_tokenizer,
-    model_folder,
-    read_files,
-    without_progress_bars,
-)
-from tasks.language.tensor_names import TensorNames, layer_map
-from tasks.lora import WeightPart
-from tasks.registry import check_options
+from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
+from tasks.language.blocks import layer_map
+from tasks.language.models import load_tokenizer
 
 
-class CausalBackbone:
-    """A language model on a device, and its tokenizer. All weights are edited, tied ones once."""
+class CausalBackbone(LanguageBackbone):
+    """A causal language model on a device, and its tokenizer."""
 
     family = "causal"
+    context: int
 
     def __init__(self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a loaded module; use `build` to make a backbone from weights.
@@ -39,29 +29,8 @@ class CausalBackbone:
         Raises:
             ValueError: if the module has no list of residual blocks, or no largest number of positions.
         """
-        self.model_name, self.tokenizer = model, tokenizer
-        self.inputs = inputs_fingerprint(model)
-        self.module: nn.Module = module.requires_grad_(False).train(False)
-        self.layer_map = layer_map(module)
+        super().__init__(model, module, tokenizer, layer_map(module))
         self.context = _context(module)
-        self.dtype, self.device = module.dtype, module.device
-        self._names = TensorNames.of(module)
-
-    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Select the parameters' tensors from a checkpoint of the whole or the bare model: see tensor_names.py."""
-        return self._names.select(state, source)
-
-    def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
-        """Find the weights that a LoRA adapter changes: one parameter a module."""
-        return self._names.weight_parts(modules, source)
-
-    def check_expert(self, folder: Path, source: str) -> None:
-        """Check that a full checkpoint or an adapter with a tokenizer has the SFT model's vocabulary.
-
-        Raises:
-            ValueError: if it has another; sizes and the first differing tokens are given.
-        """
-        check_vocabulary(folder, source, self.model_name, self.tokenizer)
 
 
 def build(
@@ -85,52 +54,12 @@ def build(
         ValueError: if the model is not a causal language model, an option is unknown, the tokenizer has no pad token,
             or the weights do not fit.
     """
-    options = options or {}
-    trusted, kwargs = _options(options)
-    try:
+    loading = Loading.of(options or {})
+    with about_model():
         tokenizer = load_tokenizer(model)
-        config = _config(model, trusted)
-        with torch.device("meta"):
-            auto: Any = AutoModelForCausalLM  # its functions have no types
-            empty = read_files(model, lambda: auto.from_config(config, trust_remote_code=trusted, **kwargs))
+        empty = empty_model(model, AutoModelForCausalLM, loading)
         layer_map(empty)
-    except ValueError as error:
-        raise ValueError(f"backbone.model: {error}") from error
-    tensors = TensorNames.of(empty).select(state, "base")
-    with without_progress_bars():
-        module = type(empty).from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **kwargs)
-    return CausalBackbone(model, _moved(module, device), tokenizer)
-
-
-def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(device, copy=True)
-    nn.Module.to(module, device)
-    return module
-
-
-def _options(options: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Return whether the model's code is trusted, and further arguments for transformers.
-
-    Raises:
-        ValueError: if an option is unknown or has the wrong type.
-    """
-    check_options("backbone.options", options, ("trust_remote_code", "attention"))
-    trusted, attention = options.get("trust_remote_code", False), options.get("attention")
-    if not isinstance(trusted, bool):
-        raise ValueError(f"backbone.options.trust_remote_code: must be true or false, got {trusted!r}")
-    if attention is not None and not isinstance(attention, str):
-        raise ValueError(f"backbone.options.attention: must be a name (sdpa, eager, ...), got {attention!r}")
-    return trusted, {} if attention is None else {"attn_implementation": attention}
-
-
-def _config(model: str, trusted: bool) -> PreTrainedConfig:
-    folder = model_folder(model)
-    check_config(model, folder)
-    config = read_files(model, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=trusted))
-    assert isinstance(config, PreTrainedConfig)
-    return config
+    return CausalBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer)
 
 
 def _context(module: PreTrainedModel) -> int:

@@ -1,4 +1,4 @@
-"""Tensor names of causal language models: from a checkpoint's names to the module's parameters and blocks.
+"""Tensor names of language models: from a checkpoint's names to the module's parameters.
 
 Checkpoints of the bare model lack the prefix (`h.0.attn.c_attn.weight` of the published GPT-2). Some also hold the
 output weight that is tied to the embeddings, or buffers that older versions of transformers saved.
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tasks.base import LayerMap
 from tasks.lora import WeightPart
 from tasks.name_matching import match_names
-from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors, first_names
 
 _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)|n_averaged")
@@ -33,6 +31,7 @@ class TensorNames:
         prefix: of the bare model within the whole one, for example "model.".
         embeddings: the parameter with one row a token.
         linear: names of the linear modules.
+        ignored: pattern of names in checkpoints that the model does not use, by its class in transformers.
     """
 
     shapes: Mapping[str, torch.Size]
@@ -41,6 +40,7 @@ class TensorNames:
     prefix: str
     embeddings: str
     linear: Collection[str]
+    ignored: re.Pattern[str]
 
     @classmethod
     def of(cls, module: PreTrainedModel) -> "TensorNames":
@@ -54,6 +54,7 @@ class TensorNames:
             prefix=f"{module.base_model_prefix}.",
             embeddings=first[id(module.get_input_embeddings().weight)],
             linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
+            ignored=re.compile("|".join(sorted(module._keys_to_ignore_on_load_unexpected or ())) or "(?!)"),
         )
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -63,21 +64,7 @@ class TensorNames:
             ValueError: if tensors are missing, unexpected, mis-shaped or not floating-point, or a second copy of tied
                 weights differs; the first names are given.
         """
-        found: dict[str, Tensor] = {}
-        copies: dict[str, Tensor] = {}
-        known = {**self.shapes, **{name: self.shapes[to] for name, to in self.tied.items()}}
-        match = match_names({name: tensor.shape for name, tensor in state.items()}, known)
-        named = {given: name for name, given in match.names.items()}
-        for given, tensor in state.items():
-            if given in match.copies:
-                continue
-            name = named.get(given) or self._known(given)
-            if name in self.tied:
-                copies[name] = tensor
-            elif name in self.shapes or not (name in self.buffers or _OLD_BUFFERS.fullmatch(name)):
-                found[name] = tensor
-        # An old checkpoint may hold only the output's copy.
-        found = {self.tied[name]: tensor for name, tensor in copies.items()} | found
+        found, copies = self._matched(state)
         self._check(found, source)
         for name, tensor in copies.items():
             if not torch.equal(tensor, found[self.tied[name]]):
@@ -107,6 +94,35 @@ class TensorNames:
             )
         return {module: WeightPart(name) for module, name in parts.items()}
 
+    def untied(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return the second names of tied weights of which a checkpoint holds two different tensors of equal shape."""
+        found, copies = self._matched(state)
+        pairs = [(name, tensor, found[self.tied[name]]) for name, tensor in copies.items()]
+        return [name for name, a, b in pairs if a.shape == b.shape and not torch.equal(a, b)]
+
+    def _matched(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return a checkpoint's tensors by the names of parameters, unknown ones included, and those of tied names."""
+        found: dict[str, Tensor] = {}
+        copies: dict[str, Tensor] = {}
+        known = {**self.shapes, **{name: self.shapes[to] for name, to in self.tied.items()}}
+        match = match_names({name: tensor.shape for name, tensor in state.items()}, known)
+        named = {given: name for name, given in match.names.items()}
+        for given, tensor in state.items():
+            if given in match.copies:
+                continue
+            name = named.get(given) or self._known(given)
+            if name in self.tied:
+                copies[name] = tensor
+            elif name in self.shapes or not self._needless(name):
+                found[name] = tensor
+        # An old checkpoint may hold only copies; the output's, which may differ, comes last.
+        return {self.tied[name]: copies[name] for name in reversed(copies)} | found, copies
+
+    def _needless(self, name: str) -> bool:
+        """Return whether a tensor is no weight, also under a wrapper's prefix."""
+        buffer = any(f".{name}".endswith(f".{known}") for known in self.buffers)
+        return buffer or bool(_OLD_BUFFERS.fullmatch(name) or self.ignored.search(name))
+
     def _known(self, name: str, known: Collection[str] = ()) -> str:
         """Add the prefix if the name is known only with it; unknown names stay unchanged."""
         names = (known,) if known else (self.shapes, self.tied, self.buffers)
@@ -125,29 +141,3 @@ class TensorNames:
                 f"{source}: was trained with another vocabulary: its {self.embeddings} has {found.shape[0]} tokens, "
                 f"the model's {rows}; the SFT model and all experts need the same tokenizer, and no tokens added later"
             )
-
-
-def layer_map(module: nn.Module) -> LayerMap:
-    """Number the residual blocks: the members of the list of modules with the most parameters.
-
-    Raises:
-        ValueError: if there is no list, its members are not all of one class, or another tower has blocks too.
-    """
-    lists = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    if not lists:
-        raise ValueError(f"{type(module).__name__}: has no nn.ModuleList that could be its residual blocks")
-    prefix, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    if len(kinds := {type(block).__name__ for block in blocks}) > 1:
-        raise ValueError(
-            f"{type(module).__name__}: {prefix} holds blocks of several classes ({', '.join(sorted(kinds))}); depth "
-            "is defined for blocks of one class"
-        )
-    names = {id(p): name for name, p in module.named_parameters()}
-    found = {names[id(p)]: index for index, block in enumerate(blocks) for p in block.parameters()}
-    others = [stack for stack in find_stacks(names.values()) if stack.attention and stack.names[0] not in found]
-    if others:
-        raise ValueError(
-            f"{type(module).__name__}: has blocks in {prefix} and in {others[0].names[0]}; depth is defined for one of "
-            "them: give the language model alone, without its other tower"
-        )
-    return LayerMap(found, len(blocks))

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a real BPE tokenizer, prompts for it, and LoRA adapters on it."""
+"""Tiny random language models with a real BPE tokenizer, prompts for them, and LoRA adapters."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,16 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 WHAT = ("library", "tool", "daemon", "plugin", "font", "editor", "server", "game")
 FOR = ("reading images", "sending mail", "drawing maps", "testing programs", "playing music", "watching the network")
@@ -67,6 +76,60 @@ def write_tiny_llama(folder: Path, layers: int = 4, hidden: int = 32, seed: int 
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def t5_config(encoder: int = 3, decoder: int = 3, tied: bool = True) -> PreTrainedConfig:
+    """Return the configuration of a tiny T5 1.1 (gated GELU), or of a T5 1.0 if the output weights are tied."""
+    return T5Config(
+        vocab_size=300,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=encoder,
+        num_decoder_layers=decoder,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        initializer_factor=1.0,
+        feed_forward_proj="relu" if tied else "gated-gelu",
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+    )
+
+
+def bart_config(encoder: int = 3, decoder: int = 3) -> PreTrainedConfig:
+    """Return the configuration of a tiny BART of context 64."""
+    return BartConfig(
+        vocab_size=300,
+        d_model=32,
+        encoder_layers=encoder,
+        decoder_layers=decoder,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+        init_std=0.1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+    )
+
+
+def write_tiny_seq2seq(folder: Path, config: PreTrainedConfig, seed: int = 0) -> Path:
+    """Write a random encoder-decoder and its tokenizer; output weights that are not tied are random, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSeq2SeqLM.from_config(config)
+        if not getattr(config, "scale_decoder_outputs", True):  # T5 1.1
+            model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+            model.all_tied_weights_keys.pop("lm_head.weight")
+        model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 

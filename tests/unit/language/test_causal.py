@@ -30,9 +30,9 @@ from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
+from tasks.language.blocks import layer_map
 from tasks.language.causal import CausalBackbone, build
 from tasks.language.experts import adapter_base, check_same_base
-from tasks.language.tensor_names import layer_map
 from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.registry import BACKBONES
 

@@ -137,7 +137,7 @@ def test_of_gpt2_whose_weights_lie_the_other_way_round(tmp_path: Path) -> None:
     weight = model.get_parameter(name)
     factor = LowRank(torch.randn(weight.shape[0], 4), torch.randn(4, weight.shape[1]))
     delta = LowRankDelta({name: factor}, {n: p.shape for n, p in model.named_parameters()})
-    from tasks.language.tensor_names import layer_map
+    from tasks.language.blocks import layer_map
 
     adapted_model = adapted(model, layer_map(model), {"a": delta})
     adapted_model.materialise(Recipe.make("single", alpha=0.1, weights=(1,)))

@@ -1,0 +1,188 @@
+"""What all language models of transformers have in common as backbones: they are built, and checkpoints are read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.configuration_utils import PreTrainedConfig
+
+from tasks.base import LayerMap
+from tasks.language.experts import check_vocabulary
+from tasks.language.models import check_config, inputs_fingerprint, model_folder, read_files, without_progress_bars
+from tasks.language.tensor_names import TensorNames
+from tasks.lora import WeightPart
+from tasks.registry import check_options
+
+#: Class that builds the models of a family -> the family, and what its models are.
+_KINDS: dict[Any, tuple[str, str]] = {
+    AutoModelForCausalLM: ("causal", "a causal language model"),
+    AutoModelForSeq2SeqLM: ("seq2seq", "an encoder-decoder"),
+}
+
+
+class LanguageBackbone:
+    """A language model on a device, and its tokenizer. All weights are edited, tied ones once.
+
+    Attributes:
+        inputs: content hash of configuration and tokenizer.
+        context: largest number of input tokens; None without a bound.
+    """
+
+    family: str
+    context: int | None
+
+    def __init__(
+        self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer_map: LayerMap
+    ) -> None:
+        """Take a loaded module.
+
+        Args:
+            model: source of its configuration and tokenizer, for errors.
+            module: on its device, in its dtype.
+            tokenizer: of the model.
+            layer_map: see blocks.py.
+        """
+        self.model_name, self.tokenizer, self.layer_map = model, tokenizer, layer_map
+        self.inputs = inputs_fingerprint(model)
+        self.module: nn.Module = module.requires_grad_(False).train(False)
+        self.dtype, self.device = module.dtype, module.device
+        self._names = TensorNames.of(module)
+
+    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Select the parameters' tensors from a checkpoint of the whole or the bare model: see tensor_names.py."""
+        return self._names.select(state, source)
+
+    def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
+        """Find the weights that a LoRA adapter changes: one parameter a module."""
+        return self._names.weight_parts(modules, source)
+
+    def check_expert(self, folder: Path, source: str) -> None:
+        """Check that a full checkpoint or an adapter with a tokenizer has the base's vocabulary.
+
+        Raises:
+            ValueError: if it has another; sizes and the first differing tokens are given.
+        """
+        check_vocabulary(folder, source, self.model_name, self.tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The options of `backbone.options` that all language models have.
+
+    Attributes:
+        trusted: whether the code in the model's folder may run.
+        arguments: further arguments for transformers.
+    """
+
+    trusted: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], more: Iterable[str] = ()) -> "Loading":
+        """Read the options; `more` names the family's own, which it reads itself.
+
+        Raises:
+            ValueError: if an option is unknown or has the wrong type.
+        """
+        check_options("backbone.options", options, ("trust_remote_code", "attention", *more))
+        trusted, attention = options.get("trust_remote_code", False), options.get("attention")
+        if not isinstance(trusted, bool):
+            raise ValueError(f"backbone.options.trust_remote_code: must be true or false, got {trusted!r}")
+        if attention is not None and not isinstance(attention, str):
+            raise ValueError(f"backbone.options.attention: must be a name (sdpa, eager, ...), got {attention!r}")
+        return cls(trusted, {} if attention is None else {"attn_implementation": attention})
+
+
+@contextmanager
+def about_model() -> Iterator[None]:
+    """Put the field in front of errors about a model's folder.
+
+    Raises:
+        ValueError: if the block raises one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"backbone.model: {error}") from error
+
+
+def empty_model(model: str, auto: Any, loading: Loading) -> PreTrainedModel:
+    """Build a model of transformers without weights, on the meta device.
+
+    Args:
+        model: source of its configuration (see `model_folder`).
+        auto: a class such as AutoModelForCausalLM.
+        loading: how.
+
+    Raises:
+        ValueError: if the folder does not exist, the model is of another family, or transformers cannot build it.
+    """
+    config = _config(model, loading.trusted)
+    if not loading.trusted and type(config) not in auto._model_mapping:
+        raise ValueError(f"{model}: a model of type {config.model_type!r} is not {_KINDS[auto][1]}{_hint(config)}")
+    with torch.device("meta"):
+        empty = read_files(
+            model, lambda: auto.from_config(config, trust_remote_code=loading.trusted, **loading.arguments)
+        )
+    assert isinstance(empty, PreTrainedModel)
+    return empty
+
+
+def _hint(config: PreTrainedConfig) -> str:
+    fits = [family for auto, (family, _) in _KINDS.items() if type(config) in auto._model_mapping]
+    return f": set backbone.family: {fits[0]}" if fits else ""
+
+
+def with_weights(
+    empty: PreTrainedModel, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype, loading: Loading
+) -> PreTrainedModel:
+    """Build a model with the weights of a checkpoint, copied from `state`.
+
+    Weights that the configuration ties are separate if the checkpoint has two different ones, as in transformers: of
+    T5 1.1 the configuration does not show it.
+
+    Raises:
+        ValueError: if the weights do not fit; errors call them "base".
+    """
+    names = TensorNames.of(empty)
+    for name in names.untied(state):
+        _untie(empty, name)
+    tensors = TensorNames.of(empty).select(state, "base")
+    with without_progress_bars():
+        module = type(empty).from_pretrained(
+            None, config=empty.config, state_dict=tensors, dtype=dtype, **loading.arguments
+        )
+    return _moved(module, device)
+
+
+def _untie(module: nn.Module, name: str) -> None:
+    owner, _, attribute = name.rpartition(".")
+    tied = module.get_parameter(name)
+    setattr(module.get_submodule(owner), attribute, nn.Parameter(torch.empty_like(tied)))
+
+
+def _config(model: str, trusted: bool) -> PreTrainedConfig:
+    folder = model_folder(model)
+    check_config(model, folder)
+    config = read_files(model, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=trusted))
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(device, copy=True)
+    nn.Module.to(module, device)
+    return module

@@ -1,0 +1,109 @@
+"""Encoder-decoders of transformers, such as T5 and BART: two stacks of blocks, of which one or both are scaled."""
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks.files.cache import digest
+from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
+from tasks.language.blocks import Scaled, encoder_decoder_map
+from tasks.language.models import read_tokenizer
+from tasks.registry import near
+
+#: Names of the largest number of input tokens in configurations; T5's relative positions have none.
+_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings")
+
+
+class Seq2SeqBackbone(LanguageBackbone):
+    """An encoder-decoder on a device, and its tokenizer.
+
+    Attributes:
+        scaled: the stacks that are scaled; the other one is outside the blocks.
+        start: token id that the decoder's input begins with.
+    """
+
+    family = "seq2seq"
+
+    def __init__(
+        self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scaled: Scaled = "decoder"
+    ) -> None:
+        """Take a loaded module; use `build` to make a backbone from weights.
+
+        Args:
+            model: source of its configuration and tokenizer, for errors.
+            module: on its device, in its dtype.
+            tokenizer: with pad and end-of-sequence tokens.
+            scaled: the stacks to scale.
+
+        Raises:
+            ValueError: if a stack has no list of residual blocks, or the configuration names no start token.
+        """
+        super().__init__(model, module, tokenizer, encoder_decoder_map(module, scaled))
+        self.scaled, self.start, self.context = scaled, _start(module), _context(module)
+        self.inputs = digest([self.inputs, "scaled", scaled])
+
+
+def build(
+    model: str,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: Mapping[str, Any] | None = None,
+) -> Seq2SeqBackbone:
+    """Build the model with the base's weights, copied from `state`.
+
+    Args:
+        model: source of config.json and tokenizer (see `model_folder`).
+        state: the base, with or without the prefix of the whole model or a wrapper.
+        device: of the model.
+        dtype: of its weights and activations.
+        options: `scaled`: decoder (the default, as in the paper), encoder or both; and those of causal models,
+            `trust_remote_code` and `attention`.
+
+    Raises:
+        ValueError: if the model is not an encoder-decoder, an option is unknown, the tokenizer has no pad or
+            end-of-sequence token, or the weights do not fit.
+    """
+    options = options or {}
+    loading, scaled = Loading.of(options, ("scaled",)), _scaled(options.get("scaled", "decoder"))
+    with about_model():
+        tokenizer = _tokenizer(model)
+        empty = empty_model(model, AutoModelForSeq2SeqLM, loading)
+        encoder_decoder_map(empty, scaled)
+        _start(empty)
+    return Seq2SeqBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer, scaled)
+
+
+def _scaled(value: object) -> Scaled:
+    if value not in get_args(Scaled):
+        raise ValueError(
+            f"backbone.options.scaled: must be decoder, encoder or both, got {value!r}; "
+            f"{near(str(value), get_args(Scaled))}"
+        )
+    return cast(Scaled, value)
+
+
+def _tokenizer(model: str) -> PreTrainedTokenizerBase:
+    tokenizer = read_tokenizer(model)
+    for what, token in (("pad", tokenizer.pad_token_id), ("end-of-sequence", tokenizer.eos_token_id)):
+        if token is None:
+            raise ValueError(f"tokenizer of {model}: has no {what} token: set one, and save the tokenizer with it")
+    return tokenizer
+
+
+def _start(module: PreTrainedModel) -> int:
+    found = getattr(module.config, "decoder_start_token_id", None)
+    if not isinstance(found, int):
+        raise ValueError(
+            f"{type(module).__name__}: its config.json has no decoder_start_token_id: add the token that the decoder's "
+            "input begins with (0 for T5)"
+        )
+    return found
+
+
+def _context(module: PreTrainedModel) -> int | None:
+    found = [getattr(module.config, name, None) for name in _POSITIONS]
+    return next((value for value in found if isinstance(value, int)), None)
