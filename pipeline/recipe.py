@@ -11,6 +11,8 @@ ParamValue: TypeAlias = float | int | str | tuple[float, ...]
 
 #: Norm -> the `alpha` that means equation 2 with this norm; the worker, which has the task vectors, computes it.
 AUTO = {"l1": "auto", "l2": "auto_l2"}
+#: Name of the parameter that is lambda outside the blocks; without it, lambda is alpha there.
+OUTSIDE = "lambda_outside"
 
 
 def canonical_number(value: Number) -> Number:
@@ -38,7 +40,8 @@ class Recipe:
         method: merge method by name; "zero" is theta0 itself.
         scaling: name of the function of depth, with an optional control in front: "reversed:linear" mirrors the depth,
             "uniform:linear" is the constant equal to the parameter-weighted mean of "linear".
-        alpha: coefficient outside the blocks and at depth 0; "auto" or "auto_l2" is equation 2.
+        alpha: coefficient at depth 0, and outside the blocks unless `params` has `OUTSIDE`; "auto" or "auto_l2" is
+            equation 2.
         beta: coefficient of f(depth).
         weights: one coefficient for each expert, in the run's order; () means 1 for each.
         params: sorted (name, value) pairs: the parameters of the method and of the scaling function.
@@ -64,7 +67,7 @@ class Recipe:
         """Build a recipe in canonical form.
 
         Numbers have seven digits; a constant has no beta, and a beta of 0 is a constant; a sum, an average or a
-        weighted sum of one expert is that expert.
+        weighted sum of one expert is that expert; a constant has no other lambda outside the blocks if it is equal.
 
         Example:
             >>> recipe = Recipe.make("sum", "linear", alpha=0.1 + 0.2, beta=0.7)
@@ -79,12 +82,15 @@ class Recipe:
         beta = canonical_number(beta)
         if scaling == "constant" or (beta == 0 and not scaling.endswith("piecewise")):
             scaling, beta = "constant", 0
-        if method == "zero" or (scaling == "constant" and alpha == 0):
+        named = {k: _canonical_param(v) for k, v in (params or {}).items()}
+        if scaling == "constant" and named.get(OUTSIDE) == alpha:
+            del named[OUTSIDE]
+        if method == "zero" or (scaling == "constant" and alpha == 0 and OUTSIDE not in named):
             return cls("zero", "constant", 0)
         if method in ("sum", "average", "weighted") and sorted(weights)[-2:] == [0, 1] and sum(weights) == 1:
             method = "single"
-        items = tuple(sorted((k, _canonical_param(v)) for k, v in (params or {}).items()))
-        return cls(method, scaling, alpha, beta, tuple(canonical_number(w) for w in weights), items)
+        numbers = tuple(canonical_number(w) for w in weights)
+        return cls(method, scaling, alpha, beta, numbers, tuple(sorted(named.items())))
 
     def to_json(self) -> list[object]:
         """Return the canonical JSON array."""

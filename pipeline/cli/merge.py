@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline.console import console, print_note, print_result, user_errors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Method
-from pipeline.merging.scaling import CONTROLS, SCALINGS, is_equal_norm, split_control
+from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
 from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
 from tasks.registry import near
@@ -153,7 +153,8 @@ def _alpha(text: str | None, method: Method) -> float | str:
 
 
 def _params(method: str, scaling: str, texts: Sequence[str]) -> dict[str, ParamValue]:
-    declared = {p.name: p for p in (*METHODS[method].parameters, *split_control(scaling)[1].parameters)}
+    of_scaling = (*split_control(scaling)[1].parameters, LAMBDA_OUTSIDE)
+    declared = {p.name: p for p in (*METHODS[method].parameters, *of_scaling)}
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -1,5 +1,8 @@
 """Scaling functions: lambda(d) = alpha + beta * f(d) in the blocks, alpha outside (equation 1, appendices A and C.3).
 
+A recipe may fix lambda outside the blocks at another number. Every candidate of the arm then has it there, controls
+included, so that only the blocks differ: constants of equal mean and norm are those of the blocks.
+
 This module does not import torch, so that specs, reports and head nodes can use it.
 """
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.parameters import Parameter, look_up, resolve
-from pipeline.recipe import ParamValue, Recipe, canonical_number
+from pipeline.recipe import OUTSIDE, ParamValue, Recipe, canonical_number
 from tasks.registry import near
 
 #: A control is a prefix of a function's name: "reversed:linear".
@@ -76,6 +79,9 @@ def _piecewise(depth: float, params: Mapping[str, ParamValue]) -> float:
 _P = Parameter("p", "exponent of depth", 2.0, low=0.0, open_low=True)
 _KNOTS = Parameter("knots", "values of f at evenly spaced depths", (0.0, 1.0), kind="floats", min_length=2)
 
+#: Of every function; a recipe that does not name it has alpha outside the blocks.
+LAMBDA_OUTSIDE = Parameter(OUTSIDE, "lambda outside the blocks, in place of alpha", 1.0)
+
 SCALINGS: dict[str, Scaling] = {
     "constant": Scaling("0: the same coefficient everywhere", lambda depth, params: 0.0),
     "linear": Scaling("d: LiNeS", lambda depth, params: depth),
@@ -115,17 +121,34 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     """
     control, scaling = split_control(recipe.scaling)
     params = resolve(scaling.parameters, dict(recipe.params))
-    num_blocks = len(sizes.blocks)
+    fixed, num_blocks = fixed_outside(recipe), len(sizes.blocks)
+    outside = alpha if fixed is None else fixed
     if control == "equal_norm":
-        return Coefficients(alpha, (alpha,) * num_blocks)
+        return Coefficients(outside, (alpha,) * num_blocks)
     depths = [block / (num_blocks - 1) if num_blocks > 1 else 0.0 for block in range(num_blocks)]
     if control == "reversed":
         depths = [1.0 - depth for depth in depths]
     blocks = tuple(alpha + recipe.beta * scaling.function(depth, params) for depth in depths)
     if control == "uniform":
-        mean = _weighted_mean(Coefficients(alpha, blocks), sizes)
+        if fixed is not None:
+            return Coefficients(fixed, (_weighted_mean(blocks, sizes.blocks),) * num_blocks)
+        mean = _weighted_mean((alpha, *blocks), (sizes.outside, *sizes.blocks))
         return Coefficients(mean, (mean,) * num_blocks)
-    return Coefficients(alpha, blocks)
+    return Coefficients(outside, blocks)
+
+
+def fixed_outside(recipe: Recipe) -> float | None:
+    """Return lambda outside the blocks if the recipe fixes it; None if it is alpha.
+
+    Raises:
+        ValueError: if it is not a finite number.
+    """
+    value = dict(recipe.params).get(OUTSIDE)
+    if value is None:
+        return None
+    checked = LAMBDA_OUTSIDE.check(value)
+    assert isinstance(checked, float | int)
+    return float(checked)
 
 
 def is_equal_norm(recipe: Recipe) -> bool:
@@ -136,8 +159,9 @@ def is_equal_norm(recipe: Recipe) -> bool:
 def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Sequence[float]) -> float:
     """Compute the constant c with ||c tau|| = ||lambda o tau|| (L2), for the function after "equal_norm:".
 
-    c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits. It is the negative root if
-    sum_g lambda_g n_g is negative: a profile that points away from the experts has a control that does so too.
+    c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits; g runs over the blocks, and over
+    the part outside them unless the recipe fixes lambda there. It is the negative root if sum_g lambda_g n_g is
+    negative: a profile that points away from the experts has a control that does so too.
 
     Args:
         recipe: its scaling begins with "equal_norm:".
@@ -151,6 +175,8 @@ def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Sequence[
     """
     plain = replace(recipe, scaling=recipe.scaling.removeprefix("equal_norm:"))
     lambdas = coefficients(plain, sizes, alpha).all
+    if fixed_outside(recipe) is not None:
+        lambdas, norms = lambdas[1:], norms[1:]
     total = math.fsum(n * n for n in norms)
     if total == 0:
         raise ValueError(f"scaling: {recipe.scaling!r} is not defined: the combined task vector is 0 everywhere")
@@ -159,6 +185,6 @@ def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Sequence[
     return float(canonical_number(math.copysign(constant, math.fsum(parts))))
 
 
-def _weighted_mean(lambdas: Coefficients, sizes: LayerSizes) -> float:
-    counts = (sizes.outside, *sizes.blocks)
-    return math.fsum(n * x for n, x in zip(counts, lambdas.all, strict=True)) / sum(counts)
+def _weighted_mean(lambdas: Sequence[float], counts: Sequence[int]) -> float:
+    """Return 0 if nothing is edited in any of the groups."""
+    return math.fsum(n * x for n, x in zip(counts, lambdas, strict=True)) / max(1, sum(counts))

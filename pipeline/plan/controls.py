@@ -38,14 +38,16 @@ def _prefixed(arm: Arm, control: str) -> Arm:
 def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
     """Return scaling and search of the tuned constants: a dense grid.
 
-    If a sampler also searches the merge, no grid covers the space; the control then searches the interval of constants
-    with the arm's own sampler and number of trials.
+    If a sampler also searches the merge, or lambda outside the blocks, no grid covers the space; the control then
+    searches the interval of constants with the arm's own sampler and number of trials.
     """
     merge = arm.merge
-    searched = merge is not None and any(_is_searched(d) for d in (*merge.params.values(), *merge.weights.values()))
+    others = () if merge is None else (*merge.params.values(), *merge.weights.values())
+    searched = any(map(_is_searched, (*others, arm.scaling.outside)))
     if searched and arm.search.sampler != "grid":
-        return {"scaling": ScalingSpec(alpha=Range(range=(0.0, max(1.0, _highest(arm, spec)))))}
-    return {"scaling": ScalingSpec(alpha=_dense(arm, spec)), "search": Search()}
+        constants: Range | Grid = Range(range=(0.0, max(1.0, _highest(arm, spec))))
+        return {"scaling": ScalingSpec(alpha=constants, outside=arm.scaling.outside)}
+    return {"scaling": ScalingSpec(alpha=_dense(arm, spec), outside=arm.scaling.outside), "search": Search()}
 
 
 def _is_searched(value: object) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
-from pipeline.recipe import ParamValue, Recipe
+from pipeline.recipe import OUTSIDE, ParamValue, Recipe
 from pipeline.spec.arms import Arm, Search
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
@@ -162,6 +162,8 @@ def _group(name: str, arm: Arm, spec: RunSpec, expert: str) -> Group:
     merge, scaling = arm.merge, arm.scaling
     alpha, beta = _slot("alpha", scaling.alpha, dims), _slot("beta", scaling.beta, dims)
     given = {**(merge.params if merge else {}), **scaling.params}
+    if scaling.outside != "alpha":
+        given[OUTSIDE] = scaling.outside
     params = {key: _slot(key, value, dims) for key, value in given.items()}
     scale = _slot("scale", scaling.scale, dims)
     known = roles(spec, [spec.target(e) for e in ([expert] if expert else arm.experts or spec.experts)])
@@ -243,4 +245,4 @@ def pre_trained(spec: RunSpec) -> Group:
 def is_fine_tuned(group: Group) -> bool:
     """Whether the group is an unscaled expert: the reference of its target task."""
     plain = group.kind == "edit" and not group.space.dims and group.derivation is None
-    return plain and group.recipe({}).to_json()[1:4] == ["constant", 1, 0]
+    return plain and group.recipe({}).to_json()[1:4] == ["constant", 1, 0] and OUTSIDE not in group.template.params

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
-from pipeline.merging.scaling import SCALINGS
+from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
 from pipeline.parameters import look_up, require_known, resolve
 from pipeline.plan.controls import NAMES, derived_controls, tuned_controls
 from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
@@ -190,7 +190,7 @@ def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts
     template = group.template
     scaling = look_up(SCALINGS, template.scaling, "scaling.function")
     method = look_up(METHODS, template.method, "merge.method")
-    declared = {p.name: p for p in (*method.parameters, *scaling.parameters)}
+    declared = {p.name: p for p in (*method.parameters, *scaling.parameters, LAMBDA_OUTSIDE)}
     weights, params = template.filled(point)
     for name, value in params.items():
         require_known("params", name, declared, "parameter")

@@ -10,6 +10,7 @@ from pipeline.spec.values import (
     Beta,
     Dimension,
     Lambdas,
+    Outside,
     ParamDimension,
     SpecModel,
     check_lambdas,
@@ -29,6 +30,8 @@ class ScalingSpec(SpecModel):
     """A number, a grid, a range, or "1 - alpha"."""
     params: dict[str, ParamDimension] = {}
     """Parameters of the function: `p` of power, `knots` of piecewise."""
+    outside: Outside = "alpha"
+    """Lambda outside the blocks, as in the unscaled stack of an encoder-decoder: alpha, a number, a grid or a range."""
     scale: Dimension = 1.0
     """Factor of alpha and beta, at least 0: WiSE-FT's interpolation with the pre-trained weights, for any function."""
 
@@ -38,6 +41,8 @@ class ScalingSpec(SpecModel):
             raise ValueError(f"scale: must be at least 0, got {lowest:g}")
         if self.scale != 1.0 and isinstance(self.alpha, str):
             raise ValueError(f"scale: needs a numeric alpha to multiply, got alpha: {self.alpha}")
+        if self.scale != 1.0 and self.outside != "alpha":
+            raise ValueError("scale: interpolates all weights, so it needs outside: alpha; leave scale or outside out")
         if isinstance(self.beta, str) and isinstance(self.alpha, str):
             raise ValueError(f"beta: {self.beta!r} needs a numeric alpha, got alpha: {self.alpha}")
         if self.function == "constant" and self.beta != 0.0:

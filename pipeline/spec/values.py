@@ -122,6 +122,9 @@ def listed(value: object) -> tuple[float, ...]:
 Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]
 
 
+Outside = Annotated[_Forms | Annotated[Literal["alpha"], Tag("<word>")], _discriminator]
+
+
 Lambdas = Annotated[
     Annotated[int, Field(ge=2, le=1001), Tag("<number>")]
     | Annotated[Grid, Tag("<grid>")]

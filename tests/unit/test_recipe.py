@@ -83,3 +83,12 @@ def test_golden_bytes_and_id() -> None:
     recipe = Recipe.make("single", "linear", 0.3, 0.7, (0, 1, 0))
     assert recipe.canonical() == b'["single","linear",0.3,0.7,[0,1,0],{}]'
     assert recipe.id("fingerprint") == "58a4ebe35ea82c5c"
+
+
+def test_a_lambda_outside_the_blocks_is_part_of_the_recipe_where_it_changes_something() -> None:
+    fixed = Recipe.make("sum", "linear", 0.5, 1, params={"lambda_outside": 0.5})
+    assert fixed.canonical() == b'["sum","linear",0.5,1,[],{"lambda_outside":0.5}]'
+    assert Recipe.from_json(fixed.to_json()) == fixed
+    assert Recipe.make("sum", alpha=0.5, params={"lambda_outside": 0.5}) == Recipe.make("sum", alpha=0.5)
+    assert Recipe.make("sum", alpha=0, params={"lambda_outside": 0.5}).method == "sum"
+    assert Recipe.make("sum", alpha=0, params={"lambda_outside": 0}).method == "zero"

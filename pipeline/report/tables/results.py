@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.merging.scaling import split_control
-from pipeline.recipe import ParamValue, Recipe
+from pipeline.recipe import OUTSIDE, ParamValue, Recipe
 from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms, GroupTask, members
 from pipeline.report.data.estimates import Measure
@@ -121,7 +121,7 @@ def failure_table(measure: Measure) -> Table:
 
 def split_params(recipe: Recipe) -> tuple[Params, Params]:
     """Return the parameters of the method, and those of the function of depth."""
-    shape = {parameter.name for parameter in split_control(recipe.scaling)[1].parameters}
+    shape = {OUTSIDE, *(parameter.name for parameter in split_control(recipe.scaling)[1].parameters)}
     of_shape = [(name, value) for name, value in recipe.params if name in shape]
     return [(name, value) for name, value in recipe.params if name not in shape], of_shape
 

@@ -96,6 +96,20 @@ def test_equal_norm_by_hand_and_without_a_vector() -> None:
         equal_norm(recipe, sizes, 0.1, (0, 0, 0))
 
 
+def test_lambda_outside_the_blocks_is_fixed_in_a_recipe_and_in_its_controls() -> None:
+    sizes, fixed = LayerSizes(100, (10, 30)), {"lambda_outside": 0.4}
+    assert lambdas("linear", 0.1, 0.6, sizes, **fixed) == Coefficients(0.4, (0.1, pytest.approx(0.7)))
+    assert lambdas("reversed:linear", 0.1, 0.6, sizes, **fixed) == Coefficients(0.4, (pytest.approx(0.7), 0.1))
+    mean = pytest.approx((10 * 0.1 + 30 * 0.7) / 40)
+    assert lambdas("uniform:linear", 0.1, 0.6, sizes, **fixed) == Coefficients(0.4, (mean, mean))
+    recipe = Recipe.make("sum", "equal_norm:linear", 0.1, 0.6, params=fixed)
+    constant = equal_norm(recipe, sizes, 0.1, (9, 3, 4))
+    assert constant == pytest.approx(math.hypot(0.1 * 3, 0.7 * 4) / 5, rel=1e-6)
+    assert coefficients(recipe, sizes, constant) == Coefficients(0.4, (constant, constant))
+    with pytest.raises(ValueError, match="lambda_outside: must be a number, got 'alpha'"):
+        lambdas("linear", 0.1, 0.6, sizes, lambda_outside="alpha")
+
+
 def test_two_knots_are_linear_and_default_parameters_are_used() -> None:
     sizes = LayerSizes(1, (1, 1, 1))
     assert lambdas("piecewise", 0, 1, sizes) == lambdas("linear", 0, 1, sizes)

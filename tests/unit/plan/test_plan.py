@@ -48,6 +48,32 @@ def test_every_lines_arm_has_controls_and_no_other_arm_has() -> None:
         assert [g.name for g in named(laid.groups, f"LiNeS, {control}")] == list(TASKS)
 
 
+def test_controls_keep_the_lambda_outside_the_blocks() -> None:
+    fixed = {**LINES, "scaling": {**LINES["scaling"], "outside": 0.3}}  # type: ignore[dict-item]
+    laid = plan({"LiNeS": fixed}, controls=["uniform", "reversed"])
+    recipe = Recipe.make("single", "linear", 0.5, 0.5, (1, 0, 0), {"lambda_outside": 0.3})
+    arm = named(laid.searched, "LiNeS")[0]
+    assert arm.recipe({"alpha": 0.5}) == recipe
+    for control in ("constant", "reversed"):
+        made = named(laid.searched, f"LiNeS, {control}")[0].recipe({"alpha": 0.5})
+        assert dict(made.params) == {"lambda_outside": 0.3}
+    flat = flatten(named(laid.searched, "LiNeS, uniform")[0], [Chosen(arm, {"alpha": 0.5})]).recipe({})
+    assert (flat.scaling, flat.params) == ("uniform:linear", recipe.params)
+    assert [dict(g.recipe({}).params) for g in laid.references] == [{}] * 4
+
+
+def test_the_lambda_outside_the_blocks_is_searched_like_alpha() -> None:
+    both = {"edit": "each_expert", "scaling": {"outside": {"grid": [0, 1]}}}
+    group = named(plan({"both": both}).searched, "both")[0]
+    points = [group.recipe(point) for point in group.space.grid()]
+    assert points == [
+        Recipe.make("single", alpha=1, weights=(1, 0, 0), params={"lambda_outside": 0}),
+        Recipe.make("single", alpha=1, weights=(1, 0, 0)),
+    ]
+    fixed = named(plan({"only blocks": {"edit": "each_expert", "scaling": {"outside": 0.5}}}).searched, "only blocks")
+    assert len(fixed) == 3  # not the references
+
+
 def test_without_controls_there_are_none() -> None:
     assert not [g for g in plan({"LiNeS": LINES}, controls=[]).groups if g.control]
 

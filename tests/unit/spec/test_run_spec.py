@@ -89,6 +89,8 @@ BAD = [
         "arms.LiNeS.scaling.alpha.grid: must have at least 1 item, got 0",
     ),
     (ALPHA, "auto", "arms.LiNeS.scaling: beta: '1 - alpha' needs a numeric alpha, got alpha: auto"),
+    (f"{SCALING}", {"outside": 0.5, "scale": 0.5}, "arms.LiNeS.scaling: scale: interpolates all weights, so it needs"),
+    (f"{SCALING}/outside", "beta", "arms.LiNeS.scaling.outside: "),
     (f"{SCALING}/scale", {"grid": [1, -0.5]}, "arms.LiNeS.scaling: scale: must be at least 0, got -0.5"),
     (
         ALPHA,
