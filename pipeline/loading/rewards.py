@@ -77,6 +77,8 @@ def prompts_of(spec: RunSpec, backbone: CausalBackbone) -> PromptSet:
         ValueError: if there are no such prompts, or one is empty or too long; the field or the file is named.
     """
     new = _generation(spec).max_new_tokens
+    if backbone.context is None:
+        return _prompts(spec, backbone.tokenizer, None)
     if new >= backbone.context:
         raise ValueError(
             f"generation.max_new_tokens: must leave tokens for a prompt of the model's {backbone.context}, got {new}"
@@ -85,7 +87,7 @@ def prompts_of(spec: RunSpec, backbone: CausalBackbone) -> PromptSet:
 
 
 def _prompts(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, longest: int | None) -> PromptSet:
-    """Read prompts of at most `longest` tokens; without it they fit, as preparation has checked."""
+    """Read prompts of at most `longest` tokens; without it they fit: the model has no bound, or they were checked."""
     prompts = _generation(spec).prompts
     limits: dict[str, int] = {split: prompts.limits[split] for split in _SPLITS if split in prompts.limits}
     request = PromptRequest(prompts.source, prompts.template, prompts.max_source_tokens, limits)

@@ -24,6 +24,8 @@ from tasks.language.tensor_names import TensorNames
 from tasks.lora import WeightPart
 from tasks.registry import check_options
 
+#: Names of the largest number of input tokens in configurations.
+_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings")
 #: Class that builds the models of a family -> the family, and what its models are.
 _KINDS: dict[Any, tuple[str, str]] = {
     AutoModelForCausalLM: ("causal", "a causal language model"),
@@ -40,7 +42,6 @@ class LanguageBackbone:
     """
 
     family: str
-    context: int | None
 
     def __init__(
         self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer_map: LayerMap
@@ -57,6 +58,7 @@ class LanguageBackbone:
         self.inputs = inputs_fingerprint(model)
         self.module: nn.Module = module.requires_grad_(False).train(False)
         self.dtype, self.device = module.dtype, module.device
+        self.context = _context(module)
         self._names = TensorNames.of(module)
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -74,6 +76,19 @@ class LanguageBackbone:
             ValueError: if it has another; sizes and the first differing tokens are given.
         """
         check_vocabulary(folder, source, self.model_name, self.tokenizer)
+
+
+def _context(module: PreTrainedModel) -> int | None:
+    """Return the largest number of input tokens; relative positions and state-space models have none.
+
+    Models such as RoBERTa number positions from the one after the padding token's.
+    """
+    found = [getattr(module.config, name, None) for name in _POSITIONS]
+    longest = next((value for value in found if isinstance(value, int)), None)
+    for name, table in module.named_modules():
+        if isinstance(table, nn.Embedding) and table.num_embeddings == longest and "position" in name:
+            return longest if table.padding_idx is None else longest - table.padding_idx - 1
+    return longest
 
 
 @dataclass(frozen=True, slots=True)

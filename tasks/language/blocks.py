@@ -1,5 +1,6 @@
 """The residual blocks of language models, read from the module tree: one stack, or an encoder and a decoder."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
@@ -78,12 +79,15 @@ def _stack(module: nn.Module, part: nn.Module) -> _Stack:
 def _numbered(module: nn.Module, stacks: Sequence[_Stack]) -> LayerMap:
     names = _names(module)
     last = lcm(*(max(1, len(stack.blocks) - 1) for stack in stacks))
-    found = {}
+    found: dict[str, set[int]] = defaultdict(set)
     for stack in stacks:
         step = last // max(1, len(stack.blocks) - 1)
         for index, block in enumerate(stack.blocks):
-            found.update({names[id(p)]: index * step for p in block.parameters()})
-    return LayerMap(found, last + 1 if any(len(stack.blocks) > 1 for stack in stacks) else 1)
+            for parameter in block.parameters():
+                found[names[id(parameter)]].add(index * step)
+    # A weight that several blocks share, as in Zamba, has no depth.
+    alone = {name: min(numbers) for name, numbers in found.items() if len(numbers) == 1}
+    return LayerMap(alone, last + 1 if any(len(stack.blocks) > 1 for stack in stacks) else 1)
 
 
 def _check_alone(module: nn.Module, stacks: Iterable[_Stack]) -> None:

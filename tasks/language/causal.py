@@ -16,7 +16,6 @@ class CausalBackbone(LanguageBackbone):
     """A causal language model on a device, and its tokenizer."""
 
     family = "causal"
-    context: int
 
     def __init__(self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take a loaded module; use `build` to make a backbone from weights.
@@ -27,10 +26,9 @@ class CausalBackbone(LanguageBackbone):
             tokenizer: see `load_tokenizer`.
 
         Raises:
-            ValueError: if the module has no list of residual blocks, or no largest number of positions.
+            ValueError: if the module has no list of residual blocks.
         """
         super().__init__(model, module, tokenizer, layer_map(module))
-        self.context = _context(module)
 
 
 def build(
@@ -60,11 +58,3 @@ def build(
         empty = empty_model(model, AutoModelForCausalLM, loading)
         layer_map(empty)
     return CausalBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer)
-
-
-def _context(module: PreTrainedModel) -> int:
-    """Return the largest number of positions, which every family's configuration has under this name or an alias."""
-    found = getattr(module.config, "max_position_embeddings", None)
-    if not isinstance(found, int):
-        raise ValueError(f"backbone.model: {type(module).__name__}: its config.json has no max_position_embeddings")
-    return found

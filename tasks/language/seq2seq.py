@@ -13,9 +13,6 @@ from tasks.language.blocks import Scaled, encoder_decoder_map
 from tasks.language.models import read_tokenizer
 from tasks.registry import near
 
-#: Names of the largest number of input tokens in configurations; T5's relative positions have none.
-_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings")
-
 
 class Seq2SeqBackbone(LanguageBackbone):
     """An encoder-decoder on a device, and its tokenizer.
@@ -42,7 +39,7 @@ class Seq2SeqBackbone(LanguageBackbone):
             ValueError: if a stack has no list of residual blocks, or the configuration names no start token.
         """
         super().__init__(model, module, tokenizer, encoder_decoder_map(module, scaled))
-        self.scaled, self.start, self.context = scaled, _start(module), _context(module)
+        self.scaled, self.start = scaled, _start(module)
         self.inputs = digest([self.inputs, "scaled", scaled])
 
 
@@ -102,8 +99,3 @@ def _start(module: PreTrainedModel) -> int:
             "input begins with (0 for T5)"
         )
     return found
-
-
-def _context(module: PreTrainedModel) -> int | None:
-    found = [getattr(module.config, name, None) for name in _POSITIONS]
-    return next((value for value in found if isinstance(value, int)), None)

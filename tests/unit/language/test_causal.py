@@ -340,12 +340,13 @@ def test_a_model_that_cannot_be_built_says_why(llama: Path, tmp_path: Path) -> N
         refuses(damaged, f"^backbone.model: {what}: cannot be read: ")
 
 
-def test_a_model_without_positions_or_like_blocks_is_refused(llama: Path, tmp_path: Path) -> None:
+def test_a_model_without_positions_has_no_longest_input(llama: Path, tmp_path: Path) -> None:
     mamba = copied(llama, tmp_path / "mamba", "model.safetensors")
     config = MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=2, state_size=4)
     AutoModelForCausalLM.from_config(config).save_pretrained(mamba)
-    with pytest.raises(ValueError, match="MambaForCausalLM: its config.json has no max_position_embeddings"):
-        built(mamba)
+    backbone = built(mamba)
+    assert backbone.context is None and backbone.layer_map.num_blocks == 2
+    torch.testing.assert_close(logits(backbone.module), logits(reference(mamba)))
 
 
 def test_blocks_are_the_list_with_most_parameters() -> None:
