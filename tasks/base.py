@@ -198,6 +198,7 @@ class TaskRequest:
         limits: split -> number of samples to use (the first of the fixed order), None for all.
         options: class names, templates and other fields of the task's entry in the spec.
         train: whether to load the training images too, as a split "train".
+        test_only: whether val is never scored, as in `ood`.
     """
 
     name: str
@@ -205,3 +206,4 @@ class TaskRequest:
     limits: Mapping[str, int | None] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     train: bool = False
+    test_only: bool = False

@@ -17,7 +17,7 @@ def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, T
     tasks: dict[str, Task] = {}
     for name, task in {**spec.tasks, **spec.ood}.items():
         limits: Mapping[str, int | None] = {**spec.limits, **task.limits}  # type: ignore[dict-item]
-        request = TaskRequest(name, task.source, limits, task.options)
+        request = TaskRequest(name, task.source, limits, task.options, test_only=name in spec.ood)
 
         def progress(done: int, total: int, name: str = name) -> None:
             report(f"decoding {name}", done, total)

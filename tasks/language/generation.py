@@ -59,7 +59,7 @@ class TransformersEngine:
         inputs = self._tokenizer(
             [prompt.text for prompt, _ in batch], padding=True, padding_side="left", return_tensors="pt"
         ).to(self._device)
-        processors: list[LogitsProcessor] = [_Finite()]
+        processors: list[LogitsProcessor] = [Finite()]
         if decoding.temperature > 0:
             seeds = [sample_seed(decoding, prompt, draw) for prompt, draw in batch]
             processors.append(_Gumbel(decoding.temperature, seeds))
@@ -89,10 +89,15 @@ def _ours(**fields: object) -> GenerationConfig:
     return GenerationConfig(**fields)  # type: ignore[no-untyped-call]
 
 
-class _Finite(LogitsProcessor):
+class Finite(LogitsProcessor):
     """Refuses non-finite logits, of which `argmax` would silently choose token 0."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores.
+
+        Raises:
+            NonFiniteOutput: if one is NaN or infinite.
+        """
         if not bool(scores.isfinite().all()):
             raise NonFiniteOutput("generation: non-finite logits (NaN or infinity)")
         return scores

@@ -30,7 +30,7 @@ def test_every_hint_names_an_extra_that_exists_and_none_needs_an_index_that_lack
     files = [p for top in ("pipeline", "tasks", "search") for p in (ROOT / top).rglob("*.py")]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     texts = {p: p.read_text(encoding="utf-8") for p in (*files, *pages)}
-    named = {extra for text in texts.values() for extra in re.findall(r"install_hint\(['\"](\w+)", text)}
-    named |= {extra for text in texts.values() for extra in re.findall(r"'\.\[(\w+)\]'", text)}
+    named = {extra for text in texts.values() for extra in re.findall(r"install_hint\(['\"]([\w-]+)", text)}
+    named |= {extra for text in texts.values() for extra in re.findall(r"'\.\[([\w-]+)\]'", text)}
     assert named and named <= EXTRAS.keys()
     assert [p for p, text in texts.items() if "install 'lines-sweep" in text] == []

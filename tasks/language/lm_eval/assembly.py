@@ -1,0 +1,132 @@
+"""Put a task of lm-eval together: configuration, data set, documents, metric, identity."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import constants
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from tasks.base import TaskRequest
+from tasks.files.hub import hub_silence
+from tasks.language.lm_eval.configuration import build_task, read_configuration
+from tasks.language.lm_eval.documents import Documents, documents_of
+from tasks.language.lm_eval.identity import fingerprint
+from tasks.language.lm_eval.metrics import choose_metric
+from tasks.language.lm_eval.options import Options
+from tasks.language.lm_eval.quiet import quiet, seeded
+from tasks.language.lm_eval.requests import prepare_examples
+from tasks.language.lm_eval.task import LmEvalTask
+
+#: Readers of `datasets` for files that a task names.
+_FILES = {"json", "csv", "text", "parquet", "arrow", "pandas"}
+_MAX_GENERATED = 256
+
+
+def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTask:
+    """Load a task whose options are checked.
+
+    Raises:
+        ValueError: see `tasks.language.lm_eval.loading.load`; all but those of options begin with the source.
+    """
+    name = request.source.partition("/")[2]
+    with _about(request.source, options), quiet(), seeded(options.seed):
+        config = read_configuration(name, options)
+        task = _built(config, options)
+        _check(task, options, backbone)
+        documents = documents_of(task, options, request.test_only)
+        _check_documents(documents, options)
+        prepare_examples(task, documents, options.where)
+        scored = choose_metric(task, options)
+        mark = fingerprint(task, documents, scored, options)
+    return LmEvalTask(request.name, task, documents, scored, options, mark, request.limits)
+
+
+@contextmanager
+def _about(source: str, options: Options) -> Iterator[None]:
+    """Put the source in front of errors that name no option.
+
+    Raises:
+        ValueError: if the block raises one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(options.where) else f"{source}: {text}") from error
+
+
+def _built(config: dict[str, Any], options: Options) -> Any:
+    """Build the task.
+
+    Raises:
+        ValueError: if its data set is not at hand, or lm-eval cannot read it.
+    """
+    data = " ".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
+    try:
+        with _offline(_from_hub(config)):
+            return build_task(config, options)
+    except (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"its data set {data} is not at hand ({_first_line(error)}): {_remedy(config)}") from error
+    except Exception as error:  # a task's own functions raise anything
+        if isinstance(error, ValueError) and str(error).startswith(options.where):
+            raise
+        raise ValueError(f"lm-eval cannot load it: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _from_hub(config: Mapping[str, Any]) -> bool:
+    path = config.get("dataset_path")
+    return isinstance(path, str) and path not in _FILES and not Path(path).exists()
+
+
+def _remedy(config: Mapping[str, Any]) -> str:
+    if not _from_hub(config):
+        return "put the files where the task's dataset_kwargs name them, relative to its YAML file"
+    return (
+        "load it once where the hub answers, with `lines validate`, and copy the cache "
+        f"{datasets.config.HF_DATASETS_CACHE} and {constants.HF_HUB_CACHE}; or give a folder as "
+        "options.include_path with a YAML file of the task whose dataset_kwargs name local data_files"
+    )
+
+
+@contextmanager
+def _offline(from_hub: bool) -> Iterator[None]:
+    """Read data sets from the cache alone for the block if the hub gives no answer: retries take half a minute."""
+    held = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if from_hub and hub_silence() is not None:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = held
+
+
+def _check(task: Any, options: Options, backbone: Any) -> None:
+    """Refuse what the model cannot do."""
+    if getattr(task, "MULTIMODAL", False):
+        raise ValueError("its documents hold images or sound, which a language model does not read")
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        raise ValueError("measures perplexity, which is no score in [0, 1]: use a source `perplexity`")
+    if options.apply_chat_template and backbone.tokenizer.chat_template is None:
+        raise ValueError(f"{options.where}.apply_chat_template: the model's tokenizer has no chat template")
+    if task.OUTPUT_TYPE == "generate_until" and backbone.family == "causal":
+        longest = normalize_gen_kwargs(task.config.generation_kwargs, _MAX_GENERATED)["max_gen_toks"]
+        if backbone.context is not None and longest >= backbone.context:
+            raise ValueError(
+                f"{options.where}.gen_kwargs.max_gen_toks: must be less than the model's context, {backbone.context}, "
+                f"so that a prompt fits, got {longest}"
+            )
+
+
+def _check_documents(documents: Documents, options: Options) -> None:
+    for split, held in documents.splits.items():
+        if not held.documents:
+            how = f"; {len(documents.splits['test'].documents)} documents were divided by {options.where}.val_fraction"
+            raise ValueError(f"has no {split} documents in {held.name}{how * documents.divided}")

@@ -1,0 +1,59 @@
+"""lm-eval's own model class around the module that a worker holds."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from torch import nn
+from transformers import GenerationConfig, LogitsProcessorList
+
+from tasks.language.generation import Finite
+from tasks.language.models import model_folder
+
+_GENERATION = "generation_config.json"
+
+
+class ResidentModel(HFLM):  # type: ignore[misc]
+    """The resident module, whose weights are edited in place: nothing is loaded, copied or cached."""
+
+    def __init__(self, backbone: Any, batch_size: int) -> None:
+        """Wrap the module of a language backbone; its tokenizer is copied, since lm-eval may change it."""
+        tokenizer = copy.deepcopy(backbone.tokenizer)
+        with _ties_kept(backbone.module):
+            super().__init__(backbone.module, backend=backbone.family, tokenizer=tokenizer, batch_size=batch_size)
+        self._generation = generation_config(backbone)
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], **options: Any) -> list[tuple[float, bool]]:
+        """Score as HFLM does, without its progress bar."""
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **{**options, "disable_tqdm": True})
+        return found
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+        """Generate as HFLM does, with the settings of the model's folder; refuse non-finite logits."""
+        held, self.model.generation_config = self.model.generation_config, self._generation
+        try:
+            finite = LogitsProcessorList([Finite()])
+            return super()._model_generate(context, max_length, stop, logits_processor=finite, **options)
+        finally:
+            self.model.generation_config = held
+
+
+@contextmanager
+def _ties_kept(module: nn.Module) -> Iterator[None]:
+    """Let lm-eval tie no weights: those of a checkpoint may differ where its configuration ties them."""
+    module.tie_weights = lambda: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del module.tie_weights
+
+
+def generation_config(backbone: Any) -> GenerationConfig:
+    """Return the settings of generation that lm-eval reads from a model's folder."""
+    folder = model_folder(backbone.model_name)
+    if (folder / _GENERATION).is_file():
+        return GenerationConfig.from_pretrained(folder)
+    own: GenerationConfig = copy.deepcopy(backbone.module.generation_config)
+    return own

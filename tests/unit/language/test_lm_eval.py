@@ -1,0 +1,299 @@
+"""Proves that tasks of lm-eval get its own scores on the resident model, and which documents val and test are."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_eval_tasks import write_tasks
+from safetensors.torch import load_file, save_file
+from tiny_language import write_tiny_llama
+
+from tasks.base import NonFiniteOutput, TaskRequest
+from tasks.language.causal import CausalBackbone, build
+from tasks.language.lm_eval.loading import load
+
+lm_eval = pytest.importorskip("lm_eval")
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model with weights so large that its answers depend on the question."""
+    folder = write_tiny_llama(tmp_path_factory.mktemp("llama"), layers=2, hidden=16)
+    file = folder / "model.safetensors"
+    state = {name: tensor if "norm" in name else 5 * tensor for name, tensor in load_file(file).items()}
+    save_file(state, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(model: Path) -> CausalBackbone:
+    return build(str(model), load_file(model / "model.safetensors"), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield write_tasks(tmp_path_factory.mktemp("tasks"), COUNT)
+    patch.undo()
+
+
+def ours(tasks: Path, backbone: Any, name: str, limits: Any = None, test_only: bool = False, **options: Any) -> Any:
+    options = {"include_path": str(tasks), **options}
+    return load(TaskRequest("mine", f"lm_eval/{name}", limits or {}, options, test_only=test_only), backbone)
+
+
+def theirs(tasks: Path, model: Path, monkeypatch: pytest.MonkeyPatch, name: str, **options: Any) -> dict[str, Any]:
+    """Return what lm-eval itself finds; it takes the paths of data from the working folder."""
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(tasks)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # seconds of pip and git
+    manager = TaskManager(include_defaults=False, include_path=str(tasks))
+    own = HFLM(pretrained=str(model), device="cpu", batch_size=16)
+    found = lm_eval.simple_evaluate(own, tasks=[name], task_manager=manager, bootstrap_iters=0, **options)
+    assert found is not None
+    return dict(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "metric", "filtered"),
+    [
+        ("tiny_choices", {"num_fewshot": 2}, "acc", "none"),
+        ("tiny_choices", {"metric": "acc_norm"}, "acc_norm", "none"),
+        ("tiny_answers", {"filter": "word"}, "letters", "word"),
+    ],
+)
+def test_scores_are_those_of_lm_eval(
+    tasks: Path,
+    model: Path,
+    backbone: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, Any],
+    metric: str,
+    filtered: str,
+) -> None:
+    """All documents in one shard, or in two: the values of each document, and their mean, are lm-eval's."""
+    task = ours(tasks, backbone, name, **options)
+    kept = {key: value for key, value in options.items() if key == "num_fewshot"}
+    found = theirs(tasks, model, monkeypatch, name, **kept)
+    samples = [s for s in found["samples"][name] if s["filter"] == filtered]
+    values = np.array([s[metric] for s in samples], np.float32)
+    whole = task.evaluate(backbone, "test", 0, COUNT)
+    np.testing.assert_array_equal(whole.outcomes, values)
+    assert whole.stats.mean == pytest.approx(found["results"][name][f"{metric},{filtered}"], abs=1e-7)
+    assert 0 < whole.stats.mean < 1
+    halves = [task.evaluate(backbone, "test", start, start + 12).outcomes for start in (0, 12)]
+    np.testing.assert_array_equal(np.concatenate(halves), values)
+
+
+@pytest.mark.slow
+def test_limits_and_divided_documents_give_what_lm_eval_gives_for_the_same_documents(
+    tasks: Path, model: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit is lm-eval's `limit`; test of a divided split is its `samples`."""
+    limited = ours(tasks, backbone, "tiny_choices", {"test": 10}, num_fewshot=2)
+    found = theirs(tasks, model, monkeypatch, "tiny_choices", num_fewshot=2, limit=10)["samples"]["tiny_choices"]
+    assert limited.num_samples("test") == 10
+    assert limited.evaluate(backbone, "test", 0, 10).outcomes.tolist() == [s["acc"] == 1 for s in found]
+    divided = ours(tasks, backbone, "tiny_one_split", val_fraction=0.5)
+    rows = [row_of(document) for document in documents(divided, "test")]
+    wanted = {"samples": {"tiny_one_split": rows}}
+    found = theirs(tasks, model, monkeypatch, "tiny_one_split", **wanted)["samples"]["tiny_one_split"]
+    assert divided.evaluate(backbone, "test", 0, len(rows)).outcomes.tolist() == [s["acc"] == 1 for s in found]
+
+
+def documents(task: Any, split: str) -> list[dict[str, Any]]:
+    return list(task._documents.splits[split].documents)
+
+
+def row_of(document: dict[str, Any]) -> int:
+    """Return the row of a document within its split."""
+    return int(document["text"].split()[-1]) % COUNT
+
+
+def test_weights_stay_where_they_are_and_change_the_scores(tasks: Path, backbone: Any) -> None:
+    """lm-eval gets the resident module: nothing is copied, and what is edited in place is what is scored."""
+    places = {name: p.data_ptr() for name, p in backbone.module.named_parameters()}
+    task = ours(tasks, backbone, "tiny_choices")
+    before = task.evaluate(backbone, "val", 0, COUNT)
+    words = backbone.module.get_parameter("model.embed_tokens.weight")
+    words.copy_(words.roll(7, 0))
+    after = task.evaluate(backbone, "val", 0, COUNT)
+    words.copy_(words.roll(-7, 0))
+    again = task.evaluate(backbone, "val", 0, COUNT)
+    assert before.outcomes.tolist() != after.outcomes.tolist()
+    assert before.outcomes.tolist() == again.outcomes.tolist()
+    assert {name: p.data_ptr() for name, p in backbone.module.named_parameters()} == places
+    assert backbone.tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("name", ["tiny_choices", "tiny_answers"])
+def test_non_finite_weights_are_a_failure(tasks: Path, backbone: Any, name: str) -> None:
+    task = ours(tasks, backbone, name)
+    weight = backbone.module.get_parameter("model.norm.weight")
+    held = weight.clone()
+    weight.fill_(float("nan"))
+    try:
+        with pytest.raises(NonFiniteOutput, match="non-finite"):
+            task.evaluate(backbone, "val", 0, 4)
+    finally:
+        weight.copy_(held)
+
+
+def test_val_is_the_validation_split_and_test_what_lm_eval_scores(tasks: Path, backbone: Any) -> None:
+    task = ours(tasks, backbone, "tiny_choices", {"val": 5})
+    assert (task.num_samples("val"), task.num_samples("test"), task.metric) == (5, COUNT, "accuracy")
+    assert documents(task, "val")[0]["text"].endswith(f"Package {COUNT}")
+    assert documents(task, "test")[0]["text"].endswith(f"Package {2 * COUNT}")
+    train = ours(tasks, backbone, "tiny_choices", val_split="train")
+    assert documents(train, "val")[0]["text"].endswith("Package 0")
+    assert train.fingerprint != task.fingerprint
+    with pytest.raises(ValueError, match=r"options\.val_split: 'test' is the split that is scored as test"):
+        ours(tasks, backbone, "tiny_choices", val_split="test")
+    with pytest.raises(ValueError, match=r"options\.val_split: 'trian' is no split .*'train'"):
+        ours(tasks, backbone, "tiny_choices", val_split="trian")
+
+
+def test_one_split_is_divided_by_content(tasks: Path, backbone: Any) -> None:
+    """Val and test have no document in common, and together all of them; examples come from val alone."""
+    task = ours(tasks, backbone, "tiny_one_split", val_fraction=0.5, num_fewshot=3)
+    val, test = set(task.keys("val")), set(task.keys("test"))
+    assert not val & test and len(val) + len(test) == COUNT and val and test
+    assert set(ours(tasks, backbone, "tiny_one_split", val_fraction=0.25).keys("val")) < val
+    texts = {d["text"] for d in documents(task, "val")}
+    assert {d["text"] for d in task._task.sampler.df} == texts
+    for split in ("val", "test"):
+        for document, (request, *_) in zip(documents(task, split), task._built(backbone, split), strict=True):
+            assert request.args[0].count(document["text"]) == 1
+    alone = ours(tasks, backbone, "tiny_one_split", test_only=True)
+    assert (alone.num_samples("val"), alone.num_samples("test")) == (0, COUNT)
+
+
+def test_documents_in_both_splits_are_left_out_of_val(
+    tasks: Path, backbone: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tasks(tmp_path / "tasks", 6)
+    data = folder / "choices/validation.jsonl"
+    data.write_text(data.read_text() + (folder / "choices/test.jsonl").read_text().splitlines()[0] + "\n")
+    task = ours(folder, backbone, "tiny_choices")
+    assert (task.num_samples("val"), task.num_samples("test")) == (6, 6)
+    assert "1 documents of validation are also in test" in caplog.text
+
+
+def test_the_fingerprint_changes_with_everything_that_scores_depend_on_and_with_no_path(
+    tasks: Path, backbone: Any, tmp_path: Path
+) -> None:
+    marks = [
+        ours(tasks, backbone, "tiny_choices", **options).fingerprint
+        for options in (
+            {},
+            {"num_fewshot": 2},
+            {"num_fewshot": 2, "seed": 7},
+            {"metric": "acc_norm"},
+            {"system_instruction": "Answer."},
+        )
+    ]
+    assert len(set(marks)) == len(marks)
+    moved = write_tasks(tmp_path / "elsewhere", COUNT)
+    assert ours(moved, backbone, "tiny_choices").fingerprint == marks[0]
+    answers = ours(moved, backbone, "tiny_answers").fingerprint
+    assert ours(tasks, backbone, "tiny_answers").fingerprint == answers
+    code = moved / "answers.py"
+    code.write_text(code.read_text() + "\n# another version\n")
+    assert ours(moved, backbone, "tiny_answers").fingerprint != answers
+    data = moved / "choices/test.jsonl"
+    data.write_text(data.read_text().replace('"label": 0', '"label": 1', 1))
+    assert ours(moved, backbone, "tiny_choices").fingerprint != marks[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tiny_choice", {}, r"lm_eval/tiny_choice: unknown task of lm-eval 'tiny_choice'; did you mean 'tiny_choices'"),
+        ("tiny_group", {}, r"'tiny_group' is a group of lm-eval, not one task: .*\(tiny_choices, tiny_one_split\)"),
+        ("tiny_choices", {"metric": "acc_nrm"}, r"options\.metric: the task has no metric 'acc_nrm'; .*'acc_norm'"),
+        ("tiny_choices", {"metric": "brier_score"}, r"options\.metric: must be a mean .* got 'brier_score'; known"),
+        ("tiny_answers", {"filter": "words"}, r"options\.filter: the task has no filter 'words'; did you mean 'word'"),
+        ("tiny_choices", {"shots": 5}, r"tasks\.mine\.options\.shots: unknown option"),
+        ("tiny_choices", {"num_fewshot": -1}, r"options\.num_fewshot: must be a whole number, at least 0, got -1"),
+        ("tiny_choices", {"num_fewshot": 25}, r"options\.num_fewshot: must be at most 24, .* got 25"),
+        ("tiny_choices", {"seed": [1, 2]}, r"options\.seed: must be one number or four"),
+        ("tiny_choices", {"gen_kwargs": {"max_gen_toks": 3}}, r"options\.gen_kwargs: the task generates nothing"),
+        ("tiny_answers", {"gen_kwargs": {"max_gen_toks": 256}}, r"max_gen_toks: must be less than .* context, 256"),
+        ("tiny_choices", {"apply_chat_template": True}, r"options\.apply_chat_template: .* has no chat template"),
+        ("tiny_choices", {"include_path": "/nowhere"}, r"options\.include_path: must be a folder .* got '/nowhere'"),
+    ],
+)
+def test_wrong_options_are_named(tasks: Path, backbone: Any, name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ours(tasks, backbone, name, **options)
+
+
+def test_data_that_is_not_at_hand_is_named_with_what_to_do(tasks: Path, backbone: Any, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    (folder / "choices/test.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"lm_eval/tiny_choices: its data set json is not at hand .*test\.jsonl.*put"):
+        ours(folder, backbone, "tiny_choices")
+    (folder / "far.yaml").write_text(
+        "include: choices.yaml\ntask: far\ndataset_path: no-owner/no-data\ndataset_kwargs: {}\n"
+    )
+    with pytest.raises(ValueError, match=r"lm_eval/far: its data set no-owner/no-data is not at hand .*include_path"):
+        ours(folder, backbone, "far")
+
+
+def test_code_that_the_model_writes_runs_only_if_the_spec_asks(tasks: Path, backbone: Any, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    file = folder / "answers.yaml"
+    file.write_text(file.read_text() + "unsafe_code: true\n")
+    ran = tmp_path / "ran"
+    code = folder / "answers.py"
+    code.write_text(f"open({str(ran)!r}, 'w')\n" + code.read_text())
+    with pytest.raises(ValueError, match=r"runs code that the model writes.*confirm_run_unsafe_code: true"):
+        ours(folder, backbone, "tiny_answers", val_fraction=0.5)
+    assert not ran.exists()
+    assert ours(folder, backbone, "tiny_answers", confirm_run_unsafe_code=True).num_samples("test") == 4
+
+
+def test_a_metric_beyond_one_is_refused(tasks: Path, backbone: Any, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    code = folder / "answers.py"
+    code.write_text('def process_results(doc, results):\n    return {"letters": 34.5}\n')
+    task = ours(folder, backbone, "tiny_answers")
+    with pytest.raises(ValueError, match=r"tasks\.mine: metric letters: must be in \[0, 1\] .* got 34\.5"):
+        task.evaluate(backbone, "val", 0, 2)
+
+
+def test_other_models_and_a_missing_package_are_named(
+    tasks: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Images:
+        family = "open_clip"
+
+    with pytest.raises(ValueError, match="needs a backbone of family causal or seq2seq, got open_clip"):
+        ours(tasks, Images(), "tiny_choices")
+    monkeypatch.setattr("tasks.language.lm_eval.loading.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"lm-eval is not installed: pip install"):
+        ours(tasks, backbone, "tiny_choices")
+
+
+def test_lm_evals_own_tasks_are_found_by_name(tasks: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the package itself: a task, a group and a tag; its data set is on the hub, which tests do not reach."""
+    monkeypatch.setattr("tasks.language.lm_eval.assembly.hub_silence", lambda: "no network in tests")
+    with pytest.raises(ValueError, match=r"lm_eval/arc_easy: its data set allenai/ai2_arc ARC-Easy is not at hand"):
+        ours(tasks, backbone, "arc_easy")
+    with pytest.raises(ValueError, match=r"'mmlu' is a group of lm-eval, not one task"):
+        ours(tasks, backbone, "mmlu")
+    with pytest.raises(ValueError, match=r"'ai2_arc' is a tag of lm-eval, not one task: .*\(arc_easy\)"):
+        ours(tasks, backbone, "ai2_arc")
+    with pytest.raises(ValueError, match=r"runs code that the model writes"):
+        ours(tasks, backbone, "humaneval")
+    assert "lm_eval.tasks.humaneval.utils" not in sys.modules
