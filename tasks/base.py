@@ -194,7 +194,8 @@ class TaskRequest:
 
     Attributes:
         name: the task's name in the spec, its results and its tables.
-        source: `embedded/NAME`, `vision/NAME`, or a folder (one folder a class), or a registered task's name.
+        source: `embedded/NAME`, `vision/NAME`, a folder (one folder a class), `lm_eval/NAME`, or a registered task's
+            name.
         limits: split -> number of samples to use (the first of the fixed order), None for all.
         options: class names, templates and other fields of the task's entry in the spec.
         train: whether to load the training images too, as a split "train".

@@ -5,8 +5,10 @@ from pathlib import PurePath
 
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
+from pipeline.spec.sources import LM_EVAL
 from tasks.base import TaskRequest
 from tasks.files.sources import Source
+from tasks.language.lm_eval.loading import check_data
 from tasks.vision.classification import image_source
 from tasks.vision.published.files import FETCHED
 from tasks.vision.published.formats.listing import FilesMissing
@@ -17,6 +19,8 @@ _MOST_LINES = 5
 
 def check_present(spec: RunSpec, sources: SpecSources, fetched: str = FETCHED) -> None:
     """Look for every checkpoint and published data set; what the hub can still give counts as present.
+
+    Data sets of lm-eval's tasks are fetched, since only its reader knows what they consist of.
 
     Args:
         spec: of the run.
@@ -63,3 +67,9 @@ def _missing_data(spec: RunSpec) -> Iterator[str]:
                     image_source(TaskRequest(name, task.source, {}, task.options))
                 except FilesMissing as error:
                     yield f"{where}.{name}: {error}"
+            elif task.source.startswith(LM_EVAL):
+                try:
+                    check_data(TaskRequest(name, task.source, {}, task.options))
+                except ValueError as error:
+                    text = str(error)
+                    yield text if text.startswith(f"tasks.{name}.") else f"{where}.{name}: {text}"

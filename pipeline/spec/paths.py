@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pipeline.spec.generation import Prompts, RewardSpec, is_reward_source
 from pipeline.spec.run import RunSpec
-from pipeline.spec.sources import ModelSpec, TaskSpec
+from pipeline.spec.sources import LM_EVAL, ModelSpec, TaskSpec
 from tasks.embedded import pack_names
 from tasks.files.sources import Source
 
@@ -53,22 +53,27 @@ def resolve_prompts(prompts: Prompts, folder: Path) -> Prompts:
 
 
 def _resolve_tasks(tasks: dict[str, TaskSpec], folder: Path) -> dict[str, TaskSpec]:
-    return {
-        name: resolve_reward(task, folder)
-        if is_reward_source(task.source)
-        else task.model_copy(update={"source": _resolve_task(task.source, folder)})
-        for name, task in tasks.items()
-    }
+    return {name: _resolve(task, folder) for name, task in tasks.items()}
+
+
+def _resolve(task: TaskSpec, folder: Path) -> TaskSpec:
+    if is_reward_source(task.source):
+        return resolve_reward(task, folder)
+    if task.source.startswith(LM_EVAL):
+        return task.model_copy(update={"options": _resolve_options(task.options, ("include_path",), folder)})
+    return task.model_copy(update={"source": _resolve_task(task.source, folder)})
 
 
 def resolve_reward(reward: _R, folder: Path) -> _R:
     """Return the reward with its file, and the paths among its options, resolved against `folder`."""
-    options = {
-        k: resolve_path(v, folder) if k in _PATHS and isinstance(v, str) else v for k, v in reward.options.items()
-    }
+    options = _resolve_options(reward.options, _PATHS, folder)
     file, colon, name = reward.source.rpartition(":")
     source = f"{resolve_path(file, folder)}:{name}" if colon else reward.source
     return reward.model_copy(update={"source": source, "options": options})
+
+
+def _resolve_options(options: dict[str, Any], paths: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    return {k: resolve_path(v, folder) if k in paths and isinstance(v, str) else v for k, v in options.items()}
 
 
 def _resolve_task(source: str, folder: Path) -> str:

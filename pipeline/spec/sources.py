@@ -22,13 +22,15 @@ class BackboneSpec(SpecModel):
 
 
 Limits = dict[Literal["val", "test"], Count]
+#: Start of the source of a task of lm-evaluation-harness.
+LM_EVAL = "lm_eval/"
 
 
 class TaskSpec(SpecModel):
     """A task with its limits and options."""
 
     source: str
-    """embedded/NAME, vision/NAME, a folder with one folder a class, or a registered task's name."""
+    """embedded/NAME, vision/NAME, a folder with one folder a class, lm_eval/NAME, or a registered task's name."""
     limits: Limits = {}
     """How many samples of each split to use; default: all."""
     options: dict[str, Any] = {}

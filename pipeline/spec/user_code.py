@@ -1,6 +1,7 @@
 """Finds the code that a spec names, so that a user who received the spec sees it before it runs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from pipeline.spec.generation import is_reward_source
 
 
 def list_user_code(spec: BaseModel) -> list[str]:
-    """List the plug-ins, rewards that are Python functions and models with their own code, as "field: name"."""
+    """List the code of a spec as "field: name": plug-ins, rewards that are functions, tasks and models with code."""
     return list(dict.fromkeys(_code(spec.model_dump(mode="json"), "")))
 
 
@@ -24,8 +25,18 @@ def _code(value: Any, where: str) -> Iterator[str]:
         field = f"{where}.{key}" if where else str(key)
         if key == "plugins":
             yield from (f"{field}: {name}" for name in part)
-        elif key == "source" and isinstance(part, str) and is_reward_source(part) and ":" in part:
+        elif (
+            key == "source"
+            and isinstance(part, str)
+            and is_reward_source(part)
+            and ":" in part
+            or key == "include_path"
+            and isinstance(part, str)
+            and any(Path(part).expanduser().rglob("*.py"))
+        ):
             yield f"{field}: {part}"
+        elif key == "confirm_run_unsafe_code" and part is not False:
+            yield f"{field}: code that the model writes"
         elif key == "trust_remote_code" and part is not False:
             yield f"{field}: code of the model's repository"
         else:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
 from tasks.files.cache import digest
-from tasks.registry import TASKS, check_options, near
+from tasks.registry import SOURCES, TASKS, check_options, near
 from tasks.stats import Stats
 from tasks.vision.decoded import ImageSet, Progress, noted, prepare, prepare_train
 from tasks.vision.folders import FolderSource
@@ -262,6 +262,8 @@ def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | Non
     """
     if request.source in TASKS:
         return TASKS[request.source](request, backbone, progress)
+    if (prefix := request.source.split("/", 1)[0]) != request.source and prefix in SOURCES:
+        return SOURCES[prefix](request, backbone, progress)
     return zero_shot(request, backbone, image_source(request), progress)
 
 

@@ -111,6 +111,19 @@ def test_the_code_that_a_spec_names_is_told() -> None:
     assert list_user_code(parse_spec(SPEC)) == []
 
 
+def test_code_of_lm_evals_tasks_is_told(tmp_path: Path) -> None:
+    def named(**options: object) -> list[str]:
+        task = {"source": "lm_eval/mine", "options": {"include_path": str(tmp_path), **options}}
+        return list_user_code(parse_spec({**SPEC, "ood": {"mine": task}}))
+
+    assert named() == []
+    assert named(confirm_run_unsafe_code=True) == [
+        "ood.mine.options.confirm_run_unsafe_code: code that the model writes"
+    ]
+    (tmp_path / "utils.py").touch()
+    assert named() == [f"ood.mine.options.include_path: {tmp_path}"]
+
+
 def test_validate_tells_of_code_before_it_runs_and_can_be_had_without(tmp_path: Path) -> None:
     lines = Lines(tmp_path, {"mnist": tmp_path})
     (tmp_path / "more.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nraise ValueError('and then')\n")

@@ -31,10 +31,8 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
     Raises:
         ValueError: see `tasks.language.lm_eval.loading.load`; all but those of options begin with the source.
     """
-    name = request.source.partition("/")[2]
     with _about(request.source, options), quiet(), seeded(options.seed):
-        config = read_configuration(name, options)
-        task = _built(config, options)
+        task = _read(request, options)
         _check(task, options, backbone)
         documents = documents_of(task, options, request.test_only)
         _check_documents(documents, options)
@@ -42,6 +40,20 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
         scored = choose_metric(task, options)
         mark = fingerprint(task, documents, scored, options)
     return LmEvalTask(request.name, task, documents, scored, options, mark, request.limits)
+
+
+def task_of(request: TaskRequest, options: Options) -> Any:
+    """Return lm-eval's task, whose data set is then read.
+
+    Raises:
+        ValueError: as `assemble`, as far as no model is needed to know it.
+    """
+    with _about(request.source, options), quiet(), seeded(options.seed):
+        return _read(request, options)
+
+
+def _read(request: TaskRequest, options: Options) -> Any:
+    return _built(read_configuration(request.source.partition("/")[2], options), options)
 
 
 @contextmanager

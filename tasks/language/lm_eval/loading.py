@@ -20,9 +20,25 @@ def load(request: TaskRequest, backbone: Backbone, progress: Callable[[int, int]
     if backbone.family not in _FAMILIES:
         families = " or ".join(_FAMILIES)
         raise ValueError(f"{request.source}: needs a backbone of family {families}, got {backbone.family}")
-    if find_spec("lm_eval") is None:
-        raise ValueError(f"{request.source}: lm-eval is not installed: {install_hint('lm-eval')}")
-    options = Options.of(request)
+    options = _options(request)
     from tasks.language.lm_eval.assembly import assemble  # lm-eval takes seconds to import
 
     return assemble(request, options, backbone)
+
+
+def check_data(request: TaskRequest) -> None:
+    """Read the data set of a task, before any model is read.
+
+    Raises:
+        ValueError: as `load`, as far as no model is needed to know it.
+    """
+    options = _options(request)
+    from tasks.language.lm_eval.assembly import task_of
+
+    task_of(request, options)
+
+
+def _options(request: TaskRequest) -> Options:
+    if find_spec("lm_eval") is None:
+        raise ValueError(f"{request.source}: lm-eval is not installed: {install_hint('lm-eval')}")
+    return Options.of(request)

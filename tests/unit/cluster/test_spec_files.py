@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from published_sets import writers
 from small_run import small_spec
 from small_soup import soup_spec
@@ -43,6 +44,21 @@ def test_embedded_names_hubs_and_urls_are_not_files() -> None:
     spec = small_spec({"clipart": Path("hf:owner/repo"), "mnist": Path("embedded/mnist")})
     spec |= {"base": "s3://bucket/base.pt", "plugins": ["json"]}
     assert named_files(parse_spec(spec)) == {}
+
+
+def test_of_a_task_of_lm_eval_the_folder_of_its_yaml_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its source is a name, also where a folder of that name exists; the path is relative to the spec's folder."""
+    for name in ("lm_eval/arc_easy/x.yaml", "mine/x.yaml"):
+        touch(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    spec = small_spec({"clipart": Path("embedded/clipart")}, limits={})
+    spec |= {"tasks": {"clipart": {"source": "lm_eval/arc_easy", "options": {"include_path": "mine"}}}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    found = load_spec(tmp_path / "spec.yaml")
+    assert found.tasks["clipart"].source == "lm_eval/arc_easy"
+    assert named_files(found) == {
+        ("tasks", "clipart", "options", "include_path"): NamedFile(str(tmp_path / "mine"), "tree")
+    }
 
 
 def test_checkpoints_folders_plugins_and_absolute_options_are_files(tmp_path: Path) -> None:
