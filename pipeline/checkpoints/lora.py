@@ -114,12 +114,27 @@ def read_adapter(files: CheckpointFiles) -> Adapter:
         torch.Size([2048, 16])
     """
     assert files.adapter_config is not None
+    state = read_state(files)
+    adapter = adapter_of(files, state)
+    check_finite(files.label, state)
+    if bad := [module for module, factor in adapter.factors.items() if not bool(factor.b.isfinite().all())]:
+        raise ValueError(
+            f"{files.label}: {files.adapter_config.name}: r and lora_alpha make {first_names(bad)} infinite"
+        )
+    return adapter
+
+
+def adapter_of(files: CheckpointFiles, state: Mapping[str, Tensor]) -> Adapter:
+    """Make an adapter of the tensors of its file, whose values are not looked at.
+
+    Raises:
+        ValueError: as `read_adapter`, but for values that are not finite.
+    """
+    assert files.adapter_config is not None
     source = files.label
     config = _read_config(source, files.adapter_config)
-    state = read_state(files)
     if strange := [f"{name} {tensor.dtype}" for name, tensor in state.items() if not tensor.is_floating_point()]:
         raise ValueError(f"{source}: must hold real floating-point numbers, got {first_names(strange)}; {_MERGE_HELP}")
-    check_finite(source, state)
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         if (match := _NAME.fullmatch(name)) is None:
@@ -127,10 +142,7 @@ def read_adapter(files: CheckpointFiles) -> Adapter:
         pairs.setdefault(match["module"], {})[match["side"]] = tensor
     if not pairs:
         raise ValueError(f"{source}: holds no factors")
-    factors = {module: _factor(source, module, sides, config) for module, sides in pairs.items()}
-    if bad := [module for module, factor in factors.items() if not bool(factor.b.isfinite().all())]:
-        raise ValueError(f"{source}: {files.adapter_config.name}: r and lora_alpha make {first_names(bad)} infinite")
-    return Adapter(source, factors)
+    return Adapter(source, {module: _factor(source, module, sides, config) for module, sides in pairs.items()})
 
 
 def _read_config(source: str, path: Path) -> dict[str, Any]:

@@ -40,18 +40,23 @@ class Foreign:
         return f"refused: reading this pickle would run code ({cls.name}); {_CONVERT}"
 
 
-def read_pickle(path: Path) -> object:
+def read_pickle(path: Path, mapped: bool = False) -> object:
     """Read what `torch.save` wrote; objects of foreign classes (options, numbers of numpy) become `Foreign`.
+
+    Args:
+        path: of the file.
+        mapped: leave the numbers of a zip archive on the disk until they are used.
 
     Raises:
         ValueError: if it is damaged, of another kind, or expands to much more than its size.
     """
-    check_expanded(path, _unpacked(path))
+    unpacked = _unpacked(path)
+    check_expanded(path, unpacked)
     names = _foreign(path)
     try:
         with warnings.catch_warnings():  # torch warns of files that are refused below
             warnings.simplefilter("ignore")
-            return _load(path, names)
+            return _load(path, names, mapped and unpacked > 0)
     except Exception as error:  # a damaged pickle raises whatever its bytes ask for
         raise ValueError(f"{path}: {_why(error, names)}") from error
 
@@ -90,13 +95,13 @@ def _foreign(path: Path) -> list[str]:
         return []
 
 
-def _load(path: Path, names: list[str]) -> object:
+def _load(path: Path, names: list[str], mapped: bool) -> object:
     """Load with a stand-in for each of `names`, to which those are added that loading meets."""
     kinds: dict[str, type[dict[object, object]] | type[list[object]]] = {}
     for _ in range(_MOST_CLASSES):
         try:
             with torch.serialization.safe_globals([(_stand_in(name, kinds.get(name)), name) for name in names]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             if unknown := re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error)):
                 name = unknown[1] if "." in unknown[1] else f"builtins.{unknown[1]}"

@@ -18,8 +18,12 @@ from tasks.tensors import first_names
 logger = logging.getLogger(__name__)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, mapped: bool = False) -> dict[str, Tensor]:
     """Read all tensors of a file with one of `WEIGHT_SUFFIXES` onto the CPU, in the file's types.
+
+    Args:
+        path: of the file.
+        mapped: leave the numbers of a pickle on the disk until they are used, if its format can.
 
     Raises:
         ValueError: if it is empty, damaged, of another kind, a pickle that needs code, or not a state dict of plain
@@ -31,7 +35,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         with safetensors_errors(path):
             return load_file(path)
-    return _state(path, read_pickle(path))
+    return _state(path, read_pickle(path, mapped))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pipeline.cli.history import history
 from pipeline.cli.jobs import jobs
 from pipeline.cli.merge import merge
 from pipeline.cli.mirror import mirror
+from pipeline.cli.plan import plan
 from pipeline.cli.ppo import ppo
 from pipeline.cli.prepare import prepare
 from pipeline.cli.regress import regress
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("report")(report)
 app.command("validate")(validate)
+app.command("plan")(plan)
 app.command("schema")(schema)
 app.command("export")(export)
 app.command("doctor")(doctor)

@@ -1,10 +1,11 @@
 """Build the backbone of a spec with the weights of its base."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.files import CheckpointFiles
@@ -13,7 +14,7 @@ from pipeline.merging.task_vectors import NamedTensors, layer_sizes
 from pipeline.spec.sources import BackboneSpec
 from tasks.base import Backbone
 from tasks.batch_norm import has_statistics
-from tasks.registry import BACKBONES
+from tasks.registry import BACKBONES, BackboneFactory
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,10 @@ def load_model(spec: BackboneSpec, base: CheckpointFiles, device: torch.device) 
     Raises:
         ValueError: if the family is unknown, or the base is not a checkpoint of the architecture; the file is named.
     """
-    options = dict(spec.options)
-    if base.source.kind == "tag":
-        options["pretrained"] = base.source.name
-    try:
-        build = BACKBONES[spec.family]
-    except ValueError as error:
-        raise ValueError(f"backbone.family: {error}") from None
-    dtype = getattr(torch, spec.precision)
-    assert isinstance(dtype, torch.dtype)
+    _builder(spec)  # an unknown family is an error before a large file is read
     try:
         checkpoint = read_checkpoint(base)
-        backbone = build(spec.model, checkpoint.state, device, dtype, options)
+        backbone = build_backbone(spec, base, checkpoint.state, device)
         theta0 = backbone.select(checkpoint.state, base.place)
     except ValueError as error:
         raise ValueError(_about_base(base.label, str(error))) from error
@@ -69,6 +62,34 @@ def load_model(spec: BackboneSpec, base: CheckpointFiles, device: torch.device) 
             spec.family,
         )
     return LoadedModel(backbone, NamedTensors(base.label, theta0), checkpoint.fingerprint)
+
+
+def build_backbone(
+    spec: BackboneSpec, base: CheckpointFiles, state: Mapping[str, Tensor], device: torch.device
+) -> Backbone:
+    """Build the backbone of a spec with the tensors of its base.
+
+    Raises:
+        ValueError: if the family is unknown, or the tensors do not fit the architecture; errors call them "base".
+    """
+    options = dict(spec.options)
+    if base.source.kind == "tag":
+        options["pretrained"] = base.source.name
+    return _builder(spec)(spec.model, state, device, precision_of(spec), options)
+
+
+def _builder(spec: BackboneSpec) -> BackboneFactory:
+    try:
+        return BACKBONES[spec.family]
+    except ValueError as error:
+        raise ValueError(f"backbone.family: {error}") from None
+
+
+def precision_of(spec: BackboneSpec) -> torch.dtype:
+    """Return the precision of the evaluated weights."""
+    dtype = getattr(torch, spec.precision)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 def _about_base(source: str, text: str) -> str:

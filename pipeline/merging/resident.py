@@ -26,7 +26,7 @@ from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
 
 #: Combined vectors kept, none larger than the model: one for the current merge, one for its neighbour in the queue.
-_CACHED = 2
+COMBINED_KEPT = 2
 
 #: (method, theta0 and task vectors, one weight for each, every declared parameter) -> `Experts.statistics`.
 Gather: TypeAlias = Callable[[str, Experts, Sequence[Number], Params], Sequence[Mapping[str, Tensor]]]
@@ -100,7 +100,7 @@ class ResidentModel:
             check_agree(NamedTensors("the base", base), NamedTensors(f"task vector of {name}", delta))
         self.deltas = tuple(self._arena.hold(delta, device) for delta in deltas.values())
         self._scratch = torch.empty(0, device=device)
-        self._combined = CombinedCache(_CACHED, self._combine)
+        self._combined = CombinedCache(COMBINED_KEPT, self._combine)
         for name, view in self._arena.views(self._weights).items():
             parameters[name].data = view
         self.base_fingerprint = fingerprint(self._weights)

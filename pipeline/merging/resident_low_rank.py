@@ -23,7 +23,7 @@ from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
 
 #: Combined vectors kept: along lambda each serves the plain soup, LiNeS and its controls.
-_CACHED = 4
+COMBINED_KEPT = 4
 _WEIGHT = ".weight"
 
 
@@ -96,7 +96,7 @@ class Candidates:
         changed = {name for delta in self.deltas for name in delta.factors}
         self.names = [name for name in parameters if name in changed]
         self.sizes = layer_sizes(layer_map, {name: parameters[name] for name in self.names})
-        self._combined = CombinedCache(_CACHED, self._combine)
+        self._combined = CombinedCache(COMBINED_KEPT, self._combine)
 
     @torch.no_grad()
     def factors(self, recipe: Recipe) -> tuple[float, dict[str, LowRank]]:

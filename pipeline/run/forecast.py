@@ -21,23 +21,32 @@ class Forecast:
         samples: forward passes of one sample.
     """
 
-    shards: int
-    samples: int
+    shards: int = 0
+    samples: int = 0
+
+    def __add__(self, other: "Forecast") -> "Forecast":
+        """Add the work of two parts of a run."""
+        return Forecast(self.shards + other.shards, self.samples + other.samples)
 
 
 def forecast(plan: Plan, ledger: Ledger) -> Forecast:
     """Count the work of a run; equal candidates count once, unless there are too many to compare."""
+    return sum(forecast_by_arm(plan, ledger).values(), Forecast())
+
+
+def forecast_by_arm(plan: Plan, ledger: Ledger) -> dict[tuple[str, str], Forecast]:
+    """Count the work of each arm and split; an arm whose candidates an arm above has too needs less."""
     any_recipe = plan.references[0].recipe({})
-    shards = samples = 0
-    for count, tasks, split in _parts(plan):
+    found: dict[tuple[str, str], Forecast] = {}
+    for arm, count, tasks, split in _parts(plan):
         requests = ledger.requests(any_recipe, tasks, split)
-        shards += count * len(requests)
-        samples += count * sum(r.stop - r.start for r in requests)
-    return Forecast(shards, samples)
+        part = Forecast(count * len(requests), count * sum(r.stop - r.start for r in requests))
+        found[arm, split] = found.get((arm, split), Forecast()) + part
+    return found
 
 
-def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    """Yield (number of candidates, tasks, split)."""
+def _parts(plan: Plan) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
+    """Yield (arm, number of candidates, tasks, split)."""
     known: set[tuple[Recipe, tuple[str, ...]]] = set()
     compared = sum(map(proposed, plan.groups)) <= _MOST_COMPARED
     for group in plan.groups:
@@ -48,9 +57,9 @@ def _parts(plan: Plan) -> Iterator[tuple[int, tuple[str, ...], str]]:
             count = len(new)
         else:
             count = proposed(group)
-        yield count, tasks, "val"
+        yield group.arm, count, tasks, "val"
         if group.kind != "mask":
-            yield count if group.test_all else 1, tuple(group.roles), "test"
+            yield group.arm, count if group.test_all else 1, tuple(group.roles), "test"
 
 
 def proposed(group: Group) -> int:

@@ -196,7 +196,14 @@ def _config(model: str, trusted: bool) -> PreTrainedConfig:
 
 
 def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree."""
+    """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree.
+
+    The meta device keeps shapes only: a plan needs no memory for the weights.
+    """
+    if device.type == "meta":
+        nn.Module.to(module, device)
+        module.tie_weights()
+        return module
     for parameter in module.parameters():
         parameter.data = parameter.data.to(device, copy=True)
     nn.Module.to(module, device)

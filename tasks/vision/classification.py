@@ -187,14 +187,12 @@ def zero_shot(
         >>> TASKS.register("docs-images", load)
     """
     encoder = image_text(backbone)
-    options = request.options
     if len(source.class_names) < 2:
         raise ValueError(
             f"tasks.{request.name}: {source.name}: has only the class {', '.join(source.class_names)}, so every answer "
             "would be right: use two or more; for a folder of images, name the one whose subfolders are the classes"
         )
-    default = _CPU_BATCH if encoder.device.type == "cpu" else _ACCELERATOR_BATCH
-    batch_size = _positive(f"tasks.{request.name}.options.batch_size", options.get("batch_size", default))
+    batch_size = image_batch(request, encoder.device.type)
     groups = source.class_groups if isinstance(source, GroupedSource) else ()
     how = Evaluation(_limits(request), batch_size, groups)
     templates = _strings(request, "templates", source.templates)
@@ -212,6 +210,16 @@ def zero_shot(
     for line in (*noted(splits.values(), preprocess), *(head.warnings() if not embedded_prompts else ())):
         logger.warning("%s: %s", where, line)
     return ZeroShotClassification(request.name, splits, head, source.class_names, how)
+
+
+def image_batch(request: TaskRequest, device_type: str) -> int:
+    """Return the number of images of a forward pass.
+
+    Raises:
+        ValueError: if the option batch_size is not a positive whole number.
+    """
+    default = _CPU_BATCH if device_type == "cpu" else _ACCELERATOR_BATCH
+    return _positive(f"tasks.{request.name}.options.batch_size", request.options.get("batch_size", default))
 
 
 def image_preprocess(request: TaskRequest, preprocess: Preprocess) -> Preprocess:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tasks.cores import permitted_cores
-from tasks.files.cache import cache_root, cached, digest
+from tasks.files.cache import cache_root, cached, digest, is_cached
 from tasks.vision.decoding import NOTES, Decoded, Part, decode_image
 from tasks.vision.images import (
     BadImages,
@@ -127,6 +127,17 @@ def prepare(
         lambda partial: _write_splits(partial, source.name, _scored(source), preprocess, progress, decode),
     )
     return {path.stem: _read(path) for path in sorted(folder.glob("*.arrow"))}
+
+
+def count_images(source: ImageSource, preprocess: Preprocess) -> dict[str, int]:
+    """Count the images of each split without decoding any.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if is_cached(folder := prepared_folder(source, preprocess)):
+        return {path.stem: len(_read(path)) for path in folder.glob("*.arrow")}
+    return {split: len(records) for split, records in _scored(source).items()}
 
 
 def prepared_folder(source: ImageSource, preprocess: Preprocess) -> Path:

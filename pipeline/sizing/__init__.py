@@ -1,0 +1,1 @@
+"""The memory, samples and hours that a run needs, from headers of its checkpoints: `lines plan`."""

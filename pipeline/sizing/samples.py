@@ -1,0 +1,116 @@
+"""The samples of a run's tasks, the memory of their data, and that of a forward pass; no weights are needed."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipeline.loading.model import Report
+from pipeline.loading.tasks import load_tasks
+from pipeline.sizing.live_bytes import LiveBytes, WithoutPairs, peak_bytes
+from pipeline.spec.run import RunSpec
+from tasks.base import Backbone, Task, TaskRequest
+from tasks.registry import TASKS
+from tasks.vision.classification import ImageTextBackbone, image_batch, image_preprocess, image_source
+from tasks.vision.decoded import count_images
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What there is to score.
+
+    Attributes:
+        counts: task -> (validation samples, test samples).
+        activations: bytes of the largest forward pass; None if not known.
+        data: bytes of the decoded samples that a worker keeps on its device.
+    """
+
+    counts: Mapping[str, tuple[int, int]]
+    activations: int | None
+    data: int = 0
+
+
+def measure_samples(spec: RunSpec, backbone: Backbone, device_type: str, report: Report) -> Samples:
+    """Count the samples of a run's tasks, and run their forward passes without values.
+
+    Args:
+        spec: the run.
+        backbone: on the meta device.
+        device_type: of the workers: the default batch of images depends on it.
+        report: called with what is being done.
+
+    Raises:
+        ValueError: if a task's data is missing or wrong; the field is named.
+    """
+    if spec.generation is not None:
+        return _completions(spec, backbone)
+    if isinstance(backbone, ImageTextBackbone) and not any(t.source in TASKS for t in spec.tasks.values()):
+        return _images(spec, backbone, device_type, report)
+    tasks = load_tasks(spec, backbone, report)
+    found = [_pass(task, backbone, split) for task in tasks.values() for split in ("val", "test")]
+    known = [size for size in found if size is not None]
+    counts = {name: (task.num_samples("val"), task.num_samples("test")) for name, task in tasks.items()}
+    return Samples(counts, max(known, default=None))
+
+
+def _pass(task: Task, backbone: Backbone, split: str) -> int | None:
+    """Return the bytes of the pass with a split's last sample: text tasks sort theirs by length."""
+    count = task.num_samples(split)
+    return peak_bytes(lambda: task.evaluate(backbone, split, count - 1, count)) if count else None
+
+
+def _images(spec: RunSpec, backbone: ImageTextBackbone, device_type: str, report: Report) -> Samples:
+    counts: dict[str, tuple[int, int]] = {}
+    batches = [1]
+    for name, task in {**spec.tasks, **spec.ood}.items():
+        report(f"counting {name}", len(counts), len(spec.tasks) + len(spec.ood))
+        limits = {**spec.limits, **task.limits}
+        request = TaskRequest(name, task.source, {}, task.options)
+        found = count_images(image_source(request), image_preprocess(request, backbone.preprocess))
+        val, test = (min(found.get(s, 0), limits.get(s, found.get(s, 0))) for s in ("val", "test"))
+        counts[name] = (val, test)
+        batches.append(image_batch(request, device_type))
+    shape = (3, *backbone.preprocess.size)
+    images = torch.empty((max(batches), *shape), dtype=torch.uint8, device="meta")
+    data = sum(map(sum, counts.values())) * images[0].numel()
+    return Samples(counts, peak_bytes(lambda: backbone.embed(images)), data)
+
+
+def _completions(spec: RunSpec, backbone: Backbone) -> Samples:
+    from pipeline.loading.rewards import as_policy, prompts_of, samples_of  # transformers: not for other runs
+
+    policy, generation = as_policy(backbone), spec.generation
+    assert generation is not None, "a run of rewards"
+    splits = prompts_of(spec, policy).splits
+    val, test = (samples_of(spec) * len(splits[split]) for split in ("val", "test"))
+    texts = [prompt.text for prompts in splits.values() for prompt in prompts]
+    longest = max(len(ids) for ids in policy.tokenizer(texts, verbose=False)["input_ids"])
+    rows = min(generation.batch_size, max(val, test))
+    size = generation_bytes(policy.module, rows, longest, generation.max_new_tokens)
+    return Samples(dict.fromkeys(spec.tasks, (val, test)), size)
+
+
+@torch.inference_mode()
+def generation_bytes(module: Any, rows: int, longest: int, new: int) -> int:
+    """Return the most bytes that completing prompts takes: reading the prompts, or the last step with a full cache.
+
+    Args:
+        module: a causal language model of transformers, on the meta device.
+        rows: prompts of a batch.
+        longest: tokens of the longest prompt.
+        new: tokens of the longest completion.
+    """
+    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(type(module).forward).parameters else {}
+
+    def tokens(count: int) -> torch.Tensor:
+        return torch.empty((rows, count), dtype=torch.int64, device="meta")
+
+    reading = peak_bytes(lambda: module(input_ids=tokens(longest), use_cache=True, **last))
+    with LiveBytes() as live, WithoutPairs():
+        cache = module(input_ids=tokens(longest + new - 1), use_cache=True, **last).past_key_values
+        live.peak = live.now
+        module(input_ids=tokens(1), past_key_values=cache, use_cache=True, **last)
+    most: int = max(reading or 0, live.peak)
+    return most
