@@ -30,7 +30,7 @@ def plan(
         _Memory, typer.Option(min=0, metavar="GIB", help="Memory of the run's machine; by default this machine's.")
     ] = None,
     throughput: Annotated[
-        float | None, typer.Option(min=0, metavar="N", help="Samples, or completions, a second of one worker.")
+        float | None, typer.Option(metavar="N", help="Samples, or completions, a second of one worker.")
     ] = None,
     like: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The folder of a former run: plan with its throughput.")
@@ -44,6 +44,8 @@ def plan(
     with user_errors():
         if sum(given is not None for given in (throughput, like)) + measure > 1:
             raise ValueError("--throughput, --like and --measure: give one of them")
+        if throughput is not None and not throughput > 0:
+            raise ValueError(f"--throughput: must be above 0, got {throughput:g}")
         run = plan_of(spec, pool, workers)
         announce_code(run.spec)
         from pipeline.sizing.estimate import estimate, misfits  # torch: not before the spec is known to be valid
