@@ -115,6 +115,7 @@ BACKBONES.register("open_clip", "tasks.vision.clip.backbone:build")
 BACKBONES.register("open_clip_classifier", "tasks.vision.classifier:build")
 BACKBONES.register("causal", "tasks.language.causal:build")
 BACKBONES.register("seq2seq", "tasks.language.seq2seq:build")
+BACKBONES.register("encoder", "tasks.language.encoder:build")
 #: Prefix of a task's source, before the first slash -> its loader, for any model family.
 SOURCES: Registry[TaskFactory] = Registry("kind of source")
 SOURCES.register("lm_eval", "tasks.language.lm_eval.loading:load")

@@ -30,6 +30,9 @@ from tasks.registry import near
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
 
+#: Language family -> the class of transformers that loads an export.
+_LOADERS = {"causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM", "encoder": "AutoModel"}
+
 
 @dataclass(frozen=True)
 class CandidateChoice:
@@ -64,18 +67,23 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     announce_code(plan.spec)
     candidate = _chosen(judge_all(plan, ledger, history.proposals), choice)
     model, deltas = _same_checkpoints(plan, ledger)
-    backbone = _rebuilt(plan, ledger, candidate, model, deltas) if plan.spec.generation is None else None
+    policy = plan.spec.generation is not None
+    if not policy:
+        _rebuild(plan, ledger, candidate, model, deltas)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     facts = _facts(run, plan, ledger, candidate)
-    if backbone is None:
-        from pipeline.export.policy import write_policy  # transformers: not for other exports
-
-        library, coverage = write_policy(partial, model, deltas, candidate.recipe)
-        beside: dict[str, Any] = {"library": library}
+    if isinstance(model.backbone, OpenClipBackbone):
+        beside, coverage = _write_open_clip(partial, model.backbone, candidate), _coverage(model.backbone)
     else:
-        beside, coverage = _write_open_clip(partial, backbone, candidate), _coverage(backbone)
+        from pipeline.export.policy import write_language_model, write_policy  # transformers: not for other exports
+
+        beside = {"library": "transformers", "loader": _LOADERS[model.backbone.family]}
+        if policy:
+            beside["library"], coverage = write_policy(partial, model, deltas, candidate.recipe)
+        else:
+            coverage = write_language_model(partial, model.backbone)
     facts["coverage"] = [part.to_json() for part in coverage]
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
@@ -165,12 +173,12 @@ def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str
     return model, deltas
 
 
-def _rebuilt(
+def _rebuild(
     plan: Plan, ledger: Ledger, candidate: Candidate, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]]
-) -> OpenClipBackbone:
-    """Return the backbone with the candidate's weights."""
+) -> None:
+    """Give the backbone the candidate's weights."""
     backbone = model.backbone
-    if not isinstance(backbone, OpenClipBackbone):
+    if not isinstance(backbone, OpenClipBackbone) and backbone.family not in _LOADERS:
         raise ValueError(
             f"backbone.family: {plan.spec.backbone.family}: only open_clip models, and language models, can be exported"
         )
@@ -181,7 +189,6 @@ def _rebuilt(
         backbone.module, backbone.layer_map, model.base.tensors, deltas, torch.device("cpu"), dtype, gather
     )
     resident.materialise(candidate.recipe)
-    return backbone
 
 
 def _facts(run: Path, plan: Plan, ledger: Ledger, candidate: Candidate) -> dict[str, Any]:

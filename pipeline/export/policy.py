@@ -1,4 +1,4 @@
-"""Export a candidate of a language model: a LoRA adapter if its policies are adapters, else a whole model."""
+"""Export a candidate of a language model: a LoRA adapter if it merges policies that are adapters, else a model."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipeline.merging.resident import ResidentModel
 from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
 from tasks.base import Backbone
+from tasks.language.backbone import LanguageBackbone
 from tasks.language.vllm_engine import write_adapter
 
 CPU = torch.device("cpu")
@@ -54,6 +55,19 @@ def write_policy(
     assert isinstance(backbone.module, PreTrainedModel)
     backbone.module.save_pretrained(str(folder))
     return "transformers", _coverage(backbone, edited.names)
+
+
+def write_language_model(folder: Path, backbone: Backbone) -> list[Part]:
+    """Write a language model that holds a candidate, and its tokenizer, into an existing folder.
+
+    Returns:
+        What became of every parameter.
+    """
+    assert isinstance(backbone, LanguageBackbone)
+    assert isinstance(backbone.module, PreTrainedModel)
+    backbone.tokenizer.save_pretrained(str(folder))
+    backbone.module.save_pretrained(str(folder))
+    return _coverage(backbone, dict(backbone.module.named_parameters()))
 
 
 def _coverage(backbone: Backbone, names: Collection[str]) -> list[Part]:

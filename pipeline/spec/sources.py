@@ -12,7 +12,7 @@ class BackboneSpec(SpecModel):
     """A model architecture and the precision it is evaluated in."""
 
     family: str
-    """open_clip, open_clip_classifier, causal, seq2seq, or a backbone of a plug-in."""
+    """open_clip, open_clip_classifier, causal, seq2seq, encoder, or a backbone of a plug-in."""
     model: str
     """open_clip architecture such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"

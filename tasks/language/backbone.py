@@ -1,6 +1,6 @@
 """What all language models of transformers have in common as backbones: they are built, and checkpoints are read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,10 +28,24 @@ from tasks.registry import check_options
 
 #: Names of the largest number of input tokens in configurations.
 _POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings")
-#: Class that builds the models of a family -> the family, and what its models are.
-_KINDS: dict[Any, tuple[str, str]] = {
-    AutoModelForCausalLM: ("causal", "a causal language model"),
-    AutoModelForSeq2SeqLM: ("seq2seq", "an encoder-decoder"),
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Two classes of transformers: one builds a family's models, the other knows its configurations."""
+
+    what: str
+    builder: Any
+    knower: Any
+
+    def fits(self, config: PreTrainedConfig) -> bool:
+        return type(config) in self.knower._model_mapping
+
+
+_KINDS = {
+    "causal": _Kind("a causal language model", AutoModelForCausalLM, AutoModelForCausalLM),
+    "seq2seq": _Kind("an encoder-decoder", AutoModelForSeq2SeqLM, AutoModelForSeq2SeqLM),
+    "encoder": _Kind("an encoder", AutoModel, AutoModelForMaskedLM),
 }
 
 
@@ -132,53 +148,76 @@ def about_model() -> Iterator[None]:
         raise ValueError(f"backbone.model: {error}") from error
 
 
-def empty_model(model: str, auto: Any, loading: Loading) -> PreTrainedModel:
+def empty_model(model: str, family: str, loading: Loading) -> PreTrainedModel:
     """Build a model of transformers without weights, on the meta device.
 
     Args:
         model: source of its configuration (see `model_folder`).
-        auto: a class such as AutoModelForCausalLM.
+        family: causal, seq2seq or encoder.
         loading: how.
 
     Raises:
         ValueError: if the folder does not exist, the model is of another family, or transformers cannot build it.
     """
-    config = _config(model, loading.trusted)
-    if not loading.trusted and type(config) not in auto._model_mapping:
-        raise ValueError(f"{model}: a model of type {config.model_type!r} is not {_KINDS[auto][1]}{_hint(config)}")
+    config, kind = _config(model, loading.trusted), _KINDS[family]
+    if not loading.trusted and not kind.fits(config):
+        raise ValueError(f"{model}: a model of type {config.model_type!r} is not {kind.what}{_hint(config)}")
     with torch.device("meta"):
         empty = read_files(
-            model, lambda: auto.from_config(config, trust_remote_code=loading.trusted, **loading.arguments)
+            model, lambda: kind.builder.from_config(config, trust_remote_code=loading.trusted, **loading.arguments)
         )
     assert isinstance(empty, PreTrainedModel)
     return empty
 
 
 def _hint(config: PreTrainedConfig) -> str:
-    fits = [family for auto, (family, _) in _KINDS.items() if type(config) in auto._model_mapping]
+    fits = [family for family, kind in _KINDS.items() if kind.fits(config)]
     return f": set backbone.family: {fits[0]}" if fits else ""
 
 
 def with_weights(
-    empty: PreTrainedModel, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype, loading: Loading
+    empty: PreTrainedModel,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    loading: Loading,
+    without: Collection[str] = (),
 ) -> PreTrainedModel:
     """Build a model with the weights of a checkpoint, copied from `state`.
 
     Weights that the configuration ties are separate if the checkpoint has two different ones, as in transformers: of
     T5 1.1 the configuration does not show it.
 
+    Args:
+        empty: see `empty_model`.
+        state: of the checkpoint.
+        device: of the model.
+        dtype: of the model.
+        loading: how.
+        without: modules to leave out, which transformers' computation allows for; others are not affected.
+
     Raises:
         ValueError: if the weights do not fit; errors call them "base".
     """
+    # transformers warns of missing weights, so those that are left out are 0 until then.
+    spare = {n: torch.zeros(p.shape) for n, p in empty.named_parameters() if n.partition(".")[0] in without}
+    _leave_out(empty, without)
     names = TensorNames.of(empty)
     for name in names.untied(state):
         _untie(empty, name)
-    tensors = TensorNames.of(empty).select(state, "base")
+    tensors = TensorNames.of(empty).select(state, "base") | spare
     with without_progress_bars():
         module = type(empty).from_pretrained(
             None, config=empty.config, state_dict=tensors, dtype=dtype, **loading.arguments
         )
+    _leave_out(module, without)
     return _moved(module, device)
+
+
+def _leave_out(module: nn.Module, names: Collection[str]) -> None:
+    for name in names:
+        if isinstance(getattr(module, name, None), nn.Module):
+            setattr(module, name, None)
 
 
 def _untie(module: nn.Module, name: str) -> None:

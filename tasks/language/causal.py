@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import layer_map
@@ -55,6 +55,6 @@ def build(
     loading = Loading.of(options or {})
     with about_model():
         tokenizer = load_tokenizer(model)
-        empty = empty_model(model, AutoModelForCausalLM, loading)
+        empty = empty_model(model, CausalBackbone.family, loading)
         layer_map(empty)
     return CausalBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer)

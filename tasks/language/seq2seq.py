@@ -5,7 +5,7 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.files.cache import digest
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
@@ -68,7 +68,7 @@ def build(
     loading, scaled = Loading.of(options, ("scaled",)), _scaled(options.get("scaled", "decoder"))
     with about_model():
         tokenizer = _tokenizer(model)
-        empty = empty_model(model, AutoModelForSeq2SeqLM, loading)
+        empty = empty_model(model, Seq2SeqBackbone.family, loading)
         encoder_decoder_map(empty, scaled)
         _start(empty)
     return Seq2SeqBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer, scaled)

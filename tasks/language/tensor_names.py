@@ -14,9 +14,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tasks.lora import WeightPart
-from tasks.name_matching import match_names
+from tasks.name_matching import NameMatch, match_names
 from tasks.tensors import check_tensors, first_names
 
+#: Of BERT-like models: between the encoder and a classifier's head.
+_POOLER = re.compile(r"(.*\.)?pooler\..*")
 _OLD_BUFFERS = re.compile(r"(.*\.)?((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)|n_averaged")
 
 
@@ -32,6 +34,7 @@ class TensorNames:
         embeddings: the parameter with one row a token.
         linear: names of the linear modules.
         ignored: pattern of names in checkpoints that the model does not use, by its class in transformers.
+        whole: whether the module has its head; of the bare model, the heads of checkpoints are left out.
     """
 
     shapes: Mapping[str, torch.Size]
@@ -41,6 +44,7 @@ class TensorNames:
     embeddings: str
     linear: Collection[str]
     ignored: re.Pattern[str]
+    whole: bool
 
     @classmethod
     def of(cls, module: PreTrainedModel) -> "TensorNames":
@@ -55,6 +59,7 @@ class TensorNames:
             embeddings=first[id(module.get_input_embeddings().weight)],
             linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
             ignored=re.compile("|".join(sorted(module._keys_to_ignore_on_load_unexpected or ())) or "(?!)"),
+            whole=module.base_model is not module,
         )
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -107,8 +112,9 @@ class TensorNames:
         known = {**self.shapes, **{name: self.shapes[to] for name, to in self.tied.items()}}
         match = match_names({name: tensor.shape for name, tensor in state.items()}, known)
         named = {given: name for name, given in match.names.items()}
+        heads = self._heads(state, match)
         for given, tensor in state.items():
-            if given in match.copies:
+            if given in match.copies or given in heads:
                 continue
             name = named.get(given) or self._known(given)
             if name in self.tied:
@@ -118,17 +124,26 @@ class TensorNames:
         # An old checkpoint may hold only copies; the output's, which may differ, comes last.
         return {self.tied[name]: copies[name] for name in reversed(copies)} | found, copies
 
+    def _heads(self, state: Mapping[str, Tensor], match: NameMatch) -> set[str]:
+        """Return the tensors of a checkpoint that are of a head, if the module is the bare model."""
+        if self.whole:
+            return set()
+        outside = {given for given in state if _POOLER.fullmatch(given)} - set(match.names.values())
+        around = {given.removesuffix(name) for name, given in match.names.items() if given.endswith(name)}
+        if (prefix := min(around, key=len, default="")) and len(match.names) > len(self.shapes) / 2:
+            outside |= {given for given in state if not given.startswith(prefix)}
+        return outside
+
     def _needless(self, name: str) -> bool:
         """Return whether a tensor is no weight, also under a wrapper's prefix."""
         buffer = any(f".{name}".endswith(f".{known}") for known in self.buffers)
         return buffer or bool(_OLD_BUFFERS.fullmatch(name) or self.ignored.search(name))
 
     def _known(self, name: str, known: Collection[str] = ()) -> str:
-        """Add the prefix if the name is known only with it; unknown names stay unchanged."""
+        """Add or remove the prefix if the name is known only so; unknown names stay unchanged."""
         names = (known,) if known else (self.shapes, self.tied, self.buffers)
-        if not any(name in some for some in names) and any(self.prefix + name in some for some in names):
-            return self.prefix + name
-        return name
+        spellings = (name, self.prefix + name, name.removeprefix(self.prefix))
+        return next((spelling for spelling in spellings if any(spelling in some for some in names)), name)
 
     def _check(self, state: Mapping[str, Tensor], source: str) -> None:
         self._check_vocabulary(state, source)

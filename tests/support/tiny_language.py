@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    BertConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
@@ -129,6 +132,30 @@ def write_tiny_seq2seq(folder: Path, config: PreTrainedConfig, seed: int = 0) ->
             model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
             model.all_tied_weights_keys.pop("lm_head.weight")
         model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def bert_config(**more: Any) -> PreTrainedConfig:
+    """Return the configuration of a tiny BERT of 3 blocks and context 128."""
+    return BertConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        initializer_range=0.1,
+        pad_token_id=0,
+        **more,
+    )
+
+
+def write_tiny_encoder(folder: Path, config: PreTrainedConfig, auto: Any = AutoModel, seed: int = 0) -> Path:
+    """Write a random encoder, with the head of the class `auto`, and its tokenizer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        auto.from_config(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

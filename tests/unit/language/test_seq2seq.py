@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
+from pipeline.export.policy import write_language_model
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
 from tasks.language.seq2seq import Seq2SeqBackbone, build
@@ -223,3 +224,12 @@ def test_a_model_that_cannot_be_built_says_why(t5: Path, tmp_path: Path) -> None
     config = json.loads((startless / "config.json").read_text())
     (startless / "config.json").write_text(json.dumps({k: v for k, v in config.items() if "start" not in k}))
     refuses(startless, "^backbone.model: T5For.*: its config.json has no decoder_start_token_id: add the token")
+
+
+def test_an_export_loads_as_the_model_that_was_scored(backbone: Seq2SeqBackbone, tmp_path: Path) -> None:
+    """Also T5 1.1, whose output weights the configuration ties."""
+    parts = write_language_model(tmp_path, backbone)
+    assert torch.equal(logits(reference(tmp_path)), logits(backbone.module))
+    edited = sum(part.parameters for part in parts)
+    assert edited == sum(p.numel() for p in backbone.module.parameters())
+    assert built(tmp_path).inputs and (tmp_path / "tokenizer.json").is_file()
