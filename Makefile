@@ -25,8 +25,8 @@ rewarded-soups: $(VENV)/.installed-language  ## Run section 5.4 on a small langu
 
 # These tests compute; those of pools and clusters mostly wait, so both run at the same time. Each half has its own HOME,
 # because Ray keeps a token there.
-COMPUTING := tests/unit $(patsubst %,tests/integration/test_%.py,convnext_run derived_arms export finetune formats learned lm_eval_run \
-	lora_experts paper ppo_command rewarded_soups soup_checkpoints soup_corners)
+COMPUTING := tests/unit $(patsubst %,tests/integration/test_%.py,convnext_run derived_arms export finetune formats learned \
+	lm_eval_run lora_experts paper ppo_command rewarded_soups soup_checkpoints soup_corners)
 
 test: $(VENV)/.installed-dev  ## Run every test: unit, contracts, integration; no GPU, no network.
 	@mkdir -p build/home

@@ -1,13 +1,20 @@
 """Finds the code that a spec names, so that a user who received the spec sees it before it runs."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from pipeline.console import print_note
 from pipeline.spec.generation import is_reward_source
+
+#: Option -> the code that it names.
+_CODE = {
+    "trust_remote_code": "code of the model's repository",
+    # Templates and functions in YAML files of lm-eval can run anything.
+    "include_path": "{}",
+    "confirm_run_unsafe_code": "code that the model writes",
+}
 
 
 def list_user_code(spec: BaseModel) -> list[str]:
@@ -25,20 +32,10 @@ def _code(value: Any, where: str) -> Iterator[str]:
         field = f"{where}.{key}" if where else str(key)
         if key == "plugins":
             yield from (f"{field}: {name}" for name in part)
-        elif (
-            key == "source"
-            and isinstance(part, str)
-            and is_reward_source(part)
-            and ":" in part
-            or key == "include_path"
-            and isinstance(part, str)
-            and any(Path(part).expanduser().rglob("*.py"))
-        ):
+        elif key == "source" and isinstance(part, str) and is_reward_source(part) and ":" in part:
             yield f"{field}: {part}"
-        elif key == "confirm_run_unsafe_code" and part is not False:
-            yield f"{field}: code that the model writes"
-        elif key == "trust_remote_code" and part is not False:
-            yield f"{field}: code of the model's repository"
+        elif key in _CODE and part not in (False, None):
+            yield f"{field}: {_CODE[key].format(part)}"
         else:
             yield from _code(part, field)
 

@@ -116,12 +116,12 @@ def test_code_of_lm_evals_tasks_is_told(tmp_path: Path) -> None:
         task = {"source": "lm_eval/mine", "options": {"include_path": str(tmp_path), **options}}
         return list_user_code(parse_spec({**SPEC, "ood": {"mine": task}}))
 
-    assert named() == []
-    assert named(confirm_run_unsafe_code=True) == [
-        "ood.mine.options.confirm_run_unsafe_code: code that the model writes"
-    ]
-    (tmp_path / "utils.py").touch()
     assert named() == [f"ood.mine.options.include_path: {tmp_path}"]
+    assert named(confirm_run_unsafe_code=False) == named()
+    assert named(confirm_run_unsafe_code=True) == [
+        *named(),
+        "ood.mine.options.confirm_run_unsafe_code: code that the model writes",
+    ]
 
 
 def test_validate_tells_of_code_before_it_runs_and_can_be_had_without(tmp_path: Path) -> None:
