@@ -3,10 +3,15 @@
 import logging
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.task_vectors import NamedTensors, norm
 from tasks.base import Backbone
+from tasks.files.sources import Source
 from tasks.lora import ChecksPolicies
 
 #: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP are at a few
@@ -38,7 +43,37 @@ def check_policies(sources: SpecSources, backbone: Backbone) -> None:
     base = sources.base.label
     for name, of in bases.items():
         if of and Path(of).exists() and Path(base).exists() and Path(of).resolve() != Path(base).resolve():
+            _check_same_weights(name, of, sources.base)
+        elif of and (hub := Source.parse(base)).kind == "hub" and hub.name.partition("@")[0] != of:
             logger.warning("experts.%s: its adapter was trained on %s, but the base is %s", name, of, base)
+
+
+def _check_same_weights(name: str, of: str, base: CheckpointFiles) -> None:
+    """Refuse an adapter of other weights; a copy of the base in another place, or in another precision, is the base.
+
+    Raises:
+        ValueError: if a tensor that both models have differs by more than rounding.
+    """
+    try:
+        theirs, ours = open_checkpoint(of).state, open_checkpoint(base).state
+    except ValueError as error:
+        logger.warning(
+            "experts.%s: its adapter was trained on %s, but the base is %s (%s)", name, of, base.label, error
+        )
+        return
+    for key in theirs.keys() & ours.keys():
+        if not _same_numbers(theirs[key], ours[key]):
+            raise ValueError(
+                f"experts.{name}: its adapter was trained on {of}, whose {key} differs from that of the base "
+                f"{base.label}: an adapter changes one model; give base: {of}, or an adapter of this base"
+            )
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not (a.is_floating_point() and b.is_floating_point()):
+        return a.shape == b.shape and bool(torch.equal(a, b))
+    eps = max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps)
+    return torch.allclose(a.float(), b.float(), rtol=2 * eps, atol=1e-7)
 
 
 def _policy_folder(files: CheckpointFiles) -> Path | None:

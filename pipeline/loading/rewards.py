@@ -19,7 +19,7 @@ from tasks.files.cache import digest
 from tasks.files.models import nearby
 from tasks.language.base import Decoding, Prompt, PromptRequest, Sample
 from tasks.language.causal import CausalBackbone
-from tasks.language.models import load_tokenizer
+from tasks.language.models import check_completes, load_tokenizer
 from tasks.language.prompts import PromptSet, load_prompts
 from tasks.language.rewards.loading import checked, load_reward, reward_fingerprint
 
@@ -54,10 +54,14 @@ def as_policy(backbone: Backbone) -> CausalBackbone:
     """Return a backbone that completes prompts.
 
     Raises:
-        ValueError: if the backbone does not.
+        ValueError: if the backbone does not, or its tokenizer has no end-of-sequence token and another one to pad with.
     """
     if not isinstance(backbone, CausalBackbone):
         raise ValueError(f"backbone.family: must be causal if tasks are rewards, got {backbone.family}")
+    try:
+        check_completes(backbone.tokenizer, backbone.model_name)
+    except ValueError as error:
+        raise ValueError(f"backbone.model: {error}") from error
     return backbone
 
 

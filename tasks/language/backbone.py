@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,23 @@ class LanguageBackbone:
         self.dtype, self.device = module.dtype, module.device
         self.context = _context(module)
         self._names = TensorNames.of(module)
+        self._vocabulary: Mapping[str, Tensor] | None = None
+
+    def loaded(self, base: Mapping[str, Tensor], loading: "Loading") -> Self:
+        """Return this backbone after setting how its experts are read.
+
+        Args:
+            base: the base's checkpoint.
+            loading: with `shared`, experts may have more or fewer tokens than the base: only those of both change.
+        """
+        if loading.shared:
+            selected = self.select(base, "base")
+            self._vocabulary = {name: selected[name] for name in self._names.vocabulary}
+        return self
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Select the parameters' tensors from a checkpoint of the whole or the bare model: see tensor_names.py."""
-        return self._names.select(state, source)
+        return self._names.select(state, source, self._vocabulary)
 
     def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
         """Find the weights that a LoRA adapter changes: one parameter a module."""
@@ -91,7 +104,7 @@ class LanguageBackbone:
         Raises:
             ValueError: if it has another; sizes and the first differing tokens are given.
         """
-        check_vocabulary(folder, source, self.model_name, self.tokenizer)
+        check_vocabulary(folder, source, self.model_name, self.tokenizer, shared=self._vocabulary is not None)
 
 
 def _context(module: PreTrainedModel) -> int | None:
@@ -114,9 +127,11 @@ class Loading:
     Attributes:
         trusted: whether the code in the model's folder may run.
         arguments: further arguments for transformers.
+        shared: whether experts may have other numbers of tokens than the base.
     """
 
     trusted: bool = False
+    shared: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -126,13 +141,15 @@ class Loading:
         Raises:
             ValueError: if an option is unknown or has the wrong type.
         """
-        check_options("backbone.options", options, ("trust_remote_code", "attention", *more))
+        check_options("backbone.options", options, ("trust_remote_code", "attention", "vocabulary", *more))
         trusted, attention = options.get("trust_remote_code", False), options.get("attention")
         if not isinstance(trusted, bool):
             raise ValueError(f"backbone.options.trust_remote_code: must be true or false, got {trusted!r}")
         if attention is not None and not isinstance(attention, str):
             raise ValueError(f"backbone.options.attention: must be a name (sdpa, eager, ...), got {attention!r}")
-        return cls(trusted, {} if attention is None else {"attn_implementation": attention})
+        if (vocabulary := options.get("vocabulary", "equal")) not in ("equal", "shared"):
+            raise ValueError(f"backbone.options.vocabulary: must be equal or shared, got {vocabulary!r}")
+        return cls(trusted, vocabulary == "shared", {} if attention is None else {"attn_implementation": attention})
 
 
 @contextmanager

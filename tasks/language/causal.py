@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import layer_map
-from tasks.language.models import load_tokenizer
+from tasks.language.models import check_end, read_tokenizer
 
 
 class CausalBackbone(LanguageBackbone):
@@ -23,7 +23,7 @@ class CausalBackbone(LanguageBackbone):
         Args:
             model: source of its configuration and tokenizer, for errors.
             module: on its device, in its dtype.
-            tokenizer: see `load_tokenizer`.
+            tokenizer: with an end-of-sequence token; to complete prompts, see also `check_completes`.
 
         Raises:
             ValueError: if the module has no list of residual blocks.
@@ -46,15 +46,19 @@ def build(
         device: of the model.
         dtype: of its weights and activations; the angles of rotary positions stay float32.
         options: `trust_remote_code: true` runs the code in the model's folder; `attention` is one of transformers'
-            implementations (sdpa, eager, flash_attention_2, ...).
+            implementations (sdpa, eager, flash_attention_2, ...); `vocabulary: shared` accepts experts with other
+            numbers of tokens.
 
     Raises:
-        ValueError: if the model is not a causal language model, an option is unknown, the tokenizer has no pad token,
-            or the weights do not fit.
+        ValueError: if the model is not a causal language model, an option is unknown, the tokenizer has no
+            end-of-sequence token, or the weights do not fit.
     """
     loading = Loading.of(options or {})
     with about_model():
-        tokenizer = load_tokenizer(model)
+        tokenizer = read_tokenizer(model)
+        check_end(tokenizer, model)
+        tokenizer.padding_side = "left"  # completions start together
         empty = empty_model(model, CausalBackbone.family, loading)
         layer_map(empty)
-    return CausalBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer)
+    module = with_weights(empty, state, device, dtype, loading)
+    return CausalBackbone(model, module, tokenizer).loaded(state, loading)

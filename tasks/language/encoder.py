@@ -138,7 +138,7 @@ def build(
         state: the base, bare or with a head, which is left out.
         device: of the model.
         dtype: of its weights and activations; embeddings are float32.
-        options: `pooling`: mean (the default) or cls; and those of causal models, `trust_remote_code` and `attention`.
+        options: `pooling`: mean (the default) or cls; and those of causal models.
 
     Raises:
         ValueError: if the model is no encoder, an option is unknown, the tokenizer has no pad token, or the weights do
@@ -152,7 +152,7 @@ def build(
         layer_map(empty)
     pooled = any(f".{_POOLER}." in f".{name}" for name in state)
     module = with_weights(empty, state, device, dtype, loading, () if pooled else (_POOLER,))
-    return EncoderBackbone(model, module, tokenizer, pooling)
+    return EncoderBackbone(model, module, tokenizer, pooling).loaded(state, loading)
 
 
 def _pooling(value: object) -> Pooling:

@@ -54,8 +54,17 @@ def _identity(base: str) -> str:
     return str(path.resolve()) if path.exists() else base.rstrip("/")
 
 
-def check_vocabulary(folder: Path, source: str, model: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_vocabulary(
+    folder: Path, source: str, model: str, tokenizer: PreTrainedTokenizerBase, shared: bool = False
+) -> None:
     """Check that an expert whose folder holds a tokenizer has the vocabulary of `model`, whose `tokenizer` is given.
+
+    Args:
+        folder: of the expert.
+        source: of the expert, for errors.
+        model: the base.
+        tokenizer: of the base.
+        shared: whether one of the two may have more tokens than the other; tokens of one number must be equal.
 
     Raises:
         ValueError: if it has another; sizes and the first differing tokens are given.
@@ -64,7 +73,8 @@ def check_vocabulary(folder: Path, source: str, model: str, tokenizer: PreTraine
         return
     ours = {i: token for token, i in tokenizer.get_vocab().items()}
     theirs = {i: token for token, i in read_tokenizer_in(folder, source).get_vocab().items()}
-    if differing := sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i)):
+    numbers = ours.keys() & theirs.keys() if shared else ours.keys() | theirs.keys()
+    if differing := sorted(i for i in numbers if ours.get(i) != theirs.get(i)):
         examples = ", ".join(f"{i} {theirs.get(i)!r} instead of {ours.get(i)!r}" for i in differing[:3])
         raise ValueError(
             f"{source}: was trained with another vocabulary than {model}: {len(theirs)} tokens instead of {len(ours)}, "

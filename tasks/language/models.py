@@ -124,10 +124,30 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         ValueError: if there is none, it has no end-of-sequence token, or no other pad token.
     """
     tokenizer = read_tokenizer(source)
+    check_completes(tokenizer, source)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def check_end(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Check that a tokenizer has an end-of-sequence token.
+
+    Raises:
+        ValueError: if it has none.
+    """
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"tokenizer of {source}: has no end-of-sequence token: set one, and save the tokenizer with it"
         )
+
+
+def check_completes(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Check that completions have an end that padding does not hide.
+
+    Raises:
+        ValueError: if the tokenizer has no end-of-sequence token, or no other pad token.
+    """
+    check_end(tokenizer, source)
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"tokenizer of {source}: has no pad token: set one, other than the end-of-sequence token, and save the "
@@ -138,8 +158,6 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"tokenizer of {source}: its pad token is its end-of-sequence token {tokenizer.eos_token!r}, so training "
             "could not see where a completion ends: set another, and save the tokenizer with it"
         )
-    tokenizer.padding_side = "left"
-    return tokenizer
 
 
 def load_causal(source: str, dtype: torch.dtype) -> PreTrainedModel:

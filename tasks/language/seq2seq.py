@@ -57,8 +57,7 @@ def build(
         state: the base, with or without the prefix of the whole model or a wrapper.
         device: of the model.
         dtype: of its weights and activations.
-        options: `scaled`: decoder (the default, as in the paper), encoder or both; and those of causal models,
-            `trust_remote_code` and `attention`.
+        options: `scaled`: decoder (the default, as in the paper), encoder or both; and those of causal models.
 
     Raises:
         ValueError: if the model is not an encoder-decoder, an option is unknown, the tokenizer has no pad or
@@ -71,7 +70,8 @@ def build(
         empty = empty_model(model, Seq2SeqBackbone.family, loading)
         encoder_decoder_map(empty, scaled)
         _start(empty)
-    return Seq2SeqBackbone(model, with_weights(empty, state, device, dtype, loading), tokenizer, scaled)
+    module = with_weights(empty, state, device, dtype, loading)
+    return Seq2SeqBackbone(model, module, tokenizer, scaled).loaded(state, loading)
 
 
 def _scaled(value: object) -> Scaled:

@@ -4,6 +4,7 @@ Checkpoints of the bare model lack the prefix (`h.0.attn.c_attn.weight` of the p
 output weight that is tied to the embeddings, or buffers that older versions of transformers saved.
 """
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from tasks.lora import WeightPart
 from tasks.name_matching import NameMatch, match_names
 from tasks.tensors import check_tensors, first_names
+
+logger = logging.getLogger(__name__)
 
 #: Of BERT-like models: between the encoder and a classifier's head.
 _POOLER = re.compile(r"(.*\.)?pooler\..*")
@@ -32,6 +35,7 @@ class TensorNames:
         buffers: names of tensors that are not weights.
         prefix: of the bare model within the whole one, for example "model.".
         embeddings: the parameter with one row a token.
+        vocabulary: all parameters with one row a token: the embeddings, and the output's weight and bias.
         linear: names of the linear modules.
         ignored: pattern of names in checkpoints that the model does not use, by its class in transformers.
         whole: whether the module has its head; of the bare model, the heads of checkpoints are left out.
@@ -42,6 +46,7 @@ class TensorNames:
     buffers: Collection[str]
     prefix: str
     embeddings: str
+    vocabulary: Collection[str]
     linear: Collection[str]
     ignored: re.Pattern[str]
     whole: bool
@@ -50,6 +55,8 @@ class TensorNames:
     def of(cls, module: PreTrainedModel) -> "TensorNames":
         """Read the names of a module, which may be on the meta device."""
         first = {id(p): name for name, p in module.named_parameters()}
+        outputs = module.get_output_embeddings()
+        rows = [*module.get_input_embeddings().parameters(), *(outputs.parameters() if outputs is not None else ())]
         every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
         return cls(
             shapes={name: p.shape for name, p in module.named_parameters()},
@@ -57,19 +64,31 @@ class TensorNames:
             buffers=frozenset(name for name, _ in module.named_buffers()),
             prefix=f"{module.base_model_prefix}.",
             embeddings=first[id(module.get_input_embeddings().weight)],
+            vocabulary=frozenset(first[id(p)] for p in rows if id(p) in first),
             linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
             ignored=re.compile("|".join(sorted(module._keys_to_ignore_on_load_unexpected or ())) or "(?!)"),
             whole=module.base_model is not module,
         )
 
-    def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    def select(
+        self, state: Mapping[str, Tensor], source: str, base: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Select exactly the parameters' tensors from a checkpoint, with or without the prefix or those of wrappers.
+
+        Args:
+            state: of the checkpoint.
+            source: where it came from, for errors.
+            base: the base's `vocabulary`: an expert with fewer tokens gets its rows, and rows beyond it are left out;
+                None if every checkpoint must have the same vocabulary.
 
         Raises:
             ValueError: if tensors are missing, unexpected, mis-shaped or not floating-point, or a second copy of tied
                 weights differs; the first names are given.
         """
         found, copies = self._matched(state)
+        if base is not None:
+            found = {name: _shared_rows(tensor, base.get(name), source) for name, tensor in found.items()}
+            copies = {name: _shared_rows(tensor, base.get(self.tied[name]), source) for name, tensor in copies.items()}
         self._check(found, source)
         for name, tensor in copies.items():
             if not torch.equal(tensor, found[self.tied[name]]):
@@ -154,5 +173,20 @@ class TensorNames:
         if found is not None and found.ndim == 2 and found.shape[0] != rows and found.shape[1] == width:
             raise ValueError(
                 f"{source}: was trained with another vocabulary: its {self.embeddings} has {found.shape[0]} tokens, "
-                f"the model's {rows}; the SFT model and all experts need the same tokenizer, and no tokens added later"
+                f"the model's {rows}; the SFT model and all experts need the same tokenizer, and no tokens added "
+                "later; or set backbone.options.vocabulary: shared, to merge the tokens that both have"
             )
+
+
+def _shared_rows(tensor: Tensor, base: Tensor | None, source: str) -> Tensor:
+    """Cut a tensor with one row a token to the base's rows, or give it the base's where it has none."""
+    if base is None or tensor.shape[1:] != base.shape[1:] or len(tensor) == len(base):
+        return tensor
+    logger.warning(
+        "%s: has %d tokens, the base %d: the first %d are merged",
+        source,
+        len(tensor),
+        len(base),
+        min(len(tensor), len(base)),
+    )
+    return torch.cat([tensor[: len(base)], base[len(tensor) :].to(tensor)])

@@ -27,6 +27,7 @@ from transformers import (
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
+from pipeline.loading.rewards import as_policy
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
@@ -323,10 +324,10 @@ def test_a_model_that_cannot_be_built_says_why(llama: Path, tmp_path: Path) -> N
     refuses(copied(llama, tmp_path / "bare", "config.json"), "^backbone.model: .*: has no config.json")
     mute = copied(llama, tmp_path / "mute", "tokenizer.json", "tokenizer_config.json")
     refuses(mute, "^backbone.model: .*: has no tokenizer: expected one of tokenizer.json")
-    for pad, message in ((None, "has no pad token: set one, other than"), ("</s>", "its pad token is its end-of-seq")):
-        padless = copied(llama, tmp_path / f"pad {pad}")
-        edit_json(padless / "tokenizer_config.json", pad_token=pad)
-        refuses(padless, f"^backbone.model: tokenizer of .*: {message}")
+    endless = copied(llama, tmp_path / "endless")
+    edit_json(endless / "tokenizer_config.json", eos_token=None)
+    refuses(endless, "^backbone.model: tokenizer of .*: has no end-of-sequence token: set one")
+    refuses(llama, "^backbone.options.vocabulary: must be equal or shared, got 'all'", vocabulary="all")
     strange = copied(llama, tmp_path / "strange")
     edit_json(strange / "config.json", model_type="no-such-model")
     refuses(strange, "^backbone.model: .*: cannot be read: .*no-such-model")
@@ -338,6 +339,48 @@ def test_a_model_that_cannot_be_built_says_why(llama: Path, tmp_path: Path) -> N
         damaged = copied(llama, tmp_path / f"damaged {name} {len(content)}")
         (damaged / name).write_text(content)
         refuses(damaged, f"^backbone.model: {what}: cannot be read: ")
+
+
+def test_only_completions_need_a_pad_token(llama: Path, tmp_path: Path) -> None:
+    assert as_policy(built(llama)).tokenizer.padding_side == "left"
+    for pad, message in ((None, "has no pad token: set one, other than"), ("</s>", "its pad token is its end-of-seq")):
+        padless = copied(llama, tmp_path / f"pad {pad}")
+        edit_json(padless / "tokenizer_config.json", pad_token=pad)
+        backbone = built(padless)
+        with pytest.raises(ValueError, match=f"^backbone.model: tokenizer of .*: {message}"):
+            as_policy(backbone)
+
+
+@pytest.mark.parametrize("family", ["llama, tied", "llama"], indirect=True)
+def test_experts_with_more_or_fewer_tokens_change_those_of_both(
+    folder: Path, state: dict[str, Tensor], family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = built(folder, vocabulary="shared")
+    rows = ["model.embed_tokens.weight"] + ["lm_head.weight"] * (family == "llama")
+    longer = {**state, **{name: torch.cat([state[name] + 1, torch.ones(4, 32)]) for name in rows}}
+    shorter = {**state, **{name: state[name][:290] + 1 for name in rows}}
+    if family == "llama, tied":
+        longer["lm_head.weight"] = longer[rows[0]].clone()
+    for given, count in ((longer, 300), (shorter, 290)):
+        selected = backbone.select(given, "expert")
+        for name in rows:
+            assert torch.equal(selected[name][:count], state[name][:count] + 1)
+            assert torch.equal(selected[name][count:], state[name][count:])
+    assert "expert: has 304 tokens, the base 300: the first 300 are merged" in caplog.text
+    assert "expert: has 290 tokens, the base 300: the first 290 are merged" in caplog.text
+
+
+def test_a_longer_vocabulary_must_begin_with_the_bases(llama: Path, tmp_path: Path) -> None:
+    backbone = built(llama, vocabulary="shared")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path / "longer")
+    backbone.check_expert(tmp_path / "longer", "longer")
+    other = tiny_tokenizer(290)
+    other.add_tokens([f"<{i}>" for i in range(20)])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other: was trained with another vocabulary .* 10 of them differ"):
+        backbone.check_expert(tmp_path / "other", "other")
 
 
 def test_a_model_without_positions_has_no_longest_input(llama: Path, tmp_path: Path) -> None:
