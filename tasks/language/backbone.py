@@ -20,6 +20,7 @@ from transformers import (
 from transformers.configuration_utils import PreTrainedConfig
 
 from tasks.base import LayerMap
+from tasks.language.conversion import in_module_names
 from tasks.language.experts import check_vocabulary
 from tasks.language.models import check_config, inputs_fingerprint, model_folder, read_files, without_progress_bars
 from tasks.language.tensor_names import TensorNames
@@ -73,6 +74,7 @@ class LanguageBackbone:
         self.model_name, self.tokenizer, self.layer_map = model, tokenizer, layer_map
         self.inputs = inputs_fingerprint(model)
         self.module: nn.Module = module.requires_grad_(False).train(False)
+        self._module = module
         self.dtype, self.device = module.dtype, module.device
         self.context = _context(module)
         self._names = TensorNames.of(module)
@@ -92,7 +94,7 @@ class LanguageBackbone:
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Select the parameters' tensors from a checkpoint of the whole or the bare model: see tensor_names.py."""
-        return self._names.select(state, source, self._vocabulary)
+        return self._names.select(in_module_names(state, self._module, self._names), source, self._vocabulary)
 
     def weight_parts(self, modules: Iterable[str], source: str) -> Mapping[str, WeightPart]:
         """Find the weights that a LoRA adapter changes: one parameter a module."""
@@ -220,6 +222,7 @@ def with_weights(
     spare = {n: torch.zeros(p.shape) for n, p in empty.named_parameters() if n.partition(".")[0] in without}
     _leave_out(empty, without)
     names = TensorNames.of(empty)
+    state = in_module_names(state, empty, names)
     for name in names.untied(state):
         _untie(empty, name)
     tensors = TensorNames.of(empty).select(state, "base") | spare

@@ -124,6 +124,19 @@ class TensorNames:
         pairs = [(name, tensor, found[self.tied[name]]) for name, tensor in copies.items()]
         return [name for name, a, b in pairs if a.shape == b.shape and not torch.equal(a, b)]
 
+    def lacks(self, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a checkpoint lacks parameters."""
+        found, _ = self._matched(state)
+        return not self.shapes.keys() <= found.keys()
+
+    def strange(self, names: Iterable[str]) -> list[str]:
+        """Return the names of a checkpoint that no part of the model has; heads are no part of the bare model."""
+        return [name for name in self.weights(names) if self.whole or name.startswith(self.prefix)]
+
+    def weights(self, names: Iterable[str]) -> list[str]:
+        """Return the names of a checkpoint without those of buffers and other tensors that are no weights."""
+        return [name for name in names if not self._needless(name)]
+
     def _matched(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return a checkpoint's tensors by the names of parameters, unknown ones included, and those of tied names."""
         found: dict[str, Tensor] = {}
