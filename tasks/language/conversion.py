@@ -35,8 +35,9 @@ def in_module_names(state: Mapping[str, Tensor], module: PreTrainedModel, names:
         return state
     loader: Any = type(module)  # its functions have no types
     plain = {name: state[full] for name, full in without_wrappers(weights, keep=(module.base_model_prefix,)).items()}
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # what does not fit is reported by the caller, by the file's names
+    logging: Any = transformers_logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is reported by the caller, by the file's names
     try:
         with without_progress_bars():
             loaded, report = loader.from_pretrained(
@@ -49,7 +50,7 @@ def in_module_names(state: Mapping[str, Tensor], module: PreTrainedModel, names:
     except (RuntimeError, ValueError):
         return state
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
     if report["missing_keys"] or report["mismatched_keys"] or names.strange(report["unexpected_keys"]):
         return state
     return {name: parameter.detach() for name, parameter in loaded.named_parameters()}

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,8 @@ class TensorNames:
     def of(cls, module: PreTrainedModel) -> "TensorNames":
         """Read the names of a module, which may be on the meta device."""
         first = {id(p): name for name, p in module.named_parameters()}
-        outputs = module.get_output_embeddings()
+        untyped: Any = module
+        outputs = untyped.get_output_embeddings()
         rows = [*module.get_input_embeddings().parameters(), *(outputs.parameters() if outputs is not None else ())]
         every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
         return cls(
