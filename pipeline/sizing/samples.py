@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -32,6 +32,15 @@ class Samples:
     data: int = 0
 
 
+@runtime_checkable
+class KnowsHeaviest(Protocol):
+    """A task that does not begin with its last sample."""
+
+    def heaviest(self, split: str) -> tuple[int, int]:
+        """Return samples, as start and stop, whose first forward pass takes the most memory."""
+        ...
+
+
 def measure_samples(spec: RunSpec, backbone: Backbone, device_type: str, report: Report) -> Samples:
     """Count the samples of a run's tasks, and run their forward passes without values.
 
@@ -56,9 +65,12 @@ def measure_samples(spec: RunSpec, backbone: Backbone, device_type: str, report:
 
 
 def _pass(task: Task, backbone: Backbone, split: str) -> int | None:
-    """Return the bytes of the pass with a split's last sample: text tasks sort theirs by length."""
+    """Return the bytes of the pass with a split's last sample, as text tasks sort theirs by length, or the heaviest."""
     count = task.num_samples(split)
-    return peak_bytes(lambda: task.evaluate(backbone, split, count - 1, count)) if count else None
+    if not count:
+        return None
+    start, stop = task.heaviest(split) if isinstance(task, KnowsHeaviest) else (count - 1, count)
+    return peak_bytes(lambda: task.evaluate(backbone, split, start, stop))
 
 
 def _images(spec: RunSpec, backbone: ImageTextBackbone, device_type: str, report: Report) -> Samples:

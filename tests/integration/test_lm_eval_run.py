@@ -1,6 +1,7 @@
 """Proves that `lines run` scores candidates by tasks of lm-eval with local data, and that the spec is checked first."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,11 @@ def test_validate_names_what_is_missing_before_models_are_read(files: Path, tmp_
     status, output = Lines(tmp_path, {})("validate", write_spec(files))
     assert status == 0, output
     assert "16 validation and 36 test samples" in output
+
+
+def test_a_plan_counts_samples_and_the_memory_of_the_longest_batch(files: Path, tmp_path: Path) -> None:
+    """16 requests a batch, about 60 tokens each: logits of 300 words, and their log-softmax, are 2.3 MB."""
+    status, output = Lines(tmp_path, {})("plan", write_spec(files))
+    assert status == 0, output
+    found = re.search(r"activations of a batch\W+([\d.]+) MiB", output)
+    assert found and 2 < float(found[1]) < 20, output

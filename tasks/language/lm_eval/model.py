@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lm_eval.models.huggingface import HFLM
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList
 
 from tasks.language.generation import Finite
@@ -30,8 +31,17 @@ class ResidentModel(HFLM):  # type: ignore[misc]
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **{**options, "disable_tqdm": True})
         return found
 
-    def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+    @torch.no_grad()
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Any:
+        """Return logits as HFLM does; its switch for mixed precision, which is off, fails on the meta device."""
+        if labels is None:
+            return self.model(inps).logits
+        return self.model(input_ids=inps, attention_mask=attn_mask, labels=labels).logits
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Any:
         """Generate as HFLM does, with the settings of the model's folder; refuse non-finite logits."""
+        if self.device.type == "meta":  # a generation ends where it needs a token; the prompts take the memory
+            return self._model_call(context, labels=context if self.backend == "seq2seq" else None)
         held, self.model.generation_config = self.model.generation_config, self._generation
         try:
             finite = LogitsProcessorList([Finite()])

@@ -66,6 +66,10 @@ class LmEvalTask:
         """Return the content hash of each document, in the order of outcomes."""
         return self._documents.splits[split].keys[: self.num_samples(split)]
 
+    def heaviest(self, split: str) -> tuple[int, int]:
+        """Return documents whose first batch takes the most memory: lm-eval begins a shard with the longest."""
+        return 0, self.num_samples(split)
+
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
         """Score documents start to stop - 1 as lm-eval does.
 
