@@ -1,5 +1,6 @@
 """Language models and tokenizers by source: a folder, a hub repository, or a model built into the cache."""
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,13 @@ from tasks.files.sources import HubName, Source
 from tasks.registry import near
 
 #: Configurations, weights, and the files of all kinds of tokenizers; never code.
-_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 #: Fetched if a repository has no other weights, and read with weights_only=True.
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+#: Vocabularies of older files, from which transformers makes a tokenizer if there is no tokenizer.json.
+_VOCABULARIES = ("spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 _MORE_OF_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 _T = TypeVar("_T")
@@ -92,13 +95,14 @@ def inputs_fingerprint(source: str) -> str:
         ValueError: see `model_folder`.
     """
     folder = model_folder(source)
-    names = sorted({CONFIG, *_TOKENIZER_FILES, *_MORE_OF_TOKENIZERS})
+    whole = any((folder / name).is_file() for name in _TOKENIZER_FILES[:3])
+    names = sorted({CONFIG, *_TOKENIZER_FILES, *_MORE_OF_TOKENIZERS, *(() if whole else _VOCABULARIES)})
     return digest(part for name in names if (path := folder / name).is_file() for part in (name, path.read_bytes()))
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer's files."""
-    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return any((folder / name).is_file() for name in (*_TOKENIZER_FILES, *_VOCABULARIES))
 
 
 def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -113,7 +117,14 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def read_tokenizer_in(folder: Path, source: str) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder, as `read_tokenizer`; errors name `source`."""
     if not has_tokenizer(folder):
-        raise ValueError(f"{source}: has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}")
+        names = ", ".join((*_TOKENIZER_FILES, *_VOCABULARIES))
+        raise ValueError(f"{source}: has no tokenizer: expected one of {names}")
+    pieces = [path.name for path in folder.glob("*.model")]
+    if pieces and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(
+            f"tokenizer of {source}: {pieces[0]} is read by the package sentencepiece, which is not installed: pip "
+            "install sentencepiece, or save the tokenizer as tokenizer.json where it is installed"
+        )
     return read_files(f"tokenizer of {source}", lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
 
