@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.export.policy import write_language_model
+from pipeline.merging.resident import ResidentModel
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
+from pipeline.recipe import Recipe
 from tasks.base import Backbone
 from tasks.language.seq2seq import Seq2SeqBackbone, build
 from tasks.lora import ChecksPolicies, TakesAdapters
@@ -233,3 +236,25 @@ def test_an_export_loads_as_the_model_that_was_scored(backbone: Seq2SeqBackbone,
     edited = sum(part.parameters for part in parts)
     assert edited == sum(p.numel() for p in backbone.module.parameters())
     assert built(tmp_path).inputs and (tmp_path / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("scaled", "lambdas"),
+    [
+        ("decoder", {"encoder": [0.3] * 4, "decoder": [0.2, 0.7, 1.2], "shared": 0.3}),
+        ("both", {"encoder": [0.2, 0.2 + 1 / 3, 0.2 + 2 / 3, 1.2], "decoder": [0.2, 0.7, 1.2], "shared": 0.3}),
+    ],
+)
+def test_the_unscaled_stack_gets_the_lambda_outside_the_blocks(
+    scaled: str, lambdas: dict[str, Any], tmp_path: Path
+) -> None:
+    """Lambda of stacks of 4 and 3 blocks is 0.2 + 1.0 d, and 0.3 outside."""
+    backbone = built(write_tiny_seq2seq(tmp_path, t5_config(encoder=4, decoder=3)), scaled=scaled)
+    base = {name: p.detach().clone() for name, p in backbone.module.named_parameters()}
+    tau = {name: torch.randn(tensor.shape) for name, tensor in base.items()}
+    resident = ResidentModel(backbone.module, backbone.layer_map, base, {"a": tau}, CPU, torch.float32)
+    resident.materialise(Recipe.make("single", "linear", 0.2, 1.0, params={"lambda_outside": 0.3}))
+    for name, parameter in backbone.module.named_parameters():
+        match = re.match(r"(encoder|decoder)\.block\.(\d)\.", name)
+        expected = lambdas[match[1]][int(match[2])] if match else lambdas["shared"]
+        torch.testing.assert_close(parameter, base[name] + expected * tau[name], rtol=1e-6, atol=1e-6)
