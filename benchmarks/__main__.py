@@ -9,6 +9,7 @@ for module in (
     "benchmarks.rebuild",
     "benchmarks.combine",
     "benchmarks.sweep",
+    "benchmarks.lm_eval",
     *(["benchmarks.gpu"] if torch.cuda.is_available() else []),
 ):
     print(f"== {module}", flush=True)
