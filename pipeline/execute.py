@@ -85,7 +85,8 @@ def execute(plan: Plan, target: RunTarget, console: Console) -> None:
     device_type = _device_type(spec)
     with progress_bar() as report:
         identity = prepare(spec, device_type, report)
-    cache = ScoreCache(cache_root(), identity) if target.use_cache else None
+    of_completions = () if spec.generation is None else tuple(spec.tasks)
+    cache = ScoreCache(cache_root(), identity, of_completions) if target.use_cache else None
     with (
         file_transfer(spec) if target.joined else nullcontext() as fetch,
         RunDisplay(console).shown() as display,

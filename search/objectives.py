@@ -224,32 +224,33 @@ def role_metrics(
 
 
 def reward_metrics(
-    values: Mapping[str, float], start: Mapping[str, float], spread: Mapping[str, float]
+    values: Mapping[str, float], start: Mapping[str, float], unit: Mapping[str, float]
 ) -> dict[str, float]:
     """Return the metrics of one candidate from its mean rewards.
 
     Rewards have different scales, so each is measured from the start model's mean, in standard deviations of the start
-    model's scores over prompts: a unit that does not depend on the policies.
+    model's scores over prompts: a unit that does not depend on the policies. An accuracy among them has its reference
+    as unit, as in `role_metrics`: of the task's fine-tuned model, or of the start model for a control task.
 
-    - reward: mean over the rewards of (value - start) / spread;
+    - reward: mean over the rewards of (value - start) / unit;
     - worst: their minimum;
     - task["name"]: the reward itself.
 
     Args:
         values: reward -> mean over completions.
         start: reward -> mean of the model from which all policies start (the SFT model).
-        spread: reward -> standard deviation of the start model's scores.
+        unit: reward -> standard deviation of the start model's scores, or an accuracy's reference.
 
     Raises:
-        ValueError: if there is no reward, or a spread is not positive.
+        ValueError: if there is no reward, or a unit is not positive.
     """
     if not values:
         raise ValueError("rewards: at least one is needed, got none")
     standard = []
     for task, value in values.items():
-        if not spread[task] > 0:
-            raise ValueError(f"reward {task!r}: must vary over the start model's completions, got {spread[task]}")
-        standard.append((value - start[task]) / spread[task])
+        if not unit[task] > 0:
+            raise ValueError(f"reward {task!r}: must vary over the start model's completions, got {unit[task]}")
+        standard.append((value - start[task]) / unit[task])
     metrics = {"reward": _mean(standard), "worst": min(standard)}
     return metrics | {task_metric(t): value for t, value in values.items()}
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from tasks.language.base import Decoding, Prompt, PromptRequest, Sample
 from tasks.language.causal import CausalBackbone
 from tasks.language.models import check_completes, load_tokenizer
 from tasks.language.prompts import PromptSet, load_prompts
-from tasks.language.rewards.loading import checked, load_reward, reward_fingerprint
+from tasks.language.rewards.loading import checked, reward_config
 
 _SPLITS: tuple[Literal["val"], Literal["test"]] = ("val", "test")
 #: Files that `lines ppo` writes beside a policy: its curves, and its result.
@@ -133,20 +134,32 @@ def reward_tasks(spec: RunSpec, prompts: PromptSet) -> dict[str, Scored]:
     tasks: dict[str, Scored] = {}
     for name, task in spec.tasks.items():
         try:
-            mark = reward_fingerprint(task.source, task.options)
+            reward = reward_config(task.source, task.options)
+            reward.check_prompts(chain.from_iterable(prompts.splits.values()))
+            mark = scored_fingerprint(spec, prompts, name, reward.fingerprint())
             if ":" in task.source:
-                checked(task.source, load_reward(task.source, task.options, torch.device("cpu")), tried)
+                checked(task.source, reward.load(torch.device("cpu")), tried, is_accuracy(spec, name))
         except ValueError as error:
             raise ValueError(f"tasks.{name}: {error}") from error
-        tasks[name] = RewardTask(name, scored_fingerprint(spec, prompts, mark), counts)
+        tasks[name] = RewardTask(name, mark, counts, task.metric or "reward")
     return tasks
 
 
-def scored_fingerprint(spec: RunSpec, prompts: PromptSet, reward: str) -> str:
-    """Hash the completions that a reward scores in the run, and the reward's own fingerprint."""
-    generation = _generation(spec)
+def is_accuracy(spec: RunSpec, task: str) -> bool:
+    """Whether a reward's values are accuracies in [0, 1]."""
+    return spec.tasks[task].metric == "accuracy"
+
+
+def scored_fingerprint(spec: RunSpec, prompts: PromptSet, task: str, reward: str) -> str:
+    """Hash all that a task's values depend on besides the weights.
+
+    These are the completions that are scored, the reward's own fingerprint, whole rows if the reward takes them, and
+    whether values outside [0, 1] are refused.
+    """
+    generation, of = _generation(spec), spec.tasks[task]
     made = digest([prompts.fingerprint, repr(decoding_of(spec)), str(generation.samples), generation.engine])
-    return digest([made, reward])[:16]
+    rows = [prompts.rows_fingerprint()] if reward_config(of.source, of.options).reads_rows() else []
+    return digest([made, reward, *rows, *["accuracy"] * is_accuracy(spec, task)])[:16]
 
 
 def keep_inputs(spec: RunSpec, folder: Path) -> PromptSet:

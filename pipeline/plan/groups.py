@@ -238,7 +238,7 @@ def pre_trained(spec: RunSpec) -> Group:
     """Return the group of the pre-trained model: the reference of control tasks, and a row of every table."""
     targets = [spec.target(e) for e in spec.experts]
     template = Template("zero", "constant", 0, 0, (), {})
-    shown = ("accuracy",) if spec.generation is None else ("reward",)
+    shown = ("reward",) if spec.has_rewards else ("accuracy",)
     return Group(PRE_TRAINED, "pre-trained", "", roles(spec, targets), Space(()), template, Search(), shown)
 
 

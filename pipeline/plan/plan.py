@@ -163,7 +163,7 @@ def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) 
                 _check_recipe(_example(group, planned), point, len(spec.experts))
         for expression in group.objectives:
             with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
-                known = METRICS if spec.generation is None else REWARD_METRICS
+                known = REWARD_METRICS if spec.has_rewards else METRICS
                 Objective.parse(expression, validation_tasks(group), known)
     return groups
 

@@ -60,7 +60,7 @@ class Driver:
         self.progress.shards_done = self.progress.shards_asked = len(self.ledger.answers)
         self._drive(self.plan.references, References({}, {}))
         refs = references(self.plan, self.ledger, "val")
-        check_rewards(self.ledger, refs)
+        check_rewards(self.plan, self.ledger, refs)
         self._enter("search")
         judged = self._drive(self.plan.searched, refs)
         self._enter("test")

@@ -115,7 +115,8 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         return
     # Fields of the execution, of the report and of later comparisons may change in between.
     recorded, ours = history.header["spec"], {k: v for k, v in new["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
-    pairs = [(f"spec.{k}", recorded.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
+    completed = _completed(recorded)
+    pairs = [(f"spec.{k}", completed.get(k), json.loads(json.dumps(v))) for k, v in ours.items()]
     pairs += [(k, history.header["identity"].get(k), v) for k, v in identity.to_json().items()]
     if differing := [_first_difference(*pair) for pair in pairs if pair[1] != pair[2]]:
         raise RunFolderError(
@@ -123,6 +124,15 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         )
     if any(recorded.get(k, {}) != json.loads(json.dumps(new["spec"][k])) for k in REPORTING_FIELDS):
         journal.header(new)  # `lines report` and `lines regress` use the last header
+
+
+def _completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded spec with the defaults of fields that came after it; one that is not valid stays as it is."""
+    try:
+        completed: dict[str, Any] = json.loads(json.dumps(parse_spec(recorded).model_dump(mode="json")))
+    except ValueError:
+        return recorded
+    return completed
 
 
 def _first_difference(path: str, recorded: object, new: object) -> str:

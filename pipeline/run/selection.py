@@ -83,10 +83,13 @@ def references(plan: Plan, ledger: Ledger, split: str) -> References:
     return References(experts, control, spread)
 
 
-def check_rewards(ledger: Ledger, refs: References) -> None:
+def check_rewards(plan: Plan, ledger: Ledger, refs: References) -> None:
     """Require that every reward scores the base's completions, and not all the same, before the search starts.
 
+    Those that are accuracies may be the same: the base may solve nothing.
+
     Args:
+        plan: of the run.
         ledger: the answers, with the references scored on validation.
         refs: these references.
 
@@ -94,12 +97,14 @@ def check_rewards(ledger: Ledger, refs: References) -> None:
         ValueError: if a reward failed on the base's completions, or gives all of them the same value.
     """
     identity, base = ledger.identity, ledger.recipe_id(Recipe.make("zero"))
-    for task in (t for t in identity.tasks if identity.metrics[t] == REWARD):
+    for task in (t for t in identity.tasks if plan.spec.generation or identity.metrics[t] == REWARD):
         if failure := ledger.failure(base, [task], "val"):
             raise ValueError(
                 f"tasks.{task}: {failure.kind} on the base's completions: {failure.cause}; fix it and rerun with "
                 "another --out: the completions are kept, and will be scored as they are"
             )
+        if identity.metrics[task] != REWARD:
+            continue
         value, spread, count = refs.control[task], refs.spread[task], identity.tasks[task][1]
         if spread <= _SAME * abs(value):
             raise ValueError(
@@ -119,20 +124,26 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
         return replace(candidate, failure=f"{failure.kind} on {shard}: {failure.cause}")
     means = ledger.means(candidate.recipe_id, tasks, "val")
     assert means is not None, "judged before every shard was answered"
-    rewards = all(ledger.identity.metrics[t] == REWARD for t in tasks)
+    rewards = any(ledger.identity.metrics[t] == REWARD for t in tasks)
     known = refs.control if rewards else refs.known(group)
     if missing := [t for t in tasks if t not in known]:
         cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
         return replace(candidate, failure=cause)
     try:
         if rewards:
-            metrics = reward_metrics(means, refs.control, refs.spread)
+            metrics = reward_metrics(means, refs.control, _units(group, tasks, ledger, refs))
         else:
             metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known)
         values = tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
     except ValueError as error:  # a division by a candidate's 0, or a reference below 0
         return replace(candidate, failure=str(error))
     return replace(candidate, values=values)
+
+
+def _units(group: Group, tasks: Iterable[str], ledger: Ledger, refs: References) -> dict[str, float]:
+    """Return the difference that counts as 1 of each task: see `reward_metrics`; an accuracy without one stays."""
+    of_accuracies, metrics = refs.known(group), ledger.identity.metrics
+    return {t: refs.spread[t] if metrics[t] == REWARD else of_accuracies.get(t, 1.0) for t in tasks}
 
 
 @lru_cache

@@ -68,9 +68,15 @@ def is_reward_source(source: str) -> bool:
 
 
 def reward_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add the defaults of a run of rewards: a shard is one batch, and the mean reward is maximised."""
+    """Add the defaults of a run of rewards: a shard is one batch, and the mean reward is maximised.
+
+    If all rewards are accuracies, the objective is that of other runs.
+    """
     generation = data.get("generation")
     if not isinstance(generation, Mapping | Generation):
         return data
     batch = generation.batch_size if isinstance(generation, Generation) else generation.get("batch_size", 16)
-    return {"shard_size": batch, "select": {"maximise": "reward"}, **data}
+    tasks = data.get("tasks")
+    values = list(tasks.values()) if isinstance(tasks, Mapping) else []
+    accuracies = values and all(isinstance(task, Mapping) and task.get("metric") == "accuracy" for task in values)
+    return {"shard_size": batch, **({} if accuracies else {"select": {"maximise": "reward"}}), **data}

@@ -102,6 +102,11 @@ class RunSpec(SpecModel):
                     require_known(f"arms.{name}.{field}", expert, self.experts, "expert")
         return self
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the run scores completions by a reward that is no accuracy."""
+        return self.generation is not None and any(task.metric != "accuracy" for task in self.tasks.values())
+
     def target(self, expert: str) -> str:
         """Return the task that `expert` was fine-tuned on."""
         return self.targets.get(expert, expert)
@@ -130,6 +135,9 @@ def _check_rewards(spec: "RunSpec") -> None:
         ValueError: if it mixes rewards with other tasks, or a field has no meaning in a run of rewards.
     """
     rewards = [name for name, task in spec.tasks.items() if is_reward_source(task.source)]
+    for field, tasks in (("tasks", spec.tasks), ("ood", spec.ood)):
+        if plain := [name for name, task in tasks.items() if task.metric and not is_reward_source(task.source)]:
+            raise ValueError(f"{field}.{plain[0]}.metric: only a reward declares it; leave it out")
     if spec.generation is None:
         if rewards:
             raise ValueError(f"generation: is required, as tasks.{rewards[0]} is a reward: it holds the prompts")
@@ -147,7 +155,7 @@ def _check_rewards(spec: "RunSpec") -> None:
     if spec.ood:
         raise ValueError("ood: has no meaning in a run of rewards; leave it out")
     for name, exhibit in spec.exhibits.items():
-        if exhibit.kind != "coefficients":
+        if exhibit.kind != "coefficients" and spec.has_rewards:
             raise ValueError(
                 f"exhibits.{name}: shows accuracies, but the tasks of this run are rewards: its kind must be "
                 f"coefficients, got {exhibit.kind}; the report always shows the fronts"

@@ -33,6 +33,8 @@ class TaskSpec(SpecModel):
     """embedded/NAME, vision/NAME, a folder with one folder a class, lm_eval/NAME, or a registered task's name."""
     limits: Limits = {}
     """How many samples of each split to use; default: all."""
+    metric: Literal["reward", "accuracy"] | None = None
+    """accuracy: the values of a reward are accuracies in [0, 1], shown as per cent; default: as the source defines."""
     options: dict[str, Any] = {}
     """Options of the task's loader: templates and batch_size; for images in files also exif_orientation; for folders
     also class_names and val_fraction."""

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 
-from pipeline.loading.rewards import drawn, prompts_for, samples_of, scored_fingerprint
+from pipeline.loading.rewards import drawn, is_accuracy, prompts_for, samples_of, scored_fingerprint
 from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
 from pipeline.spec.run import RunSpec
 from pipeline.workers.worker import Fetch
@@ -51,12 +51,13 @@ class RewardWorker:
         except ValueError as error:
             raise ValueError(f"tasks.{task}: {error}") from error
         prompts = prompts_for(spec)
-        if prepared and scored_fingerprint(spec, prompts, self._reward.fingerprint) != prepared:
+        if prepared and scored_fingerprint(spec, prompts, task, self._reward.fingerprint) != prepared:
             raise ValueError(
                 f"tasks.{task}: its reward, or the prompts, differ from the prepared ones: all nodes must see the "
                 "same files, and these must not change during the run"
             )
         self._prompts, self._samples = prompts.splits, samples_of(spec)
+        self._accuracy = is_accuracy(spec, task)
 
     def info(self) -> WorkerInfo:
         """Return what this worker has loaded, as the reward's fingerprint."""
@@ -68,13 +69,13 @@ class RewardWorker:
 
         Raises:
             NonFiniteOutput: if a score is NaN or infinite.
-            ValueError: if the number of scores is not the number of completions.
+            ValueError: if the number of scores is not the number of completions, or an accuracy is outside [0, 1].
         """
         started = time.perf_counter()
         shard, completions = request.request, request.completions
         prompts, _ = drawn(self._prompts[shard.split], self._samples, shard)
         samples = [Sample(prompt, text) for prompt, text in zip(prompts, completions.texts, strict=True)]
-        outcomes = checked(self.task, self._reward, samples)
+        outcomes = checked(self.task, self._reward, samples, self._accuracy)
         exact = outcomes.astype(np.float64)
         stats = Stats(len(outcomes), float(exact.sum()), float((exact * exact).sum()))
         return ShardScore(shard, stats, outcomes, completions.alpha, (0.0, time.perf_counter() - started), self.name)

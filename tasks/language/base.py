@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +14,13 @@ class Prompt:
         source: the part that rewards compare a completion with: the text to summarise, without the template, cut like
             the prompt's.
         reference: a human's text, without surrounding space; "" if there is none.
+        row: the row as it is in the file, with all its columns.
     """
 
     text: str
     source: str
     reference: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from pyarrow import ArrowException, parquet
 from transformers import PreTrainedTokenizerBase
@@ -33,13 +34,25 @@ class PromptSet:
     splits: Mapping[str, tuple[Prompt, ...]]
     fingerprint: str
 
+    def rows_fingerprint(self) -> str:
+        """Return the content hash of all columns of all rows, for rewards that take whole rows."""
+        rows = ((split, prompt.row) for split, prompts in self.splits.items() for prompt in prompts)
+        return digest(json.dumps(row, sort_keys=True, default=repr) for row in rows)
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row and its place for errors ("val.jsonl: row 3")."""
+    """A row and its place for errors ("val.jsonl: row 3").
+
+    Attributes:
+        where: its place.
+        values: its texts by column, of the columns that make a prompt.
+        whole: the row as it is in the file.
+    """
 
     where: str
     values: Mapping[str, str]
+    whole: Mapping[str, Any]
 
 
 def load_prompts(
@@ -119,7 +132,7 @@ def _prompt(row: _Row, request: PromptRequest, tokenizer: PreTrainedTokenizerBas
             if not source:
                 raise ValueError(f"{row.where}: its source is empty when cut to {request.max_source_tokens} tokens")
         text = request.template.replace("{source}", source)
-    return Prompt(text, source or text.strip(), values.get("reference", "").strip())
+    return Prompt(text, source or text.strip(), values.get("reference", "").strip(), row.whole)
 
 
 def _cut(text: str, tokens: int, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -136,7 +149,8 @@ def _rows(path: Path) -> Iterator[_Row]:
     read = _json_rows if path.suffix == ".jsonl" else _parquet_rows
     for number, value in enumerate(read(path), 1):
         where = f"{path}: row {number}"
-        yield _Row(where, _checked(where, value))
+        whole = _checked(where, value)
+        yield _Row(where, _texts_of(where, whole), whole)
 
 
 def _json_rows(path: Path) -> Iterator[object]:
@@ -157,14 +171,23 @@ def _parquet_rows(path: Path) -> Iterator[object]:
         raise ValueError(f"{path}: not a Parquet file ({error})") from error
 
 
-def _checked(where: str, value: object) -> dict[str, str]:
-    """Return the row's texts by column; other columns and nulls are ignored.
+def _checked(where: str, value: object) -> Mapping[str, Any]:
+    """Return a row that is an object.
 
     Raises:
-        ValueError: if the row is not an object, has neither prompt nor source, or values that are not texts.
+        ValueError: if it is not.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{where}: must be an object with {' or '.join(_COLUMNS[:2])}, got {value!r:.60}")
+    return value
+
+
+def _texts_of(where: str, value: Mapping[str, Any]) -> dict[str, str]:
+    """Return the row's texts by column; other columns and nulls are ignored.
+
+    Raises:
+        ValueError: if the row has neither prompt nor source, or values that are not texts.
+    """
     texts = {name: text for name in _COLUMNS if (text := value.get(name)) is not None}
     for name, text in texts.items():
         if not isinstance(text, str):

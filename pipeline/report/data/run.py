@@ -115,9 +115,14 @@ class Run:
         return str(self.provenance["name"])
 
     @cached_property
+    def metrics(self) -> Mapping[str, str]:
+        """Task -> its metric, of the tasks that were scored."""
+        return {task: s.metric for by_task in self.scores.values() for (task, _), s in by_task.items()}
+
+    @cached_property
     def percent(self) -> bool:
         """Whether every metric is an accuracy, so that values are shown as per cent."""
-        return all(s.metric == "accuracy" for by_task in self.scores.values() for s in by_task.values())
+        return all(metric == "accuracy" for metric in self.metrics.values())
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:

@@ -13,9 +13,7 @@ from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, pane
 from pipeline.report.soups.completions import SplitCompletions
 from pipeline.report.soups.samples import cut, shown_prompts
 from pipeline.report.soups.scene import SoupScene
-from pipeline.report.tables.table import Units
 
-UNITS = Units(percent=False)
 #: With more rewards than this, only the pairs with the first are drawn.
 _ALL_PAIRS = 3
 #: The arms that have a shade: other shades would cover them, and are as wide.
@@ -56,7 +54,7 @@ def _references(scene: SoupScene) -> list[Cloud]:
 
 def _panel(scene: SoupScene, completions: SplitCompletions | None, pair: tuple[int, int], height: int) -> Panel:
     x, y = (scene.rewards[k] for k in pair)
-    traces: list[object] = [_band(s, pair) for s in scene.soups if s.arm.role in _SHADED and len(s.labels) > 1]
+    traces: list[object] = [_band(scene, s, pair) for s in scene.soups if s.arm.role in _SHADED and len(s.labels) > 1]
     for soup in scene.soups:
         traces.append(_points(scene, completions, soup, pair, MarkStyle(joined=1.8 if soup.joined else 0)))
     for cloud in _references(scene):
@@ -64,18 +62,23 @@ def _panel(scene: SoupScene, completions: SplitCompletions | None, pair: tuple[i
         trace = _points(scene, completions, cloud, pair, MarkStyle(15))
         traces.append(trace.update(names, mode="markers+text", cliponaxis=False))
     title = "" if len(scene.rewards) == 2 else f"{y} against {x}"
-    return panel(title, traces, f"{x}, mean reward", f"{y}, mean reward", height=height)
+    return panel(title, traces, *(_axis(scene, reward) for reward in (x, y)), height=height)
 
 
-def _band(soup: Cloud, pair: tuple[int, int]) -> go.Scatter:
-    outline_Q2 = soup.outline(*pair)
-    return shade(soup.arm, UNITS.axes(outline_Q2[:, 0]), UNITS.axes(outline_Q2[:, 1]), 0.13)
+def _axis(scene: SoupScene, reward: str) -> str:
+    units = scene.units(reward)
+    return f"{reward}, mean accuracy{units.suffix}" if units.percent else f"{reward}, mean reward"
+
+
+def _band(scene: SoupScene, soup: Cloud, pair: tuple[int, int]) -> go.Scatter:
+    x, y = (scene.units(scene.rewards[k]).axes(column) for k, column in zip(pair, soup.outline(*pair).T, strict=True))
+    return shade(soup.arm, x, y, 0.13)
 
 
 def _points(
     scene: SoupScene, completions: SplitCompletions | None, cloud: Cloud, pair: tuple[int, int], style: MarkStyle
 ) -> go.Scatter:
-    x, y = (UNITS.axes(cloud.xy_PM[:, k]) for k in pair)
+    x, y = (scene.units(scene.rewards[k]).axes(cloud.xy_PM[:, k]) for k in pair)
     return marks(cloud.arm, x, y, _hovers(scene, completions, cloud), _HOVER, style)
 
 
@@ -86,7 +89,7 @@ def _hovers(scene: SoupScene, completions: SplitCompletions | None, cloud: Cloud
     for i, candidate in enumerate(cloud.candidates):
         lines = [f"{cloud.arm.name} {cloud.labels[i]}".strip()]
         for k, reward in enumerate(scene.rewards):
-            mean = UNITS.mean(resampled_interval(cloud.xy_SPM[:, i, k], scene.prompts))
+            mean = scene.units(reward).mean(resampled_interval(cloud.xy_SPM[:, i, k], scene.prompts))
             lines.append(f"{reward} {mean.text} {mean.detail}")
         text = None if completions is None else completions.first(candidate, prompt)
         lines += [] if text is None else textwrap.wrap(f"“{cut(text, 200)}”", 60)

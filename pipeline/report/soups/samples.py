@@ -10,7 +10,7 @@ from pipeline.report.data.clouds import Cloud
 from pipeline.report.data.run import CandidateRow
 from pipeline.report.soups.completions import SplitCompletions
 from pipeline.report.soups.scene import SoupScene
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.table import NONE, Table, TableCell
 
 SHOWN = 3
 #: Points of an arm that a table shows, evenly spread.
@@ -80,8 +80,8 @@ def _completion(
     text = None if candidate is None else completions.first(candidate, prompt)
     if candidate is None or text is None:
         return TableCell(NONE)
-    units, values = Units(percent=False), []
+    values = []
     for reward in scene.rewards:
-        outcomes = scene.outcomes(candidate, reward)
+        outcomes, units = scene.outcomes(candidate, reward), scene.units(reward)
         values += [] if outcomes is None else [f"{reward} {units.number(float(outcomes[prompt * scene.draws]))}"]
     return TableCell(f"“{cut(text, _COMPLETION)}”", ", ".join(values))

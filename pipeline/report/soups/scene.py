@@ -14,6 +14,7 @@ from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe
 from pipeline.report.data.resamples import REWARD_RESAMPLES, resampled_means
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
+from pipeline.report.tables.table import Units
 from search.pareto import Array
 
 
@@ -43,6 +44,10 @@ class SoupScene:
     soups: Sequence[Cloud]
     others: Sequence[Cloud]
 
+    def units(self, reward: str) -> Units:
+        """Return how a reward's values are shown: as per cent if they are accuracies."""
+        return Units(self.run.metrics.get(reward) == "accuracy")
+
     def outcomes(self, candidate: CandidateRow, reward: str) -> Array | None:
         """Return the rewards of a candidate's completions, prompt by prompt, on the split of the scene."""
         found = self.run.outcomes(candidate, reward, self.split)
@@ -50,8 +55,9 @@ class SoupScene:
 
 
 def is_soup(run: Run) -> bool:
-    """Return whether the run's tasks are rewards of the same completions, and at least two of them."""
-    return isinstance(run.provenance["spec"].get("generation"), Mapping) and len(rewards_of(run)) > 1
+    """Return whether the run's tasks are rewards of the same completions, at least two, and not all are accuracies."""
+    generated = isinstance(run.provenance["spec"].get("generation"), Mapping)
+    return generated and len(rewards_of(run)) > 1 and not (run.metrics and run.percent)
 
 
 def rewards_of(run: Run) -> tuple[str, ...]:

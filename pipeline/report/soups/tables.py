@@ -21,7 +21,8 @@ def soup_volumes(fronts: Fronts) -> list[Table]:
 
 def _volume_note(fronts: Fronts) -> str:
     rewards = zip(fronts.scene.rewards, fronts.corner_K, strict=True)
-    worst = ", ".join(f"{name} {UNITS.number(float(value))}" for name, value in rewards)
+    shown = ((name, fronts.scene.units(name), float(value)) for name, value in rewards)
+    worst = ", ".join(f"{name} {units.number(value)}{units.suffix}" for name, units, value in shown)
     return (
         f"The volume that a front dominates above the worst mean rewards among all arms: {worst}. "
         f"{fronts.scale.note} 95% intervals and paired differences from {REWARD_RESAMPLES} resamples, the "
@@ -41,7 +42,7 @@ def reference_table(scene: SoupScene) -> Table:
     return Table(
         "The models that the soups are made of",
         "Mean rewards, with 95% intervals.",
-        ("model", *scene.rewards, "recipe id"),
+        ("model", *_columns(scene), "recipe id"),
         tuple(rows),
     )
 
@@ -63,7 +64,7 @@ def point_table(scene: SoupScene, completions: SplitCompletions | None) -> Table
             " Distinct: the share of the prompts' first completions that differ. Repeated words: the share of a "
             "completion's words that occurred earlier in it."
         )
-    columns = ("arm", "point", *scene.rewards, *varied_columns, "recipe id")
+    columns = ("arm", "point", *_columns(scene), *varied_columns, "recipe id")
     return Table("Every point", note, columns, tuple(rows))
 
 
@@ -79,7 +80,14 @@ def _weight_note(scene: SoupScene) -> str:
 def _rewards(scene: SoupScene, cloud: Cloud | None, point: int) -> list[TableCell]:
     assert cloud is not None
     means_SK = cloud.xy_SPM[:, point]
-    return [UNITS.mean(resampled_interval(means_SK[:, k], scene.prompts)) for k in range(len(scene.rewards))]
+    return [
+        scene.units(reward).mean(resampled_interval(means_SK[:, k], scene.prompts))
+        for k, reward in enumerate(scene.rewards)
+    ]
+
+
+def _columns(scene: SoupScene) -> list[str]:
+    return [f"{reward}{scene.units(reward).suffix}" for reward in scene.rewards]
 
 
 def _percent(share: float) -> TableCell:

@@ -64,7 +64,8 @@ def _gap_sentence(found: Contest, fronts: Fronts) -> str:
         return ""
     first, second = fronts.scene.rewards
     word = {"better": "is higher", "worse": "is lower", "tie": "ties"}[found.gap.verdict]
-    numbers = f"{UNITS.number(found.gap.value, True)} {UNITS.range(found.gap, True)}"
+    units = fronts.scene.units(second)
+    numbers = f"{units.number(found.gap.value, True)}{units.points} {units.range(found.gap, True)}"
     return f"At equal {first} its {second} {word}: {numbers} on average over the overlap of the fronts."
 
 
@@ -81,7 +82,7 @@ def _table(arm: ArmResult, contests: Sequence[Contest], fronts: Fronts) -> Table
     rows = []
     for c in contests:
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
-        gap = [UNITS.difference(c.gap)] * (len(rewards) == 2)
+        gap = [fronts.scene.units(rewards[1]).difference(c.gap)] * (len(rewards) == 2)
         rows.append((lead(c.other, f"({what})"), UNITS.difference(c.volume), *gap, _dominates(c)))
     gaps = [f"{rewards[1]} at equal {rewards[0]}"] * (len(rewards) == 2)
     note = (

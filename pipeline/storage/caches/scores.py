@@ -22,14 +22,15 @@ class ScoreCache:
     These and `FORMAT` name the file, so scores of other checkpoints or programs are never found.
     """
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
+    def __init__(self, folder: Path, identity: Identity, of_completions: Iterable[str] = ()) -> None:
         """Read the scores of earlier runs, and of other machines if they share a cache.
 
         Args:
             folder: the local cache.
             identity: what this run's scores depend on.
+            of_completions: tasks that score completions, besides those whose metric is a reward.
         """
-        self._rewards = {name for name, metric in identity.metrics.items() if metric == "reward"}
+        self._rewards = {name for name, metric in identity.metrics.items() if metric == "reward"} | {*of_completions}
         context = f"{FORMAT} {identity.fingerprint} {identity.numerics}".encode()
         name = hashlib.blake2b(context, digest_size=12).hexdigest()
         self._data = {name: task[0] for name, task in identity.tasks.items()}

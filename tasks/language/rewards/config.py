@@ -1,12 +1,12 @@
 """Options of rewards, checked before anything is loaded. Imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.language.base import Reward
+from tasks.language.base import Prompt, Reward
 from tasks.registry import check_options
 
 if TYPE_CHECKING:
@@ -22,6 +22,17 @@ class RewardConfig(BaseModel, ABC):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    def reads_rows(self) -> bool:
+        """Return whether scores depend on whole rows of the prompt set, and not on source and reference alone."""
+        return False
+
+    def check_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """Check that the reward can score completions of the prompts.
+
+        Raises:
+            ValueError: if it cannot.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,13 +1,14 @@
-"""A user's plain Python function as a reward: f(sources, completions) -> numbers."""
+"""A user's plain Python function as a reward: f(sources, completions) or f(sources, completions, rows) -> numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.files.cache import digest
-from tasks.language.base import Sample
+from tasks.language.base import Prompt, Sample
 from tasks.language.rewards.config import RewardConfig
 from tasks.plugins import imported
 from tasks.registry import check_options, near
@@ -15,16 +16,20 @@ from tasks.registry import check_options, near
 if TYPE_CHECKING:
     import torch
 
-ScoreFunction: TypeAlias = Callable[[list[str], list[str]], Iterable[float]]
+ScoreFunction: TypeAlias = Callable[..., Iterable[float]]
+#: The parameter of functions that take whole rows.
+_ROWS = "rows"
 
 
 class PythonFunction(RewardConfig):
-    """The place of the function."""
+    """The place of the function, and the columns that it needs."""
 
     module: str
     """A path to a .py file, or a dotted name."""
     function: str
     """Its name in the module."""
+    columns: tuple[str, ...] = ()
+    """Columns that every row must have."""
 
     def fingerprint(self) -> str:
         """Hash the module's file and the function's name, but not what the module imports."""
@@ -32,6 +37,22 @@ class PythonFunction(RewardConfig):
         if file is None:
             raise ValueError(f"{self.module}: has no source file, so changes of the function would go unnoticed")
         return digest(["function", Path(file).read_bytes(), self.function])
+
+    def reads_rows(self) -> bool:
+        """Return whether the function has a parameter `rows`."""
+        return _takes_rows(_function(self.module, self.function))
+
+    def check_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """Check that every row has the columns.
+
+        Raises:
+            ValueError: if one has not; the first is shown.
+        """
+        for prompt in prompts:
+            if missing := [name for name in self.columns if prompt.row.get(name) is None]:
+                raise ValueError(
+                    f"options.columns: a row has no {missing[0]}: {prompt.source!r:.60}; {near(missing[0], prompt.row)}"
+                )
 
     def load(self, device: "torch.device") -> "FunctionReward":
         """Return the function as a reward; it chooses its device itself."""
@@ -47,31 +68,55 @@ class FunctionReward:
     name: str
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Call the function with the prompts' sources and the completions.
+        """Call the function with the prompts' sources, the completions, and the rows if it takes them.
 
         Raises:
             ValueError: if it fails, or does not return a list of numbers.
         """
+        rows = {_ROWS: [dict(s.prompt.row) for s in samples]} if _takes_rows(self.call) else {}
         try:
-            scores = self.call([s.prompt.source for s in samples], [s.completion for s in samples])
+            scores = self.call([s.prompt.source for s in samples], [s.completion for s in samples], **rows)
         except Exception as error:
-            raise ValueError(f"{self.name}: failed: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{self.name}: failed: {type(error).__name__}: {error}{_hint(error, rows)}") from error
         try:
             return [float(score) for score in scores]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.name}: must return a list of numbers, got {scores!r:.80} ({error})") from error
 
 
+def _hint(error: Exception, rows: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
+    """Name the columns of the rows if the function looks for another one."""
+    if not isinstance(error, KeyError) or not rows:
+        return ""
+    columns = dict.fromkeys(name for row in rows[_ROWS] for name in row)
+    return f"; the rows have the columns {', '.join(columns) or 'none'}"
+
+
+def _takes_rows(function: ScoreFunction) -> bool:
+    try:
+        return _ROWS in signature(function).parameters
+    except (TypeError, ValueError):  # some functions of C have no signature
+        return False
+
+
 def function_config(source: str, options: Mapping[str, object]) -> PythonFunction:
     """Make the reward `FILE.py:FUNCTION` or `package.module:FUNCTION`; import its module once a process.
 
     Raises:
-        ValueError: if the file, module or function is missing, is not callable or fails on import; or for any option.
+        ValueError: if the file, module or function is missing, is not callable or fails on import; for an unknown
+            option; or for columns of a function that takes no rows.
     """
-    check_options("options", options, ())
+    check_options("options", options, ("columns",))
+    columns = options.get("columns", ())
+    if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+        raise ValueError(f"options.columns: must be a list of names, got {columns!r}")
     module, _, function = source.rpartition(":")
-    _function(module, function)
-    return PythonFunction(module=module, function=function)
+    if not _takes_rows(_function(module, function)) and columns:
+        raise ValueError(
+            f"options.columns: {function} takes no rows: give it a parameter {_ROWS}, as in "
+            f"def {function}(sources, completions, {_ROWS})"
+        )
+    return PythonFunction(module=module, function=function, columns=tuple(columns))
 
 
 def _function(module: str, name: str) -> ScoreFunction:

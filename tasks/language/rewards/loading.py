@@ -31,7 +31,8 @@ def load_reward(source: str, options: Mapping[str, object], device: "torch.devic
 
     Args:
         source: `reward/NAME`; or `FILE.py:FUNCTION` or `package.module:FUNCTION`, a plain Python function of a list of
-            sources and a list of completions that returns a list of numbers.
+            sources and a list of completions that returns a list of numbers; if it has a parameter `rows`, it also gets
+            the rows of the prompt set, as dictionaries.
         options: of the reward.
         device: of its model.
 
@@ -77,19 +78,20 @@ def reward_config(source: str, options: Mapping[str, object]) -> RewardConfig:
     )
 
 
-def checked(name: str, reward: Reward, samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
+def checked(name: str, reward: Reward, samples: Sequence[Sample], accuracy: bool = False) -> npt.NDArray[np.float32]:
     """Score samples, and check that the scores are as `Reward` promises.
 
     Args:
         name: of the reward, for errors.
         reward: the reward.
         samples: the samples to score.
+        accuracy: whether scores must be in [0, 1].
 
     Returns:
         One finite number a sample, of shape (len(samples),).
 
     Raises:
-        ValueError: if there are more or fewer scores than samples.
+        ValueError: if there are more or fewer scores than samples, or an accuracy is outside [0, 1].
         tasks.base.NonFiniteOutput: if a score is NaN or infinite.
     """
     scores = np.asarray(reward.score(samples), dtype=np.float32)
@@ -100,6 +102,11 @@ def checked(name: str, reward: Reward, samples: Sequence[Sample]) -> npt.NDArray
         )
     if not np.isfinite(scores).all():
         raise _not_finite(name, scores, samples)
+    if accuracy and len(outside := np.flatnonzero((scores < 0) | (scores > 1))):
+        raise ValueError(
+            f"reward {name!r}: must give accuracies in [0, 1], as its metric is accuracy, got {scores[outside[0]]:g} "
+            f"for completion {outside[0]}, {_excerpt(samples[outside[0]])}"
+        )
     return scores
 
 

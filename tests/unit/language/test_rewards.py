@@ -354,7 +354,7 @@ def test_functions_of_files_and_of_modules(tmp_path: Path, monkeypatch: pytest.M
     [
         ("mine.py:lenght", {}, r"mine\.py: has no function 'lenght'; did you mean 'length'"),
         ("mine.py:LIMIT", {}, r"mine\.py: 'LIMIT' must be a function, got 3"),
-        ("mine.py:length", {"model": "x"}, r"options\.model: unknown option; known: none"),
+        ("mine.py:length", {"model": "x"}, r"options\.model: unknown option; known: columns"),
         ("absent.py:length", {}, r"cannot import '.*absent\.py': FileNotFoundError: no such file"),
         ("broken.py:length", {}, r"cannot import '.*broken\.py': ZeroDivisionError"),
         ("no_such_module:length", {}, r"cannot import '.*no_such_module': ModuleNotFoundError"),
