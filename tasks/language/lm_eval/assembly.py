@@ -11,7 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from tasks.base import TaskRequest
 from tasks.files.hub import hub_silence
-from tasks.language.lm_eval.configuration import build_task, read_configuration
+from tasks.language.lm_eval.configuration import Refused, build_task, read_configuration
 from tasks.language.lm_eval.documents import Documents, documents_of
 from tasks.language.lm_eval.identity import fingerprint
 from tasks.language.lm_eval.metrics import choose_metric
@@ -22,6 +22,13 @@ from tasks.language.lm_eval.task import LmEvalTask
 
 #: Readers of `datasets` for files that a task names.
 _FILES = {"json", "csv", "text", "parquet", "arrow", "pandas"}
+#: Fields of a configuration that name a data set.
+_DATA = ("dataset_path", "dataset_name")
+#: Errors of lm-eval and of `datasets` that do not explain themselves.
+_MEANS: dict[type[Exception], str] = {
+    KeyError: ": a split, a field or a metric of this name does not exist",
+    StopIteration: ": a data file is empty",
+}
 _MAX_GENERATED = 256
 
 
@@ -53,7 +60,28 @@ def task_of(request: TaskRequest, options: Options) -> Any:
 
 
 def _read(request: TaskRequest, options: Options) -> Any:
-    return _built(read_configuration(request.source.partition("/")[2], options), options)
+    """Read the configuration and the data set.
+
+    Raises:
+        ValueError: if the data set is not at hand, or lm-eval cannot read one of them.
+    """
+    config: dict[str, Any] = {}
+    try:
+        config = read_configuration(request.source.partition("/")[2], options)
+        with _offline(_from_hub(config)):
+            return build_task(config, options)
+    except Refused:
+        raise
+    except (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+        if not config:
+            raise ValueError(f"lm-eval cannot read its YAML file: {_text(error)}") from error
+        data = f"its data set {' '.join(str(config[key]) for key in _DATA if config.get(key))}"
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):
+            raise ValueError(f"{data} cannot be read: {_text(error.__cause__ or error)}") from error
+        raise ValueError(f"{data} is not at hand ({_text(error)}): {_remedy(config)}") from error
+    except Exception as error:  # a task's own functions and templates raise anything
+        cause = f"{type(error).__name__}: {_text(error)}{_MEANS.get(type(error), '')}"
+        raise ValueError(f"lm-eval cannot load it: {cause}") from error
 
 
 @contextmanager
@@ -70,27 +98,9 @@ def _about(source: str, options: Options) -> Iterator[None]:
         raise ValueError(text if text.startswith(options.where) else f"{source}: {text}") from error
 
 
-def _built(config: dict[str, Any], options: Options) -> Any:
-    """Build the task.
-
-    Raises:
-        ValueError: if its data set is not at hand, or lm-eval cannot read it.
-    """
-    data = " ".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
-    try:
-        with _offline(_from_hub(config)):
-            return build_task(config, options)
-    except (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"its data set {data} is not at hand ({_first_line(error)}): {_remedy(config)}") from error
-    except Exception as error:  # a task's own functions raise anything
-        if isinstance(error, ValueError) and str(error).startswith(options.where):
-            raise
-        raise ValueError(f"lm-eval cannot load it: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def _text(error: BaseException) -> str:
+    """Return the start of an error's text, with the place that YAML names in its second line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _from_hub(config: Mapping[str, Any]) -> bool:

@@ -14,17 +14,24 @@ from tasks.language.lm_eval.options import Options
 _PATHS = ("data_files", "data_dir")
 
 
+class Refused(ValueError):
+    """The spec asks for what the task does not have or does not allow."""
+
+
 def read_configuration(name: str, options: Options) -> dict[str, Any]:
     """Return the configuration of a task; paths of data next to its file are absolute.
 
     Raises:
-        ValueError: if the name is unknown, or the task runs code that the model writes and the spec does not allow it.
+        Refused: if the name is unknown, or the task runs code that the model writes and the spec does not allow it.
     """
     installed = Path(lm_eval.tasks.__file__).parent
-    path = find_task(name, (*([options.include_path] if options.include_path else []), installed))
+    try:
+        path = find_task(name, (*([options.include_path] if options.include_path else []), installed))
+    except ValueError as error:
+        raise Refused(str(error)) from error
     # Before any function is imported: some run code to see whether they may.
     if load_yaml(path, resolve_func=False).get("unsafe_code") and not options.confirm_run_unsafe_code:
-        raise ValueError(
+        raise Refused(
             f"runs code that the model writes, with your rights: set {options.where}.confirm_run_unsafe_code: true if "
             "this machine may run it"
         )
@@ -63,7 +70,7 @@ def _set_generation(task: Any, options: Options) -> None:
     if not options.gen_kwargs:
         return
     if task.OUTPUT_TYPE != "generate_until":
-        raise ValueError(f"{options.where}.gen_kwargs: the task generates nothing ({task.OUTPUT_TYPE}); leave it out")
+        raise Refused(f"{options.where}.gen_kwargs: the task generates nothing ({task.OUTPUT_TYPE}); leave it out")
     task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
 
 
@@ -71,7 +78,7 @@ def _set_fewshot(task: Any, options: Options) -> None:
     own = task.get_config("num_fewshot")
     if options.num_fewshot is not None:
         if own == 0 and options.num_fewshot:
-            raise ValueError(
+            raise Refused(
                 f"{options.where}.num_fewshot: the task is defined with 0, which lm-eval never changes; leave it out"
             )
         task.set_config(key="num_fewshot", value=options.num_fewshot)

@@ -1,6 +1,5 @@
 """The metrics of lm-eval that can be a score: a value in [0, 1] for each document, whose mean is reported."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ def outcomes_of(task: Any, metric: str, values: Sequence[Any]) -> npt.NDArray[np
         ValueError: if a value is not in [0, 1].
     """
     for value in values:
-        if not isinstance(value, int | float | np.number) or math.isnan(value) or not 0 <= value <= 1:
+        if not isinstance(value, int | float | np.number | np.bool_) or not 0 <= value <= 1:
             raise ValueError(f"metric {metric}: must be in [0, 1] for each document, got {value!r}: use another metric")
     binary = metric in _BINARY and task.config.process_results is None and set(values) <= {0, 1}
     return np.array(values, np.bool_) if binary else np.array(values, np.float32)

@@ -9,19 +9,23 @@ import datasets
 import numpy as np
 import torch
 
+_LOGGERS = ("lm_eval", "datasets")
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the notes of lm-eval and the progress bars of data sets."""
-    logger, bars = logging.getLogger("lm_eval"), datasets.are_progress_bars_disabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hide the notes of lm-eval and of its data sets, and their progress bars; what matters is in errors."""
+    loggers, hidden = [logging.getLogger(name) for name in _LOGGERS], datasets.are_progress_bars_disabled()
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if not bars:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not hidden:
             datasets.enable_progress_bars()
 
 

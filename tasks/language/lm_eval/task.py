@@ -128,7 +128,7 @@ class LmEvalTask:
         self._task._instances = list(chain.from_iterable(requests))
         self._task.apply_filters()
         return [
-            self._task.process_results(some[0].doc, [r.filtered_resps[self._filter] for r in some])[self._metric]
+            self._task.process_results(some[0].doc, [r.filtered_resps[self._filter] for r in some]).get(self._metric)
             for some in requests
         ]
 

@@ -250,6 +250,33 @@ def test_data_that_is_not_at_hand_is_named_with_what_to_do(tasks: Path, backbone
         ours(folder, backbone, "far")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: bad\n  a: [\n", r"ScannerError: .*bad\.yaml\", line 2"),
+        ("task: bad\ninclude: nowhere.yaml\n", r"lm-eval cannot read its YAML file: .*nowhere\.yaml"),
+        ("include: answers.yaml\ntask: bad\nprocess_results: !function answers.none\n", r"has no function 'none'"),
+        ("include: choices.yaml\ntask: bad\nshots: 1\n", r"unexpected keyword argument 'shots'"),
+        ("include: choices.yaml\ntask: bad\ntest_split: tset\n", r"'tset': a split, a field or a metric of this name"),
+        ("include: choices.yaml\ntask: bad\ndoc_to_text: '{{nothing}}'\n", r"'nothing' is undefined"),
+        ("include: choices.yaml\ntask: bad\ndoc_to_image: text\n", r"its documents hold images or sound"),
+        ("include: choices.yaml\ntask: bad\nmetric_list: [{metric: mcc}]\n", r"its metrics are mcc: none is a mean"),
+        ("include: broken.yaml\ntask: bad\n", r"its data set json cannot be read: .*JSON parse error"),
+    ],
+)
+def test_wrong_files_of_tasks_are_errors_that_name_the_cause(
+    backbone: Any, tmp_path: Path, text: str, message: str
+) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    (folder / "bad.jsonl").write_text("{nope\n")
+    (folder / "broken.yaml").write_text(
+        "include: one_split.yaml\ntask: broken\ndataset_kwargs: {data_files: {test: bad.jsonl}}\n"
+    )
+    (folder / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"^lm_eval/bad: .*{message}"):
+        ours(folder, backbone, "bad")
+
+
 def test_code_that_the_model_writes_runs_only_if_the_spec_asks(tasks: Path, backbone: Any, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks", 4)
     file = folder / "answers.yaml"
@@ -270,6 +297,9 @@ def test_a_metric_beyond_one_is_refused(tasks: Path, backbone: Any, tmp_path: Pa
     task = ours(folder, backbone, "tiny_answers")
     with pytest.raises(ValueError, match=r"tasks\.mine: metric letters: must be in \[0, 1\] .* got 34\.5"):
         task.evaluate(backbone, "val", 0, 2)
+    code.write_text("def process_results(doc, results):\n    return {}\n")
+    with pytest.raises(ValueError, match=r"metric letters: must be in \[0, 1\] .* got None"):
+        ours(folder, backbone, "tiny_answers").evaluate(backbone, "val", 0, 2)
 
 
 def test_other_models_and_a_missing_package_are_named(
