@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline.checkpoints.checkpoint import whole
 from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.lazy import StoredTensors
 from pipeline.checkpoints.lora import adapter_of
-from pipeline.checkpoints.readers import read_tensors
+from pipeline.checkpoints.quantised import numbers
+from pipeline.checkpoints.readers import read_tensors, safetensors_errors
 from pipeline.loading.model import build_backbone, precision_of
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRankDelta
@@ -66,15 +68,16 @@ def measure_model(spec: RunSpec, sources: SpecSources) -> ModelSize:
     Raises:
         ValueError: if a file is missing or unreadable, or does not fit the architecture; the field is named.
     """
-    base = outline(whole(sources.base))
-    dtype = precision_of(spec.backbone)
-    # One element stands for all of a tensor. In the evaluated precision, transformers copies none of them.
-    zeros = {
-        name: torch.zeros((), dtype=dtype if t.is_floating_point() else t.dtype).expand(t.shape)
-        for name, t in base.items()
+    files, dtype = whole(sources.base), precision_of(spec.backbone)
+    base = outline(files)
+    # One element stands for all of a tensor: those of tied weights are equal, as the tensors are. In the evaluated
+    # precision, transformers copies none of them.
+    elements = {
+        name: element.to(dtype if element.is_floating_point() else element.dtype).expand(base[name].shape)
+        for name, element in _first_elements(files).items()
     }
     try:
-        backbone = build_backbone(spec.backbone, sources.base, zeros, torch.device("meta"))
+        backbone = build_backbone(spec.backbone, sources.base, elements, torch.device("meta"))
     except ValueError as error:
         raise ValueError(f"base: {sources.base.label}: {error}") from error
     experts = {}
@@ -83,7 +86,7 @@ def measure_model(spec: RunSpec, sources: SpecSources) -> ModelSize:
             experts[name] = _expert(files, backbone)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-    of_file = {zeros[name].data_ptr(): _nbytes(tensor) for name, tensor in base.items()}
+    of_file = {elements[name].data_ptr(): _nbytes(tensor) for name, tensor in base.items()}
     frozen = sum(of_file.get(tensor.data_ptr(), _nbytes(tensor)) for tensor in _tensors(backbone))
     return ModelSize(backbone, _total(base), frozen, experts)
 
@@ -98,6 +101,24 @@ def outline(files: CheckpointFiles) -> dict[str, Tensor]:
         return StoredTensors(files.weights).outline()
     state = {name: t for file in files.weights for name, t in read_tensors(file, mapped=True).items()}
     return {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+
+
+def _first_elements(files: CheckpointFiles) -> dict[str, Tensor]:
+    """Return the first element of each tensor, of shape (); 0 if it has none."""
+    found: dict[str, Tensor] = {}
+    for path in files.weights:
+        if path.suffix != ".safetensors":
+            found |= {name: _first(tensor) for name, tensor in read_tensors(path, mapped=True).items()}
+            continue
+        with safetensors_errors(path), safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                found[name] = _first(part[(slice(0, 1),) * len(part.get_shape())])
+    return found
+
+
+def _first(tensor: Tensor) -> Tensor:
+    return numbers(tensor.reshape(-1)[0].clone() if tensor.numel() else tensor.new_zeros(()))
 
 
 def _expert(files: CheckpointFiles, backbone: Backbone) -> ExpertSize:

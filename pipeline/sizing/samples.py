@@ -55,7 +55,8 @@ def measure_samples(spec: RunSpec, backbone: Backbone, device_type: str, report:
     """
     if spec.generation is not None:
         return _completions(spec, backbone)
-    if isinstance(backbone, ImageTextBackbone) and not any(t.source in TASKS for t in spec.tasks.values()):
+    sources = [task.source for task in (*spec.tasks.values(), *spec.ood.values())]
+    if isinstance(backbone, ImageTextBackbone) and not any(source in TASKS for source in sources):
         return _images(spec, backbone, device_type, report)
     tasks = load_tasks(spec, backbone, report)
     found = [_pass(task, backbone, split) for task in tasks.values() for split in ("val", "test")]

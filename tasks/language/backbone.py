@@ -257,11 +257,15 @@ def _config(model: str, trusted: bool) -> PreTrainedConfig:
 def _moved(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """Move to `device` with copies, since transformers keeps the state dict's own tensors if dtypes agree.
 
-    The meta device keeps shapes only: a plan needs no memory for the weights.
+    The meta device keeps shapes only: a plan needs no memory for the weights. Tied weights stay one parameter there.
     """
     if device.type == "meta":
+        moved: dict[nn.Parameter, nn.Parameter] = {}
+        for owner in module.modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                known = moved.setdefault(parameter, nn.Parameter(parameter.to(device), requires_grad=False))
+                setattr(owner, name, known)
         nn.Module.to(module, device)
-        module.tie_weights()
         return module
     for parameter in module.parameters():
         parameter.data = parameter.data.to(device, copy=True)

@@ -11,6 +11,7 @@ from pipeline.train.ppo.spec import MEASURED, PpoSpec
 from pipeline.train.seeds import generator_of
 from tasks.language.base import Prompt, PromptRequest
 from tasks.language.prompts import load_prompts
+from tasks.language.rewards.loading import reward_config
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Data:
         train: to learn from.
         val: to measure models on.
         train_fingerprint: of `train`.
-        fingerprint: of both.
+        fingerprint: of both, and of whole rows if a reward takes them.
     """
 
     train: Sequence[Prompt]
@@ -34,14 +35,30 @@ def load_data(spec: PpoSpec, tokenizer: PreTrainedTokenizerBase, config: Pretrai
     """Read the prompts.
 
     Raises:
-        ValueError: as `tasks.language.prompts.load_prompts`, or if prompts lack references that the spec needs.
+        ValueError: as `tasks.language.prompts.load_prompts`, or if prompts lack references or columns that the spec
+            needs, or a reward is unknown.
     """
     request = _request(spec.prompts)
     room = context(tokenizer, config) - spec.max_new_tokens
     train, val = (load_prompts(request, tokenizer, room, (split,)) for split in ("train", "val"))
     _check_references(spec, {"train": train.splits["train"], "val": val.splits["val"]})
-    both = f"{train.fingerprint} {val.fingerprint}"
-    return Data(train.splits["train"], val.splits["val"], train.fingerprint, both)
+    both = [train.fingerprint, val.fingerprint]
+    if _rows_are_read(spec, (*train.splits["train"], *val.splits["val"])):
+        both += [train.rows_fingerprint(), val.rows_fingerprint()]
+    return Data(train.splits["train"], val.splits["val"], train.fingerprint, " ".join(both))
+
+
+def _rows_are_read(spec: PpoSpec, prompts: Sequence[Prompt]) -> bool:
+    """Check that rewards can score completions of the prompts; return whether one takes whole rows."""
+    read = False
+    for name, entry in spec.rewards.items():
+        try:
+            reward = reward_config(entry.source, entry.options)
+            reward.check_prompts(prompts)
+        except ValueError as error:
+            raise ValueError(f"rewards.{name}: {error}") from error
+        read |= reward.reads_rows()
+    return read
 
 
 def context(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from small_soup import soup_spec, write_soup
-from tiny_language import write_adapter
+from tiny_language import t5_config, write_adapter, write_tiny_seq2seq
 from transformers import AutoModelForCausalLM
 
 from pipeline.checkpoints.files import locate
+from pipeline.loading.model import load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.sizing.model import measure_model, outline
 from pipeline.spec.load import parse_spec
@@ -27,6 +28,25 @@ def test_tied_weights_count_once(files: Path, monkeypatch: pytest.MonkeyPatch) -
     assert size.shapes == {name: p.shape for name, p in module.named_parameters()}
     assert all(p.is_meta for p in size.backbone.module.parameters())
     assert size.base == (files / "sft" / "model.safetensors").stat().st_size - _header(files / "sft")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_a_checkpoint_unties_count_twice(tmp_path: Path, tied: bool) -> None:
+    write_tiny_seq2seq(tmp_path / "t5", t5_config(tied=tied))
+    backbone = {"family": "seq2seq", "model": str(tmp_path / "t5")}
+    spec = parse_spec(
+        {
+            "name": "t5",
+            "backbone": backbone,
+            "base": str(tmp_path / "t5"),
+            "experts": {"a": str(tmp_path / "t5")},
+            "tasks": {"a": "lm_eval/a"},
+            "arms": {"sum": {"merge": "sum"}},
+        }
+    )
+    size = measure_model(spec, SpecSources(spec, spec.experts))
+    real = load_model(spec.backbone, locate(spec.base), torch.device("cpu")).backbone.module
+    assert size.shapes == {name: p.shape for name, p in real.named_parameters()}
 
 
 def test_an_adapter_has_the_elements_of_its_factors(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
