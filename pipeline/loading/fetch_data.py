@@ -13,8 +13,9 @@ from pipeline.loading.missing import check_present, checkpoint_lines
 from pipeline.loading.model import load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
-from tasks.base import TaskRequest
+from tasks.base import Backbone, TaskRequest
 from tasks.files.cache import is_cached
+from tasks.lora import ChecksPolicies
 from tasks.plugins import load_plugins
 from tasks.registry import TASKS
 from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text, load_task
@@ -65,7 +66,9 @@ def fetch_data(spec: RunSpec, address: str | None) -> tuple[list[PreparedTask], 
     if "base" in missing:  # nothing can be prepared without it, so everything that is missing is reported now
         check_present(spec, sources, "not fetched yet, which comes once the base is there")
     load_plugins(spec.plugins)
-    backbone = image_text(load_model(spec.backbone, sources.base, torch.device("cpu")).backbone)
+    backbone = load_model(spec.backbone, sources.base, torch.device("cpu")).backbone
+    if not isinstance(backbone, ChecksPolicies) or spec.generation is not None:
+        image_text(backbone)
     prepared, problems = [], [*checkpoint_lines(sources, missing), *_fetch_experts(sources, spec.experts, missing)]
     with _decoder(spec.resources.pool, address) as decoder:
         for name, task in {**spec.tasks, **spec.ood}.items():
@@ -105,14 +108,17 @@ def _decoder(pool: str, address: str | None) -> Iterator[Callable[[], Decode]]:
         yield start
 
 
-def _prepare_task(request: TaskRequest, backbone: ImageTextBackbone, decoder: Callable[[], Decode]) -> PreparedTask:
+def _prepare_task(request: TaskRequest, backbone: Backbone, decoder: Callable[[], Decode]) -> PreparedTask:
+    if not isinstance(backbone, ImageTextBackbone):  # texts are small: they are read again by every worker
+        texts = load_task(request, backbone)
+        return PreparedTask(request.name, texts.num_samples("val"), texts.num_samples("test"), 0.0, None)
     rate = None
     if request.source not in TASKS:
         preprocess = image_preprocess(request, backbone.preprocess)
         source = _fetch_images(request, preprocess)
         if not is_cached(prepared_folder(source, preprocess)):
             rate = _decode(request.name, source, preprocess, decoder())
-    task = load_task(request, backbone)  # type: ignore[arg-type]
+    task = load_task(request, backbone)
     val, test = task.num_samples("val"), task.num_samples("test")
     height, width = backbone.preprocess.size
     return PreparedTask(request.name, val, test, (val + test) * 3 * height * width / 1e9, rate)
