@@ -34,7 +34,8 @@ def identify(
         edited: parameters that the policies of a run of rewards change; in other runs every parameter counts.
     """
     sizes = model.sizes if edited is None else edited.sizes
-    library = "open_clip" if spec.generation is None else "transformers"
+    language = spec.generation is not None or isinstance(model.backbone, ChecksPolicies)
+    library = "transformers" if language else "open_clip"
     version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
     checkpoints = {"base": model.fingerprint, **experts}
     text = "\0".join([spec.backbone.family, spec.backbone.model, _inputs(model.backbone), *checkpoints.values()])

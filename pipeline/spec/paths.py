@@ -61,7 +61,8 @@ def _resolve(task: TaskSpec, folder: Path) -> TaskSpec:
         return resolve_reward(task, folder)
     if task.source.startswith(LM_EVAL):
         return task.model_copy(update={"options": _resolve_options(task.options, ("include_path",), folder)})
-    return task.model_copy(update={"source": _resolve_task(task.source, folder)})
+    options = _resolve_options(task.options, ("head",), folder)
+    return task.model_copy(update={"source": _resolve_task(task.source, folder), "options": options})
 
 
 def resolve_reward(reward: _R, folder: Path) -> _R:

@@ -30,7 +30,8 @@ class TaskSpec(SpecModel):
     """A task with its limits and options."""
 
     source: str
-    """embedded/NAME, vision/NAME, a folder with one folder a class, lm_eval/NAME, or a registered task's name."""
+    """embedded/NAME, vision/NAME, a folder with one folder a class or of rows of texts, lm_eval/NAME, or a registered
+    task's name."""
     limits: Limits = {}
     """How many samples of each split to use; default: all."""
     metric: Literal["reward", "accuracy"] | None = None

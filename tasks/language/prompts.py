@@ -8,16 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pyarrow import ArrowException, parquet
 from transformers import PreTrainedTokenizerBase
 
 from tasks.files.cache import digest
 from tasks.language.base import Prompt, PromptRequest
 from tasks.language.models import model_folder
-from tasks.registry import near
+from tasks.language.rows import read_rows, split_file
 
 _COLUMNS = ("prompt", "source", "reference")
-_SUFFIXES = (".jsonl", ".parquet")
 #: Splits that are sorted by length, since prompts of similar length need little padding. Training shuffles anyway.
 _BY_LENGTH = ("val", "test")
 
@@ -71,7 +69,7 @@ def load_prompts(
             `longest` or holds the pad token; the file and the row, counted from 1, are named.
     """
     folder = model_folder(request.source)
-    found = {split: _split(_file(request.source, folder, split), request, tokenizer, longest) for split in splits}
+    found = {split: _split(split_file(request.source, folder, split), request, tokenizer, longest) for split in splits}
     texts = chain.from_iterable((split, *_texts(prompts)) for split, prompts in found.items())
     head = (request.template, str(request.max_source_tokens))
     return PromptSet(MappingProxyType(found), digest(chain(head, texts)))
@@ -80,15 +78,6 @@ def load_prompts(
 def _texts(prompts: Sequence[Prompt]) -> Iterator[str]:
     for prompt in prompts:
         yield from (prompt.text, prompt.source, prompt.reference)
-
-
-def _file(source: str, folder: Path, split: str) -> Path:
-    for suffix in _SUFFIXES:
-        if (path := folder / f"{split}{suffix}").is_file():
-            return path
-    others = [p.name for p in folder.iterdir() if p.suffix in _SUFFIXES]
-    names = " or ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
-    raise ValueError(f"{source}: has no {names}; {near(f'{split}{_SUFFIXES[0]}', others)}")
 
 
 def _split(path: Path, request: PromptRequest, tokenizer: PreTrainedTokenizerBase, longest: int) -> tuple[Prompt, ...]:
@@ -146,29 +135,10 @@ def _cut(text: str, tokens: int, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    read = _json_rows if path.suffix == ".jsonl" else _parquet_rows
-    for number, value in enumerate(read(path), 1):
+    for number, value in enumerate(read_rows(path), 1):
         where = f"{path}: row {number}"
         whole = _checked(where, value)
         yield _Row(where, _texts_of(where, whole), whole)
-
-
-def _json_rows(path: Path) -> Iterator[object]:
-    lines = path.read_text(encoding="utf-8").split("\n")  # never splitlines(): texts may hold U+2028
-    for number, line in enumerate(lines, 1):
-        if number == len(lines) and not line:
-            return
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: row {number}: not JSON ({error})") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[object]:
-    try:
-        yield from parquet.read_table(path).to_pylist()
-    except ArrowException as error:
-        raise ValueError(f"{path}: not a Parquet file ({error})") from error
 
 
 def _checked(where: str, value: object) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
 from tasks.files.cache import digest
-from tasks.registry import SOURCES, TASKS, check_options, near
+from tasks.registry import FAMILY_TASKS, SOURCES, TASKS, check_options, near
 from tasks.stats import Stats
 from tasks.vision.decoded import ImageSet, Progress, noted, prepare, prepare_train
 from tasks.vision.folders import FolderSource
@@ -263,7 +263,9 @@ def image_source(request: TaskRequest) -> ImageSource:
 
 
 def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | None = None) -> Task:
-    """Load a task: a registered one by name, or else zero-shot classification of `image_source(request)`.
+    """Load a task: a registered one by name, else by its source or the backbone's family.
+
+    Otherwise it is zero-shot classification of `image_source(request)`.
 
     The driver calls this first, with `progress`, which writes images and heads to the cache. The same call in a worker
     maps them into memory within milliseconds, or prepares them again if its machine does not share the cache.
@@ -272,6 +274,8 @@ def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | Non
         return TASKS[request.source](request, backbone, progress)
     if (prefix := request.source.split("/", 1)[0]) != request.source and prefix in SOURCES:
         return SOURCES[prefix](request, backbone, progress)
+    if (family := getattr(backbone, "family", "")) in FAMILY_TASKS:
+        return FAMILY_TASKS[family](request, backbone, progress)
     return zero_shot(request, backbone, image_source(request), progress)
 
 

@@ -53,7 +53,7 @@ class RewardConfig(BaseModel, ABC):
         ...
 
 
-_C = TypeVar("_C", bound=RewardConfig)
+_C = TypeVar("_C", bound=BaseModel)
 
 
 def parsed(kind: type[_C], options: Mapping[str, object]) -> _C:

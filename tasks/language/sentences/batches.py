@@ -1,0 +1,54 @@
+"""Batches of texts that go through an encoder and a head together.
+
+Shape legend: B texts, T their tokens, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tasks.base import NonFiniteOutput
+from tasks.language.sentences.heads import SentenceHead
+
+
+class SentenceBatch:
+    """Texts with labels; their tensors move to the device when they are first scored, and stay there."""
+
+    def __init__(
+        self, head: SentenceHead, tokenizer: Any, tokens: Sequence[Mapping[str, list[int]]], labels: Sequence[int]
+    ) -> None:
+        """Pad the texts.
+
+        Args:
+            head: that classifies.
+            tokenizer: of the encoder.
+            tokens: of each text: the model's inputs without padding.
+            labels: of each text.
+        """
+        self._head, self._labels_B = head, torch.tensor(labels)
+        padded = tokenizer.pad([dict(t) for t in tokens], padding_side="right", return_tensors="pt")
+        self._inputs: dict[str, Tensor] = {name: padded[name] for name in padded}
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self._labels_B)
+
+    @torch.inference_mode()
+    def score(self, device: torch.device) -> npt.NDArray[np.bool_]:
+        """Return whether each text's largest logit is its label's (B,); of equal logits the first class wins.
+
+        Raises:
+            NonFiniteOutput: if a logit is NaN or infinite.
+        """
+        if self._labels_B.device != device:
+            self._labels_B = self._labels_B.to(device)
+            self._inputs = {name: tensor.to(device) for name, tensor in self._inputs.items()}
+        logits_BK = self._head.logits(self._inputs)
+        if not bool(logits_BK.isfinite().all()):
+            raise NonFiniteOutput("non-finite logits (NaN or infinity)")
+        right: npt.NDArray[np.bool_] = (logits_BK.argmax(dim=1) == self._labels_B).cpu().numpy()
+        return right

@@ -1,0 +1,123 @@
+"""Load a task of texts and labels for an encoder: a folder of rows, and the head that the options name."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tasks.base import Backbone, Task, TaskRequest
+from tasks.files.cache import digest
+from tasks.language.encoder import EncoderBackbone
+from tasks.language.rewards.config import parsed
+from tasks.language.sentences.batches import SentenceBatch
+from tasks.language.sentences.heads import OwnHead, PromptHead, SentenceHead
+from tasks.language.sentences.options import SentenceOptions
+from tasks.language.sentences.rows import LabelledText, labelled_texts
+from tasks.language.sentences.task import SentenceTask
+from tasks.registry import near
+from tasks.vision.heads import check_templates
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+#: Encoders without a bound of their own read this many tokens.
+_LONGEST = 512
+#: Texts a forward pass.
+_CPU_BATCH, _ACCELERATOR_BATCH = 32, 128
+#: Part of every fingerprint: raised when a sample would be scored in another way.
+_FORMAT = "1"
+
+
+def load(request: TaskRequest, backbone: Backbone, progress: Callable[[int, int], None] | None = None) -> Task:
+    """Load val.jsonl and test.jsonl (or .parquet) of a folder.
+
+    Raises:
+        ValueError: if the backbone is no encoder, or an option or a row is wrong; the field or the row is named.
+    """
+    if not isinstance(backbone, EncoderBackbone):
+        raise ValueError(f"backbone.family: must be encoder, got {backbone.family}")
+    where = f"tasks.{request.name}."
+    options = _named(where, lambda: parsed(SentenceOptions, request.options))
+    longest = _longest(f"{where}options.max_tokens", options, backbone)
+    rows = labelled_texts(request.source, request.limits, options)
+    head, values = _head(request, options, backbone, rows, longest)
+    places = {value: place for place, value in enumerate(values)}
+    size = options.batch_size or (_CPU_BATCH if backbone.device.type == "cpu" else _ACCELERATOR_BATCH)
+    batches, parts = {}, [_FORMAT, head.key, str(longest), str(size)]
+    for split, some in rows.items():
+        labels = [_place(row, places, len(head.classes)) for row in some]
+        batches[split] = _batches(head, backbone, some, labels, longest, size)
+        parts += [split, *(part for row, label in zip(some, labels, strict=True) for part in (*row.texts, str(label)))]
+    return SentenceTask(request.name, batches, digest(parts)[:16])
+
+
+def _longest(where: str, options: SentenceOptions, backbone: EncoderBackbone) -> int:
+    found = options.max_tokens or backbone.context or _LONGEST
+    if backbone.context is not None and found > backbone.context:
+        raise ValueError(f"{where}: must be at most the model's {backbone.context}, got {found}")
+    return found
+
+
+def _head(
+    request: TaskRequest,
+    options: SentenceOptions,
+    backbone: EncoderBackbone,
+    rows: Mapping[str, Sequence[LabelledText]],
+    longest: int,
+) -> tuple[SentenceHead, Sequence[object]]:
+    """Return the head, and what the column of labels holds for each of its classes; numbers from 0 are known anyway."""
+    where, source = f"tasks.{request.name}.options", options.head
+    if source is not None:
+        own = _named(f"{where}.head: ", lambda: OwnHead(backbone, source))
+        values: Sequence[object] = own.classes if options.labels is None else options.labels
+        if len(values) != len(own.classes):
+            raise ValueError(f"{where}.labels: must be {len(own.classes)}, as the head's classes, got {len(values)}")
+        return own, values
+    found = {row.label for some in rows.values() for row in some if isinstance(row.label, str)}
+    classes = options.classes or sorted(found)
+    if len(classes) < 2:
+        raise ValueError(f"{where}.classes: must be two or more names, as the rows have {len(classes)}; or name a head")
+    check_templates(where, options.templates)
+    head = _named(f"{where}: ", lambda: PromptHead(backbone, classes, options.templates, longest))
+    for line in head.warnings:
+        logger.warning("tasks.%s: %s", request.name, line)
+    return head, classes
+
+
+def _named(where: str, make: Callable[[], _T]) -> _T:
+    """Return `make()`, and put the place in front of its errors."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
+
+
+def _place(row: LabelledText, places: Mapping[object, int], classes: int) -> int:
+    """Return the class of a row: its label's place among the values, or the label itself if it is a number."""
+    if (place := places.get(row.label)) is not None:
+        return place
+    if isinstance(row.label, int) and 0 <= row.label < classes:
+        return row.label
+    raise ValueError(
+        f"{row.where}: its label must be a class or a number from 0 to {classes - 1}, got {row.label!r:.60}; "
+        f"{near(str(row.label), map(str, places))}"
+    )
+
+
+def _batches(
+    head: SentenceHead,
+    backbone: EncoderBackbone,
+    rows: Sequence[LabelledText],
+    labels: Sequence[int],
+    longest: int,
+    size: int,
+) -> list[SentenceBatch]:
+    """Return batches of texts of similar length; equal lengths stay in the order of the rows."""
+    if not rows:
+        return []
+    tokenizer: Any = backbone.tokenizer
+    texts = [list(column) for column in zip(*(row.texts for row in rows), strict=True)]
+    found = tokenizer(*texts, truncation=True, max_length=longest, verbose=False)
+    tokens = [{name: found[name][i] for name in found} for i in range(len(rows))]
+    order = sorted(range(len(rows)), key=lambda i: len(tokens[i]["input_ids"]))
+    cut = [order[start : start + size] for start in range(0, len(order), size)]
+    return [SentenceBatch(head, tokenizer, [tokens[i] for i in some], [labels[i] for i in some]) for some in cut]

@@ -1,0 +1,58 @@
+"""A task of texts in fixed batches, so that no shard changes a batch.
+
+Texts are sorted by length and cut into batches once, from the whole split. A shard scores each batch that it touches
+in full and keeps its own texts, so a score has the same bits for every shard size.
+
+Shape legend: B texts of a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tasks.base import Backbone, NonFiniteOutput, ShardResult
+from tasks.language.sentences.batches import SentenceBatch
+from tasks.stats import Stats
+
+
+class SentenceTask:
+    """A `Task` of texts and labels, scored by accuracy."""
+
+    metric = "accuracy"
+
+    def __init__(self, name: str, batches: Mapping[str, Sequence[SentenceBatch]], fingerprint: str) -> None:
+        """Take the batches of each split; all but the last of a split have the same size.
+
+        Args:
+            name: of the task.
+            batches: of each split.
+            fingerprint: content hash of texts, labels and head.
+        """
+        self.name, self.fingerprint = name, fingerprint
+        self._batches = {split: list(some) for split, some in batches.items()}
+
+    def num_samples(self, split: str) -> int:
+        """Return the number of texts of a split; 0 if the task lacks it."""
+        return sum(map(len, self._batches.get(split, ())))
+
+    def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
+        """Score texts start to stop - 1, in the order of their lengths.
+
+        Raises:
+            NonFiniteOutput: if a logit is NaN or infinite.
+            ValueError: if the range is not within the split.
+        """
+        if not 0 <= start < stop <= self.num_samples(split):
+            raise ValueError(
+                f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
+            )
+        batches = self._batches[split]
+        size = len(batches[0])
+        first, last = start // size, (stop - 1) // size
+        try:
+            right = [batch.score(backbone.device) for batch in batches[first : last + 1]]
+        except NonFiniteOutput as error:
+            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: {error}") from error
+        outcomes = np.concatenate(right)[start - first * size : stop - first * size]
+        total = float(outcomes.sum())
+        return ShardResult(Stats(len(outcomes), total, total), outcomes)
