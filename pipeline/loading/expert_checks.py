@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles
-from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.lazy import open_checkpoint, outline
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.task_vectors import NamedTensors, norm
 from tasks.base import Backbone
 from tasks.files.sources import Source
 from tasks.lora import ChecksPolicies
+from tasks.name_matching import match_names
 
 #: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP are at a few
 #: hundredths (the embedded ones at 0.02 to 0.04), models trained independently at about 1.4.
@@ -61,8 +62,9 @@ def _check_same_weights(name: str, of: str, base: CheckpointFiles) -> None:
             "experts.%s: its adapter was trained on %s, but the base is %s (%s)", name, of, base.label, error
         )
         return
-    for key in theirs.keys() & ours.keys():
-        if not _same_numbers(theirs[key], ours[key]):
+    shapes = ({key: tensor.shape for key, tensor in outline(state).items()} for state in (theirs, ours))
+    for own, key in match_names(*shapes).names.items():
+        if not _same_numbers(theirs[key], ours[own]):
             raise ValueError(
                 f"experts.{name}: its adapter was trained on {of}, whose {key} differs from that of the base "
                 f"{base.label}: an adapter changes one model; give base: {of}, or an adapter of this base"

@@ -1,12 +1,16 @@
 """Proves a run of BERT-like experts from spec to export: tasks with heads of their own, and by prompts of the base."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_run import Lines, write_spec
 from tiny_language import bert_config, row, tiny_tokenizer, write_tiny_encoder
@@ -115,3 +119,41 @@ def test_a_merge_is_exported_as_an_encoder_that_transformers_loads(ground: Path,
             torch.testing.assert_close(tensor.data, expected, rtol=0, atol=1e-6)
     assert len(tiny_tokenizer()) == json.loads((ground / "merged" / "config.json").read_text())["vocab_size"]
     assert (ground / "merged" / "tokenizer.json").is_file()
+
+
+def _mute(ground: Path, spec: dict[str, Any]) -> str:
+    (ground / "bad").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(ground / "base" / name, ground / "bad")
+    spec["backbone"]["model"] = "bad"
+    return r"backbone.model: \S+bad: has no tokenizer: expected one of tokenizer.json"
+
+
+def _longer(ground: Path, spec: dict[str, Any]) -> str:
+    config = bert_config(num_labels=2)
+    config.vocab_size = 310
+    write_tiny_encoder(ground / "bad", config, AutoModelForSequenceClassification)
+    spec["experts"]["mood"] = "bad"
+    return (
+        r"experts.mood: \S+bad: was trained with another vocabulary: its embeddings.word_embeddings.weight has 310 "
+        r"tokens, the model's 300; .* set backbone.options.vocabulary: shared"
+    )
+
+
+def _other(ground: Path, spec: dict[str, Any]) -> str:
+    other = write_tiny_encoder(ground / "bad" / "other", bert_config(), seed=9)
+    model = AutoModel.from_pretrained(other)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["query"])).save_pretrained(ground / "bad")
+    spec["experts"]["mood"] = "bad"
+    return r"experts.mood: its adapter was trained on \S+other, whose \S+ differs from that of the base \S+base"
+
+
+@pytest.mark.parametrize("spoil", [_mute, _longer, _other], ids=["no tokenizer", "vocabulary", "adapter"])
+def test_bad_input_is_named(ground: Path, spec: Path, spoil: Any) -> None:
+    shutil.rmtree(ground / "bad", ignore_errors=True)
+    fields = yaml.safe_load(spec.read_text())
+    message = spoil(ground, fields)
+    changed = ground / "bad.yaml"
+    changed.write_text(yaml.safe_dump(fields))
+    status, output = Lines(ground, {})("validate", changed)
+    assert status == 2 and re.search(message, output), output

@@ -25,7 +25,7 @@ Inputs = Mapping[str, Tensor]
 class SentenceHead(Protocol):
     """A frozen classifier on an encoder whose weights change."""
 
-    classes: Sequence[str]
+    classes: tuple[str, ...]
     key: str
     """Content hash of all that it computes besides the encoder."""
 
@@ -77,14 +77,15 @@ class OwnHead:
             ValueError: if it is none, its head is missing, or its encoder is of another architecture.
         """
         model = _read(source)
+        body: Any = model.base_model
         try:
-            shared = backbone.shared_with(model.base_model)
+            shared = backbone.shared_with(body)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         setattr(model, model.base_model_prefix, shared)
         self._model = model.requires_grad_(False).train(False).to(backbone.device, backbone.dtype)
-        names = model.config.id2label or {}
-        self.classes = tuple(names[i] for i in sorted(names))
+        names: Any = model.config.id2label
+        self.classes = tuple(str(names[i]) for i in range(len(names)))
         edited = {id(p) for p in backbone.module.parameters()}
         own = {name: p for name, p in model.named_parameters() if id(p) not in edited}
         config = {name: value for name, value in model.config.to_diff_dict().items() if name not in _ELSEWHERE}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny_language import bert_config, write_tiny_encoder, write_tiny_llama
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.files import locate
+from pipeline.checkpoints.lora import Adapter, read_adapter
 from tasks.language.encoder import EncoderBackbone, build
 from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.registry import BACKBONES
@@ -131,3 +134,38 @@ def test_a_model_that_cannot_be_built_says_why(bert: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(ValueError, match=message):
             build(str(model), state, CPU, torch.float32, options)
+
+
+def adapted(model: Any, to: Path, kind: str) -> Path:
+    """Save a LoRA adapter by peft, with B other than 0."""
+    torch.manual_seed(2)
+    found = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=["query", "value"], task_type=kind))
+    with torch.no_grad():
+        for name, parameter in found.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    found.save_pretrained(to)
+    return to
+
+
+def test_an_adapters_delta_is_pefts_merged_model_minus_the_base(bert: Path, tmp_path: Path) -> None:
+    backbone = built(bert)
+    adapter = adapted(AutoModel.from_pretrained(bert), tmp_path, "FEATURE_EXTRACTION")
+    merged = PeftModel.from_pretrained(AutoModel.from_pretrained(bert), adapter).merge_and_unload()
+    found = read_adapter(locate(str(adapter)))
+    wrapped = {f"bert.{module}": factor for module, factor in found.factors.items()}  # trained below a head
+    for factors in (found.factors, wrapped):
+        parts = backbone.weight_parts(factors, "adapter")
+        shapes = {name: p.shape for name, p in backbone.module.named_parameters()}
+        delta = Adapter("adapter", factors).task_vector(parts, shapes)
+        assert len(delta.factors) == 6
+        for name, parameter in backbone.module.named_parameters():
+            expected = merged.get_parameter(name) - parameter
+            torch.testing.assert_close(delta[name], expected, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_of_a_classifier_says_how_it_is_merged(bert: Path, tmp_path: Path) -> None:
+    """It holds the classifier's head, besides factors."""
+    adapter = adapted(AutoModelForSequenceClassification.from_pretrained(bert), tmp_path, "SEQ_CLS")
+    with pytest.raises(ValueError, match="modules_to_save: must be unset, .* call merge_and_unload"):
+        read_adapter(locate(str(adapter)))
