@@ -1,6 +1,7 @@
 """lm-eval's own model class around the module that a worker holds."""
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,23 +14,52 @@ from transformers import GenerationConfig, LogitsProcessorList
 from tasks.language.generation import Finite
 from tasks.language.models import model_folder
 
+logger = logging.getLogger(__name__)
+
 _GENERATION = "generation_config.json"
 
 
 class ResidentModel(HFLM):  # type: ignore[misc]
     """The resident module, whose weights are edited in place: nothing is loaded, copied or cached."""
 
-    def __init__(self, backbone: Any, batch_size: int) -> None:
-        """Wrap the module of a language backbone; its tokenizer is copied, since lm-eval may change it."""
+    def __init__(self, name: str, backbone: Any, batch_size: int) -> None:
+        """Wrap a language backbone's module for the task `name`; the tokenizer is copied, as lm-eval may change it."""
         tokenizer = copy.deepcopy(backbone.tokenizer)
         with _ties_kept(backbone.module):
             super().__init__(backbone.module, backend=backbone.family, tokenizer=tokenizer, batch_size=batch_size)
         self._generation = generation_config(backbone)
+        self._name, self._warned = name, False
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **options: Any) -> list[tuple[float, bool]]:
         """Score as HFLM does, without its progress bar."""
+        # A causal model reads all tokens but the last.
+        lengths = [len(prompt) + (len(rest) - 1) * (self.backend == "causal") for _, prompt, rest in requests]
+        self._note_cut(sum(length > self.max_length for length in lengths), len(requests), self.max_length)
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **{**options, "disable_tqdm": True})
         return found
+
+    def tok_batch_encode(
+        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return tokens (B, T) and their mask, cut on the left as HFLM does."""
+        tokens_BT, mask_BT = super().tok_batch_encode(strings, padding_side, **options)
+        if left_truncate_len is not None:
+            self._note_cut(int((mask_BT.sum(1) > left_truncate_len).sum()), len(strings), left_truncate_len)
+            tokens_BT, mask_BT = tokens_BT[:, -left_truncate_len:], mask_BT[:, -left_truncate_len:]
+        return tokens_BT, mask_BT
+
+    def _note_cut(self, count: int, of: int, most: int) -> None:
+        """Warn of prompts that do not fit, once: each candidate gets the same prompts."""
+        if count and not self._warned:
+            self._warned = True
+            logger.warning(
+                "tasks.%s: %d of %d prompts have more than the %d tokens that fit the model's context: lm-eval cuts "
+                "them on the left",
+                self._name,
+                count,
+                of,
+                most,
+            )
 
     @torch.no_grad()
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Any:

@@ -64,7 +64,11 @@ def build_requests(task: Any, split: Split, count: int, options: Options, chat_t
     """Return the requests of the first `count` documents, a list for each.
 
     The generator of few-shot examples starts at the seed, so that the first documents get the same for every count.
+
+    Raises:
+        ValueError: if an answer to score is empty; the document is named, counted from 0.
     """
+    where = options.where.removesuffix(".options")
     task.set_fewshot_seed(seed=options.seed[3])
     chat: dict[str, Any] = {"apply_chat_template": options.apply_chat_template, "chat_template": chat_template}
     built = []
@@ -80,6 +84,8 @@ def build_requests(task: Any, split: Split, count: int, options: Options, chat_t
         place = (task.config.task, number, task.config.repeats)
         made = task.construct_requests(doc=document, ctx=context, metadata=place, **chat)
         built.append(made if isinstance(made, list) else [made])
+        if any(r.request_type == "loglikelihood" and not r.arguments[1] for r in built[-1]):
+            raise ValueError(f"{where}: document {number} of {split.name}: an answer to score is empty")
     return built
 
 

@@ -97,7 +97,7 @@ class LmEvalTask:
         """Return the requests of a split, which are built when it is first scored."""
         if self._model is None:
             default = _CPU_BATCH if backbone.device.type == "cpu" else _ACCELERATOR_BATCH
-            self._model = ResidentModel(backbone, self._options.batch_size or default)
+            self._model = ResidentModel(self.name, backbone, self._options.batch_size or default)
         if split not in self._requests:
             documents = self._documents.splits[split]
             chat = self._model.apply_chat_template if self._options.apply_chat_template else None

@@ -290,6 +290,36 @@ def test_code_that_the_model_writes_runs_only_if_the_spec_asks(tasks: Path, back
     assert ours(folder, backbone, "tiny_answers", confirm_run_unsafe_code=True).num_samples("test") == 4
 
 
+@pytest.mark.parametrize("name", ["tiny_choices", "tiny_answers"])
+def test_prompts_that_do_not_fit_are_cut_as_by_lm_eval_with_one_warning(
+    tasks: Path,
+    model: Path,
+    backbone: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    options = {"num_fewshot": 12}
+    task = ours(tasks, backbone, name, {"test": 8}, **options)
+    outcomes = [task.evaluate(backbone, "test", 0, 8).outcomes for _ in range(2)][0]
+    assert caplog.text.count("tasks.mine: ") == 1
+    assert "prompts have more than the 25" in caplog.text and "tokens that fit the model's context" in caplog.text
+    found = theirs(tasks, model, monkeypatch, name, limit=8, **options)["samples"][name]
+    metric = "acc" if name == "tiny_choices" else "letters"
+    values = [s[metric] for s in found if s["filter"] in ("none", "whole")]
+    np.testing.assert_array_equal(outcomes.astype(np.float32), np.array(values, np.float32))
+
+
+def test_an_empty_answer_to_score_is_named(backbone: Any, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    (folder / "empty.yaml").write_text("include: choices.yaml\ntask: empty\ntarget_delimiter: ''\n")
+    data = folder / "choices/test.jsonl"
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines[:2], lines[2].replace('"sky"', '""'), lines[3]]))
+    with pytest.raises(ValueError, match=r"tasks\.mine: document 2 of test: an answer to score is empty"):
+        ours(folder, backbone, "empty").evaluate(backbone, "test", 0, 2)
+
+
 def test_a_metric_beyond_one_is_refused(tasks: Path, backbone: Any, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks", 4)
     code = folder / "answers.py"
