@@ -55,9 +55,15 @@ class SoupScene:
 
 
 def is_soup(run: Run) -> bool:
-    """Return whether the run's tasks are rewards of the same completions, at least two, and not all are accuracies."""
-    generated = isinstance(run.provenance["spec"].get("generation"), Mapping)
-    return generated and len(rewards_of(run)) > 1 and not (run.metrics and run.percent)
+    """Return whether the run's tasks are rewards of the same completions, and at least two of them.
+
+    A run of accuracies alone is like any other, unless it has several completions of a prompt: these are not
+    independent samples.
+    """
+    generation = run.provenance["spec"].get("generation")
+    if not isinstance(generation, Mapping) or len(rewards_of(run)) < 2:
+        return False
+    return not (run.metrics and run.percent) or int(generation.get("samples", 1)) > 1
 
 
 def rewards_of(run: Run) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pipeline.recipe import Recipe
 from pipeline.records import tables
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.resamples import REWARD_RESAMPLES, resampled_interval, resampled_means
+from pipeline.report.data.run import Run
 from pipeline.report.index import build_index
 from pipeline.report.page import build, summary
 from pipeline.report.soups import SoupPage, is_soup, soup_page
@@ -447,3 +448,13 @@ def test_runs_of_accuracies_are_not_soups(finished_run: Path, soups: Path) -> No
     one = Measure.read(soups).run
     alone = {**one.provenance, "tasks": one.provenance["tasks"][:1]}
     assert not is_soup(replace(one, provenance=alone))
+
+
+@pytest.mark.parametrize(("draws", "soup"), [(1, False), (2, True)])
+def test_a_run_of_accuracies_has_the_page_of_other_runs_unless_prompts_repeat(
+    tmp_path: Path, draws: int, soup: bool
+) -> None:
+    builder = build_soups(draws=draws)
+    for score in builder.scores:
+        score["metric"] = "accuracy"
+    assert is_soup(Run.read(builder.write(tmp_path))) == soup
