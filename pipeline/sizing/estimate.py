@@ -75,7 +75,7 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
     report("reading headers", 0, 1)
     model = measure_model(spec, SpecSources(spec, spec.experts))
     device_type = machine.device_type(spec.resources)
-    samples = measure_samples(spec, model.backbone, device_type, report)
+    samples = measure_samples(spec, model, device_type, report)
     deltas = [e.delta for e in model.experts.values() if e.delta is not None]
     sums = spec.generation is not None and all(METHODS[m].shares is not None for m in merge_methods(spec))
     low_rank = len(deltas) == len(model.experts)

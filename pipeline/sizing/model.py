@@ -1,7 +1,8 @@
 """The sizes of base and experts from the headers of their files, and the architecture without weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,12 +45,14 @@ class ModelSize:
         base: bytes of the tensors of the base's files.
         frozen: bytes of the tensors that the backbone keeps on the CPU besides its module, such as a text tower.
         experts: by name.
+        build: makes the backbone on a device, all weights of a tensor being its first element.
     """
 
     backbone: Backbone
     base: int
     frozen: int
     experts: Mapping[str, ExpertSize]
+    build: Callable[[torch.device], Backbone]
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -76,8 +79,9 @@ def measure_model(spec: RunSpec, sources: SpecSources) -> ModelSize:
         name: element.to(dtype if element.is_floating_point() else element.dtype).expand(base[name].shape)
         for name, element in _first_elements(files).items()
     }
+    build = partial(build_backbone, spec.backbone, sources.base, elements)
     try:
-        backbone = build_backbone(spec.backbone, sources.base, elements, torch.device("meta"))
+        backbone = build(torch.device("meta"))
     except ValueError as error:
         raise ValueError(f"base: {sources.base.label}: {error}") from error
     experts = {}
@@ -88,7 +92,7 @@ def measure_model(spec: RunSpec, sources: SpecSources) -> ModelSize:
             raise ValueError(f"experts.{name}: {error}") from error
     of_file = {elements[name].data_ptr(): _nbytes(tensor) for name, tensor in base.items()}
     frozen = sum(of_file.get(tensor.data_ptr(), _nbytes(tensor)) for tensor in _tensors(backbone))
-    return ModelSize(backbone, _total(base), frozen, experts)
+    return ModelSize(backbone, _total(base), frozen, experts, build)
 
 
 def outline(files: CheckpointFiles) -> dict[str, Tensor]:

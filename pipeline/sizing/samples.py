@@ -10,6 +10,7 @@ import torch
 from pipeline.loading.model import Report
 from pipeline.loading.tasks import load_tasks
 from pipeline.sizing.live_bytes import LiveBytes, WithoutPairs, peak_bytes
+from pipeline.sizing.model import ModelSize
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Task, TaskRequest
 from tasks.registry import TASKS
@@ -41,24 +42,29 @@ class KnowsHeaviest(Protocol):
         ...
 
 
-def measure_samples(spec: RunSpec, backbone: Backbone, device_type: str, report: Report) -> Samples:
+def measure_samples(spec: RunSpec, model: ModelSize, device_type: str, report: Report) -> Samples:
     """Count the samples of a run's tasks, and run their forward passes without values.
 
     Args:
         spec: the run.
-        backbone: on the meta device.
+        model: without values.
         device_type: of the workers: the default batch of images depends on it.
         report: called with what is being done.
 
     Raises:
         ValueError: if a task's data is missing or wrong; the field is named.
     """
+    backbone = model.backbone
     if spec.generation is not None:
         return _completions(spec, backbone)
     sources = [task.source for task in (*spec.tasks.values(), *spec.ood.values())]
     if isinstance(backbone, ImageTextBackbone) and not any(source in TASKS for source in sources):
         return _images(spec, backbone, device_type, report)
-    tasks = load_tasks(spec, backbone, report)
+    try:
+        tasks = load_tasks(spec, backbone, report)
+    except (RuntimeError, TypeError):  # a task that computes with the base when it is loaded, such as its head
+        backbone = model.build(torch.device("cpu"))
+        tasks = load_tasks(spec, backbone, report)
     found = [_pass(task, backbone, split) for task in tasks.values() for split in ("val", "test")]
     known = [size for size in found if size is not None]
     counts = {name: (task.num_samples("val"), task.num_samples("test")) for name, task in tasks.items()}

@@ -157,3 +157,12 @@ def test_bad_input_is_named(ground: Path, spec: Path, spoil: Any) -> None:
     changed.write_text(yaml.safe_dump(fields))
     status, output = Lines(ground, {})("validate", changed)
     assert status == 2 and re.search(message, output), output
+
+
+def test_a_plan_counts_what_the_run_scores(ground: Path, spec: Path, run: Path) -> None:
+    status, output = Lines(ground, {})("plan", spec, "--like", run)
+    assert status == 0, output
+    assert re.search(r"activations of a batch\W+[\d.]+ MiB", output), output
+    _, checked = Lines(ground, {})("validate", spec)
+    planned = re.search(r"at most ([\d,]+) samples, a forward pass each", output)
+    assert planned and f"at most {planned[1]} samples to score" in checked
