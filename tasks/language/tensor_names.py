@@ -69,7 +69,7 @@ class TensorNames:
             vocabulary=frozenset(first[id(p)] for p in rows if id(p) in first),
             linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
             ignored=re.compile("|".join(sorted(module._keys_to_ignore_on_load_unexpected or ())) or "(?!)"),
-            whole=module.base_model is not module,
+            whole=outputs is not None or module.base_model is not module,
         )
 
     def select(

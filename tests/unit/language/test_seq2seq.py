@@ -150,6 +150,15 @@ def test_every_layout_gives_the_same_tensors(backbone: Seq2SeqBackbone, state: d
         assert all(torch.equal(selected[name], state[name]) for name in selected)
 
 
+def test_what_a_file_has_too_much_is_named_also_within_a_wrapper(
+    backbone: Seq2SeqBackbone, state: dict[str, Tensor]
+) -> None:
+    wrapped = {f"transformer.{name}": tensor for name, tensor in state.items()}
+    for given in (state, wrapped):
+        with pytest.raises(ValueError, match=r"^expert: .* 1 unexpected tensors \(score.weight\)"):
+            backbone.select({**given, "score.weight": torch.ones(2)}, "expert")
+
+
 def test_a_pickle_with_a_wrapper_and_duplicates_is_a_base(folder: Path, tmp_path: Path) -> None:
     whole = reference(folder)
     shutil.copytree(folder, tmp_path / "bin")
