@@ -72,7 +72,7 @@ def fetch_data(spec: RunSpec, address: str | None) -> tuple[list[PreparedTask], 
     prepared, problems = [], [*checkpoint_lines(sources, missing), *_fetch_experts(sources, spec.experts, missing)]
     with _decoder(spec.resources.pool, address) as decoder:
         for name, task in {**spec.tasks, **spec.ood}.items():
-            request = TaskRequest(name, task.source, {}, task.options)
+            request = TaskRequest(name, task.source, {}, task.options, test_only=name in spec.ood)
             try:
                 prepared.append(_prepare_task(request, backbone, decoder))
             except ValueError as error:

@@ -112,7 +112,7 @@ def _remedy(config: Mapping[str, Any]) -> str:
     if not _from_hub(config):
         return "put the files where the task's dataset_kwargs name them, relative to its YAML file"
     return (
-        "load it once where the hub answers, with `lines validate`, and copy the cache "
+        "load it once where the hub answers, with `lines prepare`, and copy the caches "
         f"{datasets.config.HF_DATASETS_CACHE} and {constants.HF_HUB_CACHE}; or give a folder as "
         "options.include_path with a YAML file of the task whose dataset_kwargs name local data_files"
     )
