@@ -1,6 +1,7 @@
 """Proves that `lines merge` writes the oracle's files from its checkpoints, and writes nothing on bad input."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -71,6 +72,17 @@ def test_sum_file_is_the_change_of_a_constant_one(tmp_path: Path) -> None:
     run(out, "--scaling=constant", "--alpha=1")
     base, total, merged = load_file(BASE), load_file(ORACLE / "sum.safetensors"), load_file(out)
     assert all(torch.equal(merged[name], base[name] + total[name]) for name in base)
+
+
+def test_lambda_outside_the_blocks_can_be_fixed(tmp_path: Path) -> None:
+    """The sum of task vectors is `sum.safetensors` of the oracle; blocks get 0.25 to 0.55, the rest 0.8."""
+    out = tmp_path / "out.safetensors"
+    run(out, "--method=sum", "--alpha=0.25", "--beta=0.3", "--param", "lambda_outside=0.8")
+    base, total, merged = load_file(BASE), load_file(ORACLE / "sum.safetensors"), load_file(out)
+    for name in base:
+        block = re.match(r"model\.visual\.transformer\.resblocks\.(\d)\.", name)
+        expected = 0.25 + 0.3 * int(block[1]) / 3 if block else 0.8
+        torch.testing.assert_close(merged[name], base[name] + expected * total[name], rtol=1e-6, atol=1e-7)
 
 
 def test_prints_alpha_and_lambdas_and_records_the_recipe(tmp_path: Path) -> None:
