@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pipeline.loading.experts import merge_methods
+from pipeline.loading.missing import check_present
 from pipeline.loading.model import Report, precision_of
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRank, LowRankDelta
@@ -72,8 +73,11 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
     """
     spec = plan.spec
     load_plugins(spec.plugins)
+    sources = SpecSources(spec, spec.experts)
+    sources.fetch_urls(report)
+    check_present(spec, sources)
     report("reading headers", 0, 1)
-    model = measure_model(spec, SpecSources(spec, spec.experts))
+    model = measure_model(spec, sources)
     device_type = machine.device_type(spec.resources)
     samples = measure_samples(spec, model, device_type, report)
     deltas = [e.delta for e in model.experts.values() if e.delta is not None]
