@@ -11,9 +11,11 @@ from pipeline.loading.model import LoadedModel, Report
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.edited_parameters import EditedParameters
+from pipeline.merging.methods import METHODS
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
-from tasks.base import Scored
+from tasks.base import Backbone, Scored
+from tasks.vision.classification import ImageTextBackbone
 
 
 def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSources | None = None) -> Identity:
@@ -34,6 +36,7 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
     check_present(spec, sources)
     report("reading base", 0, 1)
     model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
+    _check_methods(spec, model.backbone)
     fingerprints = {}
     edited = None if spec.generation is None else EditedParameters(model.backbone, merge_methods(spec))
     for expert in experts:
@@ -43,6 +46,22 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
         report(f"checked {expert.name}", len(fingerprints), len(spec.experts))
     tasks = _load_scored(spec, model, report)
     return identify(spec, model, fingerprints, tasks, torch.device(device_type), edited)
+
+
+def _check_methods(spec: RunSpec, backbone: Backbone) -> None:
+    """Refuse methods that learn from images for a model that reads none, before its experts are read.
+
+    Raises:
+        ValueError: if an arm has one; the field is named.
+    """
+    if isinstance(backbone, ImageTextBackbone):
+        return
+    for name, arm in spec.arms.items():
+        if arm.merge and arm.merge.method and METHODS[arm.merge.method].needs:
+            raise ValueError(
+                f"arms.{name}.merge.method: {arm.merge.method} learns from labelled images, which a model of family "
+                f"{backbone.family} does not read; use a method without statistics, such as sum"
+            )
 
 
 def _load_scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:

@@ -138,3 +138,10 @@ def test_a_plan_counts_samples_and_the_memory_of_the_longest_batch(files: Path, 
     assert status == 0, output
     found = re.search(r"activations of a batch\W+([\d.]+) MiB", output)
     assert found and 2 < float(found[1]) < 20, output
+
+
+def test_methods_that_learn_from_images_are_refused(files: Path, tmp_path: Path) -> None:
+    path = write_spec(files, arms={"fisher": {"merge": "fisher"}})
+    status, output = Lines(tmp_path, {})("validate", path)
+    assert status == 2
+    assert "arms.fisher.merge.method: fisher learns from labelled images, which a model of family causal" in output
