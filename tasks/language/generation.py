@@ -93,7 +93,7 @@ class Finite(LogitsProcessor):
     """Refuses non-finite logits, of which `argmax` would silently choose token 0."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores.
+        """Return the logits as they are.
 
         Raises:
             NonFiniteOutput: if one is NaN or infinite.

@@ -15,6 +15,7 @@ from tasks.language.lm_eval.configuration import Refused, build_task, read_confi
 from tasks.language.lm_eval.documents import Documents, documents_of
 from tasks.language.lm_eval.identity import fingerprint
 from tasks.language.lm_eval.metrics import choose_metric
+from tasks.language.lm_eval.model import generation_file
 from tasks.language.lm_eval.options import Options
 from tasks.language.lm_eval.quiet import quiet, seeded
 from tasks.language.lm_eval.requests import prepare_examples
@@ -45,7 +46,8 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
         _check_documents(documents, options)
         prepare_examples(task, documents, options.where)
         scored = choose_metric(task, options)
-        mark = fingerprint(task, documents, scored, options)
+        generation = generation_file(backbone) if task.OUTPUT_TYPE == "generate_until" else None
+        mark = fingerprint(task, documents, scored, options, generation)
     return LmEvalTask(request.name, task, documents, scored, options, mark, request.limits)
 
 

@@ -17,7 +17,9 @@ from tasks.language.lm_eval.options import Options
 _APART = {"dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset", "config_source", "tag", "task_alias"}
 
 
-def fingerprint(task: Any, documents: Documents, scored: tuple[str, str], options: Options) -> str:
+def fingerprint(
+    task: Any, documents: Documents, scored: tuple[str, str], options: Options, generation: Path | None = None
+) -> str:
     """Return the content hash of a task.
 
     Args:
@@ -25,9 +27,12 @@ def fingerprint(task: Any, documents: Documents, scored: tuple[str, str], option
         documents: its val and test.
         scored: the metric, and the filter of answers.
         options: of the spec.
+        generation: file with the model's settings of generation, if the task generates.
     """
-    how = [options.seed, options.apply_chat_template, options.system_instruction, documents.divided]
+    how = [options.seed, options.apply_chat_template, options.system_instruction, options.batch_size, documents.divided]
     parts = ["lm_eval", metadata.version("lm_eval"), *scored, json.dumps(how), _text(task.config), _text(type(task))]
+    if generation is not None:
+        parts.append(generation.read_text(encoding="utf-8"))
     for split in documents.splits.values():
         parts += [str(len(split.keys)), *split.keys]
     if task.config.num_fewshot:

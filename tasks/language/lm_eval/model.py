@@ -4,19 +4,18 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from tasks.language.generation import Finite
+from tasks.base import NonFiniteOutput
 from tasks.language.models import model_folder
 
 logger = logging.getLogger(__name__)
-
-_GENERATION = "generation_config.json"
 
 
 class ResidentModel(HFLM):  # type: ignore[misc]
@@ -27,7 +26,7 @@ class ResidentModel(HFLM):  # type: ignore[misc]
         tokenizer = copy.deepcopy(backbone.tokenizer)
         with _ties_kept(backbone.module):
             super().__init__(backbone.module, backend=backbone.family, tokenizer=tokenizer, batch_size=batch_size)
-        self._generation = generation_config(backbone)
+        self._generation = _generation_config(backbone)
         self._name, self._warned = name, False
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **options: Any) -> list[tuple[float, bool]]:
@@ -74,10 +73,20 @@ class ResidentModel(HFLM):  # type: ignore[misc]
             return self._model_call(context, labels=context if self.backend == "seq2seq" else None)
         held, self.model.generation_config = self.model.generation_config, self._generation
         try:
-            finite = LogitsProcessorList([Finite()])
-            return super()._model_generate(context, max_length, stop, logits_processor=finite, **options)
+            checked = LogitsProcessorList([_Checked()])
+            return super()._model_generate(context, max_length, stop, logits_processor=checked, **options)
         finally:
             self.model.generation_config = held
+
+
+class _Checked(LogitsProcessor):
+    """Refuses NaN and infinity, but not the minus infinity by which a model's settings exclude tokens."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        excluded = scores.isneginf()
+        if not bool((scores.isfinite() | excluded).all()) or bool(excluded.all(-1).any()):
+            raise NonFiniteOutput("generation: non-finite logits (NaN or infinity)")
+        return scores
 
 
 @contextmanager
@@ -90,10 +99,14 @@ def _ties_kept(module: nn.Module) -> Iterator[None]:
         del module.tie_weights
 
 
-def generation_config(backbone: Any) -> GenerationConfig:
-    """Return the settings of generation that lm-eval reads from a model's folder."""
-    folder = model_folder(backbone.model_name)
-    if (folder / _GENERATION).is_file():
-        return GenerationConfig.from_pretrained(folder)
+def generation_file(backbone: Any) -> Path | None:
+    """Return the settings of generation in a model's folder, which lm-eval reads; None if there are none."""
+    path = model_folder(backbone.model_name) / "generation_config.json"
+    return path if path.is_file() else None
+
+
+def _generation_config(backbone: Any) -> GenerationConfig:
+    if file := generation_file(backbone):
+        return GenerationConfig.from_pretrained(file.parent)
     own: GenerationConfig = copy.deepcopy(backbone.module.generation_config)
     return own

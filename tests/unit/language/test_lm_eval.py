@@ -1,5 +1,7 @@
 """Proves that tasks of lm-eval get its own scores on the resident model, and which documents val and test are."""
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +224,24 @@ def test_the_fingerprint_changes_with_everything_that_scores_depend_on_and_with_
     data = moved / "choices/test.jsonl"
     data.write_text(data.read_text().replace('"label": 0', '"label": 1', 1))
     assert ours(moved, backbone, "tiny_choices").fingerprint != marks[0]
+
+
+def test_settings_of_generation_in_the_models_folder_count_and_are_used(
+    tasks: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by lm-eval, which loads the folder; a repetition penalty changes the answers and the fingerprint."""
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    state = load_file(folder / "model.safetensors")
+    plain = ours(tasks, build(str(folder), state, torch.device("cpu"), torch.float32), "tiny_answers").fingerprint
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "repetition_penalty": 3.0, "min_new_tokens": 4}))
+    backbone = build(str(folder), state, torch.device("cpu"), torch.float32)
+    task = ours(tasks, backbone, "tiny_answers")
+    found = theirs(tasks, folder, monkeypatch, "tiny_answers", limit=8)["samples"]["tiny_answers"]
+    assert task.evaluate(backbone, "test", 0, 8).outcomes.tolist() == [
+        np.float32(s["letters"]) for s in found if s["filter"] == "whole"
+    ]
+    assert task.fingerprint != plain
 
 
 @pytest.mark.parametrize(
