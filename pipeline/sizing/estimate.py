@@ -37,7 +37,7 @@ class Estimate:
         load: what a worker's memory depends on besides.
         on_device: whether workers have a GPU.
         program: bytes of Python and libraries in each worker.
-        sums: whether the run would keep adapters apart from the weights.
+        generated: whether the run scores completions.
     """
 
     model: ModelSize
@@ -45,7 +45,7 @@ class Estimate:
     load: Load
     on_device: bool
     program: int
-    sums: bool = False
+    generated: bool = False
 
     @property
     def parts(self) -> list[Part]:
@@ -81,13 +81,14 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
     device_type = machine.device_type(spec.resources)
     samples = measure_samples(spec, model, device_type, report)
     deltas = [e.delta for e in model.experts.values() if e.delta is not None]
-    sums = spec.generation is not None and all(METHODS[m].shares is not None for m in merge_methods(spec))
+    generated = spec.generation is not None
+    sums = all(METHODS[m].shares is not None for m in merge_methods(spec))
     low_rank = len(deltas) == len(model.experts)
-    adapted = sums and low_rank and can_stay_low_rank(model.backbone.module, deltas, merge_methods(spec))
+    adapted = generated and low_rank and can_stay_low_rank(model.backbone.module, deltas, merge_methods(spec))
     load = Load(
-        precision_of(spec.backbone).itemsize, adapted, combined_vectors(plan), samples.activations, samples.data
+        precision_of(spec.backbone).itemsize, adapted, combined_vectors(plan), samples.activations, samples.data, sums
     )
-    return Estimate(model, samples, load, device_type == "cuda", program_bytes(), sums)
+    return Estimate(model, samples, load, device_type == "cuda", program_bytes(), generated)
 
 
 def misfits(found: Estimate, plan: Plan, machine: Machine) -> list[str]:
@@ -152,7 +153,7 @@ def _with_batch(found: Estimate, share: float) -> Estimate:
 
 def _with_adapters(found: Estimate) -> Estimate:
     experts = {name: e if e.delta else _adapter(found.model) for name, e in found.model.experts.items()}
-    load = replace(found.load, adapted=found.sums)
+    load = replace(found.load, adapted=found.generated and found.load.sums)
     return replace(found, model=replace(found.model, experts=experts), load=load)
 
 

@@ -44,6 +44,7 @@ class Load:
         combined: number of combined task vectors that the run needs, other than one expert's own.
         activations: bytes of a forward pass; None if not known.
         data: bytes of the decoded samples.
+        sums: whether all merges are sums of shares, which keep low-rank task vectors low-rank.
     """
 
     element: int
@@ -51,6 +52,7 @@ class Load:
     combined: int
     activations: int | None
     data: int = 0
+    sums: bool = False
 
 
 def worker_parts(model: ModelSize, load: Load) -> list[Part]:
@@ -88,6 +90,12 @@ def _resident(model: ModelSize, load: Load) -> Iterator[Part]:
     yield Part(f"task vectors of {dense} whole models", _FLOAT32 * arena.size * dense)
     yield Part(f"factors of {len(low)} adapters", _FLOAT32 * _numel(low))
     kept = min(load.combined, COMBINED_KEPT)
+    if load.sums and not dense and _numel(low) <= _count(model):
+        yield Part(f"combined factors ({kept} kept)", _FLOAT32 * _numel(low) * kept, "scoring")
+        if load.element != _FLOAT32:
+            product = max(prod(factor.shape) for delta in low for factor in delta.factors.values())
+            yield Part("a product of factors, while it is rebuilt", _FLOAT32 * product, "scoring")
+        return
     yield Part(f"combined task vectors ({kept} kept)", _FLOAT32 * arena.size * kept, "scoring")
     if kept:
         work = _count(model) + (len(model.experts) + 1) * largest

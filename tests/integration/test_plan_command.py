@@ -109,3 +109,11 @@ def test_a_missing_expert_is_named(soup: Path) -> None:
     spec = write_soup_spec(soup.parent, name="lost", experts={"brief": "policies/brief", "open": "policies/lost"})
     status, output = lines("plan", spec)
     assert status == 2 and "experts.open: " in output
+
+
+def test_a_gpu_that_nothing_fits_on_needs_a_larger_machine(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, small_spec(write_experts(tmp_path)))
+    status, output = lines("plan", spec, "--device-memory", "0.005")
+    assert status == 2 and "use a larger machine: even with backbone.precision: bfloat16 and " in output
+    status, output = lines("plan", spec, "--device-memory", "0.04")
+    assert status == 2 and re.search(r"(what would fit|together would): .*bfloat16", output), output

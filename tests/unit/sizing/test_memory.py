@@ -10,8 +10,10 @@ import torch
 from small_run import small_spec, write_experts
 from small_soup import soup_spec, write_soup
 
+from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.model import precision_of
 from pipeline.loading.spec_sources import SpecSources
+from pipeline.merging.resident import ResidentModel
 from pipeline.messages import COMPLETIONS, EvalRequest
 from pipeline.recipe import Recipe
 from pipeline.sizing.memory import Load, Part, peak, worker_parts
@@ -48,6 +50,22 @@ def held(*owners: object) -> int:
 def planned(spec: RunSpec, adapted: bool, combined: int) -> tuple[ModelSize, list[Part]]:
     size = measure_model(spec, SpecSources(spec, spec.experts))
     return size, worker_parts(size, Load(precision_of(spec.backbone).itemsize, adapted, combined, None))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sums_of_adapters_in_place_hold_factors(files: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    spec = parse_spec(soup_spec(backbone={"family": "causal", "model": "sft", "precision": precision}))
+    size = measure_model(spec, SpecSources(spec, spec.experts))
+    dtype = precision_of(spec.backbone)
+    parts = worker_parts(size, Load(dtype.itemsize, False, 5, None, sums=True))
+    model, experts = load_checkpoints(spec, torch.device("cpu"))
+    deltas, backbone = {e.name: e.delta for e in experts}, model.backbone
+    device = torch.device("cpu")
+    resident = ResidentModel(backbone.module, backbone.layer_map, model.base.tensors, deltas, device, dtype)
+    for place in range(3):
+        resident.materialise(Recipe.make("weighted", "linear", 1, 1, (1, 2 + place)))
+    assert kept(parts) == pytest.approx(held(resident, backbone.module), rel=0.03)
 
 
 def kept(parts: list[Part]) -> int:
