@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.files.cache import digest
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import layer_map
-from tasks.language.models import read_tokenizer
+from tasks.language.models import check_rows, read_tokenizer
 from tasks.registry import near
 
 #: How the vectors of a text's tokens become one: their mean, or that of the first token.
@@ -149,6 +149,7 @@ def build(
     with about_model():
         tokenizer = _tokenizer(model)
         empty = empty_model(model, EncoderBackbone.family, loading)
+        check_rows(tokenizer, model, empty)
         layer_map(empty)
     pooled = any(f".{_POOLER}." in f".{name}" for name in state)
     module = with_weights(empty, state, device, dtype, loading, () if pooled else (_POOLER,))

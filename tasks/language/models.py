@@ -140,6 +140,20 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_rows(tokenizer: PreTrainedTokenizerBase, source: str, model: PreTrainedModel) -> None:
+    """Check that a model has an embedding for each token.
+
+    Raises:
+        ValueError: if its tokenizer has more tokens.
+    """
+    table: Any = model.get_input_embeddings()
+    if len(tokenizer) > table.num_embeddings:
+        raise ValueError(
+            f"tokenizer of {source}: has {len(tokenizer)} tokens, but the model {table.num_embeddings}: is it the "
+            "model's own? After adding tokens, call resize_token_embeddings, and save both"
+        )
+
+
 def check_end(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Check that a tokenizer has an end-of-sequence token.
 

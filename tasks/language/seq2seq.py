@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.files.cache import digest
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import Scaled, encoder_decoder_map
-from tasks.language.models import read_tokenizer
+from tasks.language.models import check_rows, read_tokenizer
 from tasks.registry import near
 
 
@@ -68,6 +68,7 @@ def build(
     with about_model():
         tokenizer = _tokenizer(model)
         empty = empty_model(model, Seq2SeqBackbone.family, loading)
+        check_rows(tokenizer, model, empty)
         encoder_decoder_map(empty, scaled)
         _start(empty)
     module = with_weights(empty, state, device, dtype, loading)

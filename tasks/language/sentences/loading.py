@@ -40,21 +40,30 @@ def load(request: TaskRequest, backbone: Backbone, progress: Callable[[int, int]
     longest = _longest(f"{where}options.max_tokens", options, backbone)
     rows = labelled_texts(request.source, request.limits, options)
     head, values = _head(request, options, backbone, rows, longest)
-    places = {value: place for place, value in enumerate(values)}
+    places: dict[object, int] = {value: place for place, value in enumerate(values)}
+    if options.labels is None:
+        places |= {number: number for number in range(len(head.classes))}
     size = options.batch_size or (_CPU_BATCH if backbone.device.type == "cpu" else _ACCELERATOR_BATCH)
     batches, parts = {}, [_FORMAT, head.key, str(longest), str(size)]
     for split, some in rows.items():
-        labels = [_place(row, places, len(head.classes)) for row in some]
+        labels = [_place(row, places) for row in some]
         batches[split] = _batches(head, backbone, some, labels, longest, size)
         parts += [split, *(part for row, label in zip(some, labels, strict=True) for part in (*row.texts, str(label)))]
     return SentenceTask(request.name, batches, digest(parts)[:16])
 
 
 def _longest(where: str, options: SentenceOptions, backbone: EncoderBackbone) -> int:
-    found = options.max_tokens or backbone.context or _LONGEST
+    found, special = options.max_tokens or backbone.context or _LONGEST, _special(options, backbone)
+    if found <= special:
+        raise ValueError(f"{where}: must be more than the {special} special tokens of a text, got {found}")
     if backbone.context is not None and found > backbone.context:
         raise ValueError(f"{where}: must be at most the model's {backbone.context}, got {found}")
     return found
+
+
+def _special(options: SentenceOptions, backbone: EncoderBackbone) -> int:
+    tokenizer: Any = backbone.tokenizer
+    return int(tokenizer.num_special_tokens_to_add(pair=options.pair is not None))
 
 
 def _head(
@@ -64,7 +73,7 @@ def _head(
     rows: Mapping[str, Sequence[LabelledText]],
     longest: int,
 ) -> tuple[SentenceHead, Sequence[object]]:
-    """Return the head, and what the column of labels holds for each of its classes; numbers from 0 are known anyway."""
+    """Return the head, and what the column of labels holds for each of its classes."""
     where, source = f"tasks.{request.name}.options", options.head
     if source is not None:
         own = _named(f"{where}.head: ", lambda: OwnHead(backbone, source))
@@ -91,16 +100,13 @@ def _named(where: str, make: Callable[[], _T]) -> _T:
         raise ValueError(f"{where}{error}") from error
 
 
-def _place(row: LabelledText, places: Mapping[object, int], classes: int) -> int:
-    """Return the class of a row: its label's place among the values, or the label itself if it is a number."""
-    if (place := places.get(row.label)) is not None:
-        return place
-    if isinstance(row.label, int) and 0 <= row.label < classes:
-        return row.label
-    raise ValueError(
-        f"{row.where}: its label must be a class or a number from 0 to {classes - 1}, got {row.label!r:.60}; "
-        f"{near(str(row.label), map(str, places))}"
-    )
+def _place(row: LabelledText, places: Mapping[object, int]) -> int:
+    """Return the class of a row."""
+    if (place := places.get(row.label)) is None:
+        raise ValueError(
+            f"{row.where}: its label is no class, got {row.label!r:.60}; {near(str(row.label), map(str, places))}"
+        )
+    return place
 
 
 def _batches(
@@ -118,6 +124,8 @@ def _batches(
     texts = [list(column) for column in zip(*(row.texts for row in rows), strict=True)]
     found = tokenizer(*texts, truncation=True, max_length=longest, verbose=False)
     tokens = [{name: found[name][i] for name in found} for i in range(len(rows))]
+    if empty := next((row.where for row, t in zip(rows, tokens, strict=True) if not t["input_ids"]), None):
+        raise ValueError(f"{empty}: its text has no tokens; leave the row out")
     order = sorted(range(len(rows)), key=lambda i: len(tokens[i]["input_ids"]))
     cut = [order[start : start + size] for start in range(0, len(order), size)]
     return [SentenceBatch(head, tokenizer, [tokens[i] for i in some], [labels[i] for i in some]) for some in cut]

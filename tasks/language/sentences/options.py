@@ -33,4 +33,7 @@ class SentenceOptions(BaseModel):
             raise ValueError("head: has classes of its own; leave classes and templates out")
         if self.head is None and self.labels is not None:
             raise ValueError("labels: are of a head; without one, name the classes in classes")
+        for name, values in (("classes", self.classes or ()), ("labels", self.labels or ())):
+            if twice := next((value for i, value in enumerate(values) if value in values[:i]), None):
+                raise ValueError(f"{name}: must differ, got {twice!r} twice")
         return self

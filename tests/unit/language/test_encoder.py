@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny_language import bert_config, write_tiny_encoder, write_tiny_llama
+from tiny_language import bert_config, tiny_tokenizer, write_tiny_encoder, write_tiny_llama
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -126,9 +126,14 @@ def test_a_model_that_cannot_be_built_says_why(bert: Path, tmp_path: Path) -> No
     shutil.copytree(bert, tmp_path / "mute")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "mute" / name).unlink()
+    shutil.copytree(bert, tmp_path / "longer")
+    longer = tiny_tokenizer()
+    longer.add_tokens(["<new>"])
+    longer.save_pretrained(tmp_path / "longer")
     llama = write_tiny_llama(tmp_path / "llama")
     for model, message, options in (
         (tmp_path / "mute", "backbone.model: .*mute: has no tokenizer", {}),
+        (tmp_path / "longer", "backbone.model: tokenizer of .*longer: has 301 tokens, but the model 300: is it", {}),
         (llama, "backbone.model: .*: a model of type 'llama' is not an encoder: set backbone.family: causal", {}),
         (bert, "backbone.options.pooling: must be mean or cls, got 'max'", {"pooling": "max"}),
     ):

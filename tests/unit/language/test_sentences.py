@@ -141,7 +141,7 @@ def test_what_is_wrong_is_named(bert: Path, tmp_path: Path) -> None:
     numbers = write_rows(tmp_path / "numbers", [0, 1, 2])
     refuses("options.classes: must be two or more names, as the rows have 0; or name a head", numbers)
     refuses(
-        r"numbers/val.jsonl: row 3: its label must be a class or a number from 0 to 1, got 2",
+        r"numbers/val.jsonl: row 3: its label is no class, got 2",
         numbers,
         classes=["a", "b"],
     )
@@ -149,9 +149,37 @@ def test_what_is_wrong_is_named(bert: Path, tmp_path: Path) -> None:
     refuses(r"options.templates: each must hold \{\} exactly once, got 'a'", names, templates=["a"])
     alike = {"classes": ["a long name", "a long story"], "max_tokens": 3}
     refuses("the classes 'a long name' and 'a long story' have the same tokens .* they are cut after 3", names, **alike)
+    refuses("options.classes: must differ, got 'a' twice", names, classes=["a", "b", "a"])
+    refuses(
+        r"options.head: has classes of its own; leave classes and templates out", names, head="a", classes=["a", "b"]
+    )
     refuses(r"options.max_tokens: must be at most the model's 128, got 129", names, max_tokens=129)
     refuses(r"options.clases: unknown option; did you mean 'classes'", names, clases=["a", "b"])
     refuses(r"row 1: txt: must be a text, got None; did you mean 'text'", names, text="txt")
     refuses(f"options.head: {bert}: is no classifier: its head's classifier.", names, head=str(bert))
     wide = write_tiny_encoder(tmp_path / "wide", RobertaConfig(**_SIZES), AutoModelForSequenceClassification)
     refuses(r"options.head: .*wide: its encoder is a RobertaModel, not the base's BertModel", names, head=str(wide))
+
+
+def test_with_labels_of_ones_own_numbers_are_no_places(bert: Path, tmp_path: Path) -> None:
+    expert = write_tiny_encoder(tmp_path / "expert", bert_config(), AutoModelForSequenceClassification)
+    with pytest.raises(ValueError, match=r"val.jsonl: row 2: its label is no class, got 1; .*5"):
+        load(write_rows(tmp_path / "a", [7, 1]), built(bert), head=str(expert), labels=[7, 5])
+
+
+def test_pairs_are_read_together_and_empty_texts_are_refused(bert: Path, tmp_path: Path) -> None:
+    expert = write_tiny_encoder(tmp_path / "expert", bert_config(), AutoModelForSequenceClassification)
+    backbone, tokenizer = built(bert), AutoTokenizer.from_pretrained(bert)
+    rows = [{"text": "a small tool", "second": "a fast font", "label": i % 2} for i in range(2)]
+    for split in ("val", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    task = load(tmp_path, backbone, head=str(expert), pair="second")
+    model = AutoModelForSequenceClassification.from_pretrained(expert).eval()
+    model.bert.load_state_dict(backbone.module.state_dict(), strict=False)
+    with torch.inference_mode():
+        guess = int(model(**tokenizer("a small tool", "a fast font", return_tensors="pt")).logits.argmax())
+    assert task.evaluate(backbone, "test", 0, 2).outcomes.tolist() == [guess == 0, guess == 1]
+    assert task.fingerprint != load(tmp_path, backbone, head=str(expert)).fingerprint
+    (tmp_path / "test.jsonl").write_text('{"text": "", "label": 0}\n')
+    with pytest.raises(ValueError, match="test.jsonl: row 1: its text has no tokens; leave the row out"):
+        load(tmp_path, backbone, head=str(expert))
