@@ -12,11 +12,12 @@ import pytest
 import torch
 from lm_eval_tasks import write_tasks
 from safetensors.torch import load_file, save_file
-from tiny_language import write_tiny_llama
+from tiny_language import bart_config, t5_config, write_tiny_llama, write_tiny_seq2seq
 
 from tasks.base import NonFiniteOutput, TaskRequest
 from tasks.language.causal import CausalBackbone, build
 from tasks.language.lm_eval.loading import load
+from tasks.language.seq2seq import build as build_seq2seq
 
 lm_eval = pytest.importorskip("lm_eval")
 COUNT = 24
@@ -107,6 +108,32 @@ def test_scores_are_those_of_lm_eval(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", [t5_config(2, 2), bart_config(2, 2)], ids=["T5", "BART"])
+@pytest.mark.parametrize(("name", "metric"), [("tiny_choices", "acc"), ("tiny_answers", "letters")])
+def test_encoder_decoders_get_the_scores_of_lm_eval(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, name: str, metric: str
+) -> None:
+    folder = write_tiny_seq2seq(tmp_path / "model", config)
+    state = load_file(folder / "model.safetensors")
+    backbone: Any = build_seq2seq(str(folder), state, torch.device("cpu"), torch.float32)
+    outcomes = ours(tasks, backbone, name).evaluate(backbone, "test", 0, COUNT).outcomes
+    found = theirs(tasks, folder, monkeypatch, name)["samples"][name]
+    values = [s[metric] for s in found if s["filter"] in ("none", "whole")]
+    np.testing.assert_array_equal(outcomes.astype(np.float32), np.array(values, np.float32))
+
+
+def test_output_weights_that_a_file_has_apart_stay_apart(tasks: Path, tmp_path: Path) -> None:
+    """lm-eval ties those of T5 1.1, whose configuration is that of T5: its own scores are then of another model."""
+    folder = write_tiny_seq2seq(tmp_path / "model", t5_config(2, 2, tied=False))
+    state = load_file(folder / "model.safetensors")
+    backbone: Any = build_seq2seq(str(folder), state, torch.device("cpu"), torch.float32)
+    ours(tasks, backbone, "tiny_choices").evaluate(backbone, "test", 0, 2)
+    assert torch.equal(backbone.module.lm_head.weight, state["lm_head.weight"])
+    assert torch.equal(backbone.module.shared.weight, state["shared.weight"])
+    assert not torch.equal(state["lm_head.weight"], state["shared.weight"])
+
+
+@pytest.mark.slow
 def test_limits_and_divided_documents_give_what_lm_eval_gives_for_the_same_documents(
     tasks: Path, model: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +194,9 @@ def test_val_is_the_validation_split_and_test_what_lm_eval_scores(tasks: Path, b
     assert documents(task, "test")[0]["text"].endswith(f"Package {2 * COUNT}")
     train = ours(tasks, backbone, "tiny_choices", val_split="train")
     assert documents(train, "val")[0]["text"].endswith("Package 0")
+    shots = ours(tasks, backbone, "tiny_choices", val_split="train", num_fewshot=3)
+    for document, (request, *_) in zip(documents(shots, "val"), shots._built(backbone, "val"), strict=True):
+        assert request.args[0].count(document["text"]) == 1
     assert train.fingerprint != task.fingerprint
     with pytest.raises(ValueError, match=r"options\.val_split: 'test' is the split that is scored as test"):
         ours(tasks, backbone, "tiny_choices", val_split="test")
