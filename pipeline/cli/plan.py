@@ -1,5 +1,6 @@
 """The command `lines plan`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,10 +25,10 @@ def plan(
     pool: PoolName = None,
     workers: Workers = None,
     device_memory: Annotated[
-        _Memory, typer.Option(min=0, metavar="GIB", help="Memory of a GPU of the run; by default this machine's.")
+        _Memory, typer.Option(metavar="GIB", help="Memory of a GPU of the run; by default this machine's.")
     ] = None,
     host_memory: Annotated[
-        _Memory, typer.Option(min=0, metavar="GIB", help="Memory of the run's machine; by default this machine's.")
+        _Memory, typer.Option(metavar="GIB", help="Memory of the run's machine; by default this machine's.")
     ] = None,
     throughput: Annotated[
         float | None, typer.Option(metavar="N", help="Samples, or completions, a second of one worker.")
@@ -44,8 +45,10 @@ def plan(
     with user_errors():
         if sum(given is not None for given in (throughput, like)) + measure > 1:
             raise ValueError("--throughput, --like and --measure: give one of them")
-        if throughput is not None and not throughput > 0:
-            raise ValueError(f"--throughput: must be above 0, got {throughput:g}")
+        given = {"--device-memory": device_memory, "--host-memory": host_memory, "--throughput": throughput}
+        for option, value in given.items():
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{option}: must be above 0, got {value:g}")
         run = plan_of(spec, pool, workers)
         announce_code(run.spec)
         from pipeline.sizing.estimate import estimate, misfits  # torch: not before the spec is known to be valid

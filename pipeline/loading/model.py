@@ -54,7 +54,7 @@ def load_model(spec: BackboneSpec, base: CheckpointFiles, device: torch.device) 
         backbone = build_backbone(spec, base, checkpoint.state, device)
         theta0 = backbone.select(checkpoint.state, base.place)
     except ValueError as error:
-        raise ValueError(_about_base(base.label, str(error))) from error
+        raise ValueError(about_base(base.label, str(error))) from error
     if has_statistics(backbone.module):
         logger.warning(
             "backbone.family: %s: has batch normalisation, whose statistics stay the base's in every candidate: scores "
@@ -92,8 +92,8 @@ def precision_of(spec: BackboneSpec) -> torch.dtype:
     return dtype
 
 
-def _about_base(source: str, text: str) -> str:
-    """A family's loader gets tensors, and calls them "base"; readers name the file; options name themselves."""
+def about_base(source: str, text: str) -> str:
+    """Name the file in an error: a family's loader calls its tensors "base", readers name it, options themselves."""
     if text.startswith("base: "):
         return f"base: {source}: {text.removeprefix('base: ')}"
     return text if text.startswith("backbone.") else f"base: {text}"

@@ -36,7 +36,9 @@ class Machine:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device is None and gpus:
             device = min(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
-        return cls(host or _memory(), device, gpus or int(device is not None), permitted_cores().permitted)
+        return cls(
+            _memory() if host is None else host, device, gpus or int(device is not None), permitted_cores().permitted
+        )
 
     def device_type(self, resources: Resources) -> str:
         """Return where workers evaluate: "cuda" or "cpu"."""

@@ -15,7 +15,7 @@ from pipeline.checkpoints.lazy import StoredTensors
 from pipeline.checkpoints.lora import adapter_of
 from pipeline.checkpoints.quantised import numbers
 from pipeline.checkpoints.readers import read_tensors, safetensors_errors
-from pipeline.loading.model import build_backbone, precision_of
+from pipeline.loading.model import about_base, build_backbone, precision_of
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.spec.run import RunSpec
@@ -71,19 +71,19 @@ def measure_model(spec: RunSpec, sources: SpecSources) -> ModelSize:
     Raises:
         ValueError: if a file is missing or unreadable, or does not fit the architecture; the field is named.
     """
-    files, dtype = whole(sources.base), precision_of(spec.backbone)
-    base = outline(files)
-    # One element stands for all of a tensor: those of tied weights are equal, as the tensors are. In the evaluated
-    # precision, transformers copies none of them.
-    elements = {
-        name: element.to(dtype if element.is_floating_point() else element.dtype).expand(base[name].shape)
-        for name, element in _first_elements(files).items()
-    }
-    build = partial(build_backbone, spec.backbone, sources.base, elements)
+    files, dtype = sources.base, precision_of(spec.backbone)
     try:
+        base = outline(whole(files))
+        # One element stands for all of a tensor: those of tied weights are equal, as the tensors are. In the evaluated
+        # precision, transformers copies none of them.
+        elements = {
+            name: element.to(dtype if element.is_floating_point() else element.dtype).expand(base[name].shape)
+            for name, element in _first_elements(files).items()
+        }
+        build = partial(build_backbone, spec.backbone, files, elements)
         backbone = build(torch.device("meta"))
     except ValueError as error:
-        raise ValueError(f"base: {sources.base.label}: {error}") from error
+        raise ValueError(about_base(files.label, str(error))) from error
     experts = {}
     for name, files in sources.experts():
         try:

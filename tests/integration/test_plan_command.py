@@ -98,6 +98,8 @@ def test_a_measured_worker_gives_the_hours(soup: Path) -> None:
         (("--throughput", "3", "--measure"), "--throughput, --like and --measure: give one of them"),
         (("--like", "nowhere"), "--like nowhere: no such run, or it has scored nothing: give a folder of lines run"),
         (("--throughput", "0"), "--throughput: must be above 0"),
+        (("--host-memory", "inf"), "--host-memory: must be above 0, got inf"),
+        (("--device-memory", "nan"), "--device-memory: must be above 0, got nan"),
     ],
 )
 def test_wrong_options_are_refused(soup: Path, words: tuple[str, ...], message: str) -> None:
@@ -105,7 +107,12 @@ def test_wrong_options_are_refused(soup: Path, words: tuple[str, ...], message: 
     assert status == 2 and message in output
 
 
-def test_a_missing_expert_is_named(soup: Path) -> None:
+def test_a_wrong_base_and_a_missing_expert_are_named(soup: Path) -> None:
+    spec = write_soup_spec(soup.parent, name="wrong", base="policies/brief")
+    status, output = lines("plan", spec)
+    assert status == 2 and "base: policies/brief: a LoRA adapter, not a whole model" in output.replace(
+        f"{soup.parent}/", ""
+    )
     spec = write_soup_spec(soup.parent, name="lost", experts={"brief": "policies/brief", "open": "policies/lost"})
     status, output = lines("plan", spec)
     assert status == 2 and "experts.open: " in output
