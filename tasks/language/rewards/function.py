@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
@@ -93,8 +93,12 @@ def _hint(error: Exception, rows: Mapping[str, Sequence[Mapping[str, object]]]) 
 
 
 def _takes_rows(function: ScoreFunction) -> bool:
+    """Whether a function has a parameter `rows` after those of sources and completions, whatever their names."""
     try:
-        return _ROWS in signature(function).parameters
+        parameters = signature(function).parameters
+        return _ROWS in parameters and (
+            parameters[_ROWS].kind is Parameter.KEYWORD_ONLY or list(parameters).index(_ROWS) > 1
+        )
     except (TypeError, ValueError):  # some functions of C have no signature
         return False
 

@@ -26,7 +26,7 @@ from tasks.base import NonFiniteOutput
 from tasks.language.base import Prompt, Reward, Sample
 from tasks.language.rewards.classifier import ClassifierReward
 from tasks.language.rewards.config import RewardConfig
-from tasks.language.rewards.loading import REWARDS, checked, load_reward, reward_fingerprint
+from tasks.language.rewards.loading import REWARDS, checked, load_reward, reward_config, reward_fingerprint
 from tasks.plugins import load_plugins
 
 CPU = torch.device("cpu")
@@ -377,6 +377,26 @@ def test_a_function_is_known_by_its_source(tmp_path: Path) -> None:
     assert reward_fingerprint(f"{file}:one", {}) != first
     file.write_text(FUNCTIONS.replace("len(c) -", "len(c) +"))
     assert reward_fingerprint(f"{file}:length", {}) != first
+
+
+@pytest.mark.parametrize(
+    ("parameters", "taken"),
+    [
+        ("sources, completions, rows", True),
+        ("prompts, texts, *, rows=None", True),
+        ("prompts, rows", False),
+        ("rows, completions", False),
+        ("prompts, completions, **options", False),
+    ],
+)
+def test_rows_are_taken_after_sources_and_completions(tmp_path: Path, parameters: str, taken: bool) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"def f({parameters}):\n    return [float(rows[0]['k'])]\n")
+    sample = Sample(Prompt("a", "a", row={"k": 1}), "text")
+    config = reward_config(f"{path}:f", {})
+    assert config.reads_rows() == taken
+    if taken:
+        assert config.load(CPU).score([sample]) == [1.0]
 
 
 def test_unknown_rewards_suggest_near_names() -> None:
