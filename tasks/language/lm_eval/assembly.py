@@ -1,5 +1,6 @@
 """Put a task of lm-eval together: configuration, data set, documents, metric, identity."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from tasks.language.lm_eval.options import Options
 from tasks.language.lm_eval.quiet import quiet, seeded
 from tasks.language.lm_eval.requests import prepare_examples
 from tasks.language.lm_eval.task import LmEvalTask
+
+logger = logging.getLogger(__name__)
 
 #: Readers of `datasets` for files that a task names.
 _FILES = {"json", "csv", "text", "parquet", "arrow", "pandas"}
@@ -43,7 +46,7 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
         task = _read(request, options)
         _check(task, options, backbone)
         documents = documents_of(task, options, request.test_only)
-        _check_documents(documents, options)
+        _check_documents(documents, request, options)
         prepare_examples(task, documents, options.where)
         scored = choose_metric(task, options)
         generation = generation_file(backbone) if task.OUTPUT_TYPE == "generate_until" else None
@@ -149,8 +152,25 @@ def _check(task: Any, options: Options, backbone: Any) -> None:
             )
 
 
-def _check_documents(documents: Documents, options: Options) -> None:
-    for split, held in documents.splits.items():
-        if not held.documents:
-            how = f"; {len(documents.splits['test'].documents)} documents were divided by {options.where}.val_fraction"
-            raise ValueError(f"has no {split} documents in {held.name}{how * documents.divided}")
+def _check_documents(documents: Documents, request: TaskRequest, options: Options) -> None:
+    """Require documents in every split, and say so if test is not what lm-eval scores.
+
+    Raises:
+        ValueError: if a split has none.
+    """
+    counts = {split: len(held.documents) for split, held in documents.splits.items()}
+    name = documents.splits["test"].name
+    for split, count in counts.items():
+        if not count:
+            how = f" after its {sum(counts.values())} were divided by {options.where}.val_fraction"
+            raise ValueError(f"has no {split} documents in {name}{how * documents.divided}")
+    if documents.divided:
+        logger.warning(
+            "tasks.%s: %s: scores the split %s alone: %d documents become val and %d test, so its test score is not "
+            "lm-eval's own; options.val_split names another split for val",
+            request.name,
+            request.source,
+            name,
+            counts["val"],
+            counts["test"],
+        )

@@ -204,19 +204,30 @@ def test_val_is_the_validation_split_and_test_what_lm_eval_scores(tasks: Path, b
         ours(tasks, backbone, "tiny_choices", val_split="trian")
 
 
-def test_one_split_is_divided_by_content(tasks: Path, backbone: Any) -> None:
+def test_one_split_is_divided_by_content(tasks: Path, backbone: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Val and test have no document in common, and together all of them; examples come from val alone."""
     task = ours(tasks, backbone, "tiny_one_split", val_fraction=0.5, num_fewshot=3)
     val, test = set(task.keys("val")), set(task.keys("test"))
     assert not val & test and len(val) + len(test) == COUNT and val and test
+    assert f"scores the split test alone: {len(val)} documents become val and {len(test)} test" in caplog.text
     assert set(ours(tasks, backbone, "tiny_one_split", val_fraction=0.25).keys("val")) < val
     texts = {d["text"] for d in documents(task, "val")}
     assert {d["text"] for d in task._task.sampler.df} == texts
     for split in ("val", "test"):
         for document, (request, *_) in zip(documents(task, split), task._built(backbone, split), strict=True):
             assert request.args[0].count(document["text"]) == 1
+    caplog.clear()
     alone = ours(tasks, backbone, "tiny_one_split", test_only=True)
+    assert not caplog.text
     assert (alone.num_samples("val"), alone.num_samples("test")) == (0, COUNT)
+
+
+def test_a_split_too_small_to_be_divided_is_named(backbone: Any, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", 1)
+    with pytest.raises(
+        ValueError, match=r"has no (val|test) documents in test after its 1 were divided by tasks\.mine"
+    ):
+        ours(folder, backbone, "tiny_one_split")
 
 
 def test_documents_in_both_splits_are_left_out_of_val(
