@@ -45,7 +45,7 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
     with _about(request.source, options), quiet(), seeded(options.seed):
         task = _read(request, options)
         _check(task, options, backbone)
-        documents = documents_of(task, options, request.test_only)
+        documents = _documents(task, options, request)
         _check_documents(documents, request, options)
         prepare_examples(task, documents, options.where)
         scored = choose_metric(task, options)
@@ -85,8 +85,26 @@ def _read(request: TaskRequest, options: Options) -> Any:
             raise ValueError(f"{data} cannot be read: {_text(error.__cause__ or error)}") from error
         raise ValueError(f"{data} is not at hand ({_text(error)}): {_remedy(config)}") from error
     except Exception as error:  # a task's own functions and templates raise anything
-        cause = f"{type(error).__name__}: {_text(error)}{_MEANS.get(type(error), '')}"
-        raise ValueError(f"lm-eval cannot load it: {cause}") from error
+        raise _unreadable(error) from error
+
+
+def _documents(task: Any, options: Options, request: TaskRequest) -> Documents:
+    """Read the documents.
+
+    Raises:
+        ValueError: as `documents_of`, or if one of the task's functions fails.
+    """
+    try:
+        return documents_of(task, options, request.test_only)
+    except ValueError:
+        raise
+    except Exception as error:  # a task's own functions raise anything
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ValueError:
+    cause = f"{type(error).__name__}: {_text(error)}{_MEANS.get(type(error), '')}"
+    return ValueError(f"lm-eval cannot load it: {cause}")
 
 
 @contextmanager

@@ -328,6 +328,7 @@ def test_data_that_is_not_at_hand_is_named_with_what_to_do(tasks: Path, backbone
         ("include: answers.yaml\ntask: bad\nprocess_results: !function answers.none\n", r"has no function 'none'"),
         ("include: choices.yaml\ntask: bad\nshots: 1\n", r"unexpected keyword argument 'shots'"),
         ("include: choices.yaml\ntask: bad\ntest_split: tset\n", r"'tset': a split, a field or a metric of this name"),
+        ("include: choices.yaml\ntask: bad\nvalidation_split: valid\n", r"'valid': a split, a field or a metric"),
         ("include: choices.yaml\ntask: bad\ndoc_to_text: '{{nothing}}'\n", r"'nothing' is undefined"),
         ("include: choices.yaml\ntask: bad\ndoc_to_image: text\n", r"its documents hold images or sound"),
         ("include: choices.yaml\ntask: bad\nmetric_list: [{metric: mcc}]\n", r"its metrics are mcc: none is a mean"),
