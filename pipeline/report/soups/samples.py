@@ -83,5 +83,7 @@ def _completion(
     values = []
     for reward in scene.rewards:
         outcomes, units = scene.outcomes(candidate, reward), scene.units(reward)
-        values += [] if outcomes is None else [f"{reward} {units.number(float(outcomes[prompt * scene.draws]))}"]
+        values += (
+            [] if outcomes is None else [f"{reward} {units.number(float(outcomes[prompt * scene.draws]))}{units.sign}"]
+        )
     return TableCell(f"“{cut(text, _COMPLETION)}”", ", ".join(values))

@@ -22,7 +22,7 @@ def soup_volumes(fronts: Fronts) -> list[Table]:
 def _volume_note(fronts: Fronts) -> str:
     rewards = zip(fronts.scene.rewards, fronts.corner_K, strict=True)
     shown = ((name, fronts.scene.units(name), float(value)) for name, value in rewards)
-    worst = ", ".join(f"{name} {units.number(value)}{units.suffix}" for name, units, value in shown)
+    worst = ", ".join(f"{name} {units.number(value)}{units.sign}" for name, units, value in shown)
     return (
         f"The volume that a front dominates above the worst mean rewards among all arms: {worst}. "
         f"{fronts.scale.note} 95% intervals and paired differences from {REWARD_RESAMPLES} resamples, the "

@@ -89,6 +89,11 @@ class Units:
         return [self.axis(float(value)) for value in values]
 
     @property
+    def sign(self) -> str:
+        """The unit right behind a number in a sentence."""
+        return "%" if self.percent else ""
+
+    @property
     def suffix(self) -> str:
         """The unit in an axis title."""
         return " (%)" if self.percent else ""
