@@ -171,7 +171,7 @@ def _check(task: Any, options: Options, backbone: Any) -> None:
 
 
 def _check_documents(documents: Documents, request: TaskRequest, options: Options) -> None:
-    """Require documents in every split, and say so if test is not what lm-eval scores.
+    """Require documents in every split, and warn if test is not what lm-eval scores.
 
     Raises:
         ValueError: if a split has none.
