@@ -158,7 +158,7 @@ def _check(task: Any, options: Options, backbone: Any) -> None:
     if getattr(task, "MULTIMODAL", False):
         raise ValueError("its documents hold images or sound, which a language model does not read")
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        raise ValueError("measures perplexity, which is no score in [0, 1]: use a source `perplexity`")
+        raise ValueError("measures perplexity (loglikelihood_rolling), which is no score in [0, 1]: name another task")
     if options.apply_chat_template and backbone.tokenizer.chat_template is None:
         raise ValueError(f"{options.where}.apply_chat_template: the model's tokenizer has no chat template")
     if task.OUTPUT_TYPE == "generate_until" and backbone.family == "causal":

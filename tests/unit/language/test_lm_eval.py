@@ -331,6 +331,10 @@ def test_data_that_is_not_at_hand_is_named_with_what_to_do(tasks: Path, backbone
         ("include: choices.yaml\ntask: bad\nvalidation_split: valid\n", r"'valid': a split, a field or a metric"),
         ("include: choices.yaml\ntask: bad\ndoc_to_text: '{{nothing}}'\n", r"'nothing' is undefined"),
         ("include: choices.yaml\ntask: bad\ndoc_to_image: text\n", r"its documents hold images or sound"),
+        (
+            "include: choices.yaml\ntask: bad\noutput_type: loglikelihood_rolling\nmetric_list: null\n",
+            r"measures perplexity \(loglikelihood_rolling\)",
+        ),
         ("include: choices.yaml\ntask: bad\nmetric_list: [{metric: mcc}]\n", r"its metrics are mcc: none is a mean"),
         ("include: broken.yaml\ntask: bad\n", r"its data set json cannot be read: .*JSON parse error"),
     ],
