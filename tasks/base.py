@@ -13,15 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tasks.errors import NonFiniteError as NonFiniteError
+from tasks.errors import NonFiniteOutput as NonFiniteOutput
 from tasks.stats import Stats
-
-
-class NonFiniteError(ValueError):
-    """A candidate gives NaN or infinity. This is recorded as a failure of kind "non_finite", never as a score."""
-
-
-class NonFiniteOutput(NonFiniteError):
-    """The output of a model, a gradient or a reward is NaN or infinite."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from pipeline.learning.inputs import SPLIT, ImageEncoder, LabelledImages, leaves, overwrite
 from pipeline.merging.methods.base import Experts
-from tasks.base import NonFiniteOutput
+from tasks.errors import NonFiniteOutput
 
 
 def entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:

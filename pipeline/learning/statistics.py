@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pipeline.learning.inputs import SPLIT, ImageEncoder, LabelledImages, leaves
-from tasks.base import NonFiniteOutput
+from tasks.errors import NonFiniteOutput
 
 #: Called as `progress(done, total)`, in images.
 Progress: TypeAlias = Callable[[int, int], None]

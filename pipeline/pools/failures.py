@@ -1,9 +1,9 @@
 """Classify the errors of evaluators."""
 
-import torch
+import sys
 
 from pipeline.messages import FailureKind
-from tasks.base import NonFiniteError
+from tasks.errors import NonFiniteError
 
 _OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
 
@@ -19,7 +19,8 @@ def is_broken(error: BaseException) -> bool:
     """Whether the process must be replaced: after an error of the device, CUDA raises it again at every call."""
     if _is_out_of_memory(error):
         return False
-    return isinstance(error, torch.AcceleratorError) or "CUDA error: " in str(error)
+    torch = sys.modules.get("torch")  # a process that has not imported it has no errors of its classes
+    return (torch is not None and isinstance(error, torch.AcceleratorError)) or "CUDA error: " in str(error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from tasks.base import NonFiniteOutput
+from tasks.errors import NonFiniteOutput
 from tasks.files.cache import digest
 from tasks.language.base import Decoding, Prompt
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -25,6 +24,7 @@ from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, c
 from tasks.vision.clip.backbone import check_clip_tensors, exact, layer_map
 from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.heads import Head
+from tasks.vision.libraries import open_clip
 from tasks.vision.preprocess import Preprocess
 
 _HEAD = re.compile(r"(?:\w+\.)*classification_head\.(weight|bias)")

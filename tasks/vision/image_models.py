@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import timm
 import torch
-import torchvision
 from PIL import Image
-from timm.data.config import resolve_data_config
-from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from tasks.registry import near
 from tasks.vision.clip.architectures import create
+from tasks.vision.libraries import timm, torchvision
 from tasks.vision.pixels import eight_bits
 
 
@@ -47,8 +44,8 @@ def image_model(name: str) -> ImageModel:
     if slash and library == "timm":
         _check(own, timm.list_models(), name)
         module = timm.create_model(own, pretrained=False)
-        config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-        return ImageModel(module.eval(), create_transform(**config, is_training=False))
+        config = timm.data.config.resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+        return ImageModel(module.eval(), timm.data.transforms_factory.create_transform(**config, is_training=False))
     if slash and library == "torchvision":
         _check(own, torchvision.models.list_models(torchvision.models), name)
         module = torchvision.models.get_model(own, weights=None)

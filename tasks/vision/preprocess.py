@@ -7,11 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose, Normalize, ToTensor
 
+from tasks.vision.libraries import open_clip, torchvision
 from tasks.vision.pixels import eight_bits, upright
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -68,7 +67,8 @@ class Preprocess:
 
         The function raises ValueError if an image is too long and narrow, or the value of its white is unknown.
         """
-        whole = image_transform(
+        transforms = torchvision.transforms
+        whole = open_clip.image_transform(
             self.size,
             is_train=False,
             mean=self.mean,
@@ -78,8 +78,8 @@ class Preprocess:
             fill_color=self.fill_color,
         )
         *steps, to_tensor, normalize = whole.transforms
-        assert isinstance(to_tensor, ToTensor) and isinstance(normalize, Normalize)
-        resize = Compose(steps)
+        assert isinstance(to_tensor, transforms.ToTensor) and isinstance(normalize, transforms.Normalize)
+        resize = transforms.Compose(steps)
 
         def pixels(image: Image.Image) -> Pixels:
             self._check_sides(*image.size)

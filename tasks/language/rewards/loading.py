@@ -118,7 +118,7 @@ def _first_unmatched(scores: npt.NDArray[np.float32], samples: Sequence[Sample])
 
 
 def _not_finite(name: str, scores: npt.NDArray[np.float32], samples: Sequence[Sample]) -> Exception:
-    from tasks.base import NonFiniteOutput
+    from tasks.errors import NonFiniteOutput
 
     bad = np.flatnonzero(~np.isfinite(scores))
     return NonFiniteOutput(

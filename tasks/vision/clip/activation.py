@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from tasks.files.json_files import read_object
 from tasks.vision.clip.architectures import check_activation
+from tasks.vision.libraries import open_clip
 
 logger = logging.getLogger(__name__)
 

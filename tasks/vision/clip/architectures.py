@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import open_clip
 from huggingface_hub import try_to_load_from_cache
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from tasks import embedded
@@ -23,6 +21,7 @@ from tasks.batch_norm import has_statistics
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.json_files import parse_json
 from tasks.registry import check_options, near
+from tasks.vision.libraries import open_clip
 from tasks.vision.preprocess import Preprocess
 
 Tokenizer: TypeAlias = Callable[..., Tensor]
@@ -196,14 +195,15 @@ def activation(module: nn.Module) -> str:
     Raises:
         ValueError: if it has both.
     """
-    kinds = {"quick_gelu" if isinstance(m, QuickGELU) else "gelu" for m in module.modules() if _is_gelu(m)}
+    quick = open_clip.transformer.QuickGELU
+    kinds = {"quick_gelu" if isinstance(m, quick) else "gelu" for m in module.modules() if _is_gelu(m)}
     if len(kinds) > 1:
         raise ValueError("activation: the module has both gelu and quick_gelu blocks")
     return kinds.pop() if kinds else "none"
 
 
 def _is_gelu(module: nn.Module) -> bool:
-    return isinstance(module, QuickGELU | nn.GELU) or type(module).__name__ == "GELU"
+    return isinstance(module, open_clip.transformer.QuickGELU | nn.GELU) or type(module).__name__ == "GELU"
 
 
 def check_activation(found: str, needed: str, model: str, why: str) -> None:

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from open_clip.model import CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -26,6 +25,7 @@ from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
 from tasks.vision.clip.layouts import OPTIONAL, ClipState, to_open_clip, weight_parts
 from tasks.vision.heads import Head, text_head
+from tasks.vision.libraries import open_clip
 from tasks.vision.preprocess import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -182,8 +182,8 @@ def layer_map(names: Iterable[str]) -> LayerMap:
 def _load(architecture: Architecture, base: ClipState) -> None:
     """Load all of the base's tensors into the model."""
     state = {f"visual.{n}": t for n, t in base.visual.items()} | base.text
-    if isinstance(architecture.model, CustomTextCLIP):
-        state = convert_to_custom_text_state_dict(state)
+    if isinstance(architecture.model, open_clip.CustomTextCLIP):
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
     shapes = {n: t.shape for n, t in architecture.model.state_dict().items()}
     if not any(name.startswith(("transformer.", "text.")) for name in base.text):
         raise ValueError(
@@ -234,7 +234,7 @@ def _exact(tensor: Tensor, kind: torch.dtype) -> bool:
 
 
 def _text_module(model: Any) -> nn.Module:
-    module: nn.Module = model.text if isinstance(model, CustomTextCLIP) else model.transformer
+    module: nn.Module = model.text if isinstance(model, open_clip.CustomTextCLIP) else model.transformer
     return module
 
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from torch import Tensor
 
 from tasks.vision.clip.architectures import TIMM_FOLDER, config_file, timm_folder
 from tasks.vision.clip.backbone import OpenClipBackbone
+from tasks.vision.libraries import open_clip
 
 
 def open_clip_state(backbone: OpenClipBackbone) -> dict[str, Tensor]:

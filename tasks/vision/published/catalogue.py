@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
 from tasks.registry import near
+from tasks.vision.libraries import open_clip
 
 _DATA = Path(__file__).parent
 
@@ -56,7 +56,8 @@ class VisionSet:
             return lists[self.names], lists.get(f"{self.names} keys", ())
         keys: list[str] = ids[self.names]
         index = {wordnet_id: i for i, wordnet_id in enumerate(ids["ImageNet"])}
-        return [IMAGENET_CLASSNAMES[index[k]] for k in keys], [str(index[k]) for k in keys] if self.numbered else keys
+        names = open_clip.IMAGENET_CLASSNAMES
+        return [names[index[k]] for k in keys], [str(index[k]) for k in keys] if self.numbered else keys
 
     def prompt_name(self, own: str) -> str:
         """Return the name in prompts of a class that the files call `own`, for sets whose files have the names."""
@@ -82,7 +83,7 @@ def vision_set(name: str) -> VisionSet:
     layouts = [FileLayout(**layout) for layout in values.pop("layouts")]
     templates = values.pop("templates")
     if templates == "openai_imagenet":
-        templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+        templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
     return VisionSet(name, layouts, templates=templates, **values)
 
 

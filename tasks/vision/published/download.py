@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from torchvision.datasets.utils import download_and_extract_archive
 
 from tasks.files.cache import cache_root, digest
 from tasks.files.hub import hub_silence
 from tasks.files.locks import locked
+from tasks.vision.libraries import torchvision
 from tasks.vision.published.catalogue import VisionSet
 from tasks.vision.published.files import VisionOptions, by_hand, can_fetch, files_there, root_of
 
@@ -96,7 +95,8 @@ def _steps(entry: VisionSet, root: Path) -> list[Callable[[], Any]]:
     data_set = getattr(torchvision.datasets, what["class"])
     if issubclass(data_set, torchvision.datasets.CIFAR10):
         # torchvision's class would unpickle the batches without restrictions.
-        archive = functools.partial(download_and_extract_archive, data_set.url, str(root), filename=data_set.filename)
+        fetch_archive = torchvision.datasets.utils.download_and_extract_archive
+        archive = functools.partial(fetch_archive, data_set.url, str(root), filename=data_set.filename)
         return [functools.partial(archive, md5=data_set.tgz_md5)]
     make = functools.partial(data_set, root / what.get("folder", ""), download=True, **what.get("arguments", {}))
     return [functools.partial(make, split=split) for split in what["splits"]] if "splits" in what else [make]

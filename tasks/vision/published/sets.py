@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from open_clip import IMAGENET_CLASSNAMES
 from scipy.io.matlab import MatReadError
 
 from tasks.files.cache import digest
 from tasks.vision.file_tree import FileTree
 from tasks.vision.images import ImageRecord, Undecodable, all_read, content_hash
+from tasks.vision.libraries import open_clip
 from tasks.vision.published.catalogue import VisionSet
 from tasks.vision.published.files import VisionOptions, by_hand, find_files
 from tasks.vision.published.formats.listing import FilesMissing, Listing, Picture
@@ -59,7 +59,7 @@ class VisionSource:
             groups = self._guarded(lambda: imagenet_groups(self._place))
             rows = sorted({row for group in groups for row in group})
             self.class_groups = [[rows.index(row) for row in group] for group in groups]
-            return [IMAGENET_CLASSNAMES[row] for row in rows], list(range(len(groups)))
+            return [open_clip.IMAGENET_CLASSNAMES[row] for row in rows], list(range(len(groups)))
         names, keys = self._entry.class_names()
         if not names:
             return [self._entry.prompt_name(name) for name in own], list(range(len(own)))
