@@ -166,6 +166,8 @@ class Identity:
         checkpoints: "base" and each expert -> content fingerprint.
         numerics: dtype, device type and versions, which scores also depend on.
         targets: expert -> its task, whose data the learning methods use.
+        calibration: task -> number of its validation samples on which each candidate's statistics of batch
+            normalisation are measured; {} if the model has none.
     """
 
     fingerprint: str
@@ -176,11 +178,15 @@ class Identity:
     checkpoints: Mapping[str, str]
     numerics: str
     targets: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of the journal's header."""
+        """Return the JSON object of the journal's header, without an empty `calibration`: earlier ones have none."""
+        fields = asdict(self)
+        if not self.calibration:
+            del fields["calibration"]
         return {
-            **asdict(self),
+            **fields,
             "tasks": {k: list(v) for k, v in self.tasks.items()},
             "block_sizes": list(self.block_sizes),
         }

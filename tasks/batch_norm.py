@@ -5,13 +5,15 @@ Weights that are merged change the inputs of every normalisation, so that no ave
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 _STATISTIC = re.compile(r"(?:.*\.)?running_(?:mean|var|std)")
+_COUNTER = "num_batches_tracked"
 
 
 def is_statistic(name: str) -> bool:
@@ -24,6 +26,28 @@ def is_statistic(name: str) -> bool:
     return _STATISTIC.fullmatch(name) is not None
 
 
+def is_counter(name: str) -> bool:
+    """Return whether a tensor is a counter of batches, by its name; it changes no output."""
+    return name.rpartition(".")[2] == _COUNTER
+
+
+def statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Return the statistics of a module by name: the buffers themselves."""
+    return {name: buffer for name, buffer in module.named_buffers() if is_statistic(name)}
+
+
+def without_buffers(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Leave out the statistics and counters that `module` has, under its names: no task vector has them."""
+    own = {name for name in module.state_dict() if is_statistic(name) or is_counter(name)}
+    return {name: tensor for name, tensor in state.items() if name not in own}
+
+
+def freeze(module: nn.Module) -> None:
+    """Make the layers with statistics normalise by them, and leave them as they are, in training too."""
+    for layer in _layers(module):
+        layer.train(False)
+
+
 def has_statistics(module: nn.Module) -> bool:
     """Return whether a module normalises by stored statistics of batches."""
     return bool(_layers(module))
@@ -31,11 +55,7 @@ def has_statistics(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def estimate(module: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Measure all statistics again, in place: the mean of those of the batches, weighted by the batches' sizes.
-
-    Meanwhile the layers normalise by each batch itself, so that those behind them see inputs as in training; everything
-    else, such as dropout, stays as in evaluation. With batches of one size, the result is that of PyTorch's cumulative
-    mean (`momentum=None`).
+    """Measure all statistics again, in place: see `measuring`.
 
     Args:
         module: with the new weights, in evaluation.
@@ -47,26 +67,55 @@ def estimate(module: nn.Module, batches: Iterable[Tensor]) -> int:
     Raises:
         ValueError: if a batch has one input, whose variance may not be defined, or there is none.
     """
-    layers, count = _layers(module), 0
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.train(True)
-    try:
+    count = 0
+    with measuring(module):
         for batch in batches:
             if len(batch) < 2:
                 raise ValueError(f"statistics of batches: need batches of two inputs or more, got {len(batch)}")
             count += len(batch)
-            for layer in layers:
-                layer.momentum = len(batch) / count
             module(batch)
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.train(False)
     if not count:
         raise ValueError("statistics of batches: need inputs, got none")
     return count
+
+
+@contextmanager
+def measuring(module: nn.Module) -> Iterator[None]:
+    """Measure the statistics of every layer that forward passes reach, in place.
+
+    They become the mean of those of the batches, weighted by the batches' sizes. With batches of one size, this is
+    PyTorch's cumulative mean (`momentum=None`). Meanwhile the layers normalise by each batch itself, so that those
+    behind them see inputs as in training; everything else, such as dropout, stays as in evaluation.
+
+    Args:
+        module: with the new weights, in evaluation; its counters of batches stay.
+    """
+    layers = _layers(module)
+    before = [
+        (layer, layer.momentum, [(b, b.clone()) for n, b in layer.named_buffers() if is_counter(n)]) for layer in layers
+    ]
+    seen: dict[nn.Module, int] = {}
+
+    def weigh(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _NormBase)
+        if layer not in seen:
+            layer.reset_running_stats()
+        seen[layer] = seen.get(layer, 0) + len(inputs[0])
+        layer.momentum = len(inputs[0]) / seen[layer]
+
+    hooks = [layer.register_forward_pre_hook(weigh) for layer in layers]
+    for layer in layers:
+        layer.train(True)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, momentum, counters in before:
+            layer.momentum = momentum
+            layer.train(False)
+            for counter, value in counters:
+                counter.copy_(value)
 
 
 def batches_of(count: int, size: int) -> list[slice]:

@@ -98,6 +98,7 @@ IMAGE_TOWERS = (
         r"attn\.",
         outside=_TEXT,
     ),
+    BlockNames("open_clip ResNet, image tower", r"visual\.layer(\d+)\.(\d+)\.", r"bn1\.", outside=".*", gaps=True),
 )
 
 

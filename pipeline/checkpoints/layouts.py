@@ -14,7 +14,6 @@ _HEADS = (
 
 _CLIP = (
     *IMAGE_TOWERS,
-    BlockNames("open_clip ResNet, image tower", r"visual\.layer(\d+)\.(\d+)\.", r"bn1\.", outside=".*", gaps=True),
     BlockNames("open_clip ViT, tower alone", r"(?:text\.)?(?:transformer\.)?resblocks\.(\d+)\.", unless=r"visual\."),
     BlockNames(
         "Hugging Face CLIP, image tower",

@@ -2,24 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
-from pipeline.checkpoints.coverage import Part, edited_parts, present
 from pipeline.checkpoints.writing import write_safetensors
-from pipeline.learning.gatherer import gatherer_of_run
-from pipeline.loading.experts import load_checkpoints
+from pipeline.export.rebuilding import coverage_of, described, export_device, rebuild
+from pipeline.loading.experts import Expert, load_checkpoints
 from pipeline.loading.model import LoadedModel
-from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
-from pipeline.merging.resident import ResidentModel
 from pipeline.plan.plan import Plan
 from pipeline.records import tables
 from pipeline.records.ledger import Ledger
@@ -66,24 +61,28 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     plan, ledger, history = reopen(run)
     announce_code(plan.spec)
     candidate = _chosen(judge_all(plan, ledger, history.proposals), choice)
-    model, deltas = _same_checkpoints(plan, ledger)
-    policy = plan.spec.generation is not None
+    model, experts = _same_checkpoints(plan, ledger)
+    policy, measured = plan.spec.generation is not None, None
     if not policy:
-        _rebuild(plan, ledger, candidate, model, deltas)
+        measured = _rebuild(plan, ledger, candidate, model, experts)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     facts = _facts(run, plan, ledger, candidate)
+    if measured is not None:
+        facts["statistics_of_batch_normalisation"] = described(measured)
     if isinstance(model.backbone, OpenClipBackbone):
-        beside, coverage = _write_open_clip(partial, model.backbone, candidate), _coverage(model.backbone)
+        beside, coverage = _write_open_clip(partial, model.backbone, candidate), coverage_of(model.backbone, measured)
     else:
         from pipeline.export.policy import write_language_model, write_policy  # transformers: not for other exports
 
         beside = {"library": "transformers", "loader": _LOADERS[model.backbone.family]}
         if policy:
+            deltas = {expert.name: expert.delta for expert in experts}
             beside["library"], coverage = write_policy(partial, model, deltas, candidate.recipe)
         else:
             coverage = write_language_model(partial, model.backbone)
+    beside["statistics"] = described(measured)
     facts["coverage"] = [part.to_json() for part in coverage]
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
@@ -109,18 +108,6 @@ def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candid
         "trunk": trunk.name if trunk else "",
         "context_length": config["model_cfg"]["text_cfg"].get("context_length", 77),
     }
-
-
-def _coverage(backbone: OpenClipBackbone) -> list[Part]:
-    parameters = dict(backbone.module.named_parameters())
-    buffers = {name: t for name, t in backbone.module.state_dict().items() if name not in parameters}
-    return present(
-        [
-            *edited_parts(parameters, backbone.layer_map.blocks),
-            Part.of("no weights, so they stay the base's", buffers),
-            Part.of("outside the image tower, so they stay the base's", backbone.text.weights),
-        ]
-    )
 
 
 def _chosen(judged: dict[tuple[str, str], list[Candidate]], choice: CandidateChoice) -> Candidate:
@@ -159,36 +146,30 @@ def _same(value: float | int | str, asked: str) -> bool:
         return False
 
 
-def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, dict[str, Mapping[str, Tensor]]]:
-    """Load the base and the task vectors, and check that the run used the same checkpoints."""
-    model, experts = load_checkpoints(plan.spec, torch.device("cpu"))
-    known, deltas = ledger.identity.checkpoints, dict[str, Mapping[str, Tensor]]()
+def _same_checkpoints(plan: Plan, ledger: Ledger) -> tuple[LoadedModel, list[Expert]]:
+    """Load the base and the experts, and check that the run used the same checkpoints."""
+    model, experts = load_checkpoints(plan.spec, export_device(ledger.identity))
+    known, same = ledger.identity.checkpoints, []
     if model.fingerprint != known["base"]:
         raise ValueError(f"base: {plan.spec.base}: is {model.fingerprint}, but the run used {known['base']}")
     for expert in experts:
         if expert.fingerprint != known[expert.name]:
             what = f"is {expert.fingerprint}, but the run used {known[expert.name]}"
             raise ValueError(f"experts.{expert.name}: {plan.spec.experts[expert.name]}: {what}")
-        deltas[expert.name] = expert.delta
-    return model, deltas
+        same.append(expert)
+    return model, same
 
 
 def _rebuild(
-    plan: Plan, ledger: Ledger, candidate: Candidate, model: LoadedModel, deltas: Mapping[str, Mapping[str, Tensor]]
-) -> None:
-    """Give the backbone the candidate's weights."""
+    plan: Plan, ledger: Ledger, candidate: Candidate, model: LoadedModel, experts: Sequence[Expert]
+) -> int | None:
+    """Give the backbone the candidate's weights: see `rebuild`."""
     backbone = model.backbone
     if not isinstance(backbone, OpenClipBackbone) and backbone.family not in _LOADERS:
         raise ValueError(
             f"backbone.family: {plan.spec.backbone.family}: only open_clip models, and language models, can be exported"
         )
-    dtype = backbone.dtype
-    needs = METHODS[candidate.recipe.method].needs
-    gather = gatherer_of_run(plan.spec, model, ledger.identity) if needs else None
-    resident = ResidentModel(
-        backbone.module, backbone.layer_map, model.base.tensors, deltas, torch.device("cpu"), dtype, gather
-    )
-    resident.materialise(candidate.recipe)
+    return rebuild(plan.spec, ledger.identity, candidate.recipe, model, experts)
 
 
 def _facts(run: Path, plan: Plan, ledger: Ledger, candidate: Candidate) -> dict[str, Any]:

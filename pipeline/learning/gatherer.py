@@ -13,11 +13,9 @@ from torch import Tensor
 
 from pipeline.checkpoints.lazy import StoredTensors
 from pipeline.learning.coefficients import RULES, LearningSettings, learn
-from pipeline.learning.inputs import SPLIT, LabelledImages, as_encoder, labelled, overwrite
+from pipeline.learning.inputs import LabelledImages, as_encoder, labelled, overwrite
 from pipeline.learning.meter import Meter
 from pipeline.learning.statistics import STATISTICS, Progress, silent
-from pipeline.loading.model import LoadedModel
-from pipeline.loading.tasks import load_tasks
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params, number, resolve_weights, used_experts
 from pipeline.messages import Identity
@@ -160,25 +158,6 @@ class Gatherer:
         with safe_open(path, "pt") as file:
             cost = file.metadata()
         return _CachedFile(path, float(cost["seconds"]), int(cost["peak_bytes"]))
-
-
-def gatherer_of_run(spec: RunSpec, model: LoadedModel, identity: Identity) -> Gatherer:
-    """Return the gatherer of a finished run: it finds the results of its workers on disk, or recomputes them.
-
-    Args:
-        spec: of the run.
-        model: its base.
-        identity: of the run.
-
-    Raises:
-        ValueError: if the data of a task have changed.
-    """
-    tasks = load_tasks(spec, model.backbone, lambda what, done, total: None)
-    for name in dict.fromkeys(map(spec.target, spec.experts)):
-        now, then = (tasks[name].fingerprint, tasks[name].num_samples(SPLIT)), identity.tasks[name][:2]
-        if now != then:
-            raise ValueError(f"tasks.{name}: is {now[0]} with {now[1]} samples, but the run used {then[0]}, {then[1]}")
-    return Gatherer(spec, model.backbone, tasks, identity)
 
 
 def by_block(coefficients: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], layers: LayerMap) -> list[float]:

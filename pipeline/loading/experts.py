@@ -1,7 +1,7 @@
 """Read the base and the experts of a spec, one expert after the other, and check each against the base."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,12 +9,14 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.lora import Adapter, adapter_fingerprint, read_adapter
+from pipeline.loading.calibration import stored_statistics
 from pipeline.loading.expert_checks import check_distance, check_policies
 from pipeline.loading.model import LoadedModel, load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, norm, task_vector
 from pipeline.spec.run import RunSpec
+from tasks.batch_norm import has_statistics
 from tasks.lora import TakesAdapters
 from tasks.plugins import load_plugins
 
@@ -32,11 +34,13 @@ class Expert:
         name: its key in the spec.
         delta: its task vector, float32; that of a LoRA adapter is low-rank, and an entry becomes dense when it is read.
         fingerprint: of the tensors that are used, or of the adapter's factors.
+        statistics: of batch normalisation, by the names of the module's buffers; those that the file has.
     """
 
     name: str
     delta: Mapping[str, Tensor]
     fingerprint: str
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def load_checkpoints(
@@ -73,20 +77,25 @@ def load_experts(sources: SpecSources, model: LoadedModel) -> Iterator[Expert]:
     base_norm = norm(model.base.tensors.values())
     for name, files in sources.experts():
         try:
-            delta, mark = _read(files, model)
+            expert = _read(name, files, model)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-        check_distance(NamedTensors(f"experts.{name}: {files.label}", delta), base_norm)
-        yield Expert(name, delta, mark)
+        check_distance(NamedTensors(f"experts.{name}: {files.label}", expert.delta), base_norm)
+        yield expert
 
 
-def _read(files: CheckpointFiles, model: LoadedModel) -> tuple[Mapping[str, Tensor], str]:
-    """Task vector and fingerprint of a checkpoint or of a LoRA adapter."""
+def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:
+    """Read a checkpoint or a LoRA adapter, which has no statistics."""
     if files.adapter_config:
         low_rank = _low_rank(read_adapter(files), model)
-        return low_rank, adapter_fingerprint(low_rank)
-    tensors = model.backbone.select(read_checkpoint(files).state, files.place)
-    return task_vector(model.base, NamedTensors(files.label, tensors)), fingerprint(tensors)
+        return Expert(name, low_rank, adapter_fingerprint(low_rank))
+    state = read_checkpoint(files).state
+    tensors = model.backbone.select(state, files.place)
+    stored = {}
+    if has_statistics(model.backbone.module):
+        stored = stored_statistics(model.backbone.module, state, f"experts.{name}: {files.label}")
+    delta = task_vector(model.base, NamedTensors(files.label, tensors))
+    return Expert(name, delta, fingerprint(tensors | stored), stored)
 
 
 def _low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import torch
 
+from pipeline.loading.calibration import FORMAT, calibration_samples
 from pipeline.loading.model import LoadedModel
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
@@ -32,13 +33,23 @@ def identify(
         tasks: every task of the run.
         device: that evaluates; its type counts.
         edited: parameters that the policies of a run of rewards change; in other runs every parameter counts.
+
+    Raises:
+        ValueError: if the model has batch normalisation, and there are too few samples to measure its statistics.
     """
     sizes = model.sizes if edited is None else edited.sizes
     language = spec.generation is not None or isinstance(model.backbone, ChecksPolicies)
     library = "transformers" if language else "open_clip"
     version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
     checkpoints = {"base": model.fingerprint, **experts}
-    text = "\0".join([spec.backbone.family, spec.backbone.model, _inputs(model.backbone), *checkpoints.values()])
+    calibration = calibration_samples(spec, model.backbone.module, tasks)
+    parts = [spec.backbone.family, spec.backbone.model, _inputs(model.backbone), *checkpoints.values()]
+    if calibration:
+        parts.append(f"statistics {FORMAT}")
+        for name, count in calibration.items():
+            # A task without images runs the model in batches of its own.
+            parts.append(f"{tasks[name].fingerprint} {count} {spec.tasks[name].options.get('batch_size')}")
+    text = "\0".join(parts)
     return Identity(
         fingerprint=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
         tasks={n: (t.fingerprint, t.num_samples("val"), t.num_samples("test")) for n, t in tasks.items()},
@@ -49,6 +60,7 @@ def identify(
         numerics=f"{spec.backbone.precision} on {device.type}, torch {torch.__version__}, {library} {version}"
         + ", adapters apart" * (edited is not None and edited.low_rank),
         targets={expert: spec.target(expert) for expert in spec.experts},
+        calibration=calibration,
     )
 
 

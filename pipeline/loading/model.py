@@ -1,6 +1,5 @@
 """Build the backbone of a spec with the weights of its base."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,10 +12,7 @@ from pipeline.merging.scaling import LayerSizes
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes
 from pipeline.spec.sources import BackboneSpec
 from tasks.base import Backbone
-from tasks.batch_norm import has_statistics
 from tasks.registry import BACKBONES, BackboneFactory
-
-logger = logging.getLogger(__name__)
 
 #: (what is being done, steps done, steps in all)
 Report = Callable[[str, int, int], None]
@@ -55,12 +51,6 @@ def load_model(spec: BackboneSpec, base: CheckpointFiles, device: torch.device) 
         theta0 = backbone.select(checkpoint.state, base.place)
     except ValueError as error:
         raise ValueError(about_base(base.label, str(error))) from error
-    if has_statistics(backbone.module):
-        logger.warning(
-            "backbone.family: %s: has batch normalisation, whose statistics stay the base's in every candidate: scores "
-            "are too low where a candidate is far from the base",
-            spec.family,
-        )
     return LoadedModel(backbone, NamedTensors(base.label, theta0), checkpoint.fingerprint)
 
 

@@ -1,5 +1,6 @@
 """Check every checkpoint and prepare every task, before any worker starts."""
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,10 @@ from pipeline.merging.methods import METHODS
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Scored
+from tasks.batch_norm import has_statistics
 from tasks.vision.classification import ImageTextBackbone
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSources | None = None) -> Identity:
@@ -44,6 +48,12 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
         if edited is not None:
             edited.add(expert.delta)
         report(f"checked {expert.name}", len(fingerprints), len(spec.experts))
+    if spec.generation is not None and has_statistics(model.backbone.module):
+        logger.warning(
+            "backbone.family: %s: has batch normalisation, whose statistics stay the base's in every candidate of a "
+            "run of rewards",
+            spec.backbone.family,
+        )
     tasks = _load_scored(spec, model, report)
     return identify(spec, model, fingerprints, tasks, torch.device(device_type), edited)
 

@@ -1,8 +1,9 @@
 """Load the tasks of a spec."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pipeline.loading.model import Report
+from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Task, TaskRequest
 from tasks.vision.classification import load_task
@@ -32,4 +33,24 @@ def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, T
             if tasks[name].num_samples(split) == 0:
                 ood = "a set with only test images belongs under `ood`; else " * (split == "val")
                 raise ValueError(f"{where}: {task.source}: has no {split} samples; {ood}add images")
+    return tasks
+
+
+def load_unchanged(spec: RunSpec, backbone: Backbone, identity: Identity, used: Iterable[str]) -> dict[str, Task]:
+    """Load the tasks of a finished run, whose validation data are used again.
+
+    Args:
+        spec: of the run.
+        backbone: of the run.
+        identity: of the run.
+        used: the tasks that must have the run's data.
+
+    Raises:
+        ValueError: if the data of one have changed.
+    """
+    tasks = load_tasks(spec, backbone, lambda what, done, total: None)
+    for name in dict.fromkeys(used):
+        now, then = (tasks[name].fingerprint, tasks[name].num_samples("val")), identity.tasks[name][:2]
+        if now != then:
+            raise ValueError(f"tasks.{name}: is {now[0]} with {now[1]} samples, but the run used {then[0]}, {then[1]}")
     return tasks

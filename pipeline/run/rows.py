@@ -213,6 +213,7 @@ def provenance(
         "checkpoints": dict(identity.checkpoints),
         "fingerprint": identity.fingerprint,
         "numerics": identity.numerics,
+        **({"calibration": dict(identity.calibration)} if identity.calibration else {}),
         "failures": _failures(ledger),
         "not_searched": _not_searched(plan, ledger, proposals) if known["complete"] else [],
         **known,

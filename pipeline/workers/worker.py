@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from pipeline.learning.gatherer import Gatherer
+from pipeline.learning.normalisation import Calibration, NormalisedModel
 from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.identity import identify
 from pipeline.loading.tasks import load_tasks
@@ -43,9 +44,10 @@ class Worker:
         self.name, self.device = name, torch.device(device_type)
         here = fetch(spec) if fetch else spec
         model, experts = load_checkpoints(here, self.device)
-        fingerprints, deltas = {}, {}
+        fingerprints, deltas, stored = {}, {}, []
         for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
+            stored.append(expert.statistics)
         self.backbone = model.backbone
         self._tasks = load_tasks(here, self.backbone, lambda what, done, total: None)
         self._identity = identify(spec, model, fingerprints, self._tasks, self.device)
@@ -59,7 +61,11 @@ class Worker:
             self.backbone.dtype,
             self._gather,
         )
-        self._held = HeldRecipe(self.resident)
+        self._held = HeldRecipe(
+            NormalisedModel(self.resident, Calibration(self.backbone, self._tasks, samples), stored)
+            if (samples := self._identity.calibration)
+            else self.resident
+        )
 
     def info(self) -> WorkerInfo:
         """Return what this worker has loaded."""
@@ -70,7 +76,7 @@ class Worker:
 
         Raises:
             ValueError: if the recipe cannot be built.
-            NonFiniteError: if weights or logits are NaN or infinite.
+            NonFiniteError: if weights, statistics or logits are NaN or infinite.
         """
         started = time.perf_counter()
         alpha = self._held.hold(request.recipe).alpha

@@ -17,11 +17,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tasks.base import LayerMap
+from tasks.batch_norm import without_buffers
 from tasks.files.cache import digest
 from tasks.registry import check_options, near
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
-from tasks.vision.clip.backbone import check_clip_tensors, exact, layer_map
+from tasks.vision.clip.backbone import check_clip_tensors, exact, layer_map, load_whole
 from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.heads import Head
 from tasks.vision.libraries import open_clip
@@ -86,7 +87,7 @@ class ClassifierBackbone:
         """
         tensors, hugging_face = _named(state, source)
         self._check_activation(source, hugging_face)
-        check_clip_tensors(tensors, self._shapes, source)
+        check_clip_tensors(without_buffers(tensors, self.module), self._shapes, source)
         return {name: tensors[name] for name in self._shapes}
 
     def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
@@ -154,8 +155,7 @@ def build(
     tensors, _ = _named(state, "base")
     if (found := tensors["classification_head.weight"].shape[0]) != len(classes):
         raise ValueError(f"backbone.options.classes: names {len(classes)} classes, but the base's head has {found}")
-    check_clip_tensors(tensors, {n: p.shape for n, p in backbone.module.named_parameters()}, "base")
-    backbone.module.load_state_dict(tensors)
+    load_whole(backbone.module, tensors)
     return backbone
 
 

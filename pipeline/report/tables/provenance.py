@@ -25,11 +25,23 @@ def origin_tables(run: Run) -> list[Table]:
     devices = {worker["name"]: worker["device"] for worker in origin["workers"]}
     return [
         _task_table(origin["tasks"]),
+        *_calibration(origin.get("calibration")),
         _pairs("Checkpoints", "Content fingerprints.", ("checkpoint", "fingerprint"), origin["checkpoints"], "code"),
         _pairs("Counts", "", ("what", "number"), _counts(run)),
         _pairs("Workers", origin["numerics"], ("worker", "device"), devices),
         _pairs("Versions", "", ("package", "version"), origin["versions"]),
     ]
+
+
+def _calibration(samples: Mapping[str, int] | None) -> list[Table]:
+    """Return how the statistics of batch normalisation were measured, if the model has them."""
+    if not samples:
+        return []
+    note = (
+        "Measured for every candidate on the first validation samples of each task, without labels. The pre-trained "
+        "model and the unscaled experts have those of their files."
+    )
+    return [_pairs("Statistics of batch normalisation", note, ("task", "samples"), samples)]
 
 
 def spec_text(run: Run) -> str:

@@ -38,6 +38,7 @@ from pipeline.train.model_folder import (
 from pipeline.train.seeds import generator_of, seed_of
 from pipeline.versions import exact_versions
 from tasks.base import Backbone
+from tasks.batch_norm import freeze
 from tasks.vision.classification import ImageTextBackbone, image_text
 
 #: Limit of the gradient's norm, as in the authors' code.
@@ -93,7 +94,7 @@ class _FinetuneState:
         """Do every step that is left."""
         if not self._state.log:
             self._log(loss=None, lr=None, grad_norm=None, val_accuracy=self._accuracy())
-        self._backbone.module.train()
+        self._train_mode()
         while self._state.step < self._job.total:
             loss = self._step()
             report(TrainingStatus(self._state.step, self._job.total, f"loss {loss:.3f}"))
@@ -132,6 +133,11 @@ class _FinetuneState:
             return nullcontext()
         return torch.autocast(self._job.device_type, torch.bfloat16)
 
+    def _train_mode(self) -> None:
+        """Put the module into training, without the statistics of batch normalisation, which stay the base's."""
+        self._backbone.module.train()
+        freeze(self._backbone.module)
+
     def _accuracy(self) -> float:
         """Return the accuracy of the current weights on validation."""
         self._tuning.settle()
@@ -139,7 +145,7 @@ class _FinetuneState:
         count = self._task.num_samples("val")
         starts = range(0, count, _SHARD)
         results = [self._task.evaluate(self._backbone, "val", s, min(s + _SHARD, count)) for s in starts]
-        self._backbone.module.train()
+        self._train_mode()
         return sum(r.stats.total for r in results) / count
 
     def _log(self, **values: float | None) -> None:

@@ -33,7 +33,7 @@ class ActivationCheck:
         needed = needed_activation(source, hugging_face, self._stated)
         if needed and self._computed != "none":
             check_activation(self._computed, needed[0], self._model, needed[1])
-        if not needed and not self._known:
+        if not needed and not self._known and self._computed != "none":
             warn_of_unknown(self._model, self._computed, source)
         self._known = True
 

@@ -17,7 +17,6 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from tasks import embedded
-from tasks.batch_norm import has_statistics
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.json_files import parse_json
 from tasks.registry import check_options, near
@@ -54,21 +53,15 @@ def configured(model: str, options: Mapping[str, Any]) -> tuple[Architecture, st
             base's, gelu or quick_gelu; `preprocess`, fields of open_clip's preprocess_cfg to override.
 
     Raises:
-        ValueError: if a model, tag or field is unknown, the image tower has batch normalisation, or the model does not
-            compute the activation of the weights.
+        ValueError: if a model, tag or field is unknown, or the model does not compute the activation of the weights.
     """
     check_options("backbone.options.preprocess", options.get("preprocess", {}), _PREPROCESS_OPTIONS)
     tag = tag_config(model, options["pretrained"]) if "pretrained" in options else {}
     overrides = {k: tag[k] for k in _PREPROCESS_OPTIONS if k in tag} | dict(options.get("preprocess", {}))
     architecture = create(model, overrides)
-    if has_statistics(architecture.model.visual):
-        raise ValueError(
-            f"backbone.model: {model} has batch normalisation, whose statistics must be measured again for every "
-            "candidate, which a run does not do; `lines merge --recalibrate FOLDER` does it for one merge"
-        )
     stated = _stated_activation(tag, options)
     if stated:
-        check_activation(activation(architecture.model.visual), stated[0], model, stated[1])
+        check_activation(model_activation(architecture.model), stated[0], model, stated[1])
     return architecture, stated[0] if stated else None
 
 
@@ -200,6 +193,13 @@ def activation(module: nn.Module) -> str:
     if len(kinds) > 1:
         raise ValueError("activation: the module has both gelu and quick_gelu blocks")
     return kinds.pop() if kinds else "none"
+
+
+def model_activation(model: nn.Module) -> str:
+    """Return the activation of a CLIP's image tower; if that has neither, as a ResNet, of the text tower."""
+    towers = nn.ModuleDict(dict(model.named_children()))
+    image = activation(towers.pop("visual"))
+    return image if image != "none" else activation(towers)
 
 
 def _is_gelu(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tasks.base import LayerMap
+from tasks.batch_norm import is_counter, without_buffers
 from tasks.block_names import IMAGE_TOWERS, recognise
 from tasks.files.cache import digest
 from tasks.lora import WeightPart
@@ -22,7 +23,7 @@ from tasks.registry import check_options
 from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors
 from tasks.vision.clip.activation import ActivationCheck
-from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
+from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured, model_activation
 from tasks.vision.clip.layouts import OPTIONAL, ClipState, to_open_clip, weight_parts
 from tasks.vision.heads import Head, text_head
 from tasks.vision.libraries import open_clip
@@ -75,7 +76,7 @@ class OpenClipBackbone:
         """Take a loaded `architecture`; use `build` to make a backbone from weights."""
         self.model_name = architecture.name
         self._check_activation = ActivationCheck(
-            architecture.name, activation(architecture.model.visual), stated_activation
+            architecture.name, model_activation(architecture.model), stated_activation
         )
         self.preprocess: Preprocess = architecture.preprocess
         self.dtype = dtype
@@ -103,7 +104,7 @@ class OpenClipBackbone:
             for name in self._optional.keys() - found.visual.keys():
                 logger.warning("%s: has no %s, like every CLIPVisionModel; the base's is used", source, name)
             found = ClipState({**self._optional, **found.visual}, found.text, True)
-        check_clip_tensors(found.visual, self._shapes, source)
+        check_clip_tensors(without_buffers(found.visual, self.module), self._shapes, source)
         _check_text(found.text, self.text.weights, source)
         return {name: found.visual[name] for name in self._shapes}
 
@@ -184,15 +185,22 @@ def _load(architecture: Architecture, base: ClipState) -> None:
     state = {f"visual.{n}": t for n, t in base.visual.items()} | base.text
     if isinstance(architecture.model, open_clip.CustomTextCLIP):
         state = open_clip.model.convert_to_custom_text_state_dict(state)
-    shapes = {n: t.shape for n, t in architecture.model.state_dict().items()}
     if not any(name.startswith(("transformer.", "text.")) for name in base.text):
         raise ValueError(
             "base: holds an image tower only, or a text tower without its transformer, like the authors' .pt files; "
             "the zero-shot heads need the text tower: give the whole model, for example pretrained:openai"
         )
-    check_clip_tensors(state, shapes, "base")
-    architecture.model.load_state_dict(state)
+    load_whole(architecture.model, state)
     architecture.model.eval().requires_grad_(False)
+
+
+def load_whole(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Check and load all of the base's tensors; counters of batches may be missing."""
+    own: dict[str, Tensor] = module.state_dict()
+    counters = {name: tensor for name, tensor in own.items() if is_counter(name)}
+    shapes = {name: tensor.shape for name, tensor in own.items() if name not in counters}
+    check_clip_tensors({name: t for name, t in state.items() if name not in counters}, shapes, "base")
+    module.load_state_dict({**counters, **state})
 
 
 def check_clip_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.checkpoints import recalibration
 from pipeline.checkpoints.merge_files import MergedFile, MergeSources, merge_files
 from pipeline.recipe import Recipe
-from tasks.batch_norm import estimate, is_statistic
+from tasks.batch_norm import estimate, freeze, is_statistic, statistics
 from tasks.vision.image_models import image_model
 from tests.support.tiny_resnet import TinyResNet, trained
 
@@ -132,3 +132,21 @@ def test_what_does_not_fit_is_refused(sources: MergeSources, tmp_path: Path) -> 
 def test_an_open_clip_tower_is_found_behind_its_prefix() -> None:
     model = image_model("embedded/tiny-convnext")
     assert model.input(Image.new("L", (50, 40))).shape == (3, 32, 32)
+
+
+def test_a_layer_that_no_input_reaches_keeps_its_statistics_and_counters_stay() -> None:
+    module, unused = trained(1), nn.BatchNorm1d(2)
+    unused.running_mean += 3
+    module.add_module("unused", unused)
+    counters = {n: t.clone() for n, t in module.named_buffers() if n.endswith("num_batches_tracked")}
+    estimate(module, [torch.randn(4, 3, 8, 8)])
+    assert unused.running_mean.tolist() == [3, 3] and max(counters.values()) == 3
+    assert all(torch.equal(t, dict(module.named_buffers())[n]) for n, t in counters.items())
+
+
+def test_frozen_statistics_stay_in_training() -> None:
+    module = trained(1).train()
+    freeze(module)
+    before = {n: t.clone() for n, t in statistics(module).items()}
+    module(torch.randn(4, 3, 8, 8))
+    assert module.training and all(torch.equal(t, before[n]) for n, t in statistics(module).items())

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.base import TaskRequest
+from tasks.batch_norm import measuring
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.classifier import ClassifierBackbone, build
 from tasks.vision.clip.architectures import create
@@ -161,3 +162,17 @@ def test_what_does_not_fit_is_refused(model: str) -> None:
         backbone.select(soup_member(model, classes=4), "expert")
     with pytest.raises(ValueError, match=r"expert: 1 unexpected tensors \(regressor\.weight\)"):
         backbone.select(state | {"model.regressor.weight": torch.zeros(1)}, "expert")
+
+
+def test_a_classifier_with_batch_normalisation_is_measured_in_place(tmp_path: Path) -> None:
+    tower = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+    (tmp_path / "model.json").write_text(json.dumps(MODEL | {"vision_cfg": tower}))
+    state = soup_member(str(tmp_path / "model.json"))
+    backbone = built(str(tmp_path / "model.json"), state)
+    assert backbone.select(state, "expert.pt").keys() == dict(backbone.module.named_parameters()).keys()
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    with measuring(backbone.module):
+        backbone.encode(pixels)
+    conv = backbone.module.visual.conv1
+    expected = conv(backbone.preprocess.normalise(pixels, torch.float32)).mean((0, 2, 3))
+    torch.testing.assert_close(backbone.module.visual.bn1.running_mean, expected)

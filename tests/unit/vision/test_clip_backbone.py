@@ -132,7 +132,7 @@ def test_a_tower_without_known_blocks_names_its_parameters() -> None:
         layer_map(["transformer.resblocks.0.x", "transformer.resblocks.2.x"])
 
 
-@pytest.mark.parametrize("tower", ["ViT", "ConvNeXt", "SigLIP", "EVA-02", "MobileCLIP", "CoCa", "Swin"])
+@pytest.mark.parametrize("tower", ["ViT", "ConvNeXt", "SigLIP", "EVA-02", "MobileCLIP", "CoCa", "Swin", "RN50"])
 def test_a_run_numbers_the_blocks_as_a_merge_of_files_does(tower: str) -> None:
     names = read()[f"open_clip: {tower}"][1]
     merged, _ = detect(names)
@@ -321,8 +321,27 @@ def test_a_float8_copy_of_the_text_tower_is_the_same_tower(tmp_path: Path, kind:
         backbone.select(expert, "file")
 
 
-def test_a_tower_with_batch_normalisation_is_refused_by_name(tmp_path: Path) -> None:
-    """A ResNet as in CLIP's RN50: its statistics would stay the base's in every candidate."""
-    model = config(tmp_path, vision={"image_size": 32, "layers": [1, 1, 1, 1], "width": 8})
-    with pytest.raises(ValueError, match="has batch normalisation, .*`lines merge --recalibrate FOLDER` does it"):
-        built(model, random_state(model))
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+
+
+def test_a_resnet_computes_what_open_clip_computes(tmp_path: Path) -> None:
+    """As in CLIP's RN50; counters of batches may be missing, as in files of old versions of PyTorch."""
+    model = config(tmp_path, vision=RESNET)
+    state = random_state(model)
+    state["visual.bn1.running_mean"] += 0.3
+    reference = create(model, {}).model.eval()
+    reference.load_state_dict(state)
+    backbone = built(model, {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")})
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = reference.encode_image(backbone.preprocess.normalise(images, torch.float32), normalize=True)
+    torch.testing.assert_close(backbone.encode(images), expected)
+    found = backbone.select({n: t for n, t in state.items() if n.startswith("visual.")}, "expert.pt")
+    assert found.keys() == dict(backbone.module.named_parameters()).keys() and backbone.layer_map.num_blocks == 4
+
+
+def test_the_activation_of_a_resnet_is_its_text_towers(tmp_path: Path) -> None:
+    model = config(tmp_path, quick_gelu=True, vision=RESNET)
+    built(model, random_state(model), activation="quick_gelu")
+    with pytest.raises(ValueError, match="computes quick_gelu, but .* need gelu"):
+        built(model, random_state(model), activation="gelu")
