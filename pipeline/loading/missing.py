@@ -1,11 +1,11 @@
 """Report all that a spec names and this machine lacks at once, before anything large is read or downloaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
-from pipeline.spec.sources import LM_EVAL
+from pipeline.spec.sources import LM_EVAL, ModelSpec
 from tasks.base import TaskRequest
 from tasks.files.sources import Source
 from tasks.language.lm_eval.loading import check_data
@@ -17,13 +17,13 @@ from tasks.vision.published.formats.listing import FilesMissing
 _MOST_LINES = 5
 
 
-def check_present(spec: RunSpec, sources: SpecSources, fetched: str = FETCHED) -> None:
+def check_present(spec: ModelSpec, sources: SpecSources, fetched: str = FETCHED) -> None:
     """Look for every checkpoint and published data set; what the hub can still give counts as present.
 
     Data sets of lm-eval's tasks are fetched, since only its reader knows what they consist of.
 
     Args:
-        spec: of the run.
+        spec: of a run or a fine-tuning.
         sources: of its checkpoints.
         fetched: advice for data sets that can be fetched.
 
@@ -31,7 +31,15 @@ def check_present(spec: RunSpec, sources: SpecSources, fetched: str = FETCHED) -
         ValueError: if some are missing: each is named, with what to do; many of one folder by the first of them.
     """
     data = [line.replace(FETCHED, fetched) for line in _missing_data(spec)]
-    missing = [*data, *checkpoint_lines(sources, sources.missing())]
+    report_missing([*data, *checkpoint_lines(sources, sources.missing())])
+
+
+def report_missing(missing: Sequence[str]) -> None:
+    """Report errors of several fields as one.
+
+    Raises:
+        ValueError: if there are any.
+    """
     if len(missing) > 1:
         raise ValueError("\n  ".join(["not all that the spec names is on this machine:", *missing]))
     if missing:
@@ -59,8 +67,9 @@ def _place(source: Source) -> str:
     return "/".join(source.text.split("/")[:2]) if source.kind == "hub" else str(PurePath(source.text).parent)
 
 
-def _missing_data(spec: RunSpec) -> Iterator[str]:
-    for where, tasks in (("tasks", spec.tasks), ("ood", spec.ood)):
+def _missing_data(spec: ModelSpec) -> Iterator[str]:
+    shifted = spec.ood if isinstance(spec, RunSpec) else {}
+    for where, tasks in (("tasks", spec.tasks), ("ood", shifted)):
         for name, task in tasks.items():
             if task.source.startswith("vision/"):
                 try:

@@ -10,7 +10,7 @@ from pipeline.spec.exhibits import Exhibits
 from pipeline.spec.generation import Generation, is_reward_source, reward_defaults
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
-from pipeline.spec.task_names import check_task_names, tasks_of_objectives
+from pipeline.spec.task_names import check_names, tasks_of_objectives
 from pipeline.spec.thresholds import Regress
 from pipeline.spec.values import Count, ShortName, SpecModel
 
@@ -84,7 +84,7 @@ class RunSpec(SpecModel):
             raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):
             raise ValueError(f"ood: names must differ from those of tasks, got {sorted(both)} in both")
-        check_task_names(self.tasks, _uses_of_tasks(self))
+        check_names("tasks", {name: task.source for name, task in self.tasks.items()}, _uses_of_tasks(self))
         for expert, task in self.targets.items():
             require_known(f"targets.{expert}", expert, self.experts, "expert")
             require_known(f"targets.{expert}", task, self.tasks, "task")

@@ -1,10 +1,9 @@
-"""Finds a misspelt name in `tasks`: the rest of the spec then seems wrong, but the right name is the one it uses."""
+"""Finds a misspelt name in `tasks` or `rewards`: the other fields seem wrong then, but theirs is the right name."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.spec.sources import TaskSpec
 from tasks.embedded import pack_names
 
 _EMBEDDED = "embedded/"
@@ -15,25 +14,26 @@ def tasks_of_objectives(expressions: Iterable[str]) -> list[str]:
     return [name for text in expressions for name in re.findall(r"task\[\s*[\"'](.*?)[\"']\s*\]", text)]
 
 
-def check_task_names(tasks: Mapping[str, TaskSpec], used: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a task that nothing uses and whose name is nearly the name of a missing task.
+def check_names(field: str, sources: Mapping[str, str], used: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an entry of `field` that nothing names and whose name is nearly that of a missing entry.
 
-    A task and what names it differ by a typing error in one of them. It is in `tasks` if several fields agree on the
-    other name, if the task's source has that name, or if no embedded task has the name in `tasks`.
+    The two names differ by a typing error in one of them. It is in `field` if several fields agree on the other name,
+    if the entry's source has that name, or if no embedded task has the name in `field`.
 
     Args:
-        tasks: the tasks of the spec.
-        used: name of a task -> the fields that use it.
+        field: "tasks" or "rewards".
+        sources: name of an entry -> its source.
+        used: name of an entry -> the fields that name it.
 
     Raises:
-        ValueError: if there is one; the message suggests the name that the other fields use.
+        ValueError: if there is one; the message suggests the name in the other fields.
     """
-    spare = [name for name in tasks if name not in used]
-    for wanted in (name for name in used if name not in tasks):
+    spare = [name for name in sources if name not in used]
+    for wanted in (name for name in used if name not in sources):
         for name in difflib.get_close_matches(wanted, spare, n=1):
-            source = tasks[name].source
+            source = sources[name]
             last = re.split(r"[/:]", source)[-1]
             unknown = source.startswith(_EMBEDDED) and source.removeprefix(_EMBEDDED) not in pack_names()
             if unknown or last == wanted or len(used[wanted]) > 1:
                 places = ", ".join(used[wanted][:3])
-                raise ValueError(f"tasks.{name}: nothing uses this name; did you mean {wanted!r}, as in {places}?")
+                raise ValueError(f"{field}.{name}: no field names it; did you mean {wanted!r}, as in {places}?")

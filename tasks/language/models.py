@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from tasks.embedded.language import BUILT
 from tasks.files.cache import built, cache_root, digest
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import nearby
@@ -63,6 +64,8 @@ def model_folder(source: Source | str) -> Path:
 def _built(source: Source) -> Path:
     if folder := built(source.name):
         return folder
+    if source.name not in BUILT:
+        raise ValueError(f"{source.text}: no such embedded model or prompts; {near(source.name, BUILT)}")
     root = cache_root() / "language"
     others = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
     raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pipeline.loading.missing import check_present
 from pipeline.loading.model import LoadedModel, Report, load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.train.finetune.batches import EpochBatches
@@ -39,8 +40,12 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
     Raises:
         ValueError: if an input is wrong; the field or file is named.
     """
+    sources = SpecSources(spec)
+    sources.fetch_urls(report)
+    report("looking for base and data", 0, 1)
+    check_present(spec, sources)
     report("reading base", 0, 1)
-    model = load_base(spec, torch.device("cpu"))
+    model = load_base(spec, torch.device("cpu"), sources)
     runs = runs_of(spec)
     tasks = {}
     for name in dict.fromkeys(run.task for run in runs):
@@ -59,14 +64,15 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
     return jobs
 
 
-def load_base(spec: FinetuneSpec, device: torch.device) -> LoadedModel:
+def load_base(spec: FinetuneSpec, device: torch.device, sources: SpecSources | None = None) -> LoadedModel:
     """Load the base in float32, whatever the precision: bfloat16 is reached by autocast.
 
     Raises:
         ValueError: as `pipeline.loading.model.load_model`.
     """
     load_plugins(spec.plugins)
-    return load_model(spec.backbone.model_copy(update={"precision": "float32"}), SpecSources(spec).base, device)
+    base = (sources or SpecSources(spec)).base
+    return load_model(spec.backbone.model_copy(update={"precision": "float32"}), base, device)
 
 
 def load_training_task(

@@ -13,6 +13,7 @@ from pipeline.spec.load import read_mapping
 from pipeline.spec.paths import resolve_model_paths
 from pipeline.spec.resources import Resources
 from pipeline.spec.sources import BackboneSpec, Limits, Tasks
+from pipeline.spec.task_names import check_names
 from pipeline.spec.validation import validate
 from pipeline.spec.values import LARGEST_SEED, MOST, SpecModel
 from pipeline.train.finetune.methods import METHODS
@@ -128,6 +129,10 @@ class FinetuneSpec(_Model):
     def _whole(self) -> "FinetuneSpec":
         if self.backbone.precision == "float16":
             raise ValueError("backbone.precision: must be float32 or bfloat16 to train; float16 gradients underflow")
+        uses: dict[str, list[str]] = {}
+        for name, entry in self.runs.items():
+            uses.setdefault(entry.task, []).append(f"runs.{name}.task")
+        check_names("tasks", {name: task.source for name, task in self.tasks.items()}, uses)
         names = [run.name for run in runs_of(self)]
         for name in names:
             if names.count(name) > 1:

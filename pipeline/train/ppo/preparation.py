@@ -1,12 +1,14 @@
 """Check the inputs of `lines ppo`, and make the jobs of each stage: the SFT model, measurements, policies."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
+from pipeline.loading.missing import report_missing
 from pipeline.loading.model import Report
 from pipeline.train.job import Stage
 from pipeline.train.ppo.data import Data, load_data
@@ -19,6 +21,7 @@ from pipeline.train.ppo.sft import train_sft
 from pipeline.train.ppo.sft_scores import load_entry, measure
 from pipeline.train.ppo.spec import PolicyRun, PpoSpec, runs_of
 from tasks.language.models import load_tokenizer, model_folder
+from tasks.language.rewards.loading import reward_fingerprint
 
 #: Number of prompts on whose references a reward is tried.
 _TRIAL_SIZE = 4
@@ -40,6 +43,8 @@ class Stages:
             ValueError: if an input is wrong; the field or file is named.
         """
         self._spec, self._out, self._device_type = spec, out, device_type
+        report("looking for base, prompts and rewards", 0, 1)
+        _check_present(spec)
         report("reading prompts", 0, 1)
         folder = model_folder(spec.base)
         with quiet():
@@ -117,3 +122,24 @@ class Stages:
     def _job(self, name: str, identity: dict[str, Any], total: int, run: PolicyRun | None = None) -> PpoJob:
         as_stored = json.loads(json.dumps(identity))
         return PpoJob(name, self._out / name, as_stored, total, self._device_type, self._spec, self.sft, run)
+
+
+def _check_present(spec: PpoSpec) -> None:
+    """Look for the base, the prompts and each reward.
+
+    Raises:
+        ValueError: if some are missing or have a wrong option: each is named by its field.
+    """
+    looks: dict[str, Callable[[], object]] = {
+        "base": partial(model_folder, spec.base),
+        "prompts.source": partial(model_folder, spec.prompts.source),
+    }
+    for name, entry in spec.rewards.items():
+        looks[f"rewards.{name}"] = partial(reward_fingerprint, entry.source, entry.options)
+    missing = []
+    for field, look in looks.items():
+        try:
+            look()
+        except ValueError as error:
+            missing.append(f"{field}: {error}")
+    report_missing(missing)

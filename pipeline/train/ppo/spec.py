@@ -11,6 +11,7 @@ from pipeline.spec.generation import Prompts, RewardSpec
 from pipeline.spec.load import read_mapping
 from pipeline.spec.paths import resolve_path, resolve_prompts, resolve_reward
 from pipeline.spec.resources import Resources
+from pipeline.spec.task_names import check_names
 from pipeline.spec.validation import validate
 from pipeline.spec.values import LARGEST_SEED, MOST, SpecModel
 
@@ -163,6 +164,10 @@ class PpoSpec(SpecModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "PpoSpec":
+        uses: dict[str, list[str]] = {}
+        for name, entry in self.policies.items():
+            uses.setdefault(entry.reward, []).append(f"policies.{name}.reward")
+        check_names("rewards", {name: reward.source for name, reward in self.rewards.items()}, uses)
         runs_of(self)
         return self
 

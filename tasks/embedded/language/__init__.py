@@ -4,3 +4,6 @@
 of the cache (:func:`tasks.files.cache.cache_root`); specs name them ``embedded/smollm2`` and so on. ``CARD.md`` has
 their sources.
 """
+
+#: Models and prompts that can be built.
+BUILT = ("minilm", "packages", "smollm2")

@@ -67,12 +67,12 @@ RUN = {
         # no embedded task has this name
         (
             {"experts": {"mnist": "ckpt"}, "tasks": ["mnits"]},
-            "tasks.mnits: nothing uses this name; did you mean 'mnist', as in experts.mnist?",
+            "tasks.mnits: no field names it; did you mean 'mnist', as in experts.mnist?",
         ),
         # the task's own source has the right name
         (
             {"experts": {"cars": "ckpt"}, "tasks": {"cras": "data/cars"}},
-            "tasks.cras: nothing uses this name; did you mean 'cars'",
+            "tasks.cras: no field names it; did you mean 'cars'",
         ),
         # the checkpoint and an objective agree on the right name
         (
@@ -81,7 +81,7 @@ RUN = {
         ),
         (
             {"experts": {"cars": "ckpt"}, "tasks": ["data/cras"], "select": {"maximise": 'task["cars"]'}},
-            "tasks.cras: nothing uses this name; did you mean 'cars', as in experts.cars, select?",
+            "tasks.cras: no field names it; did you mean 'cars', as in experts.cars, select?",
         ),
         # the typing error is not in `tasks`
         (

@@ -44,6 +44,14 @@ def test_a_path_next_to_the_spec_is_resolved(tmp_path: Path) -> None:
     [
         ({"methods": {"ful": {}}}, "methods.ful.method: unknown name 'ful'; did you mean 'full'"),
         ({"runs": {"a": {"task": "emojis"}}}, "runs.a.task: unknown name 'emojis'; did you mean 'emoji'"),
+        (
+            {"tasks": ["emojy", "icons"], "runs": {"a": {"task": "emoji"}}},
+            "tasks.emojy: no field names it; did you mean 'emoji', as in runs.a.task?",
+        ),
+        (
+            {"tasks": ["data/cras"], "methods": {}, "runs": {"a": {"task": "cars"}, "b": {"task": "cars"}}},
+            "tasks.cras: no field names it; did you mean 'cars', as in runs.a.task, runs.b.task?",
+        ),
         ({"methods": {"lora": {"params": {"ranks": 2}}}}, "methods.lora.params of lora: unknown name 'ranks'"),
         ({"methods": {"lora": {"params": {"rank": 0}}}}, "methods.lora.params.rank: must be in [1, inf), got 0"),
         ({"methods": {"lora": {"params": {"rank": 2.5}}}}, "methods.lora.params.rank: must be a whole number, got 2.5"),

@@ -65,6 +65,10 @@ def test_paths_next_to_the_spec_become_absolute_and_names_stay(tmp_path: Path) -
     [
         ({"algorithm": "dpo"}, "algorithm: must be 'ppo', 'rloo' or 'grpo', got 'dpo'"),
         ({"policies": {"p": {"reward": "shrt"}}}, "policies.p.reward: unknown name 'shrt'; did you mean 'short'"),
+        (
+            {"rewards": {"palin": {"source": "own.py:plain"}}, "policies": {"p": {"reward": "plain"}}},
+            "rewards.palin: no field names it; did you mean 'plain', as in policies.p.reward?",
+        ),
         ({"reward": {}}, "reward: unknown key; did you mean 'rewards'"),
         ({"training": {"updates": 2, "lr": 1e-4, "batchsize": 4}}, "training.batchsize: unknown key; did you mean"),
         ({"training": {"updates": 2}}, "policies.short.training.lr: must be given"),
