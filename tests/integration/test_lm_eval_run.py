@@ -115,7 +115,7 @@ def own_values(files: Path, name: str, filtered: str, metric: str, split: str) -
 
 def test_validate_names_what_is_missing_before_models_are_read(files: Path, tmp_path: Path) -> None:
     """Unknown names and lost data of several tasks, in one message; code next to YAML files is announced."""
-    far = {"source": "lm_eval/tiny_chioces", "options": {"include_path": "tasks"}}
+    far = {"source": "lm_eval/tiny_choicess", "options": {"include_path": "tasks"}}
     lost = {"source": "lm_eval/tiny_lost", "options": {"include_path": "tasks"}}
     (files / "tasks/lost.yaml").write_text(
         "include: choices.yaml\ntask: tiny_lost\ndataset_kwargs: {data_files: {test: lost/test.jsonl}}\n"
@@ -123,7 +123,7 @@ def test_validate_names_what_is_missing_before_models_are_read(files: Path, tmp_
     path = write_spec(files, tasks={"colours": far, "kinds": lost}, experts={"colours": "none.st", "kinds": "none.st"})
     status, output = Lines(tmp_path, {})("validate", path)
     assert status == 2
-    assert "tasks.colours: lm_eval/tiny_chioces: unknown task of lm-eval 'tiny_chioces'; did you mean" in output
+    assert "tasks.colours: lm_eval/tiny_choicess: unknown task of lm-eval 'tiny_choicess'; did you mean" in output
     assert "tasks.kinds: lm_eval/tiny_lost: its data set json is not at hand" in output
     assert "experts.colours: none.st" in output
     assert f"tasks.colours.options.include_path: {files / 'tasks'}" in output

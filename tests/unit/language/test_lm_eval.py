@@ -200,8 +200,8 @@ def test_val_is_the_validation_split_and_test_what_lm_eval_scores(tasks: Path, b
     assert train.fingerprint != task.fingerprint
     with pytest.raises(ValueError, match=r"options\.val_split: 'test' is the split that is scored as test"):
         ours(tasks, backbone, "tiny_choices", val_split="test")
-    with pytest.raises(ValueError, match=r"options\.val_split: 'trian' is no split .*'train'"):
-        ours(tasks, backbone, "tiny_choices", val_split="trian")
+    with pytest.raises(ValueError, match=r"options\.val_split: 'trains' is no split .*'train'"):
+        ours(tasks, backbone, "tiny_choices", val_split="trains")
 
 
 def test_one_split_is_divided_by_content(tasks: Path, backbone: Any, caplog: pytest.LogCaptureFixture) -> None:
