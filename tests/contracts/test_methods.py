@@ -22,17 +22,35 @@ CASES = [
     ("average", (0, 1, 1), {}),
     ("weighted", (0.25, -1, 0.5), {}),
     ("weighted", (0, 0, 0), {}),
+    ("weighted", (0.25, -1, 0.5), {"aggregate": "mean"}),
     ("ties", (1, 1, 1), {}),
     ("ties", (1, 0, 1), {"keep": 40, "aggregate": "sum", "outside": 7}),
     ("consensus", (1, 1, 1), {}),
     ("consensus", (0, 1, 1), {"tall_lambda": (0.2, 0.3, 0.6), "threshold": 1}),
     ("tall_mask", (1, 0, 1), {"expert": 2}),
+    ("ties", (0.5, 0, -2), {"keep": 40, "trim": "tensor", "rescale": "l1"}),
     ("magnitude", (1, 0, 1), {"aggregate": "mean"}),
     ("dare", (1, 0, 1), {"drop": 0.5, "seed": 3}),
+    ("dare", (0.5, 0, 2), {"drop": 0.5, "rescale": "l1", "aggregate": "mean"}),
+    ("dare_ties", (0.5, 0, 2), {"drop": 0.5, "rescale": "density"}),
+    ("della", (0.5, 0, 2), {"density": 0.4, "epsilon": 0.2}),
+    ("della_linear", (1, 1, 1), {"aggregate": "mean", "rescale": "no"}),
     ("breadcrumbs", (1, 0, 1), {"keep": 50, "top": 10}),
+    ("breadcrumbs", (0.5, 0, -2), {"keep": 50, "round": "down", "rescale": "l1"}),
+    ("breadcrumbs_ties", (0.5, 1, 2), {"keep": 50, "top": 10, "aggregate": "mean"}),
     ("model_stock", (1, 1, 1), {}),
     ("model_stock", (0, 1, 0), {}),
+    ("model_stock", (1, 0, 1), {"by": "rows", "negative": "keep"}),
     ("slerp", (1, 0, 1), {"t": 0.3}),
+    ("nuslerp", (0.75, 0, 0.25), {}),
+    ("nuslerp", (0.75, 0, 0.25), {"between": "weights", "by": "rows"}),
+    ("nuslerp", (1, 2, 0), {"by": "columns"}),
+    ("nuslerp", (1, 0, 0), {}),
+    ("multislerp", (0.5, 1, 2), {}),
+    ("multislerp", (0.5, 0, 2), {"between": "weights"}),
+    ("multislerp", (0.5, 0, 2), {"aggregate": "sum"}),
+    ("karcher", (1, 1, 1), {}),
+    ("karcher", (1, 0, 1), {"max_iter": 3}),
     ("fisher", (1, 0, 1), {}),
     ("regmean", (1, 0, 1), {}),
     ("tsvm", (1, 1, 1), {}),
@@ -89,7 +107,7 @@ def test_every_method_has_a_case() -> None:
 
 
 #: What of three experts takes part where the result is meant as a model by itself.
-SHARES = {"single": (0, 1, 0), "slerp": (1, 0, 1), "weighted": (0.25, 0.5, 0.25)}
+SHARES = {"single": (0, 1, 0), "slerp": (1, 0, 1), "nuslerp": (1, 0, 1), "weighted": (0.25, 0.5, 0.25)}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Helpers of several methods: one parameter of all experts as a stack, and sums and means over experts.
+"""Helpers of several methods: one parameter of all experts as a stack, sums, means and elections over experts.
 
 Shape legend: T experts that take part, N entries of one parameter.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
 COLUMNS = 1 << 16
 #: torch adds the rows of columns beyond a multiple of this in another order.
 _LANES = 64
+#: Weights whose sum is smaller add up to 0.
+_NO_SUM = 1e-8
 
 
 def aggregate(default: str) -> Parameter:
     """Declare the parameter that chooses between the sum and the mean over experts."""
     return Parameter("aggregate", "how entries of experts become one", default, "choice", choices=("mean", "sum"))
+
+
+def rescale(default: str, *others: str) -> Parameter:
+    """Declare the parameter that chooses how entries that stay make up for the others."""
+    doc = "what the entries that stay are multiplied by: l1 keeps each parameter's L1 norm, no leaves them"
+    return Parameter("rescale", doc, default, "choice", choices=(*others, "l1", "no"))
 
 
 def stacked(deltas: "Sequence[Delta]", name: str) -> "Tensor":
@@ -63,21 +72,91 @@ def where_true(comparison: "Callable[..., Tensor]", part: "Tensor", bound: "Tens
 
 
 def combine_edited(
-    experts: Experts, weights: Sequence[Number], how: str, edit: "Callable[[int, str, Tensor], Tensor]"
+    experts: Experts,
+    weights: Sequence[Number],
+    how: str,
+    edit: "Callable[[int, str, Tensor], Tensor]",
+    election: bool = False,
 ) -> "Delta":
-    """Sum or average, in the run's order, the edited entries of each expert.
+    """Sum or average, in the run's order, the edited entries of each expert times its weight.
 
     Args:
         experts: whose entries are edited.
         weights: 0 leaves an expert out.
-        how: "sum" or "mean".
+        how: "sum"; or "mean", which divides by the sum of the weights.
         edit: (place in the run's order, parameter name, entry) -> edited entry.
+        election: whether an entry is merged from the experts with its elected sign only (see `elect`).
     """
     used, combined = used_experts(weights), {}
+    factors = [weights[place] for place in used]
+
+    def weighted(place: int, name: str) -> "Tensor":
+        entry = edit(place, name, experts.deltas[place][name])
+        return entry if weights[place] == 1 else entry * weights[place]
+
     for name in experts.deltas[0]:
-        total = sum_of(edit(place, name, experts.deltas[place][name]) for place in used)
-        combined[name] = total / len(used) if how == "mean" else total
+        entries = (weighted(place, name) for place in used)
+        if election:
+            combined[name] = _elected(list(entries), factors, how == "mean")
+        else:
+            total = sum_of(entries)
+            combined[name] = total / _divisor(factors) if how == "mean" else total
     return combined
+
+
+def _divisor(weights: Sequence[Number]) -> float:
+    """Return the sum of the weights, or 1 if it is 0: nothing is divided then, as in mergekit."""
+    total = math.fsum(weights)
+    return total if abs(total) >= _NO_SUM else 1
+
+
+def _elected(entries: "Sequence[Tensor]", weights: Sequence[Number], average: bool) -> "Tensor":
+    import torch
+
+    stack_TN = torch.stack([entry.reshape(-1) for entry in entries])
+    merged_N = stack_TN.new_empty(stack_TN.shape[1])
+    for piece in column_pieces(stack_TN.shape[1]):
+        merged_N[piece] = elect(stack_TN[:, piece], weights, average)[0]
+    return merged_N.view(entries[0].shape)
+
+
+def elect(
+    part_TN: "Tensor", weights: Sequence[Number], average: bool, tie_is_plus: bool = True
+) -> "tuple[Tensor, Tensor]":
+    """Elect the sign of each entry's sum over experts, and merge the entries of that sign.
+
+    Args:
+        part_TN: entries times weights.
+        weights: (T,); with `average`, the merged entries are divided by the sum of the weights of their experts.
+        average: whether to divide.
+        tie_is_plus: the sign of a sum that is 0.
+
+    Returns:
+        The merged entries (N,), and the sums (N,) that elected their signs.
+    """
+    import torch
+
+    total = column_sum(part_TN)
+    plus = total >= 0 if tie_is_plus else total > 0
+    merged = torch.where(plus, column_sum(part_TN.clamp(min=0)), column_sum(part_TN.clamp(max=0)))
+    if average:
+        above, below = where_true(torch.gt, part_TN, 0), where_true(torch.lt, part_TN, 0)
+        if any(weight != 1 for weight in weights):
+            weights_T1 = part_TN.new_tensor(weights).unsqueeze(1)
+            above, below = above * weights_T1, below * weights_T1
+        count = torch.where(plus, above.sum(0), below.sum(0))
+        merged /= count.where(count != 0, 1)
+    return merged, total
+
+
+def rescaled(pruned: "Tensor", whole: "Tensor", how: str) -> "Tensor":
+    """Multiply pruned entries so that they have the L1 norm of all entries, if `how` is "l1"."""
+    import torch
+
+    if how != "l1":
+        return pruned
+    before, after = (float(torch.linalg.vector_norm(t, 1, dtype=torch.float64)) for t in (whole, pruned))
+    return pruned * (before / after) if after else pruned
 
 
 def sum_of(entries: "Iterable[Tensor]") -> "Tensor":

@@ -87,17 +87,27 @@ def resolve_weights(weights: Sequence[Number], num_experts: int) -> tuple[Number
     return tuple(weights) or (1,) * num_experts
 
 
-def check_selection(method: str) -> Callable[[Sequence[Number], Params], None]:
-    """Return the check of a method whose weights only select experts."""
+def check_some(method: str) -> Callable[[Sequence[Number], Params], None]:
+    """Return the check of a method that takes any weights, but needs an expert."""
+
+    def check(weights: Sequence[Number], params: Params) -> None:
+        if not any(weights):
+            raise ValueError(f"method {method}: weights must select at least one expert, got {list(weights)}")
+
+    return check
+
+
+def check_selection(
+    method: str, else_: str = "the method 'weighted' takes any"
+) -> Callable[[Sequence[Number], Params], None]:
+    """Return the check of a method whose weights only select experts; `else_` names what takes any weights."""
 
     def check(weights: Sequence[Number], params: Params) -> None:
         if any(weight not in (0, 1) for weight in weights):
             raise ValueError(
-                f"method {method}: weights select experts and must be 0 or 1, got {list(weights)}; "
-                "the method 'weighted' takes any"
+                f"method {method}: weights select experts and must be 0 or 1, got {list(weights)}; {else_}"
             )
-        if not any(weights):
-            raise ValueError(f"method {method}: weights must select at least one expert, got {list(weights)}")
+        check_some(method)(weights, params)
 
     return check
 

@@ -1,13 +1,18 @@
 """Methods that sum factors times task vectors."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.merging.methods.aggregation import aggregate
 from pipeline.merging.methods.base import CHOOSE_EXPERTS, Experts, Method, Params, check_selection, used_experts
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
     from pipeline.merging.methods.base import Delta
+
+#: Weights whose sum is smaller add up to 0.
+_NO_SUM = 1e-8
 
 
 def _check_single(weights: Sequence[Number], params: Params) -> None:
@@ -29,6 +34,15 @@ def _average(experts: Experts, weights: Sequence[Number], params: Params) -> "De
     return {name: tensor / count for name, tensor in _weighted(experts, weights, params).items()}
 
 
+def _check_weighted(weights: Sequence[Number], params: Params) -> None:
+    if params.get("aggregate") == "mean" and abs(math.fsum(weights)) < _NO_SUM:
+        raise ValueError(f"method weighted: weights of a mean must not add up to 0, got {list(weights)}")
+
+
+def _sum_or_mean(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    return _weighted(experts, _shares(weights, params), params)
+
+
 def _weighted(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     """Sum in list order, as the oracle: another order of floating-point additions gives other bits."""
     used = [(delta, weight) for delta, weight in zip(experts.deltas, weights, strict=True) if weight != 0]
@@ -39,6 +53,13 @@ def _weighted(experts: Experts, weights: Sequence[Number], params: Params) -> "D
         for name, tensor in total.items():
             tensor += delta[name] if weight == 1 else delta[name] * weight
     return total
+
+
+def _shares(weights: Sequence[Number], params: Params) -> Sequence[Number]:
+    if params.get("aggregate", "sum") == "sum":
+        return weights
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
 
 
 def _own(weights: Sequence[Number], params: Params) -> Sequence[Number]:
@@ -69,4 +90,11 @@ AVERAGE = Method(
     shares=_equal,
     whole=True,
 )
-WEIGHTED = Method("sum with one weight for each expert: rewarded soup (equation 4)", _weighted, shares=_own, whole=True)
+WEIGHTED = Method(
+    "sum with one weight for each expert: rewarded soup (equation 4)",
+    _sum_or_mean,
+    parameters=(aggregate("sum"),),
+    check=_check_weighted,
+    shares=_shares,
+    whole=True,
+)

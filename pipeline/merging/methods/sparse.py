@@ -1,60 +1,124 @@
-"""Methods that make each task vector sparse and add the rest: DARE, Breadcrumbs, magnitude masking."""
+"""Methods that make each task vector sparse and add the rest: DARE, DELLA, Breadcrumbs, magnitude masking."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.aggregation import aggregate, combine_edited
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected, used_experts
+from pipeline.merging.methods.aggregation import aggregate, combine_edited, rescale, rescaled
+from pipeline.merging.methods.base import (
+    Experts,
+    Method,
+    Params,
+    check_selection,
+    check_some,
+    number,
+    selected,
+    used_experts,
+)
 from pipeline.merging.methods.ties import KEEP, trim_thresholds
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from pipeline.merging.methods.base import Delta
 
 
-def _dare(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
     """Draw on the CPU, seeded by the expert's place and the parameter's name: device and order do not matter."""
     import torch
 
-    drop, seed = number(params, "drop"), int(number(params, "seed"))
+    digest = hashlib.blake2b(f"{seed}/{place}/{name}".encode(), digest_size=7).digest()
+    return torch.rand(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest)))
+
+
+def _dare(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+    drop, seed, how = number(params, "drop"), int(number(params, "seed")), str(params["rescale"])
 
     def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
-        digest = hashlib.blake2b(f"{seed}/{place}/{name}".encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest))
-        kept = torch.rand(entry.shape, generator=generator) >= drop
-        return entry * kept.to(entry.device) / (1 - drop)
+        kept = _uniform(seed, place, name, entry.shape) >= drop
+        pruned = entry * kept.to(entry.device)
+        return pruned / (1 - drop) if how == "density" else rescaled(pruned, entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit)
+    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
 
 
-def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Of each parameter's n entries, drop the floor(top% n) largest, and keep the ceil(keep% n) largest of the rest."""
+def _della(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+    density, epsilon = number(params, "density"), number(params, "epsilon")
+    seed, how = int(number(params, "seed")), str(params["rescale"])
+
+    def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
+        if density == 1:
+            return entry
+        stays = _probabilities(entry, density, epsilon)
+        kept = _uniform(seed, place, name, entry.shape) < stays.cpu()
+        return rescaled(entry * kept.to(entry.device), entry, how)
+
+    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
+
+
+def _probabilities(entry: "Tensor", density: float, epsilon: float) -> "Tensor":
+    """Return the probability that each entry stays: by its rank in its row, from density - epsilon to + epsilon.
+
+    Rows are ranked along dimension 1, as in mergekit; a vector is one row. A row's only entry stays with `density`.
+    """
+    rows = entry if entry.dim() > 1 else entry.reshape(1, -1)
+    ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1)
+    last = rows.shape[1] - 1
+    share = ranks / last if last > 0 else ranks + 0.5
+    return ((density - epsilon) + share * (2 * epsilon)).view(entry.shape)
+
+
+def _check_della(method: str) -> Callable[[Sequence[Number], Params], None]:
+    def check(weights: Sequence[Number], params: Params) -> None:
+        check_some(method)(weights, params)
+        density, epsilon = number(params, "density"), number(params, "epsilon")
+        if density < 1 and not epsilon < min(density, 1 - density):
+            raise ValueError(
+                f"epsilon: density - epsilon and density + epsilon must be between 0 and 1, got {density:g} and "
+                f"{epsilon:g}: lower epsilon, or set density to 1"
+            )
+
+    return check
+
+
+def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+    """Of each parameter's n entries, drop the floor(top% n) largest, and keep the keep% n largest of the rest."""
     from pipeline.merging.kth_largest import kth_largest_magnitude
 
-    top, keep = number(params, "top"), number(params, "keep")
+    top, keep, how = number(params, "top"), number(params, "keep"), str(params["rescale"])
+
+    def counts(size: int) -> tuple[int, int]:
+        if params["round"] == "up":
+            return int(size * top / 100), math.ceil(size * keep / 100)
+        return int(size * (top / 100)), int(size * (keep / 100))
 
     def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
-        removed = int(entry.numel() * top / 100)
-        last = min(entry.numel(), removed + math.ceil(entry.numel() * keep / 100))
+        removed, staying = counts(entry.numel())
+        last = min(entry.numel(), removed + staying)
+        if last == removed:
+            return entry * 0
         size, whole = entry.abs(), {name: entry}
         kept = size >= kth_largest_magnitude(whole, last)
         if removed:
             kept &= size < kth_largest_magnitude(whole, removed)
-        return entry * kept
+        return rescaled(entry * kept, entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit)
+    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
 
 
-def _check_breadcrumbs(weights: Sequence[Number], params: Params) -> None:
-    check_selection("breadcrumbs")(weights, params)
-    top, keep = number(params, "top"), number(params, "keep")
-    if top + keep > 100:
-        raise ValueError(f"keep: must be at most the {100 - top:g} percent that top = {top:g} leaves, got {keep:g}")
+def _check_breadcrumbs(method: str) -> Callable[[Sequence[Number], Params], None]:
+    def check(weights: Sequence[Number], params: Params) -> None:
+        check_some(method)(weights, params)
+        top, keep = number(params, "top"), number(params, "keep")
+        if top + keep > 100:
+            raise ValueError(f"keep: must be at most the {100 - top:g} percent that top = {top:g} leaves, got {keep:g}")
+
+    return check
 
 
 def _magnitude(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
@@ -67,25 +131,56 @@ def _magnitude(experts: Experts, weights: Sequence[Number], params: Params) -> "
     return combine_edited(experts, weights, str(params["aggregate"]), edit)
 
 
+_SEED = Parameter("seed", "of the random numbers", 0, "int", low=0)
+_DROP = Parameter("drop", "probability that an entry is dropped", 0.9, low=0, high=1, open_high=True)
+_CRUMBS = (
+    Parameter("keep", "percent of a parameter's entries that stay", 14.3, low=0, high=100, open_low=True),
+    Parameter("top", "percent of a parameter's entries that go, the largest", 0.7, low=0, high=100, open_high=True),
+    aggregate("sum"),
+    Parameter("round", "how keep becomes a number of entries", "up", "choice", choices=("up", "down")),
+    rescale("no"),
+)
+_MAGPRUNE = (
+    Parameter("density", "share of the entries of a parameter that stay", 0.5, low=0, high=1, open_low=True),
+    Parameter("epsilon", "how far the share of the largest entries is above density", 0.15, low=0, high=1),
+    _SEED,
+    rescale("l1"),
+)
 DARE = Method(
     "drop entries at random, rescale the rest, add up: DARE (Yu et al., 2024)",
     _dare,
-    parameters=(
-        Parameter("drop", "probability that an entry is dropped", 0.9, low=0, high=1, open_high=True),
-        Parameter("seed", "of the random numbers", 0, "int", low=0),
-        aggregate("sum"),
-    ),
-    check=check_selection("dare"),
+    parameters=(_DROP, _SEED, aggregate("sum"), rescale("density", "density")),
+    check=check_some("dare"),
+)
+DARE_TIES = Method(
+    "drop entries at random, rescale the rest, elect a sign, add up what has it: DARE with TIES, as in mergekit",
+    partial(_dare, election=True),
+    parameters=(_DROP, _SEED, aggregate("sum"), rescale("l1", "density")),
+    check=check_some("dare_ties"),
+)
+DELLA = Method(
+    "drop small entries more often than large ones, elect a sign, merge what has it: DELLA (Deep et al., 2024)",
+    partial(_della, election=True),
+    parameters=(*_MAGPRUNE, aggregate("mean")),
+    check=_check_della("della"),
+)
+DELLA_LINEAR = Method(
+    "drop small entries more often than large ones, add up the rest: DELLA without its election, as in mergekit",
+    _della,
+    parameters=(*_MAGPRUNE, aggregate("sum")),
+    check=_check_della("della_linear"),
 )
 BREADCRUMBS = Method(
     "per parameter, neither the largest nor the small entries, added up: Breadcrumbs (Davari & Belilovsky, 2023)",
     _breadcrumbs,
-    parameters=(
-        Parameter("keep", "percent of a parameter's entries that stay", 14.3, low=0, high=100, open_low=True),
-        Parameter("top", "percent of a parameter's entries that go, the largest", 0.7, low=0, high=100, open_high=True),
-        aggregate("sum"),
-    ),
-    check=_check_breadcrumbs,
+    parameters=_CRUMBS,
+    check=_check_breadcrumbs("breadcrumbs"),
+)
+BREADCRUMBS_TIES = Method(
+    "breadcrumbs with an election of signs, as in mergekit",
+    partial(_breadcrumbs, election=True),
+    parameters=_CRUMBS,
+    check=_check_breadcrumbs("breadcrumbs_ties"),
 )
 MAGNITUDE = Method(
     "the largest entries of each task vector, added up: magnitude masking (a baseline of Wang et al., 2024)",

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.aggregation import aggregate, column_pieces, column_sum, stacked, where_true
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected
+from pipeline.merging.methods.aggregation import (
+    aggregate,
+    column_pieces,
+    combine_edited,
+    elect,
+    rescale,
+    rescaled,
+    stacked,
+    where_true,
+)
+from pipeline.merging.methods.base import Experts, Method, Params, check_selection, check_some, number, selected
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -42,6 +51,39 @@ def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) ->
 
 
 def _ties(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    return (_ties_by_tensor if params["trim"] == "tensor" else _ties_by_vector)(experts, weights, params)
+
+
+def _ties_by_tensor(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    """Trim each parameter by itself; weights multiply before the election, in which a sum of 0 is plus."""
+    keep, how = number(params, "keep") / 100, str(params["rescale"])
+
+    def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
+        return rescaled(entry * (entry.abs() >= _least(entry, keep)), entry, how)
+
+    return combine_edited(experts, weights, str(params["aggregate"]), edit, election=True)
+
+
+def _least(entry: "Tensor", keep: float) -> float:
+    """Return the least magnitude that stays, if floor(keep n) of n entries do, and one at least."""
+    from pipeline.merging.kth_largest import kth_largest_magnitude
+
+    kept = max(1, int(keep * entry.numel()))
+    return kth_largest_magnitude({"": entry}, kept) if kept < entry.numel() else 0.0
+
+
+def _check_ties(weights: Sequence[Number], params: Params) -> None:
+    if params["trim"] == "tensor":
+        check_some("ties")(weights, params)
+        if params["outside"]:
+            raise ValueError(f"outside: must be 0 with trim: tensor, got {params['outside']}")
+        return
+    check_selection("ties", "ties with trim: tensor and the method weighted take any")(weights, params)
+    if params["rescale"] != "no":
+        raise ValueError(f"rescale: must be no unless trim is tensor, got {params['rescale']}")
+
+
+def _ties_by_vector(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     """Combine by TIES. Memory: the result, T times the largest parameter, and pieces of a few MB.
 
     If the kept entries of a position cancel out, the majority sign of the whole vector decides. It is known only at the
@@ -83,12 +125,7 @@ def _merge(stack: "Tensor", thresholds: Sequence[float], average: bool, tie_is_p
     for piece in column_pieces(stack_TN.shape[1]):
         part = stack_TN[:, piece]
         part *= where_true(torch.ge, part.abs(), least_T1)
-        total = column_sum(part)
-        plus = total >= 0 if tie_is_plus else total > 0
-        merged = torch.where(plus, column_sum(part.clamp(min=0)), column_sum(part.clamp(max=0)))
-        if average:
-            above, below = where_true(torch.gt, part, 0), where_true(torch.lt, part, 0)
-            merged /= torch.where(plus, above.sum(0), below.sum(0)).clamp(min=1)
+        merged, total = elect(part, (1,) * len(stack), average, tie_is_plus)
         values_N[piece] = merged
         net += total.sign().sum().long()
         ties |= ((total == 0) & (merged != 0)).any()
@@ -108,6 +145,14 @@ TIES = Method(
             "int",
             low=0,
         ),
+        Parameter(
+            "trim",
+            "what keeps its largest entries: the whole vector, or each parameter by itself, as in mergekit",
+            "vector",
+            "choice",
+            choices=("vector", "tensor"),
+        ),
+        rescale("no"),
     ),
-    check=check_selection("ties"),
+    check=_check_ties,
 )

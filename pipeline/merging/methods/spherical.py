@@ -1,0 +1,221 @@
+"""Means on a sphere, one parameter at a time: nuslerp, multislerp, Karcher mean.
+
+Each result is a sum of coefficients times inputs, and the coefficients follow from lengths and products of the inputs
+alone. Shape legend: T experts that take part.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.merging.methods.aggregation import aggregate, sum_of
+from pipeline.merging.methods.base import (
+    CHOOSE_EXPERTS,
+    Experts,
+    Method,
+    Params,
+    check_selection,
+    check_some,
+    number,
+    used_experts,
+)
+from pipeline.parameters import Parameter
+from pipeline.recipe import Number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.merging.methods.base import Delta
+
+#: Weights of a smaller sum count as equal (nuslerp) or as balanced (multislerp).
+_NO_SUM = 1e-6
+#: Squared sines of smaller angles count as 0: the vectors are parallel.
+_PARALLEL = 1e-16
+#: Sums of coefficients this near to 1 are 1: float64 rounds them.
+_ROUNDING = 1e-12
+
+
+def _points(experts: Experts, used: Sequence[int], name: str, between: str) -> "list[Tensor]":
+    """Return what is interpolated: task vectors, or weights theta0 + tau; flat."""
+    entries = [experts.deltas[place][name].reshape(-1) for place in used]
+    if between == "changes":
+        return entries
+    assert experts.base is not None, "every caller has the base's weights"
+    theta0 = experts.base[name].float().reshape(-1)
+    return [theta0 + entry for entry in entries]
+
+
+def _combined(
+    experts: Experts, used: Sequence[int], name: str, coefficients: Sequence[float], between: str
+) -> "Tensor":
+    """Return the task vector of sum_i c_i point_i: for weights, theta0 is left over if the c_i do not sum to 1."""
+    total = sum_of(experts.deltas[place][name] * c for place, c in zip(used, coefficients, strict=True))
+    left = math.fsum(coefficients) - 1
+    if between == "changes" or abs(left) < _ROUNDING:
+        return total
+    assert experts.base is not None, "every caller has the base's weights"
+    return total + experts.base[name].float() * left
+
+
+def _products(points: "Sequence[Tensor]") -> "Tensor":
+    """Return the scalar products (T, T) of all pairs, in float64."""
+    import torch
+
+    products = torch.zeros(len(points), len(points), dtype=torch.float64)
+    for row, a in enumerate(points):
+        wide = a.double()
+        for column, b in enumerate(points[: row + 1]):
+            products[row, column] = products[column, row] = float(wide @ b.double())
+    return products
+
+
+def _nuslerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    used, between, by = used_experts(weights), str(params["between"]), str(params["by"])
+    if len(used) == 1:
+        return experts.deltas[used[0]]
+    first, second = (float(weights[place]) for place in used)
+    t = 0.5 if abs(first + second) < _NO_SUM else second / (first + second)
+    return {name: _arc(experts, used, name, t, between, by) for name in experts.deltas[0]}
+
+
+def _arc(experts: Experts, used: Sequence[int], name: str, t: float, between: str, by: str) -> "Tensor":
+    """Return the point at fraction t of the arc between two entries, or between each pair of their vectors."""
+    import torch
+
+    a, b = (experts.deltas[place][name] for place in used)
+    matrix = by != "tensor" and a.dim() > 0
+    dim = -1 if by == "rows" else 0
+    points = [p.view(a.shape) if matrix else p for p in _points(experts, used, name, between)]
+    lengths = [torch.linalg.vector_norm(p, dim=dim, keepdim=True, dtype=torch.float64) for p in points]
+    units = [p / length.where(length > 0, 1) for p, length in zip(points, lengths, strict=True)]
+    cosine = (units[0] * units[1]).sum(dim=dim, keepdim=True).clamp(-1, 1)
+    parallel = 1 - cosine.square() <= _PARALLEL
+    angle = cosine.where(~parallel, 0).acos()
+    shares = [torch.where(parallel, s, (s * angle).sin() / angle.sin()) for s in (1 - t, t)]
+    if not matrix:
+        return _combined(experts, used, name, [float(share) for share in shares], between)
+    total = a * shares[0].float() + b * shares[1].float()
+    if between == "changes":
+        return total
+    assert experts.base is not None, "every caller has the base's weights"
+    left = (shares[0] + shares[1] - 1).float()
+    return total + experts.base[name].float() * left
+
+
+def _multislerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    used, between = used_experts(weights), str(params["between"])
+    given = [float(weights[place]) for place in used]
+    shares = [w / math.fsum(given) for w in given] if params["aggregate"] == "mean" else given
+    combined = {}
+    for name in experts.deltas[0]:
+        products = _products(_points(experts, used, name, between))
+        combined[name] = _combined(experts, used, name, _on_sphere(products, shares, name), between)
+    return combined
+
+
+def _on_sphere(products: "Tensor", shares: Sequence[float], name: str) -> list[float]:
+    """Return c_i of the mean direction, sum of share times unit vector, at the mean length, sum of share times length.
+
+    mergekit's step along the tangent at this mean is 0 by definition: projected there, weighted unit vectors cancel.
+    """
+    lengths = products.diagonal().sqrt()
+    factors = lengths.new_tensor(shares) / lengths.where(lengths > 0, 1) * (lengths > 0)
+    size = math.sqrt(max(0.0, float(factors @ products @ factors)))
+    if size > _NO_SUM:
+        return [float(f) for f in factors * (float(lengths @ lengths.new_tensor(shares)) / size)]
+    if len(shares) > 2 and bool(lengths.any()):
+        raise ValueError(f"method multislerp: the experts' directions in {name} cancel out: choose other weights")
+    return list(shares)
+
+
+def _karcher(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    used, iterations, tolerance = used_experts(weights), int(number(params, "max_iter")), number(params, "tol")
+    combined = {}
+    for name in experts.deltas[0]:
+        products = _products(_points(experts, used, name, "weights"))
+        combined[name] = _combined(experts, used, name, _karcher_mean(products, iterations, tolerance), "weights")
+    return combined
+
+
+def _karcher_mean(products: "Tensor", iterations: int, tolerance: float) -> list[float]:
+    """Return the c_i of the mean direction on the sphere, by gradient descent, at the mean length.
+
+    Coordinates are those of the unit vectors of all inputs that are not 0. Inputs have equal shares.
+    """
+    import torch
+
+    lengths = products.diagonal().sqrt()
+    place = lengths.nonzero().flatten()
+    coefficients = torch.zeros_like(lengths)
+    if not len(place):
+        return coefficients.tolist()
+    cosines = products[place][:, place] / (lengths[place].unsqueeze(1) * lengths[place])
+    mean = torch.full_like(lengths[place], 1 / len(place))
+    mean = mean / _size(mean, cosines) if _size(mean, cosines) >= tolerance else torch.eye(len(place)).double()[0]
+    for _ in range(iterations):
+        dots = (cosines @ mean).clamp(-1, 1)
+        angles = dots.acos()
+        steps = torch.where(angles < tolerance, 0, angles / angles.sin().where(angles >= tolerance, 1)) / len(place)
+        tangent = steps - float(steps @ dots) * mean
+        if (size := _size(tangent, cosines)) < tolerance:
+            break
+        mean = math.cos(size) * mean + math.sin(size) / size * tangent
+        mean = mean / _size(mean, cosines)
+    coefficients[place] = mean / lengths[place] * float(lengths.mean())
+    return coefficients.tolist()
+
+
+def _size(coordinates: "Tensor", cosines: "Tensor") -> float:
+    return math.sqrt(max(0.0, float(coordinates @ cosines @ coordinates)))
+
+
+def _check_nuslerp(weights: Sequence[Number], params: Params) -> None:
+    check_some("nuslerp")(weights, params)
+    if (count := len(used_experts(weights))) > 2 or len(weights) < 2:
+        raise ValueError(f"method nuslerp: takes two experts, got {count}: {CHOOSE_EXPERTS}")
+
+
+def _check_multislerp(weights: Sequence[Number], params: Params) -> None:
+    check_some("multislerp")(weights, params)
+    if params["aggregate"] == "mean" and abs(math.fsum(weights)) < _NO_SUM:
+        raise ValueError(f"method multislerp: weights of a mean must not add up to 0, got {list(weights)}")
+
+
+def _between(default: str) -> Parameter:
+    doc = "what is interpolated: the changes from the base, or the weights"
+    return Parameter("between", doc, default, "choice", choices=("changes", "weights"))
+
+
+NUSLERP = Method(
+    "spherical interpolation of two experts by their weights: NuSLERP of mergekit",
+    _nuslerp,
+    parameters=(
+        _between("changes"),
+        Parameter(
+            "by",
+            "what has an angle: each parameter, or each of its rows or columns",
+            "tensor",
+            "choice",
+            choices=("tensor", "rows", "columns"),
+        ),
+    ),
+    check=_check_nuslerp,
+    whole=True,
+)
+MULTISLERP = Method(
+    "mean direction and mean length of any number of experts: Multi-SLERP of mergekit",
+    _multislerp,
+    parameters=(_between("changes"), aggregate("mean")),
+    check=_check_multislerp,
+    whole=True,
+)
+KARCHER = Method(
+    "Riemannian mean of the experts' weights on the sphere: Karcher mean",
+    _karcher,
+    parameters=(
+        Parameter("max_iter", "steps at most", 10, "int", low=1, high=10_000),
+        Parameter("tol", "length of the last step, and angles that count as 0", 1e-5, low=0, open_low=True),
+    ),
+    check=check_selection("karcher"),
+    whole=True,
+)
