@@ -1,6 +1,6 @@
 """The metrics of lm-eval that can be a score: a value in [0, 1] for each document, whose mean is reported."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,6 @@ from tasks.registry import near
 
 #: Metrics of lm-eval that are 0 or 1 for each document, unless a task computes them by a function of its own.
 _BINARY = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"}
-#: Metric -> what a choice's log-likelihood is divided by.
-_LENGTHS: dict[str, Callable[[str], int]] = {
-    "acc": lambda choice: 1,
-    "acc_norm": len,
-    "acc_bytes": lambda choice: len(choice.encode()),
-}
 
 
 def choose_metric(task: Any, options: Options) -> tuple[str, str]:
@@ -66,28 +60,3 @@ def outcomes_of(task: Any, metric: str, values: Sequence[Any]) -> npt.NDArray[np
             raise ValueError(f"metric {metric}: must be in [0, 1] for each document, got {value!r}: use another metric")
     binary = metric in _BINARY and task.config.process_results is None and set(values) <= {0, 1}
     return np.array(values, np.bool_) if binary else np.array(values, np.float32)
-
-
-def margins_of(task: Any, metric: str, requests: Sequence[Sequence[Any]]) -> npt.NDArray[np.float32] | None:
-    """Return the best wrong choice's log-likelihood minus the right one's, normalised as the metric does.
-
-    Returns:
-        float32 (B,), below 0 for a right answer; None for tasks and metrics without one right choice.
-    """
-    if task.OUTPUT_TYPE != "multiple_choice" or metric not in _LENGTHS or task.config.process_results is not None:
-        return None
-    found = [_margin(task, metric, of_document) for of_document in requests]
-    return None if None in found else np.array(found, np.float32)
-
-
-def _margin(task: Any, metric: str, requests: Sequence[Any]) -> float | None:
-    document = requests[0].doc
-    choices, right = task.doc_to_choice(document), task.doc_to_target(document)
-    if task.multiple_input:
-        right = task.doc_to_text(document)
-    if isinstance(right, str) and right in choices:
-        right = choices.index(right)
-    if not isinstance(right, int) or not 0 <= right < len(choices) or len(choices) < 2:
-        return None
-    scores = [r.resps[0][0] / _LENGTHS[metric](c) for r, c in zip(requests, choices, strict=False)]
-    return float(max(score for i, score in enumerate(scores) if i != right) - scores[right])
