@@ -59,6 +59,7 @@ class ShardScore:
         worker: name of the worker.
         note: seconds, peak_bytes and coefficients of a method that learns from data; {} for other methods.
         texts: the completions that a reward scored; only the first reward of a shard returns them.
+        margins: (N,) by how much each sample is wrong (see `tasks.base.ShardResult`); None if the task has none.
     """
 
     request: EvalRequest
@@ -69,6 +70,7 @@ class ShardScore:
     worker: str = ""
     note: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    margins: npt.NDArray[np.float32] | None = None
 
 
 #: The task of a request for completions; rewards then score them.

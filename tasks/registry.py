@@ -119,6 +119,9 @@ BACKBONES.register("encoder", "tasks.language.encoder:build")
 #: Prefix of a task's source, before the first slash -> its loader, for any model family.
 SOURCES: Registry[TaskFactory] = Registry("kind of source")
 SOURCES.register("lm_eval", "tasks.language.lm_eval.loading:load")
+SOURCES.register("text", "tasks.language.text.loading:load_published")
 #: Model family -> the loader of its other sources, such as folders; families that are absent score images.
 FAMILY_TASKS: Registry[TaskFactory] = Registry("family with tasks of its own")
 FAMILY_TASKS.register("encoder", "tasks.language.sentences.loading:load")
+FAMILY_TASKS.register("causal", "tasks.language.text.loading:load")
+FAMILY_TASKS.register("seq2seq", "tasks.language.text.loading:load")

@@ -38,8 +38,8 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         self._places: dict[_Place, _Place] = {}
         self._workers: dict[str, int] = {}
         self._names: list[str] = []
-        # Notes and texts: few scores have them.
-        self._extras: dict[_Key, tuple[Mapping[str, Any], tuple[str, ...]]] = {}
+        # Notes, texts and margins (as bytes): few scores have them.
+        self._extras: dict[_Key, tuple[Mapping[str, Any], tuple[str, ...], bytes | None]] = {}
         self._count = 0
         self.update(answers or {})
 
@@ -72,8 +72,9 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         self.recipes.setdefault(recipe_id, answer.request.recipe)
         self._scores.setdefault(recipe_id, {})[self._places.setdefault(place, place)] = self._packed(answer)
         self._count += 1
-        if answer.note or answer.texts:
-            self._extras[key] = answer.note, answer.texts
+        margins = None if answer.margins is None else packed(answer.margins)
+        if answer.note or answer.texts or margins is not None:
+            self._extras[key] = answer.note, answer.texts, margins
 
     def __delitem__(self, key: _Key) -> None:
         """Remove an answer."""
@@ -93,9 +94,18 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         data = self._scores[recipe_id][task, split, shard]
         n, total, squares, alpha, rebuilding, evaluating, start, stop, worker, _ = _HEAD.unpack_from(data)
         request = EvalRequest(self.recipes[recipe_id], recipe_id, task, split, shard, start, stop)
-        note, texts = self._extras.get(key, ({}, ()))
+        note, texts, _ = self._extras.get(key, ({}, (), None))
         stats, seconds, name = Stats(n, total, squares), (rebuilding, evaluating), self._names[worker]
-        return ShardScore(request, stats, _outcomes(data), alpha, seconds, name, note, texts)
+        return ShardScore(request, stats, _outcomes(data), alpha, seconds, name, note, texts, self._margins(key))
+
+    def margins(self, recipe_id: str, places: Sequence[_Place]) -> npt.NDArray[np.float32] | None:
+        """Return the margins of a candidate's shards in this order; None unless every shard has them."""
+        parts = [part for place in places if (part := self._margins((recipe_id, *place))) is not None]
+        return np.concatenate(parts) if parts and len(parts) == len(places) else None
+
+    def _margins(self, key: _Key) -> npt.NDArray[np.float32] | None:
+        data = self._extras.get(key, ({}, (), None))[2]
+        return None if data is None else np.frombuffer(data, "<f4").astype(np.float32)
 
     def _packed(self, score: ShardScore) -> bytes:
         stats, request, outcomes = score.stats, score.request, score.outcomes

@@ -176,6 +176,7 @@ def answer_record(answer: ShardScore | Failure) -> Record:
         "seconds": [round(s, 4) for s in answer.seconds],
         **note,
         **({"texts": list(answer.texts)} if answer.texts else {}),
+        **({"margins": _pack(answer.margins)} if answer.margins is not None else {}),
     }
 
 
@@ -194,8 +195,9 @@ def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = Mappin
     stats = Stats(n, total, squares)
     outcomes = _unpack(record["outcomes"], stats.n)
     rebuild, evaluate = record["seconds"]
-    note, texts = record.get("note", {}), tuple(record.get("texts", ()))
-    return ShardScore(request, stats, outcomes, record["alpha"], (rebuild, evaluate), record["worker"], note, texts)
+    note, texts, seconds = record.get("note", {}), tuple(record.get("texts", ())), (rebuild, evaluate)
+    margins = _unpack(record["margins"], stats.n).astype(np.float32) if "margins" in record else None
+    return ShardScore(request, stats, outcomes, record["alpha"], seconds, record["worker"], note, texts, margins)
 
 
 def request_fields(request: EvalRequest) -> list[Any]:

@@ -88,6 +88,10 @@ class Ledger:
         """Return one outcome a sample, in the data set's order; None unless every shard is scored."""
         return self.answers.outcomes(recipe_id, self._shards_of(task, split))
 
+    def margins(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
+        """Return the margins of `tasks.base.ShardResult` in the order of outcomes; None unless every shard has them."""
+        return self.answers.margins(recipe_id, self._shards_of(task, split))
+
     def means(self, recipe_id: str, tasks: Iterable[str], split: str) -> dict[str, float] | None:
         """Return task -> mean outcome; None unless every task is scored in full."""
         stats = {task: self.stats(recipe_id, task, split) for task in tasks}

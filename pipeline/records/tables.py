@@ -84,6 +84,17 @@ SAMPLES = pa.schema(
     metadata=_METADATA,
 )
 
+#: Tasks that rank choices, one file a task, in the rows and the order of SAMPLES.
+MARGINS = pa.schema(
+    [
+        pa.field("recipe_id", pa.string(), False),
+        pa.field("split", pa.string(), False),
+        # the best wrong choice's log-likelihood minus the right one's, in nats; below 0 if the sample is right
+        pa.field("margins", pa.list_(pa.float32()), False),
+    ],
+    metadata=_METADATA,
+)
+
 #: Runs whose tasks are rewards: the scored completions, one row an outcome, in the order of SAMPLES.
 COMPLETIONS = pa.schema(
     [

@@ -31,7 +31,7 @@ class _Entry:
 
 
 def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> int:
-    """Write candidates.parquet, scores.parquet, samples/ and, for rewards, completions.parquet for all answers so far.
+    """Write candidates, scores, samples/, margins/ and, for rewards, completions (.parquet) for all answers so far.
 
     Returns:
         The number of candidates, references included, as every count of candidates has it.
@@ -49,6 +49,8 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     for task in ledger.identity.tasks:
         samples = _sample_rows(task, recipe_ids, ledger)
         tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
+        if margins := list(_margin_rows(task, recipe_ids, ledger)):
+            tables.write(folder / "margins" / f"{task}.parquet", margins, tables.MARGINS)
     if plan.spec.generation is not None:
         completions = _completion_rows(folder, plan.spec.generation.samples, recipe_ids, ledger)
         tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
@@ -179,6 +181,13 @@ def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterat
             outcomes = ledger.outcomes(recipe_id, task, split)
             if outcomes is not None:
                 yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
+
+
+def _margin_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
+    for recipe_id in recipe_ids:
+        for split in _SPLITS:
+            if (margins := ledger.margins(recipe_id, task, split)) is not None:
+                yield {"recipe_id": recipe_id, "split": split, "margins": margins}
 
 
 def provenance(

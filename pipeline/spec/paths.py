@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pipeline.spec.generation import Prompts, RewardSpec, is_reward_source
 from pipeline.spec.run import RunSpec
-from pipeline.spec.sources import LM_EVAL, ModelSpec, TaskSpec
+from pipeline.spec.sources import LM_EVAL, PUBLISHED_TEXT, ModelSpec, TaskSpec
 from tasks.embedded import pack_names
 from tasks.files.sources import Source
 
@@ -61,6 +61,8 @@ def _resolve(task: TaskSpec, folder: Path) -> TaskSpec:
         return resolve_reward(task, folder)
     if task.source.startswith(LM_EVAL):
         return task.model_copy(update={"options": _resolve_options(task.options, ("include_path",), folder)})
+    if task.source.startswith(PUBLISHED_TEXT):
+        return task.model_copy(update={"options": _resolve_options(task.options, ("root", "templates"), folder)})
     options = _resolve_options(task.options, ("head",), folder)
     return task.model_copy(update={"source": _resolve_task(task.source, folder), "options": options})
 

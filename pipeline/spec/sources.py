@@ -24,14 +24,16 @@ class BackboneSpec(SpecModel):
 Limits = dict[Literal["val", "test"], Count]
 #: Start of the source of a task of lm-evaluation-harness.
 LM_EVAL = "lm_eval/"
+#: Start of the source of a published text task.
+PUBLISHED_TEXT = "text/"
 
 
 class TaskSpec(SpecModel):
     """A task with its limits and options."""
 
     source: str
-    """embedded/NAME, vision/NAME, a folder with one folder a class or of rows of texts, lm_eval/NAME, or a registered
-    task's name."""
+    """embedded/NAME, vision/NAME, a folder with one folder a class or of rows of texts, text/NAME, lm_eval/NAME, or a
+    registered task's name."""
     limits: Limits = {}
     """How many samples of each split to use; default: all."""
     metric: Literal["reward", "accuracy"] | None = None

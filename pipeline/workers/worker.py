@@ -85,7 +85,9 @@ class Worker:
         result = task.evaluate(self.backbone, request.split, request.start, request.stop)
         seconds = (rebuilt - started, time.perf_counter() - rebuilt)
         note = self._gather.note(request.recipe)
-        return ShardScore(request, result.stats, result.outcomes, alpha, seconds, self.name, note)
+        return ShardScore(
+            request, result.stats, result.outcomes, alpha, seconds, self.name, note, margins=result.margins
+        )
 
 
 def describe_device(device: torch.device) -> str:

@@ -9,7 +9,7 @@ from pipeline.cluster.files.bundle import Bundle, BundleKind, make_bundle
 from pipeline.spec.generation import is_reward_source
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
-from pipeline.spec.sources import LM_EVAL, TaskSpec
+from pipeline.spec.sources import LM_EVAL, PUBLISHED_TEXT, TaskSpec
 from tasks.files.cache import cache_root
 from tasks.files.sources import Source
 from tasks.registry import TASKS
@@ -105,7 +105,7 @@ def _of_task(place: FieldPath, task: TaskSpec) -> Iterator[tuple[FieldPath, Name
     yield from _options(place, task.options).items()
     if task.source.startswith("vision/"):
         yield (*place, "options", "root"), _published(task)
-    elif not task.source.startswith((_EMBEDDED, LM_EVAL)) and task.source not in TASKS:
+    elif not task.source.startswith((_EMBEDDED, LM_EVAL, PUBLISHED_TEXT)) and task.source not in TASKS:
         yield (*place, "source"), _named(task.source, "tree")
 
 

@@ -1,0 +1,1 @@
+"""Text tasks: choices ranked by log-likelihood, answers generated greedily, bits per byte of documents."""

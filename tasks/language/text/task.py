@@ -1,0 +1,104 @@
+"""A text task: samples in fixed batches, so that no shard changes a batch.
+
+Samples are sorted by length and cut into batches once, from the whole split. A shard scores each batch that it touches
+in full and keeps its own samples, so a score has the same bits for every shard size.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.base import Backbone, NonFiniteOutput, ShardResult
+from tasks.language.text.backbone import LanguageBackbone, as_language
+from tasks.stats import Stats
+
+_S = TypeVar("_S")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScores:
+    """The scores of a batch of B samples.
+
+    Attributes:
+        outcomes: (B,) bool, or float32 in [0, 1].
+        margins: (B,) float32: see `tasks.base.ShardResult`.
+    """
+
+    outcomes: npt.NDArray[np.bool_] | npt.NDArray[np.float32]
+    margins: npt.NDArray[np.float32] | None = None
+
+
+class Batch(Protocol):
+    """Samples that go through the model together."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def score(self, backbone: LanguageBackbone) -> BatchScores:
+        """Score the samples under the current weights.
+
+        Raises:
+            NonFiniteOutput: if a score is NaN or infinite.
+        """
+        ...
+
+
+class TextTask:
+    """A `Task` of batches.
+
+    Attributes:
+        name: of the task.
+        fingerprint: content hash of the texts, and of how they are scored.
+    """
+
+    metric = "accuracy"
+
+    def __init__(self, name: str, batches: Mapping[str, Sequence[Batch]], fingerprint: str) -> None:
+        """Take the batches of each split; all but the last of a split have the same size."""
+        self.name, self.fingerprint = name, fingerprint
+        self._batches = {split: list(some) for split, some in batches.items()}
+
+    def num_samples(self, split: str) -> int:
+        """Return the number of samples of a split; 0 if the task lacks it."""
+        return sum(map(len, self._batches.get(split, ())))
+
+    def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
+        """Score samples start to stop - 1, in the order of their lengths.
+
+        Raises:
+            NonFiniteOutput: if a score is NaN or infinite.
+            ValueError: if the range is not within the split, or the backbone is no language model.
+        """
+        if not 0 <= start < stop <= self.num_samples(split):
+            raise ValueError(
+                f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
+            )
+        model, batches = as_language(backbone), self._batches[split]
+        size = len(batches[0])
+        first, last = start // size, (stop - 1) // size
+        try:
+            scores = [batch.score(model) for batch in batches[first : last + 1]]
+        except NonFiniteOutput as error:
+            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: {error}") from error
+        own = slice(start - first * size, stop - first * size)
+        outcomes = np.concatenate([s.outcomes for s in scores])[own]
+        margins = [s.margins for s in scores if s.margins is not None]
+        values = outcomes.astype(np.float64)
+        stats = Stats(len(outcomes), float(values.sum()), float((values * values).sum()))
+        return ShardResult(stats, outcomes, np.concatenate(margins)[own] if margins else None)
+
+
+def by_length(samples: Iterable[_S], lengths: Sequence[int], size: int) -> list[list[_S]]:
+    """Cut samples, sorted by length, into groups of `size`; equal lengths stay in order.
+
+    Example:
+        >>> by_length("abc", [2, 1, 2], 2)
+        [['b', 'a'], ['c']]
+    """
+    samples = list(samples)
+    ordered = [samples[i] for i in sorted(range(len(samples)), key=lengths.__getitem__)]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
