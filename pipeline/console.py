@@ -1,6 +1,7 @@
 """The terminal: one console for all commands, and errors without tracebacks."""
 
 import errno
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,29 @@ _LONGEST_LINE = 4000
 def plain(text: str) -> str:
     """Remove control characters, with which text from a spec, a file or a log could steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+class ShownOnce(logging.Filter):
+    """Drops the repeated warnings about inputs: a driver and a worker in one process both read them.
+
+    Example:
+        >>> once = ShownOnce()
+        >>> record = logging.makeLogRecord({"name": "tasks.vision", "msg": "2 images are turned"})
+        >>> bool(once.filter(record)), bool(once.filter(record))
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        """Remember no message yet."""
+        super().__init__()
+        self._shown: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is new, or no warning about inputs."""
+        text = record.getMessage()
+        repeated = text in self._shown
+        self._shown.add(text)
+        return not (repeated and record.name.startswith(("tasks.", "pipeline.loading.")))
 
 
 class _PlainConsole(Console):

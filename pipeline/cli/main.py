@@ -23,6 +23,7 @@ from pipeline.cli.run import run
 from pipeline.cli.statistics import statistics
 from pipeline.cli.submit import submit
 from pipeline.cli.validate import schema, validate
+from pipeline.console import ShownOnce
 from tasks.cores import AFFINITY, permitted_cores
 
 app = typer.Typer(
@@ -58,5 +59,7 @@ def main() -> None:
     cores = permitted_cores()
     if cores.limit and cores.limit != AFFINITY:  # torch counts the cores of the affinity itself, but no quota
         os.environ.setdefault("OMP_NUM_THREADS", str(cores.permitted))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    shown = logging.StreamHandler()
+    shown.addFilter(ShownOnce())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
     app()
