@@ -8,11 +8,11 @@ from torch import Tensor
 from pipeline.checkpoints.batch_statistics import Reach, average, shares_and_unit, statistics_of
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import Difference
-from pipeline.merging.methods import METHODS
+from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Experts, resolve_weights
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
 from pipeline.merging.task_vectors import NamedTensors, check_agree, group_norms, layer_sizes, norm, resolve_alpha
-from pipeline.parameters import look_up, resolve
+from pipeline.parameters import resolve
 from pipeline.recipe import AUTO, Recipe
 from tasks.base import LayerMap
 from tasks.batch_norm import is_statistic
@@ -80,7 +80,7 @@ def merge_states(
     for expert in experts:
         check_agree(NamedTensors(base.source, base.state), NamedTensors(expert.source, expert.state))
     theta0 = {name: base.state[name] for name in edited_names(base.state)}
-    method = look_up(METHODS, recipe.method, "method")
+    method = look_up_method(recipe.method, "method")
     weights = resolve_weights(recipe.weights, len(experts))
     params = resolve(method.parameters, dict(recipe.params))
     method.check(weights, params)

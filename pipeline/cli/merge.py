@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pipeline.console import console, print_note, print_result, user_errors
-from pipeline.merging.methods import METHODS
+from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
 from pipeline.parameters import look_up
@@ -108,7 +108,7 @@ def merge(
     with user_errors():
         _check_output(output, overwrite)
         recipe = Recipe.make(
-            method, scaling, _alpha(alpha, look_up(METHODS, method, "--method")), beta, tuple(weight or ()),
+            method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
             _params(method, scaling, param or []),
         )  # fmt: skip
         from pipeline.checkpoints.merge_files import MergeSources, merge_files

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pipeline.merging.flat import DeviceVector
-from pipeline.merging.methods import METHODS
+from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Params, resolve_weights
 from pipeline.merging.scaling import LayerSizes, coefficients, equal_norm, is_equal_norm
 from pipeline.merging.task_vectors import group_norms, resolve_alpha
-from pipeline.parameters import look_up, resolve
+from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
 
@@ -83,7 +83,7 @@ class CombinedCache:
         Raises:
             ValueError: if the method is unknown, or cannot use the recipe's weights or parameters.
         """
-        method = look_up(METHODS, recipe.method, "method")
+        method = look_up_method(recipe.method, "method")
         weights = resolve_weights(recipe.weights, num_experts)
         params = resolve(method.parameters, dict(recipe.params))
         key = (recipe.method, weights, tuple(sorted(params.items())))

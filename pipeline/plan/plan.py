@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline.merging.methods import METHODS
+from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
 from pipeline.parameters import look_up, require_known, resolve
@@ -189,7 +189,7 @@ def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts
     """Require known method and scaling function, which accept the parameters and weights of the point."""
     template = group.template
     scaling = look_up(SCALINGS, template.scaling, "scaling.function")
-    method = look_up(METHODS, template.method, "merge.method")
+    method = look_up_method(template.method, "merge.method")
     declared = {p.name: p for p in (*method.parameters, *scaling.parameters, LAMBDA_OUTSIDE)}
     weights, params = template.filled(point)
     for name, value in params.items():

@@ -15,6 +15,7 @@ from pipeline.merging.methods import (
     ties,
 )
 from pipeline.merging.methods.base import Method
+from pipeline.parameters import look_up
 
 METHODS: dict[str, Method] = {
     "zero": linear.ZERO,
@@ -44,3 +45,21 @@ METHODS: dict[str, Method] = {
     "adamerging": learned.ADAMERGING,
     "atlas": learned.ATLAS,
 }
+
+#: mergekit's name of a method -> ours.
+_MERGEKIT = {
+    "linear": "weighted with aggregate mean",
+    "task_arithmetic": "weighted",
+    "dare_linear": "dare with rescale l1",
+}
+
+
+def look_up_method(name: str, field: str) -> Method:
+    """Return the method called `name`; `field` names it.
+
+    Raises:
+        ValueError: if there is no such method; the message suggests near names, or ours for a name of mergekit.
+    """
+    if name in _MERGEKIT:
+        raise ValueError(f"{field}: {name!r} is mergekit's name of what is {_MERGEKIT[name]} here")
+    return look_up(METHODS, name, field)

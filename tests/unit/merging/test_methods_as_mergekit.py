@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.methods import METHODS
+from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.parameters import resolve
@@ -220,6 +220,19 @@ def test_karcher_mean_has_no_tangent_left() -> None:
 def test_bad_weights_and_parameters_are_refused(method: str, weights: tuple, params: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         combine(method, one([1.0, 2.0], [2.0, 1.0], [0.0, 1.0]), weights, **params)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("linear", "--method: 'linear' is mergekit's name of what is weighted with aggregate mean here"),
+        ("dare_linear", "--method: 'dare_linear' is mergekit's name of what is dare with rescale l1 here"),
+        ("task_arithmetik", "--method: unknown name 'task_arithmetik'"),
+    ],
+)
+def test_names_of_mergekit_get_ours_suggested(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        look_up_method(name, "--method")
 
 
 def test_directions_that_cancel_out_are_named() -> None:
