@@ -1,4 +1,4 @@
-"""Merge the files of models into one file."""
+"""Merge the files of models into one file, or into a folder for transformers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,11 @@ from pipeline.checkpoints.batch_statistics import statistics_of
 from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.coverage import AVERAGED, Part, edited_parts, present, with_measured
+from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.matching import Chosen, choose, rename
 from pipeline.checkpoints.merge import Merged, edited_names, merge_states
+from pipeline.checkpoints.model_folder import Card, write_model_folder
 from pipeline.checkpoints.statistics import check_sources, open_statistics
 from pipeline.checkpoints.tied import CountedOnce, count_once
 from pipeline.checkpoints.writing import write_safetensors
@@ -27,6 +29,10 @@ from tasks.base import LayerMap
 
 if TYPE_CHECKING:
     from pipeline.checkpoints.recalibration import Recalibration
+
+
+#: End of an output's name if it is one file; any other is a folder.
+FILE = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class MergedFile:
         layout: how the blocks were found.
         num_blocks: how many there are.
         coverage: what became of every tensor of the base.
-        notes: how names of experts were matched with the base's.
+        notes: how names of experts were matched with the base's, and files that a folder lacks.
     """
 
     merged: Merged
@@ -72,7 +78,7 @@ class MergedFile:
 
 
 def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFile:
-    """Merge models into the file `output`, a .safetensors file whose metadata hold recipe and fingerprints.
+    """Merge models into `output`: a .safetensors file whose metadata hold recipe and fingerprints, or else a folder.
 
     Example:
         sources = MergeSources("base.safetensors", ["cars.pt", "dtd.pt"])
@@ -118,8 +124,13 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
         metadata["lines_sweep.exclude"] = sources.exclude
     if sources.recalibrate is not None:
         metadata["lines_sweep.recalibrate"] = json.dumps({"model": sources.model, "images": sources.recalibrate})
-    write_safetensors(output, {name: state[once.tied.get(name, name)] for name in base.state}, metadata)
-    return MergedFile(merged, layout, layer_map.num_blocks, coverage, renames.notes)
+    whole, notes = {name: state[once.tied.get(name, name)] for name in base.state}, list(renames.notes)
+    if output.suffix == FILE:
+        write_safetensors(output, whole, metadata)
+    else:
+        card = Card(sources.base, sources.experts, recipe, coverage)
+        notes += write_model_folder(output, locate(sources.base), whole, metadata, card)
+    return MergedFile(merged, layout, layer_map.num_blocks, coverage, notes)
 
 
 def _check_recipe(recipe: Recipe, sources: MergeSources) -> None:

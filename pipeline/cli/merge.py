@@ -1,5 +1,6 @@
 """The command `lines merge`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +36,13 @@ def merge(
         list[str], typer.Option(metavar="SOURCE", help="A fine-tuned model, named like the base; repeatable.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The merged model, a .safetensors file.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER/",
+            help="The merged model: a .safetensors file, or a folder for from_pretrained, whose name ends in /.",
+        ),
     ],
     method: Annotated[str, typer.Option(metavar="NAME", help=f"How to combine: {', '.join(_FROM_FILES)}.")] = "sum",
     param: Annotated[
@@ -106,7 +113,7 @@ def merge(
     the base (float8 becomes bfloat16); integer tensors and masks are the base's.
     """
     with user_errors():
-        _check_output(output, overwrite)
+        path = _output(output, overwrite)
         recipe = Recipe.make(
             method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
             _params(method, scaling, param or []),
@@ -114,7 +121,7 @@ def merge(
         from pipeline.checkpoints.merge_files import MergeSources, merge_files
 
         sources = MergeSources(base, expert, statistics or (), blocks, exclude, recalibrate, model)
-        written = merge_files(sources, recipe, output)
+        written = merge_files(sources, recipe, path)
         for note in written.notes:
             print_note(note)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
@@ -124,18 +131,32 @@ def merge(
             print_result(str(part))
         if merged.averaged and recalibrate is None:
             print_note("averaged statistics of batches are right for no model: measure them again with --recalibrate")
+        if len(set(merged.lambdas.all)) == 1 and not split_control(scaling)[0] and scaling != "constant":
+            print_note(
+                "lambda is the same in every block, so this is no LiNeS: give --beta for one that grows with depth"
+            )
         console.print(_coefficients(recipe, merged), highlight=False)
         console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
         print_result(f"wrote {output}")
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.suffix != ".safetensors":
-        raise ValueError(f"--output: must end in .safetensors, got {output}")
+def _output(text: str, overwrite: bool) -> Path:
+    from pipeline.checkpoints.model_folder import is_merged_folder
+
+    output, folder = Path(text), text.endswith(("/", os.sep))
+    if not folder and output.suffix != ".safetensors":
+        raise ValueError(f"--output: must end in .safetensors, or in / for a folder, got {text}")
+    if folder and output.suffix == ".safetensors":
+        raise ValueError(f"--output: a folder must not be called .safetensors, got {text}")
     if output.exists() and not overwrite:
         raise ValueError(f"--output: {output} exists; choose another name, or give --overwrite")
+    if output.exists() and output.is_dir() != folder:
+        raise ValueError(f"--output: {output} is {'a file' if folder else 'a folder'}; choose another name")
+    if folder and output.is_dir() and not is_merged_folder(output):
+        raise ValueError(f"--output: {output} holds no merged model, so it is not replaced; choose another name")
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {output.parent}; create it")
+    return output
 
 
 def _alpha(text: str | None, method: Method) -> float | str:
