@@ -19,8 +19,10 @@ from tasks.vision.libraries import _disable
 def outside(x):
     skipped.append(torch.compiler.is_compiling())
     return x + 1
-print(outside(torch.zeros(1)).item(), torch.compile(lambda x: outside(x) * 2, backend="eager")(torch.zeros(1)).item())
-assert skipped == [False, False] and "torch._dynamo" in sys.modules
+print(outside(torch.zeros(1)).item())
+import torch._dynamo
+print(outside(torch.ones(1)).item())
+assert skipped == [False, False] and outside._torchdynamo_disable
 import wandb
 """
 
