@@ -72,6 +72,10 @@ class Answers:
         return self.count
 
 
+class RunTooShortError(RuntimeError):
+    """A run ended before all faults had been injected."""
+
+
 @dataclass
 class Injected:
     """A fault that had an effect, and when the run recovered."""
@@ -109,7 +113,8 @@ class Chaos:
         """Run to the end.
 
         Raises:
-            RuntimeError: if the run is stuck, or ends before all faults have been injected.
+            RunTooShortError: if it ends before all faults have been injected.
+            RuntimeError: if the run is stuck.
         """
         self.scene.driver.start()
         while not self._finished():
@@ -125,7 +130,7 @@ class Chaos:
         self._look()
         self._end_faults(all_of_them=True)
         if len(self.injected) < self._many:
-            raise RuntimeError(f"the run ended after {len(self.injected)} faults: give it more --trials")
+            raise RunTooShortError(f"the run ended after {len(self.injected)} faults: give it more --trials")
 
     def _finished(self) -> bool:
         """Whether the run is complete, with or without failures."""
