@@ -76,7 +76,7 @@ def _case(seed: int, folder: Path, prepared: Path, kinds: list[str]) -> str:
         return verdict(lambda: _apply(str(place if place.is_dir() else model)), names)
     good, output = str(prepared / "good.safetensors"), folder / "merged.safetensors"
     base, expert = (good, str(place)) if dice.random() < 0.6 else (str(place), good)
-    found = verdict(lambda: merge(base, [expert], output, alpha="0.5"), names)
+    found = verdict(lambda: merge(base, [expert], str(output), alpha="0.5"), names)
     if found == "accepted" and not all(bool(t.float().isfinite().all()) for t in load_file(output).values()):
         raise Fault("wrong", "the merged model is not finite")
     return found
