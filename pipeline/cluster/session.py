@@ -14,6 +14,7 @@ from pipeline.cluster.ray_private import reload_token, stay_on_loopback
 from pipeline.cluster.session_folder import private_folder
 from pipeline.signals import signals_to_command_only, stop_on_signals
 from tasks.cores import permitted_cores
+from tasks.files.temporary import remove_unused
 
 #: Bytes of the object store: requests and scores are small, weights never travel.
 _OBJECT_STORE = 100 * 2**20
@@ -48,6 +49,7 @@ def local_ray(
             own = common | {"num_cpus": num_cpus, "object_store_memory": object_store, "include_dashboard": False}
             with signals_to_command_only():
                 ray.init(address="local", **own)
+        stack.callback(remove_unused)  # of the workers, which do not outlive Ray
         stack.callback(ray.shutdown)
         stop_on_signals()  # `ray.init` has set a handler of its own
         yield

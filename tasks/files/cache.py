@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tasks.files import shared_cache as shared
@@ -15,11 +16,16 @@ from tasks.files.atomic import PARTIAL, sync, write_whole
 from tasks.files.locks import locked
 from tasks.files.manifest import damage, describe_files, manifest_path
 from tasks.files.object_store import is_url
+from tasks.files.temporary import temporary_folder
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _REMEDY = "set LINES_SWEEP_CACHE to another folder"
 logger = logging.getLogger(__name__)
+
+
+class UnwritableError(ValueError):
+    """The folder of an entry cannot be written by this user."""
 
 
 def cache_root() -> Path:
@@ -62,8 +68,12 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     all of it or nothing. A lock file lets one process create while the others wait; what a killed process left is
     removed. If machines share a cache, the entry is looked up there first, and stored there once it is made.
 
+    If this user cannot write there (a cache that others fill), an entry that is damaged or has no manifest is made in a
+    temporary folder instead, whose path is returned; the folder is removed with its last process.
+
     Raises:
-        ValueError: if the cache folder cannot be made or written, or no space is left.
+        UnwritableError: if it does not exist, and this user cannot write there.
+        ValueError: if the cache folder cannot be made, or no space is left.
 
     Example:
         >>> head = cached(cache_root() / "heads" / f"{key}.pt", lambda partial: torch.save(make_head(), partial))
@@ -71,6 +81,34 @@ def cached(path: Path, create: Callable[[Path], None]) -> Path:
     if is_cached(path):
         return path
     entry = path.relative_to(root).as_posix() if path.is_relative_to(root := cache_root()) else ""
+    try:
+        return _made(path, entry, create)
+    except UnwritableError:
+        if not entry or not os.path.lexists(path):
+            raise
+        return _made(_instead(root) / entry, entry, create)
+
+
+@cache
+def _instead(root: Path) -> Path:
+    """Return the folder for entries that cannot be replaced in the cache `root`; its first use is a warning."""
+    try:
+        folder = temporary_folder()
+    except OSError as error:
+        raise ValueError(f"cache {root}: cannot be written, nor can a temporary folder ({error}); {_REMEDY}") from error
+    logger.warning(
+        "cache %s: cannot be written by this user, and entries there are damaged or have no manifest (older versions "
+        "wrote none): they are made in %s, which is removed at the end; to keep them, run the command once as a user "
+        "who can write there, or %s",
+        root,
+        folder,
+        _REMEDY,
+    )
+    return folder
+
+
+def _made(path: Path, entry: str, create: Callable[[Path], None]) -> Path:
+    """Make the entry named `entry` at `path`, unless another process has just done so."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,5 +169,5 @@ def _reported(folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise ValueError(f"cache {folder}: no space left ({error.strerror}); free some, or {_REMEDY}") from error
         if error.errno in _CLOSED and Path(str(error.filename)).is_relative_to(folder):
-            raise ValueError(f"cache {folder}: cannot be written ({error.strerror}); {_REMEDY}") from error
+            raise UnwritableError(f"cache {folder}: cannot be written ({error.strerror}); {_REMEDY}") from error
         raise

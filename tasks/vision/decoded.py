@@ -203,8 +203,8 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"cache {cache_root()}: no space left: the decoded images need {needed / 1e9:.2f} GB, and {free / 1e9:.2f} "
-            "GB are free; free some, or set LINES_SWEEP_CACHE to another folder"
+            f"cache {folder.parent}: no space left: the decoded images need {needed / 1e9:.2f} GB, and "
+            f"{free / 1e9:.2f} GB are free; free some, or set LINES_SWEEP_CACHE to another folder"
         )
 
 
