@@ -5,9 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline.plan.plan import Plan, make_plan
-from pipeline.spec.load import load_spec
-
 SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
 RunPlace = Annotated[str, typer.Argument(help="A run's folder, a path or a URL.", metavar="RUN")]
 Address = Annotated[
@@ -28,17 +25,3 @@ Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of
 Cache = Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep new scores for later runs.")]
 #: What remains after Ctrl-C while models are trained.
 MODELS_KEPT = "finished models and the last checkpoint of the others are kept; rerun the same command to resume"
-
-
-def plan_of(path: Path, pool: str | None = None, workers: int | None = None) -> Plan:
-    """Read a spec file and make its plan; `pool` and `workers` replace the spec's.
-
-    Raises:
-        ValueError: if it is not a valid spec; the file and the field are named.
-    """
-    spec = load_spec(path)
-    spec = spec.model_copy(update={"resources": spec.resources.changed(pool, workers)})
-    try:
-        return make_plan(spec)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lines_sweep.opened import open_run
 from pipeline.cli.common import RunPlace
 from pipeline.console import print_result, user_errors
-from pipeline.storage.run_folder import run_folder
 
 
 def export(
@@ -29,11 +29,9 @@ def export(
     A merge of LoRA policies of a language model is written as a LoRA adapter.
     """
     from pipeline.checkpoints.coverage import Part
-    from pipeline.export.candidate import CandidateChoice
-    from pipeline.export.candidate import export as write
 
-    with user_errors(), run_folder(run) as folder:
-        path = write(folder, CandidateChoice(arm, expert, _point(point or [])), output)
+    with user_errors():
+        path = open_run(run).export(arm, output, expert=expert, point=_point(point or []))
         for part in json.loads((path / "recipe.json").read_text(encoding="utf-8"))["coverage"]:
             print_result(str(Part.from_json(part)))
         print_result(f"wrote {path}: README.md there shows how to load it")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.common import PoolName, SpecPath, Workers, plan_of
+from lines_sweep.running import plan_of
+from pipeline.cli.common import PoolName, SpecPath, Workers
 from pipeline.console import console, print_result, progress_bar, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.spec.user_code import announce_code

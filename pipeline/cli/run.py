@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.common import Cache, PoolName, RayAddress, Workers, plan_of
+from lines_sweep.running import plan_of, run_plan
+from pipeline.cli.common import Cache, PoolName, RayAddress, Workers
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, print_note, user_errors
+from pipeline.console import console, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.signals import STOPPED
 from pipeline.spec.user_code import announce_code
-from pipeline.storage.run_folder import open_run
 
 _KEPT = "what was scored so far is kept; rerun the same command to resume"
 
@@ -44,17 +45,16 @@ def run(
         use_token(address)
         for plan in plans:
             announce_code(plan.spec)
-        from pipeline.execute import RunTarget, execute, ray_for  # torch and Ray: not before the specs are valid
+        from pipeline.execute import ray_for  # torch and Ray: not before the specs are valid
 
         status = dict.fromkeys(places, 0)
         with ray_for(plans, address):
             for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
                     console.rule(plan.spec.name)
-                with _keep_status(len(plans) > 1, place, status), open_run(place, print_note) as opened:
-                    target = RunTarget(opened.folder, cache, address is not None, opened.check, opened.upload)
-                    execute(plan, target, console)
-                    status[place] = show_report(opened.folder, place)
+                with _keep_status(len(plans) > 1, place, status):
+                    show = partial(show_report, place=place)
+                    status[place] = run_plan(plan, place, show, cache=cache, joined=address is not None)
         finished = [place for place in places if status[place] < 2]
         if len(plans) > 1 and finished:
             show_index(finished, out or "runs")

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.common import Address, Cache, SpecPath, Workers, plan_of
+from lines_sweep.running import plan_of
+from pipeline.cli.common import Address, Cache, SpecPath, Workers
 from pipeline.cluster.jobs.client import DASHBOARD, Jobs
 from pipeline.cluster.jobs.follow import address_option, follow_job
 from pipeline.cluster.jobs.package import Origin, make_package

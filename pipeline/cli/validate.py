@@ -8,7 +8,7 @@ import typer
 from pydantic import BaseModel
 from rich.table import Table
 
-from pipeline.cli.common import plan_of
+from lines_sweep.running import plan_of
 from pipeline.console import console, print_result, progress_bar, styled, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger

@@ -115,6 +115,24 @@ def summary(run: Path) -> Summary:
     return Summary(measure.run.name, _sentences(found), tables)
 
 
+def figures(run: Path) -> list[Figure]:
+    """Return the figures of the report, the spec's own ones first.
+
+    Raises:
+        ValueError: if a table of the run is missing or has another schema version.
+    """
+    measure = Measure.read(run)
+    own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Figure)]
+    if is_soup(measure.run):
+        soups = soup_page(measure)
+        return [*own, *soups.fronts, *soups.training]
+    return [*own, *tradeoff(measure), *_figures(measure)]
+
+
+def _figures(measure: Measure) -> list[Figure]:
+    return [*sweeps(measure), *searched(measure), *depths(measure), *bars(measure)]
+
+
 def _soup_summary(measure: Measure, own: Sequence[Table]) -> Summary:
     soups = soup_page(measure)
     warnings = (f"Warning: {warning}" for warning in soups.warnings)
@@ -145,6 +163,6 @@ def _page(measure: Measure) -> Page:
         val=result_tables(measure, "val"),
         tradeoff=tradeoff(measure),
         fronts=front_tables(measure),
-        figures=[*sweeps(measure), *searched(measure), *depths(measure), *bars(measure)],
+        figures=_figures(measure),
         chosen=chosen_table(measure),
     )

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ NOT_OURS = {"lines run --address", "No available agent"}
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
 DATA = ROOT / "tests" / "data"
 DECISIONS = ROOT / "docs" / "internals" / "decisions"
-FOLDERS = [ROOT / name for name in ("pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")]
+FOLDERS = [
+    ROOT / name for name in ("lines_sweep", "pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")
+]
 
 
 def prose(page: Path) -> str:
@@ -85,6 +88,7 @@ def test_pages_named_by_code_and_examples_exist() -> None:
     assert [(f, page) for f, page in named if not (ROOT / page).exists()] == []
 
 
+@cache
 def literals() -> str:
     """Every string of the source, with white space as one blank; expressions of f-strings are left out."""
     files = [p for folder in (ROOT / "pipeline", ROOT / "tasks") for p in folder.rglob("*.py")]

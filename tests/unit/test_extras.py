@@ -27,7 +27,7 @@ def test_without_a_checkout_packages_are_named(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_every_hint_names_an_extra_that_exists_and_none_needs_an_index_that_lacks_the_project() -> None:
-    files = [p for top in ("pipeline", "tasks", "search") for p in (ROOT / top).rglob("*.py")]
+    files = [p for top in ("lines_sweep", "pipeline", "tasks", "search") for p in (ROOT / top).rglob("*.py")]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     texts = {p: p.read_text(encoding="utf-8") for p in (*files, *pages)}
     named = {extra for text in texts.values() for extra in re.findall(r"install_hint\(['\"]([\w-]+)", text)}

@@ -20,7 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for name in ("pipeline", "search", "tasks"):
+    for name in ("lines_sweep", "pipeline", "search", "tasks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run([sys.executable, "-c", BUILD, str(target)], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -30,7 +30,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_every_module_is_in_the_wheel(files: set[str]) -> None:
-    paths = (path.relative_to(ROOT) for top in ("pipeline", "search", "tasks") for path in (ROOT / top).rglob("*.py"))
+    paths = (
+        path.relative_to(ROOT)
+        for top in ("lines_sweep", "pipeline", "search", "tasks")
+        for path in (ROOT / top).rglob("*.py")
+    )
     modules = {path.as_posix() for path in paths if "rebuild" not in path.parts}
     assert len(modules) > 200 and modules <= files
 

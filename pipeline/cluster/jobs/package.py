@@ -28,7 +28,7 @@ from tasks.files.sources import Source
 
 #: Bytes of files that a job may carry: they pass through the memory of the cluster's head.
 MAX_BYTES = 200 * 2**20
-_CODE = ("pipeline", "search", "tasks")
+_CODE = ("lines_sweep", "pipeline", "search", "tasks")
 _EMBEDDED = "embedded/"
 #: Ray does not send the files that a file of these names lists.
 _IGNORE_LISTS = (".gitignore", ".rayignore")

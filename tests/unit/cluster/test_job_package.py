@@ -69,7 +69,7 @@ def test_files_below_the_specs_folder_keep_their_paths_and_others_get_one(place:
 
 def test_the_code_is_sent_with_the_embedded_files_that_are_named_and_no_others(place: Path) -> None:
     package, _ = packed(place)
-    assert [module.name for module in package.modules] == ["pipeline", "search", "tasks"]
+    assert [module.name for module in package.modules] == ["lines_sweep", "pipeline", "search", "tasks"]
     files = [path for module in package.modules for path in module.rglob("*") if path.is_file()]
     assert {p.name for p in files if p.suffix == ".safetensors"} == {"base.safetensors"}
     assert "mnist.parquet" in {p.name for p in files} and "tiny-vit.json" in {p.name for p in files}
@@ -171,7 +171,7 @@ def test_a_name_that_ray_would_not_unpack_is_refused(place: Path) -> None:
         packed(place, ood={"own": {"source": "./set"}})
 
 
-@pytest.mark.parametrize("name", ["pipeline", "search", "tasks"])
+@pytest.mark.parametrize("name", ["lines_sweep", "pipeline", "search", "tasks"])
 def test_a_plugin_next_to_the_spec_may_have_the_name_of_our_package(place: Path, name: str) -> None:
     """With the path as Ray sets it: the packages that are sent, then the job's folder, also the working directory."""
     (place / "here" / f"{name}.py").write_text("raise SystemExit('it was imported in place of ours')")
