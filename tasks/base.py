@@ -195,7 +195,8 @@ class TaskRequest:
             name.
         limits: split -> number of samples to use (the first of the fixed order), None for all.
         options: class names, templates and other fields of the task's entry in the spec.
-        train: whether to load the training images too, as a split "train".
+        train: whether to load the training images or rows too, as a split "train".
+        head_seed: of a new classifier's head that is trained with an encoder; None for frozen heads.
         test_only: whether val is never scored, as in `ood`.
     """
 
@@ -204,4 +205,5 @@ class TaskRequest:
     limits: Mapping[str, int | None] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     train: bool = False
+    head_seed: int | None = None
     test_only: bool = False

@@ -24,7 +24,7 @@ def finetune(
     pool: PoolName = None,
     workers: ModelWorkers = None,
 ) -> None:
-    """Fine-tune a vision model on each task of SPEC by each of its methods; rerun the command to resume.
+    """Fine-tune a vision or language model on each task of SPEC by each of its methods; rerun the command to resume.
 
     Each model is a folder that the spec of a run can name as an expert.
     """

@@ -1,4 +1,4 @@
-"""LoRA on the linear layers of an image tower, written as peft writes it.
+"""LoRA on the linear layers of an image tower or a language model, written as peft writes it.
 
 Every step forms the weights as W + scale * B A from a W that never changes. peft does so for plain linear layers; for
 `nn.MultiheadAttention` it adds B A to the stored W before each forward pass and subtracts it afterwards, so that
@@ -27,6 +27,8 @@ _PEFT = "base_model.model."
 #: Up to this version, peft adds the change of an attention's output twice (its pull request 3774). B is written halved,
 #: with this version in the configuration, so that every reader gets the same weights.
 _TWICE_IN, _TWICE = "0.21.2", ".base_layer.out_proj.lora_B.weight"
+#: The class is not imported: transformers takes seconds, and image towers do not need it.
+_CONV1D = "Conv1D"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,28 @@ class Target:
         weight: its name among the module's parameters.
         module: name of the module that peft wraps.
         layer: name of the layer under which peft stores the factors.
+        turned: whether the weight is (N, M): transformers' Conv1D, of GPT-2.
     """
 
     weight: str
     module: str
     layer: str
+    turned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """What an adapter's configuration says of its model, besides the factors.
+
+    Attributes:
+        layer_map: the blocks whose linear layers get factors; None for the backbone's own.
+        base: the model that the adapter changes; None if it is not named.
+        task_type: peft's name of the kind of model.
+    """
+
+    layer_map: LayerMap | None = None
+    base: str | None = None
+    task_type: str | None = None
 
 
 def targets(module: nn.Module, layer_map: LayerMap) -> list[Target]:
@@ -59,19 +78,26 @@ def targets(module: nn.Module, layer_map: LayerMap) -> list[Target]:
         inside = name.startswith(tuple(f"{a}." for a in attentions))
         if isinstance(part, nn.Linear) and f"{name}.weight" in layer_map.blocks and not inside:
             found.append(Target(f"{name}.weight", name, name))
+        if type(part).__name__ == _CONV1D and f"{name}.weight" in layer_map.blocks:
+            found.append(Target(f"{name}.weight", name, name, turned=True))
     if not found:
         raise ValueError("lora: the blocks of this model have no linear layers")
     return found
 
 
-def check_rank(backbone: Backbone, rank: ParamValue) -> int:
+def check_rank(backbone: Backbone, rank: ParamValue, layer_map: LayerMap | None = None) -> int:
     """Return the rank as a whole number.
+
+    Args:
+        backbone: with the targets.
+        rank: to check.
+        layer_map: see `AdapterSettings`.
 
     Raises:
         ValueError: if it is larger than the smallest side of a target's weight.
     """
     named = dict(backbone.module.named_parameters())
-    sides = {min(named[t.weight].shape): t.weight for t in targets(backbone.module, backbone.layer_map)}
+    sides = {min(named[t.weight].shape): t.weight for t in targets(backbone.module, layer_map or backbone.layer_map)}
     smallest = min(sides)
     assert isinstance(rank, int)
     if rank > smallest:
@@ -82,7 +108,9 @@ def check_rank(backbone: Backbone, rank: ParamValue) -> int:
 class LoraTuning:
     """Train factors A (R, N) and B (M, R) for every target; all other parameters are frozen."""
 
-    def __init__(self, backbone: Backbone, rank: int, scale: float, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, rank: int, scale: float, seed: int, settings: AdapterSettings | None = None
+    ) -> None:
         """Create the factors: A as peft draws it, B zero, so that training starts at the base.
 
         Args:
@@ -90,15 +118,17 @@ class LoraTuning:
             rank: R.
             scale: alpha / R.
             seed: of A.
+            settings: of the adapter; by default those of an image tower.
         """
+        self._settings = settings or AdapterSettings()
         self._module, self._rank, self._scale = backbone.module, rank, scale
         named = dict(backbone.module.named_parameters())
-        self._targets = targets(backbone.module, backbone.layer_map)
+        self._targets = targets(backbone.module, self._settings.layer_map or backbone.layer_map)
         self._base = {t.weight: named[t.weight].detach().clone() for t in self._targets}
         generator = torch.Generator().manual_seed(seed)
         self.trained: dict[str, nn.Parameter] = {}
         for target in self._targets:
-            rows, columns = named[target.weight].shape
+            rows, columns = named[target.weight].shape[::-1] if target.turned else named[target.weight].shape
             a_RN = torch.empty(rank, columns)
             nn.init.kaiming_uniform_(a_RN, a=math.sqrt(5), generator=generator)
             for key, factor in (("A", a_RN), ("B", torch.zeros(rows, rank))):
@@ -111,7 +141,8 @@ class LoraTuning:
 
     def _product(self, target: Target) -> Tensor:
         b_MR, a_RN = (self.trained[f"{target.layer}.lora_{key}.weight"] for key in "BA")
-        return b_MR @ a_RN
+        product_MN = b_MR @ a_RN
+        return product_MN.T if target.turned else product_MN
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -134,7 +165,15 @@ class LoraTuning:
 
         modules = sorted({target.module for target in self._targets})
         alpha: Any = self._scale * self._rank  # declared as int, but used as a float
-        config = LoraConfig(r=self._rank, lora_alpha=alpha, target_modules=modules, inference_mode=True)
+        config = LoraConfig(
+            r=self._rank,
+            lora_alpha=alpha,
+            target_modules=modules,
+            inference_mode=True,
+            fan_in_fan_out=any(target.turned for target in self._targets),
+            base_model_name_or_path=self._settings.base,
+            task_type=self._settings.task_type,
+        )
         # Not save_pretrained: it writes the modules in the order of a set, which differs from process to process.
         known: dict[str, Any] = config.to_dict()  # type: ignore[no-untyped-call]
         values = {k: sorted(v) if isinstance(v, set) else v for k, v in known.items()}

@@ -1,1 +1,1 @@
-"""Fine-tune experts of a vision backbone: `lines finetune`."""
+"""Fine-tune experts of a vision or language model: `lines finetune`."""

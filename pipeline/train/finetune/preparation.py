@@ -11,12 +11,13 @@ from pipeline.loading.missing import check_present
 from pipeline.loading.model import LoadedModel, Report, load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.train.finetune.batches import EpochBatches
-from pipeline.train.finetune.methods import METHODS
+from pipeline.train.finetune.selection import check_method
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.job import TrainingJob
-from pipeline.train.lora import check_rank
-from tasks.base import Backbone, TaskRequest
+from tasks.base import Backbone, Task, TaskRequest
+from tasks.lora import ChecksPolicies
 from tasks.plugins import load_plugins
+from tasks.training import TextsToLearn
 from tasks.vision.classification import ZeroShotClassification, load_task
 from tasks.vision.decoded import Progress
 
@@ -48,16 +49,17 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
     model = load_base(spec, torch.device("cpu"), sources)
     runs = runs_of(spec)
     tasks = {}
-    for name in dict.fromkeys(run.task for run in runs):
+    for run in runs:
 
-        def progress(done: int, total: int, name: str = name) -> None:
+        def progress(done: int, total: int, name: str = run.task) -> None:
             report(f"decoding {name}", done, total)
 
-        tasks[name] = load_training_task(spec, name, model.backbone, progress)
+        if (key := (run.task, run.head_seed)) not in tasks:
+            tasks[key] = load_training_task(spec, run.task, model.backbone, run.head_seed, progress)
     jobs = []
     for run in runs:
-        _check_method(run, model.backbone)
-        task = tasks[run.task]
+        check_method(run, model.backbone)
+        task = tasks[run.task, run.head_seed]
         total = EpochBatches(task.num_samples("train"), run.settings).total
         identity = identify(spec, run, model, task)
         jobs.append(FinetuneJob(run.name, out / run.name, identity, total, device_type, spec, run))
@@ -76,39 +78,40 @@ def load_base(spec: FinetuneSpec, device: torch.device, sources: SpecSources | N
 
 
 def load_training_task(
-    spec: FinetuneSpec, name: str, backbone: Backbone, progress: Progress | None = None
-) -> ZeroShotClassification:
-    """Load the task `name` of the spec, with its training images.
+    spec: FinetuneSpec, name: str, backbone: Backbone, head_seed: int | None = None, progress: Progress | None = None
+) -> ZeroShotClassification | TextsToLearn:
+    """Load the task `name` of the spec, with its training split.
+
+    Args:
+        spec: of the fine-tuning.
+        name: of the task.
+        backbone: which holds the base.
+        head_seed: of a head that is trained too.
+        progress: called while images are decoded.
 
     Raises:
-        ValueError: if the source is unknown, has no training or validation images, or is no image classification.
+        ValueError: if the source is unknown, has no training or validation samples, or cannot be trained on.
     """
     entry = spec.tasks[name]
     limits: Mapping[str, int | None] = {**spec.limits, **entry.limits}  # type: ignore[dict-item]
-    request = TaskRequest(name, entry.source, limits, entry.options, train=True)
+    request = TaskRequest(name, entry.source, limits, entry.options, train=True, head_seed=head_seed)
     try:
         task = load_task(request, backbone, progress)
     except ValueError as error:
         text = str(error)
         raise ValueError(text if text.startswith(f"tasks.{name}") else f"tasks.{name}: {text}") from error
-    if not isinstance(task, ZeroShotClassification) or not task.num_samples("train"):
-        raise ValueError(f"tasks.{name}: {entry.source}: has no training images; fine-tuning needs a source with them")
+    if not isinstance(task, ZeroShotClassification | TextsToLearn) or not task.num_samples("train"):
+        raise ValueError(f"tasks.{name}: {entry.source}: has no training samples; fine-tuning needs a source with them")
     if not task.num_samples("val"):
-        raise ValueError(f"tasks.{name}: {entry.source}: has no val samples, which measure progress; add images")
+        raise ValueError(f"tasks.{name}: {entry.source}: has no val samples, which measure progress; add some")
     return task
 
 
-def _check_method(run: FinetuneRun, backbone: Backbone) -> None:
-    if METHODS[run.method].low_rank:
-        try:
-            check_rank(backbone, run.params["rank"])
-        except ValueError as error:
-            raise ValueError(f"{run.name}: params.{error}") from None
-
-
-def identify(spec: FinetuneSpec, run: FinetuneRun, model: LoadedModel, task: ZeroShotClassification) -> dict[str, Any]:
+def identify(spec: FinetuneSpec, run: FinetuneRun, model: LoadedModel, task: Task) -> dict[str, Any]:
     """Return what decides the trained weights, as JSON: the same identity gives the same model."""
+    tokenizer = {"inputs": model.backbone.inputs} if isinstance(model.backbone, ChecksPolicies) else {}
     return {
+        **tokenizer,
         "backbone": spec.backbone.model_dump(mode="json"),
         "base": model.fingerprint,
         "task": task.fingerprint,

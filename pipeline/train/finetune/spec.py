@@ -18,6 +18,8 @@ from pipeline.spec.validation import validate
 from pipeline.spec.values import LARGEST_SEED, MOST, SpecModel
 from pipeline.train.finetune.methods import METHODS
 
+#: Families whose samples are texts.
+TEXT_FAMILIES = ("causal", "seq2seq", "encoder")
 _PART = r"[\w][\w.+-]*"
 _Part = Annotated[str, Field(pattern=rf"^{_PART}$")]
 _Path = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$")]
@@ -35,6 +37,7 @@ class FinetuneSettings:
     warm_up: float = 0.1
     label_smoothing: float = 0.0
     augment: str = "none"
+    head: str | None = None
     seed: int = 0
 
 
@@ -52,19 +55,22 @@ class FinetuneTraining(_Model):
     steps: int | None = Field(None, ge=1, le=MOST)
     """Updates of the weights; this or `epochs` is required."""
     epochs: int | None = Field(None, ge=1, le=MOST)
-    """Passes over the training images; the last, smaller batch of a pass is skipped."""
+    """Passes over the training samples; the last, smaller batch of a pass is skipped."""
     batch_size: int | None = Field(None, ge=1, le=MOST)
-    """Images an update; 128 by default, and all of them if there are fewer."""
+    """Images or texts an update; 128 by default, and all of them if there are fewer."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay of AdamW; 0.1 by default."""
     warm_up: float | None = Field(None, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly, before it falls as a cosine; 0.1 by default."""
     label_smoothing: float | None = Field(None, ge=0, lt=1)
-    """Share of the target that is spread over all classes; 0 by default."""
+    """Share of the target that is spread over all classes or tokens; 0 by default."""
     augment: Literal["none", "jitter", "crop"] | None = None
-    """none; jitter: rotates, stretches and moves a little, for small drawings; crop: random crops, as in open_clip."""
+    """Of images. none; jitter: rotates, stretches and moves a little, for small drawings; crop: random crops, as in
+    open_clip."""
+    head: Literal["frozen", "own"] | None = None
+    """Of an encoder. frozen: the task's own, of prompts or of a classifier; own: a new head is trained too."""
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
-    """Seed of the order of images, augmentation and the initial LoRA factors; 0 by default."""
+    """Seed of the order of samples, augmentation, dropout, new heads and the initial LoRA factors; 0 by default."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "FinetuneTraining":
@@ -88,7 +94,7 @@ class RunEntry(_Model):
     """One model to train."""
 
     task: str
-    """The task whose training images are used."""
+    """The task whose training samples are used."""
     method: str = "full"
     """As in `methods`."""
     params: dict[str, float] = {}
@@ -107,7 +113,7 @@ class FinetuneSpec(_Model):
     base: str
     """The pre-trained checkpoint, as in the spec of a run."""
     tasks: Tasks = Field(min_length=1)
-    """Tasks by name; their sources must have training images."""
+    """Tasks by name; their sources must have training images or rows."""
     methods: dict[_Part, MethodEntry] = {}
     """Each is applied to each task; the model is called METHOD/TASK."""
     runs: dict[_Path, RunEntry] = {}
@@ -115,10 +121,10 @@ class FinetuneSpec(_Model):
     training: FinetuneTraining
     """How models are trained."""
     limits: Limits = {}
-    """Validation images to use of each task, unless the task sets its own limits."""
+    """Validation images or texts to use of each task, unless the task sets its own limits."""
     checkpoint_every: int = Field(200, ge=1, le=MOST)
     """Steps between two checkpoints, at which validation is scored too."""
-    save_dtype: Literal["float32", "float16"] = "float32"
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the weights that are written."""
     plugins: tuple[str, ...] = ()
     """Python modules or files that register tasks and backbones of your own."""
@@ -133,6 +139,8 @@ class FinetuneSpec(_Model):
         for name, entry in self.runs.items():
             uses.setdefault(entry.task, []).append(f"runs.{name}.task")
         check_names("tasks", {name: task.source for name, task in self.tasks.items()}, uses)
+        for run in runs_of(self):
+            _check_family(self.backbone.family, run)
         names = [run.name for run in runs_of(self)]
         for name in names:
             if names.count(name) > 1:
@@ -162,9 +170,35 @@ class FinetuneRun:
     params: Mapping[str, ParamValue]
     settings: FinetuneSettings
 
+    @property
+    def head_seed(self) -> int | None:
+        """The seed of a new head that is trained with the encoder; None if the head is frozen."""
+        return self.settings.seed if self.settings.head == "own" else None
+
     def to_json(self) -> dict[str, Any]:
         """Return everything but the name."""
-        return {"method": self.method, "params": dict(self.params), "training": asdict(self.settings)}
+        settings = asdict(self.settings)
+        if self.settings.head != "own":  # models of earlier versions have no such field
+            del settings["head"]
+        return {"method": self.method, "params": dict(self.params), "training": settings}
+
+
+def _check_family(family: str, run: FinetuneRun) -> None:
+    """Refuse settings that the family does not have.
+
+    Raises:
+        ValueError: if there are; the model is named.
+    """
+    settings = run.settings
+    if family in TEXT_FAMILIES and settings.augment != "none":
+        raise ValueError(f"training.augment: changes images, got {settings.augment} of {run.name} for texts")
+    if settings.head is not None and family != "encoder":
+        raise ValueError(f"training.head: is for backbone.family: encoder, got {family} ({run.name})")
+    if settings.head == "own" and METHODS[run.method].low_rank:
+        raise ValueError(
+            f"training.head: an adapter holds no head, so own needs another method than {run.method} ({run.name}); "
+            "use full, or head: frozen"
+        )
 
 
 def runs_of(spec: FinetuneSpec) -> list[FinetuneRun]:

@@ -1,10 +1,8 @@
-"""Fine-tune one image tower on one task: cross-entropy over its frozen zero-shot head.
+"""Fine-tune one model on one task by AdamW.
 
-A step depends only on the weights, the optimiser's moments and (seed, step): the order of images and every random
+A step depends only on the weights, the optimiser's moments and (seed, step): the order of samples and every random
 number follow from the latter two. So a checkpoint needs no generator's state, and a run that was killed ends with the
 bits of an undisturbed one (on the CPU with as many threads; GPUs do not always add in the same order).
-
-Shape legend: B images of a batch, C, H, W their channels, height and width, D embedding dimension.
 """
 
 import time
@@ -15,17 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from pipeline.train.finetune.augment import AUGMENTATIONS
 from pipeline.train.finetune.batches import EpochBatches
-from pipeline.train.finetune.methods import METHODS
+from pipeline.train.finetune.learners import ImageLearner, Learner, TextLearner
 from pipeline.train.finetune.preparation import FinetuneJob, identify, load_base, load_training_task
 from pipeline.train.finetune.rates import rate_at
-from pipeline.train.finetune.spec import FinetuneRun
-from pipeline.train.finetune.tuning import DenseTuning, Tuning
+from pipeline.train.finetune.selection import tuning_of
+from pipeline.train.finetune.tuning import Tuning
 from pipeline.train.job import TrainingStatus
-from pipeline.train.lora import LoraTuning, check_rank
 from pipeline.train.model_folder import (
     State,
     finish,
@@ -35,15 +30,15 @@ from pipeline.train.model_folder import (
     save_state,
     write_log,
 )
-from pipeline.train.seeds import generator_of, seed_of
+from pipeline.train.seeds import seed_of
 from pipeline.versions import exact_versions
 from tasks.base import Backbone
 from tasks.batch_norm import freeze
-from tasks.vision.classification import ImageTextBackbone, image_text
+from tasks.vision.classification import ZeroShotClassification
 
 #: Limit of the gradient's norm, as in the authors' code.
 _MAX_NORM = 1.0
-#: Validation images a call; sums are added over the calls.
+#: Validation samples a call; sums are added over the calls.
 _SHARD = 512
 
 
@@ -70,25 +65,33 @@ def finetune(job: FinetuneJob, report: Callable[[TrainingStatus], None]) -> None
 
 
 class _FinetuneState:
-    """One model in memory: image tower, data, optimiser and progress."""
+    """One model in memory: its data, optimiser and progress."""
 
     def __init__(self, job: FinetuneJob) -> None:
         self._job, self._settings = job, job.run.settings
         model = load_base(job.spec, torch.device(job.device_type))
         self._backbone: Backbone = model.backbone
-        self._encoder: ImageTextBackbone = image_text(model.backbone)
-        self._task = load_training_task(job.spec, job.run.task, model.backbone)
+        self._task = load_training_task(job.spec, job.run.task, model.backbone, job.run.head_seed)
         if identify(job.spec, job.run, model, self._task) != job.identity:
             raise ValueError(
                 f"{job.run.name}: this machine has other checkpoints or data than the one that prepared the training"
             )
-        self._batches = EpochBatches(self._task.num_samples("train"), self._settings)
-        self._tuning = _tuning(model.backbone, job.run)
+        self._learner, classifier = self._learned()
+        self._batches = EpochBatches(self._task.num_samples("train"), self._settings, self._learner.lengths)
+        self._tuning = tuning_of(model.backbone, job.run, job.spec.base, classifier)
         self._optimiser = _optimiser(self._tuning, self._settings.weight_decay)
         self._state = load_state(job.folder) if job.condition() == "started" else State()
         if self._state.step:
             restore(self._optimiser, self._tuning.trained, self._state)
         self._started = time.perf_counter()
+
+    def _learned(self) -> tuple[Learner, torch.nn.Module | None]:
+        """Return the loss of the training samples, and the classifier whose head is trained, if there is one."""
+        if isinstance(self._task, ZeroShotClassification):
+            return ImageLearner(self._backbone, self._task, self._settings, self._autocast), None
+        assert self._task.training is not None
+        samples = self._task.training
+        return TextLearner(self._backbone, samples, self._settings, self._autocast), samples.classifier
 
     def work(self, report: Callable[[TrainingStatus], None]) -> None:
         """Do every step that is left."""
@@ -120,13 +123,8 @@ class _FinetuneState:
         return float(loss.detach())
 
     def _loss(self, step: int) -> Tensor:
-        settings = self._settings
-        torch.manual_seed(seed_of("model", settings.seed, step))  # for modules that drop paths or units
-        images_BCHW, labels_B = self._task.batch("train", self._batches.rows(step), self._encoder.device)
-        changed = AUGMENTATIONS[settings.augment](images_BCHW, generator_of("augment", settings.seed, step))
-        with self._autocast():
-            features_BD = self._encoder.embed(changed, self._tuning.weights())
-        return F.cross_entropy(self._task.logits(features_BD), labels_B, label_smoothing=settings.label_smoothing)
+        torch.manual_seed(seed_of("model", self._settings.seed, step))  # for modules that drop paths or units
+        return self._learner.loss(self._batches.rows(step), self._tuning.weights(), step)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._job.spec.backbone.precision == "float32":
@@ -135,13 +133,13 @@ class _FinetuneState:
 
     def _train_mode(self) -> None:
         """Put the module into training, without the statistics of batch normalisation, which stay the base's."""
-        self._backbone.module.train()
-        freeze(self._backbone.module)
+        self._learner.module.train()
+        freeze(self._learner.module)
 
     def _accuracy(self) -> float:
         """Return the accuracy of the current weights on validation."""
         self._tuning.settle()
-        self._backbone.module.eval()
+        self._learner.module.eval()
         count = self._task.num_samples("val")
         starts = range(0, count, _SHARD)
         results = [self._task.evaluate(self._backbone, "val", s, min(s + _SHARD, count)) for s in starts]
@@ -192,15 +190,6 @@ class _FinetuneState:
             "versions": exact_versions(),
         }
         finish(job.folder, result)
-
-
-def _tuning(backbone: Backbone, run: FinetuneRun) -> Tuning:
-    method = METHODS[run.method]
-    if method.low_rank:
-        rank, scale = check_rank(backbone, run.params["rank"]), run.params["scale"]
-        assert isinstance(scale, float | int)
-        return LoraTuning(backbone, rank, scale, seed_of("lora", run.settings.seed))
-    return DenseTuning(backbone, method.rates(backbone.layer_map.num_blocks, run.params))
 
 
 def _optimiser(tuning: Tuning, weight_decay: float) -> torch.optim.Optimizer:

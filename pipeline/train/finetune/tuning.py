@@ -1,6 +1,6 @@
 """The tensors that are trained: an interface, and the weights themselves at rates that may differ by block."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoints.writing import write_safetensors
-from pipeline.train.finetune.rates import rate_factors
-from tasks.base import Backbone
 
 WEIGHTS = "model.safetensors"
+#: Writes a module that holds rounded weights: (folder, module, their type).
+WriteModule = Callable[[Path, nn.Module, torch.dtype], None]
 
 
 class Tuning(Protocol):
@@ -47,12 +47,16 @@ class Tuning(Protocol):
 class DenseTuning:
     """Train the module's own parameters, except the frozen ones."""
 
-    def __init__(self, backbone: Backbone, block_rates: tuple[float, ...]) -> None:
-        """Select the parameters to train; those with rate 0 get no gradient."""
-        self._module = backbone.module
-        named = dict(backbone.module.named_parameters())
-        factors = rate_factors(list(named), backbone.layer_map, block_rates)
-        self.trained = {name: p for name, p in named.items() if factors[name] > 0}
+    def __init__(self, module: nn.Module, factors: Mapping[str, float], write: WriteModule) -> None:
+        """Select the parameters to train; those with rate 0 get no gradient.
+
+        Args:
+            module: with the parameters.
+            factors: of the learning rate of each of them.
+            write: the module.
+        """
+        self._module, self._write = module, write
+        self.trained = {name: p for name, p in module.named_parameters() if factors[name] > 0}
         self.factors = {name: factors[name] for name in self.trained}
         for parameter in self.trained.values():
             parameter.requires_grad_()
@@ -65,9 +69,13 @@ class DenseTuning:
 
     @torch.no_grad()
     def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the image tower under the names of open_clip."""
-        state = {name: p.to(dtype) for name, p in self._module.named_parameters()}
-        for name, parameter in self._module.named_parameters():
-            parameter.copy_(state[name])
-        whole = {f"visual.{name}": tensor.cpu() for name, tensor in state.items()}
-        write_safetensors(folder / WEIGHTS, whole, {})
+        """Write the whole module."""
+        for parameter in self._module.parameters():
+            parameter.copy_(parameter.to(dtype))
+        self._write(folder, self._module, dtype)
+
+
+def write_tower(folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
+    """Write an image tower under the names of open_clip."""
+    whole = {f"visual.{name}": p.detach().to(dtype).cpu() for name, p in module.named_parameters()}
+    write_safetensors(folder / WEIGHTS, whole, {})

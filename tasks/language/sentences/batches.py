@@ -30,8 +30,7 @@ class SentenceBatch:
             labels: of each text.
         """
         self._head, self._labels_B = head, torch.tensor(labels)
-        padded = tokenizer.pad([dict(t) for t in tokens], padding_side="right", return_tensors="pt")
-        self._inputs: dict[str, Tensor] = {name: padded[name] for name in padded}
+        self._inputs = padded_inputs(tokenizer, tokens)
 
     def __len__(self) -> int:
         """Return the number of texts."""
@@ -52,3 +51,9 @@ class SentenceBatch:
             raise NonFiniteOutput("non-finite logits (NaN or infinity)")
         right: npt.NDArray[np.bool_] = (logits_BK.argmax(dim=1) == self._labels_B).cpu().numpy()
         return right
+
+
+def padded_inputs(tokenizer: Any, tokens: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
+    """Return the model's inputs (B, T) of texts, padded on the right."""
+    padded = tokenizer.pad([dict(t) for t in tokens], padding_side="right", return_tensors="pt")
+    return {name: padded[name] for name in padded}

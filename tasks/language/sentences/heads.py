@@ -3,6 +3,7 @@
 Shape legend: B texts, T their tokens, D hidden size, K classes.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -64,26 +65,31 @@ class PromptHead:
 
 
 class OwnHead:
-    """The head of a fine-tuned classifier, on the encoder in place of the classifier's own."""
+    """The head of a fine-tuned classifier, on the encoder in place of the classifier's own.
 
-    def __init__(self, backbone: EncoderBackbone, source: str) -> None:
+    Attributes:
+        model: the classifier around the backbone's modules.
+    """
+
+    def __init__(self, backbone: EncoderBackbone, source: str, model: PreTrainedModel | None = None) -> None:
         """Read the classifier, and give its encoder the backbone's weights.
 
         Args:
             backbone: which the head is used with.
             source: a folder, or hf:OWNER/REPO, of a sequence classifier.
+            model: the classifier, if there is no folder of it yet; `source` then names it in errors.
 
         Raises:
             ValueError: if it is none, its head is missing, or its encoder is of another architecture.
         """
-        model = _read(source)
+        model = model or _read(source)
         body: Any = model.base_model
         try:
             shared = backbone.shared_with(body)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         setattr(model, model.base_model_prefix, shared)
-        self._model = model.requires_grad_(False).train(False).to(backbone.device, backbone.dtype)
+        self.model = model.requires_grad_(False).train(False).to(backbone.device, backbone.dtype)
         names: Any = model.config.id2label
         self.classes = tuple(str(names[i]) for i in range(len(names)))
         edited = {id(p) for p in backbone.module.parameters()}
@@ -94,8 +100,30 @@ class OwnHead:
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Return logits (B, K): see `SentenceHead`."""
-        logits: Tensor = self._model(**inputs).logits
+        logits: Tensor = self.model(**inputs).logits
         return logits.float()
+
+
+def new_classifier(backbone: EncoderBackbone, classes: Sequence[str], seed: int) -> PreTrainedModel:
+    """Return a classifier of the backbone's architecture with a random head, whose encoder is still random too.
+
+    Args:
+        backbone: gives the configuration.
+        classes: their names.
+        seed: of the head.
+
+    Raises:
+        ValueError: if transformers has no classifier of this architecture.
+    """
+    config: Any = copy.deepcopy(backbone.module.config)
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: number for number, name in enumerate(classes)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        factory: Any = AutoModelForSequenceClassification  # its functions have no types
+        made = read_files(backbone.model_name, lambda: factory.from_config(config))
+    assert isinstance(made, PreTrainedModel)
+    return made
 
 
 def _read(source: str) -> PreTrainedModel:

@@ -9,8 +9,6 @@ from tasks.language.rows import read_rows, split_file
 from tasks.language.sentences.options import SentenceOptions
 from tasks.registry import near
 
-_SPLITS = ("val", "test")
-
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
@@ -22,32 +20,33 @@ class LabelledText:
 
 
 def labelled_texts(
-    source: str, limits: Mapping[str, int | None], options: SentenceOptions
+    source: str, splits: Mapping[str, int | None], options: SentenceOptions
 ) -> dict[str, list[LabelledText]]:
-    """Read val.jsonl and test.jsonl, or .parquet, of a folder; without a val file, that split is empty.
+    """Read splits of a folder, each a .jsonl or .parquet file; without a val file, that split is empty.
 
     Args:
         source: the folder.
-        limits: split -> number of first rows to use; all by default.
+        splits: split -> number of first rows to use, None for all.
         options: the columns.
 
     Raises:
-        ValueError: if there is no folder or no test file, or a row lacks a column; the file and the row are named.
+        ValueError: if there is no folder or no file of another split, or a row lacks a column; the file and the row are
+            named.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         others = [p.name for p in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         raise ValueError(f"{source!r} is not a folder with val.jsonl and test.jsonl; {near(folder.name, others)}")
     found: dict[str, list[LabelledText]] = {}
-    for split in _SPLITS:
+    for split, limit in splits.items():
         try:
             path = split_file(source, folder, split)
         except ValueError:
-            if split == "test":
+            if split != "val":
                 raise
             found[split] = []  # a set under `ood` has only test rows
             continue
-        rows = islice(enumerate(read_rows(path), 1), limits.get(split))
+        rows = islice(enumerate(read_rows(path), 1), limit)
         found[split] = [_labelled(row, f"{path}: row {number}", options) for number, row in rows]
     return found
 

@@ -13,6 +13,7 @@ import numpy as np
 from tasks.base import Backbone, NonFiniteOutput, ShardResult
 from tasks.language.sentences.batches import SentenceBatch
 from tasks.stats import Stats
+from tasks.training import TrainingSamples
 
 
 class SentenceTask:
@@ -20,19 +21,28 @@ class SentenceTask:
 
     metric = "accuracy"
 
-    def __init__(self, name: str, batches: Mapping[str, Sequence[SentenceBatch]], fingerprint: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        batches: Mapping[str, Sequence[SentenceBatch]],
+        fingerprint: str,
+        training: TrainingSamples | None = None,
+    ) -> None:
         """Take the batches of each split; all but the last of a split have the same size.
 
         Args:
             name: of the task.
             batches: of each split.
             fingerprint: content hash of texts, labels and head.
+            training: the training split, if it was loaded.
         """
-        self.name, self.fingerprint = name, fingerprint
+        self.name, self.fingerprint, self.training = name, fingerprint, training
         self._batches = {split: list(some) for split, some in batches.items()}
 
     def num_samples(self, split: str) -> int:
         """Return the number of texts of a split; 0 if the task lacks it."""
+        if split == "train" and self.training is not None:
+            return len(self.training.lengths)
         return sum(map(len, self._batches.get(split, ())))
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:

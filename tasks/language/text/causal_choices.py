@@ -47,10 +47,13 @@ class CausalChoices:
 
     def log_likelihoods(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
         """Return the sum of each choice's log-probabilities, float32 (B, K), and the numbers of its tokens (B, K)."""
+        return summed(token_log_probs(*self.token_logits(backbone)), self._mask_BKL)
+
+    def token_logits(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
+        """Return the logits at each scored token, float32 (N, V), and the tokens (N,)."""
         self._to(backbone.device)
         logits_RPV = _logits(backbone.module, self._tokens_RT, self._kept_P)
-        logits_NV = logits_RPV[self._row_N, self._position_N].float()
-        return summed(token_log_probs(logits_NV, self._token_N), self._mask_BKL)
+        return logits_RPV[self._row_N, self._position_N].float(), self._token_N
 
     def _to(self, device: torch.device) -> None:
         if self._row_N.device != device:

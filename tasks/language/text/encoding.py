@@ -36,7 +36,11 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes texts for one model, and checks that they fit into its context."""
+    """Encodes texts for one model, and checks that they fit into its context.
+
+    Attributes:
+        cut: number of prompts that were cut so far.
+    """
 
     def __init__(self, backbone: LanguageBackbone, delimiter: str = " ", longest: int | None = None) -> None:
         """Take a model.
@@ -49,6 +53,7 @@ class Encoder:
         """
         self._tokenizer, self._context = backbone.tokenizer, backbone.context
         self._apart, self._delimiter, self._longest = has_encoder(backbone), delimiter, longest
+        self.cut = 0
 
     def choices(self, example: Example) -> Encoded:
         """Encode an example's prompt and choices.
@@ -89,6 +94,7 @@ class Encoder:
     def _cut(self, tokens: Tokens) -> Tokens:
         if self._longest is None or len(tokens) <= self._longest:
             return tokens
+        self.cut += 1
         if not self._apart:
             return tokens[-self._longest :]
         end = tokens[-1:] if tokens[-1] == self._tokenizer.eos_token_id else ()

@@ -15,6 +15,7 @@ from tasks.language.text.published import PublishedTask, published_rows, publish
 from tasks.language.text.ranking import ChoiceBatch
 from tasks.language.text.task import Batch, TextTask, by_length
 from tasks.language.text.templates import PublishedTemplate, published_templates
+from tasks.language.text.training import training_samples, without_scored
 from tasks.registry import near
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def load_published(request: TaskRequest, backbone: Backbone, progress: Progress 
     root = _folder(options, "root")
     examples: dict[str, list[Example]] = {}
     for split, limit in _limits(request).items():
-        where, rows = published_rows(name, task.val if split == "val" else task.test, root)
+        where, rows = published_rows(name, task.rows(split), root)
         examples[split] = [
             _published_example(task, templates[i % len(templates)], row, f"{where}: row {i + 1}")
             for i, row in enumerate(rows[:limit])
@@ -125,7 +126,7 @@ def _task(
     request: TaskRequest,
     model: LanguageBackbone,
     options: Options,
-    examples: Mapping[str, Sequence[Example]],
+    examples: Mapping[str, list[Example]],
     metric: str,
     longest: int | None,
 ) -> TextTask:
@@ -134,6 +135,10 @@ def _task(
     normalised, new = options.get("length_normalised", bool, False), options.count("max_new_tokens", _NEW_TOKENS)
     assert new is not None
     encoder = Encoder(model, delimiter, longest)
+    training = None
+    if request.train:
+        examples = without_scored(request, examples)
+        training = training_samples(f"tasks.{request.name}", examples["train"], encoder, model)
 
     def batches(some: Sequence[Example]) -> Sequence[Batch]:
         if metric == ACCURACY:
@@ -145,10 +150,14 @@ def _task(
 
     how = (_FORMAT, metric, size, delimiter, normalised, longest, new if metric == SQUAD else None)
     mark = fingerprint(examples, how)
-    return TextTask(request.name, {split: batches(some) for split, some in examples.items()}, mark)
+    scored = {split: batches(some) for split, some in examples.items() if split != "train"}
+    return TextTask(request.name, scored, mark, training)
 
 
 def _limits(request: TaskRequest) -> dict[str, int | None]:
+    """Return the splits to read; training needs all rows, to leave those out that are scored."""
+    if request.train:
+        return dict.fromkeys(("train", "val", "test"))
     return {split: request.limits.get(split) for split in ("val", "test")}
 
 

@@ -53,10 +53,11 @@ class Label(_Model):
 
 
 class Rows(_Model):
-    """Rows of a published split: all, or the last ones."""
+    """Rows of a published split: all, the last ones, or those before the last ones."""
 
     split: str
     last: int | None = None
+    before_last: int | None = None
 
 
 class PublishedTask(_Model):
@@ -71,6 +72,12 @@ class PublishedTask(_Model):
     test: Rows
     note: str = ""
     manual: str = ""
+
+    def rows(self, split: str) -> Rows:
+        """Return the rows of train, val or test: train has those before val's in the same published split."""
+        if split == "train":
+            return Rows(split=self.val.split, before_last=self.val.last)
+        return self.val if split == "val" else self.test
 
 
 class _Catalogue(_Model):
@@ -115,6 +122,8 @@ def published_rows(name: str, rows: Rows, root: Path | None) -> tuple[str, list[
         if not isinstance(row, dict):
             raise ValueError(f"{files[0].parent}: {rows.split}: row {number}: must be an object, got {row!r:.60}")
         found.append(row)
+    if rows.before_last is not None:
+        return f"{name}: {rows.split}", found[: -rows.before_last]
     return f"{name}: {rows.split}", found if rows.last is None else found[-rows.last :]
 
 

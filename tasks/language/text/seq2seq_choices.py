@@ -38,6 +38,10 @@ class Seq2SeqChoices:
 
     def log_likelihoods(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
         """Return the sum of each choice's log-probabilities, float32 (B, K), and the numbers of its tokens (B, K)."""
+        return summed(token_log_probs(*self.token_logits(backbone)), self._mask_BKL)
+
+    def token_logits(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
+        """Return the logits at each scored token, float32 (N, V), and the tokens (N,)."""
         self._to(backbone.device)
         module: Any = backbone.module
         encoder = module.get_encoder()
@@ -50,8 +54,7 @@ class Seq2SeqChoices:
             decoder_input_ids=torch.cat([start_R1, self._labels_RL[:, :-1]], dim=1),
             use_cache=False,
         ).logits
-        log_probs_N = token_log_probs(logits_RLV[self._mask_RL].float(), self._labels_RL[self._mask_RL])
-        return summed(log_probs_N, self._mask_BKL)
+        return logits_RLV[self._mask_RL].float(), self._labels_RL[self._mask_RL]
 
     def _to(self, device: torch.device) -> None:
         if self._sample_R.device != device:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tasks.base import Backbone, NonFiniteOutput, ShardResult
 from tasks.language.text.backbone import LanguageBackbone, as_language
 from tasks.stats import Stats
+from tasks.training import TrainingSamples
 
 _S = TypeVar("_S")
 
@@ -53,17 +54,26 @@ class TextTask:
     Attributes:
         name: of the task.
         fingerprint: content hash of the texts, and of how they are scored.
+        training: the training split, if it was loaded.
     """
 
     metric = "accuracy"
 
-    def __init__(self, name: str, batches: Mapping[str, Sequence[Batch]], fingerprint: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        batches: Mapping[str, Sequence[Batch]],
+        fingerprint: str,
+        training: TrainingSamples | None = None,
+    ) -> None:
         """Take the batches of each split; all but the last of a split have the same size."""
-        self.name, self.fingerprint = name, fingerprint
+        self.name, self.fingerprint, self.training = name, fingerprint, training
         self._batches = {split: list(some) for split, some in batches.items()}
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split; 0 if the task lacks it."""
+        if split == "train" and self.training is not None:
+            return len(self.training.lengths)
         return sum(map(len, self._batches.get(split, ())))
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
