@@ -4,9 +4,9 @@ Shape legend: B samples of a shard, K classes, C, H, W an image's channels, heig
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -147,6 +147,22 @@ class Backbone(Protocol):
         Raises:
             ValueError: if tensors are missing, unexpected or mis-shaped; the first names are given.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsOutputs(Protocol):
+    """A backbone that keeps outputs of modules outside the blocks, for candidates with the same weights there."""
+
+    def set_outside(self, weights: Hashable | None) -> None:
+        """Take the identity of the weights outside the blocks: equal ones mean the same bits; None if it is not known.
+
+        The weights may change after every call with None.
+        """
+        ...
+
+    def kept_bytes(self, tokens: int, candidates: int) -> int:
+        """Return the most bytes of outputs that are kept for candidates that read so many tokens each."""
         ...
 
 

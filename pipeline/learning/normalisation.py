@@ -7,7 +7,7 @@ Shape legend: B samples of a batch, C, H, W an image's channels, height and widt
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ class NormalisedModel:
             self._check(recipe)
         else:
             self._restore(stored)
-        return made
+        return replace(made, outside=None)  # statistics of every depth change, too
 
     def _stored(self, recipe: Recipe) -> Statistics | None:
         """Return the statistics of the base, or of an unscaled expert; None for every other recipe."""

@@ -24,10 +24,12 @@ class Combined:
     Attributes:
         vector: the combined task vector.
         peaks: the largest magnitude in each of its groups; () if the caller does not need it.
+        key: method, weights and parameters, which determine the vector; set by `CombinedCache`.
     """
 
     vector: DeviceVector
     peaks: tuple[float, ...] = ()
+    key: tuple[object, ...] = ()
     _alphas: dict[str, float] = field(default_factory=dict)
     _norms: tuple[float, ...] = ()
 
@@ -93,5 +95,6 @@ class CombinedCache:
                 self._vectors.popitem(last=False)
             method.check(weights, params)
             self._vectors[key] = self._combine(recipe, weights, params)
+            self._vectors[key].key = key
         self._vectors.move_to_end(key)
         return self._vectors[key]

@@ -9,7 +9,7 @@ the weights.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -28,6 +28,9 @@ from tasks.base import LayerMap, NonFiniteError
 #: Combined vectors kept, none larger than the model: one for the current merge, one for its neighbour in the queue.
 COMBINED_KEPT = 2
 
+#: `Materialised.outside` of the base.
+_THETA0 = "theta0"
+
 #: (method, theta0 and task vectors, one weight for each, every declared parameter) -> `Experts.statistics`.
 Gather: TypeAlias = Callable[[str, Experts, Sequence[Number], Params], Sequence[Mapping[str, Tensor]]]
 
@@ -39,10 +42,13 @@ class Materialised:
     Attributes:
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
         fingerprint: sampled checksum of the weights now in the module, 16 hexadecimal digits.
+        outside: identity of the weights outside the blocks: equal ones mean the same bits, for one `ResidentModel`.
+            None if it is not known.
     """
 
     alpha: float
     fingerprint: str
+    outside: Hashable | None = None
 
 
 class ResidentModel:
@@ -116,13 +122,14 @@ class ResidentModel:
         """
         if recipe.method == "zero":
             self._weights.copy_(self._base)
-            return Materialised(0.0, self.base_fingerprint)
+            return Materialised(0.0, self.base_fingerprint, _THETA0)
         combined = self._combined.get(recipe, len(self.deltas))
         alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
         for index, coefficient in enumerate(lambdas):
             self._rebuild(index, coefficient, combined.vector)
         self._check_finite(recipe, lambdas, combined)
-        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined))
+        outside = _outside(recipe, combined, lambdas[0])
+        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined), outside)
 
     def _rebuild(self, index: int, coefficient: float, combined: DeviceVector) -> None:
         group = self._arena.groups[index]
@@ -206,3 +213,10 @@ class ResidentModel:
             else "the combined task vector is 0 everywhere: are the experts copies of the base?"
         )
         raise ValueError(f"the rebuilt weights equal the base's: {recipe} does nothing, as {why}")
+
+
+def _outside(recipe: Recipe, combined: Combined, coefficient: float) -> Hashable | None:
+    """Return what the weights outside the blocks depend on; alpha is not part of it, as lambda may differ there."""
+    if coefficient == 0:
+        return _THETA0
+    return None if METHODS[recipe.method].needs else (combined.key, coefficient)

@@ -13,11 +13,13 @@ from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.methods import METHODS
 from pipeline.merging.resident_low_rank import can_stay_low_rank
 from pipeline.plan.plan import Plan
+from pipeline.run.forecast import proposed
 from pipeline.sizing.machine import Machine, program_bytes
 from pipeline.sizing.memory import Load, Part, peak, worker_parts
 from pipeline.sizing.model import ExpertSize, ModelSize, measure_model
 from pipeline.sizing.samples import Samples, measure_samples
 from pipeline.sizing.work import combined_vectors
+from tasks.base import Backbone, KeepsOutputs
 from tasks.plugins import load_plugins
 
 #: Rank of the adapters that are proposed in place of whole models.
@@ -86,9 +88,21 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
     low_rank = len(deltas) == len(model.experts)
     adapted = generated and low_rank and can_stay_low_rank(model.backbone.module, deltas, merge_methods(spec))
     load = Load(
-        precision_of(spec.backbone).itemsize, adapted, combined_vectors(plan), samples.activations, samples.data, sums
+        precision_of(spec.backbone).itemsize,
+        adapted,
+        combined_vectors(plan),
+        samples.activations,
+        samples.data,
+        sums,
+        _outputs(model.backbone, samples, plan),
     )
     return Estimate(model, samples, load, device_type == "cuda", program_bytes(), generated)
+
+
+def _outputs(backbone: Backbone, samples: Samples, plan: Plan) -> int:
+    if not isinstance(backbone, KeepsOutputs):
+        return 0
+    return backbone.kept_bytes(samples.tokens, sum(map(proposed, plan.groups)))
 
 
 def misfits(found: Estimate, plan: Plan, machine: Machine) -> list[str]:
@@ -132,6 +146,8 @@ def _changes(found: Estimate, needs: Callable[[Estimate], int], room: int) -> It
     model, load = found.model, found.load
     if load.element == _FLOAT32:
         yield "backbone.precision: bfloat16", _halved
+    if load.outputs:
+        yield "backbone.options.encoder_memory: 0", _without_outputs
     if load.activations:
         share = max(_batch_share(found, needs, room), _LEAST_BATCH)
         yield f"{share:.2g} of the present batch_size", lambda other: _with_batch(other, share)
@@ -145,6 +161,10 @@ def _changes(found: Estimate, needs: Callable[[Estimate], int], room: int) -> It
 
 def _halved(found: Estimate) -> Estimate:
     return replace(found, load=replace(found.load, element=2, activations=(found.load.activations or 0) // 2))
+
+
+def _without_outputs(found: Estimate) -> Estimate:
+    return replace(found, load=replace(found.load, outputs=0))
 
 
 def _with_batch(found: Estimate, share: float) -> Estimate:

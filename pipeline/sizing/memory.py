@@ -45,6 +45,7 @@ class Load:
         activations: bytes of a forward pass; None if not known.
         data: bytes of the decoded samples.
         sums: whether all merges are sums of shares, which keep low-rank task vectors low-rank.
+        outputs: bytes of the encoder's outputs that are kept for later candidates.
     """
 
     element: int
@@ -53,6 +54,7 @@ class Load:
     activations: int | None
     data: int = 0
     sums: bool = False
+    outputs: int = 0
 
 
 def worker_parts(model: ModelSize, load: Load) -> list[Part]:
@@ -63,6 +65,7 @@ def worker_parts(model: ModelSize, load: Load) -> list[Part]:
         Part("frozen parts of the model", model.frozen, host=True),
         Part("activations of a batch", load.activations or 0, "scoring"),
         Part("decoded data", load.data, "scoring"),
+        Part("kept outputs of the encoder", load.outputs, "scoring"),
         Part("the base's file, while it is read", model.base, "reading", host=True),
         Part("task vectors, while they are read", _read_vectors(model), "reading", host=True),
         Part("the largest expert's file", max(e.stored for e in model.experts.values()), "opening", host=True),

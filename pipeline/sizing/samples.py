@@ -12,7 +12,7 @@ from pipeline.loading.tasks import load_tasks
 from pipeline.sizing.live_bytes import LiveBytes, WithoutPairs, peak_bytes
 from pipeline.sizing.model import ModelSize
 from pipeline.spec.run import RunSpec
-from tasks.base import Backbone, Task, TaskRequest
+from tasks.base import Backbone, KeepsOutputs, Task, TaskRequest
 from tasks.registry import TASKS
 from tasks.vision.classification import ImageTextBackbone, image_batch, image_preprocess, image_source
 from tasks.vision.decoded import count_images
@@ -26,11 +26,13 @@ class Samples:
         counts: task -> (validation samples, test samples).
         activations: bytes of the largest forward pass; None if not known.
         data: bytes of the decoded samples that a worker keeps on its device.
+        tokens: of all samples that a backbone reads whose outputs are kept; 0 if none are.
     """
 
     counts: Mapping[str, tuple[int, int]]
     activations: int | None
     data: int = 0
+    tokens: int = 0
 
 
 @runtime_checkable
@@ -39,6 +41,16 @@ class KnowsHeaviest(Protocol):
 
     def heaviest(self, split: str) -> tuple[int, int]:
         """Return samples, as start and stop, whose first forward pass takes the most memory."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A task whose samples are read in batches that stay the same, so that a backbone can keep its outputs."""
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of both splits, padding included."""
         ...
 
 
@@ -68,7 +80,9 @@ def measure_samples(spec: RunSpec, model: ModelSize, device_type: str, report: R
     found = [_pass(task, backbone, split) for task in tasks.values() for split in ("val", "test")]
     known = [size for size in found if size is not None]
     counts = {name: (task.num_samples("val"), task.num_samples("test")) for name, task in tasks.items()}
-    return Samples(counts, max(known, default=None))
+    keeps = isinstance(backbone, KeepsOutputs)
+    tokens = sum(task.tokens for task in tasks.values() if keeps and isinstance(task, CountsTokens))
+    return Samples(counts, max(known, default=None), tokens=tokens)
 
 
 def _pass(task: Task, backbone: Backbone, split: str) -> int | None:

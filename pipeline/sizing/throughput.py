@@ -10,6 +10,7 @@ from pipeline.plan.plan import Plan
 from pipeline.records.journal import read_history
 from pipeline.workers.completion_worker import CompletionWorker
 from pipeline.workers.worker import Worker
+from tasks.base import KeepsOutputs
 
 #: Samples that are measured, after as many to warm up.
 _MEASURED = 64
@@ -47,6 +48,8 @@ def measured_throughput(plan: Plan, device_type: str, report: Report) -> float:
     recipe = plan.references[-1].recipe({})
     request = EvalRequest(recipe, "measured", task, "val", 0, 0, count)
     worker.evaluate(request)
+    if isinstance(worker, Worker) and isinstance(worker.backbone, KeepsOutputs):
+        worker.backbone.set_outside(None)  # most candidates may have another encoder
     started = time.perf_counter()
     worker.evaluate(request)
     return count / (time.perf_counter() - started)

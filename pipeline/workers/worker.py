@@ -64,7 +64,8 @@ class Worker:
         self._held = HeldRecipe(
             NormalisedModel(self.resident, Calibration(self.backbone, self._tasks, samples), stored)
             if (samples := self._identity.calibration)
-            else self.resident
+            else self.resident,
+            self.backbone,
         )
 
     def info(self) -> WorkerInfo:

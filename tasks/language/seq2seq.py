@@ -1,6 +1,7 @@
 """Encoder-decoders of transformers, such as T5 and BART: two stacks of blocks, of which one or both are scaled."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping
 from typing import Any, cast, get_args
 
 import torch
@@ -10,8 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.files.cache import digest
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import Scaled, encoder_decoder_map
+from tasks.language.encoder_outputs import EncoderOutputs
 from tasks.language.models import check_rows, read_tokenizer
 from tasks.registry import near
+
+#: GiB of the encoder's outputs that a worker keeps, unless the option `encoder_memory` gives another number.
+_KEPT = 1.0
 
 
 class Seq2SeqBackbone(LanguageBackbone):
@@ -20,12 +25,18 @@ class Seq2SeqBackbone(LanguageBackbone):
     Attributes:
         scaled: the stacks that are scaled; the other one is outside the blocks.
         start: token id that the decoder's input begins with.
+        encoder_outputs: kept for candidates with the same encoder; nothing is kept if the encoder is scaled.
     """
 
     family = "seq2seq"
 
     def __init__(
-        self, model: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scaled: Scaled = "decoder"
+        self,
+        model: str,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scaled: Scaled = "decoder",
+        kept: float = _KEPT,
     ) -> None:
         """Take a loaded module; use `build` to make a backbone from weights.
 
@@ -34,6 +45,7 @@ class Seq2SeqBackbone(LanguageBackbone):
             module: on its device, in its dtype.
             tokenizer: with pad and end-of-sequence tokens.
             scaled: the stacks to scale.
+            kept: GiB of the encoder's outputs that are kept at most.
 
         Raises:
             ValueError: if a stack has no list of residual blocks, or the configuration names no start token.
@@ -41,6 +53,22 @@ class Seq2SeqBackbone(LanguageBackbone):
         super().__init__(model, module, tokenizer, encoder_decoder_map(module, scaled))
         self.scaled, self.start = scaled, _start(module)
         self.inputs = digest([self.inputs, "scaled", scaled])
+        self.encoder_outputs = EncoderOutputs(int(kept * 2**30) if self._encoder_is_outside() else 0)
+
+    def _encoder_is_outside(self) -> bool:
+        parts: Any = self.module  # get_encoder has no types
+        encoder = {id(p) for p in parts.get_encoder().parameters()}
+        return all(id(p) not in encoder or n not in self.layer_map.blocks for n, p in self.module.named_parameters())
+
+    def set_outside(self, weights: Hashable | None) -> None:
+        """Take the identity of the weights outside the blocks: see `tasks.base.KeepsOutputs`."""
+        self.encoder_outputs.weights = weights if self.encoder_outputs.limit else None
+
+    def kept_bytes(self, tokens: int, candidates: int) -> int:
+        """Return the most bytes of the encoder's outputs that are kept: see `tasks.base.KeepsOutputs`."""
+        parts: Any = self.module
+        width: int = parts.get_input_embeddings().embedding_dim
+        return min(self.encoder_outputs.limit, tokens * candidates * width * self.dtype.itemsize)
 
 
 def build(
@@ -57,14 +85,16 @@ def build(
         state: the base, with or without the prefix of the whole model or a wrapper.
         device: of the model.
         dtype: of its weights and activations.
-        options: `scaled`: decoder (the default, as in the paper), encoder or both; and those of causal models.
+        options: `scaled`: decoder (the default, as in the paper), encoder or both; `encoder_memory`: GiB of the
+            encoder's outputs to keep, which changes no score; and those of causal models.
 
     Raises:
         ValueError: if the model is not an encoder-decoder, an option is unknown, the tokenizer has no pad or
             end-of-sequence token, or the weights do not fit.
     """
     options = options or {}
-    loading, scaled = Loading.of(options, ("scaled",)), _scaled(options.get("scaled", "decoder"))
+    loading, scaled = Loading.of(options, ("scaled", "encoder_memory")), _scaled(options.get("scaled", "decoder"))
+    kept = _encoder_memory(options.get("encoder_memory", _KEPT))
     with about_model():
         tokenizer = _tokenizer(model)
         empty = empty_model(model, Seq2SeqBackbone.family, loading)
@@ -72,7 +102,7 @@ def build(
         encoder_decoder_map(empty, scaled)
         _start(empty)
     module = with_weights(empty, state, device, dtype, loading)
-    return Seq2SeqBackbone(model, module, tokenizer, scaled).loaded(state, loading)
+    return Seq2SeqBackbone(model, module, tokenizer, scaled, kept).loaded(state, loading)
 
 
 def _scaled(value: object) -> Scaled:
@@ -82,6 +112,12 @@ def _scaled(value: object) -> Scaled:
             f"{near(str(value), get_args(Scaled))}"
         )
     return cast(Scaled, value)
+
+
+def _encoder_memory(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"backbone.options.encoder_memory: must be a number of GiB, 0 or more, got {value!r}")
+    return value
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:

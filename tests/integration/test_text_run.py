@@ -1,7 +1,9 @@
-"""Proves a run of language models on text tasks from spec to tables: choices, margins, resuming."""
+"""Proves a run of language models on text tasks from spec to tables: choices, margins, resuming, encoder passes."""
 
 import json
 import shutil
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_run import Lines, tables, write_spec
 from tiny_language import row, t5_config, write_tiny_llama, write_tiny_seq2seq
+
+from pipeline.loading.prepare import prepare
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.plan.plan import make_plan
+from pipeline.pools.local import LocalPool
+from pipeline.run.run import run
+from pipeline.spec.load import load_spec
+from pipeline.workers.worker import Worker
 
 SCALING = {"function": "linear", "alpha": 0.3, "beta": {"grid": [0, 1]}}
 CHOICES = ["a small tool", "a library for robots", "data"]
@@ -43,7 +53,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def spec_of(ground: Path) -> Path:
+def spec_of(ground: Path, **changes: Any) -> Path:
     fields: dict[str, Any] = {
         "name": "texts",
         "backbone": {"family": ground.name.rstrip("0123456789"), "model": "base"},
@@ -58,6 +68,7 @@ def spec_of(ground: Path) -> Path:
         "controls": {"kinds": ["uniform"], "constants": 3},
         "shard_size": 4,
         "resources": {"pool": "local"},
+        **changes,
     }
     return write_spec(ground, fields)
 
@@ -83,6 +94,45 @@ def test_a_run_has_accuracies_and_margins_and_resumes(ground: Path) -> None:
     assert tables(ground / "run") == before
     again = {(r["recipe_id"], r["split"]): r["margins"] for r in table(ground / "run" / "margins" / "facts.parquet")}
     assert again == margins
+
+
+class CountingWorker(Worker):
+    """Counts passes of the encoder by split and merge method."""
+
+    passes: Counter[tuple[str, str]]
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        def count(*of: object) -> None:
+            self.passes[request.split, request.recipe.method] += 1
+
+        module: Any = self.backbone.module
+        handle = module.get_encoder().register_forward_hook(count)
+        try:
+            return super().evaluate(request)
+        finally:
+            handle.remove()
+
+
+@pytest.mark.parametrize("ground", ["seq2seq"], indirect=True)
+def test_a_grid_runs_the_encoder_once_an_alpha_and_batch(ground: Path, tmp_path: Path) -> None:
+    grid = {"alpha": {"grid": [0.3, 0.6]}, "beta": {"grid": [0.2, 0.6, 1]}}
+    made = {}
+    for limit in (1, 0):
+        backbone = {"family": "seq2seq", "model": "base", "options": {"encoder_memory": limit}}
+        arms = {"LiNeS": {"merge": "sum", "scaling": {"function": "linear", **grid}}}
+        path = spec_of(ground, backbone=backbone, arms=arms, controls=[])
+        spec = load_spec(path)
+        worker = CountingWorker("local", spec)
+        worker.passes = Counter()
+        identity = prepare(spec, "cpu", lambda what, done, total: None)
+        run(make_plan(spec), identity, tmp_path / str(limit), partial(LocalPool, worker), None)
+        made[limit] = worker.passes["val", "sum"]
+        planned = Lines(ground, {})("plan", path)[1]
+        assert ("kept outputs of the encoder" in planned) == bool(limit), planned
+    # Batches of 5 of 12 samples and one of 12; shards of 4, of which 2 of 3 read two batches of 5.
+    assert made == {1: 2 * (3 + 1), 0: 6 * (5 + 3)}
+    kept, plain = (tables(tmp_path / name) for name in ("1", "0"))
+    assert kept == plain
 
 
 def table(path: Path) -> list[dict[str, Any]]:

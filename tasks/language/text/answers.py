@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
 
 from tasks.language.generation import Finite
-from tasks.language.text.backbone import LanguageBackbone, has_encoder
+from tasks.language.text.backbone import LanguageBackbone, encoded, has_encoder
 from tasks.language.text.encoding import Tokens
 from tasks.language.text.squad import squad_score
 from tasks.language.text.task import BatchScores
@@ -45,6 +46,11 @@ class AnswerBatch:
         """Return the number of samples."""
         return len(self._references)
 
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of the prompts, padding included."""
+        return self._tokens_BT.numel()
+
     @torch.inference_mode()
     def score(self, backbone: LanguageBackbone) -> BatchScores:
         """Answer every prompt, and return the mean of exact match and F1.
@@ -65,13 +71,14 @@ class AnswerBatch:
     def _generated(self, backbone: LanguageBackbone) -> Tensor:
         """Return the new tokens, (B, T)."""
         module: Any = backbone.module
-        inputs = {"input_ids": self._tokens_BT, "attention_mask": self._mask_BT}
+        inputs: dict[str, Any] = {"input_ids": self._tokens_BT, "attention_mask": self._mask_BT}
         fields: dict[str, Any] = {
             "eos_token_id": backbone.tokenizer.eos_token_id,
             "pad_token_id": backbone.tokenizer.pad_token_id,
         }
         if apart := has_encoder(backbone):
             fields["decoder_start_token_id"] = module.config.decoder_start_token_id
+            inputs["encoder_outputs"] = BaseModelOutput(encoded(backbone, self._tokens_BT, self._mask_BT))
         config: Any = GenerationConfig
         recommended, module.generation_config = module.generation_config, config()
         try:

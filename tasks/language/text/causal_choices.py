@@ -45,6 +45,11 @@ class CausalChoices:
         self._row_N, self._position_N, self._token_N = row_N, position_N - first, token_N
         self._mask_BKL = token_mask(widths)
 
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of all rows, padding included."""
+        return self._tokens_RT.numel()
+
     def log_likelihoods(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
         """Return the sum of each choice's log-probabilities, float32 (B, K), and the numbers of its tokens (B, K)."""
         return summed(token_log_probs(*self.token_logits(backbone)), self._mask_BKL)

@@ -20,6 +20,11 @@ from tasks.language.text.task import BatchScores
 class Choices(Protocol):
     """The choices of a batch, laid out for one kind of model."""
 
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that the model reads, before its decoder if any; padding included."""
+        ...
+
     def log_likelihoods(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
         """Return the sum of each choice's log-probabilities, float32 (B, K), and the numbers of its tokens (B, K)."""
         ...
@@ -44,6 +49,11 @@ class ChoiceBatch:
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self._labels_B)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that the model reads, before its decoder if any; padding included."""
+        return self._choices.tokens
 
     @torch.inference_mode()
     def score(self, backbone: LanguageBackbone) -> BatchScores:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from tasks.language.text.backbone import LanguageBackbone
+from tasks.language.text.backbone import LanguageBackbone, encoded
 from tasks.language.text.causal_choices import summed, token_log_probs, token_mask
 from tasks.language.text.encoding import Encoded, padded
 
@@ -36,6 +36,11 @@ class Seq2SeqChoices:
         lengths_R = torch.tensor([len(tokens) for _, tokens in choices])
         self._mask_RL = torch.arange(self._labels_RL.shape[1]) < lengths_R[:, None]
 
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that the encoder reads, padding included."""
+        return self._tokens_BT.numel()
+
     def log_likelihoods(self, backbone: LanguageBackbone) -> tuple[Tensor, Tensor]:
         """Return the sum of each choice's log-probabilities, float32 (B, K), and the numbers of its tokens (B, K)."""
         return summed(token_log_probs(*self.token_logits(backbone)), self._mask_BKL)
@@ -44,8 +49,7 @@ class Seq2SeqChoices:
         """Return the logits at each scored token, float32 (N, V), and the tokens (N,)."""
         self._to(backbone.device)
         module: Any = backbone.module
-        encoder = module.get_encoder()
-        hidden_BTD = encoder(input_ids=self._tokens_BT, attention_mask=self._mask_BT).last_hidden_state
+        hidden_BTD = encoded(backbone, self._tokens_BT, self._mask_BT)
         # Starts as in training: the start token, then the choice without its last token.
         start_R1 = self._labels_RL.new_full((len(self._labels_RL), 1), module.config.decoder_start_token_id)
         logits_RLV = module(

@@ -39,6 +39,11 @@ class Batch(Protocol):
         """Return the number of samples."""
         ...
 
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that the model reads, before its decoder if any; padding included."""
+        ...
+
     def score(self, backbone: LanguageBackbone) -> BatchScores:
         """Score the samples under the current weights.
 
@@ -75,6 +80,11 @@ class TextTask:
         if split == "train" and self.training is not None:
             return len(self.training.lengths)
         return sum(map(len, self._batches.get(split, ())))
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of both splits that the model reads, before its decoder if any; padding included."""
+        return sum(batch.tokens for batches in self._batches.values() for batch in batches)
 
     def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
         """Score samples start to stop - 1, in the order of their lengths.
