@@ -79,8 +79,9 @@ def test_a_wrong_spec_is_refused(tmp_path: Path, changes: dict[str, Any], messag
         read_finetune(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("finetune-*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("finetune*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_the_examples_are_valid_and_write_where_their_name_says(path: Path) -> None:
     spec = load_finetune_spec(path)
-    assert spec.name == {"embedded": "", "paper": "paper-"}[path.parent.name] + path.stem
+    names = {"embedded": path.stem, "paper": f"paper-{path.stem}", "language": "language-experts"}
+    assert spec.name == names[path.parent.name]
     assert runs_of(spec)
