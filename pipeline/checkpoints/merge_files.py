@@ -128,7 +128,7 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     if output.suffix == FILE:
         write_safetensors(output, whole, metadata)
     else:
-        card = Card(sources.base, sources.experts, recipe, coverage)
+        card = Card(sources.base, sources.experts, recipe.canonical().decode(), coverage)
         notes += write_model_folder(output, locate(sources.base), whole, metadata, card)
     return MergedFile(merged, layout, layer_map.num_blocks, coverage, notes)
 

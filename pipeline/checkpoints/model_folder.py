@@ -1,18 +1,19 @@
 """Write a merged model as a folder that `from_pretrained` of transformers loads."""
 
+import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.checkpoints.coverage import Part
 from pipeline.checkpoints.files import CheckpointFiles
-from pipeline.recipe import Recipe
 from tasks.files.atomic import PARTIAL, sync, sync_folder
 from tasks.files.models import WEIGHT_SUFFIXES
 
@@ -35,14 +36,16 @@ class Card:
     Attributes:
         base: as the user wrote it.
         experts: the same.
-        recipe: of the merge.
+        recipe: of the merge, as text.
         coverage: what became of every tensor.
+        language: of the recipe's text.
     """
 
     base: str
     experts: Sequence[str]
-    recipe: Recipe
+    recipe: str
     coverage: Sequence[Part]
+    language: str = "json"
 
     def text(self) -> str:
         """Return README.md. Paths of this machine are not in it: folders and files are named without their place."""
@@ -57,8 +60,8 @@ class Card:
             "",
             f"Base: {models[0]}. Experts: {', '.join(models[1:])}. {_MADE_BY}.",
             "",
-            "```json",
-            self.recipe.canonical().decode(),
+            f"```{self.language}",
+            self.recipe.strip(),
             "```",
             "",
             *(f"- {part}" for part in self.coverage),
@@ -100,6 +103,7 @@ def write_model_folder(
             dict(state), partial, max_shard_size=_LARGEST_SHARD, metadata={**metadata, "format": "pt"}
         )
         copied = _copy(base, partial)
+        _set_type(partial / _CONFIG, {tensor.dtype for tensor in state.values() if tensor.is_floating_point()})
         (partial / "README.md").write_text(card.text(), encoding="utf-8")
         sync(partial)
         if folder.is_dir():
@@ -123,6 +127,17 @@ def _copy(base: CheckpointFiles, to: Path) -> list[str]:
     for path in kept:
         shutil.copyfile(path, to / path.name)
     return [path.name for path in kept]
+
+
+def _set_type(config: Path, types: Collection[torch.dtype]) -> None:
+    """Give a configuration the type of the weights, if they have one: transformers loads them in its type."""
+    if not config.is_file() or len(types) != 1:
+        return
+    content, (found,) = json.loads(config.read_text(encoding="utf-8")), types
+    key = "torch_dtype" if "torch_dtype" in content else "dtype"
+    name = str(found).removeprefix("torch.")
+    if content.get(key, name) != name:
+        config.write_text(json.dumps(content | {key: name}, indent=2) + "\n", encoding="utf-8")
 
 
 def _notes(copied: Sequence[str]) -> list[str]:

@@ -23,18 +23,12 @@ if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` nee
 _FROM_FILES = {name: method for name, method in METHODS.items() if name != "zero" and method.needs != "learned"}
 _WHOLE = ", ".join(name for name, method in _FROM_FILES.items() if method.whole)
 _CONTROLS = ", ".join(f"{control}:" for control in CONTROLS)
+#: Parameters of the command that a recipe of mergekit leaves to it.
+_WITH_RECIPE = ("recipe", "output", "blocks", "exclude", "overwrite")
 
 
 def merge(
-    base: Annotated[
-        str,
-        typer.Option(
-            metavar="SOURCE", help="The pre-trained model: a file, a folder, a URL, hf:OWNER/REPO or embedded/NAME."
-        ),
-    ],
-    expert: Annotated[
-        list[str], typer.Option(metavar="SOURCE", help="A fine-tuned model, named like the base; repeatable.")
-    ],
+    context: typer.Context,
     output: Annotated[
         str,
         typer.Option(
@@ -44,6 +38,21 @@ def merge(
             help="The merged model: a .safetensors file, or a folder for from_pretrained, whose name ends in /.",
         ),
     ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="The pre-trained model: a file, a folder, a URL, hf:OWNER/REPO or embedded/NAME."
+        ),
+    ] = None,
+    expert: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="A fine-tuned model, named like the base; repeatable.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A recipe of mergekit, instead of --base, --expert and the method's options."
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(metavar="NAME", help=f"How to combine: {', '.join(_FROM_FILES)}.")] = "sum",
     param: Annotated[
         list[str] | None,
@@ -114,14 +123,21 @@ def merge(
     """
     with user_errors():
         path = _output(output, overwrite)
-        recipe = Recipe.make(
+        if recipe is not None:
+            _refuse_with_recipe(context)
+            _merge_recipe(recipe, path, blocks, exclude)
+            print_result(f"wrote {output}")
+            return
+        if base is None or not expert:
+            raise ValueError(f"--{'expert' if base else 'base'}: is required, unless --recipe gives the models")
+        made = Recipe.make(
             method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
             _params(method, scaling, param or []),
         )  # fmt: skip
         from pipeline.checkpoints.merge_files import MergeSources, merge_files
 
         sources = MergeSources(base, expert, statistics or (), blocks, exclude, recalibrate, model)
-        written = merge_files(sources, recipe, path)
+        written = merge_files(sources, made, path)
         for note in written.notes:
             print_note(note)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
@@ -135,9 +151,31 @@ def merge(
             print_note(
                 "lambda is the same in every block, so this is no LiNeS: give --beta for one that grows with depth"
             )
-        console.print(_coefficients(recipe, merged), highlight=False)
+        console.print(_coefficients(made, merged), highlight=False)
         console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
         print_result(f"wrote {output}")
+
+
+def _refuse_with_recipe(context: typer.Context) -> None:
+    """Require that no option is given that the recipe of mergekit decides."""
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in _WITH_RECIPE}
+    if others := [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
+        raise ValueError(f"{', '.join(others)}: --recipe decides this; change it in the recipe, or leave --recipe out")
+
+
+def _merge_recipe(file: Path, output: Path, blocks: str | None, exclude: str | None) -> None:
+    from pipeline.checkpoints.mergekit.merge import merge_recipe
+    from pipeline.checkpoints.mergekit.schedule import read_schedule
+
+    schedule = read_schedule(file)
+    written = merge_recipe(schedule, output, blocks, exclude)
+    for note in written.notes:
+        print_note(note)
+    print_result(f"{schedule.recipe.config.merge_method} of {', '.join(schedule.recipe.models)}")
+    if written.layers:
+        print_result(written.layers)
+    for part in written.coverage:
+        print_result(str(part))
 
 
 def _output(text: str, overwrite: bool) -> Path:

@@ -1,7 +1,7 @@
 """Builds models from mappings; errors name the field, the rule and the value got, in the words of this project."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -61,10 +61,18 @@ def validate(kind: type[_M], data: dict[str, Any], source: str) -> _M:
         raise SpecError("\n".join(f"{source}: {line}" for line in explain(error, kind))) from None
 
 
-def explain(error: ValidationError, kind: type[BaseModel]) -> list[str]:
-    """Return each different error as "field path: rule, got value", the first twenty and the number of the others."""
+def explain(
+    error: ValidationError, kind: type[BaseModel], place: Callable[[tuple[str | int, ...]], str] = lambda path: ""
+) -> list[str]:
+    """Return each different error as "field path: rule, got value", the first twenty and the number of the others.
+
+    Args:
+        error: of pydantic.
+        kind: of the model.
+        place: path of a value -> what stands before its error, such as its line.
+    """
     found = error.errors(include_url=False)
-    lines = list(dict.fromkeys(_line(e, kind) for e in found[:_MOST_ERRORS]))
+    lines = list(dict.fromkeys(place(e["loc"]) + _line(e, kind) for e in found[:_MOST_ERRORS]))
     left = len(found) - _MOST_ERRORS
     return [*lines, f"and {left:,} more errors"] if left > 0 else lines
 

@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -106,6 +106,10 @@ def _is_number(value: float) -> bool:
         return False
 
 
+#: Path of a value: keys of mappings and places in lists.
+ValuePath: TypeAlias = tuple[str | int, ...]
+
+
 def read_yaml(path: Path) -> Any:
     """Return the content of a file.
 
@@ -113,17 +117,41 @@ def read_yaml(path: Path) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is not UTF-8, not YAML or larger than a spec may be; the message has the line and the column.
     """
+    return _read(path)[0]
+
+
+def read_yaml_lines(path: Path) -> tuple[Any, dict[ValuePath, int]]:
+    """Return the content of a file, and the line of each of its values, from 1.
+
+    Raises:
+        OSError, ValueError: as `read_yaml`.
+    """
+    content, node = _read(path)
+    return content, dict(_lines(node, ())) if node else {}
+
+
+def _lines(node: yaml.Node, path: ValuePath) -> Iterator[tuple[ValuePath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        parts = [(key.value, key, value) for key, value in node.value]
+    else:
+        parts = [(i, item, item) for i, item in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ())]
+    for key, marked, value in parts:
+        yield (*path, key), marked.start_mark.line + 1
+        yield from _lines(value, (*path, key))
+
+
+def _read(path: Path) -> tuple[Any, yaml.Node | None]:
     try:
         loader = _Loader(_text(path))
         node = loader.get_single_node()
         if node is None:
-            return None
+            return None, None
         count, depth = _size(node, {})
         if count > _MOST_VALUES:
             raise ValueError(f"must hold at most {_MOST_VALUES:,} values, with aliases (*name) expanded")
         if depth > _DEEPEST:
             raise ValueError(f"not valid YAML: {_TOO_DEEP}")
-        return loader.construct_document(node)
+        return loader.construct_document(node), node
     except UnicodeDecodeError as error:
         raise ValueError(f"must be text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
