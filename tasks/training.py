@@ -20,6 +20,11 @@ class TrainingSamples(Protocol):
         ...
 
     @property
+    def targets(self) -> Sequence[int]:
+        """Number of each sample's tokens or classes to learn, over which `loss` takes the mean."""
+        ...
+
+    @property
     def classifier(self) -> nn.Module | None:
         """A model around the backbone's module whose head is trained with it; None if all that is trained is there."""
         ...

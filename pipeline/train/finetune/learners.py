@@ -3,10 +3,11 @@
 Shape legend: B samples of a batch, C, H, W an image's channels, height and width, D embedding dimension.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -35,8 +36,12 @@ class Learner(Protocol):
         """Tokens of each sample; None if all have the same size."""
         ...
 
+    def parts(self, rows_B: Tensor) -> Iterable[tuple[Tensor, float]]:
+        """Cut a batch into the parts that go through the model together, each with its share of the batch's loss."""
+        ...
+
     def loss(self, rows_B: Tensor, weights: Mapping[str, Tensor] | None, step: int) -> Tensor:
-        """Return the mean loss of a batch.
+        """Return the mean loss of a batch or of a part of it.
 
         Args:
             rows_B: indices of the samples.
@@ -58,6 +63,10 @@ class ImageLearner:
         self._encoder, self._task, self._settings = image_text(backbone), task, settings
         self._autocast, self.module = autocast, backbone.module
 
+    def parts(self, rows_B: Tensor) -> Iterable[tuple[Tensor, float]]:
+        """Return the whole batch."""
+        return [(rows_B, 1.0)]
+
     def loss(self, rows_B: Tensor, weights: Mapping[str, Tensor] | None, step: int) -> Tensor:
         """Return the mean cross-entropy of the changed images."""
         settings = self._settings
@@ -77,6 +86,13 @@ class TextLearner:
         """Take the training split of a task."""
         self._backbone, self._samples, self._settings, self._autocast = backbone, samples, settings, autocast
         self.module, self.lengths = samples.classifier or backbone.module, samples.lengths
+
+    def parts(self, rows_B: Tensor) -> Iterable[tuple[Tensor, float]]:
+        """Cut a batch by `forward_size`; shares are those of the tokens to learn."""
+        targets_B = torch.tensor([self._samples.targets[row] for row in rows_B.tolist()])
+        size = self._settings.forward_size or len(rows_B)
+        for rows, targets in zip(torch.split(rows_B, size), torch.split(targets_B, size), strict=True):
+            yield rows, float(targets.sum() / targets_B.sum())
 
     def loss(self, rows_B: Tensor, weights: Mapping[str, Tensor] | None, step: int) -> Tensor:
         """Return the mean cross-entropy over all tokens or classes to learn."""

@@ -33,6 +33,7 @@ class FinetuneSettings:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 128
+    forward_size: int | None = None
     weight_decay: float = 0.1
     warm_up: float = 0.1
     label_smoothing: float = 0.0
@@ -58,6 +59,8 @@ class FinetuneTraining(_Model):
     """Passes over the training samples; the last, smaller batch of a pass is skipped."""
     batch_size: int | None = Field(None, ge=1, le=MOST)
     """Images or texts an update; 128 by default, and all of them if there are fewer."""
+    forward_size: int | None = Field(None, ge=1, le=MOST)
+    """Of texts: how many of a batch go through the model at a time, which bounds the memory; all of them by default."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay of AdamW; 0.1 by default."""
     warm_up: float | None = Field(None, ge=0, lt=1)
@@ -178,8 +181,9 @@ class FinetuneRun:
     def to_json(self) -> dict[str, Any]:
         """Return everything but the name."""
         settings = asdict(self.settings)
-        if self.settings.head != "own":  # models of earlier versions have no such field
-            del settings["head"]
+        for name in ("head", "forward_size"):  # models of earlier versions have no such fields
+            if settings[name] is None:
+                del settings[name]
         return {"method": self.method, "params": dict(self.params), "training": settings}
 
 
@@ -192,6 +196,8 @@ def _check_family(family: str, run: FinetuneRun) -> None:
     settings = run.settings
     if family in TEXT_FAMILIES and settings.augment != "none":
         raise ValueError(f"training.augment: changes images, got {settings.augment} of {run.name} for texts")
+    if settings.forward_size is not None and family not in TEXT_FAMILIES:
+        raise ValueError(f"training.forward_size: is for texts, got {settings.forward_size} of {run.name} for {family}")
     if settings.head is not None and family != "encoder":
         raise ValueError(f"training.head: is for backbone.family: encoder, got {family} ({run.name})")
     if settings.head == "own" and METHODS[run.method].low_rank:

@@ -5,6 +5,7 @@ number follow from the latter two. So a checkpoint needs no generator's state, a
 bits of an undisturbed one (on the CPU with as many threads; GPUs do not always add in the same order).
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -111,20 +112,25 @@ class _FinetuneState:
         rate = settings.lr * rate_at(step, self._job.total, settings.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        loss = self._loss(step)
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(step)
         norm = torch.nn.utils.clip_grad_norm_(self._tuning.trained.values(), _MAX_NORM)
-        if not (bool(loss.isfinite()) and bool(norm.isfinite())):
-            self._stop(rate, float(loss.detach()), float(norm))
+        if not (math.isfinite(loss) and bool(norm.isfinite())):
+            self._stop(rate, loss, float(norm))
         self._optimiser.step()
         self._state.step += 1
-        self._log(loss=float(loss.detach()), lr=rate, grad_norm=float(norm), val_accuracy=None)
-        return float(loss.detach())
+        self._log(loss=loss, lr=rate, grad_norm=float(norm), val_accuracy=None)
+        return loss
 
-    def _loss(self, step: int) -> Tensor:
+    def _backward(self, step: int) -> float:
+        """Add the gradients of a batch, and return its loss."""
         torch.manual_seed(seed_of("model", self._settings.seed, step))  # for modules that drop paths or units
-        return self._learner.loss(self._batches.rows(step), self._tuning.weights(), step)
+        total = torch.zeros(())
+        for rows, share in self._learner.parts(self._batches.rows(step)):
+            loss = share * self._learner.loss(rows, self._tuning.weights(), step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        return float(total)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._job.spec.backbone.precision == "float32":

@@ -38,7 +38,11 @@ class SentenceTraining:
             classifier: the model of the head, if it is trained.
         """
         self._head, self._tokenizer, self._tokens, self._labels = head, tokenizer, tokens, labels
-        self.classifier, self.lengths = classifier, [len(t["input_ids"]) for t in tokens]
+        self.classifier, self.lengths, self.targets = (
+            classifier,
+            [len(t["input_ids"]) for t in tokens],
+            [1] * len(tokens),
+        )
 
     def loss(self, backbone: Backbone, rows: Sequence[int], smoothing: float) -> Tensor:
         """Return the mean cross-entropy over the head's classes of a batch."""

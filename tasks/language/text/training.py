@@ -31,6 +31,7 @@ class TextTraining:
         """Take samples with one choice each, the tokens to learn, and the pad token."""
         self._samples, self._pad = samples, pad
         self.lengths = [sample.longest for sample in samples]
+        self.targets = [len(sample.choices[0]) for sample in samples]
 
     def loss(self, backbone: Backbone, rows: Sequence[int], smoothing: float) -> Tensor:
         """Return the mean cross-entropy over all tokens to learn of a batch."""

@@ -90,6 +90,15 @@ def test_the_first_loss_is_the_cross_entropy_of_the_right_choices_tokens(tmp_pat
     assert log[1]["loss"] == pytest.approx(float((means * counts).sum() / counts.sum()), rel=1e-5)
 
 
+@pytest.mark.parametrize("family", ["seq2seq", "encoder"])
+def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(tmp_path: Path, family: str) -> None:
+    without_dropout(tmp_path, family)
+    methods = {"whole": {"method": "full"}, "parts": {"method": "full", "training": {"forward_size": 7}}}
+    made = jobs(tmp_path, family, methods=methods, training={**WHOLE, "label_smoothing": 0.1})
+    whole, parts = (train(made[f"{name}/kinds"])[1] for name in methods)
+    assert (parts["loss"], parts["grad_norm"]) == pytest.approx((whole["loss"], whole["grad_norm"]), rel=1e-5)
+
+
 def test_the_first_loss_of_an_encoder_is_that_of_the_bases_prompts(tmp_path: Path) -> None:
     base = without_dropout(tmp_path, "encoder")
     log = train(jobs(tmp_path, "encoder", training={**WHOLE, "label_smoothing": 0.2})["full/kinds"])
@@ -311,6 +320,11 @@ def test_scored_rows_are_left_out_of_training_and_cut_texts_counted(
             "encoder",
             {"methods": {"lora": {}}, "training": {**WHOLE, "head": "own"}},
             "an adapter holds no head, so own needs another method than lora",
+        ),
+        (
+            "open_clip",
+            {"training": {**WHOLE, "forward_size": 8}},
+            "training.forward_size: is for texts, got 8 of full/kinds for open_clip",
         ),
         ("encoder", {"training": {**WHOLE, "head": "owned"}}, "training.head: must be 'frozen' or 'own'"),
     ],
