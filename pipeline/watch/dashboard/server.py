@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from plotly.offline import get_plotlyjs
-
-from pipeline.report.rendering.render import fragment
+from pipeline.report.rendering.render import fragment, plotly_js
 from pipeline.watch.dashboard.live import Live
 from pipeline.watch.dashboard.page import details, status
 
@@ -79,7 +77,7 @@ def page_server(live: Live, study: Mapping[str, str], port: int) -> WSGIServer:
     """
     scripts = files("pipeline.report.rendering").joinpath("templates")
     fixed = {
-        "/plotly.js": get_plotlyjs().encode(),
+        "/plotly.js": plotly_js(),
         "/report.js": scripts.joinpath("report.js").read_bytes(),
         "/dashboard.js": scripts.joinpath("dashboard.js").read_bytes(),
     }

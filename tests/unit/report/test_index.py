@@ -172,7 +172,7 @@ def test_every_link_leads_somewhere(folder: Path, page: Page, markdown: str) -> 
 
 def test_the_page_is_one_safe_file(folder: Path, page: Page, markdown: str) -> None:
     html = (folder / "index.html").read_text(encoding="utf-8")
-    assert page.scripts == 2 and len(html.encode()) < 6_000_000 and "default-src 'none'" in html
+    assert page.scripts == 1 and len(html.encode()) < 1_000_000 and "default-src 'none'" in html
     assert "<script>alert" not in html and "<script>" not in markdown
     assert UNTRUSTED.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in html
     assert not list(folder.glob("*.partial"))

@@ -1,5 +1,7 @@
 """Proves that a report shows the numbers of the tables in one safe self-contained file, and in Markdown too."""
 
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -9,10 +11,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from plotly.offline import get_plotlyjs_version
 from toy_run import UNTRUSTED, RunBuilder, build_run
 
 from pipeline.report.page import build, summary
-from pipeline.report.rendering.render import escape_markdown
+from pipeline.report.rendering.render import escape_markdown, html, plotly_js
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -58,8 +61,20 @@ def parsed(written: tuple[str, str]) -> Balance:
 def test_html_is_self_contained_and_small(written: tuple[str, str], parsed: Balance) -> None:
     links = [value for _, name, value in parsed.attributes if name in ("src", "href")]
     assert links and all(link.startswith("#") for link in links)
-    assert len(written[0].encode()) < 6_000_000
+    assert len(written[0].encode()) < 1_500_000
     assert "default-src 'none'" in written[0]
+
+
+def test_a_page_with_figures_holds_the_plotly_that_draws_them(written: tuple[str, str]) -> None:
+    [packed] = re.findall(r'<script type="application/gzip" id="plotly">(.*?)</script>', written[0])
+    library = gzip.decompress(base64.b64decode(packed))
+    assert library == plotly_js()
+    [version] = re.findall(rb"plotly\.js \(cartesian - minified\) v(\d+\.\d+\.\d+)", library)
+    assert version.decode() == get_plotlyjs_version(), "take the file of plotly.js-cartesian-dist-min anew"
+
+
+def test_a_page_without_figures_holds_no_plotly() -> None:
+    assert "application/gzip" not in html("page.html.j2")
 
 
 def test_untrusted_names_are_shown_but_never_run(written: tuple[str, str], parsed: Balance) -> None:

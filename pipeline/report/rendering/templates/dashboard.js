@@ -39,11 +39,10 @@ function updateFigures(figures) {
     box.children[i].querySelectorAll(".plot").forEach((plot, j) => {
       const hidden = new Set((plot.spec?.data ?? []).filter((t) => t.visible === false).map((t) => t.name));
       plot.spec = JSON.parse(figure.panels[j]);
-      plot.spec.layout.uirevision = "kept";
       for (const trace of plot.spec.data) if (hidden.has(trace.name)) trace.visible = false;
     });
   });
-  visible().forEach(draw);
+  refresh();
 }
 
 async function follow() {
