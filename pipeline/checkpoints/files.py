@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from tasks.embedded import model_path
 from tasks.embedded.sums import check
 from tasks.files.cache import built
 from tasks.files.hub import hub_silence, out_of_reach
@@ -104,6 +105,9 @@ def _embedded(source: Source) -> CheckpointFiles:
     if (path := folder / f"{source.name}.safetensors").is_file():
         check(path)
         return CheckpointFiles(source, (path,), source.text)
+    if model := model_path(source.name):
+        check(model / "model.safetensors")
+        return _in_folder(source, model, source.text)
     if model := built(source.name):
         return _in_folder(source, model, source.text)
     raise ValueError(

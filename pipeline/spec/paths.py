@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pipeline.spec.generation import Prompts, RewardSpec, is_reward_source
 from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import LM_EVAL, PUBLISHED_TEXT, ModelSpec, TaskSpec
-from tasks.embedded import pack_names
+from tasks.embedded import task_names
 from tasks.files.sources import Source
 
 _R = TypeVar("_R", TaskSpec, RewardSpec)
@@ -82,5 +82,5 @@ def _resolve_options(options: dict[str, Any], paths: tuple[str, ...], folder: Pa
 def _resolve_task(source: str, folder: Path) -> str:
     """Resolve a task's source; a bare name that is no embedded task may be a folder next to the spec."""
     name = source.removeprefix("embedded/")
-    bare = name != source and name not in pack_names() and os.path.isdir(folder / name)
+    bare = name != source and name not in task_names() and os.path.isdir(folder / name)
     return resolve_path(name if bare else source, folder)

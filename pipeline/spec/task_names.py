@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from tasks.embedded import pack_names
+from tasks.embedded import task_names
 
 _EMBEDDED = "embedded/"
 
@@ -33,7 +33,7 @@ def check_names(field: str, sources: Mapping[str, str], used: Mapping[str, Seque
         for name in difflib.get_close_matches(wanted, spare, n=1):
             source = sources[name]
             last = re.split(r"[/:]", source)[-1]
-            unknown = source.startswith(_EMBEDDED) and source.removeprefix(_EMBEDDED) not in pack_names()
+            unknown = source.startswith(_EMBEDDED) and source.removeprefix(_EMBEDDED) not in task_names()
             if unknown or last == wanted or len(used[wanted]) > 1:
                 places = ", ".join(used[wanted][:3])
                 raise ValueError(f"{field}.{name}: no field names it; did you mean {wanted!r}, as in {places}?")

@@ -1,10 +1,15 @@
-"""Packs and checkpoints that are part of the package, by name; they need no network."""
+"""Tasks and checkpoints that are part of the package, by name; they need no network."""
 
 from pathlib import Path
 
 from tasks.registry import near
 
 _ROOT = Path(__file__).parent
+
+
+def task_names() -> list[str]:
+    """Return the names of all embedded tasks, of images and of texts."""
+    return [*pack_names(), *text_names()]
 
 
 def pack_names() -> list[str]:
@@ -23,6 +28,32 @@ def pack_path(name: str) -> Path:
         'mnist.parquet'
     """
     return _find("packs", name, ".parquet", "pack")
+
+
+def text_names() -> list[str]:
+    """Return the names of the embedded text tasks, sorted."""
+    return sorted(p.name for p in (_ROOT / "texts").iterdir() if p.is_dir())
+
+
+def text_path(name: str) -> Path:
+    """Return the folder with train.parquet, val.parquet and test.parquet of the text task `name`.
+
+    Raises:
+        ValueError: if the name is unknown; near names are suggested.
+
+    Example:
+        >>> text_path("animals").name
+        'animals'
+    """
+    if name not in text_names():
+        raise ValueError(f"embedded/{name}: no such embedded text task; {near(name, text_names())}")
+    return _ROOT / "texts" / name
+
+
+def model_path(name: str) -> Path | None:
+    """Return the folder of an embedded model of transformers, "tiny-t5"; None if there is none of this name."""
+    folder = _ROOT / "checkpoints" / name
+    return folder if "/" not in name and (folder / "model.safetensors").is_file() else None
 
 
 def checkpoint_path(name: str) -> Path:

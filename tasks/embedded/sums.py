@@ -1,4 +1,4 @@
-"""SHA-256 of every embedded pack and checkpoint, in SHA256SUMS, which `sha256sum --check` reads too."""
+"""SHA-256 of every embedded task and checkpoint, in SHA256SUMS, which `sha256sum --check` reads too."""
 
 import hashlib
 from functools import cache
@@ -6,7 +6,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parent
 SUMS = _ROOT / "SHA256SUMS"
-_SUMMED = ("packs/*.parquet", "checkpoints/*.safetensors")
+_SUMMED = ("packs/*.parquet", "texts/*/*.parquet", "checkpoints/*.safetensors", "checkpoints/*/*.safetensors")
 
 
 @cache

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from tasks.embedded import model_path
 from tasks.embedded.language import BUILT
 from tasks.files.cache import built, cache_root, digest
 from tasks.files.hub import hub_silence, out_of_reach
@@ -62,7 +63,7 @@ def model_folder(source: Source | str) -> Path:
 
 
 def _built(source: Source) -> Path:
-    if folder := built(source.name):
+    if folder := model_path(source.name) or built(source.name):
         return folder
     if source.name not in BUILT:
         raise ValueError(f"{source.text}: no such embedded model or prompts; {near(source.name, BUILT)}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, Task, TaskRequest
+from tasks.embedded.sums import check
 from tasks.files.cache import digest
 from tasks.registry import FAMILY_TASKS, SOURCES, TASKS, check_options, near
 from tasks.stats import Stats
@@ -275,8 +276,19 @@ def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | Non
     if (prefix := request.source.split("/", 1)[0]) != request.source and prefix in SOURCES:
         return SOURCES[prefix](request, backbone, progress)
     if (family := getattr(backbone, "family", "")) in FAMILY_TASKS:
-        return FAMILY_TASKS[family](request, backbone, progress)
+        return FAMILY_TASKS[family](_with_folder(request), backbone, progress)
     return zero_shot(request, backbone, image_source(request), progress)
+
+
+def _with_folder(request: TaskRequest) -> TaskRequest:
+    """Name an embedded text task by its folder, after checking its files."""
+    name = request.source.removeprefix("embedded/")
+    if name == request.source:
+        return request
+    folder = embedded.text_path(name)
+    for path in folder.iterdir():
+        check(path)
+    return replace(request, source=str(folder))
 
 
 def image_text(backbone: object) -> ImageTextBackbone:

@@ -23,7 +23,7 @@ from pipeline.cluster.files.bundle import Bundle
 from pipeline.cluster.files.spec_files import FieldPath, NamedFile, moved, named_files
 from pipeline.cluster.jobs.layout import ARGUMENTS, FOLDER, SPEC
 from pipeline.spec.run import RunSpec
-from tasks.embedded import checkpoint_path, pack_names, pack_path
+from tasks.embedded import checkpoint_path, pack_names, pack_path, text_names, text_path
 from tasks.files.sources import Source
 
 #: Bytes of files that a job may carry: they pass through the memory of the cluster's head.
@@ -197,8 +197,10 @@ def _embedded(spec: RunSpec) -> set[Path]:
     """Return the embedded files that a spec needs: its checkpoints, and all packs or none: they build on each other."""
     tasks = {task.source.removeprefix(_EMBEDDED) for task in (*spec.tasks.values(), *spec.ood.values())}
     packs = {pack_path(name) for name in pack_names()} if tasks & set(pack_names()) else set()
+    texts = {path for name in tasks & set(text_names()) for path in text_path(name).iterdir()}
     models = [s.name for s in map(Source.parse, (spec.base, *spec.experts.values())) if s.kind == "embedded"]
-    return packs | {checkpoint_path("base").parent / f"{name}.safetensors" for name in models}
+    names = (file for name in models for file in (f"{name}.safetensors", f"{name}/model.safetensors"))
+    return packs | texts | {checkpoint_path("base").parent / name for name in names}
 
 
 def _is_sent(path: Path, embedded: set[Path]) -> bool:

@@ -1,6 +1,7 @@
 """Downloads and unpacks the Debian and npm packages (``apt-get download`` and ``npm pack``); records versions.
 
-Later steps import the PyPI packages ``mlxtend``, ``scikit-learn``, ``resvg-py`` and ``fonttools``.
+Later steps import the PyPI packages ``mlxtend``, ``scikit-learn``, ``resvg-py`` and ``fonttools``, and read
+``simple-icd-10-cm``.
 """
 
 import argparse
@@ -12,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 NPM = {"package": "@iconify/json@2.2.535", "emojibase": "emojibase-data@17.0.0"}
-DEBIAN_DATA = ("dataset-fashion-mnist", "openclipart-png")
-PYPI = ("mlxtend", "scikit-learn", "resvg-py", "fonttools", "torch", "open_clip_torch")
+DEBIAN_DATA = ("dataset-fashion-mnist", "openclipart-png", "wordnet-base")
+PYPI = ("mlxtend", "scikit-learn", "simple-icd-10-cm", "resvg-py", "fonttools", "torch", "open_clip_torch")
 FONT_LIST = Path(__file__).with_name("font_packages.txt")
 
 

@@ -15,7 +15,7 @@ def test_the_list_names_every_pack_and_checkpoint_with_its_sum() -> None:
     names = {line.split("  ")[1] for line in sums.SUMS.read_text().splitlines()}
     assert {f"packs/{name}.parquet" for name in pack_names()} < names
     assert names == {
-        p.relative_to(root).as_posix() for kind in ("*/*.parquet", "*/*.safetensors") for p in root.glob(kind)
+        p.relative_to(root).as_posix() for kind in ("**/*.parquet", "**/*.safetensors") for p in root.glob(kind)
     }
     for name in names:
         sums.check(root / name)
