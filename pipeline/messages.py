@@ -1,6 +1,6 @@
 """The messages between the driver and its workers: small and frozen, without torch and Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -170,6 +170,7 @@ class Identity:
         targets: expert -> its task, whose data the learning methods use.
         calibration: task -> number of its validation samples on which each candidate's statistics of batch
             normalisation are measured; {} if the model has none.
+        sizes: task -> split -> size of each sample, for tasks whose value is a ratio (see `tasks.base.Sized`).
     """
 
     fingerprint: str
@@ -181,12 +182,11 @@ class Identity:
     numerics: str
     targets: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of the journal's header, without an empty `calibration`: earlier ones have none."""
-        fields = asdict(self)
-        if not self.calibration:
-            del fields["calibration"]
+        """Return the JSON object of the journal's header, without fields that are empty and that earlier ones lack."""
+        fields = {name: value for name, value in asdict(self).items() if value or name not in ("calibration", "sizes")}
         return {
             **fields,
             "tasks": {k: list(v) for k, v in self.tasks.items()},

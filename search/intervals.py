@@ -4,7 +4,7 @@ Shape legend: N samples of a task, R resamples, V distinct values.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -36,19 +36,21 @@ class Interval:
         value: the estimate from the samples themselves.
         low, high: the ends of the interval.
         n: number of samples, summed over tasks.
+        lower_is_better: whether a smaller value is the better one.
     """
 
     value: float
     low: float
     high: float
     n: int
+    lower_is_better: bool = field(default=False, repr=False)
 
     @property
     def verdict(self) -> Literal["better", "worse", "tie"]:
         """For a difference a - b: "better" or "worse" if 0 is outside the interval, else "tie"."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "tie"
+        if self.low <= 0 <= self.high:
+            return "tie"
+        return "better" if (self.low > 0) != self.lower_is_better else "worse"
 
 
 def paired_difference(
@@ -105,6 +107,27 @@ def mean_interval(cells: Sequence[TaskOutcomes], resamples: int = 2000, seed: in
         if cell.b is not None:
             raise ValueError(f"mean_interval: task {cell.task!r}: the cell has a b: use paired_difference")
     return _bootstrap([(cell.task, _vector(cell.task, cell.a)) for cell in cells], resamples, seed, level)
+
+
+def linearised_ratio(parts_N: npt.ArrayLike, sizes_N: npt.ArrayLike) -> Array:
+    """Return values (N,) whose mean is a ratio of sums, and whose spread is that of the ratio over samples.
+
+    The mean of `parts` alone is the ratio too, but its bootstrap would also count how sizes differ between samples. To
+    first order, the bootstrap of these values is that of the ratio (Cochran 1977, section 6.4; Davison and Hinkley
+    1997, section 2.7): value_i = ratio + part_i - ratio * size_i / mean size.
+
+    Args:
+        parts_N: (N,) the numerator's part of each sample, divided by the mean size.
+        sizes_N: (N,) the denominator's part of each sample.
+
+    Example:
+        >>> linearised_ratio([0.5, 1.5], [1, 3])  # each sample has the ratio
+        array([1., 1.])
+    """
+    parts, sizes = np.asarray(parts_N, np.float64), np.asarray(sizes_N, np.float64)
+    ratio = parts.mean()
+    linear: Array = ratio + parts - ratio * sizes / sizes.mean()
+    return linear
 
 
 def percentile_interval(value: float, resampled_R: Array, n: int, level: float = 0.95) -> Interval:

@@ -182,26 +182,33 @@ def role_metrics(
     roles: Mapping[str, Role],
     target_reference: Mapping[str, float],
     control_reference: Mapping[str, float],
+    lower: Collection[str] = (),
 ) -> dict[str, float]:
     """Return the metrics of one candidate in one group, from the accuracy of each task.
+
+    Of a control task whose smaller values are better, such as bits per byte, the normalised value is zero-shot value /
+    value, so that 1 is the pre-trained model and more is better, as for accuracies.
 
     - target: mean over target tasks of accuracy / accuracy of the task's fine-tuned model (section 3, B.2);
     - control: mean over control tasks of accuracy / zero-shot accuracy (section 3); 1.0 without control tasks, so that
       one objective serves edits and merges;
     - retained: mean accuracy over control tasks / their mean zero-shot accuracy; this ratio of means suits control
-      tasks on which the pre-trained model is near chance, whose own ratios are noise; 1.0 without control tasks;
+      tasks on which the pre-trained model is near chance, whose own ratios are noise; 1.0 without control tasks; a task
+      in `lower` counts as its normalised value, against 1;
     - mean, worst: mean and minimum of these normalised accuracies over target and control tasks;
     - accuracy: mean accuracy over target tasks;
-    - task["name"]: accuracy of the task; the only metric of out-of-distribution tasks.
+    - task["name"]: accuracy of the task, or its value; the only metric of out-of-distribution tasks.
 
     Args:
         values: task -> accuracy, a fraction.
         roles: task -> role, for the same tasks.
         target_reference: target task -> accuracy of its fine-tuned model.
         control_reference: control task -> accuracy of the pre-trained model.
+        lower: the control tasks whose smaller values are better.
 
     Raises:
-        ValueError: if there is no target task, a task lacks a value, role or reference, or a reference is not positive.
+        ValueError: if there is no target task, a task lacks a value, role or reference, or a reference is not positive,
+            or a value in `lower`.
     """
     if values.keys() != roles.keys():
         raise ValueError(f"roles: values and roles must name the same tasks, differ in {sorted(values.keys() ^ roles)}")
@@ -211,11 +218,13 @@ def role_metrics(
         raise ValueError(f"roles: at least one task must be a target, got {dict(roles)}")
     target = [values[t] / _reference(t, "target", target_reference) for t in targets]
     zero_shot = [_reference(t, "control", control_reference) for t in controls]
-    control = [values[t] / reference for t, reference in zip(controls, zero_shot, strict=True)]
+    control = [_gain(t, values[t], zero, t in lower) for t, zero in zip(controls, zero_shot, strict=True)]
+    counted = [gain if t in lower else values[t] for t, gain in zip(controls, control, strict=True)]
+    against = [1.0 if t in lower else zero for t, zero in zip(controls, zero_shot, strict=True)]
     metrics = {
         "target": _mean(target),
         "control": _mean(control) if control else 1.0,
-        "retained": _mean([values[t] for t in controls]) / _mean(zero_shot) if controls else 1.0,
+        "retained": _mean(counted) / _mean(against) if controls else 1.0,
         "mean": _mean(target + control),
         "worst": min(target + control),
         "accuracy": _mean([values[t] for t in targets]),
@@ -253,6 +262,15 @@ def reward_metrics(
         standard.append((value - start[task]) / unit[task])
     metrics = {"reward": _mean(standard), "worst": min(standard)}
     return metrics | {task_metric(t): value for t, value in values.items()}
+
+
+def _gain(task: str, value: float, reference: float, lower: bool) -> float:
+    """Return a value over its reference, or the reverse if smaller values are better."""
+    if not lower:
+        return value / reference
+    if not value > 0:
+        raise ValueError(f"task {task!r}: must be positive to divide by, got {value}")
+    return reference / value
 
 
 def _mean(values: list[float]) -> float:

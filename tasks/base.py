@@ -201,6 +201,18 @@ class Task(Scored, Protocol):
         ...
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """A task whose value may be a ratio of sums over samples, such as bits over bytes.
+
+    Its outcomes are the numerator's parts over the mean size, so that their mean is the ratio.
+    """
+
+    def sizes(self, split: str) -> Sequence[int]:
+        """Return the denominator's part of each sample, in the order of outcomes; none if the value is a mean."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
     """One entry of the spec's `tasks`: what a worker needs to load the task.

@@ -11,7 +11,7 @@ from pipeline.loading.model import LoadedModel
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
-from tasks.base import Backbone, Scored
+from tasks.base import Backbone, Scored, Sized
 from tasks.lora import ChecksPolicies
 from tasks.vision.classification import ImageTextBackbone
 
@@ -61,7 +61,14 @@ def identify(
         + ", adapters apart" * (edited is not None and edited.low_rank),
         targets={expert: spec.target(expert) for expert in spec.experts},
         calibration=calibration,
+        sizes={n: found for n, t in tasks.items() if (found := _sample_sizes(t))},
     )
+
+
+def _sample_sizes(task: Scored) -> dict[str, list[int]]:
+    """Return split -> size of each sample; {} if the task's value is a mean."""
+    found = {split: list(task.sizes(split)) for split in ("val", "test")} if isinstance(task, Sized) else {}
+    return found if any(found.values()) else {}
 
 
 def _inputs(backbone: Backbone) -> str:

@@ -6,6 +6,7 @@ from pipeline.loading.model import Report
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Task, TaskRequest
+from tasks.metrics import lower_is_better
 from tasks.vision.classification import load_task
 
 
@@ -31,9 +32,25 @@ def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, T
             raise ValueError(text if text.startswith(f"tasks.{name}") else f"{where}: {text}") from error
         for split in ("test",) if name in spec.ood else ("val", "test"):
             if tasks[name].num_samples(split) == 0:
-                ood = "a set with only test images belongs under `ood`; else " * (split == "val")
-                raise ValueError(f"{where}: {task.source}: has no {split} samples; {ood}add images")
+                ood = "a set with only test samples belongs under `ood`; else " * (split == "val")
+                raise ValueError(f"{where}: {task.source}: has no {split} samples; {ood}add some")
+    _check_targets(spec, tasks)
     return tasks
+
+
+def _check_targets(spec: RunSpec, tasks: Mapping[str, Task]) -> None:
+    """Require a target whose larger values are better for each expert.
+
+    Raises:
+        ValueError: if one has another; the expert is named.
+    """
+    for expert in spec.experts:
+        task = spec.target(expert)
+        if lower_is_better(tasks[task].metric):
+            raise ValueError(
+                f"experts.{expert}: its target {task} is measured in {tasks[task].metric}, which can be a control or a "
+                "shifted set: give the expert a target with an accuracy"
+            )
 
 
 def load_unchanged(spec: RunSpec, backbone: Backbone, identity: Identity, used: Iterable[str]) -> dict[str, Task]:

@@ -64,11 +64,11 @@ SCORES = pa.schema(
         pa.field("split", pa.string(), False),  # val or test
         pa.field("role", pa.string(), False),  # target, control or ood, for this arm and group
         pa.field("metric", pa.string(), False),
-        pa.field("value", pa.float64(), False),  # mean outcome: for accuracy a fraction
+        pa.field("value", pa.float64(), False),  # mean outcome: for accuracy a fraction; of a ratio, the ratio
         pa.field("std_err", pa.float64(), False),
         pa.field("n", pa.int64(), False),
-        # value / reference: the task's expert for a target, the pre-trained model for a control or OOD set; null if the
-        # reference is missing or 0
+        # value / reference: the task's expert for a target, the pre-trained model for a control or OOD set; of bits per
+        # byte reference / value; null if the reference is missing or 0
         pa.field("normalised", pa.float64()),
     ],
     metadata=_METADATA,
@@ -91,6 +91,17 @@ MARGINS = pa.schema(
         pa.field("split", pa.string(), False),
         # the best wrong choice's log-likelihood minus the right one's, in nats; below 0 if the sample is right
         pa.field("margins", pa.list_(pa.float32()), False),
+    ],
+    metadata=_METADATA,
+)
+
+#: Tasks whose value is a ratio of sums, such as bits over bytes: one file a task, one row a split.
+SIZES = pa.schema(
+    [
+        pa.field("split", pa.string(), False),
+        # the denominator's part of each sample, such as its bytes, in the order of SAMPLES; the outcomes there are the
+        # numerator's parts over the mean size, so that their mean is the ratio
+        pa.field("sizes", pa.list_(pa.int64()), False),
     ],
     metadata=_METADATA,
 )

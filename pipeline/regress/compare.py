@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.regress.pairs import Allowed, changes, paired
@@ -10,6 +10,7 @@ from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
 from search.intervals import Array, Interval, TaskOutcomes, paired_difference
 from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
+from tasks.metrics import lower_is_better
 
 Verdict = Literal["regressed", "improved", "equal", "no evidence"]
 #: Decimals of means: floating-point noise must not decide whether a threshold is reached.
@@ -28,7 +29,8 @@ class BaselineComparison:
         p: of the paired test; adjusted: by Holm over all comparisons of the call.
         test: McNemar or sign flip.
         detectable: the smallest change that the test finds with probability 0.8, at the level of Holm's first step.
-        tolerance, minimum: the thresholds of the spec.
+        tolerance: how far the mean may be worse.
+        bound: the least allowed mean; of bits per byte, the largest; None without one.
         recipes: expert (or "") -> the recipe before and now, if the choice changed.
         verdict: as documented in docs/guides/regression.md.
     """
@@ -45,14 +47,16 @@ class BaselineComparison:
     test: str
     detectable: float
     tolerance: float
-    minimum: float | None
+    bound: float | None
     recipes: dict[str, tuple[str, str]]
     verdict: Verdict
 
     @property
-    def below_minimum(self) -> bool:
-        """Whether the mean itself is too low, independently of the baseline."""
-        return self.minimum is not None and self.now < self.minimum
+    def out_of_bounds(self) -> bool:
+        """Whether the mean itself is too low, or of bits per byte too high, independently of the baseline."""
+        if self.bound is None:
+            return False
+        return self.now > self.bound if lower_is_better(self.metric) else self.now < self.bound
 
 
 @dataclass(frozen=True)
@@ -119,18 +123,22 @@ def _comparison(
 ) -> BaselineComparison:
     p, adjusted, test, level = tested
     (arm, role, task), now_N, before_N = key, run.mean_N(key), baseline.mean_N(key)
-    tolerance, minimum = regress.threshold(arm, task)
+    metric = run.metric(key)
+    tolerance, bound = regress.threshold(arm, task)
+    if lower_is_better(metric):
+        bound = regress.maximum(arm, task)
     difference = paired_difference([TaskOutcomes(task, now_N, before_N)], level=1 - regress.level)
+    gain, lowest = (
+        (-difference.value, -difference.high) if lower_is_better(metric) else (difference.value, difference.low)
+    )
     now, before = (round(float(mean_N.mean()), _DIGITS) for mean_N in (now_N, before_N))
-    least = min(difference.low, 0.0 if _same(run, baseline, key) else -unseen(now_N, before_N, regress.level))
-    verdict = _verdict(difference.value, least, adjusted <= regress.level, tolerance)
-    if minimum is not None and now < minimum:
-        verdict = "regressed"
+    least = min(lowest, 0.0 if _same(run, baseline, key) else -unseen(now_N, before_N, regress.level))
+    verdict = _verdict(gain, least, adjusted <= regress.level, tolerance)
     new, old = run.cells[key], baseline.cells[key]
     recipes = {g: (old[g].recipe, new[g].recipe) for g in new if new[g].recipe != old[g].recipe}
     numbers = (now, before, difference, p, adjusted, test, detectable(now_N, before_N, level))
-    metric = next(iter(new.values())).metric
-    return BaselineComparison(arm, role, task, metric, *numbers, tolerance, minimum, recipes, verdict)
+    found = BaselineComparison(arm, role, task, metric, *numbers, tolerance, bound, recipes, verdict)
+    return replace(found, verdict="regressed") if found.out_of_bounds else found
 
 
 def _same(run: Snapshot, baseline: Snapshot, key: SnapshotKey) -> bool:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 from pipeline.regress.pairs import changes
 from pipeline.regress.snapshot import Snapshot
 from pipeline.report.tables.table import NONE, Table, TableCell, Units
 from search.intervals import Interval, TaskOutcomes, mean_interval
+from tasks.metrics import lower_is_better
 from tasks.registry import near
 
 _ROLES = ("target", "control", "ood")
@@ -24,24 +24,19 @@ class MetricHistory:
         runs: from the first to the last.
         lines: arm -> its mean in each run; None if the run lacks it.
         changed: the differences between each run and its predecessor; empty for the first.
-        percent: whether values are shown as per cent.
+        units: how values are shown.
     """
 
     metric: str
     runs: Sequence[Snapshot]
     lines: dict[str, list[Interval | None]]
     changed: Sequence[Sequence[str]]
-    percent: bool
+    units: Units
 
     @property
     def times(self) -> list[datetime]:
         """The start of each run."""
         return [run.started for run in self.runs]
-
-    @cached_property
-    def units(self) -> Units:
-        """How values are shown."""
-        return Units(self.percent)
 
 
 def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]) -> MetricHistory:
@@ -68,15 +63,26 @@ def make_history(snapshots: Sequence[Snapshot], metric: str, arms: Sequence[str]
     lines = {arm: line for arm, line in lines.items() if any(point is not None for point in line)}
     if not lines:
         raise ValueError(f"--metric: no run has {metric} for any of {', '.join(followed)}")
-    percent = all(row.metric == "accuracy" for run in runs for row in run.rows)
+    units = _units(runs, metric)
     changed = [[], *(changes(a, b) for a, b in zip(runs, runs[1:], strict=False))]
-    return MetricHistory(metric, runs, lines, changed, percent)
+    return MetricHistory(metric, runs, lines, changed, units)
+
+
+def _units(runs: Sequence[Snapshot], metric: str) -> Units:
+    """Return the units of a task, or of the means over tasks, in which no bits per byte count."""
+    own = {row.metric for run in runs for row in run.rows if row.task == metric}
+    if metric not in _ROLES and len(own) == 1:
+        return Units.of_metric(own.pop())
+    every = {row.metric for run in runs for row in run.rows if not lower_is_better(row.metric)}
+    return Units(every <= {"accuracy"})
 
 
 def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
     """The mean over tasks of equal weight; a task that an arm has in several roles counts as a target."""
     place = 1 if metric in _ROLES else 2
     keys = [key for key in run.cells if key[0] == arm and key[place] == metric]
+    if metric in _ROLES:
+        keys = [key for key in keys if not lower_is_better(run.metric(key))]
     if metric not in _ROLES and any(role == "target" for _, role, _ in keys):
         keys = [key for key in keys if key[1] == "target"]
     return mean_interval([TaskOutcomes(key[2], run.mean_N(key)) for key in keys]) if keys else None
@@ -131,7 +137,7 @@ def means_table(snapshot: Snapshot) -> Table:
     rows = []
     for key, models in snapshot.cells.items():
         (arm, role, task), first = key, next(iter(models.values()))
-        mean = Units(first.metric == "accuracy").mean(mean_interval([TaskOutcomes(task, snapshot.mean_N(key))]))
+        mean = Units.of_metric(first.metric).mean(mean_interval([TaskOutcomes(task, snapshot.mean_N(key))]))
         place, count = (TableCell(task), TableCell(role)), TableCell(str(len(first.outcomes_N)))
         rows.append((TableCell(arm, tone="lead"), *place, mean, count))
     note = "Means on test with 95% intervals by bootstrap; of an edit, over the experts with the task in this role."

@@ -88,6 +88,10 @@ class Snapshot:
             raise ValueError(f"{self.place}: has no start time: an older version of this program made it; run it again")
         return datetime.fromisoformat(self.about["started"])
 
+    def metric(self, key: SnapshotKey) -> str:
+        """Return the metric of a cell."""
+        return next(iter(self.cells[key].values())).metric
+
     def mean_N(self, key: SnapshotKey) -> Array:
         """Return the outcomes of a cell, averaged over its models."""
         mean_N: Array = np.mean([row.outcomes_N for row in self.cells[key].values()], axis=0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pipeline.regress.compare import VERDICTS, BaselineComparison, Regression
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table, TableCell, Units
+from tasks.metrics import lower_is_better
 
 _ORDER = {verdict: i for i, verdict in enumerate(VERDICTS)}
 
@@ -20,20 +21,17 @@ def comparison_table(found: Regression) -> Table:
         f"Means on test, paired by sample; {1 - found.level:.0%} intervals of the difference by bootstrap. p: exact "
         f"McNemar test for outcomes of 0 and 1, else a sign-flip test; adjusted by Holm over all "
         f"{len(found.comparisons)} comparisons of this call. Regressed: adjusted p at most {found.level:g} and worse "
-        "by more than the tolerance, or below the minimum. Equal: these samples exclude a loss beyond the tolerance. "
-        "No evidence: they do not. Detectable: the smallest change that this test finds four times in five."
+        "by more than the tolerance, or beyond the minimum (of bits per byte, which are better when lower, the "
+        "maximum). Equal: these samples exclude a loss beyond the tolerance. No evidence: they do not. Detectable: the "
+        "smallest change that this test finds four times in five."
     )
     columns = ("arm", "task", "baseline", "now", "difference", "p, adjusted", "tolerance", "detectable", "verdict")
     rows = sorted(found.comparisons, key=lambda c: _ORDER[c.verdict])
     return Table("Against the baseline", note, columns, tuple(_row(c) for c in rows))
 
 
-def _units(comparison: BaselineComparison) -> Units:
-    return Units(comparison.metric == "accuracy")
-
-
 def _row(c: BaselineComparison) -> tuple[TableCell, ...]:
-    unit = _units(c)
+    unit = Units.of_metric(c.metric)
     difference = TableCell(unit.number(c.difference.value, True), unit.range(c.difference, True))
     before, now, *limits = (TableCell(unit.number(v)) for v in (c.before, c.now, c.tolerance, c.detectable))
     numbers = (before, now, difference, TableCell(f"{c.adjusted:.2g}"), *limits)
@@ -42,14 +40,15 @@ def _row(c: BaselineComparison) -> tuple[TableCell, ...]:
 
 def comparison_numbers(c: BaselineComparison) -> str:
     """Return the numbers of one comparison in a line."""
-    unit = _units(c)
+    unit = Units.of_metric(c.metric)
     difference = f"{unit.number(c.difference.value, True)} {unit.range(c.difference, True)}{unit.points}"
     numbers = (
         f"{unit.number(c.before)} → {unit.number(c.now)}{unit.suffix}, difference {difference}, {c.test} p {c.p:.2g}, "
         f"adjusted {c.adjusted:.2g}, tolerance {unit.number(c.tolerance)}, detectable {unit.number(c.detectable)}"
     )
-    if c.below_minimum and c.minimum is not None:
-        numbers += f"; below the minimum {unit.number(c.minimum)}"
+    if c.out_of_bounds and c.bound is not None:
+        side = "above the maximum" if lower_is_better(c.metric) else "below the minimum"
+        numbers += f"; {side} {unit.number(c.bound)}"
     return numbers
 
 

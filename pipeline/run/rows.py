@@ -1,6 +1,7 @@
 """The rows of the tables, derived only from the journal, so that any process can rebuild them at any time."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.selection import REWARD, Candidate, References, answered, choose, judge_all, references
+from search.intervals import linearised_ratio
 from search.pareto import non_dominated
 from search.proposer import Proposal
+from tasks.metrics import lower_is_better
+from tasks.stats import Stats
 
 Row = dict[str, object]
 _SPLITS = ("val", "test")
@@ -31,7 +35,7 @@ class _Entry:
 
 
 def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> int:
-    """Write candidates, scores, samples/, margins/ and, for rewards, completions (.parquet) for all answers so far.
+    """Write candidates, scores, samples/, margins/, sizes/ and completions (.parquet) for all answers so far.
 
     Returns:
         The number of candidates, references included, as every count of candidates has it.
@@ -51,6 +55,9 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
         tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
         if margins := list(_margin_rows(task, recipe_ids, ledger)):
             tables.write(folder / "margins" / f"{task}.parquet", margins, tables.MARGINS)
+        if sizes := ledger.identity.sizes.get(task):
+            rows: list[Row] = [{"split": split, "sizes": list(some)} for split, some in sizes.items()]
+            tables.write(folder / "sizes" / f"{task}.parquet", rows, tables.SIZES)
     if plan.spec.generation is not None:
         completions = _completion_rows(folder, plan.spec.generation.samples, recipe_ids, ledger)
         tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
@@ -152,7 +159,6 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
             stats = ledger.stats(candidate.recipe_id, task, split)
             if stats is None or (split == "test" and not (entry.chosen or group.test_all)):
                 continue
-            ratio = stats.mean / known[task] if task in known else None
             yield {
                 "arm": group.arm,
                 "group": group.name,
@@ -163,10 +169,29 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
                 "role": role,
                 "metric": metrics[task],
                 "value": stats.mean,
-                "std_err": stats.std_err,
+                "std_err": _std_err(stats, candidate.recipe_id, task, split, ledger),
                 "n": stats.n,
-                "normalised": _gain(stats.mean, task, refs[split]) if metrics[task] == REWARD else ratio,
+                "normalised": _normalised(stats.mean, task, metrics[task], known, refs[split]),
             }
+
+
+def _std_err(stats: Stats, recipe_id: str, task: str, split: str, ledger: Ledger) -> float:
+    """Return the standard error of a mean, or of a ratio of sums."""
+    sizes, outcomes = ledger.identity.sizes.get(task), ledger.outcomes(recipe_id, task, split)
+    if sizes is None or outcomes is None or len(outcomes) < 2:
+        return stats.std_err
+    return float(linearised_ratio(outcomes, sizes[split]).std(ddof=1) / math.sqrt(len(outcomes)))
+
+
+def _normalised(value: float, task: str, metric: str, known: Mapping[str, float], refs: References) -> float | None:
+    """Return a value against its reference, above 1 if it is better; None without one."""
+    if metric == REWARD:
+        return _gain(value, task, refs)
+    if task not in known:
+        return None
+    if lower_is_better(metric):
+        return known[task] / value if value else None
+    return value / known[task]
 
 
 def _gain(value: float, task: str, refs: References) -> float | None:

@@ -10,6 +10,7 @@ from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
 from search.objectives import METRICS, REWARD_METRICS, Objective, reward_metrics, role_metrics
 from search.proposer import Proposal
+from tasks.metrics import lower_is_better
 
 #: The metric of tasks that are rewards.
 REWARD = "reward"
@@ -133,7 +134,8 @@ def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) ->
         if rewards:
             metrics = reward_metrics(means, refs.control, _units(group, tasks, ledger, refs))
         else:
-            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known)
+            lower = {t for t in tasks if lower_is_better(ledger.identity.metrics[t])}
+            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known, lower)
         values = tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
     except ValueError as error:  # a division by a candidate's 0, or a reference below 0
         return replace(candidate, failure=str(error))

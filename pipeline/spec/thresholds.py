@@ -16,6 +16,8 @@ class Threshold(SpecModel):
     """How far a mean may fall below the baseline's; default: the threshold one level out."""
     minimum: float | None = None
     """Least allowed mean, for any baseline; default: the minimum one level out, if any."""
+    maximum: float | None = None
+    """Largest allowed mean of tasks in bits per byte, in place of a minimum; default: that one level out, if any."""
 
 
 class ArmThreshold(Threshold):
@@ -47,11 +49,18 @@ class Regress(SpecModel):
 
     def threshold(self, arm: str, task: str) -> tuple[float, float | None]:
         """Return tolerance and minimum: the first that is given for the arm's task, the task, the arm, the run."""
-        own = self.arms.get(arm, ArmThreshold())
-        levels = (own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own)
+        levels = self._levels(arm, task)
         tolerances = [level.tolerance for level in levels if level.tolerance is not None]
-        minima = [level.minimum for level in (*levels, self) if level.minimum is not None]
+        minima = [minimum for minimum in (*(level.minimum for level in levels), self.minimum) if minimum is not None]
         return (tolerances or [self.tolerance])[0], minima[0] if minima else None
+
+    def maximum(self, arm: str, task: str) -> float | None:
+        """Return the largest allowed mean, of a task in bits per byte: the first that is given, as in `threshold`."""
+        return next((level.maximum for level in self._levels(arm, task) if level.maximum is not None), None)
+
+    def _levels(self, arm: str, task: str) -> tuple[Threshold, ...]:
+        own = self.arms.get(arm, ArmThreshold())
+        return own.tasks.get(task, Threshold()), self.tasks.get(task, Threshold()), own
 
 
 def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyarrow import ArrowException, parquet
 
+from tasks.files.cache import digest
 from tasks.registry import near
 
 #: File types that hold rows.
@@ -33,6 +34,14 @@ def split_file(source: str, folder: Path, split: str, suffixes: tuple[str, ...] 
     others = [p.name for p in folder.iterdir() if p.suffix in suffixes]
     names = " or ".join(f"{split}{suffix}" for suffix in suffixes)
     raise ValueError(f"{source}: has no {names}; {near(f'{split}{suffixes[0]}', others)}")
+
+
+def in_validation(key: str, fraction: float) -> bool:
+    """Return whether a sample becomes val where one set is divided: by the hash of its content alone.
+
+    Copies are on the same side, and samples added later move none of the others.
+    """
+    return int(digest(["split", key])[:16], 16) < fraction * 2**64
 
 
 def _json_rows(path: Path) -> Iterator[object]:

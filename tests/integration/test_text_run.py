@@ -48,6 +48,9 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         noise = torch.Generator().manual_seed(seed)
         moved = {n: t + 0.05 * torch.randn(t.shape, generator=noise) for n, t in state.items()}
         save_file(moved, folder / name / "model.safetensors", {"format": "pt"})
+    if request.param == "causal":
+        documents = [row(i)["source"][: 30 + 9 * (i % 7)] for i in range(30, 60)]
+        (folder / "wiki.txt").write_text("\n\n".join(documents), encoding="utf-8")
     write_rows(folder / "facts-rows")
     write_rows(folder / "spans-rows")
     return folder
@@ -70,6 +73,14 @@ def spec_of(ground: Path, **changes: Any) -> Path:
         "resources": {"pool": "local"},
         **changes,
     }
+    if fields["backbone"]["family"] == "causal":  # both experts have one target, so that the only control is a text
+        fields["targets"] = {"spans": "facts"}
+        fields["tasks"]["wiki"] = {"source": "wiki.txt", "options": {"metric": "bits_per_byte", "val_fraction": 0.5}}
+        del fields["tasks"]["spans"]
+        fields["arms"]["LiNeS"] = {
+            "edit": "each_expert",
+            "scaling": {**SCALING, "alpha": {"grid": [0.2, 0.6]}, "beta": 0.4},
+        }
     return write_spec(ground, fields)
 
 
@@ -84,7 +95,10 @@ def test_a_run_has_accuracies_and_margins_and_resumes(ground: Path) -> None:
     assert margins.keys() == samples.keys() and len(margins) > 8
     for key, values in margins.items():
         assert np.array_equal(np.array(values) < 0, np.array(samples[key]) == 1) and len(values) == 12
-    assert "facts" in (ground / "run" / "report.md").read_text()
+    report = (ground / "run" / "report.md").read_text()
+    assert "facts" in report
+    if ground.name.startswith("causal"):
+        check_bits(ground / "run", report)
     before = tables(ground / "run")
     journal = ground / "run" / "journal.jsonl"
     cut = journal.read_text().splitlines(keepends=True)
@@ -133,6 +147,26 @@ def test_a_grid_runs_the_encoder_once_an_alpha_and_batch(ground: Path, tmp_path:
     assert made == {1: 2 * (3 + 1), 0: 6 * (5 + 3)}
     kept, plain = (tables(tmp_path / name) for name in ("1", "0"))
     assert kept == plain
+
+
+def check_bits(run: Path, report: str) -> None:
+    """A text as the only control: base / value counts in the objective, and lower is better in the report."""
+    scores = [r for r in table(run / "scores.parquet") if r["split"] == "val"]
+    of = {(r["arm"], r["group"], r["number"], r["task"]): r for r in scores}
+    base = of["pre-trained", "", 0, "wiki"]["value"]
+    assert of["pre-trained", "", 0, "wiki"]["metric"] == "bits_per_byte" and base > 1
+    judged = [r for r in table(run / "candidates.parquet") if r["arm"] in ("LiNeS", "sum + LiNeS")]
+    for r in judged:
+        key = (r["arm"], r["group"], r["number"])
+        gain = base / of[*key, "wiki"]["value"]
+        assert of[*key, "wiki"]["normalised"] == pytest.approx(gain)
+        assert r["objectives"] == pytest.approx([(of[*key, "facts"]["normalised"] + gain) / 2])
+    assert len(judged) == 6
+    (sizes,) = (r["sizes"] for r in table(run / "sizes" / "wiki.parquet") if r["split"] == "val")
+    assert len(sizes) == of["pre-trained", "", 0, "wiki"]["n"] and sizes == sorted(sizes)
+    for words in ("control (bits per byte), normalised", "Bits per byte: lower is better.", "Target against control"):
+        assert words in report, words
+    assert "control normalised (%)" in (run / "report.html").read_text()
 
 
 def table(path: Path) -> list[dict[str, Any]]:

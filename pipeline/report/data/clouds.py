@@ -92,7 +92,8 @@ def averaged_cloud(measure: Measure, bench: ComparableArms, arm: ArmResult, norm
         The points that were scored for every expert; None if there are none, or one lacks a score.
     """
     points = shared_points(arm)
-    columns = [_averaged(measure, bench.over(role), points, role, normalised) for role in TRADE_OFF] if points else []
+    over = bench.normalised_over if normalised else bench.over
+    columns = [_averaged(measure, over(role), points, role, normalised) for role in TRADE_OFF] if points else []
     if not points or any(column is None for column in columns):
         return None
     xy_SP2 = np.stack([column for column in columns if column is not None], axis=2)
@@ -101,7 +102,7 @@ def averaged_cloud(measure: Measure, bench: ComparableArms, arm: ArmResult, norm
 
 def averaged_clouds(measure: Measure, bench: ComparableArms) -> CloudSet | None:
     """Return normalised target and control accuracy of edits, mean over experts; None if no arm has several points."""
-    if not all(bench.over(role) for role in TRADE_OFF):
+    if not all(bench.normalised_over(role) for role in TRADE_OFF):
         return None
     clouds = [c for arm in bench.arms if (c := averaged_cloud(measure, bench, arm, normalised=True)) is not None]
     return CloudSet("", TRADE_OFF, clouds, _samples(measure)) if any(len(c.labels) > 1 for c in clouds) else None
@@ -133,7 +134,9 @@ def _averaged(
         means = [mean_S for mean_S in found if mean_S is not None]
         if not scale or len(means) < len(points):
             return None
-        value_SP += np.stack(means, axis=1) / scale / len(places)
+        mean_SP = np.stack(means, axis=1)
+        lower = normalised and measure.lower_is_better(place.task)
+        value_SP += (scale / mean_SP if lower else mean_SP / scale) / len(places)
     return value_SP
 
 
@@ -163,9 +166,9 @@ def _values(measure: Measure, candidate: CandidateRow, objectives: Sequence[Obje
     if "target" not in roles.values():
         return None
     target, control = ({t: measure.references.get((t, own, "val"), 0.0) for t in roles} for own in (True, False))
-    rows = []
+    rows, lower = [], {task for task in roles if measure.lower_is_better(task)}
     for s in range(1 + ACCURACY_RESAMPLES):
-        metrics = role_metrics({task: means[task][s] for task in roles}, roles, target, control)
+        metrics = role_metrics({task: means[task][s] for task in roles}, roles, target, control, lower)
         rows.append([_value(objective, metrics) for objective in objectives])
     return np.array(rows) if all(map(math.isfinite, rows[0])) else None
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.data.run import PRE_TRAINED, Run
+from pipeline.report.data.run import BITS, PRE_TRAINED, Run
 
-ROLES = ("target", "control", "ood")
+ROLES = ("target", "control", "ood", f"control{BITS}", f"ood{BITS}")
 Names = tuple[str, ...]
 
 
@@ -38,6 +38,10 @@ class ComparableArms:
         """Return the places of a role; none if no task has it."""
         return self.places.get(role, ())
 
+    def normalised_over(self, role: str) -> tuple[GroupTask, ...]:
+        """Return the places of a role with those in bits per byte: normalised values have a mean together."""
+        return (*self.over(role), *self.over(f"{role}{BITS}"))
+
     @property
     def roles(self) -> list[str]:
         """The roles that occur."""
@@ -60,7 +64,7 @@ def own_places(run: Run, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
         GroupTask(candidate.group, task): None
         for candidate in arm.candidates
         for (task, _), score in run.scored(candidate).items()
-        if score.role == role
+        if score.shown_role == role
     }
     return tuple(sorted(found, key=lambda place: order[place.task]))
 

@@ -3,7 +3,7 @@
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipeline.report.data.comparable import ComparableArms, GroupTask, make_benc
 from pipeline.report.data.resamples import ACCURACY_RESAMPLES, resampled_means
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from search.intervals import Array, Interval, TaskOutcomes, mean_interval, paired_difference
+from tasks.metrics import lower_is_better
 
 #: Picks the candidate of a group that represents an arm: the chosen one, or one point of a curve.
 Pick = Callable[[str], CandidateRow | None]
@@ -75,13 +76,15 @@ class Measure:
 
     @cached_property
     def references(self) -> dict[tuple[str, bool, str], float]:
-        """(task, is a target, split) -> the divisor that normalises its score (paper, section 3)."""
+        """(task, is a target, split) -> the reference that normalises its score (paper, section 3)."""
         found: dict[tuple[str, bool, str], float] = {}
         for arm in (a for a in self.arms if a.kind != PRE_TRAINED):
             for candidate in arm.candidates:
                 for (task, split), score in self.run.scored(candidate).items():
                     if score.normalised:
-                        found.setdefault((task, score.role == "target", split), score.value / score.normalised)
+                        lower = lower_is_better(score.metric)
+                        own = score.value * score.normalised if lower else score.value / score.normalised
+                        found.setdefault((task, score.role == "target", split), own)
         return found
 
     def average(self, pick: Pick, places: Iterable[GroupTask], split: str, own: bool | None = None) -> Average | None:
@@ -92,7 +95,8 @@ class Measure:
             places: the groups and tasks of the mean.
             split: val or test.
             own: None for the outcomes as they are; True to divide by the fine-tuned experts', False by the
-                pre-trained model's accuracy, which count as known constants.
+                pre-trained model's accuracy, which count as known constants. Of bits per byte, the reference is divided
+                by them.
         """
         places = list(places)
         sums: dict[str, Array] = {}
@@ -119,7 +123,13 @@ class Measure:
         """Return the mean of a - b on the same samples; None if either lacks a score."""
         places = list(places)
         left, right = self.average(a, places, split), self.average(b, places, split)
-        return left.minus(right) if left and right else None
+        found = left.minus(right) if left and right else None
+        lower = any(self.lower_is_better(place.task) for place in places)
+        return replace(found, lower_is_better=lower) if found else None
+
+    def lower_is_better(self, task: str) -> bool:
+        """Return whether a smaller value of a task is the better one."""
+        return lower_is_better(self.run.metrics.get(task, ""))
 
     def resampled(self, candidate: CandidateRow | None, task: str) -> Array | None:
         """Return a candidate's mean on validation, (1 + ACCURACY_RESAMPLES,); None if it was not scored."""
@@ -143,4 +153,11 @@ class Measure:
         if outcomes is None:
             return None
         reference = 1.0 if own is None else self.references.get((place.task, own, split))
-        return outcomes.astype(np.float64) / reference if reference else None
+        if not reference:
+            return None
+        wide = outcomes.astype(np.float64)
+        if own is None or not self.lower_is_better(place.task):
+            return wide / reference
+        mean = wide.mean()  # reference / mean, to first order in the samples
+        inverse: Array = reference / mean * (2 - wide / mean)
+        return inverse

@@ -14,9 +14,13 @@ import pyarrow as pa
 from pipeline.recipe import Recipe
 from pipeline.records import tables
 from pipeline.records.provenance_file import FILE_NAME, read_provenance
+from search.intervals import linearised_ratio
+from tasks.metrics import lower_is_better
 
-Outcomes = npt.NDArray[np.float32]
+Outcomes = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 PRE_TRAINED = "pre-trained"
+#: End of the name of a role whose tasks are measured in bits per byte.
+BITS = " (bits per byte)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class Score:
     value: float
     normalised: float | None
 
+    @property
+    def shown_role(self) -> str:
+        """The role whose means it counts in: a role's bits per byte have means of their own."""
+        return f"{self.role}{BITS}" if lower_is_better(self.metric) else self.role
+
 
 @dataclass(frozen=True)
 class Run:
@@ -82,7 +91,7 @@ class Run:
         provenance: the content of provenance.json.
         candidates: in the order of the table.
         scores: (arm, group, number) -> (task, split) -> score.
-        samples: task -> (recipe id, split) -> outcomes of shape (n,).
+        samples: task -> (recipe id, split) -> outcomes of shape (n,); of a ratio of sums, `linearised_ratio`.
     """
 
     folder: Path
@@ -106,7 +115,7 @@ class Run:
             score = Score(row["role"], row["metric"], row["value"], row["normalised"])
             scores.setdefault((row["arm"], row["group"], row["number"]), {})[row["task"], row["split"]] = score
         names = sorted({task for by_task in scores.values() for task, _ in by_task})
-        samples = {name: _read_samples(folder / "samples" / f"{name}.parquet") for name in names}
+        samples = {name: _read_samples(folder, name) for name in names}
         return cls(folder, provenance, candidates, scores, samples)
 
     @property
@@ -121,8 +130,8 @@ class Run:
 
     @cached_property
     def percent(self) -> bool:
-        """Whether every metric is an accuracy, so that values are shown as per cent."""
-        return all(metric == "accuracy" for metric in self.metrics.values())
+        """Whether every metric is an accuracy, so that values are shown as per cent; bits per byte have means apart."""
+        return all(metric == "accuracy" for metric in self.metrics.values() if not lower_is_better(metric))
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -153,13 +162,18 @@ def _rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_samples(path: Path) -> dict[tuple[str, str], Outcomes]:
+def _read_samples(folder: Path, task: str) -> dict[tuple[str, str], Outcomes]:
+    path = folder / "samples" / f"{task}.parquet"
     _check_exists(path)
     table = tables.read(path, tables.SAMPLES).combine_chunks()
     # `values` of a list scalar is a slice of one buffer: a column of a million outcomes never becomes Python floats.
     values = [scalar.values.to_numpy(zero_copy_only=False) for scalar in table["outcomes"]]
     keys = zip(table["recipe_id"].to_pylist(), table["split"].to_pylist(), strict=True)
-    return dict(zip(keys, values, strict=True))
+    samples = dict(zip(keys, values, strict=True))
+    if not (path := folder / "sizes" / f"{task}.parquet").is_file():
+        return samples
+    sizes = {row["split"]: row["sizes"] for row in tables.read(path, tables.SIZES).to_pylist()}
+    return {key: linearised_ratio(outcomes, sizes[key[1]]) for key, outcomes in samples.items()}
 
 
 def _check_exists(path: Path) -> None:

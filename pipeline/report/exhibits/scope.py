@@ -7,7 +7,7 @@ from pipeline.report.data.arms import ArmResult, distinct
 from pipeline.report.data.comparable import GroupTask, members, own_places
 from pipeline.report.data.estimates import Average, Measure, Pick
 from pipeline.report.data.points import SearchedPoint, shared_points
-from pipeline.report.data.run import PRE_TRAINED
+from pipeline.report.data.run import BITS, PRE_TRAINED
 from pipeline.spec.exhibits import ACCURACIES
 
 #: Titles of accuracies on axes and columns.
@@ -42,7 +42,7 @@ class Scope:
         return cls(measure, next(iter(edited or models), None))
 
     def places(self, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
-        """Return the places of an arm's mean over the tasks of a role."""
+        """Return the places of an arm's mean over the tasks of a role, as `ComparableArms` has them."""
         if self.leader is None or arm.name == self.leader.name:
             return own_places(self.measure.run, arm, role)
         if arm.kind == PRE_TRAINED:
@@ -55,7 +55,10 @@ class Scope:
         """Return one of `ACCURACIES` of an arm's choices, or of the candidates that `pick` returns."""
         role, normalised = ACCURACIES[metric]
         own = (role == "target") if normalised else None
-        return self.measure.average(pick or arm.chosen, self.places(arm, role), split, own)
+        places = self.places(arm, role)
+        if normalised:
+            places += self.places(arm, f"{role}{BITS}")
+        return self.measure.average(pick or arm.chosen, places, split, own)
 
 
 def _is_unscaled(arm: ArmResult) -> bool:

@@ -10,7 +10,7 @@ from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.figures.figure import Figure, Panel, error_bars, panel, safe
 from pipeline.report.tables.results import OVER
-from pipeline.report.tables.table import Units
+from pipeline.report.tables.table import Units, role_units
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
@@ -48,7 +48,7 @@ def bars(measure: Measure) -> list[Figure]:
 
 
 def _panel(measure: Measure, bench: ComparableArms, role: str) -> Panel | None:
-    units = Units(measure.run.percent)
+    units = role_units(measure.run, role)
     means = [(arm, task_means(measure, arm, bench.over(role))) for arm in bench.arms]
     traces = [bar(arm, found, units) for arm, found in means if found]
     y = f"accuracy{units.suffix}" if units.percent else ROLE_WORDS[bench.kind, role]

@@ -9,8 +9,9 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import SearchedPoint, shared_points
+from pipeline.report.data.run import BITS, Run
 from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel, shade
-from pipeline.report.tables.table import Table, TableCell, Units, lead
+from pipeline.report.tables.table import Table, TableCell, Units, lead, role_units
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
@@ -36,9 +37,8 @@ def sweeps(measure: Measure) -> list[Figure]:
         "edit": "Edited experts: accuracy over the coefficient",
         "merge": "Merges: accuracy over the coefficient",
     }
-    units = Units(measure.run.percent)
     found = [(bench, _lines(measure, bench)) for bench in measure.benches]
-    return [_figure(bench.titled(titles[bench.kind]), lines, units) for bench, lines in found if lines]
+    return [_figure(bench.titled(titles[bench.kind]), lines, measure.run) for bench, lines in found if lines]
 
 
 def _lines(measure: Measure, bench: ComparableArms) -> list[Line]:
@@ -55,7 +55,7 @@ def _lines(measure: Measure, bench: ComparableArms) -> list[Line]:
     return lines
 
 
-def _figure(title: str, lines: Sequence[Line], units: Units) -> Figure:
+def _figure(title: str, lines: Sequence[Line], run: Run) -> Figure:
     panels: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         panels.setdefault((line.dimension, line.role), []).append(line)
@@ -64,14 +64,16 @@ def _figure(title: str, lines: Sequence[Line], units: Units) -> Figure:
         "for LiNeS arms if there are any; those of the others are as wide, and in the table of numbers. Alpha is λ at "
         "the first block of a LiNeS arm, and λ everywhere in a constant one."
     )
-    table = _table(title, lines, units)
+    table = _table(title, lines, run)
     arms = {line.arm.name: line.arm for line in lines}
-    return Figure(title, note, [_panel(p, units) for p in panels.values()], list(arms.values()), table)
+    return Figure(
+        title, note, [_panel(p, role_units(run, p[0].role)) for p in panels.values()], list(arms.values()), table
+    )
 
 
 def _panel(lines: Sequence[Line], units: Units) -> Panel:
     word = lines[0].word
-    what = word if "accuracy" in word else f"{word} accuracy"
+    what = word if "accuracy" in word or word.endswith(BITS) else f"{word} accuracy"
     shaded = [line for line in lines if line.arm.role == "lines"] or lines
     traces = [*(ribbon(line, units) for line in shaded), *(curve(line, units) for line in lines)]
     return panel(f"{what} over {lines[0].dimension}", traces, lines[0].dimension, f"{what}{units.suffix}")
@@ -92,7 +94,7 @@ def curve(line: Line, units: Units) -> go.Scatter:
     return marks(line.arm, x, y, hover, "%{hovertext}<br>%{x:.3g}: %{y:.4g}<extra></extra>", style)
 
 
-def _table(title: str, lines: Sequence[Line], units: Units) -> Table:
+def _table(title: str, lines: Sequence[Line], run: Run) -> Table:
     """One row for each arm and value, one column for each role."""
     words = list(dict.fromkeys(line.word for line in lines))
     arms = {line.arm.name: line.arm for line in lines}
@@ -105,7 +107,7 @@ def _table(title: str, lines: Sequence[Line], units: Units) -> Table:
             lead(arms[name]),
             TableCell(dimension),
             TableCell(f"{value:.4g}"),
-            *(units.mean(means.get(word)) for word in words),
+            *(role_units(run, word).mean(means.get(word)) for word in words),
         )
         for (name, dimension, value), means in found.items()
     ]

@@ -129,7 +129,7 @@ def _searched(measure: Measure, bench: ComparableArms) -> dict[tuple[str, ...], 
     arms = [a for a in bench.arms if a.kind == bench.kind]
     own = {a.name: tuple(measure.run.provenance["objectives"].get(a.name, ())) for a in arms}
     found: dict[tuple[str, ...], list[ArmResult]] = {}
-    if bench.kind == "edit" and bench.over("control") and any(not shared_points(a) for a in arms):
+    if bench.kind == "edit" and bench.normalised_over("control") and any(not shared_points(a) for a in arms):
         found[TRADE_OFF] = arms
     for objectives in dict.fromkeys(own.values()):
         if len(objectives) > 1:

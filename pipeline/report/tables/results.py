@@ -7,9 +7,9 @@ from pipeline.recipe import OUTSIDE, ParamValue, Recipe
 from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms, GroupTask, members
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import PRE_TRAINED
-from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
-from pipeline.report.tables.verdict import ROLE_WORDS
+from pipeline.report.data.run import BITS, PRE_TRAINED
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead, role_units
+from pipeline.report.tables.verdict import LOWER, ROLE_WORDS
 
 #: The columns of arms x tasks, in words.
 OVER = {
@@ -19,6 +19,8 @@ OVER = {
     ("merge", "target"): "each task",
     ("merge", "control"): "each task as a control",
     ("merge", "ood"): "each shifted task",
+    **{(kind, f"control{BITS}"): f"each task as a control{BITS}" for kind in ("edit", "merge")},
+    **{(kind, f"ood{BITS}"): f"each shifted task{BITS}" for kind in ("edit", "merge")},
 }
 Params = Sequence[tuple[str, ParamValue]]
 INTERVALS = "95% intervals by bootstrap over the samples"
@@ -29,6 +31,8 @@ _EDIT_COLUMNS = {
     ROLE_WORDS["edit", "control"]: "Control: the other tasks.",
     f"{ROLE_WORDS['edit', 'target']}, normalised": "Normalised target: divided by the fine-tuned expert.",
     f"{ROLE_WORDS['edit', 'control']}, normalised": "Normalised control: divided by the pre-trained model.",
+    ROLE_WORDS["edit", f"control{BITS}"]: LOWER,
+    f"{ROLE_WORDS['edit', f'control{BITS}']}, normalised": "Normalised, the pre-trained model's / them.",
 }
 FAILED = "A failed candidate has no score; it never counts as zero."
 
@@ -56,13 +60,14 @@ def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
         cells = []
         for role in bench.roles:
             places = bench.over(role)
-            cells.append(units.mean(measure.mean(arm.chosen, places, split)))
-            cells += [units.mean(measure.normalised(arm.chosen, places, split, role == "target"))] * (role != "ood")
+            cells.append(role_units(measure.run, role).mean(measure.mean(arm.chosen, places, split)))
+            if not role.startswith("ood"):
+                cells.append(units.mean(measure.normalised(arm.chosen, places, split, role == "target")))
         rows.append((lead(arm), *cells))
     columns = ["model"]
     for role in bench.roles:
         word = ROLE_WORDS["edit", role]
-        columns += [word] + [f"{word}, normalised"] * (role != "ood")
+        columns += [word] + [f"{word}, normalised"] * (not role.startswith("ood"))
     kept, full = scored(tuple(columns), rows)
     first = f"{split_word(split)}, mean over {counted(len(bench.experts), 'expert')}."
     note = " ".join([first, *explained(kept, _EDIT_COLUMNS), f"{INTERVALS}."])
@@ -95,7 +100,7 @@ def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
 
 def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -> Table:
     """Return arms x tasks for one role; a control is the mean over the experts of other tasks."""
-    units, places, kind = Units(measure.run.percent), bench.over(role), bench.kind
+    units, places, kind = role_units(measure.run, role), bench.over(role), bench.kind
     tasks = list(dict.fromkeys(place.task for place in places))
     rows = []
     for arm in bench.arms:
@@ -103,7 +108,8 @@ def task_table(measure: Measure, split: str, bench: ComparableArms, role: str) -
         rows.append((lead(arm), *cells))
     whom = {"edit": "One expert edited at a time", "merge": "Experts in one model"}[kind]
     means = {("edit", "control"): " Mean over the experts of other tasks.", ("edit", "ood"): " Mean over the experts."}
-    note = f"{split_word(split)}.{means.get((kind, role), '')} {INTERVALS}."
+    lower = f" {LOWER}" * role.endswith(BITS)
+    note = f"{split_word(split)}.{means.get((kind, role.removesuffix(BITS)), '')} {INTERVALS}.{lower}"
     return Table(bench.titled(f"{whom}: {OVER[kind, role]}"), note, *scored(("model", *tasks), rows))
 
 

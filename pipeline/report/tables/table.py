@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.run import BITS, Run
 from search.intervals import Interval
+from tasks.metrics import BITS_PER_BYTE, lower_is_better
 
 NONE = "–"
 #: The outcomes of a difference; a cell of this tone also shows the word, because not everyone sees the colour.
@@ -44,6 +46,11 @@ class Table:
     rows: tuple[tuple[TableCell, ...], ...]
 
 
+def role_units(run: Run, role: str) -> "Units":
+    """Return the units of a role's means; the role's column name does too."""
+    return Units.of_metric(BITS_PER_BYTE) if role.endswith(BITS) else Units(run.percent)
+
+
 def lead(arm: ArmResult, detail: str = "") -> TableCell:
     """Return an arm's name as the first cell of a row."""
     return TableCell(arm.name, detail, tone="lead", colour=arm.colour)
@@ -70,6 +77,11 @@ class Units:
 
     percent: bool
     digits: int = 3
+
+    @classmethod
+    def of_metric(cls, metric: str) -> "Units":
+        """Return the units of a task's metric; differences of bits per byte are in the fourth decimal."""
+        return cls(metric == "accuracy", digits=4 if lower_is_better(metric) else 3)
 
     @property
     def points(self) -> str:

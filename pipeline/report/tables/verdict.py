@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pipeline.report.data.arms import CONTROL_WORDS, ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import Run
-from pipeline.report.tables.table import Table, TableCell, Units, lead
+from pipeline.report.data.run import BITS, Run
+from pipeline.report.tables.table import Table, TableCell, Units, lead, role_units
 from search.intervals import Interval
 
+_IN_BITS = {"control": "control", "ood": "OOD"}
+#: What a note says of columns in bits per byte.
+LOWER = "Bits per byte: lower is better."
 #: Names of columns; the targets of a merge are the tasks of all its experts.
 ROLE_WORDS = {
     ("edit", "target"): "target",
@@ -18,6 +21,7 @@ ROLE_WORDS = {
     ("merge", "target"): "mean accuracy",
     ("merge", "control"): "control",
     ("merge", "ood"): "OOD",
+    **{(kind, f"{role}{BITS}"): f"{word}{BITS}" for kind in ("edit", "merge") for role, word in _IN_BITS.items()},
 }
 #: What one or several controls do that were not beaten, after: depth is not shown to matter.
 UNBEATEN = {
@@ -70,7 +74,6 @@ def verdict_note(run: Run) -> str:
 
 
 def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
-    units = Units(measure.run.percent)
     bench = measure.bench(arm)
     rivals = opponents(arm, bench.arms) if bench else []
     comparisons = [c for other in rivals if bench and (c := _compare(arm, other, measure, bench)).differences]
@@ -79,7 +82,7 @@ def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
     plain = [c for c in comparisons if c.other.role == "plain"]
     controls = [c for c in comparisons if c.other.control_of]
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
-    return ArmVerdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, units))
+    return ArmVerdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, measure.run))
 
 
 def _compare(arm: ArmResult, other: ArmResult, measure: Measure, bench: ComparableArms) -> ArmComparison:
@@ -118,16 +121,17 @@ def standing(controls: Sequence[ArmComparison]) -> list[str]:
     return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
 
 
-def _table(arm: ArmResult, comparisons: Sequence[ArmComparison], units: Units) -> Table:
+def _table(arm: ArmResult, comparisons: Sequence[ArmComparison], run: Run) -> Table:
     roles = list(dict.fromkeys(role for c in comparisons for role, _ in c.differences))
     rows = []
     for c in comparisons:
         by_role = dict(c.differences)
-        cells = [units.difference(by_role.get(role)) for role in roles]
+        cells = [role_units(run, role).difference(by_role.get(role)) for role in roles]
         what = CONTROL_WORDS.get(c.other.role, "no scaling over depth")
         rows.append((lead(c.other, f"({what})"), *([TableCell(c.word, tone=c.word)] if len(roles) > 1 else []), *cells))
-    unit = units.points and " in points"
-    note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals."
+    unit = Units(run.percent).points and " in points"
+    lower = f" {LOWER}" * any(role.endswith(BITS) for role in roles)
+    note = f"Test split, paired differences{unit}: {arm.name} minus the row, with 95% intervals.{lower}"
     return Table(
         f"{arm.name} against …", note, ("against", *(["in all"] if len(roles) > 1 else []), *roles), tuple(rows)
     )

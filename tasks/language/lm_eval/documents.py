@@ -17,6 +17,7 @@ from typing import Any
 
 from tasks.files.cache import digest
 from tasks.language.lm_eval.options import Options
+from tasks.language.rows import in_validation
 from tasks.registry import near
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _apart(val: Split, test: Split) -> Documents:
 
 def _divided(only: Split, fraction: float) -> Documents:
     """Cut by content, so that copies of a document are on one side and new documents move none of the others."""
-    below = [int(digest(["split", key])[:16], 16) < fraction * 2**64 for key in only.keys]
+    below = [in_validation(key, fraction) for key in only.keys]
     sides = {"val": True, "test": False}
     return Documents(
         {side: _taken(only, [i for i, b in enumerate(below) if b == is_val]) for side, is_val in sides.items()},

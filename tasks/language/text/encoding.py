@@ -80,7 +80,7 @@ class Encoder:
             ValueError: if it is too long.
         """
         tokens = self._encode(example.prompt)
-        tokens = tokens if self._apart else tokens or _start(self._tokenizer)
+        tokens = tokens if self._apart else tokens or start_token(self._tokenizer)
         tokens = self._cut(tokens)
         most = self._context if self._apart or self._context is None else self._context - room
         if most is not None and len(tokens) > most:
@@ -120,8 +120,8 @@ class Encoder:
         return tokens if tokens[-1:] == (end,) else (*tokens, end)
 
 
-def _start(tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Return the token before an empty prompt: a model predicts nothing without one."""
+def start_token(tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Return the token in front of a text, in a tuple: a model predicts nothing without one."""
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return (int(first),)
 

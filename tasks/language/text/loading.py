@@ -11,18 +11,20 @@ from tasks.language.text.encoding import Encoder
 from tasks.language.text.examples import Example, check_choices, fingerprint, repeats
 from tasks.language.text.options import Options
 from tasks.language.text.own import ANSWER_OPTIONS, CHOICE_OPTIONS, OwnRows, own_examples
+from tasks.language.text.perplexity import load_documents
 from tasks.language.text.published import PublishedTask, published_rows, published_task
 from tasks.language.text.ranking import ChoiceBatch
 from tasks.language.text.task import Batch, TextTask, by_length
 from tasks.language.text.templates import PublishedTemplate, published_templates
 from tasks.language.text.training import training_samples, without_scored
+from tasks.metrics import BITS_PER_BYTE
 from tasks.registry import near
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 ACCURACY, SQUAD = "accuracy", "squad"
-_METRICS = (ACCURACY, SQUAD)
+_METRICS = (ACCURACY, SQUAD, BITS_PER_BYTE)
 _RANKED = ("length_normalised", "delimiter")
 _COMMON = ("metric", "batch_size", "max_prompt_tokens")
 #: Tam et al. read the first 512 tokens of a prompt, and let an answer have 64.
@@ -32,7 +34,7 @@ _FORMAT = "1"
 
 
 def load(request: TaskRequest, backbone: Backbone, progress: Progress | None = None) -> Task:
-    """Load one's own task: a folder of rows with choices, or with answers if options.metric is squad.
+    """Load one's own task by options.metric: rows with choices, with answers (squad), or documents (bits_per_byte).
 
     Raises:
         ValueError: if an option or a row is wrong; the field, or the file and the row, is named.
@@ -41,6 +43,13 @@ def load(request: TaskRequest, backbone: Backbone, progress: Progress | None = N
     metric = request.options.get("metric", ACCURACY)
     if metric not in _METRICS:
         raise ValueError(f"tasks.{request.name}.options.metric: {near(str(metric), _METRICS)}, got {metric!r}")
+    if metric == BITS_PER_BYTE:
+        return load_documents(request, model)
+    if Path(request.source).expanduser().is_file():
+        raise ValueError(
+            f"{request.source}: is a file of documents: set tasks.{request.name}.options.metric: {BITS_PER_BYTE}, or "
+            "name a folder of rows"
+        )
     ranked = metric == ACCURACY
     own = (*CHOICE_OPTIONS, *_RANKED) if ranked else (*ANSWER_OPTIONS, "max_new_tokens")
     options = Options(request, (*_COMMON, *own))
@@ -151,7 +160,7 @@ def _task(
     how = (_FORMAT, metric, size, delimiter, normalised, longest, new if metric == SQUAD else None)
     mark = fingerprint(examples, how)
     scored = {split: batches(some) for split, some in examples.items() if split != "train"}
-    return TextTask(request.name, scored, mark, training)
+    return TextTask(request.name, scored, mark, training=training)
 
 
 def _limits(request: TaskRequest) -> dict[str, int | None]:

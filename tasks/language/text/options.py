@@ -47,6 +47,17 @@ class Options:
             raise self.wrong(name, "a whole number, at least 1")
         return value
 
+    def fraction(self, name: str, default: float) -> float:
+        """Return a number between 0 and 1.
+
+        Raises:
+            ValueError: if it is another value.
+        """
+        value = self._given.get(name, default)
+        if not isinstance(value, float | int) or not 0 < value < 1:
+            raise self.wrong(name, "in (0, 1)")
+        return float(value)
+
     def batch_size(self, backbone: LanguageBackbone) -> int:
         """Return the samples a batch: fewer on a CPU, whose caches are small."""
         found = self.count("batch_size", _CPU_BATCH if backbone.device.type == "cpu" else _ACCELERATOR_BATCH)

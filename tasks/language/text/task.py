@@ -24,7 +24,7 @@ class BatchScores:
     """The scores of a batch of B samples.
 
     Attributes:
-        outcomes: (B,) bool, or float32 in [0, 1].
+        outcomes: (B,) bool, or float32.
         margins: (B,) float32: see `tasks.base.ShardResult`.
     """
 
@@ -60,20 +60,35 @@ class TextTask:
         name: of the task.
         fingerprint: content hash of the texts, and of how they are scored.
         training: the training split, if it was loaded.
+        metric: accuracy, or bits_per_byte.
     """
-
-    metric = "accuracy"
 
     def __init__(
         self,
         name: str,
         batches: Mapping[str, Sequence[Batch]],
         fingerprint: str,
+        metric: str = "accuracy",
+        sizes: Mapping[str, Sequence[int]] | None = None,
         training: TrainingSamples | None = None,
     ) -> None:
-        """Take the batches of each split; all but the last of a split have the same size."""
-        self.name, self.fingerprint, self.training = name, fingerprint, training
+        """Take the batches of each split; all but the last of a split have the same size.
+
+        Args:
+            name: see above.
+            batches: of each split.
+            fingerprint: see above.
+            metric: see above.
+            sizes: of the samples of each split, in the order of the batches, if the metric is a ratio.
+            training: see above.
+        """
+        self.name, self.fingerprint, self.metric, self.training = name, fingerprint, metric, training
         self._batches = {split: list(some) for split, some in batches.items()}
+        self._sizes = dict(sizes or {})
+
+    def sizes(self, split: str) -> Sequence[int]:
+        """Return the size of each sample: see `tasks.base.Sized`."""
+        return self._sizes.get(split, ())
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split; 0 if the task lacks it."""

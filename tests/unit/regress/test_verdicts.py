@@ -17,6 +17,7 @@ from pipeline.spec.thresholds import Regress
 from search.intervals import TaskOutcomes, mean_interval
 
 TASKS = ("a", "b", "c", "d")
+BITS = "bits_per_byte"
 N = 200
 
 
@@ -76,6 +77,20 @@ def test_verdicts() -> None:
     assert [c.task for c in held(worse, before, arms=own).having("regressed")] == ["c"]
 
 
+def test_fewer_bits_per_byte_are_an_improvement() -> None:
+    """Also that means over controls exclude them, and that a history of the task has four decimals."""
+    before, now = (
+        night({"a": 5, "b": 5 + 3 * late, "c": 5, "d": 5 - 3 * late}, late, 1 + late, BITS) for late in (0, 1)
+    )
+    found = held(now, before, minimum=6, tasks={"a": {"maximum": 4}, "c": {"maximum": 6}})
+    words = {c.task: c.verdict for c in found.comparisons}
+    assert words == {"a": "regressed", "b": "regressed", "c": "no evidence", "d": "improved"}
+    assert "above the maximum 4.0000" in comparison_markdown(found)
+    assert make_history([before, now], "d", []).units.digits == 4
+    with pytest.raises(ValueError, match="no run has target for any of sum"):
+        make_history([before, now], "target", [])
+
+
 def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
     for metric in ("accuracy", "reward"):
         before = night({}, 3, metric=metric)
@@ -126,7 +141,7 @@ def test_a_threshold_exactly_reached_is_not_missed(group: int) -> None:
             rows[name].append(row)
     now, before = replace(now, rows=tuple(rows["now"])), replace(before, rows=tuple(rows["before"]))
     (found,) = held(now, before, tolerance=0.02, minimum=0.78, level=0.2).comparisons
-    assert found.verdict == "no evidence" and not found.below_minimum, (found.now, found.difference)
+    assert found.verdict == "no evidence" and not found.out_of_bounds, (found.now, found.difference)
 
 
 def test_a_change_of_device_is_reported_among_others() -> None:

@@ -1,6 +1,7 @@
 """Proves bootstrap intervals: exact values, pairing, shared tasks, coverage and verdicts."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.intervals import Interval, TaskOutcomes, mean_interval, paired_difference
+from search.intervals import Interval, TaskOutcomes, linearised_ratio, mean_interval, paired_difference
 
 Array = npt.NDArray[np.float64]
 
@@ -149,3 +150,23 @@ def test_bad_cells_are_refused() -> None:
         mean_interval([TaskOutcomes("t", [0, 1], [0, 1])])
     with pytest.raises(ValueError, match="level in"):
         mean_interval([TaskOutcomes("t", [0, 1])], level=95)
+
+
+def test_the_interval_of_a_ratio_is_that_of_its_own_bootstrap() -> None:
+    """Parts and sizes drawn together: the plain bootstrap of the parts is six times as wide."""
+    rng = np.random.default_rng(0)
+    sizes = rng.lognormal(5, 1, 400)
+    bits = sizes * rng.normal(0.9, 0.15, 400)
+    parts = bits / sizes.mean()
+    found = mean_interval([TaskOutcomes("t", linearised_ratio(parts, sizes))])
+    drawn = rng.integers(0, 400, (2000, 400))
+    low, high = np.quantile(bits[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
+    assert found.value == pytest.approx(bits.sum() / sizes.sum())
+    assert [found.low, found.high] == pytest.approx([low, high], abs=0.1 * (high - low))
+    plain = mean_interval([TaskOutcomes("t", parts)])
+    assert plain.high - plain.low > 4 * (high - low)
+
+
+def test_a_lower_value_may_be_the_better_one() -> None:
+    words = [replace(Interval(0.0, low, high, 1), lower_is_better=True).verdict for low, high in ((-2, -1), (1, 2))]
+    assert words == ["better", "worse"] and Interval(0.0, -1, 0, 1, lower_is_better=True).verdict == "tie"

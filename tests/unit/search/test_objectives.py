@@ -114,6 +114,15 @@ def test_a_division_by_zero_is_an_error_that_shows_the_values() -> None:
 ROLES: dict[str, Role] = {"a": "target", "b": "control", "c": "control", "d": "ood"}
 
 
+def test_a_control_that_is_better_when_lower_counts_reference_over_value() -> None:
+    values = {"a": 0.81, "b": 0.3, "c": 1.25, "d": 0.1}
+    metrics = role_metrics(values, ROLES, {"a": 0.9}, {"b": 0.6, "c": 1.0}, lower={"c"})
+    found = [metrics[name] for name in ("control", "retained", "mean", "worst", 'task["c"]')]
+    assert found == pytest.approx([(0.5 + 0.8) / 2, (0.3 + 0.8) / (0.6 + 1), (0.9 + 0.5 + 0.8) / 3, 0.5, 1.25])
+    with pytest.raises(ValueError, match="task 'c': must be positive to divide by, got 0"):
+        role_metrics({**values, "c": 0.0}, ROLES, {"a": 0.9}, {"b": 0.6, "c": 1.0}, lower={"c"})
+
+
 def test_roles_give_normalised_accuracies() -> None:
     values = {"a": 0.81, "b": 0.3, "c": 0.6, "d": 0.1}
     metrics = role_metrics(values, ROLES, {"a": 0.9}, {"b": 0.6, "c": 0.5})
