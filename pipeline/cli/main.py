@@ -11,6 +11,7 @@ from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
 from pipeline.cli.finetune import finetune
 from pipeline.cli.history import history
+from pipeline.cli.import_recipe import import_recipe
 from pipeline.cli.jobs import jobs
 from pipeline.cli.merge import merge
 from pipeline.cli.mirror import mirror
@@ -41,6 +42,7 @@ app.command("schema")(schema)
 app.command("export")(export)
 app.command("doctor")(doctor)
 app.command("merge")(merge)
+app.command("import")(import_recipe)
 app.command("finetune")(finetune)
 app.command("ppo")(ppo)
 app.command("prepare")(prepare)
