@@ -153,8 +153,25 @@ class Run:
         """
         from pipeline.export.candidate import CandidateChoice, export  # torch
 
-        choice = CandidateChoice(arm, expert, {name: str(value) for name, value in (point or {}).items()})
-        return export(self.folder, choice, Path(folder))
+        return export(self.folder, CandidateChoice.of(arm, expert, point), Path(folder))
+
+    def export_mergekit(
+        self, arm: str, file: str | Path, *, expert: str = "", point: Mapping[str, object] | None = None
+    ) -> Path:
+        """Write what an arm chose as a recipe of mergekit that gives the same tensors.
+
+        Args:
+            arm: its name in the spec.
+            file: a new .yml or .yaml file.
+            expert: as for `export`.
+            point: as for `export`.
+
+        Raises:
+            ValueError: as for `export`, or if mergekit has no recipe of the candidate; the message says why.
+        """
+        from pipeline.export.candidate import CandidateChoice, export_mergekit  # torch
+
+        return export_mergekit(self.folder, CandidateChoice.of(arm, expert, point), Path(file))
 
     def _repr_html_(self) -> str:
         """Return verdict and main tables for a notebook."""

@@ -14,7 +14,9 @@ from pipeline.console import print_result, user_errors
 def export(
     run: RunPlace,
     arm: Annotated[str, typer.Option(metavar="NAME", help="The arm whose chosen model is exported.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder; with --mergekit, a new YAML file.")
+    ],
     expert: Annotated[str, typer.Option(metavar="NAME", help="The expert, if the arm edits each one.")] = "",
     point: Annotated[
         list[str] | None,
@@ -23,15 +25,24 @@ def export(
             help="A value at another point of the arm's space, such as lambda=0.4; repeatable.",
         ),
     ] = None,
+    mergekit: Annotated[
+        bool,
+        typer.Option("--mergekit", help="Write a recipe of mergekit that gives the same tensors, in place of weights."),
+    ] = False,
 ) -> None:
     """Write the model that an arm chose, or that of another point: weights, recipe and model card.
 
-    A merge of LoRA policies of a language model is written as a LoRA adapter.
+    A merge of LoRA policies of a language model is written as a LoRA adapter. With --mergekit, a candidate of which
+    mergekit has no recipe is an error that says why.
     """
     from pipeline.checkpoints.coverage import Part
 
     with user_errors():
-        path = open_run(run).export(arm, output, expert=expert, point=_point(point or []))
+        opened, at = open_run(run), _point(point or [])
+        if mergekit:
+            print_result(f"wrote {opened.export_mergekit(arm, output, expert=expert, point=at)}: a recipe of mergekit")
+            return
+        path = opened.export(arm, output, expert=expert, point=at)
         for part in json.loads((path / "recipe.json").read_text(encoding="utf-8"))["coverage"]:
             print_result(str(Part.from_json(part)))
         print_result(f"wrote {path}: README.md there shows how to load it")

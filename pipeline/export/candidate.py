@@ -11,6 +11,7 @@ import jinja2
 import pyarrow.compute as pc
 
 from pipeline.checkpoints.writing import write_safetensors
+from pipeline.export.mergekit import recipe_of
 from pipeline.export.rebuilding import coverage_of, described, export_device, rebuild
 from pipeline.loading.experts import Expert, load_checkpoints
 from pipeline.loading.model import LoadedModel
@@ -21,6 +22,7 @@ from pipeline.records.ledger import Ledger
 from pipeline.run.run import reopen
 from pipeline.run.selection import Candidate, choose, judge_all
 from pipeline.spec.user_code import announce_code
+from tasks.files.atomic import write_whole
 from tasks.registry import near
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
@@ -42,6 +44,11 @@ class CandidateChoice:
     arm: str
     expert: str = ""
     point: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arm: str, expert: str = "", point: Mapping[str, object] | None = None) -> "CandidateChoice":
+        """Make a choice of values as Python has them; without a point, what was chosen on validation."""
+        return cls(arm, expert, {name: str(value) for name, value in (point or {}).items()})
 
 
 def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
@@ -90,6 +97,27 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     (partial / "README.md").write_text(card, encoding="utf-8")
     partial.rename(output)
     return output
+
+
+def export_mergekit(run: Path, choice: CandidateChoice, output: Path) -> Path:
+    """Write a candidate as a recipe of mergekit that gives the same tensors.
+
+    Args:
+        run: the run's folder.
+        choice: of the candidate.
+        output: a new .yml or .yaml file.
+
+    Raises:
+        ValueError: as `export`, or if there is no such recipe; the message says why.
+    """
+    if output.exists() or output.suffix not in (".yml", ".yaml"):
+        raise ValueError(f"--output: with --mergekit it must be a new .yml or .yaml file, got {output}")
+    plan, ledger, history = reopen(run)
+    announce_code(plan.spec)
+    candidate = _chosen(judge_all(plan, ledger, history.proposals), choice)
+    model, _ = _same_checkpoints(plan, ledger)
+    score = ledger.any_score(candidate.recipe_id, candidate.group.roles)
+    return write_whole(output, recipe_of(plan.spec, ledger.identity, candidate.recipe, score, model))
 
 
 def _write_open_clip(folder: Path, backbone: OpenClipBackbone, candidate: Candidate) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def test_a_run_has_accuracies_and_margins_and_resumes(ground: Path) -> None:
     assert "facts" in report
     if ground.name.startswith("causal"):
         check_bits(ground / "run", report)
+        check_recipe_of_mergekit(lines, ground)
     before = tables(ground / "run")
     journal = ground / "run" / "journal.jsonl"
     cut = journal.read_text().splitlines(keepends=True)
@@ -108,6 +109,22 @@ def test_a_run_has_accuracies_and_margins_and_resumes(ground: Path) -> None:
     assert tables(ground / "run") == before
     again = {(r["recipe_id"], r["split"]): r["margins"] for r in table(ground / "run" / "margins" / "facts.parquet")}
     assert again == margins
+
+
+def check_recipe_of_mergekit(lines: Lines, ground: Path) -> None:
+    """Check that the recipe of mergekit of what an arm chose gives the exported weights."""
+    words = ("export", ground / "run", "--arm", "sum + LiNeS", "--point", "beta=1")
+    status, output = lines(*words, "-o", ground / "exported")
+    assert status == 0, output
+    status, output = lines(*words, "--mergekit", "-o", ground / "exported.yml")
+    assert status == 0 and "a recipe of mergekit" in output, output
+    status, output = lines("merge", "--recipe", ground / "exported.yml", "-o", ground / "merged.safetensors")
+    assert status == 0, output
+    ours, theirs = load_file(ground / "exported" / "model.safetensors"), load_file(ground / "merged.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], tensor, atol=1e-6) for name, tensor in theirs.items())
+    status, output = lines(*words, "--mergekit", "-o", ground / "exported.yml")
+    assert status == 2 and "--output: with --mergekit it must be a new .yml or .yaml file" in output, output
 
 
 class CountingWorker(Worker):
