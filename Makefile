@@ -23,17 +23,8 @@ rewarded-soups: $(VENV)/.installed-language  ## Run section 5.4 on a small langu
 	$(BIN)/lines ppo examples/rewarded-soups/ppo.yaml --out runs/rewarded-soups/models
 	$(BIN)/lines run examples/rewarded-soups/soups.yaml --out runs/rewarded-soups/run
 
-# These tests compute; those of pools and clusters mostly wait, so both run at the same time. Each half has its own HOME,
-# because Ray keeps a token there.
-COMPUTING := tests/unit $(patsubst %,tests/integration/test_%.py,convnext_run derived_arms export finetune formats learned \
-	lm_eval_run lora_experts paper ppo_command rewarded_soups soup_checkpoints soup_corners)
-
 test: $(VENV)/.installed-dev  ## Run every test: unit, contracts, integration; no GPU, no network.
-	@mkdir -p build/home
-	@echo "unit tests and tests that train or merge run in the background; their output is shown at the end"
-	@HOME=$(CURDIR)/build/home OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COMPUTING) > build/computing.txt 2>&1 & computing=$$!; \
-	$(BIN)/python -m pytest tests/contracts tests/integration $(addprefix --ignore=,$(COMPUTING)); others=$$?; \
-	wait $$computing; computed=$$?; cat build/computing.txt; exit $$(( others | computed ))
+	$(BIN)/python tests/parts.py
 
 check: $(VENV)/.installed-dev  ## Run the tests that need neither Ray nor seconds of computing, in under three minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not cluster and not training and not slow" tests/unit tests/contracts
