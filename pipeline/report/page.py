@@ -17,6 +17,7 @@ from pipeline.report.figures.tradeoff import tradeoff
 from pipeline.report.rendering import render
 from pipeline.report.soups import SoupPage, is_soup, soup_page
 from pipeline.report.tables.chosen import chosen_table
+from pipeline.report.tables.edges import edge_warnings
 from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
@@ -60,6 +61,7 @@ class AccuracyPage(Page):
 
     verdicts: Sequence[ArmVerdict]
     note: str
+    warnings: Sequence[str]
     test: Sequence[Table]
     val: Sequence[Table]
     tradeoff: Sequence[Figure]
@@ -159,6 +161,7 @@ def _page(measure: Measure) -> Page:
         spec=spec,
         verdicts=verdicts(measure),
         note=verdict_note(run),
+        warnings=edge_warnings(measure),
         test=result_tables(measure, "test"),
         val=result_tables(measure, "val"),
         tradeoff=tradeoff(measure),

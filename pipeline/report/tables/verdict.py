@@ -7,6 +7,7 @@ from pipeline.report.data.arms import CONTROL_WORDS, ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import BITS, Run
+from pipeline.report.tables.forest import Forest, forest, smallest_found
 from pipeline.report.tables.table import Table, TableCell, Units, lead, role_units
 from search.intervals import Interval
 
@@ -50,11 +51,21 @@ class ArmComparison:
 
 @dataclass(frozen=True, slots=True)
 class ArmVerdict:
-    """The sentences about one LiNeS arm, and the table of its comparisons."""
+    """The sentences about one LiNeS arm, and the table of its comparisons.
+
+    Attributes:
+        arm: the LiNeS arm.
+        sentences: whether depth matters, then each comparison.
+        table: of the comparisons.
+        facts: when and on what it was measured, and how small a difference would have been found; "" for rewards.
+        forest: the differences drawn; None for rewards.
+    """
 
     arm: ArmResult
     sentences: tuple[str, ...]
     table: Table
+    facts: str = ""
+    forest: Forest | None = None
 
 
 def verdicts(measure: Measure) -> list[ArmVerdict]:
@@ -82,7 +93,31 @@ def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
     plain = [c for c in comparisons if c.other.role == "plain"]
     controls = [c for c in comparisons if c.other.control_of]
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
-    return ArmVerdict(arm, (conclusion(controls), *against, *standing(controls)), _table(arm, comparisons, measure.run))
+    return ArmVerdict(
+        arm,
+        (conclusion(controls), *against, *standing(controls)),
+        _table(arm, comparisons, measure.run),
+        _facts(arm, comparisons, measure.run),
+        forest(comparisons, Units(measure.run.percent)),
+    )
+
+
+def _facts(arm: ArmResult, comparisons: Sequence[ArmComparison], run: Run) -> str:
+    by_role = dict[str, list[Interval]]()
+    for role, interval in (difference for c in comparisons for difference in c.differences):
+        by_role.setdefault(role, []).append(interval)
+    samples = max(interval.n for found in by_role.values() for interval in found)
+    sizes = []
+    for role, found in by_role.items():
+        units = role_units(run, role)
+        sizes.append(f"{units.number(smallest_found(found))}{units.points} on {role}")
+    day = str(run.provenance.get("finished") or run.provenance.get("started", ""))[:10]
+    objectives = run.provenance["objectives"].get(arm.name, ())
+    chosen = f"Chosen on validation by {' and '.join(objectives)}. " if objectives else ""
+    return (
+        f"{chosen}{samples:,} test samples{day and f', {day}'}. With a probability of 80% each comparison would have "
+        f"found a true difference of {_list(sizes)}; smaller ones may look like ties."
+    )
 
 
 def _compare(arm: ArmResult, other: ArmResult, measure: Measure, bench: ComparableArms) -> ArmComparison:
