@@ -104,8 +104,8 @@ class ShardResult:
     Attributes:
         stats: sums over the shard's samples.
         outcomes: one value a sample, in the data set's order: bool (B,) for accuracy, float32 (B,) for rewards.
-        margins: by how much each sample is wrong, float32 (B,): the best wrong choice's log-likelihood minus the right
-            one's, below 0 if it is right; None if the task has none.
+        margins: by how much each sample is wrong, float32 (B,): the best wrong choice's log-likelihood or logit minus
+            the right one's, below 0 if it is right; None if the task has none.
 
     Example:
         >>> right = np.array([True, False, True])

@@ -89,7 +89,8 @@ MARGINS = pa.schema(
     [
         pa.field("recipe_id", pa.string(), False),
         pa.field("split", pa.string(), False),
-        # the best wrong choice's log-likelihood minus the right one's, in nats; below 0 if the sample is right
+        # the best wrong choice's log-likelihood or logit minus the right one's, in nats (of prompts of an encoder:
+        # cosines times 30); below 0 if the sample is right
         pa.field("margins", pa.list_(pa.float32()), False),
     ],
     metadata=_METADATA,

@@ -54,7 +54,10 @@ def write_spec(folder: Path, **changes: Any) -> Path:
             "colours": {"source": "lm_eval/tiny_choices", "options": {**own, "metric": "acc_norm", "num_fewshot": 1}},
             "kinds": {"source": "lm_eval/tiny_answers", "options": {**own, "filter": "word"}},
         },
-        "ood": {"other": {"source": "lm_eval/tiny_one_split", "options": own}},
+        "ood": {
+            "other": {"source": "lm_eval/tiny_one_split", "options": own},
+            "texts": {"source": "lm_eval/tiny_texts", "options": own, "limits": {"test": 4}},
+        },
         "arms": {"sum": {"merge": "sum", "scaling": {"alpha": {"grid": [0.0, 0.5]}}}},
         "limits": {"val": 8},
         "shard_size": 6,
@@ -83,8 +86,16 @@ def test_a_run_scores_each_split_of_each_task(files: Path, tmp_path: Path) -> No
         ("kinds", "val"): 8,
         ("kinds", "test"): COUNT,
         ("other", "test"): COUNT,
+        ("texts", "test"): 4,
     }
-    assert {s["metric"] for s in scores} == {"accuracy"}
+    assert {s["task"]: s["metric"] for s in scores} == {
+        **dict.fromkeys(("colours", "kinds", "other"), "accuracy"),
+        "texts": "bits_per_byte",
+    }
+    report = (tmp_path / "run/report.md").read_text()
+    assert "OOD (bits per byte)" in report or "each shifted task (bits per byte)" in report
+    margins = rows(tmp_path / "run/margins", "colours")
+    assert len(margins) == len(rows(tmp_path / "run/samples", "colours"))
     base = next(s for s in scores if s["arm"] == "pre-trained" and (s["task"], s["split"]) == ("kinds", "val"))
     values = np.array(own_values(files, "tiny_answers", "word", "letters", "validation")[:8], np.float32)
     assert base["value"] == pytest.approx(values.mean(), abs=1e-6)
@@ -129,7 +140,7 @@ def test_validate_names_what_is_missing_before_models_are_read(files: Path, tmp_
     assert f"tasks.colours.options.include_path: {files / 'tasks'}" in output
     status, output = Lines(tmp_path, {})("validate", write_spec(files))
     assert status == 0, output
-    assert "16 validation and 36 test samples" in output
+    assert "16 validation and 40 test samples" in output
 
 
 def test_a_plan_counts_samples_and_the_memory_of_the_longest_batch(files: Path, tmp_path: Path) -> None:

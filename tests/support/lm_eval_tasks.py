@@ -57,6 +57,18 @@ filter_list:
 metric_list:
   - {metric: letters, aggregation: mean, higher_is_better: true}
 """
+#: Texts of 60 to 400 tokens, measured as a whole.
+TEXTS = """
+task: tiny_texts
+dataset_path: json
+dataset_kwargs: {data_files: {validation: choices/validation.jsonl, test: choices/test.jsonl}}
+validation_split: validation
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{ (text ~ ' é ') * (3 + 4 * label) }}"
+metric_list: [{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]
+"""
 _PROCESS = """
 def process_results(doc, results):
     kind = set(doc["kind"])
@@ -73,7 +85,8 @@ def write_tasks(folder: Path, count: int = 24) -> Path:
             lines = [json.dumps(fill(number)) for number in range(i * count, (i + 1) * count)]
             (folder / part / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (folder / "answers.py").write_text(_PROCESS)
-    for name, text in (("choices", CHOICES), ("one_split", ONE_SPLIT), ("answers", ANSWERS), ("group", _GROUP)):
+    files = {"choices": CHOICES, "one_split": ONE_SPLIT, "answers": ANSWERS, "texts": TEXTS, "group": _GROUP}
+    for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
     return folder
 

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from tasks.base import TaskRequest
+from tasks.files.cache import digest
 from tasks.files.hub import hub_silence
 from tasks.language.lm_eval.configuration import Refused, build_task, read_configuration
 from tasks.language.lm_eval.documents import Documents, documents_of
@@ -20,6 +21,7 @@ from tasks.language.lm_eval.model import generation_file
 from tasks.language.lm_eval.options import Options
 from tasks.language.lm_eval.quiet import quiet, seeded
 from tasks.language.lm_eval.requests import prepare_examples
+from tasks.language.lm_eval.rolling import is_rolling
 from tasks.language.lm_eval.task import LmEvalTask
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,9 @@ def assemble(request: TaskRequest, options: Options, backbone: Any) -> LmEvalTas
         scored = choose_metric(task, options)
         generation = generation_file(backbone) if task.OUTPUT_TYPE == "generate_until" else None
         mark = fingerprint(task, documents, scored, options, generation)
-    return LmEvalTask(request.name, task, documents, scored, options, mark, request.limits)
+        if is_rolling(task):  # outcomes are over the mean document's bytes, so a limit changes them all
+            mark = digest([mark, repr(sorted(request.limits.items()))])[:16]
+        return LmEvalTask(request.name, task, documents, scored, options, mark, request.limits)
 
 
 def task_of(request: TaskRequest, options: Options) -> Any:
@@ -157,8 +161,11 @@ def _check(task: Any, options: Options, backbone: Any) -> None:
     """Refuse what the model cannot do."""
     if getattr(task, "MULTIMODAL", False):
         raise ValueError("its documents hold images or sound, which a language model does not read")
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        raise ValueError("measures perplexity (loglikelihood_rolling), which is no score in [0, 1]: name another task")
+    if is_rolling(task) and backbone.family != "causal":
+        raise ValueError(
+            f"measures texts as a whole (loglikelihood_rolling), which needs a backbone of family causal, "
+            f"got {backbone.family}"
+        )
     if options.apply_chat_template and backbone.tokenizer.chat_template is None:
         raise ValueError(f"{options.where}.apply_chat_template: the model's tokenizer has no chat template")
     if task.OUTPUT_TYPE == "generate_until" and backbone.family == "causal":

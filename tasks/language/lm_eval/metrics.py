@@ -8,6 +8,7 @@ import numpy.typing as npt
 from lm_eval.api.metrics import mean
 
 from tasks.language.lm_eval.options import Options
+from tasks.language.lm_eval.rolling import is_rolling, rolling_metric
 from tasks.registry import near
 
 #: Metrics of lm-eval that are 0 or 1 for each document, unless a task computes them by a function of its own.
@@ -20,7 +21,8 @@ def choose_metric(task: Any, options: Options) -> tuple[str, str]:
     Raises:
         ValueError: if the task lacks it, or it is no mean of values where higher is better.
     """
-    return _metric(task, options), _filter(task, options)
+    metric = rolling_metric(task, options) if is_rolling(task) else _metric(task, options)
+    return metric, _filter(task, options)
 
 
 def _metric(task: Any, options: Options) -> str:

@@ -9,24 +9,26 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tasks.base import Backbone, NonFiniteOutput, ShardResult
 from tasks.language.lm_eval.documents import Documents
+from tasks.language.lm_eval.margins import margins_of
 from tasks.language.lm_eval.metrics import outcomes_of
 from tasks.language.lm_eval.model import ResidentModel
 from tasks.language.lm_eval.options import Options
 from tasks.language.lm_eval.quiet import quiet
 from tasks.language.lm_eval.requests import build_requests, without_own_answer
+from tasks.language.lm_eval.rolling import bits, byte_counts, is_rolling
+from tasks.metrics import BITS_PER_BYTE
 from tasks.stats import Stats
 
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
 
 
 class LmEvalTask:
-    """A task of lm-eval, with one metric in [0, 1]."""
-
-    metric = "accuracy"
+    """A task of lm-eval, with one metric in [0, 1], or with bits per byte."""
 
     def __init__(
         self,
@@ -52,6 +54,10 @@ class LmEvalTask:
         self.name, self.fingerprint = name, fingerprint
         self._task, self._documents, self._options, self._limits = task, documents, options, dict(limits)
         self._metric, self._filter = scored
+        self.metric, self._sizes = "accuracy", dict[str, tuple[int, ...]]()
+        if is_rolling(task):
+            used = {split: held.documents[: self.num_samples(split)] for split, held in documents.splits.items()}
+            self.metric, self._sizes = BITS_PER_BYTE, {split: byte_counts(task, some) for split, some in used.items()}
         self._requests: dict[str, list[list[Any]]] = {}
         self._model: ResidentModel | None = None
 
@@ -61,6 +67,10 @@ class LmEvalTask:
             return 0
         available, limit = len(self._documents.splits[split].documents), self._limits.get(split)
         return available if limit is None else min(limit, available)
+
+    def sizes(self, split: str) -> tuple[int, ...]:
+        """Return the bytes of each document, if they are measured in bits per byte: see `tasks.base.Sized`."""
+        return self._sizes.get(split, ())
 
     def keys(self, split: str) -> tuple[str, ...]:
         """Return the content hash of each document, in the order of outcomes."""
@@ -85,13 +95,19 @@ class LmEvalTask:
             requests = [list(map(_fresh, some)) for some in self._built(backbone, split)[start:stop]]
             self._respond(requests, f"{self.name}: {split}[{start}:{stop}]", start)
             values = self._values(requests)
+            margins = margins_of(self._task, self._metric, requests)
         try:
-            outcomes = outcomes_of(self._task, self._metric, values)
+            outcomes = self._outcomes(values, split)
         except ValueError as error:
             raise ValueError(f"tasks.{self.name}: {error}") from error
         wide = outcomes.astype(np.float64)
         stats = Stats(len(wide), float(wide.sum()), float((wide * wide).sum()))
-        return ShardResult(stats, outcomes)
+        return ShardResult(stats, outcomes, margins)
+
+    def _outcomes(self, values: Sequence[Any], split: str) -> npt.NDArray[np.bool_] | npt.NDArray[np.float32]:
+        if sizes := self.sizes(split):
+            return bits(values, sum(sizes) / len(sizes))
+        return outcomes_of(self._task, self._metric, values)
 
     def _built(self, backbone: Backbone, split: str) -> list[list[Any]]:
         """Return the requests of a split, which are built when it is first scored."""

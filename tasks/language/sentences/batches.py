@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import NonFiniteOutput
+from tasks.language.margins import wrong_minus_right
 from tasks.language.sentences.heads import SentenceHead
 
 
@@ -37,8 +38,8 @@ class SentenceBatch:
         return len(self._labels_B)
 
     @torch.inference_mode()
-    def score(self, device: torch.device) -> npt.NDArray[np.bool_]:
-        """Return whether each text's largest logit is its label's (B,); of equal logits the first class wins.
+    def score(self, device: torch.device) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Return whether each text's largest logit is its label's (B,), and its margin; of equal logits the first wins.
 
         Raises:
             NonFiniteOutput: if a logit is NaN or infinite.
@@ -49,8 +50,8 @@ class SentenceBatch:
         logits_BK = self._head.logits(self._inputs)
         if not bool(logits_BK.isfinite().all()):
             raise NonFiniteOutput("non-finite logits (NaN or infinity)")
-        right: npt.NDArray[np.bool_] = (logits_BK.argmax(dim=1) == self._labels_B).cpu().numpy()
-        return right
+        right_B = logits_BK.argmax(dim=1) == self._labels_B
+        return right_B.cpu().numpy(), wrong_minus_right(logits_BK, self._labels_B).cpu().numpy()
 
 
 def padded_inputs(tokenizer: Any, tokens: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:

@@ -60,9 +60,10 @@ class SentenceTask:
         size = len(batches[0])
         first, last = start // size, (stop - 1) // size
         try:
-            right = [batch.score(backbone.device) for batch in batches[first : last + 1]]
+            scores = [batch.score(backbone.device) for batch in batches[first : last + 1]]
         except NonFiniteOutput as error:
             raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: {error}") from error
-        outcomes = np.concatenate(right)[start - first * size : stop - first * size]
+        own = slice(start - first * size, stop - first * size)
+        outcomes, margins = (np.concatenate(parts)[own] for parts in zip(*scores, strict=True))
         total = float(outcomes.sum())
-        return ShardResult(Stats(len(outcomes), total, total), outcomes)
+        return ShardResult(Stats(len(outcomes), total, total), outcomes, margins)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import NonFiniteOutput
+from tasks.language.margins import wrong_minus_right
 from tasks.language.text.backbone import LanguageBackbone, has_encoder
 from tasks.language.text.causal_choices import CausalChoices
 from tasks.language.text.encoding import Encoded
@@ -69,9 +70,7 @@ class ChoiceBatch:
         finite = sums_BK.isfinite().all()
         sums_BK = sums_BK.masked_fill(tokens_BK == 0, -torch.inf)
         right_B = sums_BK.argmax(dim=1) == self._labels_B
-        own_B1 = self._labels_B[:, None]
-        wrong_B = sums_BK.scatter(1, own_B1, -torch.inf).amax(dim=1)
-        margins_B = wrong_B - sums_BK.gather(1, own_B1)[:, 0]
+        margins_B = wrong_minus_right(sums_BK, self._labels_B)
         if not finite:
             raise NonFiniteOutput("non-finite log-likelihoods (NaN or infinity)")
         return BatchScores(right_B.cpu().numpy(), margins_B.cpu().numpy())

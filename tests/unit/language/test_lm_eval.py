@@ -102,9 +102,42 @@ def test_scores_are_those_of_lm_eval(
     np.testing.assert_array_equal(whole.outcomes, values)
     assert whole.stats.mean == pytest.approx(found["results"][name][f"{metric},{filtered}"], abs=1e-7)
     assert 0 < whole.stats.mean < 1
+    if name == "tiny_choices":
+        assert whole.margins is not None
+        np.testing.assert_allclose(whole.margins, [margin(s, metric) for s in samples], atol=1e-4)
+        assert ((whole.margins < 0) == whole.outcomes).all()
     if "gen_kwargs" not in options:  # a shard has a seed of its own
         halves = [task.evaluate(backbone, "test", start, start + 12).outcomes for start in (0, 12)]
         np.testing.assert_array_equal(np.concatenate(halves), values)
+
+
+def margin(sample: dict[str, Any], metric: str) -> float:
+    """Of lm-eval's own log-likelihoods."""
+    lengths = [len(choice) if metric == "acc_norm" else 1 for choice in sample["doc"]["choices"]]
+    scores = [ll / length for ((ll, _),), length in zip(sample["resps"], lengths, strict=True)]
+    right = scores.pop(sample["doc"]["label"])
+    return max(scores) - right
+
+
+def test_texts_get_the_bits_and_perplexities_of_lm_eval(
+    tasks: Path, model: Path, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of documents in several windows; a limit changes outcomes, which are over the mean document's bytes."""
+    task = ours(tasks, backbone, "tiny_texts", {"test": 6})
+    found = theirs(tasks, model, monkeypatch, "tiny_texts", limit=6)
+    results, samples = found["results"]["tiny_texts"], found["samples"]["tiny_texts"]
+    parts = [task.evaluate(backbone, "test", start, start + 3) for start in (0, 3)]
+    value = (parts[0].stats + parts[1].stats).mean
+    sizes = np.array(task.sizes("test"))
+    words = sum(s["word_perplexity"][1] for s in samples)
+    assert sizes.tolist() == [s["bits_per_byte"][1] for s in samples] and sizes.max() > 5 * sizes.min()
+    assert value == pytest.approx(results["bits_per_byte,none"], rel=1e-6)
+    assert 2**value == pytest.approx(results["byte_perplexity,none"], rel=1e-5)
+    assert 2 ** (value * sizes.sum() / words) == pytest.approx(results["word_perplexity,none"], rel=1e-4)
+    bits = np.concatenate([p.outcomes for p in parts]) * sizes.mean()
+    np.testing.assert_allclose(bits, [-s["bits_per_byte"][0] / np.log(2) for s in samples], rtol=1e-5)
+    assert task.metric == "bits_per_byte" and task.sizes("val") and parts[0].margins is None
+    assert task.fingerprint != ours(tasks, backbone, "tiny_texts").fingerprint
 
 
 @pytest.mark.slow
@@ -293,6 +326,11 @@ def test_settings_of_generation_in_the_models_folder_count_and_are_used(
         ("tiny_choices", {"metric": "acc_nrm"}, r"options\.metric: the task has no metric 'acc_nrm'; .*'acc_norm'"),
         ("tiny_choices", {"metric": "brier_score"}, r"options\.metric: must be a mean .* got 'brier_score'; known"),
         ("tiny_answers", {"filter": "words"}, r"options\.filter: the task has no filter 'words'; did you mean 'word'"),
+        (
+            "tiny_texts",
+            {"metric": "word_perplexity"},
+            r"must be bits_per_byte: word_perplexity is 2 \*\* \(value \* by",
+        ),
         ("tiny_choices", {"shots": 5}, r"tasks\.mine\.options\.shots: unknown option"),
         ("tiny_choices", {"num_fewshot": -1}, r"options\.num_fewshot: must be a whole number, at least 0, got -1"),
         ("tiny_choices", {"num_fewshot": 25}, r"options\.num_fewshot: must be at most 24, .* got 25"),
@@ -332,9 +370,10 @@ def test_data_that_is_not_at_hand_is_named_with_what_to_do(tasks: Path, backbone
         ("include: choices.yaml\ntask: bad\ndoc_to_text: '{{nothing}}'\n", r"'nothing' is undefined"),
         ("include: choices.yaml\ntask: bad\ndoc_to_image: text\n", r"its documents hold images or sound"),
         (
-            "include: choices.yaml\ntask: bad\noutput_type: loglikelihood_rolling\nmetric_list: null\n",
-            r"measures perplexity \(loglikelihood_rolling\)",
+            "include: texts.yaml\ntask: bad\nmetric_list: [{metric: word_perplexity}]\n",
+            r"its metrics are word_perplexity: add bits_per_byte to its metric_list",
         ),
+        ("include: texts.yaml\ntask: bad\ndoc_to_target: label\n", "cannot count the bytes of its documents"),
         ("include: choices.yaml\ntask: bad\nmetric_list: [{metric: mcc}]\n", r"its metrics are mcc: none is a mean"),
         ("include: broken.yaml\ntask: bad\n", r"its data set json cannot be read: .*JSON parse error"),
     ],

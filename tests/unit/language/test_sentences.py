@@ -71,6 +71,11 @@ def texts_of(source: Path, split: str, tokenizer: Any) -> tuple[list[str], list[
     return [r["text"] for r in rows], [r["label"] for r in rows]
 
 
+def margins(logits: Tensor, labels: Sequence[int]) -> list[float]:
+    rows = [row.tolist() for row in logits]
+    return [max(v for i, v in enumerate(r) if i != label) - r[label] for r, label in zip(rows, labels, strict=True)]
+
+
 def test_prompts_classify_by_the_bases_embeddings_of_class_names(bert: Path, tmp_path: Path) -> None:
     backbone, data = built(bert), write_rows(tmp_path / "data", ["tool", "font", "game"])
     task = load(data, backbone, templates=["a {}", "about a {}."], batch_size=5)
@@ -91,8 +96,10 @@ def test_prompts_classify_by_the_bases_embeddings_of_class_names(bert: Path, tmp
     right = torch.tensor([classes.index(label) for label in labels])
     result = task.evaluate(backbone, "test", 0, 12)
     assert result.outcomes.tolist() == (logits.argmax(dim=1) == right).tolist()
-    parts = [task.evaluate(backbone, "test", *span).outcomes for span in ((0, 4), (4, 11), (11, 12))]
-    assert np.array_equal(np.concatenate(parts), result.outcomes)
+    assert result.margins == pytest.approx(margins(logits, right.tolist()), abs=1e-4)
+    parts = [task.evaluate(backbone, "test", *span) for span in ((0, 4), (4, 11), (11, 12))]
+    assert np.array_equal(np.concatenate([p.outcomes for p in parts]), result.outcomes)
+    assert np.array_equal(np.concatenate([p.margins for p in parts if p.margins is not None]), result.margins)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,6 +123,7 @@ def test_a_head_of_its_own_gives_what_the_classifier_gives(family: str, pooled: 
         logits = torch.cat([reference(**tokenizer(text, return_tensors="pt")).logits for text in texts])
     result = task.evaluate(backbone, "val", 0, 12)
     assert result.outcomes.tolist() == (logits.argmax(dim=1) == torch.tensor(labels)).tolist()
+    assert result.margins == pytest.approx(margins(logits, labels), abs=1e-4)
 
 
 def test_labels_may_be_names_and_values_of_ones_own(bert: Path, tmp_path: Path) -> None:
