@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from tiny_language import WHAT, bert_config, row, t5_config, write_tiny_encoder, write_tiny_llama, write_tiny_seq2seq
 
-SPLITS = {"train": (48, 0), "val": (12, 100), "test": (12, 200)}
+SPLITS = {"train": (24, 0), "val": (8, 100), "test": (8, 200)}
 
 
 def write_language_base(folder: Path, family: str) -> Path:

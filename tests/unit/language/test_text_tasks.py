@@ -205,10 +205,12 @@ def test_a_published_task_uses_its_templates_in_turn(tmp_path: Path) -> None:
     entries = "".join(ENTRY.format(number=i, metric=m, original=o) for i, (m, o) in enumerate(kinds))
     (place / "templates.yaml").write_text(PROMPTSOURCE.format(entries=entries), encoding="utf-8")
     some = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": i % 2} for i in range(1005)]
-    write(tmp_path / "paws", {"train": some, "validation": some[:13]})
+    write(tmp_path / "paws", {"train": some, "validation": [{**r, "sentence2": "c"} for r in some[:13]]})
     options = {"root": str(tmp_path), "templates": str(tmp_path / "templates")}
     paws = task("text/paws", backbone, **options)
     assert (paws.num_samples("val"), paws.num_samples("test")) == (1000, 13)
+    trained = load_task(TaskRequest("mine", "text/paws", {}, options, train=True), backbone)
+    assert [trained.num_samples(s) for s in ("train", "val", "test")] == [5, 1000, 13]
     assert task("text/paws", backbone, **options, template=0).fingerprint != paws.fingerprint
     assert paws.evaluate(backbone, "test", 0, 13).margins is not None
     with pytest.raises(ValueError, match=r"options\.template: must be mod, or a number from 0 to 10, got 11"):
