@@ -38,12 +38,13 @@ def apply_extends(data: Mapping, path: Path, read: Callable[[Path], Mapping], de
         content = read(file)
     except ValueError as error:
         raise ValueError(f"{path}: extends: {error}") from error
-    return _over(apply_extends(content, file, read, depth + 1), data)
+    return merge_over(apply_extends(content, file, read, depth + 1), data)
 
 
-def _over(below: Mapping, above: Mapping) -> Mapping:
+def merge_over(below: Mapping, above: Mapping) -> Mapping:
+    """Merge mappings key by key; any other value of `above` replaces the one below."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        merged[key] = _over(merged[key], value) if both else value
+        merged[key] = merge_over(merged[key], value) if both else value
     return merged

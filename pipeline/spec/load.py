@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pipeline.spec.commands import check_command
 from pipeline.spec.extends import apply_extends
 from pipeline.spec.paths import resolve_run_paths
+from pipeline.spec.repeat import repeated
 from pipeline.spec.run import RunSpec
 from pipeline.spec.validation import SpecError, validate
 from pipeline.spec.yaml_reader import read_yaml
@@ -49,7 +50,7 @@ def read_file(path: Path, kind: type[BaseModel] = RunSpec) -> dict[str, Any]:
         SpecError: if a file cannot be read, is not YAML or is not a mapping.
     """
     try:
-        return apply_extends(_read(path, kind), path, lambda file: _read(file, kind))
+        return repeated(apply_extends(_read(path, kind), path, lambda file: _read(file, kind)), str(path))
     except ValueError as error:
         raise SpecError(str(error)) from error
 
@@ -88,5 +89,9 @@ def parse_spec(data: dict[str, Any], source: str = "spec", folder: Path | None =
         Traceback (most recent call last):
         pipeline.spec.validation.SpecError: spec: seeds: unknown key; did you mean 'seed'?
     """
+    try:
+        data = repeated(data, source)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
     spec = validate(RunSpec, data, source)
     return spec if folder is None else resolve_run_paths(spec, folder)

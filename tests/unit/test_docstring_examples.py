@@ -20,6 +20,7 @@ MODULES = [
     "pipeline.recipe",
     "pipeline.spec.generation",
     "pipeline.spec.load",
+    "pipeline.spec.repeat",
     "search.greedy",
     "search.intervals",
     "search.names",
