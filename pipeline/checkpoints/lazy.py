@@ -12,6 +12,7 @@ from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.quantised import check_plain, numbers
 from pipeline.checkpoints.readers import safetensors_errors
 from pipeline.merging.lazy_tensors import LazyTensors
+from pipeline.merging.low_rank import LowRankDelta
 
 #: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
 #: a file takes 0.25 ms.
@@ -94,9 +95,29 @@ class Renamed(LazyTensors):
         return self._state[self._old[name]]
 
 
+class Adapted(LazyTensors):
+    """A model plus a low-rank change of some of its weights, in its types; each is computed when it is used."""
+
+    def __init__(self, state: Mapping[str, Tensor], change: LowRankDelta) -> None:
+        """Take the model, and the change over all its names."""
+        super().__init__(state)
+        self._state, self._change = state, change
+
+    def outline(self) -> dict[str, Tensor]:
+        """Return tensors without values, as `outline`."""
+        return dict(outline(self._state))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Compute one tensor."""
+        tensor = self._state[name]
+        if name not in self._change.factors:
+            return tensor
+        return (tensor.float() + self._change[name]).to(tensor.dtype)
+
+
 def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return tensors of the same types and shapes; those of .safetensors files are not read, and have no values."""
-    return state.outline() if isinstance(state, StoredTensors | Renamed) else state
+    return state.outline() if isinstance(state, StoredTensors | Renamed | Adapted) else state
 
 
 class Difference(LazyTensors):

@@ -12,15 +12,14 @@ import yaml
 from torch import Tensor
 
 from pipeline.checkpoints.blocks import find_blocks
-from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.coverage import Part, present
 from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lazy import Difference, open_checkpoint
+from pipeline.checkpoints.lazy import Difference, Renamed, outline
 from pipeline.checkpoints.matching import choose, rename
 from pipeline.checkpoints.merge import edited_names
 from pipeline.checkpoints.merge_files import FILE
 from pipeline.checkpoints.mergekit.schedule import Schedule, TensorPlace
-from pipeline.checkpoints.mergekit.sources import check_vocabularies, sources_of
+from pipeline.checkpoints.mergekit.sources import ModelSource, check_vocabularies, sources_of
 from pipeline.checkpoints.mergekit.steps import Call, Step
 from pipeline.checkpoints.model_folder import Card, write_model_folder
 from pipeline.checkpoints.tied import count_once
@@ -80,27 +79,26 @@ def merge_recipe(
     recipe, sources = schedule.recipe, sources_of(schedule.recipe)
     check_vocabularies(recipe, sources)
     first, *others = sources
-    base = read_checkpoint(sources[first])
-    renames = rename(base, [open_checkpoint(sources[model]) for model in others])
+    base = sources[first].open()
+    renames = rename(base, [sources[model].open() for model in others])
     once = count_once(base, renames.experts)
     chosen = choose(once.base, once.experts, exclude)
     left = {**chosen.excluded, **chosen.buffers}
-    rest = replace(once.base, state={n: t for n, t in once.base.state.items() if n not in left})
+    rest = replace(once.base, state=Renamed.of(once.base.state, {n: n for n in once.base.state if n not in left}))
     checkpoints = dict(zip(sources, (rest, *chosen.experts), strict=True))
     for checkpoint in chosen.experts:
         check_agree(NamedTensors(rest.source, rest.state), NamedTensors(checkpoint.source, checkpoint.state))
-    names = edited_names(rest.state)
-    layer_map, found = _layers(schedule, names, blocks)
+    shapes = outline(rest.state)
+    sizes = {name: shapes[name].numel() for name in edited_names(shapes)}
+    layer_map, found = _layers(schedule, list(sizes), blocks)
     models = _Models({model: c.state for model, c in checkpoints.items()}, layer_map, found)
-    merged = _merged(schedule, models, {name: rest.state[name].numel() for name in names})
-    state = {**once.base.state, **merged}
+    merged = _merged(schedule, models, sizes)
+    kept = {name: rest.state[name] for name in rest.state if name not in merged}
+    state = {**left, **kept, **merged}
     coverage = present(
         [
             Part.of("merged", merged, named=False),
-            Part.of(
-                "no weights, so they stay the base's", {n: t for n, t in state.items() if n in _kept(rest, merged)}
-            ),
-            Part.of("no weights, so they stay the base's", chosen.buffers),
+            Part.of("no weights, so they stay the base's", {**kept, **chosen.buffers}),
             Part.of("excluded, so they stay the base's", chosen.excluded),
             Part("only in other models, and left out", len(chosen.left_out), 0, tuple(chosen.left_out)),
         ]
@@ -115,13 +113,10 @@ def merge_recipe(
     if output.suffix == FILE:
         write_safetensors(output, whole, metadata)
     else:
-        card = Card(sources[first], [sources[model] for model in others], text, coverage, "yaml")
-        notes += write_model_folder(output, locate(sources[first]), whole, metadata, card)
+        experts = [sources[model].adapter or sources[model].model for model in others]
+        card = Card(sources[first].model, experts, text, coverage, "yaml")
+        notes += write_model_folder(output, locate(sources[first].model), whole, metadata, card)
     return WrittenRecipe(found, coverage, notes)
-
-
-def _kept(rest: Checkpoint, merged: Mapping[str, Tensor]) -> set[str]:
-    return rest.state.keys() - merged.keys()
 
 
 def _layers(schedule: Schedule, names: Sequence[str], blocks: str | None) -> tuple[LayerMap, str]:
@@ -194,7 +189,7 @@ def _cast(name: str, theta: Tensor, to: torch.dtype) -> Tensor:
     return cast
 
 
-def shown(schedule: Schedule, sources: Mapping[str, str]) -> str:
+def shown(schedule: Schedule, sources: Mapping[str, ModelSource]) -> str:
     """Return the recipe as YAML for other machines: models of the hub by name, and folders without their place."""
 
     def public(value: Any) -> Any:
@@ -203,7 +198,7 @@ def shown(schedule: Schedule, sources: Mapping[str, str]) -> str:
         if isinstance(value, list | tuple):
             return [public(part) for part in value]
         source = sources.get(value) if isinstance(value, str) else None
-        return value if source is None or source.startswith("hf:") else Path(value).name
+        return value if source is None else source.public
 
     content = schedule.recipe.config.model_dump(exclude_none=True, exclude_defaults=True)
     return yaml.safe_dump(public(content), sort_keys=False, default_flow_style=None)

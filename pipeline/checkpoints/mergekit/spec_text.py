@@ -55,9 +55,16 @@ def spec_text(schedule: Schedule, options: SpecOptions) -> str:
     sources = sources_of(recipe)
     base = _base(schedule, arm, options)
     names = _names(arm.experts)
-    experts = {n: _path(sources[model], model, options.folder) for n, model in zip(names, arm.experts, strict=True)}
-    family, known = _family(sources.get(base, base))
-    backbone: dict[str, Any] = {"family": family, "model": _path(sources.get(base, base), base, options.folder)}
+    start = sources[base].model if base in sources else base
+    experts = {}
+    for name, model in zip(names, arm.experts, strict=True):
+        source = sources[model]
+        if source.adapter and source.model != start:
+            raise ValueError(f"{recipe.path}: {model}: is an adapter on {source.model}, but the base is {start}")
+        written = model.rpartition("+")[2] if source.adapter else model
+        experts[name] = _path(source.adapter or source.model, written, options.folder)
+    family, known = _family(start)
+    backbone: dict[str, Any] = {"family": family, "model": _path(start, base, options.folder)}
     if (precision := recipe.config.out_dtype or recipe.config.dtype) and precision != "float32":
         backbone["precision"] = precision
     head = {"name": _name(recipe.path.stem), "backbone": backbone, "base": backbone["model"], "experts": experts}
@@ -136,7 +143,8 @@ def _names(models: Sequence[str]) -> list[str]:
     """Return a name for each expert: the last part of its path or repository, with a number if it is there twice."""
     names: list[str] = []
     for model in models:
-        name = _name(model.rstrip("/").rpartition("/")[2].partition("@")[0])
+        last = model.rpartition("+")[2].rstrip("/").rpartition("/")[2]
+        name = _name(last.partition("@")[0])
         if name in names or name == "base":
             name = f"{name}-{len(names) + 1}"
         names.append(name)

@@ -9,6 +9,7 @@ import torch
 from merge_command import app
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_language import write_adapter, write_tiny_llama
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -141,7 +142,7 @@ def head(method: str) -> str:
         (f"{head('model_stock')}models: [{{model: expert0}}, {{model: expert0}}]", "models.1.model: is there twice"),
         (
             f"{head('model_stock')}models: [{{model: expert0}}, {{model: base+lora}}]",
-            "models.1.model: a LoRA adapter on a model is not available here",
+            "models.1.model: no such folder, and no OWNER/REPO of the hub, got 'lora'",
         ),
         (
             f"{head('model_stock')}models: [{{model: expert0}}, {{model: exprt1}}]",
@@ -229,6 +230,26 @@ def test_vocabularies_must_be_equal_if_the_recipe_chooses_one(tmp_path: Path) ->
     (tmp_path / "expert1" / "tokenizer.json").write_text(json.dumps(swapped))
     status, output = run(written(tmp_path, text), f"{tmp_path}/p.safetensors")
     assert status == 2 and "line 3: tokenizer_source: expert1 has other tokens than expert0 (3 and 3)" in output, output
+
+
+def test_adapters_are_added_to_their_model(tmp_path: Path) -> None:
+    base = write_tiny_llama(tmp_path / "base", layers=2)
+    adapter = write_adapter(tmp_path / "policy", base, seed=1)
+    models = "base_model: base\nmodels: [{model: base+policy}]\nparameters: {weight: [0.5, 1]}\n"
+    status, output = run(written(tmp_path, f"merge_method: task_arithmetic\n{models}"), f"{tmp_path}/o.safetensors")
+    assert status == 0, output
+    found, start = load_file(tmp_path / "o.safetensors"), load_file(base / "model.safetensors")
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for layer, weight in ((0, 0.5), (1, 1.0)):
+        name = f"model.layers.{layer}.mlp.up_proj"
+        a, b = (factors[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+        expected = start[f"{name}.weight"] + weight * 2 * (b @ a)  # alpha is twice the rank
+        assert torch.allclose(found[f"{name}.weight"], expected, atol=1e-6)
+    assert torch.equal(found["model.norm.weight"], start["model.norm.weight"])
+    write_adapter(tmp_path / "policy3", write_tiny_llama(tmp_path / "three", layers=3), seed=1)
+    text = f"merge_method: task_arithmetic\n{models}".replace("policy", "policy3")
+    status, output = run(written(tmp_path, text), f"{tmp_path}/p.safetensors")
+    assert status == 2 and "policy3: changes model.layers.2.mlp.down_proj.weight" in output, output
 
 
 def test_options_that_the_recipe_decides_are_refused(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_names_that_no_filter_tells_apart_are_an_error() -> None:
 
 
 def test_models_are_named_as_mergekit_reads_them(tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    assert mergekit_source(str(tmp_path), "owner/repo") == f"owner/repo+{tmp_path}"
     assert mergekit_source("hf:owner/repo@main") == "owner/repo@main"
     assert mergekit_source(EXPERTS[0]) == str(Path(EXPERTS[0]).resolve())
     with pytest.raises(ValueError, match="mergekit reads folders with a config.json"):

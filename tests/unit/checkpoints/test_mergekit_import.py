@@ -133,6 +133,19 @@ def test_the_spec_asks_for_tasks_and_validates_with_them(tmp_path: Path, monkeyp
     assert result.exit_code == 0 and "valid: spec.yaml" in result.output, result.output
 
 
+def test_an_adapter_is_an_expert_of_its_model(tmp_path: Path) -> None:
+    for name in ("base", "other", "policy"):
+        (tmp_path / name).mkdir()
+    recipe = tmp_path / "r.yml"
+    text = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: base+policy}]\nparameters: {weight: 1}\n"
+    recipe.write_text(text)
+    assert import_recipe(recipe, f"--output={tmp_path}/spec.yaml", "--task=arc=lm_eval/arc_easy")[0] == 0
+    assert load_spec(tmp_path / "spec.yaml").experts == {"policy": str(tmp_path / "policy")}
+    recipe.write_text(text.replace("base+policy", "other+policy"))
+    status, output = import_recipe(recipe)
+    assert status == 2 and "other+policy: is an adapter on" in output and "but the base is" in output, output
+
+
 def test_the_commented_arm_is_an_arm(tmp_path: Path) -> None:
     output = tmp_path / "spec.yaml"
     assert import_recipe(MERGEKIT / "ties.yml", f"--output={output}")[0] == 0
