@@ -80,7 +80,7 @@ def _resolve_options(options: dict[str, Any], paths: tuple[str, ...], folder: Pa
 
 
 def _resolve_task(source: str, folder: Path) -> str:
-    """Resolve a task's source; a bare name that is no embedded task may be a folder next to the spec."""
+    """Resolve a task's source; a bare name that is no embedded task may be a file or folder next to the spec."""
     name = source.removeprefix("embedded/")
-    bare = name != source and name not in task_names() and os.path.isdir(folder / name)
+    bare = name != source and name not in task_names() and os.path.exists(folder / name)
     return resolve_path(name if bare else source, folder)

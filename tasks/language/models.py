@@ -122,7 +122,10 @@ def read_tokenizer_in(folder: Path, source: str) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder, as `read_tokenizer`; errors name `source`."""
     if not has_tokenizer(folder):
         names = ", ".join((*_TOKENIZER_FILES, *_VOCABULARIES))
-        raise ValueError(f"{source}: has no tokenizer: expected one of {names}")
+        raise ValueError(
+            f"{source}: has no tokenizer: expected one of {names}; copy the tokenizer's files of the model that it was "
+            "made from into the folder"
+        )
     pieces = [path.name for path in folder.glob("*.model")]
     if pieces and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(

@@ -124,18 +124,26 @@ def own_values(files: Path, name: str, filtered: str, metric: str, split: str) -
     return [s[metric] for s in found["samples"][name] if s["filter"] == filtered]
 
 
-def test_validate_names_what_is_missing_before_models_are_read(files: Path, tmp_path: Path) -> None:
-    """Unknown names and lost data of several tasks, in one message; code next to YAML files is announced."""
+def test_validate_names_what_is_missing_before_models_are_read(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown names, lost data, and a set of the hub that does not answer; code next to YAML files is announced."""
+    monkeypatch.setattr("tasks.language.lm_eval.assembly.hub_silence", lambda: "no network in tests")
     far = {"source": "lm_eval/tiny_choicess", "options": {"include_path": "tasks"}}
     lost = {"source": "lm_eval/tiny_lost", "options": {"include_path": "tasks"}}
     (files / "tasks/lost.yaml").write_text(
         "include: choices.yaml\ntask: tiny_lost\ndataset_kwargs: {data_files: {test: lost/test.jsonl}}\n"
     )
-    path = write_spec(files, tasks={"colours": far, "kinds": lost}, experts={"colours": "none.st", "kinds": "none.st"})
+    tasks = {"colours": far, "kinds": lost, "wiki": "lm_eval/wikitext"}
+    path = write_spec(files, tasks=tasks, experts={"colours": "none.st", "kinds": "none.st"})
     status, output = Lines(tmp_path, {})("validate", path)
     assert status == 2
     assert "tasks.colours: lm_eval/tiny_choicess: unknown task of lm-eval 'tiny_choicess'; did you mean" in output
     assert "tasks.kinds: lm_eval/tiny_lost: its data set json is not at hand" in output
+    assert (
+        "tasks.wiki: lm_eval/wikitext: its data set EleutherAI/wikitext_document_level wikitext-2-raw-v1 is" in output
+    )
+    assert "load it once where the hub answers, with `lines prepare`, and copy the caches" in output
     assert "experts.colours: none.st" in output
     assert f"tasks.colours.options.include_path: {files / 'tasks'}" in output
     status, output = Lines(tmp_path, {})("validate", write_spec(files))

@@ -1,6 +1,7 @@
 """Proves a run of language models on text tasks from spec to tables: choices, margins, resuming, encoder passes."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from small_run import Lines, tables, write_spec
 from tiny_language import row, t5_config, write_tiny_llama, write_tiny_seq2seq
@@ -125,6 +127,37 @@ def check_recipe_of_mergekit(lines: Lines, ground: Path) -> None:
     assert all(torch.allclose(ours[name], tensor, atol=1e-6) for name, tensor in theirs.items())
     status, output = lines(*words, "--mergekit", "-o", ground / "exported.yml")
     assert status == 2 and "--output: with --mergekit it must be a new .yml or .yaml file" in output, output
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"choices": ["data", "tools", "data"]}, r"tasks\.facts: \S+val\.jsonl: row 1: its choices repeat: \['data'\]"),
+        (
+            {"prompt": "word " * 300},
+            r"row 1: its prompt has \d+ tokens, and the model takes at most \d+, besides \d+ for",
+        ),
+        (
+            "wiki.txt",
+            r"experts\.facts: its target facts is measured in bits_per_byte, which can be a control",
+        ),
+    ],
+    ids=["choices that repeat", "a long prompt", "a text as target"],
+)
+@pytest.mark.parametrize("ground", ["causal"], indirect=True)
+def test_bad_rows_are_named_by_validate(ground: Path, task: Any, message: str) -> None:
+    path = spec_of(ground)
+    fields = yaml.safe_load(path.read_text())
+    fields["tasks"]["facts"] = {"source": task, "options": {"metric": "bits_per_byte"}}
+    if isinstance(task, dict):
+        (ground / "bad").mkdir(exist_ok=True)
+        for split in ("val", "test"):
+            (ground / "bad" / f"{split}.jsonl").write_text(
+                json.dumps({"prompt": "p", "choices": CHOICES, "label": 0} | task)
+            )
+        fields["tasks"]["facts"] = "./bad"
+    status, output = Lines(ground, {})("validate", write_spec(ground, fields))
+    assert status == 2 and re.search(message, output), output
 
 
 class CountingWorker(Worker):

@@ -1,5 +1,6 @@
 """The requests of a split: prompts with their few-shot examples, as lm-eval builds them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from typing import Any
 
 from tasks.language.lm_eval.documents import Documents, Split
 from tasks.language.lm_eval.options import Options
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ def build_requests(task: Any, split: Split, count: int, options: Options, chat_t
         built.append(made if isinstance(made, list) else [made])
         if any(r.request_type == "loglikelihood" and not r.arguments[1] for r in built[-1]):
             raise ValueError(f"{where}: document {number} of {split.name}: an answer to score is empty")
+    if twice := sum(len({r.arguments for r in some}) < len(some) for some in built):
+        logger.warning(
+            "%s: in %d documents of %s choices repeat; of equal ones the first is taken", where, twice, split.name
+        )
     return built
 
 

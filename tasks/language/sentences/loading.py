@@ -37,6 +37,11 @@ def load(request: TaskRequest, backbone: Backbone, progress: Callable[[int, int]
     if not isinstance(backbone, EncoderBackbone):
         raise ValueError(f"backbone.family: must be encoder, got {backbone.family}")
     where = f"tasks.{request.name}."
+    if "metric" in request.options:
+        raise ValueError(
+            f"{where}options.metric: an encoder's texts are scored by accuracy; bits_per_byte and squad need a "
+            "backbone of family causal"
+        )
     options = _named(where, lambda: parsed(SentenceOptions, request.options))
     longest = _longest(f"{where}options.max_tokens", options, backbone)
     rows = _rows(request, options)

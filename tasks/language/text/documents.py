@@ -55,7 +55,7 @@ def documents_of(
         if path.suffix not in _KINDS:
             raise ValueError(f"{source}: must be a folder, or a file of type {', '.join(_KINDS)}")
         every = read_documents(path, column)
-        found = {"val": [], "test": every} if test_only else _divided(every, fraction)
+        found = {"val": [], "test": every} if test_only else _divided(source, every, fraction)
     else:
         found = _of_folder(source, column, test_only)
     return {split: list(islice(some, limits.get(split))) for split, some in found.items()}
@@ -75,9 +75,16 @@ def _of_folder(source: str, column: str, test_only: bool) -> dict[str, list[Docu
     return {"val": [], **read}
 
 
-def _divided(every: list[Document], fraction: float) -> dict[str, list[Document]]:
+def _divided(source: str, every: list[Document], fraction: float) -> dict[str, list[Document]]:
     sides = [(in_validation(digest([document.text]), fraction), document) for document in every]
-    return {split: [d for in_val, d in sides if in_val == (split == "val")] for split in ("val", "test")}
+    found = {split: [d for in_val, d in sides if in_val == (split == "val")] for split in ("val", "test")}
+    for split, some in found.items():
+        if not some:
+            raise ValueError(
+                f"{source}: of its {len(every)} documents none is left for {split} by options.val_fraction "
+                f"{fraction:g}: set another, or name a folder with a file for val and one for test"
+            )
+    return found
 
 
 def read_documents(path: Path, column: str) -> list[Document]:

@@ -434,6 +434,17 @@ def test_an_empty_answer_to_score_is_named(backbone: Any, tmp_path: Path) -> Non
         ours(folder, backbone, "empty").evaluate(backbone, "test", 0, 2)
 
 
+def test_documents_whose_choices_repeat_are_counted_in_a_warning(
+    backbone: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tasks(tmp_path / "tasks", 4)
+    data = folder / "choices/test.jsonl"
+    data.write_text(data.read_text().replace('"sky"', '"red"', 3))
+    result = ours(folder, backbone, "tiny_choices").evaluate(backbone, "test", 0, 4)
+    assert "tasks.mine: in 3 documents of test choices repeat; of equal ones the first is taken" in caplog.text
+    assert result.margins is not None and len(result.margins) == 4
+
+
 def test_a_metric_beyond_one_is_refused(tasks: Path, backbone: Any, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks", 4)
     code = folder / "answers.py"

@@ -133,6 +133,11 @@ def test_a_wrong_source_is_named(backbone: Backbone, tmp_path: Path) -> None:
         task(tmp_path / "wiki.txt", backbone)
     with pytest.raises(ValueError, match=r"wiki\.tx' is no file of type .*, and no folder .*did you mean 'wiki\.txt'"):
         task(tmp_path / "wiki.tx", backbone)
+    (tmp_path / "few.txt").write_text("one document")
+    with pytest.raises(
+        ValueError, match=r"few\.txt: of its 1 documents none is left for (val|test) by options\.val_fr"
+    ):
+        task(tmp_path / "few.txt", backbone)
     (tmp_path / "wiki.csv").write_text("text\n")
     with pytest.raises(ValueError, match=r"wiki\.csv: must be a folder, or a file of type \.jsonl, \.parquet, \.txt"):
         task(tmp_path / "wiki.csv", backbone)

@@ -162,6 +162,7 @@ def test_what_is_wrong_is_named(bert: Path, tmp_path: Path) -> None:
         r"options.head: has classes of its own; leave classes and templates out", names, head="a", classes=["a", "b"]
     )
     refuses(r"options.max_tokens: must be at most the model's 128, got 129", names, max_tokens=129)
+    refuses(r"tasks.texts.options.metric: an encoder's texts are scored by accuracy", names, metric="bits_per_byte")
     refuses(r"options.clases: unknown option; did you mean 'classes'", names, clases=["a", "b"])
     refuses(r"row 1: txt: must be a text, got None; did you mean 'text'", names, text="txt")
     refuses(f"options.head: {bert}: is no classifier: its head's classifier.", names, head=str(bert))
