@@ -171,7 +171,7 @@ def parsed() -> argparse.Namespace:
         ("shard-size", [512]),
     ):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
-    parser.add_argument("--arm", nargs="+", default=["grid"], help="grid, edits, tpe, cmaes, random, ...")
+    parser.add_argument("--arm", nargs="+", default=["grid"], help="grid, edits, rescaled, tpe, cmaes, random, ...")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1000], help="trials in flight of samplers")
     parser.add_argument(
         "--sample-ms", type=float, nargs="+", default=[2.0], help="of a sample; at 2 a shard of 512 takes a second"

@@ -25,7 +25,8 @@ class Case:
         workers: number of simulated workers.
         candidates: number of searched candidates, besides the references.
         tasks: number of tasks, with `samples` images each in shards of `shard_size`.
-        arm: grid (one merge), edits (one grid for each expert), or a sampler (tpe, cmaes, ...) that searches a merge.
+        arm: grid (one merge), edits (one grid for each expert), rescaled (a merge, and an arm with `of` for each
+            candidate), or a sampler (tpe, cmaes, ...) that searches a merge.
         in_flight: trials in flight of samplers.
         sample_ms: mean milliseconds of a sample; at 2 a shard of 512 takes a second.
     """
@@ -49,19 +50,23 @@ def plan_of(case: Case) -> Plan:
     if case.arm == "edits":
         each = grid[:: len(experts)]
         arm = {"edit": "each_expert", "scaling": {"function": "linear", "alpha": {"grid": each}, "beta": "1 - alpha"}}
+    elif case.arm == "rescaled":
+        arm = merge
     elif case.arm == "grid":
         arm = {**merge, "scaling": {"alpha": {"grid": grid}}}
     else:
         search = {"sampler": case.arm, "trials": case.candidates, "in_flight": case.in_flight}
         ranges = {"function": "linear", "alpha": {"range": [0, 1]}, "beta": {"range": [0, 1]}}
         arm = {**merge, "scaling": ranges, "search": search}
+    rescaled = grid if case.arm == "rescaled" else []
+    others = {f"arm {a}": {**merge, "merge": {"of": "arm"}, "scaling": {"alpha": a}} for a in rescaled}
     spec = {
         "name": "scale",
         "backbone": {"family": "simulated", "model": "simulated"},
         "base": "simulated/base",
         "experts": {e: f"simulated/{e}" for e in experts},
         "tasks": {t: f"simulated/{t}" for t in names},
-        "arms": {"arm": arm},
+        "arms": {"arm": arm, **others},
         "shard_size": case.shard_size,
     }
     return make_plan(parse_spec(spec))

@@ -1,6 +1,6 @@
 """Arms that derive from the choices of others: a rescaled merge, and consensus merging with tuned masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.merging.methods import METHODS
@@ -17,20 +17,20 @@ TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
 _AUTO = "auto"
 
 
-def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> Group:
+def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Mapping[tuple[str, str], Group]) -> Group:
     """Complete the group of an arm with `merge: {of: ...}`, whose experts, method and weights the named arm chooses.
 
     Raises:
         ValueError: if no merge of that name is above this arm.
     """
     assert arm.merge is not None
-    merges = {g.arm: g for g in above if g.kind == "merge"}
-    if arm.merge.of not in merges:
+    parent = above.get((arm.merge.of, ""))
+    if parent is None or parent.kind != "merge":
         below = spec.arms.get(arm.merge.of)
         is_below = below is not None and below.merge is not None and below is not arm
+        merges = [g.arm for g in above.values() if g.kind == "merge"]
         hint = ", which is below: move it above this arm" if is_below else f"; {near(arm.merge.of, merges)}"
         raise ValueError(f"merge.of: must be a merge above this arm, got {arm.merge.of!r}{hint}")
-    parent = merges[arm.merge.of]
     roles = {t: role for t, role in parent.roles.items() if arm.score == "all" or role != "control"}
     return replace(group, roles=roles, derivation=Derivation((parent.key,), _with_merge))
 

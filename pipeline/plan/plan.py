@@ -1,7 +1,7 @@
 """The plan of a run: references first, then the arms, each followed by its matched controls."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -83,28 +83,56 @@ def make_plan(spec: RunSpec) -> Plan:
     lines = [name for name, arm in spec.arms.items() if arm.scaling.function != "constant" and spec.controls.kinds]
     controls = {f"{name}, {control}": name for name in lines for control in NAMES}
     references: list[Group] = [pre_trained(spec)]
-    searched: list[Group] = []
+    planned = _Planned()
     for name, arm in spec.arms.items():
         _check_name(name, controls)
         if spec.generation is not None and arm.merge is not None:
             _check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
-        groups = _checked_groups(name, arm, spec, searched)
+        groups = _checked_groups(name, arm, spec, planned)
         references += [g for g in groups if is_fine_tuned(g)]
-        searched += [g for g in groups if not is_fine_tuned(g)]
+        planned.add(g for g in groups if not is_fine_tuned(g))
         if spec.controls.kinds and arm.scaling.function != "constant":
             for control, tuned in tuned_controls(arm, spec).items():
-                searched += _arm_groups(f"{name}, {control}", tuned, spec, searched, (name, control))
+                planned.add(_arm_groups(f"{name}, {control}", tuned, spec, planned.groups, (name, control)))
             followed = [g for g in groups if g.kind != "mask" and not is_fine_tuned(g)]
-            searched += [c for g in followed for c in derived_controls(g, spec)]
+            planned.add(c for g in followed for c in derived_controls(g, spec))
     named = {g.name for g in references}
     missing = [e for e in spec.experts if e not in named]
     if missing and FINE_TUNED in spec.arms:
         raise ValueError(f"arms.{FINE_TUNED}: this name is taken by the unscaled experts; use another one")
     if missing:
         references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
+    searched = [*planned.groups.values()]
     check_exhibits(spec.exhibits, references + searched)
     check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})
     return Plan(spec, tuple(references), tuple(searched))
+
+
+class _Planned:
+    """The groups above an arm.
+
+    Attributes:
+        groups: by key, in the order of the tables.
+    """
+
+    def __init__(self) -> None:
+        """Start at the top of a spec."""
+        self.groups: dict[tuple[str, str], Group] = {}
+        self._examples: dict[tuple[str, str], Group] = {}
+
+    def add(self, groups: Iterable[Group]) -> None:
+        """Add the groups of an arm."""
+        self.groups |= {g.key: g for g in groups}
+
+    def example(self, group: Group) -> Group:
+        """Complete a group as if its parents, which were added before, had chosen the last of their points."""
+        if group.derivation is None:
+            return group
+        if group.key not in self._examples:
+            parents = [self.example(self.groups[key]) for key in group.derivation.parents]
+            chosen = [Chosen(parent, _corners(parent)[-1]) for parent in parents]
+            self._examples[group.key] = group.derivation.complete(group, chosen)
+        return self._examples[group.key]
 
 
 def _check_size(spec: RunSpec) -> None:
@@ -135,7 +163,7 @@ def _check_name(name: str, taken: Mapping[str, str]) -> None:
 
 
 def _arm_groups(
-    name: str, arm: Arm, spec: RunSpec, above: Sequence[Group], control: tuple[str, str] = ("", "")
+    name: str, arm: Arm, spec: RunSpec, above: Mapping[tuple[str, str], Group], control: tuple[str, str] = ("", "")
 ) -> list[Group]:
     """Return an arm's groups, after the mask searches that they derive from and no arm above has."""
     groups = [replace(g, control_of=control[0], control=control[1]) for g in make_groups(name, arm, spec)]
@@ -144,23 +172,21 @@ def _arm_groups(
     if not needs_tall_masks(groups[0]):
         return groups
     masks = tall_mask_groups(groups[0], arm, spec)
-    known = {g.key for g in above}
-    return [m for m in masks if m.key not in known] + [with_tall_masks(g, masks, spec) for g in groups]
+    return [m for m in masks if m.key not in above] + [with_tall_masks(g, masks, spec) for g in groups]
 
 
-def _checked_groups(name: str, arm: Arm, spec: RunSpec, above: Sequence[Group]) -> list[Group]:
+def _checked_groups(name: str, arm: Arm, spec: RunSpec, planned: _Planned) -> list[Group]:
     """Return an arm's groups after checking everything that could make their searches fail later."""
     with _at(f"arms.{name}: "):
-        groups = _arm_groups(name, arm, spec, above)
-    derived = any(group.derivation is not None for group in groups)
-    planned = {g.key: g for g in [*above, *groups]} if derived else {}
+        groups = _arm_groups(name, arm, spec, planned.groups)
+    planned.add(group for group in groups if group.kind == "mask")
     for group in groups:
         with _at(f"arms.{name}.search: "):
             _check_greedy(group, arm)
             proposer(group, spec)
         with _at(f"arms.{name}."):
             for point in _corners(group):
-                _check_recipe(_example(group, planned), point, len(spec.experts))
+                _check_recipe(planned.example(group), point, len(spec.experts))
         for expression in group.objectives:
             with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
                 known = REWARD_METRICS if spec.has_rewards else METRICS
@@ -175,14 +201,6 @@ def _at(path: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}{error}") from error
-
-
-def _example(group: Group, planned: dict[tuple[str, str], Group]) -> Group:
-    """Complete the group as if its parents had chosen the last of their points."""
-    if group.derivation is None:
-        return group
-    parents = [_example(planned[key], planned) for key in group.derivation.parents]
-    return group.derivation.complete(group, [Chosen(parent, _corners(parent)[-1]) for parent in parents])
 
 
 def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts: int) -> None:

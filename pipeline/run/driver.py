@@ -1,6 +1,8 @@
 """The loop of a run: references first, then the search, then the test."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from graphlib import TopologicalSorter
 
 from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan, proposer
@@ -71,27 +73,39 @@ class Driver:
         self._watch(self.progress)
 
     def _drive(self, groups: Iterable[Group], refs: References) -> dict[GroupKey, list[Candidate]]:
-        """Search each group once its parents have chosen, and return the candidates of all."""
-        waiting, active = list(groups), list[GroupSearch]()
+        """Search each group once its parents have chosen, and return the candidates of all.
+
+        A search begins when the workers need candidates: a step looks at tens of searches, not at all of a large plan.
+        """
+        planned = {g.key: g for g in groups}
+        order = TopologicalSorter({key: g.derivation.parents if g.derivation else () for key, g in planned.items()})
+        order.prepare()
+        ready, active = deque[GroupKey](), list[GroupSearch]()
         judged: dict[GroupKey, list[Candidate]] = {}
-        while waiting or active:
-            ready = [g for g in waiting if g.derivation is None or judged.keys() >= set(g.derivation.parents)]
-            waiting = [g for g in waiting if g not in ready]
-            for planned in ready:
-                group = complete(planned, judged)
-                if group is None:
-                    judged[planned.key] = []
-                else:
-                    recorded = self.proposals.setdefault(group.key, [])
-                    active.append(GroupSearch(self._requests, group, refs, recorded, proposer(group, self.plan.spec)))
+        while order.is_active():
+            ready += order.get_ready()
             for search in active:
                 search.advance()
+            while ready and self._requests.needs_candidates:
+                key = ready.popleft()
+                if (group := complete(planned[key], judged)) is not None:
+                    active.append(self._begin(group, refs))
+                else:
+                    judged[key] = []
+                    order.done(key)
             done = [s for s in active if s.done]
             active = [s for s in active if not s.done]
             judged |= {s.group.key: s.candidates for s in done}
+            order.done(*(s.group.key for s in done))
             if active and not done:
                 self._absorb_until_change()
         return judged
+
+    def _begin(self, group: Group, refs: References) -> GroupSearch:
+        recorded = self.proposals.setdefault(group.key, [])
+        search = GroupSearch(self._requests, group, refs, recorded, proposer(group, self.plan.spec))
+        search.advance()
+        return search
 
     def _absorb_until_change(self) -> None:
         """Absorb answers until a candidate is complete or a worker joins: before that no search can advance."""

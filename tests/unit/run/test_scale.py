@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from operations import operations
@@ -17,7 +18,9 @@ from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
 from pipeline.records.journal import read_history
 from pipeline.records.ledger import Ledger
+from pipeline.run.group_search import GroupSearch
 from pipeline.run.run import run
+from pipeline.spec.run import RunSpec
 
 SERVICES = [Service(0.5, 0.01), Service(0.5, 0.02)]
 FREE = Messages(0.0, 0.0, 0.0)
@@ -91,14 +94,16 @@ def test_ninety_simulated_workers_give_the_tables_of_the_local_pool(tmp_path: Pa
         assert (tmp_path / "many" / table).read_bytes() == (tmp_path / "local" / table).read_bytes(), table
 
 
-@pytest.mark.parametrize("arm", ["grid", "edits", "tpe"])
+@pytest.mark.parametrize("arm", ["grid", "edits", "rescaled", "tpe"])
 def test_the_benchmark_works_at_a_tiny_size(arm: str) -> None:
     case = Case(workers=4, candidates=16, tasks=8, samples=30, shard_size=20, arm=arm, in_flight=4)
     services, factor = scaled(SERVICES, case.sample_ms)
     assert factor == pytest.approx(2e-3 / 0.015)
     row = measure(case, services, Messages(), again=True)
     # The pre-trained model and 8 experts on val and test, 16 candidates on val, what was chosen on test: 2 shards each.
-    assert row.shards == 16 * (9 + 16 + 9 + (8 if arm == "edits" else 1))
+    # The merge that is rescaled is one more.
+    chosen = {"edits": 8, "rescaled": 1 + 16 + 1}
+    assert row.shards == 16 * (9 + 16 + 9 + chosen.get(arm, 1))
     assert 0 < row.search_efficiency <= 1 and row.wall > row.search_wall
     assert min(row.read, row.again, row.report, row.journal_mb) > 0
     assert len(line(case, row).splitlines()) == 1
@@ -149,3 +154,42 @@ def test_a_long_list_is_asked_for_as_the_workers_need_it(tmp_path: Path) -> None
     """Of 150 candidates with 3 tasks of 3 shards: 64 for few workers, two for each of many."""
     assert watched(tmp_path / "few", 150, 4).most <= 64 * 9
     assert 64 * 9 < watched(tmp_path / "many", 150, 40).most <= 2 * 40 * 9
+
+
+def rescaled(count: int, chained: bool) -> RunSpec:
+    """Return a spec of one merge and `count` arms that rescale it, or each the arm above it."""
+    arms: dict[str, Any] = {"merge": {"merge": "sum"}}
+    for i in range(count):
+        of = f"arm {i - 1}" if chained and i else "merge"
+        arms[f"arm {i}"] = {"merge": {"of": of}, "scaling": {"alpha": {"grid": [i / count, 1 + i / count]}}}
+    return toy_spec(arms=arms, controls=[])
+
+
+def searched(folder: Path, spec: RunSpec) -> int:
+    """Make a run's plan, work it, and return the number of its shards."""
+    evaluator = ToyEvaluator()
+    run(make_plan(spec), IDENTITY, folder, lambda: LocalPool(evaluator), None)
+    return len(evaluator.evaluated)
+
+
+@pytest.mark.slow
+def test_a_shard_costs_the_driver_the_same_among_many_arms(tmp_path: Path) -> None:
+    costs = []
+    for count in (10, 80):
+        spec, shards = rescaled(count, chained=True), list[int]()
+        work = operations(lambda: shards.append(searched(tmp_path / str(count), spec)))  # noqa: B023
+        costs.append(work / shards[0])
+    assert costs[1] < 1.2 * costs[0]
+
+
+def test_a_step_looks_at_the_searches_that_the_workers_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few workers need 64 candidates, while 150 arms can begin."""
+    looks, advance = list[str](), GroupSearch.advance
+    monkeypatch.setattr(GroupSearch, "advance", lambda self: looks.append(self.group.arm) or advance(self))
+    searched(tmp_path / "run", rescaled(150, chained=False))
+    assert 300 < len(looks) < 64 * 300, "each step completes one of 300 candidates"
+
+
+def test_a_thousand_arms_in_a_chain_are_planned() -> None:
+    plan = make_plan(rescaled(1100, chained=True))
+    assert [g.arm for g in plan.searched] == ["merge", *(f"arm {i}" for i in range(1100))]
