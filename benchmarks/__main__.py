@@ -10,6 +10,8 @@ for module in (
     "benchmarks.combine",
     "benchmarks.sweep",
     "benchmarks.lm_eval",
+    "benchmarks.encoder",
+    "benchmarks.ranking",
     *(["benchmarks.gpu"] if torch.cuda.is_available() else []),
 ):
     print(f"== {module}", flush=True)

@@ -21,9 +21,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.text_models import question, write_llama
 from tasks.base import TaskRequest
 from tasks.language.causal import build
 from tasks.language.lm_eval.loading import load
@@ -46,24 +45,6 @@ DOCUMENTS = {"choices": 200, "answers": 32}
 METRICS = {"choices": "acc", "answers": "letters"}
 
 
-def write_model(folder: Path) -> Path:
-    """Write a random Llama with a tokenizer of bytes."""
-    alphabet = {
-        letter: i for i, letter in enumerate(["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    }
-    inner = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = LlamaConfig(vocab_size=len(alphabet), max_position_embeddings=512, initializer_range=0.1, **sizes, **ids)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def write_tasks(folder: Path) -> Path:
     """Write sums with four choices, and the two tasks on them."""
     folder.mkdir()
@@ -75,15 +56,6 @@ def write_tasks(folder: Path) -> Path:
     for name, text in TASKS.items():
         (folder / f"{name}.yaml").write_text(f"task: bench_{name}\n{_DATA}{_SPLITS}{text}")
     return folder
-
-
-def question(rng: random.Random) -> dict[str, Any]:
-    """Return a sum with four choices of three digits."""
-    a, b = rng.randint(50, 400), rng.randint(50, 400)
-    choices = [str(a + b), *(str(number) for number in rng.sample(range(100, 999), 3))]
-    label = rng.randrange(4)
-    choices[0], choices[label] = choices[label], choices[0]
-    return {"question": f"What is {a} + {b}?", "choices": choices, "label": label}
 
 
 def compare(kind: str, model: Path, tasks: Path, rounds: int) -> None:
@@ -118,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        model, tasks = write_model(Path(folder) / "model"), write_tasks(Path(folder) / "tasks")
+        model, tasks = write_llama(Path(folder) / "model"), write_tasks(Path(folder) / "tasks")
         os.chdir(tasks)  # lm-eval takes the paths of data from here
         for kind in TASKS:
             compare(kind, model, tasks, rounds)
