@@ -61,9 +61,9 @@ class Encoder:
         Raises:
             ValueError: if they are longer than the model's context, or a choice has no tokens; the row is named.
         """
-        read = self._after_encoder if self._apart else self._after_prompt
-        prompt = self.prompt(example, max(self._lengths(example), default=0))
-        choices = tuple(() if text is None else read(example.prompt, text) for text in example.choices)
+        before = self._encode(example.prompt)
+        choices = tuple(() if text is None else self._after(before, example.prompt, text) for text in example.choices)
+        prompt = self._fitted(before, example, max(map(len, choices), default=0))
         for text, tokens in zip(example.choices, choices, strict=True):
             if text is not None and not tokens:
                 raise ValueError(f"{example.where}: the choice {text!r} has no tokens after its prompt")
@@ -79,7 +79,9 @@ class Encoder:
         Raises:
             ValueError: if it is too long.
         """
-        tokens = self._encode(example.prompt)
+        return self._fitted(self._encode(example.prompt), example, room)
+
+    def _fitted(self, tokens: Tokens, example: Example, room: int) -> Tokens:
         tokens = tokens if self._apart else tokens or start_token(self._tokenizer)
         tokens = self._cut(tokens)
         most = self._context if self._apart or self._context is None else self._context - room
@@ -100,21 +102,16 @@ class Encoder:
         end = tokens[-1:] if tokens[-1] == self._tokenizer.eos_token_id else ()
         return tokens[: self._longest - len(end)] + end
 
-    def _lengths(self, example: Example) -> list[int]:
-        if self._apart:
-            return []
-        return [len(self._after_prompt(example.prompt, text)) for text in example.choices if text is not None]
-
     def _encode(self, text: str) -> Tokens:
         tokens = tuple(self._tokenizer(text, verbose=False)["input_ids"])
         if not self._apart and tokens[-1:] == (self._tokenizer.eos_token_id,) and len(tokens) > 1:
             return tokens[:-1]  # some tokenizers end every text, but the choice continues this one
         return tokens
 
-    def _after_prompt(self, prompt: str, choice: str) -> Tokens:
-        return self._encode(f"{prompt}{self._delimiter}{choice}")[len(self._encode(prompt)) :]
-
-    def _after_encoder(self, prompt: str, choice: str) -> Tokens:
+    def _after(self, before: Tokens, prompt: str, choice: str) -> Tokens:
+        """Return the tokens of a choice after a prompt, whose own tokens are `before`."""
+        if not self._apart:
+            return self._encode(f"{prompt}{self._delimiter}{choice}")[len(before) :]
         tokens = tuple(self._tokenizer(text_target=choice, verbose=False)["input_ids"])
         end = self._tokenizer.eos_token_id
         return tokens if tokens[-1:] == (end,) else (*tokens, end)

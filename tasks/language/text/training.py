@@ -63,12 +63,12 @@ def training_samples(
 
 
 def _sample(example: Example, encoder: Encoder, backbone: LanguageBackbone) -> Encoded:
-    answered = bool(example.answers)
-    encoded = encoder.choices(replace(example, choices=example.answers[:1], label=0) if answered else example)
-    target = encoded.choices[encoded.label]
-    if answered and not has_encoder(backbone):
+    text = example.answers[0] if example.answers else example.choices[example.label]
+    sample = encoder.choices(replace(example, choices=(text,), label=0))
+    target = sample.choices[0]
+    if example.answers and not has_encoder(backbone):
         target = (*target, int(backbone.tokenizer.eos_token_id or 0))
-    sample = Encoded(encoded.prompt, (target,), 0)
+        sample = replace(sample, choices=(target,))
     longest = len(target) if has_encoder(backbone) else sample.longest
     if backbone.context is not None and longest > backbone.context:
         raise ValueError(
