@@ -15,7 +15,7 @@ def figure(title: str, exhibit: BarsExhibit, measure: Measure) -> Figure:
     scope = Scope.of(measure, arms)
     role, normalised = ACCURACIES[exhibit.metric]
     scale = BarScale(exhibit.split, (role == "target") if normalised else None)
-    means = [(arm, task_means(measure, arm, scope.places(arm, role), scale)) for arm in arms]
+    means = [(arm, task_means(measure, arm, scope.places(arm, role, normalised), scale)) for arm in arms]
     traces = [bar(arm, found, units) for arm, found in means if found]
     panels = [panel("", traces, "", f"{WORDS[exhibit.metric]}{units.suffix}", **GROUPED)] if traces else []
     tasks = [task for task in measure.run.task_names if any(task in found for _, found in means)]

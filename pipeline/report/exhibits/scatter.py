@@ -49,7 +49,7 @@ def figure(title: str, exhibit: ScatterExhibit, measure: Measure) -> Figure:
 
 def _dots(measure: Measure, scope: Scope, arm: ArmResult, split: str) -> list[Dot]:
     """The mean over all experts, then each expert that was scored everywhere."""
-    places = {role: scope.places(arm, role) for role in ROLES}
+    places = {role: scope.places(arm, role, normalised=True) for role in ROLES}
     found = []
     for expert in ("", *dict.fromkeys(place.group for place in places["target"])):
         means = []

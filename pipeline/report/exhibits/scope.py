@@ -41,8 +41,11 @@ class Scope:
         edited = [arm for arm in models if not _is_unscaled(arm)]
         return cls(measure, next(iter(edited or models), None))
 
-    def places(self, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
-        """Return the places of an arm's mean over the tasks of a role, as `ComparableArms` has them."""
+    def places(self, arm: ArmResult, role: str, normalised: bool = False) -> tuple[GroupTask, ...]:
+        """Return the places of an arm's mean over the tasks of a role; normalised, also those in bits per byte."""
+        return self._places(arm, role) + (self._places(arm, f"{role}{BITS}") if normalised else ())
+
+    def _places(self, arm: ArmResult, role: str) -> tuple[GroupTask, ...]:
         if self.leader is None or arm.name == self.leader.name:
             return own_places(self.measure.run, arm, role)
         if arm.kind == PRE_TRAINED:
@@ -55,10 +58,7 @@ class Scope:
         """Return one of `ACCURACIES` of an arm's choices, or of the candidates that `pick` returns."""
         role, normalised = ACCURACIES[metric]
         own = (role == "target") if normalised else None
-        places = self.places(arm, role)
-        if normalised:
-            places += self.places(arm, f"{role}{BITS}")
-        return self.measure.average(pick or arm.chosen, places, split, own)
+        return self.measure.average(pick or arm.chosen, self.places(arm, role, normalised), split, own)
 
 
 def _is_unscaled(arm: ArmResult) -> bool:
