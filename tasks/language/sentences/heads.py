@@ -61,7 +61,9 @@ class PromptHead:
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Return logits (B, K): see `SentenceHead`."""
-        return self._backbone.embed(inputs) @ self._weights_KD.T
+        features_BD = self._backbone.embed(inputs)
+        with torch.autocast(features_BD.device.type, enabled=False):  # training may reduce the encoder's precision
+            return features_BD @ self._weights_KD.T
 
 
 class OwnHead:

@@ -99,6 +99,20 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(tmp_path: Path, fami
     assert (parts["loss"], parts["grad_norm"]) == pytest.approx((whole["loss"], whole["grad_norm"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_autocast_changes_the_loss_by_rounding_only(tmp_path: Path, family: str) -> None:
+    without_dropout(tmp_path, family)
+    backbone = {"family": family, "model": "base", "precision": "bfloat16"}
+    methods = {"full": {}, "lora": {}}
+    exact = train(jobs(tmp_path, family, training=WHOLE)["full/kinds"])[1]["loss"]
+    (tmp_path / "out" / "full").rename(tmp_path / "exact")
+    for made in jobs(tmp_path, family, training=WHOLE, backbone=backbone, methods=methods).values():
+        loss = train(made)[1]["loss"]
+        assert loss == pytest.approx(exact, rel=0.01) and loss != exact
+        weights = load_file(next(made.folder.glob("*.safetensors")))
+        assert {t.dtype for t in weights.values()} == {torch.float32}
+
+
 def test_the_first_loss_of_an_encoder_is_that_of_the_bases_prompts(tmp_path: Path) -> None:
     base = without_dropout(tmp_path, "encoder")
     log = train(jobs(tmp_path, "encoder", training={**WHOLE, "label_smoothing": 0.2})["full/kinds"])
