@@ -37,7 +37,7 @@ class Regress(SpecModel):
     """The arms that `lines regress` compares, and what it calls a regression."""
 
     tolerance: float = Field(0.01, ge=0)
-    """How far a mean may fall below the baseline's: 0.01 is one point of accuracy; rewards use their own unit."""
+    """How far a mean may fall below the baseline's: 0.01 is one point of accuracy; other metrics use their own unit."""
     level: float = Field(0.05, gt=0, lt=1)
     """Chance of a false regression in one call, with Holm's correction over all comparisons."""
     minimum: float | None = None
