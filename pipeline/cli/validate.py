@@ -15,7 +15,6 @@ from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
 from pipeline.spec.commands import Command, command_of
 from pipeline.spec.load import read_file
-from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import announce_code, list_user_code
 
 
@@ -93,9 +92,15 @@ def _check_training(command: Command, path: Path, code: bool) -> bool:
     return True
 
 
-def schema() -> None:
-    """Print the JSON schema of the spec of a run, for editors."""
-    typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
+def schema(
+    kind: Annotated[
+        Command, typer.Argument(metavar="KIND", help="The command whose specs are described: run, finetune or ppo.")
+    ] = "run",
+) -> None:
+    """Print the JSON schema of a command's specs, as users write them, for editors."""
+    from pipeline.cli.schemas import schema_of
+
+    typer.echo(json.dumps(schema_of(kind), indent=2))
 
 
 def _plan_table(plan: Plan) -> Table:

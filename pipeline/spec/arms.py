@@ -94,19 +94,28 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+_Several = Annotated[tuple[str, ...], Field(min_length=1)]
+#: Several names; one may be written without a list.
+Names = Annotated[_Several, BeforeValidator(_as_tuple, json_schema_input_type=str | _Several)]
+
+
+def _as_merge(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
 class Select(SpecModel):
     """The objectives that rank candidates on validation."""
 
-    maximise: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("2 * target + control",)
+    maximise: Names = ("2 * target + control",)
     """One expression over target, control, retained, mean, worst, accuracy and task["name"], or several for a front."""
 
 
 class Arm(SpecModel):
     """One row of the tables: a way to edit each expert, or to merge several."""
 
-    edit: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
+    edit: Names | None = None
     """`each_expert`, or names of experts. Each is edited, searched and chosen separately."""
-    merge: Annotated[Merge, BeforeValidator(lambda v: {"method": v} if isinstance(v, str) else v)] | None = None
+    merge: Annotated[Merge, BeforeValidator(_as_merge, json_schema_input_type=str | Merge)] | None = None
     """A merge of all experts (or of `experts`): the name of a method, or a mapping with its parameters."""
     experts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The experts that a merge uses; default: all."""

@@ -49,7 +49,11 @@ def _labelled(value: object) -> object:
     return value
 
 
-Arms = Annotated[dict[str, str], BeforeValidator(_labelled), Field(min_length=1)]
+Arms = Annotated[
+    dict[str, str],
+    BeforeValidator(_labelled, json_schema_input_type=str | list[str] | dict[str, str]),
+    Field(min_length=1),
+]
 
 
 def _cells(row: object) -> object:
@@ -72,7 +76,11 @@ class TableExhibit(SpecModel):
     """Always table."""
     columns: dict[str, Metric] = Field(min_length=1)
     """Column -> metric: accuracy (of the targets), control, ood, normalised, control_normalised, best, alpha, ..."""
-    rows: dict[str, tuple[Cell | None, ...]] = Field(min_length=1)
+    rows: Annotated[
+        dict[str, tuple[Cell | None, ...]],
+        BeforeValidator(lambda rows: rows, json_schema_input_type=dict[str, str | Cell | list[str | Cell | None]]),
+        Field(min_length=1),
+    ]
     """Row -> arm, {arm: ..., metric: ...}, or a list with one of these for each column, null for an empty cell."""
     against: dict[str, str] = {}
     """Row -> the row to compare it with; its cells then show the paired difference, 95% interval and verdict."""

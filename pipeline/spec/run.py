@@ -17,13 +17,20 @@ from pipeline.spec.values import Count, ShortName, SpecModel
 Name = Annotated[str, Field(pattern=r"^[\w][\w .,+()=-]*$"), ShortName]
 
 
+ControlKind = Literal["uniform", "reversed"]
+
+
 class Controls(SpecModel):
     """The matched controls of every LiNeS arm."""
 
-    kinds: tuple[Literal["uniform", "reversed"], ...] = ()
+    kinds: tuple[ControlKind, ...] = ()
     """uniform: constants of equal mean and of equal norm, and a dense grid of constants; reversed: mirrored depth."""
     constants: int = Field(21, ge=2, le=10_000)
     """Constants in the grid, from 0 to the arm's highest coefficient (at least 1); the arm's own values are added."""
+
+
+def _as_kinds(value: object) -> object:
+    return {"kinds": value} if isinstance(value, list) else value
 
 
 #: Fields that only concern the use of a run's result: its report and later comparisons.
@@ -53,7 +60,9 @@ class RunSpec(SpecModel):
     """Expert -> its task, if the names differ."""
     arms: dict[Name, Arm] = Field(min_length=1)
     """The models to compare: each arm is a row of the tables."""
-    controls: Annotated[Controls, BeforeValidator(lambda v: {"kinds": v} if isinstance(v, list) else v)] = Controls()
+    controls: Annotated[
+        Controls, BeforeValidator(_as_kinds, json_schema_input_type=tuple[ControlKind, ...] | Controls)
+    ] = Controls()
     """[uniform, reversed], or a mapping."""
     select: Select = Select()
     """The objectives that choose a candidate on validation."""

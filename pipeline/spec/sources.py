@@ -63,7 +63,10 @@ def _task_source(value: str) -> str:
 
 
 TaskName = Annotated[str, Field(pattern=r"^[\w][\w.+-]*$"), ShortName]
-Tasks = Annotated[dict[TaskName, TaskSpec], BeforeValidator(_tasks)]
+Tasks = Annotated[
+    dict[TaskName, TaskSpec],
+    BeforeValidator(_tasks, json_schema_input_type=list[str] | dict[TaskName, str | TaskSpec]),
+]
 
 
 class ModelSpec(Protocol):

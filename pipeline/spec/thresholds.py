@@ -42,7 +42,9 @@ class Regress(SpecModel):
     """Chance of a false regression in one call, with Holm's correction over all comparisons."""
     minimum: float | None = None
     """Least allowed mean, for any baseline."""
-    arms: Annotated[dict[str, ArmThreshold], BeforeValidator(_named)] = {}
+    arms: Annotated[
+        dict[str, ArmThreshold], BeforeValidator(_named, json_schema_input_type=list[str] | dict[str, ArmThreshold])
+    ] = {}
     """Arms to compare, or arm -> its thresholds; default: all but controls."""
     tasks: dict[str, Threshold] = {}
     """Task -> its thresholds, in all arms."""

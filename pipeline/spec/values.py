@@ -61,13 +61,14 @@ def _expand(values: object) -> object:
 
 
 Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+_Written = Annotated[tuple[Number | Literal["..."], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class Grid(SpecModel):
     """A list of values; `...` continues a sequence: [0.0, 0.1, ..., 1.0]."""
 
-    grid: Annotated[tuple[Number, ...], BeforeValidator(_expand), Field(min_length=1)]
+    grid: Annotated[tuple[Number, ...], BeforeValidator(_expand, json_schema_input_type=_Written), Field(min_length=1)]
     """The values, at least one."""
 
 

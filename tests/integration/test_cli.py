@@ -62,7 +62,7 @@ def test_what_an_arm_chose_is_exported(lines: Lines, undisturbed: Path, tmp_path
 
 def test_the_schema_is_json(lines: Lines) -> None:
     status, output = lines("schema")
-    assert status == 0 and "shard_size" in json.loads(output)["properties"]
+    assert status == 0 and "shard_size" in json.loads(output)["$defs"]["RunSpec"]["properties"]
 
 
 def test_another_run_in_the_same_folder_is_refused_and_the_first_is_kept(lines: Lines, undisturbed: Path) -> None:
