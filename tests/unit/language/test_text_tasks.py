@@ -169,6 +169,15 @@ def test_a_wrong_row_or_option_is_named(
         task(source, backbone, **options)
 
 
+def test_a_prompt_beyond_an_encoders_context_is_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "t", {"val": [GOOD, {**GOOD, "prompt": "word " * 40}], "test": [GOOD]})
+    with pytest.raises(
+        ValueError, match=r"row 2: its prompt has \d+ tokens, and the model takes at most 64; set options"
+    ):
+        task(source, built("bart", tmp_path / "bart"))
+    assert task(source, built("t5", tmp_path / "t5")).num_samples("val") == 2  # relative positions have no end
+
+
 def test_a_long_prompt_may_be_cut(tmp_path: Path) -> None:
     backbone = built("causal", tmp_path / "m")
     long = [{**GOOD, "prompt": "word " * 300}]
