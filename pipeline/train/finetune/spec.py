@@ -68,8 +68,7 @@ class FinetuneTraining(_Model):
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     """Share of the target that is spread over all classes or tokens; 0 by default."""
     augment: Literal["none", "jitter", "crop"] | None = None
-    """Of images. none; jitter: rotates, stretches and moves a little, for small drawings; crop: random crops, as in
-    open_clip."""
+    """Of images: none; jitter (rotates, stretches and moves a little, for drawings); crop (random, as in open_clip)."""
     head: Literal["frozen", "own"] | None = None
     """Of an encoder. frozen: the task's own, of prompts or of a classifier; own: a new head is trained too."""
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)

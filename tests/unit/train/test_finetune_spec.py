@@ -8,9 +8,10 @@ import pytest
 from small_finetune import read_finetune
 
 from pipeline.spec.load import SpecError
-from pipeline.train.finetune.spec import FinetuneRun, load_finetune_spec, runs_of
+from pipeline.train.finetune.spec import FinetuneRun, FinetuneTraining, load_finetune_spec, runs_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "finetuning.md"
 
 
 def runs(tmp_path: Path, **changes: Any) -> dict[str, FinetuneRun]:
@@ -85,3 +86,9 @@ def test_the_examples_are_valid_and_write_where_their_name_says(path: Path) -> N
     names = {"embedded": path.stem, "paper": f"paper-{path.stem}", "language": "language-experts"}
     assert spec.name == names[path.parent.name]
     assert runs_of(spec)
+
+
+def test_the_guide_describes_every_field_of_the_training_by_its_docstring() -> None:
+    section = GUIDE.read_text(encoding="utf-8").split("### training\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{name}` | {field.description} |" for name, field in FinetuneTraining.model_fields.items()]
