@@ -188,4 +188,5 @@ def _check_inputs(recipe: RecipeFile, at: ValuePath, part: Slice) -> None:
     others = len(models) - (base is not None)
     if others < least or (most is not None and others > most):
         number = f"{least}" if most == least else f"at least {least}"
-        raise recipe.error(where, f"{method} takes {number} models besides the base_model, got {others}")
+        what = "models" if method in _NO_BASE else f"{'model' if least == 1 else 'models'} besides the base_model"
+        raise recipe.error(where, f"{method} takes {number} {what}, got {others}")

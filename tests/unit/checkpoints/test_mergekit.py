@@ -132,7 +132,7 @@ def head(method: str) -> str:
         (f"{head('ties')}{TWO}parameters:\n  normalize: 1", "parameters.normalize: must be true or false, got 1"),
         (f"{head('ties')}{TWO}parameters:\n  weight: 1\n  density: -0.1", "density: must be in [0, inf), got -0.1"),
         (f"{head('della')}{TWO}parameters: {{weight: 1, density: 0.9}}", "lower epsilon, or set density to 1"),
-        (f"{head('slerp')}{TWO}parameters: {{t: 0.5}}", "models: slerp takes 1 models besides the base_model, got 2"),
+        (f"{head('slerp')}{TWO}parameters: {{t: 0.5}}", "models: slerp takes 1 model besides the base_model, got 2"),
         ("merge_method: ties\nmodels: [{model: expert0}]", "base_model: is required by ties"),
         (f"{head('model_stock')}{TWO}chat_template: auto", "line 6: chat_template: is not available here"),
         (f"{head('model_stock')}{TWO}modules: {{}}", "modules: is not available here: write the models or slices"),

@@ -94,6 +94,11 @@ def test_lists_become_functions_of_depth(parameters: str, method: str, scaling: 
     assert (arm.method, arm.scaling) == (method, scaling)
 
 
+def test_the_example_is_lines() -> None:
+    arm = arm_of(read_schedule(Path(__file__).parents[3] / "examples" / "mergekit" / "lines.yml"))
+    assert (arm.method, arm.scaling) == ("sum", {"function": "linear", "alpha": 0.2, "beta": 0.6})
+
+
 def test_own_lists_that_grow_alike_keep_their_ratio(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yml"
     models = "- {model: a, parameters: {weight: [0.2, 0.4]}}\n- {model: b, parameters: {weight: [0.3, 0.6]}}\n"
