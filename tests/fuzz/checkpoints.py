@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+import typer
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
@@ -17,10 +18,13 @@ from fuzz.oracle import verdict
 from fuzz.sandbox import Check, Fault, Limits
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
+from pipeline.cli.main import app
 from pipeline.cli.merge import merge
 from tasks.lora import WeightPart
 
 _WIDTH, _BLOCKS, _RANK = 8, 3, 2
+#: Of a call without --recipe, which alone looks at it.
+_CONTEXT = typer.Context(typer.main.get_command(app))
 
 
 class Checkpoints:
@@ -76,7 +80,7 @@ def _case(seed: int, folder: Path, prepared: Path, kinds: list[str]) -> str:
         return verdict(lambda: _apply(str(place if place.is_dir() else model)), names)
     good, output = str(prepared / "good.safetensors"), folder / "merged.safetensors"
     base, expert = (good, str(place)) if dice.random() < 0.6 else (str(place), good)
-    found = verdict(lambda: merge(base, [expert], str(output), alpha="0.5"), names)
+    found = verdict(lambda: merge(_CONTEXT, str(output), base, [expert], alpha="0.5"), names)
     if found == "accepted" and not all(bool(t.float().isfinite().all()) for t in load_file(output).values()):
         raise Fault("wrong", "the merged model is not finite")
     return found
