@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, print_note
+from pipeline.console import print_note, progress_console
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.run import RunSpec
@@ -76,7 +76,7 @@ def run_plan(plan: Plan, place: str, finish: Callable[[Path], _T], *, cache: boo
     from pipeline.execute import RunTarget, execute
 
     with run_folder.open_run(place, print_note) as opened:
-        execute(plan, RunTarget(opened.folder, cache, joined, opened.check, opened.upload), console)
+        execute(plan, RunTarget(opened.folder, cache, joined, opened.check, opened.upload), progress_console())
         return finish(opened.folder)
 
 

@@ -2,20 +2,26 @@
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.rule import Rule
 from rich.segment import Segment
-from rich.text import Text
+from rich.table import Column, Table
+from rich.text import Text, TextType
 
 from pipeline.errors import UserError
 from pipeline.signals import STOPPED, stop_on_signals, terminal_closed
 
 #: An error shows at most this many characters of a line: it may hold a name or a value of any length.
 _LONGEST_LINE = 4000
+#: Columns where there is no terminal, and those of a rule.
+_UNBOUNDED, _RULE = 1000, 100
 
 
 def plain(text: str) -> str:
@@ -52,9 +58,14 @@ class _PlainConsole(Console):
     Rich's own control characters are emitted, and those of the printed text are removed. For colours see `styled`.
     """
 
-    def __init__(self, stderr: bool = False) -> None:
+    def __init__(self, stderr: bool = False, quiet: bool = False) -> None:
         """Write to stdout, or to stderr."""
-        super().__init__(stderr=stderr, markup=False, emoji=False)
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = _UNBOUNDED  # in the log of a job, lines and tables are as wide as they need to be
+
+    def rule(self, title: TextType = "", **style: Any) -> None:
+        self.print(Rule(title, **style), width=min(self.width, _RULE))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -68,6 +79,23 @@ def styled(style: str, text: str, rest: str = "") -> Text:
 
 console = _PlainConsole()
 _errors = _PlainConsole(stderr=True)
+_quiet = False
+
+
+def be_quiet() -> None:
+    """Print results and errors only from here on: neither notes nor progress."""
+    global _quiet
+    _quiet = True
+
+
+def progress_console() -> Console:
+    """Return the console of what shows progress."""
+    return _PlainConsole(quiet=True) if _quiet else console
+
+
+def folded_table(*columns: str, **options: Any) -> Table:
+    """Return a table whose texts are folded on a narrow terminal, never cut."""
+    return Table(*(Column(name, overflow="fold") for name in columns), **options)
 
 
 def print_result(text: str) -> None:
@@ -77,6 +105,8 @@ def print_result(text: str) -> None:
 
 def print_note(text: str) -> None:
     """Print on stderr what is neither a result nor an error."""
+    if _quiet:
+        return
     _errors.print(text, highlight=False, soft_wrap=True)
 
 
@@ -85,7 +115,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar while the block runs; yields report(what is being done, steps done, steps in all)."""
     what = TextColumn("{task.description}", markup=False)
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=progress_console(), transient=True) as bars:
         bar = bars.add_task("preparing", total=None)
 
         def report(what: str, done: int, total: int) -> None:

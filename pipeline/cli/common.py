@@ -25,3 +25,4 @@ Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of
 Cache = Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep new scores for later runs.")]
 #: What remains after Ctrl-C while models are trained.
 MODELS_KEPT = "finished models and the last checkpoint of the others are kept; rerun the same command to resume"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]

@@ -1,5 +1,6 @@
 """The command `lines doctor`."""
 
+import json
 import os
 import platform
 import shutil
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
-from rich.table import Table
 
-from pipeline.console import console, styled
+from pipeline.cli.common import Json
+from pipeline.console import console, folded_table, print_result, styled
 from pipeline.versions import PACKAGES, installed_version
 from tasks.cores import permitted_cores, permitted_memory
 from tasks.files.cache import cache_root
@@ -22,16 +23,20 @@ _OPTIONAL = ("duckdb", "pandas")
 Check = tuple[str, bool, str]
 
 
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Check what is installed, which devices there are, whether Ray starts and whether the model hub answers."""
-    table = Table("check", "", "found", title="lines doctor", title_justify="left")
-    complete = True
-    for checks in (_python, _packages, _devices, _space, _embedded, _ray, _hub):
-        for name, good, found in _safely(checks):
-            complete &= good
+    parts = (_python, _packages, _devices, _space, _embedded, _ray, _hub)
+    checks = [check for part in parts for check in _safely(part)]
+    if as_json:
+        print_result(
+            json.dumps([{"check": name, "ok": good, "found": found} for name, good, found in checks], indent=2)
+        )
+    else:
+        table = folded_table("check", "", "found", title="lines doctor", title_justify="left")
+        for name, good, found in checks:
             table.add_row(name, styled("green", "ok") if good else styled("red", "missing"), found)
-    console.print(table)
-    raise typer.Exit(0 if complete else 1)
+        console.print(table)
+    raise typer.Exit(0 if all(good for _, good, _ in checks) else 1)
 
 
 def _safely(checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.common import MODELS_KEPT, ModelsFolder, ModelWorkers, PoolName, RayAddress
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, user_errors
+from pipeline.console import console, folded_table, user_errors
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
     from pipeline.loading.model import Report
@@ -51,7 +50,7 @@ def _summarise(spec: "FinetuneSpec", folder: Path) -> str:
     from pipeline.train.finetune.spec import runs_of
     from pipeline.train.model_folder import read_results
 
-    table = Table("model", "method", "steps", "val, base", "val", "seconds")
+    table = folded_table("model", "method", "steps", "val, base", "val", "seconds")
     methods = {run.name: run.method for run in runs_of(spec)}
     for name, result in read_results(folder, methods).items():
         before, after = (f"{100 * result[key]:.1f}" for key in ("base_val_accuracy", "val_accuracy"))

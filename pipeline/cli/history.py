@@ -1,10 +1,12 @@
 """The command `lines history`: plot a metric over runs."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli.common import Json
 from pipeline.console import console, print_result, user_errors
 
 
@@ -20,6 +22,7 @@ def history(
     out: Annotated[Path, typer.Option(help="The page, an .html file; a Markdown file is written next to it.")] = Path(
         "history.html"
     ),
+    as_json: Json = False,
 ) -> None:
     """Plot a metric over runs in the order of their start, with intervals and the changes between runs."""
     with user_errors():
@@ -32,6 +35,11 @@ def history(
             raise ValueError(f"--out: must end in .html, got {out}")
         found = make_history([read_place(run) for run in dict.fromkeys(runs)], metric, arm or [])
         pages = write_history(found, out)
+        if as_json:
+            table = history_table(found, changes_too=True)
+            cells = [{name: cell.plain for name, cell in zip(table.columns, row, strict=True)} for row in table.rows]
+            print_result(json.dumps(cells, indent=2))
+            return
         for table in (history_table(found, changes_too=False), trend_table(found)):
             console.print(rendered(table))
         for line in change_lines(found):

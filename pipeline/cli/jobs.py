@@ -1,26 +1,31 @@
 """The commands `lines jobs list`, `attach` and `cancel`, for jobs that `lines submit` started on a cluster."""
 
+import json
 import time
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipeline.cli.common import Address
+from pipeline.cli.common import Address, Json
 from pipeline.cluster.jobs.client import DASHBOARD, Jobs
 from pipeline.cluster.jobs.follow import follow_job
-from pipeline.console import console, print_result, user_errors
+from pipeline.console import console, folded_table, print_result, user_errors
 
 jobs = typer.Typer(help="Jobs that `lines submit` started: list, attach, cancel.", no_args_is_help=True)
 JobName = Annotated[str, typer.Argument(help="The job's name, as `lines submit` printed it.", metavar="JOB")]
 
 
 @jobs.command("list")
-def list_jobs(address: Address = DASHBOARD) -> None:
+def list_jobs(address: Address = DASHBOARD, as_json: Json = False) -> None:
     """Show the jobs of a cluster, the newest first."""
     with user_errors():
-        table = Table("job", "status", "started", "run")
-        for job in Jobs(address).all():
+        found = Jobs(address).all()
+        if as_json:
+            print_result(json.dumps([asdict(job) for job in found], indent=2))
+            return
+        table = folded_table("job", "status", "started", "run")
+        for job in found:
             started = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
             table.add_row(job.id, job.status.lower(), started, job.out)
         console.print(table)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Annotated
 
 import typer
 
@@ -21,10 +22,12 @@ from pipeline.cli.prepare import prepare
 from pipeline.cli.regress import regress
 from pipeline.cli.report import report
 from pipeline.cli.run import run
+from pipeline.cli.runs import runs
 from pipeline.cli.statistics import statistics
 from pipeline.cli.submit import submit
 from pipeline.cli.validate import schema, validate
-from pipeline.console import ShownOnce
+from pipeline.console import ShownOnce, be_quiet, print_result
+from pipeline.versions import installed_version
 from tasks.cores import AFFINITY, permitted_cores
 
 app = typer.Typer(
@@ -33,27 +36,48 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
 )
-app.command("run")(run)
-app.command("report")(report)
+# In the order of the work: look, make, merge, search, read, compare, watch, on a cluster.
+app.command("doctor")(doctor)
+app.command("prepare")(prepare)
+app.command("finetune")(finetune)
+app.command("ppo")(ppo)
+app.command("merge")(merge)
+app.command("statistics")(statistics)
+app.command("import")(import_recipe)
 app.command("validate")(validate)
 app.command("plan")(plan)
 app.command("schema")(schema)
+app.command("run")(run)
+app.command("runs")(runs)
+app.command("report")(report)
 app.command("export")(export)
-app.command("doctor")(doctor)
-app.command("merge")(merge)
-app.command("import")(import_recipe)
-app.command("finetune")(finetune)
-app.command("ppo")(ppo)
-app.command("prepare")(prepare)
-app.command("statistics")(statistics)
+app.command("regress")(regress)
+app.add_typer(baseline, name="baseline")
+app.command("history")(history)
 app.command("dashboard")(dashboard)
 app.command("mirror")(mirror)
-app.command("regress")(regress)
-app.command("history")(history)
-app.add_typer(baseline, name="baseline")
 app.command("submit")(submit)
 app.add_typer(jobs, name="jobs")
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print results and errors only: no notes, no progress.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also print what is logged as information.")] = False,
+) -> None:
+    if version:
+        print_result(f"lines-sweep {installed_version('lines-sweep')}")
+        raise typer.Exit
+    if quiet:
+        be_quiet()
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
 
 
 def main() -> None:

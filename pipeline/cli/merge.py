@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.console import console, print_note, print_result, user_errors
+from pipeline.console import console, folded_table, print_note, print_result, user_errors
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
@@ -233,7 +233,7 @@ def _coefficients(recipe: Recipe, merged: "Merged") -> str:
 
 
 def _table(merged: "Merged") -> Table:
-    table = Table("block", "parameters", "lambda")
+    table = folded_table("block", "parameters", "lambda")
     if len(set(merged.lambdas.all)) == 1:
         total = merged.sizes.outside + sum(merged.sizes.blocks)
         table.add_row("everywhere", f"{total:,}", f"{merged.lambdas.outside:.6g}")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lines_sweep.running import plan_of
 from pipeline.cli.common import PoolName, SpecPath, Workers
-from pipeline.console import console, print_result, progress_bar, user_errors
+from pipeline.console import console, folded_table, print_result, progress_bar, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.spec.user_code import announce_code
 
@@ -90,7 +90,7 @@ def _rate(
 def _print_memory(found: "Estimate") -> None:
     from pipeline.sizing.estimate import gib
 
-    table = Table("memory of a worker", "GPU", "host", "when")
+    table = folded_table("memory of a worker", "GPU", "host", "when")
     when = {"always": "always", "opening": "while reading", "reading": "while loading", "scoring": "while scoring"}
     for part in found.parts:
         cells = ("", gib(part.size)) if part.host else (gib(part.size), "")
@@ -104,7 +104,7 @@ def _print_memory(found: "Estimate") -> None:
 
 def _work_table(run: Plan, arms: "list[ArmWork]") -> Table:
     unit = "samples" if run.spec.generation is None else "completions"
-    table = Table("arm", "searches", "candidates", f"validation {unit}", f"test {unit}")
+    table = folded_table("arm", "searches", "candidates", f"validation {unit}", f"test {unit}")
     for arm in arms:
         table.add_row(arm.arm, *(f"{n:,}" for n in (arm.searches, arm.candidates, arm.val, arm.test)))
     totals = [sum(numbers) for numbers in zip(*((a.searches, a.candidates, a.val, a.test) for a in arms), strict=True)]

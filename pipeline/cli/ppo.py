@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.common import MODELS_KEPT, ModelsFolder, ModelWorkers, PoolName, RayAddress
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, user_errors
+from pipeline.console import console, folded_table, user_errors
 
 if TYPE_CHECKING:  # torch and Ray take seconds to import, which `lines --help` need not wait for
     from pipeline.train.ppo.spec import PpoSpec
@@ -42,7 +41,7 @@ def _summarise(spec: "PpoSpec", folder: Path) -> str:
     from pipeline.train.model_folder import read_results
     from pipeline.train.ppo.spec import runs_of
 
-    table = Table("policy", "reward", "SFT", "policy", "KL", "updates", "seconds", "stopped")
+    table = folded_table("policy", "reward", "SFT", "policy", "KL", "updates", "seconds", "stopped")
     results = read_results(folder / "policies", [run.name for run in runs_of(spec)])
     for name, result in results.items():
         before, after = (f"{result[key]['reward_mean']:.3f}" for key in ("sft", "val"))

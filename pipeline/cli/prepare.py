@@ -1,11 +1,10 @@
 """The command `lines prepare`."""
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.common import RayAddress, SpecPath
 from pipeline.cluster.auth import use_token
-from pipeline.console import console, styled, user_errors
+from pipeline.console import console, folded_table, styled, user_errors
 from pipeline.spec.load import load_spec
 from pipeline.spec.user_code import announce_code
 
@@ -24,7 +23,7 @@ def prepare(spec: SpecPath, address: RayAddress = None) -> None:
         from pipeline.loading.fetch_data import fetch_data  # torch: not before the spec is known to be valid
 
         prepared, problems = fetch_data(run, address)
-        table = Table("task", "val", "test", "GB", "images/s")
+        table = folded_table("task", "val", "test", "GB", "images/s")
         for task in prepared:
             rate = "ready" if task.rate is None else f"{task.rate:,.0f}"
             table.add_row(task.name, f"{task.val:,}", f"{task.test:,}", f"{task.gigabytes:.2f}", rate)

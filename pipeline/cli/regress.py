@@ -1,11 +1,14 @@
 """The command `lines regress`: compare a run with a baseline, on the terminal and in continuous integration."""
 
+import json
 import traceback
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.common import Json
 from pipeline.console import console, plain, print_result, user_errors
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.thresholds import Regress
@@ -35,6 +38,7 @@ def regress(
             "--same-samples", help="Tasks have the same samples in the same order, although their fingerprints differ."
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare the choices of every arm of RUN with a baseline on test, sample by sample.
 
@@ -57,10 +61,19 @@ def regress(
                 raise
             traceback.print_exc()
             raise typer.Exit(2) from error  # 1, Python's status, means a regression
-        _print(found, markdown)
+        if as_json:
+            print_result(json.dumps(_facts(found), indent=2))
+        else:
+            _print(found, markdown)
         if junit is not None:
             _write(junit, junit_report(found))
         raise typer.Exit(1 if found.having("regressed") else 0)
+
+
+def _facts(found: "Regression") -> dict[str, Any]:
+    comparisons = [asdict(comparison) for comparison in found.comparisons]
+    about = {"run": found.run.place, "baseline": found.baseline.place, "level": found.level}
+    return {**about, "comparisons": comparisons, "changes": list(found.changes), "left_out": list(found.left_out)}
 
 
 def _thresholds(run: "Snapshot", spec: Path | None) -> Regress:

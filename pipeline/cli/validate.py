@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 from rich.table import Table
 
 from lines_sweep.running import plan_of
-from pipeline.console import console, print_result, progress_bar, styled, user_errors
+from pipeline.cli.common import Json
+from pipeline.console import console, folded_table, print_result, progress_bar, styled, user_errors
 from pipeline.plan.plan import Plan
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
@@ -21,6 +22,7 @@ from pipeline.spec.user_code import announce_code, list_user_code
 def validate(
     spec: Annotated[Path, typer.Argument(help="A spec of lines run, finetune or ppo, a YAML file.", metavar="SPEC")],
     code: Annotated[bool, typer.Option(help="Run the code of plug-ins and rewards that the spec names.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Check a spec of any command, its checkpoints and its data, and list what it makes; nothing is evaluated.
 
@@ -31,8 +33,9 @@ def validate(
             case "run":
                 plan = plan_of(spec)
                 if _may_read(plan.spec, code):
-                    _check_run(plan)
-                    console.print(styled("green", "valid", f": {spec}"), highlight=False)
+                    _check_run(plan, as_json)
+                    if not as_json:
+                        console.print(styled("green", "valid", f": {spec}"), highlight=False)
             case command:
                 if _check_training(command, spec, code):
                     console.print(styled("green", "valid", f": {spec}, for lines {command}"), highlight=False)
@@ -48,23 +51,29 @@ def _may_read(spec: BaseModel, code: bool) -> bool:
     return True
 
 
-def _check_run(plan: Plan) -> None:
+def _check_run(plan: Plan, as_json: bool) -> None:
     """Read the checkpoints and the data of a run, and print its arms and how much there is to score."""
     from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
 
     with progress_bar() as report:
         identity = prepare(plan.spec, "cpu", report)
-    console.print(_plan_table(plan))
     val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
+    work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
+    if as_json:
+        facts = {"blocks": len(identity.block_sizes), "tasks": list(identity.tasks), "val": val, "test": test}
+        print_result(
+            json.dumps({"arms": _arms(plan), **facts, "samples": work.samples, "shards": work.shards}, indent=2)
+        )
+        return
+    console.print(_plan_table(plan))
     samples = f"{val} validation and {test} test samples"
     console.print(f"{len(identity.block_sizes)} blocks, {len(identity.tasks)} tasks, {samples}")
-    work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
     console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
 
 
 def _check_training(command: Command, path: Path, code: bool) -> bool:
     """Read the base and the data of a training, print its models, and return whether this was done."""
-    out, table = Path("runs"), Table("model", "how", "steps")
+    out, table = Path("runs"), folded_table("model", "how", "steps")
     if command == "finetune":
         from pipeline.train.finetune.preparation import prepare
         from pipeline.train.finetune.spec import load_finetune_spec
@@ -103,12 +112,20 @@ def schema(
     typer.echo(json.dumps(schema_of(kind), indent=2))
 
 
-def _plan_table(plan: Plan) -> Table:
-    table = Table("arm", "kind", "searches", "candidates each", "objective")
-    arms: dict[str, list[int]] = {}
+def _arms(plan: Plan) -> list[dict[str, Any]]:
+    """Return each arm with its number of searches, and the candidates of each."""
+    arms: dict[str, dict[str, Any]] = {}
     for group in plan.groups:
-        arms.setdefault(group.arm, []).append(proposed(group))
-    kinds = {g.arm: (g.kind, "; ".join(g.objectives)) for g in plan.groups}
-    for arm, counts in arms.items():
-        table.add_row(arm, kinds[arm][0], str(len(counts)), str(counts[0]), kinds[arm][1])
+        first = {"arm": group.arm, "kind": group.kind, "searches": 0, "candidates": proposed(group)}
+        found = arms.setdefault(group.arm, first | {"objectives": list(group.objectives)})
+        found["searches"] += 1
+    return list(arms.values())
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = folded_table("arm", "kind", "searches", "candidates each", "objective")
+    for arm in _arms(plan):
+        table.add_row(
+            arm["arm"], arm["kind"], str(arm["searches"]), str(arm["candidates"]), "; ".join(arm["objectives"])
+        )
     return table

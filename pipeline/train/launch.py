@@ -11,7 +11,7 @@ import torch
 
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape
-from pipeline.console import console, print_result, progress_bar
+from pipeline.console import console, print_result, progress_bar, progress_console
 from pipeline.errors import LockedError
 from pipeline.loading.model import Report
 from pipeline.spec.resources import Resources
@@ -102,7 +102,7 @@ def _train(stages: Iterable[Stage[Any]], folder: Path, execute: _Execute) -> Map
         conditions = {job.name: job.condition() for job in stage.jobs}
         _print_conditions(conditions)
         left = [job for job in stage.jobs if conditions[job.name] != "finished"]
-        with TrainingDisplay(console, left, stage.noun).shown() as display:
+        with TrainingDisplay(progress_console(), left, stage.noun).shown() as display:
             failures = execute(stage.train, left, display) if left else {}
         if failures := failures or _missing(left, folder):
             return failures

@@ -1,0 +1,58 @@
+"""Proves that `lines runs` tells finished, running and stopped runs apart, and names the best arm."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from exhibit_run import write_run
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
+from pipeline.records import tables
+from pipeline.records.journal import Journal
+from pipeline.records.listing import list_runs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, one below another folder that was stopped, and one whose tables are damaged."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder / "a [finished] run", exhibits={})
+    journal = Journal(folder / "sweeps" / "stopped")
+    journal.header({"spec": {}})
+    journal.close()
+    damaged = write_run(folder / "damaged", exhibits={})
+    (damaged / "candidates.parquet").write_bytes(b"PAR1")
+    for age, name in enumerate(("a [finished] run", "sweeps/stopped", "damaged")):
+        os.utime(folder / name / "journal.jsonl", (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_runs_are_listed_newest_first_with_their_state_and_best_arm(folder: Path) -> None:
+    found = list_runs(folder)
+    assert [(run.place, run.state) for run in found] == [
+        ("a [finished] run", "finished"), ("sweeps/stopped", "stopped"), ("damaged", "finished"),
+    ]  # fmt: skip
+    rows = tables.read(folder / "a [finished] run" / "candidates.parquet", tables.CANDIDATES).to_pylist()
+    best = max((row for row in rows if row["chosen"] and row["objectives"]), key=lambda row: row["objectives"][0])
+    assert (found[0].candidates, found[0].best, found[0].objective) == (len(rows), best["arm"], best["objectives"][0])
+    assert found[1].candidates is found[2].candidates is None
+
+
+def test_a_run_that_a_process_writes_is_running(folder: Path) -> None:
+    journal = Journal(folder / "sweeps" / "stopped")
+    try:
+        assert {run.place: run.state for run in list_runs(folder)}["sweeps/stopped"] == "running"
+    finally:
+        journal.close()
+
+
+def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["runs", str(folder)])
+    assert result.exit_code == 0 and "a [finished] run" in result.output and " d " in result.output
+    found = json.loads(CliRunner().invoke(app, ["runs", str(folder), "--json"]).output)
+    assert [run["place"] for run in found] == [run.place for run in list_runs(folder)]
+    assert "no run is here" in CliRunner().invoke(app, ["runs", str(tmp_path)]).output
+    result = CliRunner().invoke(app, ["runs", str(tmp_path / "none")])
+    assert result.exit_code == 2 and "there is no such folder" in result.output
