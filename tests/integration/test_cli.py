@@ -58,6 +58,9 @@ def test_what_an_arm_chose_is_exported(lines: Lines, undisturbed: Path, tmp_path
     assert {"open_clip_model.safetensors", "open_clip_config.json", "recipe.json", "README.md"} <= names
     status, output = lines("export", undisturbed, "--arm", "LiNes", "--expert", "mnist", "-o", tmp_path / "other")
     assert status == 2 and "LiNeS" in output and not (tmp_path / "other").exists()
+    status, output = lines("export", undisturbed, "--arm", "sum", "--mergekit", "-o", tmp_path / "sum.yml")
+    assert status == 2 and "--mergekit: backbone.family must be causal or seq2seq, got open_clip" in output, output
+    assert not (tmp_path / "sum.yml").exists()
 
 
 def test_the_schema_is_json(lines: Lines) -> None:
