@@ -62,12 +62,18 @@ def _storage(tensor: Tensor) -> Any:
 
 
 class WithoutPairs(TorchFunctionMode):
-    """Computes attention without its matrix of all pairs of tokens, as the fused kernels of real devices do."""
+    """Computes attention without its matrix of all pairs of tokens, as the fused kernels of real devices do.
+
+    Conditions on values, which the meta device lacks, are false: transformers asks whether a batch has no padding, and
+    tasks ask whether logits are finite, after the model's pass.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run a function; of attention return only memory of the result's shape."""
+        if func in (Tensor.__bool__, Tensor.item) and args[0].is_meta and args[0].dtype == torch.bool:
+            return False
         if func is F.scaled_dot_product_attention:
             query, _, value = args[:3]
             return query.new_empty((*query.shape[:-1], value.shape[-1]))

@@ -1,10 +1,19 @@
 """Proves that the memory of computations without values is that of the same computations with values."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from tiny_language import bart_config, row, t5_config, write_tiny_llama, write_tiny_seq2seq
 from torch import nn
 
+from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.sizing.live_bytes import LiveBytes, peak_bytes
+from tasks.base import TaskRequest
+from tasks.registry import BACKBONES
+from tasks.vision.classification import load_task
 
 
 def test_results_count_as_long_as_they_live_and_views_never() -> None:
@@ -38,3 +47,27 @@ def test_attention_makes_no_matrix_of_all_pairs() -> None:
 def test_what_needs_values_before_any_memory_is_not_known() -> None:
     empty = torch.empty(3, device="meta")
     assert peak_bytes(lambda: empty.tolist()) is None
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "squad"])
+@pytest.mark.parametrize("model", ["causal", "t5", "bart"])
+def test_text_tasks_run_the_whole_model_without_values(model: str, metric: str, tmp_path: Path) -> None:
+    """Masks, padding and checks of logits ask for values that there are not."""
+    if model == "causal":
+        write_tiny_llama(tmp_path, layers=2)
+    else:
+        write_tiny_seq2seq(tmp_path, t5_config(2, 2) if model == "t5" else bart_config(2, 2))
+    some = [{"prompt": row(i)["source"][: 40 + i], "choices": ["a", "data"], "answers": ["x"]} for i in range(6)]
+    lines = "".join(json.dumps({**r, "label": i % 2}) + "\n" for i, r in enumerate(some))
+    for split in ("val", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    options: dict[str, Any] = {"metric": metric, **({"max_new_tokens": 2} if metric == "squad" else {})}
+
+    def peak(device: str) -> int | None:
+        state = read_checkpoint(str(tmp_path)).state
+        build = BACKBONES["causal" if model == "causal" else "seq2seq"]
+        backbone = build(str(tmp_path), state, torch.device(device), torch.float32)
+        task = load_task(TaskRequest("mine", str(tmp_path), {}, options), backbone)
+        return peak_bytes(lambda: task.evaluate(backbone, "val", 0, 6))
+
+    assert peak("meta") == pytest.approx(peak("cpu"), rel=0.05)
