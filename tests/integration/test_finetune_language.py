@@ -13,9 +13,7 @@ from small_texts import write_text_finetune
 TASKS = ("kinds", "more")
 
 
-@pytest.mark.parametrize(
-    ("family", "method", "head"), [("seq2seq", "full", None), ("causal", "lora", None), ("encoder", "full", "own")]
-)
+@pytest.mark.parametrize(("family", "method", "head"), [("seq2seq", "lora", None), ("encoder", "full", "own")])
 def test_two_experts_are_made_and_merged(lines: Lines, family: str, method: str, head: str | None) -> None:
     folder = lines.folder
     training: dict[str, Any] = {"lr": 3e-3, "steps": 6, "batch_size": 8, **({"head": head} if head else {})}
