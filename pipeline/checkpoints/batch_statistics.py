@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.lazy import only
+from pipeline.checkpoints.pieces import outline
 from pipeline.merging.methods.base import Method, Params
 from pipeline.merging.scaling import Coefficients
 from pipeline.recipe import Number
@@ -35,9 +37,9 @@ class Reach:
         return min(max(coefficient / self.unit, 0.0), 1.0) if any(self.shares) else 0.0
 
 
-def statistics_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def statistics_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the statistics of batches in a state dict."""
-    return {name: tensor for name, tensor in state.items() if is_statistic(name) and tensor.is_floating_point()}
+    return only(state, [n for n, t in outline(state).items() if is_statistic(n) and t.is_floating_point()])
 
 
 def shares_and_unit(

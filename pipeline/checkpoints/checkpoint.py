@@ -1,13 +1,14 @@
 """Read checkpoints safely: from any source to a state dict of finite tensors with a fingerprint of its content."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles, locate
+from pipeline.checkpoints.pieces import is_finite, outline, pieces_of
 from pipeline.checkpoints.quantised import check_plain, numbers_of
 from pipeline.checkpoints.readers import read_tensors
 from tasks.tensors import first_names, is_buffer
@@ -79,18 +80,14 @@ def checked(source: str, state: Mapping[str, Tensor]) -> Checkpoint:
     """
     if not state:
         raise ValueError(f"{source}: holds no tensors")
-    check_finite(source, state)
-    return Checkpoint(source, state, fingerprint(state))
+    digest, infinite = _examined(state)
+    _refuse(source, state, infinite)
+    return Checkpoint(source, state, digest)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
     """Hash names, types, shapes and bytes in the order of the names: blake2b, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(state):
-        tensor = state[name]
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return _examined(state)[0]
 
 
 def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
@@ -99,14 +96,28 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: if weights are NaN or infinite, or most are empty; the source and the first names are given.
     """
-    bad, empty = [], []
-    for name, tensor in state.items():
-        if not tensor.numel():
-            empty.append(name)
-        elif tensor.is_floating_point() and not is_buffer(name, tensor) and not bool(tensor.isfinite().all()):
-            bad.append(name)
+    _refuse(source, state, _examined(state)[1])
+
+
+def _examined(state: Mapping[str, Tensor]) -> tuple[str, set[str]]:
+    """Return the fingerprint, and the names of weights that are not finite; each piece is read once."""
+    digest, infinite, outlines = hashlib.blake2b(digest_size=8), set(), outline(state)
+    for name in sorted(state):
+        like = outlines[name]
+        digest.update(f"{name}\0{like.dtype}\0{tuple(like.shape)}\0".encode())
+        weights = like.is_floating_point() and not is_buffer(name, like)
+        for _, piece in pieces_of(state, name, like.numel()):
+            digest.update(piece.contiguous().view(torch.uint8).numpy().data)
+            if weights and not is_finite(piece):
+                infinite.add(name)
+    return digest.hexdigest(), infinite
+
+
+def _refuse(source: str, state: Mapping[str, Tensor], infinite: Collection[str]) -> None:
+    bad = [name for name in state if name in infinite]
     if bad:
         raise ValueError(f"{source}: NaN or infinite values in {first_names(bad)}: the training may have diverged")
+    empty = [name for name, like in outline(state).items() if not like.numel()]
     if 2 * len(empty) > len(state):
         raise ValueError(
             f"{source}: most tensors are empty ({first_names(empty)}), as in a part of a model of DeepSpeed ZeRO stage "

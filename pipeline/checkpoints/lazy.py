@@ -1,6 +1,7 @@
 """Checkpoints and task vectors that are never in memory as a whole: each entry is read when it is used."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,23 +10,16 @@ from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint, checked, read_checkpoint, whole
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.pieces import PieceReader, outline, read_piece
 from pipeline.checkpoints.quantised import check_plain, numbers
 from pipeline.checkpoints.readers import safetensors_errors
+from pipeline.checkpoints.stored_layout import TYPES, Place, read_places
 from pipeline.merging.lazy_tensors import LazyTensors
 from pipeline.merging.low_rank import LowRankDelta
 
-#: Bytes read before the files are closed: every page read from an open file counts as this process's memory. Opening
-#: a file takes 0.25 ms.
-MAX_MAPPED = 1 << 23
-#: Types by safetensors' names; float8 is read as bfloat16.
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_TYPES |= {"BOOL": torch.bool, "C64": torch.complex64, "U8": torch.uint8, "I8": torch.int8}
-_TYPES |= {f"I{bits}": getattr(torch, f"int{bits}") for bits in (16, 32, 64)}
-_TYPES |= {f"U{bits}": getattr(torch, f"uint{bits}") for bits in (16, 32, 64)}
 
-
-class StoredTensors(LazyTensors):
-    """The tensors of .safetensors files by name; at most `MAX_MAPPED` bytes and one tensor stay in memory."""
+class StoredTensors(PieceReader):
+    """The tensors of .safetensors files by name; none stays in memory."""
 
     def __init__(self, files: Sequence[Path], device: torch.device | str = "cpu") -> None:
         """Read the names; tensors are read to `device`.
@@ -33,20 +27,14 @@ class StoredTensors(LazyTensors):
         Raises:
             ValueError: if a file is truncated, or of another format.
         """
-        self._device = str(device)
-        self._files: dict[str, Path] = {}
-        super().__init__(self._files)
-        self.kinds: dict[str, str] = {}
-        """Type of each tensor, in safetensors' words."""
-        self._shapes: dict[str, torch.Size] = {}
-        self._open: dict[Path, safe_open] = {}
-        self._mapped = 0
+        self._device = torch.device(device)
+        self._places: dict[str, Place] = {}
         for path in files:
-            with safetensors_errors(path), safe_open(path, "pt") as file:
-                self._files.update(dict.fromkeys(file.keys(), path))
-                for name in file.keys():  # noqa: SIM118
-                    tensor = file.get_slice(name)
-                    self.kinds[name], self._shapes[name] = tensor.get_dtype(), torch.Size(tensor.get_shape())
+            with safetensors_errors(path), safe_open(path, "pt"):  # which checks the header
+                self._places.update(read_places(path))
+        super().__init__(self._places)
+        self.kinds = {name: place.kind for name, place in self._places.items()}
+        """Type of each tensor, in safetensors' words."""
 
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor in the file's type; float8 as bfloat16.
@@ -54,23 +42,43 @@ class StoredTensors(LazyTensors):
         Raises:
             ValueError: if its type is unknown.
         """
-        path = self._files[name]
-        if self._mapped > MAX_MAPPED:
-            self._open, self._mapped = {}, 0
-        with safetensors_errors(path):
-            if path not in self._open:
-                self._open[path] = safe_open(path, "pt", self._device)
-            tensor: Tensor = self._open[path].get_tensor(name)  # type: ignore[no-untyped-call]
-        self._mapped += tensor.nbytes
-        return numbers(tensor)
+        shape = self._places[name].shape
+        return self.piece(name, slice(0, shape.numel())).view(shape).to(self._device)
+
+    def piece(self, name: str, place: slice) -> Tensor:
+        """Read entries of one tensor as `__getitem__` does, into memory that nothing else uses."""
+        stored = self._places[name]
+        with safetensors_errors(stored.path):
+            if stored.kind in TYPES:
+                return numbers(_read(stored, place))
+            with safe_open(stored.path, "pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+            return numbers(tensor).reshape(-1)[place]
 
     def outline(self) -> dict[str, Tensor]:
         """Return tensors without values, of the types and shapes of those in the files; nothing is read."""
-        types = {name: _TYPES.get(kind, torch.bfloat16) for name, kind in self.kinds.items()}
-        return {name: torch.empty(self._shapes[name], dtype=types[name], device="meta") for name in self._files}
+        empty = {
+            name: torch.empty(place.shape, dtype=TYPES.get(place.kind, torch.bfloat16), device="meta")
+            for name, place in self._places.items()
+        }
+        return {name: numbers(tensor) for name, tensor in empty.items()}
 
 
-class Renamed(LazyTensors):
+def _read(stored: Place, place: slice) -> Tensor:
+    """Read into new memory: pages of a mapped file would count as this process's memory as long as it is open."""
+    tensor = torch.empty(place.stop - place.start, dtype=TYPES[stored.kind])
+    left = tensor.view(torch.uint8).numpy().data
+    at = stored.start + place.start * tensor.element_size()
+    with stored.path.open("rb", buffering=0) as file:
+        while left:
+            count = os.preadv(file.fileno(), [left], at)
+            if not count:
+                raise OSError("the file ends too early")
+            left, at = left[count:], at + count
+    return tensor
+
+
+class Renamed(PieceReader):
     """Tensors under other names; each is read when it is used."""
 
     def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
@@ -86,7 +94,7 @@ class Renamed(LazyTensors):
         return Renamed(state, names)
 
     def outline(self) -> dict[str, Tensor]:
-        """Return tensors without values, as `outline`."""
+        """Return tensors without values, as `pieces.outline`."""
         inner = outline(self._state)
         return {new: inner[name] for new, name in self._old.items()}
 
@@ -94,17 +102,22 @@ class Renamed(LazyTensors):
         """Read one tensor."""
         return self._state[self._old[name]]
 
+    def piece(self, name: str, place: slice) -> Tensor:
+        """Read entries of one tensor."""
+        return read_piece(self._state, self._old[name], place)
 
-class Adapted(LazyTensors):
+
+class Adapted(PieceReader):
     """A model plus a low-rank change of some of its weights, in its types; each is computed when it is used."""
 
     def __init__(self, state: Mapping[str, Tensor], change: LowRankDelta) -> None:
         """Take the model, and the change over all its names."""
         super().__init__(state)
         self._state, self._change = state, change
+        self._last: tuple[str, Tensor] | None = None
 
     def outline(self) -> dict[str, Tensor]:
-        """Return tensors without values, as `outline`."""
+        """Return tensors without values, as `pieces.outline`."""
         return dict(outline(self._state))
 
     def __getitem__(self, name: str) -> Tensor:
@@ -114,10 +127,19 @@ class Adapted(LazyTensors):
             return tensor
         return (tensor.float() + self._change[name]).to(tensor.dtype)
 
+    def piece(self, name: str, place: slice) -> Tensor:
+        """Return entries of one tensor, which is kept until another is used: rows of a product may have other bits."""
+        if name not in self._change.factors:
+            return read_piece(self._state, name, place)
+        last = self._last
+        if last is None or last[0] != name:
+            self._last = last = (name, self[name])
+        return last[1].reshape(-1)[place]
 
-def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return tensors of the same types and shapes; those of .safetensors files are not read, and have no values."""
-    return state.outline() if isinstance(state, StoredTensors | Renamed | Adapted) else state
+
+def only(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
+    """Return the tensors of these names, in their order; none is read."""
+    return Renamed.of(state, {name: name for name in names})
 
 
 class Difference(LazyTensors):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.lazy import Renamed, outline
+from pipeline.checkpoints.lazy import Renamed, only
+from pipeline.checkpoints.pieces import outline
 from tasks.name_matching import match_names
 from tasks.tensors import first_names, is_buffer
 
@@ -26,14 +27,14 @@ class Chosen:
 
     Attributes:
         experts: their states hold the tensors of the base that are merged, if the expert has them.
-        excluded: tensors of the base that the user excludes.
-        buffers: tensors of the base that are no weights.
+        excluded: names of tensors of the base that the user excludes.
+        buffers: names of tensors of the base that are no weights.
         left_out: names that only experts have: excluded ones and buffers.
     """
 
     experts: Sequence[Checkpoint]
-    excluded: Mapping[str, Tensor]
-    buffers: Mapping[str, Tensor]
+    excluded: Sequence[str]
+    buffers: Sequence[str]
     left_out: Sequence[str]
 
 
@@ -89,17 +90,17 @@ def choose(base: Checkpoint, experts: Sequence[Checkpoint], exclude: str | None 
             are given, and the option that leaves them out.
     """
     pattern = _compiled(exclude)
-    excluded = {n: t for n, t in base.state.items() if pattern and pattern.search(n)}
-    buffers = {n: t for n, t in base.state.items() if is_buffer(n, t) and n not in excluded}
+    excluded = [n for n in base.state if pattern and pattern.search(n)]
+    buffers = [n for n, t in outline(base.state).items() if is_buffer(n, t) and n not in excluded]
     chosen, left_out = [], dict[str, None]()
     for expert in experts:
         names = [n for n in expert.state if n in base.state and n not in excluded and n not in buffers]
         others = {n: t for n, t in outline(expert.state).items() if n not in base.state}
         left = [n for n, t in others.items() if (pattern and pattern.search(n)) or is_buffer(n, t)]
         _check(base, expert, names, [n for n in others if n not in left])
-        chosen.append(replace(expert, state=Renamed.of(expert.state, {n: n for n in names})))
+        chosen.append(replace(expert, state=only(expert.state, names)))
         left_out |= dict.fromkeys(left)
-    _check_missing(base, chosen, excluded.keys() | buffers.keys())
+    _check_missing(base, chosen, {*excluded, *buffers})
     if pattern and not excluded and not any(map(pattern.search, left_out)):
         raise ValueError(f"--exclude: {exclude!r} matches no name in the base or the experts")
     if pattern and len(excluded) + len(buffers) == len(base.state):
@@ -116,13 +117,13 @@ def _compiled(exclude: str | None) -> re.Pattern[str] | None:
 
 def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: Sequence[str]) -> None:
     """Check that an expert has no tensors of its own, the base's shapes, and no integers of its own."""
-    given = outline(expert.state)
-    shapes = [n for n in names if given[n].shape != base.state[n].shape]
+    given, known = outline(expert.state), outline(base.state)
+    shapes = [n for n in names if given[n].shape != known[n].shape]
     faults = [
         f"{kind}: {first_names(found)}"
         for kind, found in (
             (f"not in {base.source}", others),
-            ("of another shape", [_shapes(n, given[n], base.state[n]) for n in shapes]),
+            ("of another shape", [_shapes(n, given[n], known[n]) for n in shapes]),
         )
         if found
     ]
@@ -131,7 +132,7 @@ def _check(base: Checkpoint, expert: Checkpoint, names: Sequence[str], others: S
             f"{expert.source}: does not match {base.source}: {'; '.join(faults)}; if these are heads or a vocabulary "
             f"of its own, --exclude '{_suggestion([*others, *shapes])}' leaves them out, and the base's stay"
         )
-    integers = [n for n in names if not (given[n].is_floating_point() and base.state[n].is_floating_point())]
+    integers = [n for n in names if not (given[n].is_floating_point() and known[n].is_floating_point())]
     if bad := [n for n in integers if _differs(n, base.state[n], expert.state[n])]:
         raise ValueError(
             f"{expert.source}: {first_names([f'{n} ({given[n].dtype})' for n in bad])}: {_INTEGERS} "

@@ -1,18 +1,21 @@
 """Merge whole state dicts of any architecture into one, for `lines merge`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from pipeline.checkpoints.batch_statistics import Reach, average, shares_and_unit, statistics_of
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.lazy import Difference
-from pipeline.merging.methods import look_up_method
-from pipeline.merging.methods.base import Experts, resolve_weights
-from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
-from pipeline.merging.task_vectors import NamedTensors, check_agree, group_norms, layer_sizes, norm, resolve_alpha
-from pipeline.parameters import resolve
+from pipeline.checkpoints.edit import Edit, State
+from pipeline.checkpoints.lazy import only
+from pipeline.checkpoints.pieces import outline, pieces_of
+from pipeline.checkpoints.threads import single_threads
+from pipeline.checkpoints.writing import Sink
+from pipeline.merging.scaling import Coefficients, LayerSizes
+from pipeline.merging.task_vectors import NamedTensors, check_agree
 from pipeline.recipe import AUTO, Recipe
 from tasks.base import LayerMap
 from tasks.batch_norm import is_statistic
@@ -20,10 +23,9 @@ from tasks.batch_norm import is_statistic
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merged model.
+    """A merged model that is written.
 
     Attributes:
-        state: tensors by name, in the base's types; those that are not edited are the base's.
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
         lambdas: the coefficient outside the blocks and of each block.
         sizes: numbers of edited parameters outside the blocks and in each block.
@@ -32,7 +34,6 @@ class Merged:
         averaged: names of statistics of batches, which are averaged (see `batch_statistics.average`).
     """
 
-    state: dict[str, Tensor]
     alpha: float
     lambdas: Coefficients
     sizes: LayerSizes
@@ -41,9 +42,122 @@ class Merged:
     averaged: tuple[str, ...] = ()
 
 
-def edited_names(state: Mapping[str, Tensor]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A merge whose tensors are computed while they are written.
+
+    Attributes:
+        recipe: of the merged model.
+        base: theta0; tensors that are neither edited nor averaged are copied.
+        edit: of the edited tensors.
+        averaged: statistics of batches.
+        measured: what replaces them in the output.
+    """
+
+    recipe: Recipe
+    base: State
+    edit: Edit
+    averaged: State
+    measured: State = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        base: Checkpoint,
+        experts: Sequence[Checkpoint],
+        recipe: Recipe,
+        layer_map: LayerMap,
+        statistics: Sequence[State] = (),
+    ) -> "Merge":
+        """Prepare theta0 + lambda * combined for every edited tensor, and average statistics.
+
+        Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`.
+
+        Args:
+            base: theta0; each tensor under one name (see `tied.count_once`).
+            experts: with the same names and shapes.
+            recipe: of the merged model.
+            layer_map: over the names of the edited tensors and of statistics of batches.
+            statistics: one for each expert, if the recipe's method needs any (`statistics.open_statistics`).
+
+        Raises:
+            ValueError: if names or shapes differ, or the recipe does not fit.
+        """
+        for expert in experts:
+            ours, theirs = outline(base.state), outline(expert.state)
+            check_agree(NamedTensors(base.source, ours), NamedTensors(expert.source, theirs))
+        theta0 = only(base.state, edited_names(base.state))
+        edit = Edit(theta0, [expert.state for expert in experts], recipe, layer_map, statistics)
+        averaged: State = {}
+        if statistics_of(base.state):
+            how = shares_and_unit(edit.method, edit.weights, edit.params, lambda: edit.resolve_alpha(AUTO["l1"]))
+            averaged = average(base, experts, Reach(*how, edit.lambdas, layer_map))
+        return cls(recipe, base.state, edit, averaged)
+
+    def write(self, sink: Sink, advance: Callable[[int], None] = lambda entries: None) -> Merged:
+        """Compute all tensors, and give each piece to `sink`, under the base's names.
+
+        Memory: a few pieces, or for a method that is not entrywise a few times the largest tensor.
+
+        Args:
+            sink: takes the pieces.
+            advance: called in this thread with the number of entries that are done.
+
+        Raises:
+            ValueError: if the result is not finite, or equals the base although the recipe should change it; what
+                `sink` got is then not to be used.
+        """
+        changes, bases, edited = [], [], set()
+        for name, entries, change, base in computed(self.edit, sink):
+            edited.add(name)
+            changes.append(change)
+            bases.append(base)
+            advance(entries)
+        for name, like in outline(self.base).items():
+            if name not in edited:
+                state = next((s for s in (self.measured, self.averaged) if name in s), self.base)
+                for start, piece in pieces_of(state, name, like.numel()):
+                    sink.write(name, start, piece)
+        edit, change = self.edit, math.sqrt(math.fsum(changes))
+        if change == 0 and self.recipe.method != "zero":
+            raise ValueError(
+                f"the merged weights equal the base's: the recipe ({self.recipe}) does nothing to them in the base's "
+                "types"
+            )
+        norm = math.sqrt(math.fsum(bases))
+        return Merged(edit.alpha, edit.lambdas, edit.sizes, change, norm, tuple(self.averaged))
+
+
+def computed(edit: Edit, sink: Sink) -> Iterator[tuple[str, int, float, float]]:
+    """Give the pieces of an edit to `sink`; yield name, number of entries and the two squares of `Edited` of each."""
+
+    def work(key: str) -> tuple[str, int, float, float]:
+        done = edit.compute(key)
+        sink.write(done.name, done.start, done.values)
+        return done.name, done.values.numel(), done.change, done.base
+
+    if not edit.is_entrywise:
+        yield from map(work, edit.pieces)
+        return
+    with single_threads() as pool:
+        yield from pool.map(work, edit.pieces)
+
+
+def edited_names(state: State) -> list[str]:
     """Return the names of the tensors that a merge edits: all of floating point but statistics of batches."""
-    return [name for name, tensor in state.items() if tensor.is_floating_point() and not is_statistic(name)]
+    return [n for n, tensor in outline(state).items() if tensor.is_floating_point() and not is_statistic(n)]
+
+
+class Tensors(dict[str, Tensor]):
+    """A state dict in memory that takes pieces."""
+
+    def __init__(self, outlines: State) -> None:
+        """Allocate tensors of the types and shapes of `outlines`."""
+        super().__init__({name: torch.empty(t.shape, dtype=t.dtype) for name, t in outlines.items()})
+
+    def write(self, name: str, start: int, piece: Tensor) -> None:
+        """Take entries, as `writing.Sink.write`."""
+        self[name].view(-1)[start : start + piece.numel()] = piece.reshape(-1)
 
 
 def merge_states(
@@ -52,67 +166,16 @@ def merge_states(
     recipe: Recipe,
     layer_map: LayerMap,
     statistics: Sequence[Mapping[str, Tensor]] = (),
-) -> Merged:
-    """Compute theta0 + lambda * combined for every edited tensor, and average statistics; the rest are the base's.
-
-    Combines in float32 and casts once to each base tensor's type: the same bits as `resident.ResidentModel`. Task
-    vectors are computed tensor by tensor, so that only the result and a few tensors are in memory, besides the base and
-    the experts (docs/reference/methods.md lists what each method adds).
-
-    Args:
-        base: theta0; each tensor under one name (see `tied.count_once`).
-        experts: with the same names and shapes.
-        recipe: of the merged model.
-        layer_map: over the names of the edited tensors and of statistics of batches.
-        statistics: one for each expert, if the recipe's method needs any (`statistics.open_statistics`).
-
-    Raises:
-        ValueError: if names or shapes differ, the recipe does not fit, or the result is not finite, or equals the base
-            although the recipe should change it.
+) -> tuple[dict[str, Tensor], Merged]:
+    """Merge into a new state dict in memory: `Merge.of` and `Merge.write`, whose arguments and errors it has.
 
     Example:
-        >>> base = read_checkpoint("base.safetensors")
+        >>> base = open_checkpoint("base.safetensors")
         >>> experts = [open_checkpoint("a.safetensors"), open_checkpoint("b.safetensors")]
         >>> layer_map, _ = detect(edited_names(base.state))
-        >>> merged = merge_states(base, experts, Recipe.make("ties", "linear", "auto", 0.5), layer_map)
-        >>> write_safetensors(Path("merged.safetensors"), merged.state, {})
+        >>> state, merged = merge_states(base, experts, Recipe.make("ties", "linear", "auto", 0.5), layer_map)
+        >>> write_safetensors(Path("merged.safetensors"), state, {})
     """
-    for expert in experts:
-        check_agree(NamedTensors(base.source, base.state), NamedTensors(expert.source, expert.state))
-    theta0 = {name: base.state[name] for name in edited_names(base.state)}
-    method = look_up_method(recipe.method, "method")
-    weights = resolve_weights(recipe.weights, len(experts))
-    params = resolve(method.parameters, dict(recipe.params))
-    method.check(weights, params)
-    deltas = [Difference(theta0, expert.state) for expert in experts]
-    combined = method.combine(Experts(deltas, theta0, statistics), weights, params)
-    sizes = layer_sizes(layer_map, theta0)
-    alpha, used = recipe.alpha, [d for d, w in zip(deltas, weights, strict=True) if w]
-    if isinstance(alpha, str):
-        alpha = resolve_alpha(alpha, used, combined)
-    if is_equal_norm(recipe):
-        alpha = equal_norm(recipe, sizes, alpha, group_norms(layer_map, combined))
-    lambdas = coefficients(recipe, sizes, alpha)
-    averaged = dict[str, Tensor]()
-    if statistics_of(base.state):
-        how = shares_and_unit(method, weights, params, lambda: resolve_alpha(AUTO["l1"], used, combined))
-        averaged = average(base, experts, Reach(*how, lambdas, layer_map))
-    state = dict(base.state) | averaged
-    for name, theta in theta0.items():
-        state[name] = _edited(name, theta, combined[name], lambdas.of(layer_map.blocks.get(name)))
-    change = norm(state[name].double() - tensor.double() for name, tensor in theta0.items())
-    if change == 0 and recipe.method != "zero":
-        raise ValueError(
-            f"the merged weights equal the base's: the recipe ({recipe}) does nothing to them in the base's types"
-        )
-    return Merged(state, float(alpha), lambdas, sizes, change, norm(theta0.values()), tuple(averaged))
-
-
-def _edited(name: str, theta0: Tensor, delta: Tensor, coefficient: float) -> Tensor:
-    """Compute in the memory of `delta`, which nothing else uses: the result needs no other float32 tensor."""
-    if coefficient == 0:
-        return theta0
-    theta = delta.mul_(coefficient).add_(theta0.float()).to(theta0.dtype)
-    if not bool(theta.isfinite().all()):
-        raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
-    return theta
+    state = Tensors(outline(base.state))
+    merged = Merge.of(base, experts, recipe, layer_map, statistics).write(state)
+    return state, merged

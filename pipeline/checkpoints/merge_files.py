@@ -1,7 +1,7 @@
 """Merge the files of models into one file, or into a folder for transformers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from pipeline.checkpoints.batch_statistics import statistics_of
 from pipeline.checkpoints.blocks import find_blocks
-from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.coverage import AVERAGED, Part, edited_parts, present, with_measured
 from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.lazy import only, open_checkpoint
 from pipeline.checkpoints.matching import Chosen, choose, rename
-from pipeline.checkpoints.merge import Merged, edited_names, merge_states
-from pipeline.checkpoints.model_folder import Card, write_model_folder
+from pipeline.checkpoints.merge import Merge, Merged, Tensors, edited_names
+from pipeline.checkpoints.merge_output import FILE, new_output
+from pipeline.checkpoints.model_folder import Card, missing_files
+from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.statistics import check_sources, open_statistics
+from pipeline.checkpoints.threads import single_threads
 from pipeline.checkpoints.tied import CountedOnce, count_once
-from pipeline.checkpoints.writing import write_safetensors
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import is_equal_norm
@@ -29,10 +31,6 @@ from tasks.base import LayerMap
 
 if TYPE_CHECKING:
     from pipeline.checkpoints.recalibration import Recalibration
-
-
-#: End of an output's name if it is one file; any other is a folder.
-FILE = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +88,33 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
     """
     _check_recipe(recipe, sources)
     recalibration = _recalibration(sources)
-    base = read_checkpoint(sources.base)
-    renames = rename(base, [open_checkpoint(expert) for expert in sources.experts])
-    once = count_once(base, renames.experts)
+    with single_threads() as pool:
+        base, *experts = pool.map(open_checkpoint, [sources.base, *sources.experts])
+    renames = rename(base, experts)
+    once = _flat(count_once(base, renames.experts))
     names = [*edited_names(once.base.state), *statistics_of(once.base.state)]
     layer_map, layout = find_blocks(names, sources.blocks)
     chosen = choose(once.base, once.experts, sources.exclude)
     base_only = _in_no_expert(once.base, chosen, layer_map)
-    left = {**base_only, **chosen.excluded, **chosen.buffers}
-    rest = replace(base, state={name: t for name, t in once.base.state.items() if name not in left})
-    theta0 = {name: rest.state[name] for name in edited_names(rest.state)}
+    left = {*base_only, *chosen.excluded, *chosen.buffers}
+    rest = replace(base, state=only(once.base.state, [n for n in once.base.state if n not in left]))
+    theta0 = only(rest.state, edited_names(rest.state))
     method, not_merged = METHODS[recipe.method], {*left, *chosen.left_out}
     statistics = open_statistics(method, sources.statistics, chosen.experts, theta0, renames.names, not_merged)
-    merged = merge_states(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
-    state = {**left, **merged.state}
-    coverage = _coverage(once, chosen, base_only, merged, layer_map)
+    merge = Merge.of(rest, chosen.experts, recipe, layer_map, [s.state for s in statistics])
+    merge = replace(merge, base=once.base.state)
+    coverage = _coverage(once, chosen, base_only, merge, layer_map)
+    measured: dict[str, Tensor] = {}
     if recalibration:
+        state = Tensors(outline(merge.base))
+        merge.write(state)
         measured = recalibration.measure(state)
-        state |= measured
         coverage = with_measured(coverage, measured, len(recalibration.files))
     if renames.copies:
         coverage.append(Part("averaged copies in experts, left out", len(renames.copies), 0, tuple(renames.copies)))
     metadata = {
         "lines_sweep.recipe": recipe.canonical().decode(),
-        "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merged.alpha),
+        "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merge.edit.alpha),
         "lines_sweep.base": base.fingerprint,
         "lines_sweep.experts": json.dumps([expert.fingerprint for expert in renames.experts]),
         "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
@@ -124,12 +125,10 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
         metadata["lines_sweep.exclude"] = sources.exclude
     if sources.recalibrate is not None:
         metadata["lines_sweep.recalibrate"] = json.dumps({"model": sources.model, "images": sources.recalibrate})
-    whole, notes = {name: state[once.tied.get(name, name)] for name in base.state}, list(renames.notes)
-    if output.suffix == FILE:
-        write_safetensors(output, whole, metadata)
-    else:
-        card = Card(sources.base, sources.experts, recipe.canonical().decode(), coverage)
-        notes += write_model_folder(output, locate(sources.base), whole, metadata, card)
+    files, card = locate(sources.base), Card(sources.base, sources.experts, recipe.canonical().decode(), coverage)
+    with new_output(output, files, outline(merge.base), once.tied, metadata, card) as sink:
+        merged = replace(merge, measured=measured).write(sink)
+    notes = [*renames.notes, *(missing_files(files) if output.suffix != FILE else [])]
     return MergedFile(merged, layout, layer_map.num_blocks, coverage, notes)
 
 
@@ -154,31 +153,47 @@ def _recalibration(sources: MergeSources) -> "Recalibration | None":
     return Recalibration.of(sources.recalibrate, sources.model)
 
 
-def _in_no_expert(base: Checkpoint, chosen: Chosen, layer_map: LayerMap) -> dict[str, Tensor]:
+def _flat(once: CountedOnce) -> CountedOnce:
+    """Copy tensors of pickles whose numbers are not adjacent in memory, so that they can be cut into pieces."""
+
+    def flat(checkpoint: Checkpoint) -> Checkpoint:
+        state = checkpoint.state
+        return (
+            replace(checkpoint, state={n: t.contiguous() for n, t in state.items()})
+            if isinstance(state, dict)
+            else checkpoint
+        )
+
+    return replace(once, base=flat(once.base), experts=[flat(expert) for expert in once.experts])
+
+
+def _in_no_expert(base: Checkpoint, chosen: Chosen, layer_map: LayerMap) -> list[str]:
     """Return tensors outside the blocks that no expert has: image towers are often saved without the text tower.
 
     A tensor that only some experts lack, or one of a block, is not returned: it is an error of the merge.
     """
-    names = (
-        {name for expert in chosen.experts for name in expert.state} | chosen.excluded.keys() | chosen.buffers.keys()
-    )
-    return {n: t for n, t in base.state.items() if n not in names and n not in layer_map.blocks}
+    names = {*chosen.excluded, *chosen.buffers, *(name for expert in chosen.experts for name in expert.state)}
+    return [name for name in base.state if name not in names and name not in layer_map.blocks]
 
 
 def _coverage(
-    once: CountedOnce, chosen: Chosen, base_only: Mapping[str, Tensor], merged: Merged, layer_map: LayerMap
+    once: CountedOnce, chosen: Chosen, base_only: Sequence[str], merge: Merge, layer_map: LayerMap
 ) -> list[Part]:
-    state = {name: tensor for name, tensor in merged.state.items() if name not in merged.averaged}
-    weights = {name: state[name] for name in edited_names(state)}
-    others = {name: tensor for name, tensor in state.items() if name not in weights}
-    tied = (*once.tied, *once.dropped)
+    state, tied = outline(merge.base), (*once.tied, *once.dropped)
+    left = {*base_only, *chosen.excluded, *chosen.buffers, *merge.averaged}
+    weights = {name: state[name] for name in edited_names(merge.base) if name not in left}
+    others = [name for name in state if name not in weights and name not in left]
+
+    def part(what: str, names: Iterable[str]) -> Part:
+        return Part.of(what, {name: state[name] for name in names})
+
     return present(
         [
             *edited_parts(weights, layer_map.blocks),
-            Part.of(AVERAGED, {name: merged.state[name] for name in merged.averaged}),
-            Part.of("in no expert, so they stay the base's", base_only),
-            Part.of("no weights, so they stay the base's", {**others, **chosen.buffers}),
-            Part.of("excluded, so they stay the base's", chosen.excluded),
+            part(AVERAGED, merge.averaged),
+            part("in no expert, so they stay the base's", base_only),
+            part("no weights, so they stay the base's", [*others, *chosen.buffers]),
+            part("excluded, so they stay the base's", chosen.excluded),
             Part("only in experts, and left out", len(chosen.left_out), 0, tuple(chosen.left_out)),
             Part("other names of tied tensors, which count once", len(tied), 0, tied),
         ]

@@ -3,21 +3,23 @@
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
+from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
 
 from pipeline.checkpoints.coverage import Part
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.writing import Sink, TensorFile, write_errors
 from tasks.files.atomic import PARTIAL, sync, sync_folder
 from tasks.files.models import WEIGHT_SUFFIXES
 
 _CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
 #: Bytes of a shard, as transformers' default.
 _LARGEST_SHARD = "5GB"
 #: Ends of the names of configurations, tokenizers and chat templates, which are copied from the base.
@@ -71,62 +73,80 @@ class Card:
 
 
 def is_merged_folder(folder: Path) -> bool:
-    """Return whether `write_model_folder` made a folder, so that it may be replaced."""
+    """Return whether `new_model_folder` made a folder, so that it may be replaced."""
     card = folder / "README.md"
     return card.is_file() and _MADE_BY in card.read_text(encoding="utf-8", errors="replace")
 
 
-def write_model_folder(
-    folder: Path, base: CheckpointFiles, state: Mapping[str, Tensor], metadata: Mapping[str, str], card: Card
-) -> list[str]:
-    """Write weights in shards of at most 5 GB, the base's configuration and tokenizer, and a model card.
+class _Shards:
+    """New files of weights, each of at most `_LARGEST_SHARD`, with their index."""
 
-    Tied tensors are written once; transformers ties them again.
+    def __init__(self, folder: Path, outlines: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        meta = {name: torch.empty_like(t, device="meta") for name, t in outlines.items()}
+        split = split_torch_state_dict_into_shards(meta, max_shard_size=_LARGEST_SHARD)
+        self._files = dict[str, TensorFile]()
+        for file, names in split.filename_to_tensors.items():
+            shard = TensorFile(folder / file, {n: meta[n] for n in names}, {} if split.is_sharded else metadata)
+            self._files |= dict.fromkeys(names, shard)
+        if split.is_sharded:
+            index = {"metadata": {**split.metadata, **metadata}, "weight_map": split.tensor_to_filename}
+            (folder / _INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+    def write(self, name: str, start: int, piece: Tensor) -> None:
+        """Write to the file that holds the tensor, as `writing.Sink.write`."""
+        self._files[name].write(name, start, piece)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+@contextmanager
+def new_model_folder(
+    folder: Path, base: CheckpointFiles, outlines: Mapping[str, Tensor], metadata: Mapping[str, str], card: Card
+) -> Iterator[Sink]:
+    """Yield what takes the weights, for shards of at most 5 GB; add the base's configuration and tokenizer, and a card.
 
     Args:
         folder: the new folder; a partial one next to it is renamed at the end.
         base: gives the files that are copied.
-        state: of the merged model.
-        metadata: of every file of weights.
+        outlines: tensors of the merged model's types and shapes, without the further names of tied ones: transformers
+            ties them again.
+        metadata: of the file of weights, or of the index of shards.
         card: of the model.
-
-    Returns:
-        Notes about files that a program may miss.
 
     Raises:
         ValueError: if a file cannot be written, for instance without space on the device; nothing is left behind.
     """
     partial = folder.with_name(f"{folder.name}.{os.getpid()}{PARTIAL}")
     try:
-        partial.mkdir()
-        save_torch_state_dict(
-            dict(state), partial, max_shard_size=_LARGEST_SHARD, metadata={**metadata, "format": "pt"}
-        )
-        copied = _copy(base, partial)
-        _set_type(partial / _CONFIG, {tensor.dtype for tensor in state.values() if tensor.is_floating_point()})
-        (partial / "README.md").write_text(card.text(), encoding="utf-8")
-        sync(partial)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        sync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:
-        size = sum(t.numel() * t.element_size() for t in state.values())
-        raise ValueError(f"{folder}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
+        with write_errors(folder, outlines):
+            partial.mkdir()
+            shards = _Shards(partial, outlines, metadata)
+            try:
+                yield shards
+            finally:
+                shards.close()
+            for path in _copied(base):
+                shutil.copyfile(path, partial / path.name)
+            _set_type(partial / _CONFIG, {t.dtype for t in outlines.values() if t.is_floating_point()})
+            (partial / "README.md").write_text(card.text(), encoding="utf-8")
+            sync(partial)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+            sync_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _notes(copied)
 
 
-def _copy(base: CheckpointFiles, to: Path) -> list[str]:
+def _copied(base: CheckpointFiles) -> list[Path]:
+    """Return the files that are copied from the base, if it has a configuration."""
     folder = base.folder or base.weights[0].parent
     if not (folder / _CONFIG).is_file():
         return []
     found = [p for p in folder.iterdir() if p.is_file() and p.name.endswith(_COPIED) and not p.name.startswith(".")]
-    kept = [p for p in found if not p.name.endswith((*_NOT_COPIED, *WEIGHT_SUFFIXES))]
-    for path in kept:
-        shutil.copyfile(path, to / path.name)
-    return [path.name for path in kept]
+    return [path for path in found if not path.name.endswith((*_NOT_COPIED, *WEIGHT_SUFFIXES))]
 
 
 def _set_type(config: Path, types: Collection[torch.dtype]) -> None:
@@ -140,7 +160,9 @@ def _set_type(config: Path, types: Collection[torch.dtype]) -> None:
         config.write_text(json.dumps(content | {key: name}, indent=2) + "\n", encoding="utf-8")
 
 
-def _notes(copied: Sequence[str]) -> list[str]:
+def missing_files(base: CheckpointFiles) -> list[str]:
+    """Return notes about files that a program may miss in the folder of a merged model."""
+    copied = [path.name for path in _copied(base)]
     if _CONFIG not in copied:
         return [f"the base has no {_CONFIG}: the folder holds weights and a model card only"]
     if not any(name in copied for name in _TOKENIZERS):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.lazy import Renamed
+from pipeline.checkpoints.lazy import Renamed, only
 from tasks.tensors import region
 
 
@@ -47,7 +47,7 @@ def count_once(base: Checkpoint, experts: Sequence[Checkpoint]) -> CountedOnce:
     """
     groups = [_ordered(names, experts) for names in tied_names(base.state)]
     tied = {other: first for first, *others in groups for other in others}
-    state = {name: tensor for name, tensor in base.state.items() if name not in tied}
+    state = only(base.state, [name for name in base.state if name not in tied])
     renamed, dropped = [], dict[str, None]()
     for expert in experts:
         names = _names(expert, base, groups)

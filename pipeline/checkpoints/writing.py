@@ -1,15 +1,81 @@
-"""Write a state dict atomically."""
+"""Write a state dict atomically, all at once or piece by piece."""
 
 import os
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
+from pipeline.checkpoints.stored_layout import header_of
 from tasks.files.atomic import whole_file
+
+
+class Sink(Protocol):
+    """Takes the pieces of tensors, from several threads and in any order."""
+
+    def write(self, name: str, start: int, piece: Tensor) -> None:
+        """Take entries of a tensor of the outline, in its type; `start` is the place of the first."""
+
+
+class TensorFile:
+    """A new .safetensors file, whose tensors are written in any order."""
+
+    def __init__(self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Create the file with its header.
+
+        Args:
+            path: of the new file.
+            outline: tensors of the types and shapes to write; values are not used.
+            metadata: for the header.
+        """
+        header, self._starts, size = header_of(outline, {"format": "pt", **metadata})
+        self._sizes = {name: tensor.element_size() for name, tensor in outline.items()}
+        self._file = path.open("wb", buffering=0)
+        self._file.truncate(size)
+        self._write(header, 0)
+
+    def write(self, name: str, start: int, piece: Tensor) -> None:
+        """Write entries of a tensor, as `Sink.write`."""
+        numbers = piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        self._write(numbers, self._starts[name] + start * self._sizes[name])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, content: bytes | memoryview, at: int) -> None:
+        left = memoryview(content)
+        while left:
+            count = os.pwrite(self._file.fileno(), left, at)
+            left, at = left[count:], at + count
+
+
+@contextmanager
+def new_file(path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[TensorFile]:
+    """Yield a file next to `path`; at the end force it to the disk, then rename it. A failure leaves nothing behind.
+
+    Raises:
+        ValueError: if the file cannot be written, for instance without space on the device; `path` is unchanged.
+    """
+    with write_errors(path, outline), whole_file(path) as partial:
+        file = TensorFile(partial, outline, metadata)
+        try:
+            yield file
+        finally:
+            file.close()
+
+
+@contextmanager
+def write_errors(path: Path, outline: Mapping[str, Tensor]) -> Iterator[None]:
+    """Turn errors of the system into a ValueError that gives the path and the size."""
+    try:
+        yield
+    except OSError as error:
+        size = sum(t.numel() * t.element_size() for t in outline.values())
+        raise ValueError(f"{path}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -21,30 +87,6 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
     Raises:
         ValueError: if the file cannot be written, for instance without space on the device; `path` is unchanged.
     """
-    try:
-        with whole_file(path) as partial:
-            save_file(_unshared(state), partial, {"format": "pt", **metadata})
-            partial.chmod(0o666 & ~_umask())  # save_file lets only its owner read it
-    except (OSError, SafetensorError) as error:
-        size = sum(t.numel() * t.element_size() for t in state.values())
-        raise ValueError(f"{path}: cannot write {size:,} bytes ({error}); nothing was left behind") from error
-
-
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share bytes with one before them."""
-    unshared, places = {}, defaultdict[int, list[tuple[int, int]]](list)
-    for name, tensor in state.items():
-        whole = tensor.contiguous()
-        start = whole.data_ptr()
-        end = start + whole.numel() * whole.element_size()
-        taken = places[whole.untyped_storage().data_ptr()]
-        unshared[name] = whole.clone() if any(start < b and a < end for a, b in taken) else whole
-        taken.append((start, end))
-    return unshared
-
-
-def _umask() -> int:
-    """Return the process's mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with new_file(path, state, metadata) as file:
+        for name, tensor in state.items():
+            file.write(name, 0, tensor)

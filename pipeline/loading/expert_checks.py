@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.files import CheckpointFiles
-from pipeline.checkpoints.lazy import open_checkpoint, outline
+from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.pieces import outline
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.task_vectors import NamedTensors, norm
 from tasks.base import Backbone

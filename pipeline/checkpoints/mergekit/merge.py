@@ -14,16 +14,17 @@ from torch import Tensor
 from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.coverage import Part, present
 from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lazy import Difference, Renamed, outline
+from pipeline.checkpoints.lazy import Difference, only
 from pipeline.checkpoints.matching import choose, rename
 from pipeline.checkpoints.merge import edited_names
-from pipeline.checkpoints.merge_files import FILE
+from pipeline.checkpoints.merge_output import FILE, new_output
 from pipeline.checkpoints.mergekit.schedule import Schedule, TensorPlace
 from pipeline.checkpoints.mergekit.sources import ModelSource, check_vocabularies, sources_of
 from pipeline.checkpoints.mergekit.steps import Call, Step
-from pipeline.checkpoints.model_folder import Card, write_model_folder
+from pipeline.checkpoints.model_folder import Card, missing_files
+from pipeline.checkpoints.pieces import is_finite, outline
 from pipeline.checkpoints.tied import count_once
-from pipeline.checkpoints.writing import write_safetensors
+from pipeline.checkpoints.writing import Sink
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import NamedTensors, check_agree
@@ -83,23 +84,24 @@ def merge_recipe(
     renames = rename(base, [sources[model].open() for model in others])
     once = count_once(base, renames.experts)
     chosen = choose(once.base, once.experts, exclude)
-    left = {**chosen.excluded, **chosen.buffers}
-    rest = replace(once.base, state=Renamed.of(once.base.state, {n: n for n in once.base.state if n not in left}))
+    left = {*chosen.excluded, *chosen.buffers}
+    rest = replace(once.base, state=only(once.base.state, [n for n in once.base.state if n not in left]))
     checkpoints = dict(zip(sources, (rest, *chosen.experts), strict=True))
     for checkpoint in chosen.experts:
-        check_agree(NamedTensors(rest.source, rest.state), NamedTensors(checkpoint.source, checkpoint.state))
+        ours, theirs = outline(rest.state), outline(checkpoint.state)
+        check_agree(NamedTensors(rest.source, ours), NamedTensors(checkpoint.source, theirs))
     shapes = outline(rest.state)
     sizes = {name: shapes[name].numel() for name in edited_names(shapes)}
     layer_map, found = _layers(schedule, list(sizes), blocks)
     models = _Models({model: c.state for model, c in checkpoints.items()}, layer_map, found)
-    merged = _merged(schedule, models, sizes)
-    kept = {name: rest.state[name] for name in rest.state if name not in merged}
-    state = {**left, **kept, **merged}
+    merge = _RecipeMerge.of(schedule, models, once.base.state, sizes)
+    whole = outline(once.base.state)
+    kept = [name for name in rest.state if name not in sizes]
     coverage = present(
         [
-            Part.of("merged", merged, named=False),
-            Part.of("no weights, so they stay the base's", {**kept, **chosen.buffers}),
-            Part.of("excluded, so they stay the base's", chosen.excluded),
+            Part.of("merged", {name: whole[name] for name in sizes}, named=False),
+            Part.of("no weights, so they stay the base's", {name: whole[name] for name in [*kept, *chosen.buffers]}),
+            Part.of("excluded, so they stay the base's", {name: whole[name] for name in chosen.excluded}),
             Part("only in other models, and left out", len(chosen.left_out), 0, tuple(chosen.left_out)),
         ]
     )
@@ -109,13 +111,11 @@ def merge_recipe(
         "lines_sweep.models": json.dumps([c.fingerprint for c in (base, *renames.experts)]),
         "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
     }
-    whole, notes = {n: state[once.tied.get(n, n)] for n in base.state}, [*schedule.notes, *renames.notes]
-    if output.suffix == FILE:
-        write_safetensors(output, whole, metadata)
-    else:
-        experts = [sources[model].adapter or sources[model].model for model in others]
-        card = Card(sources[first].model, experts, text, coverage, "yaml")
-        notes += write_model_folder(output, locate(sources[first].model), whole, metadata, card)
+    files, experts = locate(sources[first].model), [sources[m].adapter or sources[m].model for m in others]
+    card = Card(sources[first].model, experts, text, coverage, "yaml")
+    with new_output(output, files, merge.outline(), once.tied, metadata, card) as sink:
+        merge.write(sink)
+    notes = [*schedule.notes, *renames.notes, *(missing_files(files) if output.suffix != FILE else [])]
     return WrittenRecipe(found, coverage, notes)
 
 
@@ -140,17 +140,54 @@ def _layers(schedule: Schedule, names: Sequence[str], blocks: str | None) -> tup
     return layers, f"{found}: {layers.num_blocks} layers"
 
 
-def _merged(schedule: Schedule, models: _Models, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    """Merge every tensor, after all steps are checked."""
-    blocks, count = models.layers.blocks, models.layers.num_blocks
-    steps = {name: schedule.step(TensorPlace(name, size, blocks.get(name), count)) for name, size in sizes.items()}
-    config = schedule.recipe.config
-    named = config.out_dtype or config.dtype
-    given: torch.dtype | None = getattr(torch, named) if named else None
-    return {
-        name: _cast(name, compute(step, models.states, name), given or _widest(step, models.states, name))
-        for name, step in steps.items()
-    }
+@dataclass(frozen=True, slots=True)
+class _RecipeMerge:
+    """A merge whose tensors are computed while they are written.
+
+    Attributes:
+        base: the first model; tensors without a step are copied.
+        states: of all models.
+        steps: how each tensor is merged.
+        types: of the merged tensors.
+    """
+
+    base: Mapping[str, Tensor]
+    states: Mapping[str, Mapping[str, Tensor]]
+    steps: Mapping[str, Step]
+    types: Mapping[str, torch.dtype]
+
+    @classmethod
+    def of(
+        cls, schedule: Schedule, models: _Models, base: Mapping[str, Tensor], sizes: Mapping[str, int]
+    ) -> "_RecipeMerge":
+        """Check all steps."""
+        blocks, count = models.layers.blocks, models.layers.num_blocks
+        steps = {name: schedule.step(TensorPlace(name, size, blocks.get(name), count)) for name, size in sizes.items()}
+        config, outlines = schedule.recipe.config, {model: outline(state) for model, state in models.states.items()}
+        named = config.out_dtype or config.dtype
+        given: torch.dtype | None = getattr(torch, named) if named else None
+        types = {name: given or _widest(step, outlines, name) for name, step in steps.items()}
+        return cls(base, models.states, steps, types)
+
+    def outline(self) -> dict[str, Tensor]:
+        """Return tensors without values, of the types and shapes of the result."""
+        return {
+            name: torch.empty(like.shape, dtype=self.types.get(name, like.dtype), device="meta")
+            for name, like in outline(self.base).items()
+        }
+
+    def write(self, sink: Sink) -> None:
+        """Compute tensor after tensor, and give each to `sink`.
+
+        Raises:
+            ValueError: if one is not finite.
+        """
+        for name in self.base:
+            step = self.steps.get(name)
+            if step is None:
+                sink.write(name, 0, self.base[name])
+            else:
+                sink.write(name, 0, _cast(name, compute(step, self.states, name), self.types[name]))
 
 
 def compute(step: Step, states: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
@@ -184,7 +221,7 @@ def _widest(step: Step, states: Mapping[str, Mapping[str, Tensor]], name: str) -
 
 def _cast(name: str, theta: Tensor, to: torch.dtype) -> Tensor:
     cast = theta.to(to)
-    if not bool(cast.isfinite().all()):
+    if not is_finite(cast):
         raise ValueError(f"{name}: NaN or infinite after the merge in {to}")
     return cast
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.checkpoints.checkpoint import Checkpoint, checked
 from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lazy import Adapted, open_checkpoint, outline
+from pipeline.checkpoints.lazy import Adapted, open_checkpoint
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.checkpoints.mergekit.document import RecipeFile
+from pipeline.checkpoints.pieces import outline
 from tasks.lora import WeightPart
 from tasks.tensors import first_names
 

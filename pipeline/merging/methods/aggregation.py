@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.base import Experts, used_experts
+from pipeline.merging.methods.base import Entry, Experts, used_experts
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -71,36 +71,34 @@ def where_true(comparison: "Callable[..., Tensor]", part: "Tensor", bound: "Tens
     return comparison(part, bound, out=torch.empty_like(part))
 
 
-def combine_edited(
-    experts: Experts,
+def of_edited(
     weights: Sequence[Number],
     how: str,
     edit: "Callable[[int, str, Tensor], Tensor]",
     election: bool = False,
-) -> "Delta":
-    """Sum or average, in the run's order, the edited entries of each expert times its weight.
+) -> Entry:
+    """Return what sums or averages, in the run's order, the edited entries of each expert times its weight.
 
     Args:
-        experts: whose entries are edited.
         weights: 0 leaves an expert out.
         how: "sum"; or "mean", which divides by the sum of the weights.
         edit: (place in the run's order, parameter name, entry) -> edited entry.
         election: whether an entry is merged from the experts with its elected sign only (see `elect`).
     """
-    used, combined = used_experts(weights), {}
+    used = used_experts(weights)
     factors = [weights[place] for place in used]
 
-    def weighted(place: int, name: str) -> "Tensor":
+    def weighted(experts: Experts, place: int, name: str) -> "Tensor":
         entry = edit(place, name, experts.deltas[place][name])
         return entry if weights[place] == 1 else entry * weights[place]
 
-    for name in experts.deltas[0]:
-        entries = (weighted(place, name) for place in used)
+    def combined(experts: Experts, name: str) -> "Tensor":
+        entries = (weighted(experts, place, name) for place in used)
         if election:
-            combined[name] = _elected(list(entries), factors, how == "mean")
-        else:
-            total = sum_of(entries)
-            combined[name] = total / _divisor(factors) if how == "mean" else total
+            return _elected(list(entries), factors, how == "mean")
+        total = sum_of(entries)
+        return total / _divisor(factors) if how == "mean" else total
+
     return combined
 
 

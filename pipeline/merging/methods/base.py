@@ -39,10 +39,23 @@ class Experts:
 CHOOSE_EXPERTS = "choose by --expert (files), `experts` (spec), or weights of 1 and 0"
 
 Combine: TypeAlias = "Callable[[Experts, Sequence[Number], Params], Delta]"
+#: Computes one parameter of the combined vector; of `Experts` it reads that parameter only.
+Entry: TypeAlias = "Callable[[Experts, str], Tensor]"
+Prepare: TypeAlias = "Callable[[Experts, Sequence[Number], Params], Entry]"
 
 
 def any_weights(weights: Sequence[Number], params: Params) -> None:
     """Accept any weights and parameters."""
+
+
+def never(params: Params) -> bool:
+    """Whether a method is entrywise that needs whole parameters."""
+    return False
+
+
+def always(params: Params) -> bool:
+    """Whether a method is entrywise that is with any parameters."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +64,9 @@ class Method:
 
     Attributes:
         doc: one line for users, with its source.
-        combine: (experts, one weight for each, every declared parameter) -> combined vector: float32 with the same
-            names and shapes; it may be one of the task vectors. An expert of weight 0 has no part in it.
+        prepare: (experts, one weight for each, every declared parameter) -> what computes a parameter of the combined
+            vector, float32, from the same parameter of all experts; it may be that of a task vector. What takes whole
+            task vectors, such as a threshold, is computed once, here. An expert of weight 0 has no part in it.
         parameters: parameters that the method takes.
         check: (weights, parameters), called before anything is loaded; raises ValueError, with the rule and the value
             got, for weights and parameters that the method cannot use.
@@ -61,6 +75,9 @@ class Method:
             vector: low-rank task vectors then stay low-rank. None for all other methods.
         whole: theta0 plus the result is meant to be a model, which equation 2 would undo: its alpha is 1 if none is
             given.
+        entrywise: parameters -> whether an entry of the result depends on the same entry of all experts only, besides
+            what is prepared: parameters may then be cut into pieces, and each be combined by itself.
+        at_once: what `combine` does, if that is faster than to prepare, and then to compute every parameter.
 
     Example:
         >>> METHODS["average"].combine(Experts([{"w": torch.ones(2)}, {"w": torch.zeros(2)}]), (1, 1), {})
@@ -68,12 +85,21 @@ class Method:
     """
 
     doc: str
-    combine: Combine
+    prepare: Prepare
     parameters: tuple[Parameter, ...] = ()
     check: Callable[[Sequence[Number], Params], None] = any_weights
     needs: Needs = ""
     shares: Callable[[Sequence[Number], Params], Sequence[Number]] | None = None
     whole: bool = False
+    entrywise: Callable[[Params], bool] = never
+    at_once: "Combine | None" = None
+
+    def combine(self, experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+        """Return the combined vector: float32, with the names and shapes of the task vectors; it may be one of them."""
+        if self.at_once:
+            return self.at_once(experts, weights, params)
+        entry = self.prepare(experts, weights, params)
+        return {name: entry(experts, name) for name in experts.deltas[0]}
 
 
 def resolve_weights(weights: Sequence[Number], num_experts: int) -> tuple[Number, ...]:

@@ -9,14 +9,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import column_pieces, column_sum, stacked, where_true
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, selected, used_experts
+from pipeline.merging.methods.base import (
+    Entry,
+    Experts,
+    Method,
+    Params,
+    always,
+    check_selection,
+    number,
+    selected,
+    used_experts,
+)
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pipeline.merging.methods.base import Delta
 
 _LAMBDA = "tall_lambda"
 
@@ -41,30 +49,29 @@ def _check_tall_mask(weights: Sequence[Number], params: Params) -> None:
         raise ValueError(f"expert: must be the place of an expert that takes part, one of {places}, got {expert}")
 
 
-def _consensus(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _consensus(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     lambdas = params[_LAMBDA]
     each = lambdas if isinstance(lambdas, tuple) else (number(params, _LAMBDA),) * len(weights)
     used = used_experts(weights)
-    return _masked_sum(experts, weights, used, [each[place] for place in used], int(number(params, "threshold")))
+    return _masked_sum(weights, used, [each[place] for place in used], int(number(params, "threshold")))
 
 
-def _tall_mask(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _tall_mask(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     expert = int(number(params, "expert"))
-    return _masked_sum(experts, weights, [expert], [number(params, _LAMBDA)], 1)
+    return _masked_sum(weights, [expert], [number(params, _LAMBDA)], 1)
 
 
-def _masked_sum(
-    experts: Experts, weights: Sequence[Number], masked: Sequence[int], lambdas: Sequence[float], threshold: int
-) -> "Delta":
-    """Sum the entries that at least `threshold` of the masks of the experts at the places `masked` keep.
+def _masked_sum(weights: Sequence[Number], masked: Sequence[int], lambdas: Sequence[float], threshold: int) -> Entry:
+    """Return what sums the entries that at least `threshold` of the masks of the experts at the places `masked` keep.
 
     Memory: the result, T times the largest parameter, and pieces of a few MB.
     """
-    assert experts.base is not None, "every caller has the base's weights"
-    deltas, used = selected(experts, weights), used_experts(weights)
+    used = used_experts(weights)
     rows = [used.index(place) for place in masked]
-    combined = {}
-    for name, base in experts.base.items():
+
+    def entry(experts: Experts, name: str) -> "Tensor":
+        assert experts.base is not None, "every caller has the base's weights"
+        deltas, base = selected(experts, weights), experts.base[name]
         stack_TN, base_N = stacked(deltas, name).view(len(deltas), base.numel()), base.float().reshape(-1)
         lambdas_T1 = stack_TN.new_tensor(lambdas).unsqueeze(1)
         total_N = stack_TN.new_empty(stack_TN.shape[1])
@@ -73,8 +80,9 @@ def _masked_sum(
             total = column_sum(part)
             active = _active(part[rows], start, total, lambdas_T1)
             total_N[piece] = total * (active.sum(0) >= threshold)
-        combined[name] = total_N.view(base.shape)
-    return combined
+        return total_N.view(base.shape)
+
+    return entry
 
 
 def _active(part_TN: "Tensor", base_N: "Tensor", total_N: "Tensor", lambdas_T1: "Tensor") -> "Tensor":
@@ -97,6 +105,7 @@ CONSENSUS = Method(
         ),
     ),
     check=_check_consensus,
+    entrywise=always,
 )
 TALL_MASK = Method(
     "the sum through one expert's TALL mask, for that expert's task (Wang et al., 2024)",
@@ -106,4 +115,5 @@ TALL_MASK = Method(
         Parameter("expert", "whose mask: its place in the run's order, from 0", 0, "int", low=0),
     ),
     check=_check_tall_mask,
+    entrywise=always,
 )

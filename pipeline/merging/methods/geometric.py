@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.merging.methods.aggregation import sum_of
 from pipeline.merging.methods.base import (
     CHOOSE_EXPERTS,
+    Entry,
     Experts,
     Method,
     Params,
@@ -21,8 +22,6 @@ from pipeline.recipe import Number
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.merging.methods.base import Delta
-
 #: Weights of a greater cosine count as parallel: the sine of their angle is too small to divide by.
 _PARALLEL = 0.9995
 #: Denominators of Model Stock that count as 0.
@@ -30,11 +29,10 @@ _SINGULAR = 1e-6
 _BY = ("tensor", "rows")
 
 
-def _model_stock(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    deltas = selected(experts, weights)
+def _model_stock(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     negative = params["negative"] == "keep"
     stock = _stock_by_rows if params["by"] == "rows" else _stock
-    return {name: stock([delta[name] for delta in deltas], negative) for name in deltas[0]}
+    return lambda experts, name: stock([delta[name] for delta in selected(experts, weights)], negative)
 
 
 def _stock_by_rows(entries: "Sequence[Tensor]", negative: bool) -> "Tensor":
@@ -75,16 +73,16 @@ def _stock(entries: "Sequence[Tensor]", negative: bool) -> "Tensor":
     return total * (cosine / below)
 
 
-def _slerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _slerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     """Interpolate the weights theta0 + tau; return the change, so that equal experts give their task vector."""
-    assert experts.base is not None, "every caller has the base's weights"
-    first, second = selected(experts, weights)
-    combined = {}
-    for name, base in experts.base.items():
-        a, b, theta0 = first[name], second[name], base.float()
+
+    def entry(experts: Experts, name: str) -> "Tensor":
+        assert experts.base is not None, "every caller has the base's weights"
+        (a, b), theta0 = (delta[name] for delta in selected(experts, weights)), experts.base[name].float()
         share_a, share_b = _shares(theta0 + a, theta0 + b, number(params, "t"))
-        combined[name] = a * share_a + b * share_b + theta0 * (share_a + share_b - 1)
-    return combined
+        return a * share_a + b * share_b + theta0 * (share_a + share_b - 1)
+
+    return entry
 
 
 def _shares(a: "Tensor", b: "Tensor", t: float) -> tuple[float, float]:

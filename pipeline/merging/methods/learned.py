@@ -3,33 +3,35 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, used_experts
+from pipeline.merging.methods.base import Entry, Experts, Method, Params, check_selection, used_experts
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
-    from pipeline.merging.methods.base import Delta
+    from torch import Tensor
 
 _SEED = Parameter("seed", "of the order of images", 0, kind="int", low=0)
 _STEPS = Parameter("steps", "updates of the coefficients", 500, kind="int", low=1)
 _BATCH = Parameter("batch_size", "images of each task a step", 16, kind="int", low=1)
 
 
-def _combine(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     """Sum coefficient times task vector; `statistics` holds each coefficient by its parameter's name."""
     used = used_experts(weights)
-    total = {}
-    for name in experts.deltas[0]:
+
+    def entry(experts: Experts, name: str) -> "Tensor":
         terms = (experts.deltas[place][name] * experts.statistics[place][name].item() for place in used)
-        total[name] = next(terms)
+        total = next(terms)
         for term in terms:
-            total[name] += term
-    return total
+            total += term
+        return total
+
+    return entry
 
 
 ADAMERGING = Method(
     "coefficients of least entropy on unlabelled images (Yang et al., 2024)",
-    _combine,
+    _prepare,
     parameters=(
         Parameter(
             "granularity",
@@ -50,7 +52,7 @@ ADAMERGING = Method(
 )
 ATLAS = Method(
     "coefficients of least cross-entropy, one for each expert and parameter (Zhang et al., 2024)",
-    _combine,
+    _prepare,
     parameters=(
         _STEPS,
         Parameter("lr", "learning rate of AdamW", 1e-2, low=0, open_low=True),

@@ -1,14 +1,26 @@
 """Methods that sum factors times task vectors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import aggregate
-from pipeline.merging.methods.base import CHOOSE_EXPERTS, Experts, Method, Params, check_selection, used_experts
+from pipeline.merging.methods.base import (
+    CHOOSE_EXPERTS,
+    Entry,
+    Experts,
+    Method,
+    Params,
+    Prepare,
+    always,
+    check_selection,
+    used_experts,
+)
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.merging.methods.base import Delta
 
 #: Weights whose sum is smaller add up to 0.
@@ -21,17 +33,17 @@ def _check_single(weights: Sequence[Number], params: Params) -> None:
         raise ValueError(f"method single: takes one expert, got {count}: {CHOOSE_EXPERTS}")
 
 
-def _zero(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    return {name: delta.new_zeros(delta.shape) for name, delta in experts.deltas[0].items()}
-
-
 def _single(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     return experts.deltas[list(weights).index(1)]
 
 
-def _average(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _entry_of_single(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+    return lambda experts, name: _single(experts, weights, params)[name]
+
+
+def _average(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     count = sum(1 for weight in weights if weight)
-    return {name: tensor / count for name, tensor in _weighted(experts, weights, params).items()}
+    return lambda experts, name: _sum(experts, weights, name) / count
 
 
 def _check_weighted(weights: Sequence[Number], params: Params) -> None:
@@ -39,19 +51,25 @@ def _check_weighted(weights: Sequence[Number], params: Params) -> None:
         raise ValueError(f"method weighted: weights of a mean must not add up to 0, got {list(weights)}")
 
 
-def _sum_or_mean(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    return _weighted(experts, _shares(weights, params), params)
+def _of(factors: Callable[[Sequence[Number], Params], Sequence[Number]]) -> Prepare:
+    """Make a method that sums factor times task vector."""
+
+    def prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+        found = factors(weights, params)
+        return lambda experts, name: _sum(experts, found, name)
+
+    return prepare
 
 
-def _weighted(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _sum(experts: Experts, factors: Sequence[Number], name: str) -> "Tensor":
     """Sum in list order, as the oracle: another order of floating-point additions gives other bits."""
-    used = [(delta, weight) for delta, weight in zip(experts.deltas, weights, strict=True) if weight != 0]
+    used = [(delta, factor) for delta, factor in zip(experts.deltas, factors, strict=True) if factor != 0]
     if not used:
-        return _zero(experts, weights, params)
-    total = {name: tensor * used[0][1] for name, tensor in used[0][0].items()}
-    for delta, weight in used[1:]:
-        for name, tensor in total.items():
-            tensor += delta[name] if weight == 1 else delta[name] * weight
+        first = experts.deltas[0][name]
+        return first.new_zeros(first.shape)
+    total = used[0][0][name] * used[0][1]
+    for delta, factor in used[1:]:
+        total += delta[name] if factor == 1 else delta[name] * factor
     return total
 
 
@@ -75,13 +93,22 @@ def _nothing(weights: Sequence[Number], params: Params) -> Sequence[Number]:
     return [0] * len(weights)
 
 
-ZERO = Method("the pre-trained model itself", _zero, shares=_nothing, whole=True)
-SINGLE = Method("one expert's task vector (weights one-hot)", _single, check=_check_single, shares=_own, whole=True)
+ZERO = Method("the pre-trained model itself", _of(_nothing), shares=_nothing, whole=True, entrywise=always)
+SINGLE = Method(
+    "one expert's task vector (weights one-hot)",
+    _entry_of_single,
+    check=_check_single,
+    shares=_own,
+    whole=True,
+    entrywise=always,
+    at_once=_single,
+)
 SUM = Method(
     "sum of the selected experts' task vectors: task arithmetic (section 5.2)",
-    _weighted,
+    _of(_own),
     check=check_selection("sum"),
     shares=_own,
+    entrywise=always,
 )
 AVERAGE = Method(
     "mean of the selected experts' task vectors: uniform soup (equation 3)",
@@ -89,12 +116,14 @@ AVERAGE = Method(
     check=check_selection("average"),
     shares=_equal,
     whole=True,
+    entrywise=always,
 )
 WEIGHTED = Method(
     "sum with one weight for each expert: rewarded soup (equation 4)",
-    _sum_or_mean,
+    _of(_shares),
     parameters=(aggregate("sum"),),
     check=_check_weighted,
     shares=_shares,
     whole=True,
+    entrywise=always,
 )

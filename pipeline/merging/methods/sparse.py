@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.aggregation import aggregate, combine_edited, rescale, rescaled
+from pipeline.merging.methods.aggregation import aggregate, of_edited, rescale, rescaled
 from pipeline.merging.methods.base import (
+    Entry,
     Experts,
     Method,
     Params,
+    always,
     check_selection,
     check_some,
     number,
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline.merging.methods.base import Delta
-
 
 def _uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
     """Draw on the CPU, seeded by the expert's place and the parameter's name: device and order do not matter."""
@@ -36,7 +36,7 @@ def _uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
     return torch.rand(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest)))
 
 
-def _dare(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+def _dare(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
     drop, seed, how = number(params, "drop"), int(number(params, "seed")), str(params["rescale"])
 
     def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
@@ -44,10 +44,10 @@ def _dare(experts: Experts, weights: Sequence[Number], params: Params, election:
         pruned = entry * kept.to(entry.device)
         return pruned / (1 - drop) if how == "density" else rescaled(pruned, entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
+    return of_edited(weights, str(params["aggregate"]), edit, election)
 
 
-def _della(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+def _della(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
     density, epsilon = number(params, "density"), number(params, "epsilon")
     seed, how = int(number(params, "seed")), str(params["rescale"])
 
@@ -58,7 +58,7 @@ def _della(experts: Experts, weights: Sequence[Number], params: Params, election
         kept = _uniform(seed, place, name, entry.shape) < stays.cpu()
         return rescaled(entry * kept.to(entry.device), entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
+    return of_edited(weights, str(params["aggregate"]), edit, election)
 
 
 def _probabilities(entry: "Tensor", density: float, epsilon: float) -> "Tensor":
@@ -86,7 +86,7 @@ def _check_della(method: str) -> Callable[[Sequence[Number], Params], None]:
     return check
 
 
-def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> "Delta":
+def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
     """Of each parameter's n entries, drop the floor(top% n) largest, and keep the keep% n largest of the rest."""
     from pipeline.merging.kth_largest import kth_largest_magnitude
 
@@ -108,7 +108,7 @@ def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params, el
             kept &= size < kth_largest_magnitude(whole, removed)
         return rescaled(entry * kept, entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit, election)
+    return of_edited(weights, str(params["aggregate"]), edit, election)
 
 
 def _check_breadcrumbs(method: str) -> Callable[[Sequence[Number], Params], None]:
@@ -121,14 +121,14 @@ def _check_breadcrumbs(method: str) -> Callable[[Sequence[Number], Params], None
     return check
 
 
-def _magnitude(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _magnitude(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     thresholds = trim_thresholds(selected(experts, weights), number(params, "keep"))
     least = dict(zip(used_experts(weights), thresholds, strict=True))
 
     def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
         return entry * (entry.abs() >= least[place])
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit)
+    return of_edited(weights, str(params["aggregate"]), edit)
 
 
 _SEED = Parameter("seed", "of the random numbers", 0, "int", low=0)
@@ -187,4 +187,5 @@ MAGNITUDE = Method(
     _magnitude,
     parameters=(KEEP, aggregate("sum")),
     check=check_selection("magnitude"),
+    entrywise=always,
 )

@@ -7,26 +7,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import sum_of
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, selected
+from pipeline.merging.methods.base import Entry, Experts, Method, Params, Prepare, check_selection, selected
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.merging.methods.base import Combine, Delta
 
-
-def _of_matrices(combine: "Callable[[list[Tensor]], Tensor]") -> "Combine":
+def _of_matrices(combine: "Callable[[list[Tensor]], Tensor]") -> Prepare:
     """Make a method that combines the experts' matrices by `combine`, and averages all other parameters."""
 
     def parameter(entries: "list[Tensor]") -> "Tensor":
-        return combine(entries) if entries[0].ndim == 2 else sum_of(entries) / len(entries)
+        matrices = entries[0].ndim == 2 and entries[0].numel() > 0
+        return combine(entries) if matrices else sum_of(entries) / len(entries)
 
-    def run(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-        deltas = selected(experts, weights)
-        return {name: parameter([delta[name] for delta in deltas]) for name in deltas[0]}
+    def prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+        return lambda experts, name: parameter([delta[name] for delta in selected(experts, weights)])
 
-    return run
+    return prepare
 
 
 def _tsvm(matrices: "list[Tensor]") -> "Tensor":

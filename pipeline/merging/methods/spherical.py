@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.merging.methods.aggregation import aggregate, sum_of
 from pipeline.merging.methods.base import (
     CHOOSE_EXPERTS,
+    Entry,
     Experts,
     Method,
     Params,
@@ -24,8 +25,6 @@ from pipeline.recipe import Number
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pipeline.merging.methods.base import Delta
 
 #: Weights of a smaller sum count as equal (nuslerp) or as balanced (multislerp).
 _NO_SUM = 1e-6
@@ -69,13 +68,13 @@ def _products(points: "Sequence[Tensor]") -> "Tensor":
     return products
 
 
-def _nuslerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _nuslerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, between, by = used_experts(weights), str(params["between"]), str(params["by"])
     if len(used) == 1:
-        return experts.deltas[used[0]]
+        return lambda experts, name: experts.deltas[used[0]][name]
     first, second = (float(weights[place]) for place in used)
     t = 0.5 if abs(first + second) < _NO_SUM else second / (first + second)
-    return {name: _arc(experts, used, name, t, between, by) for name in experts.deltas[0]}
+    return lambda experts, name: _arc(experts, used, name, t, between, by)
 
 
 def _arc(experts: Experts, used: Sequence[int], name: str, t: float, between: str, by: str) -> "Tensor":
@@ -102,15 +101,16 @@ def _arc(experts: Experts, used: Sequence[int], name: str, t: float, between: st
     return total + experts.base[name].float() * left
 
 
-def _multislerp(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _multislerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, between = used_experts(weights), str(params["between"])
     given = [float(weights[place]) for place in used]
     shares = [w / math.fsum(given) for w in given] if params["aggregate"] == "mean" else given
-    combined = {}
-    for name in experts.deltas[0]:
+
+    def entry(experts: Experts, name: str) -> "Tensor":
         products = _products(_points(experts, used, name, between))
-        combined[name] = _combined(experts, used, name, _on_sphere(products, shares, name), between)
-    return combined
+        return _combined(experts, used, name, _on_sphere(products, shares, name), between)
+
+    return entry
 
 
 def _on_sphere(products: "Tensor", shares: Sequence[float], name: str) -> list[float]:
@@ -128,13 +128,14 @@ def _on_sphere(products: "Tensor", shares: Sequence[float], name: str) -> list[f
     return list(shares)
 
 
-def _karcher(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _karcher(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, iterations, tolerance = used_experts(weights), int(number(params, "max_iter")), number(params, "tol")
-    combined = {}
-    for name in experts.deltas[0]:
+
+    def entry(experts: Experts, name: str) -> "Tensor":
         products = _products(_points(experts, used, name, "weights"))
-        combined[name] = _combined(experts, used, name, _karcher_mean(products, iterations, tolerance), "weights")
-    return combined
+        return _combined(experts, used, name, _karcher_mean(products, iterations, tolerance), "weights")
+
+    return entry
 
 
 def _karcher_mean(products: "Tensor", iterations: int, tolerance: float) -> list[float]:

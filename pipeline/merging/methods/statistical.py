@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import mean_of
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, number, used_experts
+from pipeline.merging.methods.base import Entry, Experts, Method, Params, check_selection, number, used_experts
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.merging.methods.base import Delta
-
 _SAMPLES = Parameter("samples", "validation images of each expert's task that are used", 256, "int", low=1)
 #: Share of the mean diagonal: where no input points, the result is the mean of the experts; nothing else changes.
 _RIDGE = 1e-9
 
 
-def _fisher(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _fisher(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used = used_experts(weights)
-    return {name: _weighted_by_fisher(experts, used, name) for name in experts.deltas[0]}
+    return lambda experts, name: _weighted_by_fisher(experts, used, name)
 
 
 def _weighted_by_fisher(experts: Experts, used: Sequence[int], name: str) -> "Tensor":
@@ -37,13 +35,14 @@ def _weighted_by_fisher(experts: Experts, used: Sequence[int], name: str) -> "Te
     return (top / bottom).float().where(bottom > 0, plain)
 
 
-def _regmean(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _regmean(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, reduce = used_experts(weights), number(params, "reduce")
-    linear = experts.statistics[used[0]]
-    return {
-        name: _regression(experts, used, name, reduce) if name in linear else mean_of(experts, used, name)
-        for name in experts.deltas[0]
-    }
+
+    def entry(experts: Experts, name: str) -> "Tensor":
+        linear = name in experts.statistics[used[0]]
+        return _regression(experts, used, name, reduce) if linear else mean_of(experts, used, name)
+
+    return entry
 
 
 def _regression(experts: Experts, used: Sequence[int], name: str, reduce: float) -> "Tensor":

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING
 from pipeline.merging.methods.aggregation import (
     aggregate,
     column_pieces,
-    combine_edited,
     elect,
+    of_edited,
     rescale,
     rescaled,
     stacked,
     where_true,
 )
-from pipeline.merging.methods.base import Experts, Method, Params, check_selection, check_some, number, selected
+from pipeline.merging.methods.base import (
+    Entry,
+    Experts,
+    Method,
+    Params,
+    check_selection,
+    check_some,
+    number,
+    selected,
+)
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -50,18 +59,43 @@ def trim_thresholds(deltas: "Sequence[Delta]", keep: float, outside: int = 0) ->
     return [kth_largest_magnitude(delta, kept) if kept <= held else 0.0 for delta in deltas]
 
 
-def _ties(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    return (_ties_by_tensor if params["trim"] == "tensor" else _ties_by_vector)(experts, weights, params)
+def _is_entrywise(params: Params) -> bool:
+    return params["trim"] == "vector"
 
 
-def _ties_by_tensor(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+def _prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+    if not _is_entrywise(params):
+        return _by_tensor(weights, params)
+    vector = _Vector.trimmed(experts, weights, params)
+    majority = sum(vector.merge(experts, name).net_sign for name in experts.deltas[0])
+    return lambda experts, name: vector.merge(experts, name, tie_is_plus=majority > 0).values
+
+
+def _at_once(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
+    """Assume plus first, and merge the few parameters again whose signs the majority decides, if it is minus."""
+    if not _is_entrywise(params):
+        entry = _by_tensor(weights, params)
+        return {name: entry(experts, name) for name in experts.deltas[0]}
+    vector, combined, majority, undecided = _Vector.trimmed(experts, weights, params), {}, 0, []
+    for name in experts.deltas[0]:
+        merged = vector.merge(experts, name)
+        combined[name] = merged.values
+        majority += merged.net_sign
+        if merged.has_ties:
+            undecided.append(name)
+    if majority <= 0:
+        combined |= {name: vector.merge(experts, name, tie_is_plus=False).values for name in undecided}
+    return combined
+
+
+def _by_tensor(weights: Sequence[Number], params: Params) -> Entry:
     """Trim each parameter by itself; weights multiply before the election, in which a sum of 0 is plus."""
     keep, how = number(params, "keep") / 100, str(params["rescale"])
 
     def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
         return rescaled(entry * (entry.abs() >= _least(entry, keep)), entry, how)
 
-    return combine_edited(experts, weights, str(params["aggregate"]), edit, election=True)
+    return of_edited(weights, str(params["aggregate"]), edit, election=True)
 
 
 def _least(entry: "Tensor", keep: float) -> float:
@@ -83,25 +117,26 @@ def _check_ties(weights: Sequence[Number], params: Params) -> None:
         raise ValueError(f"rescale: must be no unless trim is tensor, got {params['rescale']}")
 
 
-def _ties_by_vector(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
-    """Combine by TIES. Memory: the result, T times the largest parameter, and pieces of a few MB.
+@dataclass(frozen=True, slots=True)
+class _Vector:
+    """TIES with thresholds of whole task vectors.
 
-    If the kept entries of a position cancel out, the majority sign of the whole vector decides. It is known only at the
-    end: plus is assumed first, and the few parameters concerned are merged again if it was minus.
+    Memory: T times the largest parameter, and pieces of a few MB. If the kept entries of a position cancel out, the
+    majority sign of the whole vector decides: the sign of the sum of all `net_sign`.
     """
-    deltas, average = selected(experts, weights), params["aggregate"] == "mean"
-    thresholds = trim_thresholds(deltas, number(params, "keep"), int(number(params, "outside")))
-    combined, majority, undecided = {}, 0, []
-    for name in deltas[0]:
-        merged = _merge(stacked(deltas, name), thresholds, average)
-        combined[name] = merged.values
-        majority += merged.net_sign
-        if merged.has_ties:
-            undecided.append(name)
-    if majority <= 0:
-        for name in undecided:
-            combined[name] = _merge(stacked(deltas, name), thresholds, average, tie_is_plus=False).values
-    return combined
+
+    weights: Sequence[Number]
+    thresholds: Sequence[float]
+    average: bool
+
+    @classmethod
+    def trimmed(cls, experts: Experts, weights: Sequence[Number], params: Params) -> "_Vector":
+        deltas, keep, outside = selected(experts, weights), number(params, "keep"), int(number(params, "outside"))
+        return cls(weights, trim_thresholds(deltas, keep, outside), params["aggregate"] == "mean")
+
+    def merge(self, experts: Experts, name: str, tie_is_plus: bool = True) -> "_Merged":
+        stack = stacked(selected(experts, self.weights), name)
+        return _merge(stack, self.thresholds, self.average, tie_is_plus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +169,7 @@ def _merge(stack: "Tensor", thresholds: Sequence[float], average: bool, tie_is_p
 
 TIES = Method(
     "trim, elect a sign, merge what has it: TIES (Yadav et al., 2023)",
-    _ties,
+    _prepare,
     parameters=(
         KEEP,
         aggregate("mean"),
@@ -155,4 +190,6 @@ TIES = Method(
         rescale("no"),
     ),
     check=_check_ties,
+    entrywise=_is_entrywise,
+    at_once=_at_once,
 )

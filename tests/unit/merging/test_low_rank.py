@@ -156,7 +156,7 @@ def test_what_stays_low_rank() -> None:
     assert combined("sum", [a, full], (1, 0)) is a
     assert combined("sum", [a, full], (1, 1)) is None
     assert combined("sum", [full, full], (1, 1)) is None
-    sparse = Method("not a sum", METHODS["sum"].combine)
+    sparse = Method("not a sum", METHODS["sum"].prepare)
     assert combine_low_rank(sparse, [a, b], (1, 1), {}) is None
     many = [low_rank(seed, rank=8) for seed in range(9)]
     assert sum(d.numel for d in many) > sum(map(prod, SHAPES.values())) > sum(d.numel for d in many[:3])

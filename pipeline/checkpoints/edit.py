@@ -1,0 +1,164 @@
+"""One recipe for tensors of a base and its experts, computed piece by piece."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoints.lazy import Difference, only
+from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
+from pipeline.checkpoints.threads import one_thread
+from pipeline.merging.lazy_tensors import LazyTensors
+from pipeline.merging.methods import look_up_method
+from pipeline.merging.methods.base import Entry, Experts, Method, Params, resolve_weights
+from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
+from pipeline.merging.task_vectors import group_norms, layer_sizes, resolve_alpha
+from pipeline.parameters import resolve
+from pipeline.recipe import Number, Recipe
+from tasks.base import LayerMap
+
+State = Mapping[str, Tensor]
+#: Squares of smaller and larger norms leave float32.
+_SMALL, _LARGE = 1e-15, 1e15
+_ROW = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A piece of the result.
+
+    Attributes:
+        name: of the tensor.
+        start: place of the piece's first entry in the flat tensor.
+        values: flat, in the base's type.
+        change: ||theta - theta0||^2 over the piece, after the cast.
+        base: ||theta0||^2 over it.
+    """
+
+    name: str
+    start: int
+    values: Tensor
+    change: float
+    base: float
+
+
+class _Combined(LazyTensors):
+    """The combined vector, of which an entry is computed each time it is read."""
+
+    def __init__(self, experts: Experts, entry: Entry) -> None:
+        super().__init__(experts.deltas[0])
+        self._experts, self._entry = experts, entry
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._entry(self._experts, name)
+
+
+class Edit:
+    """theta0 + lambda * combined for some tensors.
+
+    What takes whole task vectors is computed once: what the method prepares, alpha of equation 2, the constant of equal
+    norm. Each piece then needs the same piece of base and experts only. If the method is not entrywise, pieces are
+    whole tensors.
+
+    Attributes:
+        method: of the recipe.
+        weights: one for each expert.
+        params: every parameter of the method.
+        layer_map: over names of tensors.
+        sizes: numbers of edited parameters outside the blocks and in each block.
+        alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
+        lambdas: the coefficient outside the blocks and of each block.
+        pieces: key -> name of the tensor and place in it.
+    """
+
+    def __init__(
+        self, base: State, experts: Sequence[State], recipe: Recipe, layer_map: LayerMap, statistics: Sequence[State]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            base: theta0, the tensors that are edited.
+            experts: with all names of `base`, in the same shapes.
+            recipe: of the result.
+            layer_map: over names of tensors.
+            statistics: one for each expert, if the recipe's method needs any.
+
+        Raises:
+            ValueError: if the recipe does not fit the experts, or equation 2 or the constant is not defined.
+        """
+        self.method: Method = look_up_method(recipe.method, "method")
+        self.weights: tuple[Number, ...] = resolve_weights(recipe.weights, len(experts))
+        self.params: Params = resolve(self.method.parameters, dict(recipe.params))
+        self.method.check(self.weights, self.params)
+        self.layer_map, outlines = layer_map, outline(base)
+        self.sizes: LayerSizes = layer_sizes(layer_map, outlines)
+        self.is_entrywise = self.method.entrywise(self.params)
+        self.pieces = cut(outlines) if self.is_entrywise else {n: (n, slice(0, t.numel())) for n, t in outlines.items()}
+        self._base, self._states = self._parts(base), [self._parts(state) for state in experts]
+        self._statistics = statistics
+        self._deltas = [Difference(self._base, state) for state in self._states]
+        self._experts = Experts(self._deltas, self._base, statistics)
+        self._alphas = dict[str, float]()
+        with one_thread(self.is_entrywise):
+            self._entry = self.method.prepare(self._experts, self.weights, self.params)
+            alpha = self._alpha(recipe)
+        self.alpha = float(alpha)
+        self.lambdas: Coefficients = coefficients(recipe, self.sizes, alpha)
+
+    def resolve_alpha(self, word: str) -> float:
+        """Compute equation 2 (see `task_vectors.resolve_alpha`), once for each word."""
+        if word not in self._alphas:
+            used = [delta for delta, weight in zip(self._deltas, self.weights, strict=True) if weight]
+            with one_thread(self.is_entrywise):
+                self._alphas[word] = resolve_alpha(word, used, _Combined(self._experts, self._entry))
+        return self._alphas[word]
+
+    def compute(self, key: str) -> Edited:
+        """Compute a piece.
+
+        Raises:
+            ValueError: if it is not finite.
+        """
+        name, place = self.pieces[key]
+        theta0 = self._base[key]
+        wide, coefficient = theta0.float(), self.lambdas.of(self.layer_map.blocks.get(name))
+        if coefficient == 0:
+            return Edited(name, place.start, theta0.reshape(-1), 0.0, _square(wide))
+        start = {key: wide}
+        deltas = [Difference(start, state) for state in self._states]
+        # Computed in the memory of the combined vector, which nothing else uses.
+        combined = self._entry(Experts(deltas, start, self._statistics), key)
+        theta = combined.mul_(coefficient).add_(wide).to(theta0.dtype)
+        if not is_finite(theta):
+            raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
+        change = theta - theta0 if theta.dtype == torch.float64 else theta.float() - wide
+        return Edited(name, place.start, theta.reshape(-1), _square(change), _square(wide))
+
+    def _alpha(self, recipe: Recipe) -> float:
+        alpha = self.resolve_alpha(recipe.alpha) if isinstance(recipe.alpha, str) else recipe.alpha
+        if is_equal_norm(recipe):
+            blocks = {key: self.layer_map.blocks.get(name) for key, (name, _) in self.pieces.items()}
+            inside = {key: block for key, block in blocks.items() if block is not None}
+            combined = _Combined(self._experts, self._entry)
+            norms = group_norms(LayerMap(inside, self.layer_map.num_blocks), combined)
+            alpha = equal_norm(recipe, self.sizes, alpha, norms)
+        return alpha
+
+    def _parts(self, state: State) -> State:
+        return Cut(state, self.pieces) if self.is_entrywise else only(state, list(self.pieces))
+
+
+def _square(tensor: Tensor) -> float:
+    """Return ||tensor||^2 to nine digits: rows in float32, whose sum is taken in float64.
+
+    All in float64 takes ten times as long, and is used where float32 would not hold the squares.
+    """
+    flat = tensor.reshape(-1)
+    whole = flat.numel() // _ROW * _ROW
+    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
+    norm = math.hypot(float(torch.linalg.vector_norm(rows, dtype=torch.float64)), float(flat[whole:].double().norm()))
+    if not _SMALL < norm < _LARGE:
+        norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return norm**2

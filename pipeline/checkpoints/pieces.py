@@ -1,0 +1,73 @@
+"""Tensors in pieces that fit a core's cache: each is read, used and dropped, so no tensor is in memory as a whole."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from pipeline.merging.lazy_tensors import LazyTensors
+
+#: Entries of a piece.
+PIECE = 1 << 18
+
+
+class PieceReader(LazyTensors, ABC):
+    """Tensors of which types, shapes and parts are read without the rest."""
+
+    @abstractmethod
+    def outline(self) -> dict[str, Tensor]:
+        """Return tensors without values, of the same types and shapes."""
+
+    @abstractmethod
+    def piece(self, name: str, place: slice) -> Tensor:
+        """Read entries of one tensor, which is taken as flat."""
+
+
+class Cut(LazyTensors):
+    """Pieces of tensors, each under a key of its own and read each time it is used."""
+
+    def __init__(self, state: Mapping[str, Tensor], places: Mapping[str, tuple[str, slice]]) -> None:
+        """Take key -> name of a tensor and place in it (see `cut`)."""
+        super().__init__(places)
+        self._state, self._places = state, places
+
+    def __getitem__(self, key: str) -> Tensor:
+        """Read one piece, which is flat."""
+        return read_piece(self._state, *self._places[key])
+
+
+def outline(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors of the same types and shapes; those of .safetensors files are not read, and have no values."""
+    return state.outline() if isinstance(state, PieceReader) else state
+
+
+def read_piece(state: Mapping[str, Tensor], name: str, place: slice) -> Tensor:
+    """Read entries of one tensor, which is taken as flat."""
+    if isinstance(state, PieceReader):
+        return state.piece(name, place)
+    return state[name].reshape(-1)[place]
+
+
+def cut(outlines: Mapping[str, Tensor]) -> dict[str, tuple[str, slice]]:
+    """Return a key for each piece, with the tensor's name and the place in it; empty tensors have none."""
+    places = {name: places_of(tensor.numel()) for name, tensor in outlines.items()}
+    return {f"{name}[{place.start}:]": (name, place) for name, each in places.items() for place in each}
+
+
+def places_of(size: int) -> Iterator[slice]:
+    """Yield the places of the pieces of `size` entries."""
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
+
+
+def pieces_of(state: Mapping[str, Tensor], name: str, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the pieces of a tensor of `size` entries, each with the place of its first entry."""
+    flat = None if isinstance(state, PieceReader) else state[name].reshape(-1)
+    for place in places_of(size):
+        yield place.start, read_piece(state, name, place) if flat is None else flat[place]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all entries are finite: ten times faster than `isfinite`, which writes a mask."""
+    return not tensor.numel() or all(bool(bound.isfinite()) for bound in torch.aminmax(tensor))
