@@ -10,7 +10,7 @@ help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Run the paper's Table 1 and the top of its Table 2 on the embedded models, in under two minutes.
-	$(BIN)/lines run examples/demo.yaml --out runs/demo
+	$(BIN)/lines demo --out runs/demo
 
 TWINS := examples/embedded
 

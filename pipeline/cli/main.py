@@ -13,6 +13,7 @@ from pipeline.cli.export import export
 from pipeline.cli.finetune import finetune
 from pipeline.cli.history import history
 from pipeline.cli.import_recipe import import_recipe
+from pipeline.cli.init import demo, init
 from pipeline.cli.jobs import jobs
 from pipeline.cli.merge import merge
 from pipeline.cli.mirror import mirror
@@ -40,6 +41,7 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 # In the order of the work: look, make, merge, search, read, compare, watch, on a cluster.
+app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("prepare")(prepare)
 app.command("finetune")(finetune)
@@ -47,6 +49,7 @@ app.command("ppo")(ppo)
 app.command("merge")(merge)
 app.command("statistics")(statistics)
 app.command("import")(import_recipe)
+app.command("init")(init)
 app.command("validate")(validate)
 app.command("plan")(plan)
 app.command("schema")(schema)
