@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from pipeline.spec.validation import SpecError, explain
 from pipeline.spec.values import SpecModel
 from pipeline.spec.yaml_reader import ValuePath, read_yaml_lines
 
-_TYPES = Literal["float32", "float16", "bfloat16"]
+_Type = Annotated[
+    Literal["float32", "float16", "bfloat16"],
+    BeforeValidator(lambda name: name.removeprefix("torch.") if isinstance(name, str) else name),
+]
 
 
 class Input(SpecModel):
@@ -51,9 +54,9 @@ class Config(SpecModel):
     """Instead of models: the models of each range of layers."""
     parameters: dict[str, Any] | None = None
     """Parameters of all models and layers."""
-    dtype: _TYPES | None = None
+    dtype: _Type | None = None
     """Type of the result, unless out_dtype is given."""
-    out_dtype: _TYPES | None = None
+    out_dtype: _Type | None = None
     """Type of the result."""
     tokenizer_source: str | None = None
     """base, union or a model: all models must have one vocabulary."""

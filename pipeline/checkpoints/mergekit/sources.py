@@ -17,7 +17,7 @@ from tasks.lora import WeightPart
 from tasks.tensors import first_names
 
 #: OWNER/REPO of the hub, and @REVISION if need be.
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?")
 #: Prefixes of sources that mergekit does not know.
 _OURS = ("hf:", "embedded/", "s3://", "gs://")
 

@@ -149,6 +149,10 @@ def head(method: str) -> str:
             "models.1.model: no such folder, and no OWNER/REPO of the hub, got 'exprt1'",
         ),
         (f"{head('model_stock')}{TWO}slices: []", "slices: must have at least 1 item"),
+        (
+            f"{head('model_stock')}models: [{{model: expert0}}, {{model: ./expert1_}}]",
+            "models.1.model: no such folder, and no OWNER/REPO of the hub, got './expert1_'",
+        ),
         ("merge_method: linear", "exactly one of models and slices must be given"),
         ("- 1", "must be a recipe of mergekit: a mapping with merge_method and models or slices"),
         ("a: [", "line 1, column 5: not valid YAML"),
@@ -250,6 +254,12 @@ def test_adapters_are_added_to_their_model(tmp_path: Path) -> None:
     text = f"merge_method: task_arithmetic\n{models}".replace("policy", "policy3")
     status, output = run(written(tmp_path, text), f"{tmp_path}/p.safetensors")
     assert status == 2 and "policy3: changes model.layers.2.mlp.down_proj.weight" in output, output
+
+
+def test_types_may_be_written_as_torch_does(tmp_path: Path) -> None:
+    text = f"merge_method: linear\nmodels: [{{model: {MERGEKIT}/base}}]\nparameters: {{weight: 1}}\n"
+    assert run(written(tmp_path, f"{text}dtype: torch.float16\n"), f"{tmp_path}/o.safetensors")[0] == 0
+    assert load_file(tmp_path / "o.safetensors")["model.norm.weight"].dtype == torch.float16
 
 
 def test_options_that_the_recipe_decides_are_refused(tmp_path: Path) -> None:
