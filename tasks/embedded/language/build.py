@@ -12,10 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tasks.embedded.language import BUILT
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
 from tasks.files.cache import cache_root, cached, is_cached
 from tasks.files.manifest import manifest_path
+from tasks.registry import near
 
 #: Fewest pairs that make a meaningful front.
 _LEAST = {"train": 5000, "val": 500, "test": 1000}
@@ -50,8 +52,8 @@ def _write(target: Path, rows: Sequence[Pair]) -> None:
         (target / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
-def build(console: Console, lists: Path | None = None) -> None:
-    """Build the missing parts, and print each on `console`.
+def build(console: Console, lists: Path | None = None, names: Sequence[str] = BUILT) -> None:
+    """Build the missing parts of `names`, and print each on `console`.
 
     Raises:
         ValueError: if a package is not installed, or the descriptions cannot be fetched.
@@ -66,12 +68,12 @@ def build(console: Console, lists: Path | None = None) -> None:
         "packages": lambda target: build_packages(target, lists),
         "smollm2": build_policy,
     }
-    for number, (name, create) in enumerate(parts.items(), start=1):
+    for number, name in enumerate(names, start=1):
         path = cache_root() / "language" / name
         there = path.exists() and (is_cached(path) or not manifest_path(path).exists())  # older versions wrote none
-        with console.status(f"{name} ({number} of {len(parts)})"):
+        with console.status(f"{name} ({number} of {len(names)})"):
             if not there:
-                cached(path, create)
+                cached(path, parts[name])
         state = "there already" if there else "built"
         console.print(f"embedded/{name}: {state}: {path}", soft_wrap=True, highlight=False, markup=False)
 
@@ -82,10 +84,13 @@ def main() -> None:
     parser.add_argument(
         "--lists", type=Path, metavar="DIR", help="files Translation-en and Packages, instead of apt-get"
     )
+    parser.add_argument("names", nargs="*", default=BUILT, metavar="NAME", help=f"of {', '.join(BUILT)}; default: all")
     args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in BUILT]:
+        parser.error(f"{unknown[0]}: no such part; {near(unknown[0], BUILT)}")
     console = Console()
     try:
-        build(console, args.lists)
+        build(console, args.lists, args.names)
     except ValueError as error:
         console.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
         raise SystemExit(2) from error

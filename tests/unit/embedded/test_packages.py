@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.embedded.language.build import build_packages
+from tasks.embedded.language.build import build_packages, main
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Description, Pair, descriptions, pairs, sources, split_of
 
@@ -221,3 +221,17 @@ def test_an_apt_that_fetches_nothing_is_an_error_with_what_it_said(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"fetched none \(W: Failed to fetch somewhere\); .*--lists"):
         fetch(tmp_path / "apt")
+
+
+def test_one_part_is_built_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINES_SWEEP_CACHE", str(tmp_path))
+    (tmp_path / "language" / "minilm").mkdir(parents=True)
+    monkeypatch.setattr("sys.argv", ["build", "minilm"])
+    main()
+    assert capsys.readouterr().out == f"embedded/minilm: there already: {tmp_path / 'language' / 'minilm'}\n"
+    monkeypatch.setattr("sys.argv", ["build", "minlm"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "minlm: no such part; did you mean 'minilm'?" in capsys.readouterr().err
