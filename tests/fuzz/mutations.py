@@ -99,9 +99,9 @@ def _wrap(node: Any, name: Any, dice: random.Random, donors: list[Any]) -> None:
 
 
 def _scale(node: Any, name: Any, dice: random.Random, donors: list[Any]) -> None:
-    """Change a number by a factor; turn any other value into text."""
+    """Change a number by a factor; turn any other value, and an integer beyond floats, into text."""
     old = node[name]
-    if isinstance(old, int | float) and not isinstance(old, bool):
+    if isinstance(old, int | float) and not isinstance(old, bool) and not abs(old) > 1e300:
         factors: tuple[Callable[[Any], Any], ...] = (
             lambda x: -x, lambda x: x * 10**6, lambda x: float(x), lambda x: str(x), lambda x: x + 0.5, lambda x: x - 1,
             lambda x: 10**400 + int(x) if abs(x) < 1e300 else x, lambda x: bool(x),
