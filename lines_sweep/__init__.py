@@ -12,12 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lines_sweep.merging import edit, merge
     from lines_sweep.opened import Run, open_run
     from lines_sweep.running import run
 
-__all__ = ["Run", "open_run", "run"]
+__all__ = ["Run", "edit", "merge", "open_run", "run"]
 
-_HOMES = {"Run": "lines_sweep.opened", "open_run": "lines_sweep.opened", "run": "lines_sweep.running"}
+_HOMES = {
+    "Run": "lines_sweep.opened",
+    "edit": "lines_sweep.merging",
+    "merge": "lines_sweep.merging",
+    "open_run": "lines_sweep.opened",
+    "run": "lines_sweep.running",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ CLUSTERS = """chaos_nodes cluster driver_killed driver_stopped loopback network_
 submit token watching"""
 #: These train or merge.
 COMPUTING = """convnext_run derived_arms export finetune finetune_language formats interface learned lm_eval_run
-lora_experts paper ppo_command rewarded_soups soup_checkpoints soup_corners text_run"""
+lora_experts notebooks paper ppo_command rewarded_soups soup_checkpoints soup_corners text_run"""
 
 
 @dataclass

@@ -134,7 +134,8 @@ def merge(
             method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
             _params(method, scaling, param or []),
         )  # fmt: skip
-        from pipeline.checkpoints.merge_files import MergeSources, merge_files
+        from pipeline.checkpoints.merge_files import merge_files
+        from pipeline.checkpoints.prepared_merge import MergeSources
 
         sources = MergeSources(base, expert, statistics or (), blocks, exclude, recalibrate, model)
         written = merge_files(sources, made, path)

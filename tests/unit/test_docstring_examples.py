@@ -7,6 +7,7 @@ import pytest
 
 #: Modules with examples; add yours.
 MODULES = [
+    "lines_sweep.merging",
     "pipeline.checkpoints.blocks",
     "pipeline.checkpoints.checkpoint",
     "pipeline.checkpoints.files",

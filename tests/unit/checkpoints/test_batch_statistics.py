@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.checkpoints.merge_files import MergeSources, merge_files
+from pipeline.checkpoints.merge_files import merge_files
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.merging.methods import METHODS
 from pipeline.recipe import Recipe
 from tasks.batch_norm import is_statistic

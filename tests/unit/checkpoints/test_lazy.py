@@ -75,7 +75,8 @@ def test_memory_of_a_merge_is_less_than_one_model(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 import torch
-from pipeline.checkpoints.merge_files import MergeSources, merge_files
+from pipeline.checkpoints.merge_files import merge_files
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.recipe import Recipe
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 folder = Path(sys.argv[1])

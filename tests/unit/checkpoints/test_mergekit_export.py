@@ -9,9 +9,10 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline.checkpoints.blocks import find_blocks
-from pipeline.checkpoints.merge_files import MergeSources, merge_files
+from pipeline.checkpoints.merge_files import merge_files
 from pipeline.checkpoints.mergekit.merge import merge_recipe
 from pipeline.checkpoints.mergekit.schedule import read_schedule
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.export.mergekit import MergekitModels, mergekit_recipe, mergekit_source
 from pipeline.merging.scaling import Coefficients
 from pipeline.recipe import Recipe

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from tiny_language import row, write_tiny_llama
 from typer.testing import CliRunner
 
-from pipeline.checkpoints.merge_files import MergeSources, merge_files
+from pipeline.checkpoints.merge_files import merge_files
 from pipeline.checkpoints.mergekit.arms import arm_of
 from pipeline.checkpoints.mergekit.schedule import read_schedule
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.cli.main import app
 from pipeline.plan.plan import make_plan
 from pipeline.spec.load import load_spec

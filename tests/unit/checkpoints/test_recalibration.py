@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.checkpoints import recalibration
-from pipeline.checkpoints.merge_files import MergedFile, MergeSources, merge_files
+from pipeline.checkpoints.merge_files import MergedFile, merge_files
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.recipe import Recipe
 from tasks.batch_norm import estimate, freeze, is_statistic, statistics
 from tasks.vision.image_models import image_model

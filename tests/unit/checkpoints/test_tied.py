@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.merge_files import MergedFile, MergeSources, merge_files
+from pipeline.checkpoints.merge_files import MergedFile, merge_files
+from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.checkpoints.tied import count_once, tied_names
 from pipeline.merging.methods import METHODS
 from pipeline.recipe import Recipe

@@ -1,0 +1,134 @@
+"""Merge and edit models in memory: what `lines merge` does, for state dicts, modules and files."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from pipeline.checkpoints.checkpoint import Checkpoint, checked
+from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.merge import Tensors
+from pipeline.checkpoints.pieces import outline
+from pipeline.checkpoints.prepared_merge import MergeSources, check_recipe, prepare_merge
+from pipeline.merging.methods import look_up_method
+from pipeline.recipe import AUTO, ParamValue, Recipe
+
+#: A model: its state dict, a module, or the place of its files as `lines merge` takes it.
+Model: TypeAlias = Mapping[str, Tensor] | nn.Module | str | Path
+_log = logging.getLogger(__name__)
+
+
+def merge(
+    base: Model,
+    experts: Sequence[Model] | Mapping[str, Model],
+    *,
+    method: str = "sum",
+    scaling: str = "linear",
+    alpha: float | str | None = None,
+    beta: float = 0.0,
+    weights: Sequence[float] = (),
+    params: Mapping[str, ParamValue] | None = None,
+    statistics: Sequence[str | Path] = (),
+    blocks: str | None = None,
+    exclude: str | None = None,
+) -> dict[str, Tensor]:
+    r"""Merge fine-tuned models: base + lambda(depth) * combine(experts - base), lambda = alpha + beta * scaling(depth).
+
+    Combines in float32 and casts once, to the same bits as `lines merge`. Inputs are not changed. What became of each
+    tensor is logged as information under "lines_sweep".
+
+    Args:
+        base: the pre-trained model.
+        experts: fine-tuned models of the same architecture, or by name.
+        method: docs/reference/methods.md has all.
+        scaling: the function of depth, from 0 at the first block to 1 at the last: constant, linear, sqrt, quadratic,
+            power, cosine, piecewise.
+        alpha: lambda at the first block and outside the blocks; "auto" is equation 2 of the paper, "auto_l2" with L2
+            norms. By default 1 for methods of whole models such as slerp, else "auto".
+        beta: what lambda grows by up to the last block.
+        weights: one for each expert, for the method "weighted".
+        params: parameters of the method and of the scaling.
+        statistics: for fisher and regmean, a file of `lines statistics` for each expert.
+        blocks: a regular expression that matches the start of a block's names; its group is the block's number. By
+            default the architecture is recognised.
+        exclude: a regular expression, found anywhere in the names of tensors that stay the base's.
+
+    Returns:
+        A new state dict with the base's names and types.
+
+    Raises:
+        ValueError: if the models do not fit each other, the recipe does not fit them, the blocks are not recognised, or
+            the result equals the base or is not finite.
+
+    Example:
+        >>> import torch
+        >>> base = {f"blocks.{i}.weight": torch.zeros(2) for i in range(3)}
+        >>> expert = {name: tensor + 1 for name, tensor in base.items()}
+        >>> merged = merge(base, [expert], alpha=0.5, beta=0.5, blocks=r"blocks\.(\d+)\.")
+        >>> [float(tensor[0]) for tensor in merged.values()]
+        [0.5, 0.75, 1.0]
+    """
+    found = look_up_method(method, "method")
+    start = (1.0 if found.whole else AUTO["l1"]) if alpha is None else alpha
+    recipe = Recipe.make(method, scaling, start, beta, tuple(weights), dict(params or {}))
+    models = list(experts.values()) if isinstance(experts, Mapping) else list(experts)
+    names = list(experts) if isinstance(experts, Mapping) else [f"experts[{i}]" for i in range(len(models))]
+    sources = MergeSources("base", names, [str(path) for path in statistics], blocks, exclude)
+    check_recipe(recipe, sources)
+    opened = [_opened(name, model) for name, model in zip(names, models, strict=True)]
+    prepared = prepare_merge(_opened("base", base), opened, recipe, sources)
+    state = Tensors(outline(prepared.merge.base))
+    prepared.merge.write(state)
+    for line in (*prepared.notes, *map(str, prepared.coverage)):
+        _log.info("%s", line)
+    return dict(state) | {other: state[name] for other, name in prepared.tied.items()}
+
+
+def edit(
+    base: Model,
+    expert: Model,
+    *,
+    alpha: float,
+    beta: float | None = None,
+    scaling: str = "linear",
+    params: Mapping[str, ParamValue] | None = None,
+    blocks: str | None = None,
+    exclude: str | None = None,
+) -> dict[str, Tensor]:
+    """Edit one fine-tuned model: base + lambda(depth) * (expert - base), as the paper does after training.
+
+    Args:
+        base: the pre-trained model.
+        expert: the fine-tuned one.
+        alpha: lambda at the first block and outside the blocks.
+        beta: what lambda grows by up to the last block; by default 1 - alpha.
+        scaling: as in `merge`.
+        params: of the scaling.
+        blocks: as in `merge`.
+        exclude: as in `merge`.
+
+    Returns:
+        A new state dict with the base's names and types.
+
+    Raises:
+        ValueError: as `merge`.
+    """
+    return merge(
+        base,
+        {"expert": expert},
+        scaling=scaling,
+        alpha=alpha,
+        beta=1 - alpha if beta is None else beta,
+        params=params,
+        blocks=blocks,
+        exclude=exclude,
+    )
+
+
+def _opened(name: str, model: Model) -> Checkpoint:
+    if isinstance(model, str | Path):
+        return open_checkpoint(str(model))
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    return checked(name, {key: tensor.detach().cpu() for key, tensor in state.items()})

@@ -1,0 +1,98 @@
+"""Proves that merges in memory have the bits of `lines merge`, for states, modules and files, and change no input."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import lines_sweep as lines
+from pipeline.checkpoints.merge_files import merge_files
+from pipeline.checkpoints.prepared_merge import MergeSources
+from pipeline.recipe import Recipe
+
+BLOCKS = r"blocks\.(\d+)\."
+
+
+def model(seed: int) -> dict[str, Tensor]:
+    dice = torch.Generator().manual_seed(seed)
+    shapes = {"embed.weight": (7, 4), **{f"blocks.{i}.fc.weight": (4, 4) for i in range(3)}, "head.bias": (4,)}
+    return {name: torch.randn(shape, generator=dice) for name, shape in shapes.items()}
+
+
+BASE, EXPERTS = model(0), [model(1), model(2)]
+
+
+@pytest.mark.parametrize(
+    ("method", "scaling", "alpha", "beta", "params"),
+    [
+        ("sum", "linear", "auto", 0.5, {}),
+        ("ties", "quadratic", 0.3, 0.4, {"keep": 40.0}),
+        ("slerp", "linear", None, 0.0, {}),
+        ("tsvm", "sqrt", 0.5, 0.5, {}),
+        ("dare", "constant", 0.7, 0.0, {"drop": 0.5}),
+    ],
+)
+def test_a_merge_in_memory_has_the_bits_of_the_commands_file(
+    method: str, scaling: str, alpha: float | str | None, beta: float, params: dict[str, float], tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in BASE.items()}
+    found = lines.merge(
+        BASE, EXPERTS, method=method, scaling=scaling, alpha=alpha, beta=beta, params=params, blocks=BLOCKS
+    )
+    for name, state in {"base": BASE, "a": EXPERTS[0], "b": EXPERTS[1]}.items():
+        save_file(state, tmp_path / f"{name}.safetensors")
+    places = [str(tmp_path / f"{name}.safetensors") for name in ("base", "a", "b")]
+    recipe = Recipe.make(method, scaling, 1 if alpha is None else alpha, beta, (), params)
+    merge_files(MergeSources(places[0], places[1:], blocks=BLOCKS), recipe, tmp_path / "merged.safetensors")
+    written = load_file(tmp_path / "merged.safetensors")
+    assert found.keys() == BASE.keys() and all(torch.equal(found[name], written[name]) for name in BASE)
+    assert all(torch.equal(BASE[name], tensor) for name, tensor in before.items())
+    assert all(found[name].data_ptr() != BASE[name].data_ptr() for name in BASE)
+
+
+def test_an_edit_is_the_papers_formula() -> None:
+    found = lines.edit(BASE, EXPERTS[0], alpha=0.25, blocks=BLOCKS)
+    for name, theta0 in BASE.items():
+        depth = {"blocks.1": 0.5, "blocks.2": 1.0}.get(name[:8], 0.0)
+        wanted = theta0 + (0.25 + 0.75 * depth) * (EXPERTS[0][name] - theta0)
+        torch.testing.assert_close(found[name], wanted)
+
+
+class Tied(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = nn.Embedding(5, 4)
+        self.blocks = nn.ModuleList(nn.Linear(4, 4, dtype=torch.bfloat16) for _ in range(3))
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def test_modules_files_and_names_mix_and_tied_weights_count_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="lines_sweep")
+    base, one, two = Tied(0), Tied(1), Tied(2)
+    torch.save(two.state_dict(), tmp_path / "two.pt")
+    found = lines.merge(base, {"one": one, "two": tmp_path / "two.pt"}, alpha="auto", blocks=BLOCKS)
+    assert found.keys() == base.state_dict().keys() and found["blocks.0.weight"].dtype == torch.bfloat16
+    assert found["head.weight"] is found["embed.weight"]
+    Tied(3).load_state_dict(found)
+    assert any("other names of tied tensors" in message for message in caplog.messages)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    wrong = {**EXPERTS[0], "head.bias": torch.zeros(9)}
+    with pytest.raises(ValueError, match="two.*head.bias"):
+        lines.merge(BASE, {"one": EXPERTS[0], "two": wrong}, blocks=BLOCKS)
+    with pytest.raises(ValueError, match="method.*did you mean 'ties'"):
+        lines.merge(BASE, EXPERTS, method="tie", blocks=BLOCKS)
+    with pytest.raises(ValueError, match="experts.1.*NaN or infinite|experts.1.*not finite|experts.1.*finite"):
+        lines.merge(BASE, [EXPERTS[0], {**EXPERTS[1], "head.bias": torch.full((4,), torch.nan)}], blocks=BLOCKS)
+    with pytest.raises(ValueError, match="weight"):
+        lines.merge(BASE, EXPERTS, method="weighted", blocks=BLOCKS)
+    with pytest.raises(AttributeError, match="has no attribute 'merges'"):
+        lines.merges  # noqa: B018
