@@ -15,7 +15,6 @@ from pipeline.cli.common import Json
 from pipeline.console import console, folded_table, print_result, styled
 from pipeline.versions import PACKAGES, installed_version
 from tasks.cores import permitted_cores, permitted_memory
-from tasks.files.cache import cache_root
 
 _OPTIONAL = ("duckdb", "pandas")
 
@@ -78,6 +77,8 @@ def _devices() -> Iterator[Check]:
 
 
 def _space() -> Iterator[Check]:
+    from tasks.files.cache import cache_root
+
     root = cache_root()
     existing = next(p for p in (root, *root.parents) if p.exists())
     writable = os.access(existing, os.W_OK)

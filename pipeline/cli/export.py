@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from lines_sweep.opened import open_run
 from pipeline.cli.common import RunPlace
 from pipeline.console import print_result, user_errors
 
@@ -35,6 +34,7 @@ def export(
     A merge of LoRA policies of a language model is written as a LoRA adapter. With --mergekit, a candidate of which
     mergekit has no recipe is an error that says why.
     """
+    from lines_sweep.opened import open_run
     from pipeline.checkpoints.coverage import Part
 
     with user_errors():

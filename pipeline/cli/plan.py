@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lines_sweep.running import plan_of
 from pipeline.cli.common import PoolName, SpecPath, Workers
 from pipeline.console import console, folded_table, print_result, progress_bar, user_errors
-from pipeline.plan.plan import Plan
-from pipeline.spec.user_code import announce_code
 
 if TYPE_CHECKING:
+    from pipeline.plan.plan import Plan
     from pipeline.sizing.estimate import Estimate
     from pipeline.sizing.machine import Machine
     from pipeline.sizing.work import ArmWork
@@ -50,6 +48,9 @@ def plan(
         for option, value in given.items():
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{option}: must be above 0, got {value:g}")
+        from lines_sweep.running import plan_of
+        from pipeline.spec.user_code import announce_code
+
         run = plan_of(spec, pool, workers)
         announce_code(run.spec)
         from pipeline.sizing.estimate import estimate, misfits  # torch: not before the spec is known to be valid
@@ -72,7 +73,7 @@ def _bytes(gibibytes: float | None) -> int | None:
 
 
 def _rate(
-    run: Plan, machine: "Machine", throughput: float | None, like: Path | None, measure: bool
+    run: "Plan", machine: "Machine", throughput: float | None, like: Path | None, measure: bool
 ) -> tuple[float, str] | None:
     """Return the samples a second of one worker, and where the number is from."""
     from pipeline.sizing.throughput import measured_throughput, throughput_of_run
@@ -102,7 +103,7 @@ def _print_memory(found: "Estimate") -> None:
         print_result("activations: not known: a task needs values before its forward pass; leave room for them")
 
 
-def _work_table(run: Plan, arms: "list[ArmWork]") -> Table:
+def _work_table(run: "Plan", arms: "list[ArmWork]") -> Table:
     unit = "samples" if run.spec.generation is None else "completions"
     table = folded_table("arm", "searches", "candidates", f"validation {unit}", f"test {unit}")
     for arm in arms:
@@ -112,7 +113,7 @@ def _work_table(run: Plan, arms: "list[ArmWork]") -> Table:
     return table
 
 
-def _print_hours(run: Plan, arms: "list[ArmWork]", machine: "Machine", rate: tuple[float, str] | None) -> None:
+def _print_hours(run: "Plan", arms: "list[ArmWork]", machine: "Machine", rate: tuple[float, str] | None) -> None:
     from pipeline.sizing.work import hours
 
     samples = sum(arm.val + arm.test for arm in arms)

@@ -5,8 +5,6 @@ import typer
 from pipeline.cli.common import RayAddress, SpecPath
 from pipeline.cluster.auth import use_token
 from pipeline.console import console, folded_table, styled, user_errors
-from pipeline.spec.load import load_spec
-from pipeline.spec.user_code import announce_code
 
 
 def prepare(spec: SpecPath, address: RayAddress = None) -> None:
@@ -16,6 +14,9 @@ def prepare(spec: SpecPath, address: RayAddress = None) -> None:
     listed at the end, with where it belongs.
     """
     with user_errors("what has been fetched and decoded is kept; rerun the same command to resume"):
+        from pipeline.spec.load import load_spec
+        from pipeline.spec.user_code import announce_code
+
         run = load_spec(spec)
         announce_code(run)
         run.resources.check_address(address)

@@ -10,13 +10,12 @@ import typer
 
 from pipeline.cli.common import Json
 from pipeline.console import console, plain, print_result, user_errors
-from pipeline.spec.load import load_spec, parse_spec
-from pipeline.spec.thresholds import Regress
 from tasks.files.atomic import write_whole
 
 if TYPE_CHECKING:  # plotly and Arrow: not before they are needed
     from pipeline.regress.compare import Regression
     from pipeline.regress.snapshot import Snapshot
+    from pipeline.spec.thresholds import Regress
 
 
 def regress(
@@ -76,7 +75,9 @@ def _facts(found: "Regression") -> dict[str, Any]:
     return {**about, "comparisons": comparisons, "changes": list(found.changes), "left_out": list(found.left_out)}
 
 
-def _thresholds(run: "Snapshot", spec: Path | None) -> Regress:
+def _thresholds(run: "Snapshot", spec: Path | None) -> "Regress":
+    from pipeline.spec.load import load_spec, parse_spec
+
     if spec is not None:
         return load_spec(spec).regress
     return parse_spec(run.about["spec"], run.place).regress

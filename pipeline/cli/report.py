@@ -6,12 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.index import common_place, index_of
 from pipeline.console import console, print_result, styled, user_errors
-from pipeline.records.journal import FILE_NAME
-from pipeline.records.provenance_file import FILE_NAME as PROVENANCE
-from pipeline.records.provenance_file import read_provenance
-from pipeline.storage.run_folder import run_folder
 
 
 def show_report(folder: Path, place: str) -> int:
@@ -25,6 +20,7 @@ def show_report(folder: Path, place: str) -> int:
         The exit status: 1 if a shard failed, or a group could not be searched because of a failure.
     """
     from pipeline.cli.tables import rendered
+    from pipeline.records.provenance_file import FILE_NAME, read_provenance
     from pipeline.report.page import build, summary
 
     pages = [f"{place.rstrip('/')}/{path.name}" for path in build(folder)]
@@ -33,7 +29,7 @@ def show_report(folder: Path, place: str) -> int:
         console.print(rendered(table))
     for sentence in found.sentences:
         console.print(f"- {sentence}")
-    provenance = read_provenance(folder / PROVENANCE)
+    provenance = read_provenance(folder / FILE_NAME)
     for group in provenance["not_searched"]:
         name = " ".join(filter(None, (group["arm"], group["group"])))
         console.print(styled("red", "not searched", f": {name}: {group['cause']}"), highlight=False)
@@ -48,6 +44,7 @@ def show_report(folder: Path, place: str) -> int:
 
 def show_index(places: Sequence[str], common: str) -> None:
     """Write the index of many runs, and print where LiNeS improves, ties or worsens."""
+    from pipeline.cli.index import index_of
     from pipeline.cli.tables import rendered
     from pipeline.report.index import build_index
 
@@ -69,7 +66,9 @@ def report(
 
     With several runs, also write index.html and index.md into the folder that contains them.
     """
+    from pipeline.cli.index import common_place
     from pipeline.run.run import rebuild
+    from pipeline.storage.run_folder import run_folder
 
     with user_errors():
         places = _runs(runs)
@@ -88,6 +87,9 @@ def _runs(places: list[str]) -> list[str]:
     Raises:
         ValueError: if one of them has no run; raised before any report is written.
     """
+    from pipeline.records.journal import FILE_NAME
+    from pipeline.storage.run_folder import run_folder
+
     runs: dict[Path, str] = {}
     others = []
     for place in places:

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lines_sweep.running import plan_of, run_plan
 from pipeline.cli.common import Cache, PoolName, RayAddress, Workers
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
 from pipeline.console import console, user_errors
-from pipeline.plan.plan import Plan
 from pipeline.signals import STOPPED
-from pipeline.spec.user_code import announce_code
+
+if TYPE_CHECKING:  # pydantic, optuna and Arrow: not before they are needed
+    from pipeline.plan.plan import Plan
 
 _KEPT = "what was scored so far is kept; rerun the same command to resume"
 
@@ -40,6 +40,9 @@ def run(
     fail, the others are still executed.
     """
     with user_errors(_KEPT):
+        from lines_sweep.running import run_plan
+        from pipeline.spec.user_code import announce_code
+
         plans = _plans(specs, pool, workers)
         places = _places(plans, out)
         use_token(address)
@@ -73,12 +76,14 @@ def _keep_status(several: bool, place: str, status: dict[str, int]) -> Iterator[
         status[place] = end.exit_code
 
 
-def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Plan]:
+def _plans(paths: list[Path], pool: str | None, workers: int | None) -> "list[Plan]":
     """Return the plan of each spec.
 
     Raises:
         ValueError: if some are not valid specs; the errors of all are given.
     """
+    from lines_sweep.running import plan_of
+
     plans, errors = [], []
     for path in paths:
         try:
@@ -90,7 +95,7 @@ def _plans(paths: list[Path], pool: str | None, workers: int | None) -> list[Pla
     return plans
 
 
-def _places(plans: list[Plan], out: str | None) -> list[str]:
+def _places(plans: "list[Plan]", out: str | None) -> list[str]:
     """Return each run's folder.
 
     Raises:

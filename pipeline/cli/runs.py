@@ -10,7 +10,6 @@ import typer
 
 from pipeline.cli.common import Json
 from pipeline.console import console, folded_table, print_note, print_result, user_errors
-from pipeline.records.listing import list_runs
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -20,6 +19,8 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs of a folder, the newest first: state, candidates, best arm on validation, age."""
+    from pipeline.records.listing import list_runs  # Arrow and optuna: not for `lines --help`
+
     with user_errors():
         found = list_runs(folder)
         if as_json:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import SCALINGS
-from pipeline.spec.commands import Command
+from pipeline.spec.command_names import Command
 from search.samplers import SAMPLERS
 from tasks.registry import BACKBONES
 

@@ -6,20 +6,19 @@ import secrets
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lines_sweep.running import plan_of
 from pipeline.cli.common import Address, Cache, SpecPath, Workers
-from pipeline.cluster.jobs.client import DASHBOARD, Jobs
-from pipeline.cluster.jobs.follow import address_option, follow_job
-from pipeline.cluster.jobs.package import Origin, make_package
+from pipeline.cluster.jobs.address import DASHBOARD
 from pipeline.console import console, print_result, styled, user_errors
-from pipeline.spec.run import RunSpec
-from pipeline.spec.user_code import announce_code
 from pipeline.versions import comparable_versions
-from tasks.files.object_store import check_url, is_url
+
+if TYPE_CHECKING:
+    from pipeline.cluster.jobs.client import Jobs
+    from pipeline.cluster.jobs.package import Origin
+    from pipeline.spec.run import RunSpec
 
 #: The folder on a cluster's head for runs without --out.
 _RUNS = "~/lines-runs"
@@ -60,6 +59,13 @@ def submit(
 
     Rerun the command with the same --out to resume a run that was stopped. The exit status is that of the run.
     """
+    from lines_sweep.running import plan_of
+    from pipeline.cluster.jobs.client import Jobs
+    from pipeline.cluster.jobs.follow import address_option, follow_job
+    from pipeline.cluster.jobs.package import Origin
+    from pipeline.spec.user_code import announce_code
+    from tasks.files.object_store import is_url
+
     with user_errors():
         plan = plan_of(spec)
         announce_code(plan.spec)
@@ -77,7 +83,11 @@ def submit(
         raise typer.Exit(follow_job(jobs, name, address))
 
 
-def _send(jobs: Jobs, name: str, spec: RunSpec, origin: Origin, job: dict[str, Any], variables: dict[str, str]) -> None:
+def _send(
+    jobs: "Jobs", name: str, spec: "RunSpec", origin: "Origin", job: dict[str, Any], variables: dict[str, str]
+) -> None:
+    from pipeline.cluster.jobs.package import make_package
+
     if jobs.sends_token_unencrypted:
         text = f"the token goes to {jobs.url} unencrypted: prefer https, or `ray dashboard cluster.yaml` (SSH)"
         console.print(styled("yellow", "warning", f": {text}"), soft_wrap=True, highlight=False)
@@ -100,6 +110,8 @@ def run_place(out: str | None, run: str) -> str:
     Raises:
         ValueError: if it is a path in the job's directory, which is removed with the job, or a URL with a password.
     """
+    from tasks.files.object_store import check_url, is_url
+
     out = f"{_RUNS}/{run}" if out is None else out
     if is_url(out):
         check_url(out)

@@ -2,21 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.table import Table
 
-from lines_sweep.running import plan_of
 from pipeline.cli.common import Json
 from pipeline.console import console, folded_table, print_result, progress_bar, styled, user_errors
-from pipeline.plan.plan import Plan
-from pipeline.records.ledger import Ledger
-from pipeline.run.forecast import forecast, proposed
-from pipeline.spec.commands import Command, command_of
-from pipeline.spec.load import read_file
-from pipeline.spec.user_code import announce_code, list_user_code
+from pipeline.spec.command_names import Command
+
+if TYPE_CHECKING:  # pydantic, optuna and Arrow: not before they are needed
+    from pydantic import BaseModel
+
+    from pipeline.plan.plan import Plan
 
 
 def validate(
@@ -29,6 +27,10 @@ def validate(
     With --no-code, a spec that names code is checked without its checkpoints and data.
     """
     with user_errors():
+        from lines_sweep.running import plan_of
+        from pipeline.spec.commands import command_of
+        from pipeline.spec.load import read_file
+
         match command_of(read_file(spec)):
             case "run":
                 plan = plan_of(spec)
@@ -41,8 +43,10 @@ def validate(
                     console.print(styled("green", "valid", f": {spec}, for lines {command}"), highlight=False)
 
 
-def _may_read(spec: BaseModel, code: bool) -> bool:
+def _may_read(spec: "BaseModel", code: bool) -> bool:
     """Announce the code that a spec names; return False, with a note, if it may not run."""
+    from pipeline.spec.user_code import announce_code, list_user_code
+
     if not code and (named := list_user_code(spec)):
         rest = "the rest of the spec is valid; its checkpoints and data were not looked at"
         print_result(f"not run: {'; '.join(named)}; {rest}")
@@ -51,12 +55,15 @@ def _may_read(spec: BaseModel, code: bool) -> bool:
     return True
 
 
-def _check_run(plan: Plan, as_json: bool) -> None:
+def _check_run(plan: "Plan", as_json: bool) -> None:
     """Read the checkpoints and the data of a run, and print its arms and how much there is to score."""
-    from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
-
     with progress_bar() as report:
+        from pipeline.loading.prepare import prepare  # torch: not before the spec is known to be valid
+
         identity = prepare(plan.spec, "cpu", report)
+    from pipeline.records.ledger import Ledger
+    from pipeline.run.forecast import forecast
+
     val, test = (sum(counts) for counts in zip(*((v, t) for _, v, t in identity.tasks.values()), strict=True))
     work = forecast(plan, Ledger(identity, plan.spec.shard_size, {}))
     if as_json:
@@ -112,8 +119,10 @@ def schema(
     typer.echo(json.dumps(schema_of(kind), indent=2))
 
 
-def _arms(plan: Plan) -> list[dict[str, Any]]:
+def _arms(plan: "Plan") -> list[dict[str, Any]]:
     """Return each arm with its number of searches, and the candidates of each."""
+    from pipeline.run.forecast import proposed
+
     arms: dict[str, dict[str, Any]] = {}
     for group in plan.groups:
         first = {"arm": group.arm, "kind": group.kind, "searches": 0, "candidates": proposed(group)}
@@ -122,7 +131,7 @@ def _arms(plan: Plan) -> list[dict[str, Any]]:
     return list(arms.values())
 
 
-def _plan_table(plan: Plan) -> Table:
+def _plan_table(plan: "Plan") -> Table:
     table = folded_table("arm", "kind", "searches", "candidates each", "objective")
     for arm in _arms(plan):
         table.add_row(

@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from pipeline.parameters import Parameter, look_up, resolve
 from pipeline.recipe import OUTSIDE, ParamValue, Recipe, canonical_number
 from tasks.registry import near
@@ -73,6 +71,8 @@ def _power(depth: float, params: Mapping[str, ParamValue]) -> float:
 def _piecewise(depth: float, params: Mapping[str, ParamValue]) -> float:
     knots = params["knots"]
     assert isinstance(knots, tuple)
+    import numpy as np  # not before it is used: `lines --help` lists the functions
+
     return float(np.interp(depth, np.linspace(0.0, 1.0, len(knots)), knots))
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.spec.command_names import Command
 from pipeline.spec.validation import SpecError
 
-Command = Literal["run", "finetune", "ppo"]
 #: Command -> fields that only its specs have, and that say what is made.
 MARKS: dict[Command, frozenset[str]] = {
     "run": frozenset({"arms", "experts"}),

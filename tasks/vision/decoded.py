@@ -261,12 +261,14 @@ def _read(path: Path) -> ImageSet:
     shape: list[int] = json.loads(table.schema.metadata[b"shape"])
     batches = [table.get_batch(i) for i in range(table.num_record_batches)]
     manifest: Mapping[str, Any] = json.loads(path.with_suffix(".json").read_text())
-    columns = pa.Table.from_batches(batches)
+    keys = pa.Table.from_batches(batches)["key"]
+    # Arrow's own `to_numpy` would import pandas, which takes a second.
+    labels = [np.from_dlpack(batch.column("label")) for batch in batches]
     return ImageSet(
         chunks=tuple(_pixels(batch, shape) for batch in batches),
         chunk_size=int(table.schema.metadata[b"chunk_size"]),
-        labels_N=torch.from_numpy(columns["label"].to_numpy().copy()),
-        keys=tuple(columns["key"].to_pylist()),
+        labels_N=torch.from_numpy(np.concatenate(labels)),
+        keys=tuple(keys.to_pylist()),
         fingerprint=manifest["fingerprint"],
         notes=manifest.get("notes", {}),
     )

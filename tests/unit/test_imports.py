@@ -1,4 +1,7 @@
-"""Proves that a run is read without torch and Ray; import-linter (pyproject.toml) proves the directions of import."""
+"""Proves what commands import, and that a run is read without torch and Ray.
+
+import-linter (pyproject.toml) proves the directions of import.
+"""
 
 import pkgutil
 import subprocess
@@ -6,6 +9,13 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
+from small_run import small_spec, write_spec
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
+from tasks.embedded import checkpoint_path
 
 ROOT = Path(__file__).parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
@@ -32,6 +42,42 @@ def test_what_reads_a_run_loads_neither_torch_nor_ray() -> None:
         [sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert found.stdout.strip() == "set()"
+
+
+def imported_by(*words: str) -> set[str]:
+    """Run a command of `lines` in a process of its own, and return the packages that it has imported."""
+    code = (
+        "import sys; from pipeline.cli.main import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(found.stderr.splitlines()[-1].split()) - sys.stdlib_module_names
+
+
+#: What takes long to import.
+HEAVY = {"fsspec", "jinja2", "numpy", "optuna", "pandas", "plotly", "pyarrow", "ray", "scipy", "torch", "transformers"}
+
+
+def test_help_imports_what_prints_it_and_nothing_else() -> None:
+    found = imported_by("--help")
+    assert {"pipeline", "rich", "typer"} <= found and not found & {*HEAVY, "pydantic", "yaml"}
+
+
+def test_the_help_of_a_command_imports_nothing_heavy() -> None:
+    """Typer itself imports pydantic to read a command line."""
+    assert not imported_by("submit", "--help") & HEAVY
+
+
+@pytest.mark.slow
+def test_a_spec_is_validated_without_ray_plots_and_tables(tmp_path: Path) -> None:
+    """`lines validate` reads checkpoints and data with torch; once these are decoded, Arrow needs no pandas."""
+    spec = write_spec(tmp_path, small_spec({"mnist": checkpoint_path("mnist")}, tasks=["mnist"], controls=[]))
+    assert CliRunner().invoke(app, ["validate", str(spec)]).exit_code == 0
+    found = imported_by("validate", str(spec))
+    assert {"open_clip", "optuna", "pyarrow", "torch"} <= found
+    assert found & {"datasets", "matplotlib", "pandas", "plotly", "ray", "scipy", "trl"} == set()
 
 
 def test_no_test_folder_is_a_package_or_is_imported_in_place_of_one() -> None:

@@ -11,12 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.cluster.auth import has_token, use_token
+from pipeline.cluster.jobs.address import PORT
 from pipeline.cluster.jobs.package import Package
 from tasks.registry import near
 
-#: The port of Ray's dashboard, which accepts jobs.
-_PORT = 8265
-DASHBOARD = f"http://127.0.0.1:{_PORT}"
 _SECONDS_TO_ANSWER = 10
 #: Seconds between looks at a job; and characters per second that its log may cost, which is sent whole each time.
 _INTERVAL, _MAX_CHARACTERS = 1.0, 100_000
@@ -174,17 +172,17 @@ def jobs_url(address: str) -> str:
         port = -1
     if scheme not in ("", "http", "https") or not parts.hostname or port == -1 or parts.username is not None:
         raise ValueError(
-            f"--address {address}: must be that of a Ray dashboard, http://HOST:{_PORT}, or HOST; "
+            f"--address {address}: must be that of a Ray dashboard, http://HOST:{PORT}, or HOST; "
             f"Ray's own addresses (ray://, port 6379) take no jobs"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port or (443 if scheme == 'https' else _PORT)}"
+    return f"{parts.scheme}://{host}:{port or (443 if scheme == 'https' else PORT)}"
 
 
 def _check_answers(address: str, url: str) -> None:
     parts = urlsplit(url)
     try:
-        socket.create_connection((parts.hostname or "", parts.port or _PORT), _SECONDS_TO_ANSWER).close()
+        socket.create_connection((parts.hostname or "", parts.port or PORT), _SECONDS_TO_ANSWER).close()
     except OSError as error:
         raise ConnectionError(
             f"--address {address}: no Ray answers at {url} ({error.strerror or error}): is the cluster up, and its "
@@ -209,7 +207,7 @@ def _connected(address: str, url: str) -> Any:
     except (requests.RequestException, ConnectionError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
             f"--address {address}: {url} answers but is not a Ray dashboard ({type(error).__name__}); the dashboard's "
-            f"port is {_PORT} unless it was set otherwise; 6379 and 10001 are other ports of Ray that take no jobs"
+            f"port is {PORT} unless it was set otherwise; 6379 and 10001 are other ports of Ray that take no jobs"
         ) from error
 
 

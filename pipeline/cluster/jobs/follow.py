@@ -4,7 +4,8 @@ import shlex
 
 import typer
 
-from pipeline.cluster.jobs.client import DASHBOARD, Jobs, SubmittedJob
+from pipeline.cluster.jobs.address import DASHBOARD
+from pipeline.cluster.jobs.client import Jobs, SubmittedJob
 from pipeline.console import plain
 from pipeline.signals import STOPPED
 from tasks.files.object_store import is_url

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from scipy.io.matlab import MatReadError
 
 from tasks.files.cache import digest
 from tasks.vision.file_tree import FileTree
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 _SPLITS = ("train", "val", "test")
 #: Errors of reading truncated files, or files of another layout.
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, struct.error, MatReadError)
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, struct.error)
 
 
 class VisionSource:

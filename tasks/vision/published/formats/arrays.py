@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat
 
 from tasks.extras import install_hint
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
+from tasks.vision.published.formats.matlab import read_matlab
 
 _CIFAR10_TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
 _STL_SIDE = 96
@@ -90,7 +90,7 @@ def _read_stl10(place: Path, split: str) -> Listing:
 
 def _read_svhn(place: Path, split: str) -> Listing:
     """Read cropped digits; the digit 0 has the label 10."""
-    matrix = loadmat(str(place / f"{split}_32x32.mat"))
+    matrix = read_matlab(place / f"{split}_32x32.mat")
     return _listing(matrix["X"].transpose(3, 0, 1, 2), matrix["y"].astype(np.int64).reshape(-1) % 10, place)
 
 

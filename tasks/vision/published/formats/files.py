@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat
 
 from tasks.vision.file_tree import FileTree
 from tasks.vision.published.formats.listing import FilesMissing, Format, Listing
+from tasks.vision.published.formats.matlab import read_matlab
 
 #: As torchvision's ImageFolder, whose order of files the authors' splits depend on.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -104,7 +104,7 @@ def _food101_names(place: Path, split: str) -> Sequence[str]:
 
 
 def _matrix(path: Path, name: str) -> npt.NDArray[Any]:
-    return np.atleast_1d(loadmat(str(path), squeeze_me=True)[name])
+    return np.atleast_1d(read_matlab(path, squeeze=True)[name])
 
 
 def _lines(path: Path) -> list[str]:
