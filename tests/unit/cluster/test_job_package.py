@@ -78,6 +78,20 @@ def test_the_code_is_sent_with_the_embedded_files_that_are_named_and_no_others(p
     assert own < 30 * 2**20
 
 
+def test_an_embedded_language_model_is_sent_with_its_text_tasks_and_no_others(place: Path) -> None:
+    (place / "here" / "animals").mkdir()
+    experts = {"animals": "experts/mnist.safetensors"}
+    backbone = {"family": "seq2seq", "model": "embedded/tiny-t5"}
+    package, spec = packed(place, backbone=backbone, base="embedded/tiny-t5", experts=experts, tasks=["animals"])
+    assert spec["tasks"]["animals"]["source"] == "embedded/animals", "not the folder of that name next to the spec"
+    files = [path for module in package.modules for path in module.rglob("*") if path.is_file()]
+    assert {p.parent.name for p in files if p.suffix == ".safetensors"} == {"tiny-t5"}
+    assert {f"{p.parent.name}/{p.stem}" for p in files if p.suffix == ".parquet"} == {
+        f"animals/{split}" for split in ("train", "val", "test")
+    }
+    assert "tokenizer.json" in {p.name for p in files if p.parent.name == "tiny-t5"}
+
+
 def test_what_the_cluster_sees_at_the_same_path_stays_there(place: Path) -> None:
     package, spec = packed(place, seen=(place / "elsewhere",))
     assert spec["experts"]["clipart"] == str(place / "elsewhere" / "clipart.safetensors")
