@@ -1,8 +1,8 @@
 """Merge the models of a mergekit recipe into a file or a folder."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.checkpoints.blocks import find_blocks
 from pipeline.checkpoints.coverage import Part, present
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lazy import Difference, only
-from pipeline.checkpoints.matching import choose, rename
+from pipeline.checkpoints.matching import Chosen, choose, rename
 from pipeline.checkpoints.merge import edited_names
 from pipeline.checkpoints.merge_output import FILE, new_output
 from pipeline.checkpoints.mergekit.schedule import Schedule, TensorPlace
@@ -23,7 +23,7 @@ from pipeline.checkpoints.mergekit.sources import ModelSource, check_vocabularie
 from pipeline.checkpoints.mergekit.steps import Call, Step
 from pipeline.checkpoints.model_folder import Card, missing_files
 from pipeline.checkpoints.pieces import is_finite, outline
-from pipeline.checkpoints.tied import count_once
+from pipeline.checkpoints.tied import CountedOnce, count_once
 from pipeline.checkpoints.writing import Sink
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
@@ -49,11 +49,26 @@ class WrittenRecipe:
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    """The models of a recipe under one set of names, and the layers of their tensors."""
+    """The models of a recipe under one set of names.
+
+    Attributes:
+        states: model -> its tensors that may be merged; the first is the base, or else the recipe's first model.
+        once: the first model, each tensor under one name.
+        chosen: what may not be merged.
+        fingerprints: of the models.
+        notes: how names were matched.
+    """
 
     states: Mapping[str, Mapping[str, Tensor]]
-    layers: LayerMap
-    found: str
+    once: CountedOnce
+    chosen: Chosen
+    fingerprints: Sequence[str]
+    notes: Sequence[str]
+
+    @property
+    def outline(self) -> Mapping[str, Tensor]:
+        """Tensors of the types and shapes of the first model's that may be merged."""
+        return outline(next(iter(self.states.values())))
 
 
 def merge_recipe(
@@ -77,46 +92,61 @@ def merge_recipe(
         schedule = read_schedule(Path("mergekit.yml"))
         merge_recipe(schedule, Path("merged/"))
     """
-    recipe, sources = schedule.recipe, sources_of(schedule.recipe)
-    check_vocabularies(recipe, sources)
-    first, *others = sources
-    base = sources[first].open()
-    renames = rename(base, [sources[model].open() for model in others])
+    sources = sources_of(schedule.recipe)
+    check_vocabularies(schedule.recipe, sources)
+    models = _open(sources, exclude)
+    edited = edited_names(models.outline)
+    layers, found = _layers(schedule, edited, blocks)
+    merge = _RecipeMerge.of(schedule, models, edited, layers)
+    coverage, text = _coverage(models, edited), shown(schedule, sources)
+    metadata = {
+        "lines_sweep.mergekit": text,
+        "lines_sweep.models": json.dumps(models.fingerprints),
+        "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
+    }
+    first, *others = sources.values()
+    files, experts = locate(first.model), [other.adapter or other.model for other in others]
+    card = Card(first.model, experts, text, coverage, "yaml")
+    with new_output(output, files, merge.outline(), models.once.tied, metadata, card) as sink:
+        merge.write(sink)
+    notes = [*schedule.notes, *models.notes, *(missing_files(files) if output.suffix != FILE else [])]
+    return WrittenRecipe(found, coverage, notes)
+
+
+def _open(sources: Mapping[str, ModelSource], exclude: str | None) -> _Models:
+    """Open the models, and give all of them the first one's names.
+
+    Raises:
+        ValueError: if one cannot be read, or does not fit the first.
+    """
+    base, *others = (source.open() for source in sources.values())
+    renames = rename(base, others)
     once = count_once(base, renames.experts)
     chosen = choose(once.base, once.experts, exclude)
     left = {*chosen.excluded, *chosen.buffers}
-    rest = replace(once.base, state=only(once.base.state, [n for n in once.base.state if n not in left]))
-    checkpoints = dict(zip(sources, (rest, *chosen.experts), strict=True))
-    for checkpoint in chosen.experts:
-        ours, theirs = outline(rest.state), outline(checkpoint.state)
-        check_agree(NamedTensors(rest.source, ours), NamedTensors(checkpoint.source, theirs))
-    shapes = outline(rest.state)
-    sizes = {name: shapes[name].numel() for name in edited_names(shapes)}
-    layer_map, found = _layers(schedule, list(sizes), blocks)
-    models = _Models({model: c.state for model, c in checkpoints.items()}, layer_map, found)
-    merge = _RecipeMerge.of(schedule, models, once.base.state, sizes)
-    whole = outline(once.base.state)
-    kept = [name for name in rest.state if name not in sizes]
-    coverage = present(
+    rest = only(once.base.state, [name for name in once.base.state if name not in left])
+    for expert in chosen.experts:
+        check_agree(NamedTensors(base.source, outline(rest)), NamedTensors(expert.source, outline(expert.state)))
+    states = dict(zip(sources, (rest, *(expert.state for expert in chosen.experts)), strict=True))
+    return _Models(states, once, chosen, [c.fingerprint for c in (base, *renames.experts)], renames.notes)
+
+
+def _coverage(models: _Models, edited: Sequence[str]) -> list[Part]:
+    whole, chosen = outline(models.once.base.state), models.chosen
+    merged = set(edited)
+    kept = [name for name in models.outline if name not in merged]
+
+    def part(what: str, names: Iterable[str], named: bool = True) -> Part:
+        return Part.of(what, {name: whole[name] for name in names}, named)
+
+    return present(
         [
-            Part.of("merged", {name: whole[name] for name in sizes}, named=False),
-            Part.of("no weights, so they stay the base's", {name: whole[name] for name in [*kept, *chosen.buffers]}),
-            Part.of("excluded, so they stay the base's", {name: whole[name] for name in chosen.excluded}),
+            part("merged", edited, named=False),
+            part("no weights, so they stay the base's", [*kept, *chosen.buffers]),
+            part("excluded, so they stay the base's", chosen.excluded),
             Part("only in other models, and left out", len(chosen.left_out), 0, tuple(chosen.left_out)),
         ]
     )
-    text = shown(schedule, sources)
-    metadata = {
-        "lines_sweep.mergekit": text,
-        "lines_sweep.models": json.dumps([c.fingerprint for c in (base, *renames.experts)]),
-        "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),
-    }
-    files, experts = locate(sources[first].model), [sources[m].adapter or sources[m].model for m in others]
-    card = Card(sources[first].model, experts, text, coverage, "yaml")
-    with new_output(output, files, merge.outline(), once.tied, metadata, card) as sink:
-        merge.write(sink)
-    notes = [*schedule.notes, *renames.notes, *(missing_files(files) if output.suffix != FILE else [])]
-    return WrittenRecipe(found, coverage, notes)
 
 
 def _layers(schedule: Schedule, names: Sequence[str], blocks: str | None) -> tuple[LayerMap, str]:
@@ -157,17 +187,16 @@ class _RecipeMerge:
     types: Mapping[str, torch.dtype]
 
     @classmethod
-    def of(
-        cls, schedule: Schedule, models: _Models, base: Mapping[str, Tensor], sizes: Mapping[str, int]
-    ) -> "_RecipeMerge":
-        """Check all steps."""
-        blocks, count = models.layers.blocks, models.layers.num_blocks
-        steps = {name: schedule.step(TensorPlace(name, size, blocks.get(name), count)) for name, size in sizes.items()}
+    def of(cls, schedule: Schedule, models: _Models, names: Sequence[str], layers: LayerMap) -> "_RecipeMerge":
+        """Check the steps of all tensors that are merged."""
+        shapes, blocks = models.outline, layers.blocks
+        places = [TensorPlace(name, shapes[name].numel(), blocks.get(name), layers.num_blocks) for name in names]
+        steps = {place.name: schedule.step(place) for place in places}
         config, outlines = schedule.recipe.config, {model: outline(state) for model, state in models.states.items()}
         named = config.out_dtype or config.dtype
         given: torch.dtype | None = getattr(torch, named) if named else None
         types = {name: given or _widest(step, outlines, name) for name, step in steps.items()}
-        return cls(base, models.states, steps, types)
+        return cls(models.once.base.state, models.states, steps, types)
 
     def outline(self) -> dict[str, Tensor]:
         """Return tensors without values, of the types and shapes of the result."""
