@@ -166,8 +166,9 @@ def _sparse(sparse: _Sparse, own: Mapping[str, float], size: int, rescale: bool)
 
 
 def _magnitude(own: Mapping[str, float], size: int, rescale: str) -> Call:
-    kept = percent(int(own["density"] * size), size)
-    return Call.of("ties", keep=kept, trim="tensor", aggregate="sum", rescale=rescale)
+    """Trim as `ties` does, but without its election, which takes as long again."""
+    kept = percent(max(1, int(own["density"] * size)), size)
+    return Call.of("breadcrumbs", keep=kept, top=0, round="down", rescale=rescale)
 
 
 def _outliers(own: Mapping[str, float], size: int, rescale: str) -> Call:
