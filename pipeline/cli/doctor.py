@@ -25,7 +25,10 @@ Check = tuple[str, bool, str]
 def doctor(as_json: Json = False) -> None:
     """Check what is installed, which devices there are, whether Ray starts and whether the model hub answers."""
     parts = (_python, _packages, _devices, _space, _embedded, _ray, _hub)
-    checks = [check for part in parts for check in _safely(part)]
+    checks = list[Check]()
+    with console.status("checking, which takes some seconds"):
+        for part in parts:
+            checks += _safely(part)
     if as_json:
         print_result(
             json.dumps([{"check": name, "ok": good, "found": found} for name, good, found in checks], indent=2)
