@@ -17,7 +17,7 @@ BUILD = ROOT / "build" / "tests"
 CLUSTERS = """chaos_nodes cluster driver_killed driver_stopped loopback network_cut nodes permitted_cores shipping
 submit token watching"""
 #: These train or merge.
-COMPUTING = """convnext_run derived_arms export finetune finetune_language formats interface learned lm_eval_run
+COMPUTING = """convnext_run derived_arms export finetune finetune_language_run formats interface learned lm_eval_run
 lora_experts notebooks paper ppo_command rewarded_soups soup_checkpoints soup_corners text_run"""
 
 
