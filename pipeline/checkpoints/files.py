@@ -203,3 +203,8 @@ def _exists(name: str, fetch: _Fetch) -> bool:
         return fetch(name).is_file()
     except EntryNotFoundError:
         return False
+
+
+def shown_source(source: str) -> str:
+    """Return a source as a published card may name it: a path of this machine by its last part."""
+    return source if source.startswith(("hf:", "embedded/", "pretrained:")) else Path(source).name

@@ -13,7 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch import Tensor
 
 from pipeline.checkpoints.coverage import Part
-from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.files import CheckpointFiles, shown_source
 from pipeline.checkpoints.writing import Sink, TensorFile, write_errors
 from tasks.files.atomic import PARTIAL, sync, sync_folder
 from tasks.files.models import WEIGHT_SUFFIXES
@@ -51,7 +51,7 @@ class Card:
 
     def text(self) -> str:
         """Return README.md. Paths of this machine are not in it: folders and files are named without their place."""
-        models = [_shown(source) for source in (self.base, *self.experts)]
+        models = [shown_source(source) for source in (self.base, *self.experts)]
         hub = [source.removeprefix("hf:") for source in (self.base, *self.experts) if source.startswith("hf:")]
         head = ["---", "library_name: transformers", "tags: [merge, lines]"]
         head += ["base_model:", *(f"- {name}" for name in hub)] if hub else []
@@ -168,7 +168,3 @@ def missing_files(base: CheckpointFiles) -> list[str]:
     if not any(name in copied for name in _TOKENIZERS):
         return ["the base has no tokenizer beside its weights, so the folder has none"]
     return []
-
-
-def _shown(source: str) -> str:
-    return source if source.startswith(("hf:", "embedded/")) else Path(source).name

@@ -28,6 +28,11 @@ def export(
         bool,
         typer.Option("--mergekit", help="Write a recipe of mergekit that gives the same tensors, in place of weights."),
     ] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/REPO", help="Also upload the folder to the Hugging Face hub.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository of --push public.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what --push would upload; nothing is sent.")] = False,
 ) -> None:
     """Write the model that an arm chose, or that of another point: weights, recipe and model card.
 
@@ -38,6 +43,7 @@ def export(
     from pipeline.checkpoints.coverage import Part
 
     with user_errors():
+        _check_push(push, public or dry_run, mergekit)
         opened, at = open_run(run), _point(point or [])
         if mergekit:
             print_result(f"wrote {opened.export_mergekit(arm, output, expert=expert, point=at)}: a recipe of mergekit")
@@ -46,6 +52,31 @@ def export(
         for part in json.loads((path / "recipe.json").read_text(encoding="utf-8"))["coverage"]:
             print_result(str(Part.from_json(part)))
         print_result(f"wrote {path}: README.md there shows how to load it")
+        if push is not None:
+            _push(path, push, public, dry_run)
+
+
+def _check_push(push: str | None, needs_it: bool, mergekit: bool) -> None:
+    """Check the options before a model is rebuilt."""
+    if push is None:
+        if needs_it:
+            raise ValueError("--public and --dry-run: are used with --push OWNER/REPO only")
+        return
+    from pipeline.export.hub import check_repository
+
+    if mergekit:
+        raise ValueError("--push: uploads weights, and --mergekit writes none; leave one of them out")
+    check_repository(push)
+
+
+def _push(folder: Path, repository: str, public: bool, dry_run: bool) -> None:
+    from pipeline.export.hub import push, uploads
+
+    if dry_run:
+        for name, size in uploads(folder):
+            print_result(f"would upload {name}, {size:,} bytes")
+        return
+    print_result(f"uploaded: {push(folder, repository, private=not public)}")
 
 
 def _point(texts: list[str]) -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Any
 import jinja2
 import pyarrow.compute as pc
 
+from pipeline.checkpoints.files import shown_source
 from pipeline.checkpoints.writing import write_safetensors
+from pipeline.export.hub import card_metadata
 from pipeline.export.mergekit import recipe_of
 from pipeline.export.rebuilding import coverage_of, described, export_device, rebuild
 from pipeline.loading.experts import Expert, load_checkpoints
@@ -93,7 +95,10 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     facts["coverage"] = [part.to_json() for part in coverage]
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
-    card = _card(facts | beside | {"used": used, "kind": candidate.group.kind, "chosen": not choice.point})
+    about = {"used": used, "kind": candidate.group.kind, "chosen": not choice.point, "loaded": _loaded(plan.spec.base)}
+    sources = [plan.spec.base, *(plan.spec.experts[name] for name in used)]
+    metadata = card_metadata(output.name, sources, beside["library"], plan.spec.backbone.family, facts["scores"])
+    card = _card(facts | beside | about | {"metadata": metadata})
     (partial / "README.md").write_text(card, encoding="utf-8")
     partial.rename(output)
     return output
@@ -210,13 +215,18 @@ def _facts(run: Path, plan: Plan, ledger: Ledger, candidate: Candidate) -> dict[
         "recipe_id": candidate.recipe_id,
         "recipe": candidate.recipe.to_json(),
         "alpha": None if score is None else score.alpha,
-        "experts": dict(plan.spec.experts),
-        "base": plan.spec.base,
-        "architecture": plan.spec.backbone.model,
+        "experts": {name: shown_source(source) for name, source in plan.spec.experts.items()},
+        "base": shown_source(plan.spec.base),
+        "architecture": shown_source(plan.spec.backbone.model),
         "checkpoints": dict(identity.checkpoints),
         "numerics": identity.numerics,
         "scores": _scores(run, candidate),
     }
+
+
+def _loaded(base: str) -> str:
+    """Return the base as the code of a card loads it; a reader puts the path of a local one there."""
+    return base.removeprefix("hf:") if base.startswith("hf:") else f"PATH/TO/{Path(base).name}"
 
 
 def _used(candidate: Candidate, experts: list[str]) -> dict[str, float | int]:

@@ -116,15 +116,25 @@ def test_coverage_counts_every_tensor_of_the_file(exported: Path) -> None:
 def test_the_card_names_the_experts_that_take_part(user: Path, exported: Path) -> None:
     edited = (exported / "README.md").read_text(encoding="utf-8")
     assert "An edited model" in edited and "- colours: `" in edited and "- far: `" not in edited
+    assert str(user) not in edited + (exported / "recipe.json").read_text()
+    assert yaml.safe_load(edited.split("---")[1])["pipeline_tag"] == "zero-shot-image-classification"
     code, output = lines("export", user / "run", "--arm", "merged", "-o", user / "merged")
     assert code == 0, output
     merged = (user / "merged" / "README.md").read_text(encoding="utf-8")
     assert "A merged model" in merged and "(weight 0.25, fingerprint" in merged and "- colours: `" not in merged
 
 
+def test_a_dry_run_lists_what_would_be_uploaded(user: Path) -> None:
+    words = ("--arm", "half", "--expert", "colours", "-o", user / "dry", "--push", "me/model", "--dry-run")
+    code, output = lines("export", user / "run", *words)
+    assert code == 0 and "would upload open_clip_model.safetensors," in output and "uploaded:" not in output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--arm", "half", "-o", "new", "--push", "model"], "--push model: must be OWNER/REPO"),
+        (["--arm", "half", "-o", "new", "--dry-run"], "are used with --push OWNER/REPO only"),
         (["--arm", "hal", "--expert", "colours", "-o", "new"], "--arm hal: not in the run; did you mean 'half'?"),
         (["--arm", "half", "-o", "new"], "needs --expert; known: colours"),
         (["--arm", "half", "--expert", "colours", "-o", "."], "exists already; give another folder"),

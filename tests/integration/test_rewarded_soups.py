@@ -217,13 +217,14 @@ def test_full_checkpoints_beside_adapters_are_merged_in_place(files: Path, undis
 
 @pytest.mark.parametrize(("arm", "point"), [("LiNeS", "0.5"), ("soup", "0")])
 def test_a_point_is_exported_and_its_card_loads_the_model_that_was_scored(
-    undisturbed: Path, tmp_path: Path, arm: str, point: str
+    files: Path, undisturbed: Path, tmp_path: Path, arm: str, point: str
 ) -> None:
     words = ["export", undisturbed, "--arm", arm, "--point", f"lambda={point}", "-o", tmp_path / "out"]
     status, output = command(*words)
     assert status == 0, output
     card = (tmp_path / "out" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("PATH/TO/THIS/FOLDER", str(tmp_path / "out"))
+    code = code.replace("PATH/TO/sft", str(files / "sft"))
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - a card of our own
     found = [c for c in rows(undisturbed, "candidates") if c["arm"] == arm]
