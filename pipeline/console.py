@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text, TextType
 
 from pipeline.errors import UserError
-from pipeline.signals import STOPPED, stop_on_signals, terminal_closed
+from pipeline.signals import STOPPED, is_stopping, stop_on_signals, terminal_closed
 
 #: An error shows at most this many characters of a line: it may hold a name or a value of any length.
 _LONGEST_LINE = 4000
@@ -137,13 +137,19 @@ def user_errors(kept: str = "") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _errors.print(styled("yellow", "\nstopped", f": {kept}" * bool(kept)), soft_wrap=True)
-        raise typer.Exit(STOPPED) from None
+        raise _stopped(kept) from None
     except (ValueError, OSError, UserError) as error:
         if terminal_closed(error):
             raise typer.Exit(STOPPED) from None
+        if is_stopping():
+            raise _stopped(kept) from None
         _errors.print(styled("bold red", "error", f": {_message(error)}"), highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+def _stopped(kept: str) -> typer.Exit:
+    _errors.print(styled("yellow", "\nstopped", f": {kept}" * bool(kept)), soft_wrap=True)
+    return typer.Exit(STOPPED)
 
 
 def _message(error: Exception) -> str:

@@ -55,6 +55,15 @@ def stop_on_signals() -> None:
             signal.signal(number, stop)
 
 
+def is_stopping() -> bool:
+    """Whether a signal has begun to end this command.
+
+    Native code may turn the KeyboardInterrupt into an error of its own: torch says that it cannot tell a shape.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(handler, _Stop) and handler.stopping
+
+
 @contextmanager
 def signals_to_command_only() -> Iterator[None]:
     """Start processes within that leave Ctrl-C and SIGHUP to the command, which ends them.

@@ -32,8 +32,8 @@ typer.run(work)
 class Command:
     """A started command that works."""
 
-    def __init__(self, *before: str) -> None:
-        words = [*before, sys.executable, "-c", _CODE]
+    def __init__(self, *before: str, code: str = _CODE) -> None:
+        words = [*before, sys.executable, "-c", code]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
         self.expect("works")
@@ -85,6 +85,16 @@ def test_a_third_ctrl_c_ends_at_once() -> None:
         pass
     command.send(signal.SIGINT)
     assert command.end()[:2] == (130, "")
+
+
+@pytest.mark.slow
+def test_an_error_that_native_code_makes_of_a_signal_is_no_error() -> None:
+    wait = "def wait():\n    try: time.sleep(30)\n    except KeyboardInterrupt: raise ValueError('no shape')\n"
+    code = _CODE.replace("time.sleep(30)", "wait()").replace("def work()", f"{wait}def work()")
+    command = Command(code=code)
+    command.send(signal.SIGINT)
+    status, _, errors = command.end()
+    assert status == 130 and "stopped: rerun" in errors and "no shape" not in errors
 
 
 @pytest.mark.slow
