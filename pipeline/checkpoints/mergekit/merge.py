@@ -23,6 +23,7 @@ from pipeline.checkpoints.mergekit.sources import ModelSource, check_vocabularie
 from pipeline.checkpoints.mergekit.steps import Call, Step
 from pipeline.checkpoints.model_folder import Card, missing_files
 from pipeline.checkpoints.pieces import is_finite, outline
+from pipeline.checkpoints.threads import one_thread
 from pipeline.checkpoints.tied import CountedOnce, count_once
 from pipeline.checkpoints.writing import Sink
 from pipeline.merging.methods import METHODS
@@ -208,15 +209,19 @@ class _RecipeMerge:
     def write(self, sink: Sink) -> None:
         """Compute tensor after tensor, and give each to `sink`.
 
+        Operations take one thread each: they are on pieces too small for several, which wait for each other. A ties of
+        2.9M entries took 0.33 s with one thread and 1.3 s with two, on two busy cores.
+
         Raises:
             ValueError: if one is not finite.
         """
-        for name in self.base:
-            step = self.steps.get(name)
-            if step is None:
-                sink.write(name, 0, self.base[name])
-            else:
-                sink.write(name, 0, _cast(name, compute(step, self.states, name), self.types[name]))
+        with one_thread():
+            for name in self.base:
+                step = self.steps.get(name)
+                if step is None:
+                    sink.write(name, 0, self.base[name])
+                else:
+                    sink.write(name, 0, _cast(name, compute(step, self.states, name), self.types[name]))
 
 
 def compute(step: Step, states: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
