@@ -94,25 +94,27 @@ class Merge:
             averaged = average(base, experts, Reach(*how, edit.lambdas, layer_map))
         return cls(recipe, base.state, edit, averaged)
 
-    def write(self, sink: Sink, advance: Callable[[int], None] = lambda entries: None) -> Merged:
+    def write(self, sink: Sink, watch: Callable[[int, int], None] = lambda done, total: None) -> Merged:
         """Compute all tensors, and give each piece to `sink`, under the base's names.
 
         Memory: a few pieces, or for a method that is not entrywise a few times the largest tensor.
 
         Args:
             sink: takes the pieces.
-            advance: called in this thread with the number of entries that are done.
+            watch: called in this thread with the number of entries that are done, and of all that are edited.
 
         Raises:
             ValueError: if the result is not finite, or equals the base although the recipe should change it; what
                 `sink` got is then not to be used.
         """
-        changes, bases, edited = [], [], set()
+        changes, bases, edited, done = [], [], set(), 0
+        total = self.edit.sizes.outside + sum(self.edit.sizes.blocks)
         for name, entries, change, base in computed(self.edit, sink):
             edited.add(name)
             changes.append(change)
             bases.append(base)
-            advance(entries)
+            done += entries
+            watch(done, total)
         for name, like in outline(self.base).items():
             if name not in edited:
                 state = next((s for s in (self.measured, self.averaged) if name in s), self.base)

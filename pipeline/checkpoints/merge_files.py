@@ -1,7 +1,7 @@
 """Merge the files of models into one file, or into a folder for transformers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +43,16 @@ class MergedFile:
     notes: Sequence[str] = ()
 
 
-def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFile:
+def merge_files(
+    sources: MergeSources, recipe: Recipe, output: Path, watch: Callable[[int, int], None] = lambda done, total: None
+) -> MergedFile:
     """Merge models into `output`: a .safetensors file whose metadata hold recipe and fingerprints, or else a folder.
+
+    Args:
+        sources: what to merge.
+        recipe: of the merged model.
+        output: the file, or the folder.
+        watch: called with the number of entries that are written, and of all that are edited.
 
     Example:
         sources = MergeSources("base.safetensors", ["cars.pt", "dtd.pt"])
@@ -81,7 +89,7 @@ def merge_files(sources: MergeSources, recipe: Recipe, output: Path) -> MergedFi
         metadata["lines_sweep.recalibrate"] = json.dumps({"model": sources.model, "images": sources.recalibrate})
     files, card = locate(sources.base), Card(sources.base, sources.experts, recipe.canonical().decode(), coverage)
     with new_output(output, files, outline(merge.base), prepared.tied, metadata, card) as sink:
-        merged = replace(merge, measured=measured).write(sink)
+        merged = replace(merge, measured=measured).write(sink, watch)
     notes = [*prepared.notes, *(missing_files(files) if output.suffix != FILE else [])]
     return MergedFile(merged, prepared.layout, prepared.num_blocks, coverage, notes)
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from pipeline.console import console, folded_table, print_note, print_result, user_errors
+from pipeline.console import console, folded_table, print_note, print_result, progress_bar, user_errors
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
@@ -138,7 +139,8 @@ def merge(
         from pipeline.checkpoints.prepared_merge import MergeSources
 
         sources = MergeSources(base, expert, statistics or (), blocks, exclude, recalibrate, model)
-        written = merge_files(sources, made, path)
+        with progress_bar() as show:
+            written = merge_files(sources, made, path, partial(show, "merging parameters"))
         for note in written.notes:
             print_note(note)
         console.print(f"{written.layout}: {written.num_blocks} blocks", highlight=False, markup=False)
