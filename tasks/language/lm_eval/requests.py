@@ -89,7 +89,7 @@ def build_requests(task: Any, split: Split, count: int, options: Options, chat_t
         built.append(made if isinstance(made, list) else [made])
         if any(r.request_type == "loglikelihood" and not r.arguments[1] for r in built[-1]):
             raise ValueError(f"{where}: document {number} of {split.name}: an answer to score is empty")
-    if twice := sum(len({r.arguments for r in some}) < len(some) for some in built):
+    if twice := sum(len({str(r.arguments) for r in some}) < len(some) for some in built):
         logger.warning(
             "%s: in %d documents of %s choices repeat; of equal ones the first is taken", where, twice, split.name
         )
