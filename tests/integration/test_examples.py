@@ -74,4 +74,4 @@ def test_the_demo_on_ray_with_a_worker_killed_equals_the_local_pool(tmp_path: Pa
     assert {"pre-trained", "fine-tuned", "fine-tuned + LiNeS", "task arithmetic", "task arithmetic + LiNeS"} <= arms
     assert {"fine-tuned + LiNeS, constant", "fine-tuned + LiNeS, reversed", "fine-tuned + LiNeS, uniform"} <= arms
     assert summary(tmp_path / "ray").sentences
-    assert (tmp_path / "ray" / "report.html").stat().st_size > 1_000_000 and "report.md" in output
+    assert (tmp_path / "ray" / "report.html").stat().st_size > 700_000 and "report.md" in output
