@@ -83,8 +83,8 @@ def test_a_wrong_spec_is_refused(tmp_path: Path, changes: dict[str, Any], messag
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("finetune*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_the_examples_are_valid_and_write_where_their_name_says(path: Path) -> None:
     spec = load_finetune_spec(path)
-    names = {"embedded": path.stem, "paper": f"paper-{path.stem}", "language": "language-experts"}
-    assert spec.name == names[path.parent.name]
+    own = {"language/finetune": "language-experts"}.get(f"{path.parent.name}/{path.stem}", path.stem)
+    assert spec.name == (f"paper-{own}" if path.parent.name == "paper" else own)
     assert runs_of(spec)
 
 
