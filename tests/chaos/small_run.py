@@ -33,7 +33,7 @@ KINDS = (
     faults.NodeKilled,
     StoppedForGood,
 )
-_TRIALS, _SAMPLES = 24, 200
+_TRIALS, _SAMPLES = 40, 200
 
 
 @dataclass
