@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from pipeline.checkpoints.checkpoint import Checkpoint, checked
+from pipeline.checkpoints.checkpoint import Checkpoint, checked, plain_numbers
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.merge import Tensors
 from pipeline.checkpoints.pieces import outline
@@ -131,4 +131,4 @@ def _opened(name: str, model: Model) -> Checkpoint:
     if isinstance(model, str | Path):
         return open_checkpoint(str(model))
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    return checked(name, {key: tensor.detach().cpu() for key, tensor in state.items()})
+    return checked(name, plain_numbers(name, {key: tensor.detach().cpu() for key, tensor in state.items()}))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -57,7 +58,21 @@ def read_state(files: CheckpointFiles) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files.weights:
         state |= read_tensors(file)
-    check_plain(files.label, {name: str(tensor.dtype) for name, tensor in state.items()}, files.weights[0].parent)
+    return plain_numbers(files.label, state, files.weights[0].parent)
+
+
+def plain_numbers(source: str, state: Mapping[str, Tensor], folder: Path | None = None) -> dict[str, Tensor]:
+    """Return tensors that can be computed with: float8 as bfloat16.
+
+    Args:
+        source: their name in errors.
+        state: tensors by name.
+        folder: that may hold a config.json of the model.
+
+    Raises:
+        ValueError: if they are quantised (see `quantised.check_plain`).
+    """
+    check_plain(source, {name: str(tensor.dtype) for name, tensor in state.items()}, folder)
     return numbers_of(state)
 
 
