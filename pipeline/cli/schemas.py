@@ -95,16 +95,12 @@ def _loosened(node: Any) -> Any:
             found[key] = _or_place(_loosened(value))
         elif key == "$ref":
             found[key] = value.replace("#/$defs/", f"#/$defs/{_LOOSE}")
-        elif key == "discriminator":
-            continue
         elif key == "patternProperties":
             found["additionalProperties"] = _or_place(_loosened(next(iter(value.values()))))
         elif key not in ("required", "propertyNames", "minItems", "maxItems", "minProperties"):
             found[key] = _loosened(value) if key in ("anyOf", "oneOf", "allOf", "prefixItems") else value
     if "oneOf" in found:  # a place may stand for every form
         found["anyOf"] = found.pop("oneOf")
-    if "patternProperties" in node and found.get("additionalProperties") is False:
-        del found["additionalProperties"]
     return found
 
 

@@ -39,7 +39,7 @@ def validate(
                     if not as_json:
                         console.print(styled("green", "valid", f": {spec}"), highlight=False)
             case command:
-                if _check_training(command, spec, code):
+                if _check_training(command, spec, code, as_json) and not as_json:
                     console.print(styled("green", "valid", f": {spec}, for lines {command}"), highlight=False)
 
 
@@ -78,19 +78,19 @@ def _check_run(plan: "Plan", as_json: bool) -> None:
     console.print(f"at most {work.samples:,} samples to score, in {work.shards:,} shards", highlight=False)
 
 
-def _check_training(command: Command, path: Path, code: bool) -> bool:
+def _check_training(command: Command, path: Path, code: bool, as_json: bool) -> bool:
     """Read the base and the data of a training, print its models, and return whether this was done."""
-    out, table = Path("runs"), folded_table("model", "how", "steps")
+    out, models = Path("runs"), list[tuple[str, str, int]]()
     if command == "finetune":
         from pipeline.train.finetune.preparation import prepare
         from pipeline.train.finetune.spec import load_finetune_spec
 
-        models = load_finetune_spec(path)
-        if not _may_read(models, code):
+        training = load_finetune_spec(path)
+        if not _may_read(training, code):
             return False
         with progress_bar() as report:
-            for job in prepare(models, out / models.name, "cpu", report):
-                table.add_row(job.name, job.run.method, f"{job.total:,}")
+            for job in prepare(training, out / training.name, "cpu", report):
+                models.append((job.name, job.run.method, job.total))
     else:
         from pipeline.train.ppo.preparation import Stages
         from pipeline.train.ppo.spec import load_ppo_spec, runs_of
@@ -101,9 +101,16 @@ def _check_training(command: Command, path: Path, code: bool) -> bool:
         with progress_bar() as report:
             stages = Stages(policies, out / policies.name, "cpu", report)
         for sft in stages.first():
-            table.add_row(sft.name, "sft", f"{sft.total:,}")
+            models.append((sft.name, "sft", sft.total))
         for run in runs_of(policies):
-            table.add_row(run.name, f"{run.algorithm} on {run.reward}", f"{run.settings.updates:,}")
+            models.append((run.name, f"{run.algorithm} on {run.reward}", run.settings.updates))
+    if as_json:
+        facts = [{"model": name, "how": how, "steps": steps} for name, how, steps in models]
+        print_result(json.dumps({"models": facts}, indent=2))
+        return True
+    table = folded_table("model", "how", "steps")
+    for name, how, steps in models:
+        table.add_row(name, how, f"{steps:,}")
     console.print(table)
     return True
 

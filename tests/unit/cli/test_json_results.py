@@ -40,3 +40,20 @@ def test_validate_gives_the_arms(tmp_path: Path) -> None:
     assert status == 0 and isinstance(found, dict) and found["tasks"] == ["mnist"]
     lines = next(arm for arm in found["arms"] if arm["arm"] == "LiNeS")
     assert (lines["searches"], lines["candidates"], lines["kind"]) == (1, 3, "edit")
+
+
+@pytest.mark.slow
+def test_validate_gives_the_models_of_a_training(tmp_path: Path) -> None:
+    spec = {
+        "name": "models",
+        "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+        "base": "embedded/base",
+        "tasks": ["mnist"],
+        "methods": {"full": {}},
+        "training": {"lr": 1e-4, "steps": 7},
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    assert result("validate", tmp_path / "spec.yaml") == (
+        0,
+        {"models": [{"model": "full/mnist", "how": "full", "steps": 7}]},
+    )

@@ -58,4 +58,4 @@ def test_version_and_short_help() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output.strip()) == (0, f"lines-sweep {installed_version('lines-sweep')}")
     assert CliRunner().invoke(app, ["run", "-h"]).output == CliRunner().invoke(app, ["run", "--help"]).output != ""
-    assert CliRunner().invoke(app, []).exit_code == 2 or "Usage" in CliRunner().invoke(app, []).output
+    assert "Usage" in CliRunner().invoke(app, []).output

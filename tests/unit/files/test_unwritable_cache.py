@@ -92,7 +92,7 @@ def test_without_any_place_for_temporary_files_the_error_names_both(temp: Path) 
 
 
 class Process:
-    """A process that uses the temporary folder until it is told to end."""
+    """A process that uses the temporary folder. It ends when `end` or `kill` is called."""
 
     def __init__(self, temp: Path) -> None:
         code = "from tasks.files.temporary import temporary_folder; print(temporary_folder(), flush=True); input()"
