@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.common import FinishedRun
 from pipeline.console import console, print_result, styled, user_errors
 
 baseline = typer.Typer(help="Keep the results of a run for `lines regress` and `lines history`.", no_args_is_help=True)
@@ -12,7 +13,7 @@ baseline = typer.Typer(help="Keep the results of a run for `lines regress` and `
 
 @baseline.command("set")
 def set_baseline(
-    run: Annotated[str, typer.Argument(help="A finished run's folder, a path or a URL.", metavar="RUN")],
+    run: FinishedRun,
     file: Annotated[
         Path | None, typer.Argument(help="A .parquet file.", show_default="baselines/NAME.parquet", metavar="FILE")
     ] = None,

@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.completion import complete_run
+
 SpecPath = Annotated[Path, typer.Argument(help="The run's spec, a YAML file.", metavar="SPEC")]
-RunPlace = Annotated[str, typer.Argument(help="A run's folder, a path or a URL.", metavar="RUN")]
+RunPlace = Annotated[
+    str, typer.Argument(help="A run's folder, a path or a URL.", metavar="RUN", autocompletion=complete_run)
+]
+FinishedRun = Annotated[
+    str, typer.Argument(help="A finished run's folder, a path or a URL.", metavar="RUN", autocompletion=complete_run)
+]
 Address = Annotated[
     str, typer.Option(help="The cluster's dashboard: http://HOST:8265, HOST, or auto for this machine's Ray.")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.completion import complete_run
 from pipeline.console import print_result, user_errors
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def dashboard(
-    run: Annotated[str, typer.Argument(help="The run's folder, a path or a URL; may not exist yet.", metavar="RUN")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="The run's folder, a path or a URL; may not exist yet.", metavar="RUN", autocompletion=complete_run
+        ),
+    ],
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="a free one from 8280 on")
     ] = None,

@@ -7,16 +7,23 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.common import RunPlace
+from pipeline.cli.completion import complete_arm, complete_expert
 from pipeline.console import print_result, user_errors
 
 
 def export(
     run: RunPlace,
-    arm: Annotated[str, typer.Option(metavar="NAME", help="The arm whose chosen model is exported.")],
+    arm: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The arm whose chosen model is exported.", autocompletion=complete_arm),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder; with --mergekit, a new YAML file.")
     ],
-    expert: Annotated[str, typer.Option(metavar="NAME", help="The expert, if the arm edits each one.")] = "",
+    expert: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The expert, if the arm edits each one.", autocompletion=complete_expert),
+    ] = "",
     point: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,17 +7,25 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.common import Json
+from pipeline.cli.completion import complete_arm, complete_run
 from pipeline.console import console, print_result, user_errors
 
 
 def history(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Finished runs, as paths or URLs, or files of baselines.", metavar="RUN..."),
+        typer.Argument(
+            help="Finished runs, as paths or URLs, or files of baselines.",
+            metavar="RUN...",
+            autocompletion=complete_run,
+        ),
     ],
     metric: Annotated[str, typer.Option(help="target, control or ood (means over tasks), or a task.")] = "target",
     arm: Annotated[
-        list[str] | None, typer.Option(help="An arm to follow; repeatable.", show_default="all except controls")
+        list[str] | None,
+        typer.Option(
+            help="An arm to follow; repeatable.", show_default="all except controls", autocompletion=complete_arm
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page, an .html file; a Markdown file is written next to it.")] = Path(
         "history.html"

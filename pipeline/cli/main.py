@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.baseline import baseline
+from pipeline.cli.completion import VARIABLE, complete
 from pipeline.cli.dashboard import dashboard
 from pipeline.cli.doctor import doctor
 from pipeline.cli.export import export
@@ -85,6 +86,8 @@ def _options(
 
 def main() -> None:
     """Run the command with warnings shown once, and with no more threads than a quota permits."""
+    if VARIABLE in os.environ:
+        complete(app)
     cores = permitted_cores()
     if cores.limit and cores.limit != AFFINITY:  # torch counts the cores of the affinity itself, but no quota
         os.environ.setdefault("OMP_NUM_THREADS", str(cores.permitted))

@@ -54,7 +54,14 @@ def merge(
             metavar="FILE", help="A recipe of mergekit, instead of --base, --expert and the method's options."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help=f"How to combine: {', '.join(_FROM_FILES)}.")] = "sum",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"How to combine: {', '.join(_FROM_FILES)}.",
+            autocompletion=lambda: list(_FROM_FILES),
+        ),
+    ] = "sum",
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A parameter of the method or the scaling; repeatable."),
@@ -64,6 +71,7 @@ def merge(
         typer.Option(
             metavar="NAME",
             help=f"A function of depth: {', '.join(SCALINGS)}; for a control, with a prefix: {_CONTROLS}.",
+            autocompletion=lambda: list(SCALINGS),
         ),
     ] = "linear",
     alpha: Annotated[

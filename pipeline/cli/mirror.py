@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.common import RunPlace
 from pipeline.console import print_result, user_errors
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def mirror(
-    run: Annotated[str, typer.Argument(help="The run's folder, a path or a URL.", metavar="RUN")],
+    run: RunPlace,
     mlflow: Annotated[
         str | None, typer.Option(help="A tracking server or database, such as sqlite:///mlflow.db.", metavar="URI")
     ] = None,

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.common import PoolName, SpecPath, Workers
+from pipeline.cli.completion import complete_run
 from pipeline.console import console, folded_table, print_result, progress_bar, user_errors
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ def plan(
         float | None, typer.Option(metavar="N", help="Samples, or completions, a second of one worker.")
     ] = None,
     like: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="The folder of a former run: plan with its throughput.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="The folder of a former run: plan with its throughput.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Load a worker here and measure its throughput.")] = False,
 ) -> None:

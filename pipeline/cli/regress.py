@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.common import Json
+from pipeline.cli.common import FinishedRun, Json
+from pipeline.cli.completion import complete_run
 from pipeline.console import console, plain, print_result, user_errors
 from tasks.files.atomic import write_whole
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:  # plotly and Arrow: not before they are needed
 
 
 def regress(
-    run: Annotated[str, typer.Argument(help="A finished run's folder, a path or a URL.", metavar="RUN")],
-    baseline: Annotated[str, typer.Option(help="Another run, or a file made by `lines baseline set`.")],
+    run: FinishedRun,
+    baseline: Annotated[
+        str,
+        typer.Option(help="Another run, or a file made by `lines baseline set`.", autocompletion=complete_run),
+    ],
     spec: Annotated[
         Path | None, typer.Option(help="A spec with the `regress` section to use.", show_default="the run's own spec")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.completion import complete_run
 from pipeline.console import console, print_result, styled, user_errors
 
 
@@ -60,7 +61,10 @@ def _print_pages(what: str, pages: Sequence[str]) -> None:
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run folders, as paths or URLs.", metavar="RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, as paths or URLs.", metavar="RUN...", autocompletion=complete_run),
+    ],
 ) -> None:
     """Rewrite a run's tables and report from its journal; a run in progress is reported as far as it is scored.
 

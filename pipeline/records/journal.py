@@ -17,13 +17,13 @@ from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.answers import Answers
 from pipeline.records.append_log import AppendLog, Record, damaged_line, read_records
+from pipeline.records.header import FILE_NAME as FILE_NAME
 from pipeline.records.outcomes import packed, unpacked
 from search.proposer import Proposal
 from tasks.stats import Stats
 
 #: Increased whenever the form of a record changes.
 JOURNAL_VERSION = 1
-FILE_NAME = "journal.jsonl"
 #: The record of a run's end names every worker; it is looked for in this many last bytes.
 _LAST_RECORD = 4 << 20
 
