@@ -6,13 +6,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from documents import PAGES, ROOT, prose
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import SCALINGS
 from search.samplers import SAMPLERS
 
-ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 #: A command, and a message of Ray.
 NOT_OURS = {"lines run --address", "No available agent"}
 TEXTS = {".py", ".yaml", ".yml", ".j2", ".sh", ".md"}
@@ -21,11 +20,6 @@ DECISIONS = ROOT / "docs" / "internals" / "decisions"
 FOLDERS = [
     ROOT / name for name in ("lines_sweep", "pipeline", "tasks", "search", "tests", "benchmarks", "examples", "deploy")
 ]
-
-
-def prose(page: Path) -> str:
-    """The text of a page without its code blocks."""
-    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
@@ -76,9 +70,8 @@ def test_every_package_is_described_in_the_architecture() -> None:
 def test_source_files_named_by_pages_exist(page: Path) -> None:
     tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
     named = set(re.findall(r"`([\w/]+\.py)`", prose(page)))
-    exists = {
-        name for name in named if "NAME" in name or any((root / name).exists() for root in (ROOT, ROOT / "pipeline"))
-    }
+    roots = (ROOT, ROOT / "pipeline", page.parent)
+    exists = {name for name in named if "NAME" in name or any((root / name).exists() for root in roots)}
     assert {name for name in named - exists - tests if "/" in name or name.startswith("test_")} == set()
 
 

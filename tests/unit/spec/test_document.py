@@ -92,7 +92,7 @@ def test_the_document_and_the_models_agree(section: str) -> None:
 
 
 def test_the_examples_are_valid() -> None:
-    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)]
+    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml[^\n]*\n(.*?)```", DOCUMENT, re.DOTALL)]
     whole, *parts = examples
     assert len(parts) >= 3
     for part in parts:

@@ -3,12 +3,11 @@
 import copy
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from documents import PART, Block, spec_blocks
 from jsonschema import Draft202012Validator
 
 from pipeline.cli.schemas import schema_of
@@ -20,7 +19,6 @@ COMMANDS: tuple[Command, ...] = ("run", "finetune", "ppo")
 SCHEMAS = {command: Draft202012Validator(schema_of(command)) for command in COMMANDS}
 OTHERS = {"models", "schemas", "mergekit", "github-workflow.yml"}
 SPECS = [path for path in sorted((ROOT / "examples").rglob("*.y*ml")) if not OTHERS & set(path.parts)]
-NAMES = {"run": "RunSpec", "finetune": "FinetuneSpec", "ppo": "PpoSpec"}
 DEMO = read_yaml(ROOT / "examples" / "demo.yaml")
 
 
@@ -43,22 +41,11 @@ def test_examples_fit_their_schema_and_begin_with_it(path: Path) -> None:
     assert path.read_text(encoding="utf-8").splitlines()[0] == f"# yaml-language-server: $schema={file}"
 
 
-def test_yaml_blocks_of_the_documents_fit_the_schema(tmp_path: Path) -> None:
-    seen, block = 0, tmp_path / "block.yaml"
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
-            if not isinstance(yaml.safe_load(text), dict):
-                continue
-            block.write_text(text)
-            data = read_yaml(block)
-            for command in COMMANDS:
-                known = SCHEMAS[command].schema["$defs"][f"Open{NAMES[command]}"]["properties"].keys()
-                if data.keys() <= known and (command == command_of(data) or command == "run"):
-                    part = data if {"name", "base", "backbone"} <= data.keys() else {"extends": "rest.yaml", **data}
-                    assert errors(part, command) == [], (page.name, text)
-                    seen += 1
-                    break
-    assert seen > 25
+@pytest.mark.parametrize("block", spec_blocks(), ids=str)
+def test_yaml_blocks_of_the_documents_fit_the_schema(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(block.text)
+    data = read_yaml(tmp_path / "spec.yaml")
+    assert errors({"extends": "rest.yaml", **data} if block.title == PART else data) == []
 
 
 def changed(**changes: Any) -> Any:
