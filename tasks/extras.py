@@ -1,6 +1,7 @@
 """What to install for an optional feature."""
 
 import re
+import shlex
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def install_hint(extra: str, checkout: Path = _ROOT) -> str:
     if (checkout / "pyproject.toml").is_file():
         place = "." if checkout == Path.cwd() else checkout
         return f"pip install -e '{place}[{extra}]'"
-    return f"pip install {' '.join(_packages(extra))}"
+    return f"pip install {shlex.join(_packages(extra))}"
 
 
 def _packages(extra: str) -> list[str]:
@@ -31,4 +32,4 @@ def _packages(extra: str) -> list[str]:
     except PackageNotFoundError:
         found = []
     named = [r.split(";")[0].strip() for r in found if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", r)]
-    return named or [f"'lines-sweep[{extra}]'"]
+    return named or [f"lines-sweep[{extra}]"]

@@ -25,9 +25,11 @@ def ppo(
     Each policy is a LoRA adapter that the spec of a run can name as an expert, with the SFT model as its base.
     """
     with user_errors(MODELS_KEPT):
+        from pipeline.train.ppo.packages import check_packages
         from pipeline.train.ppo.spec import load_ppo_spec
 
         read = load_ppo_spec(spec)
+        check_packages()
         use_token(address)  # before Ray is imported
         from pipeline.train.launch import LaunchOptions, launch
         from pipeline.train.ppo.preparation import Stages

@@ -92,10 +92,13 @@ def _check_training(command: Command, path: Path, code: bool, as_json: bool) -> 
             for job in prepare(training, out / training.name, "cpu", report):
                 models.append((job.name, job.run.method, job.total))
     else:
-        from pipeline.train.ppo.preparation import Stages
+        from pipeline.train.ppo.packages import check_packages
         from pipeline.train.ppo.spec import load_ppo_spec, runs_of
 
         policies = load_ppo_spec(path)
+        check_packages()
+        from pipeline.train.ppo.preparation import Stages
+
         if not _may_read(policies, code):
             return False
         with progress_bar() as report:

@@ -1,15 +1,15 @@
-"""Decode images on all cores and nodes by Ray Data, in the same order and to the same bytes as in one process."""
+"""Decode images on all cores and nodes by tasks of Ray, in the same order and to the same bytes as in one process."""
 
-import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import partial
+from itertools import islice
+from math import gcd
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import ray.data
+import ray
 from ray.exceptions import RayTaskError
 
+from pipeline.cluster.nodes import alive_nodes
 from tasks.vision.decoded import decoder
 from tasks.vision.decoding import Decoded, Part
 from tasks.vision.images import ImageRecord
@@ -24,40 +24,33 @@ OBJECT_STORE = 512 * 2**20
 def decode_with_ray(records: Sequence[ImageRecord], preprocess: Preprocess, rows: int) -> Iterator[Part]:
     """Decode images on the connected Ray, a `tasks.vision.decoded.Decode`; all nodes must see the files.
 
+    Ray Data would do this too, but needs pandas.
+
     Raises:
         ValueError: if a source of images raises one, for example because a package is missing.
     """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    items = ray.data.from_items([{"record": r} for r in records], override_num_blocks=-(-len(records) // _BATCH))
-    decoded = items.map_batches(partial(_decode_batch, preprocess=preprocess), batch_size=None, batch_format="numpy")
+    size = gcd(_BATCH, rows)  # whole batches fill a part
+    decoded = _in_order((records[i : i + size] for i in range(0, len(records), size)), preprocess)
     try:
-        for batch in decoded.iter_batches(batch_size=rows, batch_format="numpy"):
-            yield Part.of([_decoded(batch, row) for row in range(len(batch["image"]))])
+        while batches := list(islice(decoded, rows // size)):
+            yield Part.of([image for batch in batches for image in batch])
     except RayTaskError as error:
-        if isinstance(cause := _cause(error), ValueError):
-            raise ValueError(str(cause)) from error
+        if isinstance(error.cause, ValueError):
+            raise ValueError(str(error.cause)) from error
         raise
 
 
-def _decode_batch(batch: dict[str, Any], preprocess: Preprocess) -> dict[str, npt.NDArray[Any]]:
-    images = list(map(decoder(preprocess), batch["record"]))
-    return {
-        "image": np.stack([image.pixels for image in images]),
-        "notes": np.array([" ".join(image.notes) for image in images]),
-        "problem": np.array([image.problem for image in images]),
-    }
+def _in_order(batches: Iterator[Sequence[ImageRecord]], preprocess: Preprocess) -> Iterator[list[Decoded]]:
+    """Yield each batch decoded; two tasks for each core of the cluster are decoded ahead, so that memory is bounded."""
+    remote: Any = ray.remote(_decode).options(scheduling_strategy="SPREAD")
+    waiting = deque[Any]()
+    for batch in batches:
+        waiting.append(remote.remote(batch, preprocess))
+        if len(waiting) > 2 * sum(node.cpus for node in alive_nodes()):
+            yield ray.get(waiting.popleft())
+    while waiting:
+        yield ray.get(waiting.popleft())
 
 
-def _decoded(batch: Any, row: int) -> Decoded:
-    notes, problem = str(batch["notes"][row]), str(batch["problem"][row])
-    return Decoded(batch["image"][row], tuple(notes.split()), problem)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the exception that was raised in the task, without Ray's wrappers."""
-    while isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException):
-        error = inner
-    return error
+def _decode(records: Sequence[ImageRecord], preprocess: Preprocess) -> list[Decoded]:
+    return list(map(decoder(preprocess), records))

@@ -22,8 +22,10 @@ def test_a_checkout_is_installed_by_its_path(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_without_a_checkout_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = ["torch", "mlflow-skinny; extra == 'mirrors'", 'wandb; extra == "mirrors"', "moto[s3]; extra == 'dev'"]
+    found += ["datasets; extra == 'ppo'", "trl<1.13,>=1.12; extra == 'ppo'"]
     monkeypatch.setattr(extras, "requires", lambda name: found)
     assert install_hint("mirrors", tmp_path) == "pip install mlflow-skinny wandb"
+    assert install_hint("ppo", tmp_path) == "pip install datasets 'trl<1.13,>=1.12'"
 
 
 def test_every_hint_names_an_extra_that_exists_and_none_needs_an_index_that_lacks_the_project() -> None:

@@ -32,6 +32,7 @@ global.timeout='60'
 @pytest.mark.parametrize("failing", ["pip install uv", "uv pip install"])
 def test_pip_installs_where_uv_cannot(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
+    monkeypatch.delenv("TORCH_BACKEND", raising=False)
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         words = " ".join(word for word in command[2:] if not word.startswith("-") and word != "constraints.txt")
@@ -43,6 +44,29 @@ def test_pip_installs_where_uv_cannot(failing: str, monkeypatch: pytest.MonkeyPa
     assert called[-1] == "pip install here"
 
 
+def test_a_build_of_torch_reaches_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        called.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("TORCH_BACKEND", "cpu")
+    assert install.main(["-e", "here"]) == 0
+    assert "--torch-backend cpu -c constraints.txt -e here" in " ".join(called[-1])
+
+
+def test_a_build_of_torch_is_refused_where_uv_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "PIP", ["/bin/false"])
+    monkeypatch.setenv("TORCH_BACKEND", "cpu")
+    assert install.main(["-e", "here"]) == 1
+    assert "TORCH_BACKEND=cpu: only uv installs another build of torch" in capsys.readouterr().err
+
+
 def test_an_error_of_both_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "PIP", ["/bin/false"])
+    monkeypatch.delenv("TORCH_BACKEND", raising=False)
     assert install.main(["-e", "."]) == 1
