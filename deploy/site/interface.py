@@ -10,6 +10,8 @@ What notebooks and scripts call; [Python](../python.md) shows how.
 ::: lines_sweep.Run
 ::: lines_sweep.merge
 ::: lines_sweep.edit
+::: lines_sweep.merging.Model
+::: lines_sweep.running.Spec
 """,
     "reference/api/tasks.md": """# Tasks and backbones
 

@@ -23,6 +23,7 @@ SHOWN = ("examples", "deploy/slurm")
 LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".sbatch": "bash", "": "text", ".txt": "text"}
 #: Pages that a search should find last.
 SECONDARY = (*SHOWN, "changelog", "embedded-models", "internals")
+PINS = site_path("constraints.txt")
 ASSETS = ROOT / "deploy" / "site" / "assets"
 FIELDS = {f"reference/fields/{command}.md": command for command in get_args(Command)}
 #: Page of the site -> the file of the repository whose links it has.
@@ -56,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in [ROOT / top, *sorted((ROOT / top).rglob("*"))]:
             if path.is_dir() or path.suffix in LANGUAGES:
                 made[site_path(path.relative_to(ROOT).as_posix())] = _folder(path) if path.is_dir() else _file(path)
-    made[site_path("constraints.txt")] = _file(ROOT / "constraints.txt")
+    made[PINS] = _file(ROOT / "constraints.txt")
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     for asset in ASSETS.iterdir():
@@ -68,6 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links between files of the repository into those between pages."""
     if page.file.src_uri.startswith(SECONDARY):
         page.meta["search"] = {"boost": 0.3}
+    if page.file.src_uri == PINS:
+        page.meta["search"] = {"exclude": True}
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]
     source = _sources.get(page.file.src_uri)

@@ -1,5 +1,6 @@
 """Proves that every YAML block of the README and the documents is valid: as a spec, or as a part put on top of one."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 from documents import PAGES, PART, ROOT, Block, blocks, spec_blocks
 
+import lines_sweep
 from pipeline.plan.plan import make_plan
 from pipeline.spec.commands import command_of
 from pipeline.spec.load import load_spec
@@ -49,5 +51,7 @@ def test_every_block_has_a_known_kind() -> None:
     assert {block.title for block in WHOLE} == {""}
 
 
-def test_python_blocks_are_python() -> None:
+def test_python_blocks_are_python_and_use_the_interface_as_it_is() -> None:
     assert len([compile(block.text, str(block), "exec") for block in blocks("python")]) > 8
+    named = {name for page in PAGES for name in re.findall(r"\blines\.(\w+)\(", page.read_text(encoding="utf-8"))}
+    assert {"run", "merge"} <= named <= set(lines_sweep.__all__)
