@@ -88,10 +88,24 @@ def _mean(run: Snapshot, arm: str, metric: str) -> Interval | None:
     return mean_interval([TaskOutcomes(key[2], run.mean_N(key)) for key in keys]) if keys else None
 
 
+@dataclass(frozen=True, slots=True)
+class RunChanges:
+    """What differs between a run and its predecessor."""
+
+    time: str
+    place: str
+    changes: Sequence[str]
+
+
+def run_changes(history: MetricHistory) -> list[RunChanges]:
+    """Return what changed, for each run with changes, the first run first."""
+    pairs = zip(history.runs, history.changed, strict=True)
+    return [RunChanges(_time(run), run.place, changed) for run, changed in pairs if changed]
+
+
 def change_lines(history: MetricHistory) -> list[str]:
     """Return the changes, one line a run, since a column on the terminal is too narrow for them."""
-    pairs = zip(history.runs, history.changed, strict=True)
-    return [f"{_time(run)}: {'; '.join(changed)}" for run, changed in pairs if changed]
+    return [f"{found.time}: {'; '.join(found.changes)}" for found in run_changes(history)]
 
 
 def history_table(history: MetricHistory, changes_too: bool = True) -> Table:

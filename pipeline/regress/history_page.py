@@ -1,11 +1,12 @@
 """The history of a metric as one self-contained HTML page, and as Markdown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from pipeline.regress.history import MetricHistory, history_table, trend_table
+from pipeline.regress.history import MetricHistory, RunChanges, history_table, run_changes, trend_table
 from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
 from pipeline.report.figures.figure import Figure, MarkStyle, error_bars, marks, panel
 from pipeline.report.rendering import render
@@ -15,18 +16,20 @@ from tasks.files.atomic import write_whole
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """The content of the page."""
+    """The content of the page; `changes` begin with the last run."""
 
     title: str
     figure: Figure
     trend: Table
     table: Table
+    changes: Sequence[RunChanges]
 
 
 def write_history(history: MetricHistory, out: Path) -> list[Path]:
     """Write the page, and the same content as Markdown next to it; return both paths."""
     names = list(dict.fromkeys(run.about["name"] for run in history.runs))
-    page = HistoryPage(", ".join(names), _figure(history), trend_table(history), history_table(history))
+    table, changes = history_table(history, changes_too=False), run_changes(history)[::-1]
+    page = HistoryPage(", ".join(names), _figure(history), trend_table(history), table, changes)
     out.parent.mkdir(parents=True, exist_ok=True)
     html = write_whole(out, render.html("history.html.j2", page=page))
     return [html, write_whole(out.with_suffix(".md"), render.markdown("history.md.j2", page=page))]
@@ -34,7 +37,7 @@ def write_history(history: MetricHistory, out: Path) -> list[Path]:
 
 def _figure(history: MetricHistory) -> Figure:
     legend = [
-        ArmResult(arm, "", "", "", (), (), PALETTE[i % len(PALETTE)], SYMBOLS[i % len(SYMBOLS)])
+        ArmResult(arm, "", "", "", (), (), PALETTE[i % len(PALETTE)], SYMBOLS[(i + i // len(PALETTE)) % len(SYMBOLS)])
         for i, arm in enumerate(history.lines)
     ]
     traces = [_trace(history, arm) for arm in legend]

@@ -5,18 +5,18 @@ import numpy as np
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits.scope import caption, subjects
-from pipeline.report.figures.depths import block_ticks, depth_line, profile
-from pipeline.report.figures.figure import Figure, panel
+from pipeline.report.figures.depths import depth_line, depth_panels, profile, small_width
+from pipeline.report.figures.figure import Figure
 from pipeline.report.tables.table import Table, TableCell, lead
 from pipeline.spec.exhibits import CoefficientsExhibit
 
 
 def figure(title: str, exhibit: CoefficientsExhibit, measure: Measure) -> Figure:
-    """Return one panel with one line an arm."""
+    """Return one panel with one line an arm; of many arms, a small panel for each."""
     arms = subjects(measure, exhibit.arms)
     found = [(arm, mean) for arm in arms if (mean := _mean_profile(measure, arm)) is not None]
     traces = [depth_line(arm, arm.name, [round(value, 5) for value in mean[1:]]) for arm, mean in found]
-    panels = [panel("", traces, "residual block", "λ", xaxis_dtick=block_ticks(measure))] if traces else []
+    panels = depth_panels(traces) if traces else []
     how = (
         "λ multiplies the combined task vector. Edited experts: the mean over the choices for each of them. Learned "
         "coefficients: their mean over the experts."
@@ -25,7 +25,7 @@ def figure(title: str, exhibit: CoefficientsExhibit, measure: Measure) -> Figure
     rows = [(lead(arm), *(TableCell(f"{value:.3f}") for value in mean)) for arm, mean in found]
     blocks = len(measure.run.provenance["layers"]["block_sizes"])
     columns = ("arm", "outside", *(f"block {i + 1}" for i in range(blocks)))
-    return Figure(title, note, panels, arms, Table(title, "", columns, tuple(rows)))
+    return Figure(title, note, panels, arms, Table(title, "", columns, tuple(rows)), small=small_width(traces))
 
 
 def _mean_profile(measure: Measure, arm: ArmResult) -> list[float] | None:

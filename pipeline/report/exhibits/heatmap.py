@@ -14,8 +14,8 @@ from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 from pipeline.spec.exhibits import HeatmapExhibit
 
 CellPosition = tuple[float, float]
-#: Most cells in which numbers are readable.
-WRITTEN = 150
+#: Most cells in which numbers are readable, their colour, and colours of cells on which it has a contrast of 5 or more.
+WRITTEN, INK, PALE = 150, "#1C2126", ((0.0, "#F3F7FB"), (1.0, "#4F97D0"))
 
 
 def figure(title: str, exhibit: HeatmapExhibit, measure: Measure) -> Figure:
@@ -55,13 +55,15 @@ def _panel(
 ) -> Panel:
     xs, ys = (sorted({where[axis] for where in grid}) for axis in (0, 1))
     values = [[units.axis(grid[x, y]) if (x, y) in grid else None for x in xs] for y in ys]
+    written = len(xs) * len(ys) <= WRITTEN
     trace = go.Heatmap(
         x=[f"{x:.4g}" for x in xs],
         y=[f"{y:.4g}" for y in ys],
         z=values,
-        colorscale="Cividis",
+        colorscale=PALE if written else "Cividis",
         colorbar={"thickness": 12, "outlinewidth": 0},
-        texttemplate="%{z:.3g}" if len(xs) * len(ys) <= WRITTEN else None,
+        texttemplate="%{z:.3g}" if written else None,
+        textfont={"color": INK},
         hovertext=[[safe(arm.name)] * len(xs)] * len(ys),
         hovertemplate=f"%{{hovertext}}<br>{exhibit.x} %{{x}}, {exhibit.y} %{{y}}: %{{z:.4g}}<extra></extra>",
         name=arm.name,

@@ -1,7 +1,7 @@
 """Exhibit: normalised target accuracy against normalised control accuracy, one dot for each expert of each arm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
@@ -17,6 +17,8 @@ from pipeline.spec.exhibits import ScatterExhibit
 from search.intervals import Interval
 
 ROLES = ("control", "target")
+#: Names next to dots cover each other in less, in pixels.
+LEAST_WIDTH = 760
 Ranges = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -35,7 +37,8 @@ def figure(title: str, exhibit: ScatterExhibit, measure: Measure) -> Figure:
     found = [(arm, dots) for arm in arms if (dots := _dots(measure, Scope.of(measure, arms), arm, exhibit.split))]
     ranges = _ranges([dot for _, dots in found for dot in dots], units)
     if exhibit.labels:
-        panels = [_panel(arm.name, [_named(arm, dots, ranges, units)], ranges, units) for arm, dots in found]
+        named = [_panel(arm.name, [_named(arm, dots, ranges, units)], ranges, units) for arm, dots in found]
+        panels = [replace(panel, least_width=LEAST_WIDTH) for panel in named]
     else:
         traces = [trace for arm, dots in found for trace in (_plain(arm, dots, units), _mean(arm, dots, units))]
         panels = [_panel("", traces, ranges, units)] if traces else []

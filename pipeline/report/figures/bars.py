@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.figures.figure import Figure, Panel, error_bars, panel, safe
+from pipeline.report.figures.figure import SMALL_HEIGHT, Figure, Panel, error_bars, panel, safe
 from pipeline.report.tables.results import OVER
 from pipeline.report.tables.table import Units, role_units
 from pipeline.report.tables.verdict import ROLE_WORDS
@@ -21,6 +21,11 @@ GROUPED = {
     "yaxis_rangemode": "tozero",
     "xaxis_showgrid": False,
 }
+
+#: With more arms, each task has a small panel of its own, at least this wide.
+MANY_ARMS, LEAST_WIDTH = 8, 260
+#: An arm with its mean on each task.
+ArmMeans = tuple[ArmResult, Mapping[str, Interval]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +40,44 @@ TEST = BarScale()
 
 
 def bars(measure: Measure) -> list[Figure]:
-    """Return one figure a bench, with one panel a role."""
+    """Return one figure a bench, with one panel a role; of many arms, one a bench and role, with a panel a task."""
     titles = {"edit": "Edited experts, task by task", "merge": "Merges, task by task"}
     figures = []
+    note = "Test split, with 95% intervals; the numbers are in the tables above."
     for bench in measure.benches:
-        panels = [shown for role in bench.roles if (shown := _panel(measure, bench, role))]
-        note = "Test split, with 95% intervals; the numbers are in the tables above."
-        wide = len(measure.run.task_names) > 6
-        title = bench.titled(titles[bench.kind])
-        figures += [Figure(title, note, panels, bench.arms, wide=wide)] if panels else []
+        title, panels = bench.titled(titles[bench.kind]), {role: _panels(measure, bench, role) for role in bench.roles}
+        if width := small_width(bench.arms):
+            small = {f"{title}, {OVER[bench.kind, role]}": found for role, found in panels.items() if found}
+            figures += [Figure(name, note, found, bench.arms, small=width) for name, found in small.items()]
+        elif found := [panel for role in bench.roles for panel in panels[role]]:
+            figures.append(Figure(title, note, found, bench.arms, wide=len(measure.run.task_names) > 6))
     return figures
 
 
-def _panel(measure: Measure, bench: ComparableArms, role: str) -> Panel | None:
+def _panels(measure: Measure, bench: ComparableArms, role: str) -> list[Panel]:
     units = role_units(measure.run, role)
     means = [(arm, task_means(measure, arm, bench.over(role))) for arm in bench.arms]
-    traces = [bar(arm, found, units) for arm, found in means if found]
     y = f"accuracy{units.suffix}" if units.percent else ROLE_WORDS[bench.kind, role]
-    return panel(OVER[bench.kind, role], traces, "", y, **GROUPED) if traces else None
+    return bar_panels(OVER[bench.kind, role], means, units, y)
+
+
+def small_width(arms: Sequence[object]) -> int:
+    """Return the least width of a panel for each task if there are many arms, else 0, as `Figure.small`."""
+    return LEAST_WIDTH if len(arms) > MANY_ARMS else 0
+
+
+def bar_panels(title: str, means: Sequence[ArmMeans], units: Units, y: str) -> list[Panel]:
+    """Return one panel with a group of bars for each task; of many arms, a small panel for each task, of equal axes."""
+    known = [(arm, found) for arm, found in means if found]
+    if not small_width(means):
+        return [panel(title, [bar(arm, found, units) for arm, found in known], "", y, **GROUPED)] if known else []
+    top = 1.05 * max((units.axis(i.high) for _, found in known for i in found.values()), default=1.0)
+    layout = GROUPED | {"height": SMALL_HEIGHT, "xaxis_showticklabels": False, "yaxis_range": (0, top)}
+    panels = []
+    for task in dict.fromkeys(task for _, found in known for task in found):
+        traces = [bar(arm, {task: found[task]}, units) for arm, found in known if task in found]
+        panels.append(panel(task, traces, "", y, **layout))
+    return panels
 
 
 def task_means(

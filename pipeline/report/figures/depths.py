@@ -9,8 +9,11 @@ from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import CandidateRow
-from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel
+from pipeline.report.figures.figure import SMALL_HEIGHT, Figure, MarkStyle, Panel, marks, panel
 from pipeline.report.tables.table import NONE, Table, TableCell, lead
+
+#: With more lines, each arm has a small panel of its own, at least this wide.
+MANY_LINES, LEAST_WIDTH = 12, 180
 
 
 def depths(measure: Measure) -> list[Figure]:
@@ -21,12 +24,14 @@ def depths(measure: Measure) -> list[Figure]:
         "One line for each different choice among an arm's experts. Learned coefficients: their mean over the experts."
     )
     found = {title: [a for a in measure.arms if a.kind == kind] for kind, title in titles.items()}
-    panels = {title: _panel(measure, arms) for title, arms in found.items()}
-    return [
-        Figure(title, note, [panels[title]], arms, _table(measure, arms))
-        for title, arms in found.items()
-        if panels[title].figure.data
-    ]
+    figures = []
+    for title, arms in found.items():
+        lines = [line for arm in arms for line in _lines(measure, arm)]
+        small = small_width(lines)
+        legend = [] if small else arms
+        if lines:
+            figures.append(Figure(title, note, depth_panels(lines), legend, _table(measure, arms), small=small))
+    return figures
 
 
 def profile(measure: Measure, candidate: CandidateRow) -> tuple[float, ...] | None:
@@ -43,17 +48,26 @@ def profile(measure: Measure, candidate: CandidateRow) -> tuple[float, ...] | No
     return tuple(np.mean(learned, axis=0) * found) if learned else found
 
 
-def _panel(measure: Measure, arms: Sequence[ArmResult]) -> Panel:
-    traces = [trace for arm in arms for trace in _traces(measure, arm)]
-    return panel("", traces, "residual block", "λ", xaxis_dtick=block_ticks(measure))
+def small_width(lines: Sequence[go.Scatter]) -> int:
+    """Return the least width of a panel for each arm if there are many lines, else 0, as `Figure.small`."""
+    return LEAST_WIDTH if len(lines) > MANY_LINES else 0
 
 
-def block_ticks(measure: Measure) -> int:
-    """Return the number of blocks between two ticks of an axis."""
-    return max(1, len(measure.run.provenance["layers"]["block_sizes"]) // 8)
+def depth_panels(lines: Sequence[go.Scatter]) -> list[Panel]:
+    """Return one panel with all lines; of many, a small panel for each arm, all with the same axis of lambda."""
+    ticks = max(1, max(len(line.x) for line in lines) // 8)
+    if not small_width(lines):
+        return [panel("", lines, "residual block", "λ", xaxis_dtick=ticks)]
+    by_arm: dict[str, list[go.Scatter]] = {}
+    for line in lines:
+        by_arm.setdefault(line.name, []).append(line)
+    low, high = min(min(line.y) for line in lines), max(max(line.y) for line in lines)
+    margin = 0.06 * (high - low) or 0.05
+    layout = {"height": SMALL_HEIGHT, "xaxis_dtick": 2 * ticks, "yaxis_range": (low - margin, high + margin)}
+    return [panel(name, found, "", "λ", **layout) for name, found in by_arm.items()]
 
 
-def _traces(measure: Measure, arm: ArmResult) -> list[go.Scatter]:
+def _lines(measure: Measure, arm: ArmResult) -> list[go.Scatter]:
     lines: dict[tuple[float, ...], list[str]] = {}
     for group in arm.groups:
         candidate = arm.chosen(group)

@@ -11,16 +11,25 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.tables.table import Table, Units
 from search.intervals import Interval
 
+#: The height of one of many small panels, in pixels.
+SMALL_HEIGHT = 190
 #: The tooltip of a mark in a panel of target against control.
 HOVER = "%{hovertext}<br>control %{x:.4g}, target %{y:.4g}<extra></extra>"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes.
+
+    Attributes:
+        title: over the axes.
+        figure: plotly's.
+        least_width: in pixels; on a narrower screen the panel scrolls sideways.
+    """
 
     title: str
     figure: go.Figure
+    least_width: int = 0
 
     @property
     def json(self) -> str:
@@ -40,6 +49,7 @@ class Figure:
         table: the numbers, shown instead of the picture in Markdown; None if another table of the report has them.
         folded: shown only when opened.
         wide: each panel needs the page's whole width.
+        small: of small multiples, which have equal axes: the least width of a panel in pixels; else 0.
     """
 
     title: str
@@ -49,6 +59,7 @@ class Figure:
     table: Table | None = None
     folded: bool = False
     wide: bool = False
+    small: int = 0
 
 
 def panel(title: str, traces: Sequence[object], x: str, y: str, **layout: object) -> Panel:
@@ -70,11 +81,15 @@ def panel(title: str, traces: Sequence[object], x: str, y: str, **layout: object
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"align": "left"},
-        xaxis={"title": {"text": safe(x)}, "automargin": True, "zeroline": False},
-        yaxis={"title": {"text": safe(y)}, "automargin": True, "zeroline": False},
+        xaxis=_axis(x),
+        yaxis=_axis(y),
     )
     figure.update_layout(**layout)
     return Panel(title, figure)
+
+
+def _axis(title: str) -> dict[str, object]:
+    return {"automargin": True, "zeroline": False} | ({"title": {"text": safe(title)}} if title else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _filled(value: object) -> object:
 
 def _counts(run: Run) -> dict[str, object]:
     """The counts and the seconds, with readable names."""
-    counts = {key.replace("_", " "): f"{value:,}".replace(",", " ") for key, value in run.provenance["counts"].items()}
+    counts = {key.replace("_", " "): f"{value:,}" for key, value in run.provenance["counts"].items()}
     seconds = {f"seconds, {key}": f"{value:.1f}" for key, value in run.provenance["seconds"].items()}
     return counts | seconds | {"schema version": run.provenance["schema_version"]}
 

@@ -9,6 +9,7 @@ import pytest
 from pipeline.regress.baseline import read_baseline, write_baseline
 from pipeline.regress.compare import Regression, compare
 from pipeline.regress.history import make_history, sparkline
+from pipeline.regress.history_page import write_history
 from pipeline.regress.junit import junit_report
 from pipeline.regress.pairs import Allowed
 from pipeline.regress.snapshot import ScoredModel, Snapshot, sample_means
@@ -179,3 +180,20 @@ def test_history_is_in_order_of_start_and_leaves_gaps() -> None:
     assert sparkline([0.1, None, 0.3, 0.2]) == "▁–█▅" and sparkline([1.0, 1.0]) == "▄▄"
     with pytest.raises(ValueError, match="--metric: must be target"):
         make_history([lacking], "targets", [])
+
+
+def test_the_page_lists_what_changed_and_folds_a_long_list(tmp_path: Path) -> None:
+    versions = {f"package{i}": "1" for i in range(9)}
+    before, later = night({}, 0, day=1), night({}, 0, day=2)
+    before = replace(before, about={**before.about, "versions": versions})
+    later = replace(later, about={**later.about, "versions": dict.fromkeys(versions, "2"), "numerics": "<cuda>"})
+    html, markdown = (
+        path.read_text() for path in write_history(make_history([before, later], "target", []), tmp_path / "h.html")
+    )
+    listed = html.split('id="changes"')[1].split("</section>")[0]
+    assert listed.count("<li>") == 10 and "<summary>6 more</summary>" in listed
+    assert "package8 1 → 2" in listed.split("<details")[1] and "&lt;cuda&gt;" in listed
+    assert (
+        "night 0: package0 1 → 2; package1" in markdown
+        and "changed since" not in html.split('id="runs"')[1].split("</section>")[0]
+    )

@@ -61,7 +61,7 @@ function toggle(button) {
   button.setAttribute("aria-pressed", shown);
   for (const plot of button.closest(".legend").nextElementSibling.querySelectorAll(".plot")) {
     for (const trace of specOf(plot)?.data ?? []) if (trace.name === button.dataset.arm) trace.visible = shown;
-    draw(plot);
+    if (plot.drawn) draw(plot);
   }
 }
 
