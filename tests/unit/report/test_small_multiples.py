@@ -26,14 +26,14 @@ def test_many_lines_have_a_panel_for_each_arm_with_the_same_axis() -> None:
     panels = depth_panels(lines)
     assert [panel.title for panel in panels] == ["a", "b"]
     assert [len(panel.figure.data) for panel in panels] == [MANY_LINES + 2] * 2
-    assert {panel.figure.layout.yaxis.range for panel in panels} == {(pytest.approx(-0.62), pytest.approx(1.62))}
+    assert [panel.figure.layout.yaxis.range for panel in panels] == [pytest.approx((-0.62, 1.62))] * 2
 
 
 def means(count: int) -> list[tuple[ArmResult, dict[str, Interval]]]:
     """Arms whose mean on the first task grows with their number; the first one lacks the second task."""
     found = []
     for i in range(count):
-        on = {"mnist": Interval(0.1 * i, 0.1 * i, 0.1 * i + 0.05), "kana": Interval(0.3, 0.2, 0.4)}
+        on = {"mnist": Interval(0.1 * i, 0.1 * i, 0.1 * i + 0.05, 50), "kana": Interval(0.3, 0.2, 0.4, 50)}
         found.append((arm(f"arm {i}"), {"mnist": on["mnist"]} if i == 0 else on))
     return found
 
@@ -53,7 +53,7 @@ def test_bars_of_many_arms_have_a_panel_for_each_task_with_the_same_axis() -> No
     mnist, kana = map(drawn, panels)
     assert list(mnist) == [f"arm {i}" for i in range(9)] and "arm 0" not in kana
     assert mnist["arm 8"] == pytest.approx([80.0]) and kana["arm 8"] == pytest.approx([30.0])
-    assert {panel.figure.layout.yaxis.range for panel in panels} == {(0, pytest.approx(1.05 * 85.0))}
+    assert [panel.figure.layout.yaxis.range for panel in panels] == [pytest.approx((0, 1.05 * 85.0))] * 2
 
 
 def test_no_scores_give_no_panel() -> None:
