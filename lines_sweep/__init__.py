@@ -11,12 +11,16 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pipeline.versions import installed_version
+
 if TYPE_CHECKING:
     from lines_sweep.merging import edit, merge
     from lines_sweep.opened import Run, open_run
     from lines_sweep.running import run
 
 __all__ = ["Run", "edit", "merge", "open_run", "run"]
+
+__version__ = installed_version("lines-sweep")
 
 _HOMES = {
     "Run": "lines_sweep.opened",

@@ -147,14 +147,16 @@ def test_the_commands_in_the_manifests_are_ours() -> None:
     assert all(word in shown for word in words if word.startswith("--"))
 
 
+@pytest.mark.checkout
 def test_the_image_is_of_the_ray_that_is_pinned_and_copies_what_is_there() -> None:
     lines = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     assert {step for step, _ in steps} <= {"ARG", "FROM", "ENV", "WORKDIR", "COPY", "RUN"}
     assert ["ARG", f"RAY={pinned('ray')}"] in steps and ["FROM", "rayproject/ray:${RAY}-py311"] in steps
     allowed = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().split()
-    for what in (words.split()[1:-1] for step, words in steps if step == "COPY"):
-        assert all((ROOT / name).exists() and f"!{name}" in allowed for name in what)
+    copied = {name for step, words in steps if step == "COPY" for name in words.split()[1:-1]}
+    assert all((ROOT / name).exists() and f"!{name}" in allowed for name in copied)
+    assert {"lines_sweep", "pipeline", "search", "tasks"} <= copied
     assert any("-c constraints.txt" in words for step, words in steps if step == "RUN")
 
 

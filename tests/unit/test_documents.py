@@ -60,12 +60,14 @@ def test_every_decision_is_in_its_index() -> None:
     assert [p.name for p in DECISIONS.glob("0*.md") if f"({p.name})" not in index] == []
 
 
+@pytest.mark.checkout
 def test_every_package_is_described_in_the_architecture() -> None:
     text = (ROOT / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
     packages = [p.parent.name for p in (ROOT / "pipeline").glob("*/__init__.py")]
     assert [name for name in packages if f"| `{name}/` |" not in text] == []
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_source_files_named_by_pages_exist(page: Path) -> None:
     tests = {p.name for p in (ROOT / "tests").rglob("*.py")}
@@ -81,6 +83,7 @@ def test_reference_pages_name_every_method_scaling_and_sampler() -> None:
     assert [name for page in names for name in names[page] if f"`{name}`" not in pages[page]] == []
 
 
+@pytest.mark.checkout
 def test_pages_named_by_code_and_examples_exist() -> None:
     files = [p for folder in FOLDERS for p in folder.rglob("*") if p.suffix in TEXTS and DATA not in p.parents] + [
         p for p in ROOT.iterdir() if p.is_file()
@@ -100,6 +103,7 @@ def literals() -> str:
     return " ".join("\n".join([*texts, *plain]).split())
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("guide", ["clusters", "storage"])
 def test_messages_that_a_guide_explains_are_those_of_the_code(guide: str) -> None:
     text, source = (ROOT / "docs" / "guides" / f"{guide}.md").read_text(encoding="utf-8"), literals()

@@ -52,6 +52,7 @@ def imported() -> Iterator[tuple[Path, str]]:
             yield from ((path.relative_to(ROOT), name.partition(".")[0]) for name in names)
 
 
+@pytest.mark.checkout
 def test_every_import_is_of_a_declared_package() -> None:
     extras = {name: needs for name, needs in PROJECT["optional-dependencies"].items() if name != "dev"}
     declared = {plain(r) for r in (*PROJECT["dependencies"], *(r for needs in extras.values() for r in needs))}

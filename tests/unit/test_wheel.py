@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.checkout]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Proves that `lines init` writes specs that lack only the user's files, and that the demo is in the package."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
+from pipeline.cli import specs
 from pipeline.cli.init import Family
 from pipeline.cli.main import app
 from pipeline.cli.schemas import schema_of
@@ -40,4 +42,4 @@ def test_a_new_spec_without_files_says_what_is_missing(tmp_path: Path) -> None:
 def test_the_packages_demo_is_that_of_the_examples() -> None:
     first, *rest = (ROOT / "examples" / "demo.yaml").read_text(encoding="utf-8").splitlines()
     assert first.startswith("# yaml-language-server")
-    assert (ROOT / "pipeline" / "cli" / "specs" / "demo.yaml").read_text(encoding="utf-8").splitlines() == rest
+    assert (files(specs) / "demo.yaml").read_text(encoding="utf-8").splitlines() == rest

@@ -90,6 +90,7 @@ def test_the_loggers_of_the_job_client_are_those_of_ray() -> None:
         assert name in {logger.name for logger in loggers}
 
 
+@pytest.mark.checkout
 def test_one_file_of_the_pipeline_uses_the_private_api() -> None:
     folders = [ROOT / name for name in ("lines_sweep", "pipeline", "tasks", "search")]
     users = {path.name for folder in folders for path in folder.rglob("*.py") if _USES.search(path.read_text("utf-8"))}

@@ -19,7 +19,9 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 
-EMBEDDED = Path(__file__).parents[3] / "tasks" / "embedded"
+import tasks.embedded
+
+EMBEDDED = Path(tasks.embedded.__file__).parent
 CHECKPOINTS = EMBEDDED / "checkpoints"
 FILES = {path.stem: path for path in sorted((EMBEDDED / "packs").glob("*.parquet"))}
 NEAR = 0.98

@@ -1,6 +1,7 @@
 """Proves that a classifier computes what its checkpoint's authors compute, and picks a task's classes by name."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tasks.vision.clip.architectures import create
 
 CPU = torch.device("cpu")
 CLASSES = ["cat", "dog", "missile", "bird", "missile"]
-WORDNET = Path(__file__).parents[3] / "tasks" / "vision" / "published" / "wordnet_ids.yaml"
+WORDNET = files("tasks.vision.published") / "wordnet_ids.yaml"
 MODEL = {
     "embed_dim": 16,
     "quick_gelu": True,
