@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.regress.pairs import Allowed, changes, paired
 from pipeline.regress.snapshot import Snapshot, SnapshotKey
-from pipeline.spec.thresholds import Regress
+from pipeline.spec.thresholds import Regress, check_bounds
 from search.intervals import Array, Interval, TaskOutcomes, paired_difference
 from search.significance import detectable, holm, is_binary, mcnemar, sign_flip, unseen
 from tasks.metrics import lower_is_better
@@ -99,9 +99,10 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowe
         allowed: the differences that are allowed.
 
     Raises:
-        ValueError: if data, arms or tasks differ, or nothing is left to compare.
+        ValueError: if data, arms or tasks differ, nothing is left to compare, or a bound does not fit its metric.
     """
     keys, left_out = paired(run, baseline, regress, allowed)
+    check_bounds(regress, {(arm, task): run.metric((arm, role, task)) for arm, role, task in keys})
     level = regress.level / len(keys)
     tested = [_tested(run.mean_N(key), baseline.mean_N(key), level) for key in keys]
     adjusted = holm([p for p, _ in tested])

@@ -1,12 +1,13 @@
 """Thresholds of `lines regress`: when a difference from the baseline is a regression; never part of a result."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from pipeline.parameters import require_known
 from pipeline.spec.values import SpecModel
+from tasks.metrics import lower_is_better
 
 
 class Threshold(SpecModel):
@@ -78,3 +79,35 @@ def check_regress(regress: Regress, arms: Collection[str], tasks: Collection[str
     for arm, thresholds in regress.arms.items():
         for task in thresholds.tasks:
             require_known(f"regress.arms.{arm}.tasks", task, tasks, "task")
+
+
+def check_bounds(regress: Regress, metrics: Mapping[tuple[str, str], str]) -> None:
+    """Require that each bound is used: a maximum by tasks in bits per byte, a minimum by others.
+
+    Args:
+        regress: the thresholds.
+        metrics: (arm, task) -> metric, of all that is compared.
+
+    Raises:
+        ValueError: if none of the tasks that a bound is for can use it; the message names the field.
+    """
+    for field, bounds, (arm, task) in _bounds(regress):
+        found = [metric for (a, t), metric in metrics.items() if arm in ("", a) and task in ("", t)]
+        if not found:
+            continue
+        if bounds.minimum is not None and all(map(lower_is_better, found)):
+            what = task or "every task that it is for"
+            raise ValueError(f"{field}.minimum: {what} is in bits per byte, of which fewer are better; give maximum")
+        if bounds.maximum is not None and not any(map(lower_is_better, found)):
+            raise ValueError(f"{field}.maximum: is for tasks in bits per byte, got {found[0]}; give minimum")
+
+
+def _bounds(regress: Regress) -> Iterator[tuple[str, Threshold, tuple[str, str]]]:
+    """Yield the field, its bounds, and the arm and the task that they are for; "" for all of them."""
+    yield "regress", Threshold(minimum=regress.minimum), ("", "")
+    for task, own in regress.tasks.items():
+        yield f"regress.tasks.{task}", own, ("", task)
+    for arm, thresholds in regress.arms.items():
+        yield f"regress.arms.{arm}", thresholds, (arm, "")
+        for task, own in thresholds.tasks.items():
+            yield f"regress.arms.{arm}.tasks.{task}", own, (arm, task)

@@ -83,13 +83,35 @@ def test_fewer_bits_per_byte_are_an_improvement() -> None:
     before, now = (
         night({"a": 5, "b": 5 + 3 * late, "c": 5, "d": 5 - 3 * late}, late, 1 + late, BITS) for late in (0, 1)
     )
-    found = held(now, before, minimum=6, tasks={"a": {"maximum": 4}, "c": {"maximum": 6}})
+    found = held(now, before, tasks={"a": {"maximum": 4}, "c": {"maximum": 6}})
     words = {c.task: c.verdict for c in found.comparisons}
     assert words == {"a": "regressed", "b": "regressed", "c": "no evidence", "d": "improved"}
     assert "above the maximum 4.0000" in comparison_markdown(found)
     assert make_history([before, now], "d", []).units.digits == 4
     with pytest.raises(ValueError, match="no run has target for any of sum"):
         make_history([before, now], "target", [])
+
+
+@pytest.mark.parametrize(
+    ("metric", "regress", "message"),
+    [
+        (BITS, {"minimum": 6}, "regress.minimum: every task that it is for is in bits per byte"),
+        (BITS, {"tasks": {"c": {"minimum": 6}}}, "regress.tasks.c.minimum: c is in bits per byte"),
+        (BITS, {"arms": {"sum": {"tasks": {"a": {"minimum": 6}}}}}, "regress.arms.sum.tasks.a.minimum: a is in bits"),
+        ("accuracy", {"arms": {"sum": {"maximum": 1}}}, "regress.arms.sum.maximum: is for tasks in bits per byte, got"),
+    ],
+)
+def test_a_bound_that_no_task_can_use_is_refused(metric: str, regress: dict[str, object], message: str) -> None:
+    run = night({}, 0, metric=metric)
+    with pytest.raises(ValueError, match=message):
+        held(run, run, **regress)
+
+
+def test_a_minimum_of_all_tasks_is_for_those_that_are_not_in_bits_per_byte() -> None:
+    run = night({}, 0)
+    run = replace(run, rows=(replace(run.rows[0], metric=BITS), *run.rows[1:]))
+    found = held(run, run, minimum=2.0)
+    assert [(c.task, c.verdict) for c in found.comparisons if c.verdict != "regressed"] == [("a", "equal")]
 
 
 def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
