@@ -11,7 +11,7 @@ export TORCH_BACKEND
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## Run the paper's Table 1 and the top of its Table 2 on the embedded models, in under two minutes.
+demo: $(VENV)/.installed  ## Run the paper's Table 1 and the top of its Table 2 on the embedded models, in a minute.
 	$(BIN)/lines demo --out runs/demo
 
 TWINS := examples/embedded

@@ -40,7 +40,7 @@ def demo(
     pool: PoolName = None,
     workers: Workers = None,
 ) -> None:
-    """Run the paper's Table 1 and the top of its Table 2 on the embedded models, in under two minutes on two cores."""
+    """Run the paper's Table 1 and the top of its Table 2 on the embedded models, in a minute on two cores."""
     spec = Path(str(files("pipeline.cli.specs").joinpath("demo.yaml")))
     run([spec], out=out, address=None, pool=pool, workers=workers, cache=True)
 

@@ -29,8 +29,8 @@ def test_the_spec_is_valid(path: Path) -> None:
 def small_demo(folder: Path) -> Path:
     """The demo with a fraction of its data and two experts, so that it ends within seconds."""
     spec = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
-    spec["experts"] = {name: spec["experts"][name] for name in ("mnist", "katakana")}
-    spec["tasks"] = ["mnist", "katakana", "emoji"]
+    spec["experts"] = {name: spec["experts"][name] for name in ("mnist", "cyrillic")}
+    spec["tasks"] = ["mnist", "cyrillic", "emoji"]
     spec["limits"], spec["shard_size"] = {"val": 24, "test": 32}, 12
     spec["controls"]["constants"] = 5
     path = folder / "spec.yaml"
