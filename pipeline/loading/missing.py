@@ -1,7 +1,7 @@
 """Report all that a spec names and this machine lacks at once, before anything large is read or downloaded."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
@@ -9,16 +9,16 @@ from pipeline.spec.sources import LM_EVAL, ModelSpec
 from tasks.base import TaskRequest
 from tasks.files.sources import Source
 from tasks.language.lm_eval.loading import check_data
+from tasks.registry import FAMILY_TASKS, SOURCES, TASKS, near
 from tasks.vision.classification import image_source
 from tasks.vision.published.files import FETCHED
-from tasks.vision.published.formats.listing import FilesMissing
 
 #: More missing files than this in one folder or repository share a line.
 _MOST_LINES = 5
 
 
 def check_present(spec: ModelSpec, sources: SpecSources, fetched: str = FETCHED) -> None:
-    """Look for every checkpoint and published data set; what the hub can still give counts as present.
+    """Look for every checkpoint and data set; what the hub can still give counts as present.
 
     Data sets of lm-eval's tasks are fetched, since only its reader knows what they consist of.
 
@@ -71,14 +71,37 @@ def _missing_data(spec: ModelSpec) -> Iterator[str]:
     shifted = spec.ood if isinstance(spec, RunSpec) else {}
     for where, tasks in (("tasks", spec.tasks), ("ood", shifted)):
         for name, task in tasks.items():
-            if task.source.startswith("vision/"):
-                try:
-                    image_source(TaskRequest(name, task.source, {}, task.options))
-                except FilesMissing as error:
-                    yield f"{where}.{name}: {error}"
-            elif task.source.startswith(LM_EVAL):
-                try:
-                    check_data(TaskRequest(name, task.source, {}, task.options))
-                except ValueError as error:
-                    text = str(error)
-                    yield text if text.startswith(f"tasks.{name}.") else f"{where}.{name}: {text}"
+            try:
+                _look_for(spec, TaskRequest(name, task.source, {}, task.options))
+            except ValueError as error:
+                text = str(error)
+                yield (
+                    f"{where}.{name}: {text}" if not text.startswith(f"tasks.{name}") else where + text[len("tasks") :]
+                )
+
+
+def _look_for(spec: ModelSpec, request: TaskRequest) -> None:
+    """Look for a task's data.
+
+    Raises:
+        ValueError: if they are missing.
+    """
+    source, path = request.source, Path(request.source).expanduser()
+    if source.startswith("vision/"):
+        image_source(request)
+    elif source.startswith(LM_EVAL):
+        check_data(request)
+    elif _is_path(spec, source) and not path.exists():
+        if spec.backbone.family not in FAMILY_TASKS:
+            image_source(request)
+        beside = (other.name for other in path.parent.glob("*"))
+        raise ValueError(f"{source}: there is no such file or folder; {near(path.name, beside)}")
+
+
+def _is_path(spec: ModelSpec, source: str) -> bool:
+    """Return whether a source can only be a path: it is not embedded, nor registered, nor a name that a plug-in may."""
+    if isinstance(spec, RunSpec) and spec.generation is not None:
+        return False  # its tasks are rewards
+    first = source.split("/")[0]
+    named = first == "embedded" or source in TASKS or first in SOURCES
+    return not named and not (spec.plugins and first not in ("", ".", "..", "~"))

@@ -116,3 +116,31 @@ def test_a_single_missing_file_is_one_line() -> None:
     run = spec(base="embedded/base", experts={"MNIST": "embedded/nowhere"}, tasks={"MNIST": "embedded/mnist"}, ood={})
     (line,) = reported(run)
     assert line.startswith("experts.MNIST: embedded/nowhere: not embedded")
+
+
+def test_own_folders_are_reported_beside_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run = spec(
+        base="embedded/base",
+        experts={"birds": str(tmp_path / "birds.pt")},
+        tasks={"birds": f"{tmp_path}/photo", "mnist": "embedded/mnist"},
+        ood={"sketches": "./sketches"},
+    )
+    lines = [line.strip() for line in reported(run)]
+    assert [line.split(":")[0] for line in lines[1:]] == ["tasks.birds", "ood.sketches", "experts.birds"]
+    assert "is not a folder" in lines[1] and f"did you mean '{tmp_path}/photos'?" in lines[1]
+
+
+def test_own_texts_are_reported_and_names_of_plug_ins_are_not(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    run = spec(
+        backbone={"family": "causal", "model": str(tmp_path)},
+        base=str(tmp_path),
+        experts={"e": str(tmp_path)},
+        tasks={"notes": {"source": f"{tmp_path}/note.txt", "options": {"metric": "bits_per_byte"}}, "own": "mine/one"},
+        targets={"e": "own"},
+        ood={},
+        plugins=["my_tasks"],
+    )
+    (line,) = (line.strip() for line in reported(run) if "tasks." in line)
+    assert line == f"tasks.notes: {tmp_path}/note.txt: there is no such file or folder; did you mean 'notes.txt'?"
