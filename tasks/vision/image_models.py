@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tasks.registry import near
 from tasks.vision.clip.architectures import create
-from tasks.vision.libraries import timm, torchvision
+from tasks.vision.libraries import timm_library, torchvision
 from tasks.vision.pixels import eight_bits
 
 
@@ -42,6 +42,7 @@ def image_model(name: str) -> ImageModel:
     """
     library, slash, own = name.partition("/")
     if slash and library == "timm":
+        timm = timm_library()
         _check(own, timm.list_models(), name)
         module = timm.create_model(own, pretrained=False)
         config = timm.data.config.resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]

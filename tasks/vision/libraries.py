@@ -1,8 +1,9 @@
-"""open_clip, timm and torchvision, imported in half the time: other modules take them from here.
+"""open_clip and torchvision, imported in a quarter of the time: other modules take them from here.
 
-All three import torch's compiler (two seconds) for functions that only a compiled model calls. They find stand-ins
-here, which import the compiler when it is needed. timm's logger also imports Weights & Biases where that is installed;
-it does without.
+Both import torch's compiler (two seconds) for functions that only a compiled model calls. They find stand-ins here,
+which import the compiler when it is needed. open_clip also imports timm and transformers (two seconds more) for towers
+that few models have: it does without, until such a tower is built. timm's logger imports Weights & Biases where that is
+installed; it does without.
 """
 
 import functools
@@ -51,9 +52,10 @@ def _disable(fn: Callable[..., Any], recursive: bool = True, *, reason: str | No
 
 
 @contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Let imports find the stand-ins, and no wandb, where the real modules are not loaded yet."""
-    stand_ins: dict[str, Any] = {_UTILS: _Utils(_UTILS), "wandb": None}  # None: Python's own way to say "no module"
+def _without_compiler(*absent: str) -> Iterator[None]:
+    """Let imports find the stand-ins, and no wandb nor `absent`, where the real modules are not loaded yet."""
+    stand_ins: dict[str, Any] = {_UTILS: _Utils(_UTILS)}
+    stand_ins |= dict.fromkeys(("wandb", *absent))  # None: Python's own way to say "no module"
     added = {name: module for name, module in stand_ins.items() if name not in sys.modules}
     sys.modules.update(added)
     compiler: Any = torch.compiler
@@ -69,9 +71,33 @@ def _without_compiler() -> Iterator[None]:
                 sys.modules.pop(name, None)
 
 
-with _without_compiler():
+def timm_library() -> Any:
+    """Return timm, imported when it is first asked for."""
+    with _without_compiler():
+        return importlib.import_module("timm")
+
+
+def _complete_when_built(tower: Any) -> None:
+    """Let the first tower of a class run the imports of its module again, now with timm and transformers."""
+    incomplete = tower.__init__
+
+    @functools.wraps(incomplete)
+    def build(*args: Any, **kwargs: Any) -> None:
+        tower.__init__ = incomplete
+        module = sys.modules[tower.__module__]
+        with _without_compiler():
+            importlib.reload(module)  # `incomplete` sees its names: a module keeps its namespace
+        setattr(module, tower.__name__, tower)
+        incomplete(*args, **kwargs)
+
+    tower.__init__ = build
+
+
+with _without_compiler("timm", "transformers"):
     import open_clip
-    import timm
     import torchvision
 
-__all__ = ["open_clip", "timm", "torchvision"]
+_complete_when_built(open_clip.timm_model.TimmModel)
+_complete_when_built(open_clip.hf_model.HFTextEncoder)
+
+__all__ = ["open_clip", "timm_library", "torchvision"]
