@@ -5,11 +5,22 @@ docs/internals/decisions/0026-rays-private-api.md.
 """
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from inspect import signature
+from types import ModuleType
 from typing import Any
 
-from ray._private import ray_constants, services, state, worker
+from ray._private import parameter, ray_constants, services, state, worker
 from ray._private.grpc_utils import init_grpc_channel
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    AuthenticationTokenLoader,
+    Config,
+    persist_port,
+)
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 #: Loggers of Ray's job client: they report uploads, large files and closed connections, which we report ourselves.
@@ -18,6 +29,9 @@ JOB_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+
+#: Milliseconds in which Ray's agents have to start.
+_AGENT_TIMEOUT = 180_000
 
 
 def stay_on_loopback() -> None:
@@ -29,6 +43,55 @@ def stay_on_loopback() -> None:
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextmanager
+def lean_start() -> Iterator[dict[str, Any]]:
+    """Let `ray.init` start no autoscaler, log monitor and API server, and not wait for the agents that it does start.
+
+    Nothing here uses these three of seven processes. They take half the CPU time of a start, and `ray.init` waits for
+    the API server even with `include_dashboard=False`. Ray gives up when an agent has not chosen its ports within 15
+    seconds, as happens on a busy machine: here agents get ports, and more time.
+
+    Yields:
+        Arguments of `ray.init`.
+    """
+    start_raylet = services.start_raylet
+    agent, environments, listen, metrics = _free_ports(4)
+    changed: Any = {"no_monitor": True, "include_log_monitor": False, "metrics_agent_port": agent}
+    changed |= {"runtime_env_agent_port": environments, "dashboard_agent_listen_port": listen}
+
+    @wraps(start_raylet)
+    def start_with_port(*args: Any, **kwargs: Any) -> Any:
+        given = signature(start_raylet).bind(*args, **kwargs).arguments
+        # The raylet takes the other ports as arguments, but reads this one from the file that the agent writes.
+        persist_port(given["session_dir"], given["node_id"], DASHBOARD_AGENT_LISTEN_PORT_NAME, listen)
+        return start_raylet(*args, **kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(parameter, "RayParams", partial(parameter.RayParams, **changed)))
+        stack.enter_context(_replaced(services, "start_api_server", lambda *args, **kwargs: (None, None)))
+        stack.enter_context(_replaced(services, "start_raylet", start_with_port))
+        yield {"_metrics_export_port": metrics, "_system_config": {"agent_register_timeout_ms": _AGENT_TIMEOUT}}
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return different ports of the loopback address on which nothing listens."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in sockets]
 
 
 def reload_token() -> None:

@@ -10,7 +10,7 @@ import ray
 
 from pipeline.cluster.auth import session_token
 from pipeline.cluster.join import join
-from pipeline.cluster.ray_private import reload_token, stay_on_loopback
+from pipeline.cluster.ray_private import lean_start, reload_token, stay_on_loopback
 from pipeline.cluster.session_folder import private_folder
 from pipeline.signals import signals_to_command_only, stop_on_signals
 from tasks.cores import permitted_cores
@@ -47,8 +47,8 @@ def local_ray(
             stack.enter_context(session_token(reload_token))
             stack.enter_context(private_folder())
             own = common | {"num_cpus": num_cpus, "object_store_memory": object_store, "include_dashboard": False}
-            with signals_to_command_only():
-                ray.init(address="local", **own)
+            with signals_to_command_only(), lean_start() as lean:
+                ray.init(address="local", **own, **lean)
         stack.callback(remove_unused)  # of the workers, which do not outlive Ray
         stack.callback(ray.shutdown)
         stop_on_signals()  # `ray.init` has set a handler of its own

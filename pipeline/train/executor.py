@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.errors import describe
@@ -17,6 +17,8 @@ WatchTraining = Callable[[Mapping[str, TrainingStatus]], None]
 
 #: Seconds between two reports of a worker, and between two readings of them.
 _INTERVAL = 0.5
+#: Seconds in which the board has to answer.
+_PATIENCE = 10
 
 
 def train_here(train: Train[J], jobs: Sequence[J], watch: WatchTraining) -> dict[str, str]:
@@ -51,8 +53,8 @@ def train_on_ray(train: Train[J], jobs: Sequence[J], watch: WatchTraining, shape
                 job = waiting.pop()
                 running[remote.remote(train, job, board)] = job
             done, _ = ray.wait(list(running), num_returns=1, timeout=_INTERVAL)
-            with suppress(RayActorError):  # Ray restarts the board if its node is lost; training does not need it
-                watch(ray.get(board.read.remote()))
+            with suppress(RayActorError, GetTimeoutError):  # Ray restarts a lost board; training does not need it
+                watch(ray.get(board.read.remote(), timeout=_PATIENCE))
             for ref in done:
                 job = running.pop(ref)
                 if cause := _cause(ref, job, shape.retries):

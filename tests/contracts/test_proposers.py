@@ -181,5 +181,5 @@ def test_another_process_proposes_the_same_points() -> None:
         f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_proposers as t; "
         "print(json.dumps([t.points(t.undisturbed(t.Case(n, 1, 4))[-1]) for n in t.SAMPLERS]))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, check=True)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == [points(undisturbed(Case(name, 1, 4))[-1]) for name in SAMPLERS]

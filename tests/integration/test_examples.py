@@ -59,11 +59,11 @@ def kill_a_worker(driver: subprocess.Popen[str], journal: Path) -> bool:
 def test_the_demo_on_ray_with_a_worker_killed_equals_the_local_pool(tmp_path: Path) -> None:
     spec = small_demo(tmp_path)
     local = lines("run", str(spec), "--out", str(tmp_path / "local"), "--pool", "local", "--no-cache")
-    output, _ = local.communicate(timeout=240)
+    output, _ = local.communicate()
     assert local.returncode == 0, output
     driver = lines("run", str(spec), "--out", str(tmp_path / "ray"), "--no-cache", "--workers", "2")
     killed = kill_a_worker(driver, tmp_path / "ray" / "journal.jsonl")
-    output, _ = driver.communicate(timeout=240)
+    output, _ = driver.communicate()
     assert driver.returncode == 0, output
     assert killed, output
     for table in TABLES:

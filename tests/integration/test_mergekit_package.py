@@ -36,7 +36,7 @@ def merge_both(folder: Path, recipe: str) -> tuple[dict[str, torch.Tensor], dict
     (folder / "recipe.yml").write_text(recipe)
     assert PROGRAM is not None
     words = [PROGRAM, "recipe.yml", "theirs", "--lora-merge-cache", "cache", "--no-write-model-card"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = CliRunner().invoke(app, ["merge", "--recipe", f"{folder}/recipe.yml", "-o", f"{folder}/ours/"])
     assert result.exit_code == 0, result.output

@@ -30,7 +30,7 @@ def tiny(lines: Lines) -> Path:
 
 def bash(text: str, folder: Path, env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-e", "-c", text, *map(str, words)], cwd=folder, env=env, capture_output=True, text=True, timeout=250
+        ["bash", "-e", "-c", text, *map(str, words)], cwd=folder, env=env, capture_output=True, text=True
     )
 
 

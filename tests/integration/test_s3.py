@@ -103,7 +103,7 @@ def test_a_killed_run_resumed_on_another_machine_scores_only_what_is_missing(
     spec = lines.spec()
     child = started(lines, spec)
     store.passed = lambda path, body: child.kill() if "/journal/" in path and scored(body) else None
-    child.communicate(timeout=200)
+    child.communicate()
     store.passed = lambda path, body: None
     kept = scored(journal())
     mirror_of(URL).rename(tmp_path / "lost")
@@ -132,7 +132,7 @@ def test_a_second_driver_is_refused_and_a_server_that_is_silent_or_busy_is_waite
     os.kill(server[1], signal.SIGCONT)
     until(lambda: store.refused, child)
     store.answers.clear()
-    output, _ = child.communicate(timeout=200)
+    output, _ = child.communicate()
     assert child.returncode == 0, output
     assert in_store() == tables(undisturbed)
 

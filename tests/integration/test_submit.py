@@ -58,7 +58,7 @@ def environment(token: str | None, home: Path) -> dict[str, str]:
 
 
 def run_command(words: list[str], home: Path, token: str | None = TOKEN) -> tuple[int, str]:
-    found = subprocess.run(words, env=environment(token, home), capture_output=True, text=True, timeout=240)
+    found = subprocess.run(words, env=environment(token, home), capture_output=True, text=True)
     return found.returncode, " ".join((found.stdout + found.stderr).split())
 
 

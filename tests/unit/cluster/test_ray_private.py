@@ -22,6 +22,22 @@ NAMES: list[tuple[str, str, str, tuple[str, ...] | None]] = [
     ("reload_token", "ray._raylet", "Config.initialize", ("config_list",)),
     ("reload_token", "ray._raylet", "AuthenticationTokenLoader.instance", ()),
     ("reload_token", "ray._raylet", "AuthenticationTokenLoader.reset_cache", ("self",)),
+    (
+        "lean_start",
+        "ray._private.parameter",
+        "RayParams",
+        (
+            "no_monitor",
+            "include_log_monitor",
+            "metrics_agent_port",
+            "runtime_env_agent_port",
+            "dashboard_agent_listen_port",
+        ),
+    ),
+    ("lean_start", "ray._private.services", "start_api_server", ("include_dashboard",)),
+    ("lean_start", "ray._private.services", "start_raylet", ("session_dir", "node_id")),
+    ("lean_start", "ray._raylet", "persist_port", ("dir", "node_id", "port_name", "port")),
+    ("lean_start", "ray._raylet", "DASHBOARD_AGENT_LISTEN_PORT_NAME", None),
     ("is_head_here", "ray._private.worker", "_global_node", None),
     ("node_of", "ray._private.state", "actors", ("actor_id",)),
     ("node_of", "ray.actor", "ActorHandle._actor_id", None),
@@ -76,6 +92,14 @@ def test_nodes_have_the_attributes_that_are_read() -> None:
         ("benchmarks.nodes", "node_id"),
     ):
         assert re.search(rf"self\.{name}\b.* = |def {name}\(self\)", source), f"{user} breaks with this Ray: {name}"
+
+
+def test_a_start_looks_up_what_is_replaced_at_its_call() -> None:
+    node = inspect.getsource(importlib.import_module("ray._private.node"))
+    assert "if not self._ray_params.no_monitor" in node and "if self._ray_params.include_log_monitor" in node
+    assert "process_info = ray._private.services.start_api_server(" in node
+    assert "process_info = ray._private.services.start_raylet(" in node
+    assert "ray_params = ray._private.parameter.RayParams(" in inspect.getsource(importlib.import_module("ray").init)
 
 
 def test_ray_reads_the_loopback_switch_and_the_excludes_from_the_environment() -> None:
