@@ -45,7 +45,7 @@ def image_model(name: str) -> ImageModel:
         timm = timm_library()
         _check(own, timm.list_models(), name)
         module = timm.create_model(own, pretrained=False)
-        config = timm.data.config.resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+        config = timm.data.config.resolve_data_config({}, model=module)
         return ImageModel(module.eval(), timm.data.transforms_factory.create_transform(**config, is_training=False))
     if slash and library == "torchvision":
         _check(own, torchvision.models.list_models(torchvision.models), name)
