@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from lines_sweep.arguments import named_arguments
 from pipeline.checkpoints.checkpoint import Checkpoint, checked, plain_numbers
 from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.merge import Tensors
@@ -18,8 +19,12 @@ from pipeline.recipe import AUTO, ParamValue, Recipe
 #: A model: its state dict, a module, or the place of its files as `lines merge` takes it.
 Model: TypeAlias = Mapping[str, Tensor] | nn.Module | str | Path
 _log = logging.getLogger(__name__)
+#: Option of `lines merge` -> argument.
+_ARGUMENTS = {name: name for name in ("alpha", "beta", "blocks", "exclude", "method", "scaling", "statistics")}
+_ARGUMENTS |= {"expert": "experts", "param": "params", "weight": "weights"}
 
 
+@named_arguments(_ARGUMENTS)
 def merge(
     base: Model,
     experts: Sequence[Model] | Mapping[str, Model],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lines_sweep.arguments import named_arguments
 from pipeline.records import tables
 from pipeline.records.journal import FILE_NAME
 from pipeline.records.provenance_file import FILE_NAME as PROVENANCE
@@ -19,7 +20,11 @@ from tasks.registry import near
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from pipeline.report.data.estimates import Measure
     from pipeline.report.page import Summary
+
+#: Option of `lines export` -> argument.
+_ARGUMENTS = {"arm": "arm", "expert": "expert", "point": "point"}
 
 
 def open_run(place: str | Path) -> "Run":
@@ -122,7 +127,7 @@ class Run:
     def _figures(self) -> Mapping[str, "Figure"]:
         from pipeline.report.page import figures  # plotly
 
-        found = [(figure.title, panel) for figure in figures(self.folder) for panel in figure.panels]
+        found = [(figure.title, panel) for figure in figures(self._measure) for panel in figure.panels]
         return {": ".join(filter(None, (title, panel.title))): panel.figure for title, panel in found}
 
     @property
@@ -132,10 +137,17 @@ class Run:
 
     @cached_property
     def _summary(self) -> "Summary":
-        from pipeline.report.page import summary
+        from pipeline.report.page import summary_of
 
-        return summary(self.folder)
+        return summary_of(self._measure)
 
+    @cached_property
+    def _measure(self) -> "Measure":
+        from pipeline.report.data.estimates import Measure
+
+        return Measure.read(self.folder)
+
+    @named_arguments(_ARGUMENTS)
     def export(
         self, arm: str, folder: str | Path, *, expert: str = "", point: Mapping[str, object] | None = None
     ) -> Path:
@@ -155,6 +167,7 @@ class Run:
 
         return export(self.folder, CandidateChoice.of(arm, expert, point), Path(folder))
 
+    @named_arguments(_ARGUMENTS | {"mergekit": "export_mergekit", "output": "file"})
     def export_mergekit(
         self, arm: str, file: str | Path, *, expert: str = "", point: Mapping[str, object] | None = None
     ) -> Path:

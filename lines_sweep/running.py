@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from lines_sweep.arguments import named_arguments
 from pipeline.cluster.auth import use_token
 from pipeline.console import print_note, progress_console
 from pipeline.plan.plan import Plan, make_plan
@@ -20,6 +21,7 @@ Spec: TypeAlias = str | Path | Mapping[str, Any] | RunSpec
 _T = TypeVar("_T")
 
 
+@named_arguments({"address": "address"})
 def run(
     spec: Spec,
     out: str | Path | None = None,

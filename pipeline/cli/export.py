@@ -48,14 +48,15 @@ def export(
     """
     from lines_sweep.opened import open_run
     from pipeline.checkpoints.coverage import Part
+    from pipeline.export import candidate
 
     with user_errors():
         _check_push(push, public or dry_run, mergekit)
-        opened, at = open_run(run), _point(point or [])
+        folder, choice = open_run(run).folder, candidate.CandidateChoice.of(arm, expert, _point(point or []))
         if mergekit:
-            print_result(f"wrote {opened.export_mergekit(arm, output, expert=expert, point=at)}: a recipe of mergekit")
+            print_result(f"wrote {candidate.export_mergekit(folder, choice, output)}: a recipe of mergekit")
             return
-        path = opened.export(arm, output, expert=expert, point=at)
+        path = candidate.export(folder, choice, output)
         for part in json.loads((path / "recipe.json").read_text(encoding="utf-8"))["coverage"]:
             print_result(str(Part.from_json(part)))
         print_result(f"wrote {path}: README.md there shows how to load it")

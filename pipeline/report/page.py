@@ -107,7 +107,11 @@ def summary(run: Path) -> Summary:
     Raises:
         ValueError: if a table of the run is missing or has another schema version.
     """
-    measure = Measure.read(run)
+    return summary_of(Measure.read(run))
+
+
+def summary_of(measure: Measure) -> Summary:
+    """Return the verdicts and the main tables of a run that was read."""
     own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Table)]
     if is_soup(measure.run):
         return _soup_summary(measure, own)
@@ -117,13 +121,8 @@ def summary(run: Path) -> Summary:
     return Summary(measure.run.name, _sentences(found), tables)
 
 
-def figures(run: Path) -> list[Figure]:
-    """Return the figures of the report, the spec's own ones first.
-
-    Raises:
-        ValueError: if a table of the run is missing or has another schema version.
-    """
-    measure = Measure.read(run)
+def figures(measure: Measure) -> list[Figure]:
+    """Return the figures of the report, the spec's own ones first."""
     own = [exhibit for exhibit in exhibits(measure) if isinstance(exhibit, Figure)]
     if is_soup(measure.run):
         soups = soup_page(measure)

@@ -103,7 +103,13 @@ def test_what_does_not_fit_is_named() -> None:
         lines.merge(BASE, EXPERTS, method="tie", blocks=BLOCKS)
     with pytest.raises(ValueError, match=r"experts\[1\].*head\.bias"):
         lines.merge(BASE, [EXPERTS[0], {**EXPERTS[1], "head.bias": torch.full((4,), torch.nan)}], blocks=BLOCKS)
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="^method weighted: needs weights, one for each expert$"):
         lines.merge(BASE, EXPERTS, method="weighted", blocks=BLOCKS)
+    with pytest.raises(ValueError, match="^statistics: the method sum needs none$"):
+        lines.merge(BASE, EXPERTS, statistics=["a.safetensors"], blocks=BLOCKS)
+    with pytest.raises(ValueError, match=r"^exclude: '\(' is not a regular expression"):
+        lines.merge(BASE, EXPERTS, exclude="(", blocks=BLOCKS)
+    with pytest.raises(ValueError, match="choose another method, alpha or beta$"):
+        lines.merge(BASE, EXPERTS, method="zero", blocks=BLOCKS)
     with pytest.raises(AttributeError, match="has no attribute 'merges'"):
         lines.merges  # noqa: B018

@@ -7,6 +7,7 @@ import pytest
 from exhibit_run import write_run
 
 import lines_sweep as lines
+from pipeline.report.data.estimates import Measure
 from pipeline.report.page import build, summary
 
 
@@ -46,6 +47,22 @@ def test_the_verdict_and_the_view_in_a_notebook_say_what_the_report_says(run: li
     assert run.verdict.splitlines() == list(found.sentences) != []
     html = run._repr_html_()
     assert found.sentences[0].split(":")[0] in html and html.count("<table>") == len(found.tables)
+
+
+def test_verdict_figures_and_view_read_the_tables_once(run: lines.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, whole, read = lines.open_run(run.folder), Measure.read, list[Path]()
+    monkeypatch.setattr(Measure, "read", lambda folder: read.append(folder) or whole(folder))
+    assert opened.verdict and opened.figures and opened._repr_html_() and opened.figure(opened.figures[0])
+    assert read == [run.folder]
+
+
+def test_errors_of_an_export_name_arguments(run: lines.Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^arm ties: not in the run; did you mean"):
+        run.export("ties", tmp_path / "out")
+    with pytest.raises(ValueError, match="^arm ta: is a merge: leave expert out"):
+        run.export("ta", tmp_path / "out", expert="cats")
+    with pytest.raises(ValueError, match="^file: with export_mergekit it must be a new .yml"):
+        run.export_mergekit("ta", tmp_path / "out")
 
 
 def test_what_is_not_there_is_refused_with_what_is(run: lines.Run, tmp_path: Path) -> None:
