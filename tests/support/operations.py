@@ -6,7 +6,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_ROOT = str(Path(__file__).parents[2])
+import pipeline
+
+_ROOT = str(Path(pipeline.__file__).parents[1])
 _OURS = tuple(f"{_ROOT}/{package}/" for package in ("pipeline", "search", "tasks"))
 
 

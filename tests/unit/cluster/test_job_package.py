@@ -263,6 +263,7 @@ def test_other_versions_are_named_and_packages_missing_here_are_skipped() -> Non
     assert set(comparable_versions()) > {"python", "torch", "optuna"}
 
 
+@pytest.mark.checkout
 def test_a_job_checks_versions_before_it_imports_anything(tmp_path: Path) -> None:
     """The cluster's Python may have none of the packages: this one has no site-packages."""
     (tmp_path / ARGUMENTS).parent.mkdir()
