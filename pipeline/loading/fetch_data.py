@@ -15,10 +15,11 @@ from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, TaskRequest
 from tasks.files.cache import is_cached
+from tasks.loading import load_task
 from tasks.lora import ChecksPolicies
 from tasks.plugins import load_plugins
 from tasks.registry import TASKS
-from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text, load_task
+from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text
 from tasks.vision.decoded import Decode, decode_here, prepare, prepared_folder
 from tasks.vision.images import ImageSource
 from tasks.vision.preprocess import Preprocess

@@ -6,8 +6,8 @@ from pipeline.loading.model import Report
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Task, TaskRequest
+from tasks.loading import load_task
 from tasks.metrics import lower_is_better
-from tasks.vision.classification import load_task
 
 
 def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, Task]:

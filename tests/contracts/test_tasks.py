@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from tasks.base import Task, TaskRequest
+from tasks.loading import load_task
 from tasks.plugins import load_plugins
 from tasks.stats import Stats, shards
-from tasks.vision.classification import load_task
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 

@@ -17,7 +17,7 @@ from pipeline.spec.load import parse_spec
 from pipeline.workers.worker import Worker
 from tasks.base import TaskRequest
 from tasks.batch_norm import is_statistic
-from tasks.vision.classification import load_task
+from tasks.loading import load_task
 from tasks.vision.clip.backbone import build
 
 CPU = torch.device("cpu")

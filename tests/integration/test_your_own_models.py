@@ -18,7 +18,7 @@ from pipeline.cli.main import app
 from pipeline.loading.experts import load_checkpoints
 from pipeline.spec.load import load_spec
 from tasks.base import TaskRequest
-from tasks.vision.classification import load_task
+from tasks.loading import load_task
 
 
 def lines(*words: object) -> str:

@@ -15,10 +15,11 @@ from pipeline.train.finetune.selection import check_method
 from pipeline.train.finetune.spec import FinetuneRun, FinetuneSpec, runs_of
 from pipeline.train.job import TrainingJob
 from tasks.base import Backbone, Task, TaskRequest
+from tasks.loading import load_task
 from tasks.lora import ChecksPolicies
 from tasks.plugins import load_plugins
 from tasks.training import TextsToLearn
-from tasks.vision.classification import ZeroShotClassification, load_task
+from tasks.vision.classification import ZeroShotClassification
 from tasks.vision.decoded import Progress
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tasks.base import TaskRequest
 from tasks.embedded import checkpoint_path, model_config_path
 from tasks.embedded.rebuild.convnext import EXPERTS, augment, distillation_loss
-from tasks.vision.classification import load_task
+from tasks.loading import load_task
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 

@@ -17,8 +17,8 @@ from tasks.embedded.rebuild.icd import entries
 from tasks.embedded.rebuild.t5 import continued, corrupted
 from tasks.embedded.rebuild.texts import PROMPTS, Row, divided, split_of
 from tasks.embedded.rebuild.wordnet import WordNet
+from tasks.loading import load_task
 from tasks.registry import BACKBONES
-from tasks.vision.classification import load_task
 
 SPLITS = ("train", "val", "test")
 Tables = dict[str, dict[str, pa.Table]]

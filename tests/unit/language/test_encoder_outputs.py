@@ -19,7 +19,7 @@ from pipeline.workers.held import HeldRecipe
 from tasks.base import KeepsOutputs, Task, TaskRequest
 from tasks.language.encoder_outputs import EncoderOutputs
 from tasks.language.seq2seq import Seq2SeqBackbone, build
-from tasks.vision.classification import load_task
+from tasks.loading import load_task
 
 CPU = torch.device("cpu")
 GRID = tuple(itertools.product((0.2, 0.5, 1), (0.3, 0.6, 0.9)))

@@ -16,8 +16,8 @@ from tiny_language import row, t5_config, write_tiny_llama, write_tiny_seq2seq
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from tasks.base import Backbone, Sized, Task, TaskRequest
 from tasks.language.text.rolling import Windows
+from tasks.loading import load_task
 from tasks.registry import BACKBONES
-from tasks.vision.classification import load_task
 
 TEXTS = [row(i)["source"][: 30 + 11 * (i * 5 % 9)] + " naïve" * (i % 2) for i in range(9)]
 

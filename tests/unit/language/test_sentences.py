@@ -22,7 +22,7 @@ from transformers import (
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from tasks.base import TaskRequest
 from tasks.language.encoder import EncoderBackbone, build
-from tasks.vision.classification import load_task
+from tasks.loading import load_task
 
 CPU = torch.device("cpu")
 _SIZES: dict[str, Any] = {

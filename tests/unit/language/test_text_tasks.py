@@ -13,8 +13,8 @@ from tiny_language import bart_config, row, t5_config, write_tiny_llama, write_t
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from tasks.base import Backbone, Task, TaskRequest
 from tasks.language.text.published import catalogue
+from tasks.loading import load_task
 from tasks.registry import BACKBONES
-from tasks.vision.classification import load_task
 
 MODELS = ("causal", "t5", "bart")
 CHOICES = ("a small tool", "a library", "a compiler for robots", "data")

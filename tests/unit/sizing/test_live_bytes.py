@@ -12,8 +12,8 @@ from torch import nn
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.sizing.live_bytes import LiveBytes, peak_bytes
 from tasks.base import TaskRequest
+from tasks.loading import load_task
 from tasks.registry import BACKBONES
-from tasks.vision.classification import load_task
 
 
 def test_results_count_as_long_as_they_live_and_views_never() -> None:

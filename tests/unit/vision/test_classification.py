@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from tasks.base import NonFiniteOutput, TaskRequest
 from tasks.files.cache import cache_root
-from tasks.vision.classification import ZeroShotClassification, image_source, load_task
+from tasks.loading import load_task
+from tasks.vision.classification import ZeroShotClassification, image_source
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.heads import text_head

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from tasks.base import TaskRequest
 from tasks.batch_norm import measuring
-from tasks.vision.classification import ZeroShotClassification, load_task
+from tasks.loading import load_task
+from tasks.vision.classification import ZeroShotClassification
 from tasks.vision.classifier import ClassifierBackbone, build
 from tasks.vision.clip.architectures import create
 

@@ -14,7 +14,8 @@ from torch.utils.data import random_split
 
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
-from tasks.vision.classification import ZeroShotClassification, image_source, load_task
+from tasks.loading import load_task
+from tasks.vision.classification import ZeroShotClassification, image_source
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.decoded import prepare
