@@ -53,7 +53,10 @@ def regress(
         from pipeline.regress.compare import compare
         from pipeline.regress.junit import junit_error, junit_report
         from pipeline.regress.pairs import Allowed
+        from pipeline.regress.text import comparison_markdown
 
+        if as_json and markdown == "-":
+            raise ValueError("--markdown -: prints Markdown in place of the JSON of --json; leave one of them out")
         try:
             new = read_place(run)
             found = compare(new, read_place(baseline), _thresholds(new, spec), Allowed(only_common, same_samples))
@@ -66,8 +69,12 @@ def regress(
             raise typer.Exit(2) from error  # 1, Python's status, means a regression
         if as_json:
             print_result(json.dumps(_facts(found), indent=2))
+        elif markdown == "-":
+            typer.echo(plain(comparison_markdown(found)))
         else:
-            _print(found, markdown)
+            _print(found)
+        if markdown is not None and markdown != "-":
+            _write(Path(markdown), comparison_markdown(found))
         if junit is not None:
             _write(junit, junit_report(found))
         raise typer.Exit(1 if found.having("regressed") else 0)
@@ -87,18 +94,13 @@ def _thresholds(run: "Snapshot", spec: Path | None) -> "Regress":
     return parse_spec(run.about["spec"], run.place).regress
 
 
-def _print(found: "Regression", markdown: str | None) -> None:
+def _print(found: "Regression") -> None:
     from pipeline.cli.tables import rendered
-    from pipeline.regress.text import comparison_markdown, comparison_table, sentences
+    from pipeline.regress.text import comparison_table, sentences
 
-    if markdown == "-":
-        typer.echo(plain(comparison_markdown(found)))
-        return
     console.print(rendered(comparison_table(found)))
     for sentence in sentences(found):
         print_result(f"- {sentence}")
-    if markdown is not None:
-        _write(Path(markdown), comparison_markdown(found))
 
 
 def _write(path: Path, text: str) -> None:

@@ -34,7 +34,7 @@ def validate(
         match command_of(read_file(spec)):
             case "run":
                 plan = plan_of(spec)
-                if _may_read(plan.spec, code):
+                if _may_read(plan.spec, code, as_json):
                     _check_run(plan, as_json)
                     if not as_json:
                         console.print(styled("green", "valid", f": {spec}"), highlight=False)
@@ -43,13 +43,13 @@ def validate(
                     console.print(styled("green", "valid", f": {spec}, for lines {command}"), highlight=False)
 
 
-def _may_read(spec: "BaseModel", code: bool) -> bool:
-    """Announce the code that a spec names; return False, with a note, if it may not run."""
+def _may_read(spec: "BaseModel", code: bool, as_json: bool) -> bool:
+    """Announce the code that a spec names; return False, and print what was not run, if it may not run."""
     from pipeline.spec.user_code import announce_code, list_user_code
 
     if not code and (named := list_user_code(spec)):
         rest = "the rest of the spec is valid; its checkpoints and data were not looked at"
-        print_result(f"not run: {'; '.join(named)}; {rest}")
+        print_result(json.dumps({"not_run": named}, indent=2) if as_json else f"not run: {'; '.join(named)}; {rest}")
         return False
     announce_code(spec)
     return True
@@ -86,7 +86,7 @@ def _check_training(command: Command, path: Path, code: bool, as_json: bool) -> 
         from pipeline.train.finetune.spec import load_finetune_spec
 
         training = load_finetune_spec(path)
-        if not _may_read(training, code):
+        if not _may_read(training, code, as_json):
             return False
         with progress_bar() as report:
             for job in prepare(training, out / training.name, "cpu", report):
@@ -99,7 +99,7 @@ def _check_training(command: Command, path: Path, code: bool, as_json: bool) -> 
         check_packages()
         from pipeline.train.ppo.preparation import Stages
 
-        if not _may_read(policies, code):
+        if not _may_read(policies, code, as_json):
             return False
         with progress_bar() as report:
             stages = Stages(policies, out / policies.name, "cpu", report)

@@ -26,6 +26,20 @@ def test_regress_gives_every_comparison(tmp_path: Path) -> None:
     assert {"arm", "task", "now", "before", "difference", "p"} <= found["comparisons"][0].keys()
 
 
+def test_regress_writes_markdown_too(tmp_path: Path) -> None:
+    run, file = write_run(tmp_path / "run", exhibits={}), tmp_path / "regress.md"
+    status, found = result("regress", run, "--baseline", run, "--markdown", file)
+    assert status == 0 and isinstance(found, dict) and file.read_text(encoding="utf-8").startswith("# toy against")
+    refused = CliRunner().invoke(app, ["regress", str(run), "--baseline", str(run), "--markdown", "-", "--json"])
+    assert refused.exit_code == 2 and "leave one of them out" in refused.stderr
+
+
+def test_validate_lists_what_it_did_not_run(tmp_path: Path) -> None:
+    spec = small_spec({"mnist": "embedded/mnist"}, tasks=["mnist"], plugins=["not_there"])
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    assert result("validate", tmp_path / "spec.yaml", "--no-code") == (0, {"not_run": ["plugins: not_there"]})
+
+
 def test_history_gives_its_table(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", exhibits={})
     status, found = result("history", run, "--out", tmp_path / "history.html")
