@@ -97,7 +97,8 @@ def check_bounds(regress: Regress, metrics: Mapping[tuple[str, str], str]) -> No
             continue
         if bounds.minimum is not None and all(map(lower_is_better, found)):
             what = task or "every task that it is for"
-            raise ValueError(f"{field}.minimum: {what} is in bits per byte, of which fewer are better; give maximum")
+            hint = "give maximum, to a task or an arm"
+            raise ValueError(f"{field}.minimum: {what} is in bits per byte, of which fewer are better; {hint}")
         if bounds.maximum is not None and not any(map(lower_is_better, found)):
             raise ValueError(f"{field}.maximum: is for tasks in bits per byte, got {found[0]}; give minimum")
 
