@@ -15,6 +15,7 @@ from pipeline.storage import run_folder
 
 if TYPE_CHECKING:
     from lines_sweep.opened import Run
+    from pipeline.cluster.connection import Connection
 
 #: A spec: its file, its content as a mapping, or as it was validated.
 Spec: TypeAlias = str | Path | Mapping[str, Any] | RunSpec
@@ -60,25 +61,30 @@ def run(
     place = str(out) if out is not None else f"runs/{plan.spec.name}"
     use_token(address)
     announce_code(plan.spec)
-    with ray_for([plan], address):
-        run_plan(plan, place, build, cache=cache, joined=address is not None)
+    with ray_for([plan], address) as connection:
+        run_plan(plan, place, build, connection, cache=cache, joined=address is not None)
     return open_run(place)
 
 
-def run_plan(plan: Plan, place: str, finish: Callable[[Path], _T], *, cache: bool, joined: bool) -> _T:
+def run_plan(
+    plan: Plan, place: str, finish: Callable[[Path], _T], connection: "Connection", *, cache: bool, joined: bool
+) -> _T:
     """Execute a plan within `pipeline.execute.ray_for`, and return what `finish` makes of the run's folder.
 
     Args:
         plan: of the run.
         place: the run's folder, a path or a URL.
         finish: called with the folder when all is scored; files that it writes are uploaded to a URL.
+        connection: to Ray, as `ray_for` yields it.
         cache: whether to use and keep scores of other runs.
         joined: whether Ray is a cluster that was joined.
     """
     from pipeline.execute import RunTarget, execute
 
     with run_folder.open_run(place, print_note) as opened:
-        execute(plan, RunTarget(opened.folder, cache, joined, opened.check, opened.upload), progress_console())
+        execute(
+            plan, RunTarget(opened.folder, cache, joined, opened.check, opened.upload), progress_console(), connection
+        )
         return finish(opened.folder)
 
 

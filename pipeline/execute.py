@@ -1,22 +1,22 @@
 """Execute a run: prepare, start workers, run the driver, write results; on this machine or on a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.cluster.connection import Connection
 from pipeline.cluster.files.transfer import file_transfer
-from pipeline.cluster.preflight import check_nodes
-from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape, staged_shapes
 from pipeline.console import progress_bar
 from pipeline.loading.prepare import prepare
 from pipeline.messages import Identity
 from pipeline.plan.plan import Plan
 from pipeline.pools.base import Pool
+from pipeline.pools.deferred import DeferredPool
 from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool, completions_of
@@ -51,38 +51,35 @@ class RunTarget:
 
 
 @contextmanager
-def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[None]:
-    """Start Ray, or join it at `address`, while runs need it; does nothing if all use the local pool.
+def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[Connection]:
+    """Yield the connection to Ray of runs, and end it after them; a cluster at `address` is joined at once.
 
     Raises:
         ValueError: if an address is given for the local pool, or its nodes have other versions.
         ConnectionError: if no Ray answers at the address.
     """
-    pools = {plan.spec.resources.pool for plan in plans}
     for plan in plans:
         plan.spec.resources.check_address(address)
-    if "ray" not in pools:
-        yield
-        return
-    with local_ray(address=address):
-        if address is not None:
-            check_nodes(address)
-        yield
+    with ExitStack() as stack:
+        connection = Connection(stack, address)
+        if address is not None and any(plan.spec.resources.pool == "ray" for plan in plans):
+            connection.open()
+        yield connection
 
 
-def execute(plan: Plan, target: RunTarget, console: Console) -> None:
+def execute(plan: Plan, target: RunTarget, console: Console, connection: Connection) -> None:
     """Execute a run to its end, within `ray_for`.
 
     Example:
-        >>> with ray_for([plan], address=None):
-        ...     execute(plan, RunTarget(Path("runs/quickstart")), Console())
+        >>> with ray_for([plan], address=None) as connection:
+        ...     execute(plan, RunTarget(Path("runs/quickstart")), Console(), connection)
 
     Raises:
         ValueError: if a checkpoint or task is not as the spec declares it, or the folder holds another run.
         LockedError: if another run is writing in the folder.
     """
     spec = plan.spec
-    device_type = _device_type(spec)
+    device_type = connection.device_type(spec.resources)
     with progress_bar() as report:
         identity = prepare(spec, device_type, report)
     of_completions = () if spec.generation is None else tuple(spec.tasks)
@@ -92,31 +89,34 @@ def execute(plan: Plan, target: RunTarget, console: Console) -> None:
         RunDisplay(console).shown() as display,
         watched(spec, target.folder, lambda progress: target.check(), display) as watch,
     ):
-        staged = partial(_open_stages, spec, identity, device_type, target, fetch)
-        whole = partial(_open_pool, spec, identity, device_type, fetch)
+        staged = partial(_open_stages, spec, identity, device_type, target, connection, fetch)
+        whole = partial(_open_pool, spec, identity, device_type, connection, fetch)
         open_pool = whole if spec.generation is None else staged
         run(plan, identity, target.folder, open_pool, cache, watch)
 
 
-def _device_type(spec: RunSpec) -> str:
-    """Return the device type of the workers: "cuda" if each has a GPU or a part of one."""
-    if spec.resources.pool == "ray":
-        return "cuda" if actor_shape(spec.resources).num_gpus else "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _open_pool(spec: RunSpec, identity: Identity, device_type: str, fetch: Fetch | None) -> Pool:
+def _open_pool(
+    spec: RunSpec, identity: Identity, device_type: str, connection: Connection, fetch: Fetch | None
+) -> Pool:
     make = partial(Worker, spec=spec, device_type=device_type, fetch=fetch)
-    if spec.resources.pool == "local":
-        return LocalPool(make("local"))
-    return RayPool(make, actor_shape(spec.resources), check=identity.check)
+
+    def start() -> Pool:
+        if spec.resources.pool == "local":
+            return LocalPool(make("local"))
+        connection.open()
+        return RayPool(make, actor_shape(spec.resources), check=identity.check)
+
+    return DeferredPool(start)
 
 
 def _open_stages(
-    spec: RunSpec, identity: Identity, device_type: str, target: RunTarget, fetch: Fetch | None
-) -> StagedPool:
+    spec: RunSpec,
+    identity: Identity,
+    device_type: str,
+    target: RunTarget,
+    connection: Connection,
+    fetch: Fetch | None,
+) -> Pool:
     """Open the pool of workers that complete prompts and a pool for each reward; the report's inputs are kept first."""
     from pipeline.loading.rewards import completions_context, keep_inputs
     from pipeline.workers.completion_worker import CompletionWorker  # transformers: not for other runs
@@ -131,13 +131,18 @@ def _open_stages(
         task: partial(RewardWorker, spec=spec, task=task, prepared=fingerprint, fetch=fetch)
         for task, (fingerprint, _, _) in identity.tasks.items()
     }
-    if spec.resources.pool == "local":
-        local = {task: LocalPool(make_reward[task]("local", device_type=device_type)) for task in spec.tasks}
-        return StagedPool(LocalPool(make("local")), local, cache, known)
-    shape, reward_shape = staged_shapes(spec.resources, len(spec.tasks))
-    reward_device = "cuda" if reward_shape.num_gpus else "cpu"
-    actors = {
-        task: RayPool(partial(make_reward[task], device_type=reward_device), reward_shape, f"reward-{task}")
-        for task in spec.tasks
-    }
-    return StagedPool(RayPool(make, shape, check=identity.check), actors, cache, known)
+
+    def start() -> Pool:
+        if spec.resources.pool == "local":
+            local = {task: LocalPool(make_reward[task]("local", device_type=device_type)) for task in spec.tasks}
+            return StagedPool(LocalPool(make("local")), local, cache, known)
+        connection.open()
+        shape, reward_shape = staged_shapes(spec.resources, len(spec.tasks))
+        reward_device = "cuda" if reward_shape.num_gpus else "cpu"
+        actors = {
+            task: RayPool(partial(make_reward[task], device_type=reward_device), reward_shape, f"reward-{task}")
+            for task in spec.tasks
+        }
+        return StagedPool(RayPool(make, shape, check=identity.check), actors, cache, known)
+
+    return DeferredPool(start)

@@ -51,13 +51,13 @@ def run(
         from pipeline.execute import ray_for  # torch and Ray: not before the specs are valid
 
         status = dict.fromkeys(places, 0)
-        with ray_for(plans, address):
+        with ray_for(plans, address) as connection:
             for plan, place in zip(plans, places, strict=True):
                 if len(plans) > 1:
                     console.rule(plan.spec.name)
                 with _keep_status(len(plans) > 1, place, status):
                     show = partial(show_report, place=place)
-                    status[place] = run_plan(plan, place, show, cache=cache, joined=address is not None)
+                    status[place] = run_plan(plan, place, show, connection, cache=cache, joined=address is not None)
         finished = [place for place in places if status[place] < 2]
         if len(plans) > 1 and finished:
             show_index(finished, out or "runs")

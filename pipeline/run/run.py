@@ -43,7 +43,7 @@ def run(
         plan: the arms and their groups.
         identity: the checkpoints, data and numerics, as prepared.
         folder: the run's folder, which is created.
-        open_pool: starts the workers; called only once the folder is known to be usable.
+        open_pool: opens the pool; called only once the folder is known to be usable.
         cache: scores of other runs; None evaluates everything.
         watch: called after every step.
 
@@ -81,10 +81,11 @@ def _work(driver: Driver, history: History, journal: Journal, pool: Pool, folder
     started, now = time.monotonic(), _utc()
     driver.run(history.proposals)
     earlier = history.provenance.get("seconds", {}).get("total", 0.0)
+    workers = [{"name": w.name, "device": w.device} for w in pool.workers]
     known = {
         "complete": True,
         "versions": exact_versions(),
-        "workers": [{"name": w.name, "device": w.device} for w in pool.workers],
+        "workers": workers or history.provenance.get("workers", []),
         "started": history.provenance.get("started", now),
         "finished": _utc(),
         "seconds": {"total": round(time.monotonic() - started + earlier, 1)},

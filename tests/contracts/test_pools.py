@@ -1,4 +1,4 @@
-"""Proves that LocalPool and RayPool keep one contract: every request is answered once, by a score or a failure."""
+"""Proves that all pools keep one contract: every request is answered once, by a score or a failure."""
 
 import functools
 import os
@@ -15,6 +15,7 @@ from pipeline.cluster.capacity import ActorShape
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
 from pipeline.pools.base import Pool
+from pipeline.pools.deferred import DeferredPool
 from pipeline.pools.local import LocalPool
 from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
@@ -34,13 +35,15 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["local", "deferred", pytest.param("ray", marks=pytest.mark.cluster)])
 def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
     pools: list[Pool] = []
 
     def make(**toy: Any) -> Pool:
         if request.param == "local":
             pools.append(LocalPool(ToyEvaluator(**toy)))
+        elif request.param == "deferred":
+            pools.append(DeferredPool(lambda: LocalPool(ToyEvaluator(**toy))))
         else:
             request.getfixturevalue("cluster")
             pools.append(RayPool(functools.partial(make_toy, **toy), ActorShape(workers=2)))

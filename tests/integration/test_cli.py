@@ -34,12 +34,28 @@ def test_validate_lists_the_arms_and_evaluates_nothing(lines: Lines, tmp_path: P
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
 
 
-def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(lines: Lines, undisturbed: Path) -> None:
+def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(
+    lines: Lines, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither Ray nor a worker is started, whichever pool is asked for."""
+    monkeypatch.setattr("pipeline.cluster.connection.local_ray", _not_needed)
+    monkeypatch.setattr("pipeline.execute.Worker", _not_needed)
     journal, before = undisturbed / "journal.jsonl", tables(undisturbed)
-    scored = journal.read_text().count('"record":"score"')
-    status, output = lines.run(lines.spec(), undisturbed)
-    assert status == 0, output
+    scored, workers = journal.read_text().count('"record":"score"'), _workers(undisturbed)
+    for pool in ("ray", "local"):
+        status, output = lines.run(lines.spec(resources={"pool": pool}), undisturbed)
+        assert status == 0, output
     assert journal.read_text().count('"record":"score"') == scored and tables(undisturbed) == before
+    assert _workers(undisturbed) == workers and [w["name"] for w in workers] == ["local"]
+
+
+def _not_needed(*args: object, **kwargs: object) -> None:
+    raise AssertionError("all is known")
+
+
+def _workers(run: Path) -> list[dict[str, str]]:
+    workers: list[dict[str, str]] = json.loads((run / "provenance.json").read_text())["workers"]
+    return workers
 
 
 def test_a_report_is_rebuilt_from_the_journal(lines: Lines, undisturbed: Path) -> None:

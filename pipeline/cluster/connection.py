@@ -1,0 +1,49 @@
+"""Ray as a run uses it: started or joined when it is first needed."""
+
+from contextlib import ExitStack
+
+from pipeline.cluster.preflight import check_nodes
+from pipeline.cluster.session import local_ray
+from pipeline.cluster.worker_shapes import actor_shape
+from pipeline.spec.resources import Resources
+
+
+class Connection:
+    """Starts or joins Ray when it is first needed, once."""
+
+    def __init__(self, stack: ExitStack, address: str | None) -> None:
+        """Take what ends Ray, and the address of a cluster; None to start Ray on this machine."""
+        self._stack, self._address = stack, address
+        self._open = False
+
+    def open(self) -> None:
+        """Start or join Ray unless that is done.
+
+        Raises:
+            ValueError: if the cluster's nodes have other versions.
+            ConnectionError: if no Ray answers at the address.
+        """
+        if self._open:
+            return
+        self._stack.enter_context(local_ray(address=self._address))
+        if self._address is not None:
+            check_nodes(self._address)
+        self._open = True
+
+    def device_type(self, resources: Resources) -> str:
+        """Return the device type of the workers: "cuda" if each has a GPU or a part of one.
+
+        Without a GPU here and a cluster elsewhere it is known before Ray is started.
+
+        Raises:
+            ValueError: if no node can run a worker.
+        """
+        import torch
+
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        if resources.pool == "local":
+            return here
+        if self._address is None and here == "cpu" and resources.per_worker.num_gpus in ("auto", 0):
+            return here
+        self.open()
+        return "cuda" if actor_shape(resources).num_gpus else "cpu"
