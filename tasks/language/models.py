@@ -70,7 +70,8 @@ def _built(source: Source) -> Path:
     root = cache_root() / "language"
     others = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
     raise ValueError(
-        f"{source.text}: not built yet: `make rewarded-soups` builds it; built: {', '.join(others) or 'none'}"
+        f"{source.text}: not built yet: `make rewarded-soups` builds it, and `python -m tasks.embedded.language.build "
+        f"{source.name}` builds only it; built: {', '.join(others) or 'none'}"
     )
 
 
