@@ -7,6 +7,8 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import typer
@@ -25,10 +27,10 @@ Check = tuple[str, bool, str]
 def doctor(as_json: Json = False) -> None:
     """Check what is installed, which devices there are, whether Ray starts and whether the model hub answers."""
     parts = (_python, _packages, _devices, _space, _embedded, _ray, _hub)
-    checks = list[Check]()
-    with console.status("checking, which takes some seconds"):
-        for part in parts:
-            checks += _safely(part)
+    with console.status("checking, which takes some seconds"), ThreadPoolExecutor(1) as pool:
+        pool.submit(import_module, "torch")  # while Ray starts
+        ray_checks = list(_safely(_ray))
+        checks = [check for part in parts for check in (ray_checks if part is _ray else _safely(part))]
     if as_json:
         print_result(
             json.dumps([{"check": name, "ok": good, "found": found} for name, good, found in checks], indent=2)
