@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-_OPTION = re.compile(r"--([a-z]+)\b")
+#: A command in backticks, or an option outside of one.
+_OPTION = re.compile(r"`[^`]*`|--([a-z]+)\b")
 
 
 @contextmanager
@@ -12,13 +13,13 @@ def named_arguments(names: Mapping[str, str]) -> Iterator[None]:
     """Rename options in the message of an error.
 
     Args:
-        names: option, without its dashes -> argument; others stay, as those of commands that a message advises.
+        names: option, without its dashes -> argument; others stay, and those of commands in backticks.
 
     Example:
         >>> with named_arguments({"weight": "weights"}):
-        ...     raise ValueError("--weight: must be a number; `lines run --pool local` ...")
+        ...     raise ValueError("--weight: must be a number; `lines merge --weight 1` ...")
         Traceback (most recent call last):
-        ValueError: weights: must be a number; `lines run --pool local` ...
+        ValueError: weights: must be a number; `lines merge --weight 1` ...
     """
     try:
         yield

@@ -22,7 +22,7 @@ Spec: TypeAlias = str | Path | Mapping[str, Any] | RunSpec
 _T = TypeVar("_T")
 
 
-@named_arguments({"address": "address"})
+@named_arguments({"address": "address", "out": "out"})
 def run(
     spec: Spec,
     out: str | Path | None = None,

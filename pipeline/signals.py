@@ -69,7 +69,8 @@ def signals_to_command_only() -> Iterator[None]:
     """Start processes within that leave Ctrl-C and SIGHUP to the command, which ends them.
 
     - A closed terminal sends SIGHUP to all processes at once. Ray's servers would die of it before the command, which
-      then waits for them. So they start with SIGHUP blocked; a SIGHUP of that time reaches the command afterwards.
+      then waits for them. So they start with SIGHUP blocked; a SIGHUP of that time reaches the command afterwards,
+      unless another of its threads takes it.
     - `ray.init` moves the command to a process group of its own. In a script, Ctrl-C and SIGHUP of the terminal would
       then reach the script but not the command. So the command goes back.
     """

@@ -6,6 +6,7 @@ from pipeline.cluster.preflight import check_nodes
 from pipeline.cluster.session import local_ray
 from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.spec.resources import Resources
+from tasks.cores import permitted_cores
 
 
 class Connection:
@@ -33,7 +34,7 @@ class Connection:
     def device_type(self, resources: Resources) -> str:
         """Return the device type of the workers: "cuda" if each has a GPU or a part of one.
 
-        Without a GPU here and a cluster elsewhere it is known before Ray is started.
+        It is known before Ray is started if a worker fits on this machine, and this has no GPU.
 
         Raises:
             ValueError: if no node can run a worker.
@@ -43,7 +44,9 @@ class Connection:
         here = "cuda" if torch.cuda.is_available() else "cpu"
         if resources.pool == "local":
             return here
-        if self._address is None and here == "cpu" and resources.per_worker.num_gpus in ("auto", 0):
+        worker = resources.per_worker
+        fits = worker.num_gpus in ("auto", 0) and worker.num_cpus <= permitted_cores().permitted
+        if self._address is None and here == "cpu" and fits:
             return here
         self.open()
         return "cuda" if actor_shape(resources).num_gpus else "cpu"

@@ -5,11 +5,13 @@ docs/internals/decisions/0026-rays-private-api.md.
 """
 
 import os
+import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from inspect import signature
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +32,8 @@ JOB_LOGGERS = (
     "ray._private.runtime_env.packaging",
 )
 
+#: Above the ports of Ray's workers, and below those that Linux gives to whoever asks for any.
+_PORTS = range(20_000, 32_768)
 #: Milliseconds in which Ray's agents have to start.
 _AGENT_TIMEOUT = 180_000
 
@@ -86,12 +90,16 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback address on which nothing listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in sockets]
+    """Return different ports of the loopback address on which nothing listens, and that no process is given unasked."""
+    free = (port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(port))
+    return list(islice(free, count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried, suppress(OSError):
+        tried.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def reload_token() -> None:

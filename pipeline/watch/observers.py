@@ -17,9 +17,9 @@ def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer
     file = ProgressFile(folder)
     observers: list[Observer] = [*others, file]
     if spec.resources.pool == "ray":
-        from pipeline.watch.prometheus import RayMetrics  # Ray: not for runs in this process
+        from pipeline.watch.prometheus import export_to_ray  # Ray: not for runs in this process
 
-        observers.append(RayMetrics(spec.name))
+        observers.append(export_to_ray(spec.name))
 
     def watch(progress: RunProgress) -> None:
         for observer in observers:

@@ -1,7 +1,8 @@
 """Metrics of a run for Prometheus, exported by Ray on the driver's node."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.messages import Failure, ShardScore, WorkerInfo
@@ -18,8 +19,26 @@ _COUNTERS = {
 }
 
 
+def export_to_ray(run: str) -> Callable[[RunProgress], None]:
+    """Return an observer that exports progress from when Ray is initialised, which a run may not need.
+
+    Args:
+        run: the run's name.
+    """
+    metrics: RayMetrics | None = None
+
+    def observe(progress: RunProgress) -> None:
+        nonlocal metrics
+        if metrics is None and ray.is_initialized():
+            metrics = RayMetrics(run)
+        if metrics is not None:
+            metrics(progress)
+
+    return observe
+
+
 class RayMetrics:
-    """Exports a driver's progress; at 2 us a value, every run on Ray does so.
+    """Exports a driver's progress; at 2 us a value, every run that starts Ray does so.
 
     The labels are the run's name and, for some metrics, the kind of failure or of device. Arms and workers are no
     labels, since their number grows with the run.

@@ -33,7 +33,7 @@ from pipeline.run.progress import RunProgress
 from pipeline.run.run import run
 from pipeline.watch.mirrors.mlflow import MlflowMirror
 from pipeline.watch.mirrors.snapshot import CandidateSnapshot, RunSnapshot
-from pipeline.watch.prometheus import RayMetrics
+from pipeline.watch.prometheus import export_to_ray
 
 ROOT = Path(__file__).parents[2]
 ZERO = Recipe.make("zero")
@@ -311,8 +311,9 @@ def test_ray_exports_every_metric_that_the_dashboard_for_grafana_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", TOYS)
+    metrics = export_to_ray("toy")
+    metrics(RunProgress())  # nothing, as there is no Ray yet
     with local_ray(num_cpus=1):
-        metrics = RayMetrics("toy")
         spec = toy_spec(resources={"pool": "ray"})
         shape = ActorShape(workers=1)
         run(make_plan(spec), IDENTITY, tmp_path / "run", lambda: RayPool(ToyEvaluator, shape), None, metrics)

@@ -68,11 +68,13 @@ def small_width(arms: Sequence[object]) -> int:
 
 def bar_panels(title: str, means: Sequence[ArmMeans], units: Units, y: str) -> list[Panel]:
     """Return one panel with a group of bars for each task; of many arms, a small panel for each task, of equal axes."""
-    known = [(arm, found) for arm, found in means if found]
+    if not (known := [(arm, found) for arm, found in means if found]):
+        return []
     if not small_width(means):
-        return [panel(title, [bar(arm, found, units) for arm, found in known], "", y, **GROUPED)] if known else []
-    top = 1.05 * max((units.axis(i.high) for _, found in known for i in found.values()), default=1.0)
-    layout = GROUPED | {"height": SMALL_HEIGHT, "xaxis_showticklabels": False, "yaxis_range": (0, top)}
+        return [panel(title, [bar(arm, found, units) for arm, found in known], "", y, **GROUPED)]
+    ends = [units.axis(end) for _, found in known for i in found.values() for end in (i.low, i.high)]
+    axis = 1.05 * min(0.0, *ends), 1.05 * max(0.0, *ends)
+    layout = GROUPED | {"height": SMALL_HEIGHT, "xaxis_showticklabels": False, "yaxis_range": axis}
     panels = []
     for task in dict.fromkeys(task for _, found in known for task in found):
         traces = [bar(arm, {task: found[task]}, units) for arm, found in known if task in found]

@@ -56,6 +56,12 @@ def test_bars_of_many_arms_have_a_panel_for_each_task_with_the_same_axis() -> No
     assert [panel.figure.layout.yaxis.range for panel in panels] == [pytest.approx((0, 1.05 * 85.0))] * 2
 
 
+def test_small_panels_of_rewards_show_negative_bars() -> None:
+    rewards = [(arm(f"arm {i}"), {"brief": Interval(-0.5, -1.0, -0.25, 50)}) for i in range(MANY_ARMS + 1)]
+    (found,) = bar_panels("each reward", rewards, Units(False), "reward")
+    assert found.figure.layout.yaxis.range == pytest.approx((-1.05, 0.0))
+
+
 def test_no_scores_give_no_panel() -> None:
     assert bar_panels("", [(arm("a"), {})], Units(True), "") == []
     assert bar_panels("", [(arm("a"), {})] * 9, Units(True), "") == []
