@@ -19,7 +19,7 @@ CLUSTERS = """chaos_nodes cluster driver_killed driver_stopped loopback network_
 submit token watching"""
 #: These train or merge.
 COMPUTING = """convnext_run derived_arms export finetune finetune_language_run formats interface learned lm_eval_run
-lora_experts notebooks paper ppo_command"""
+lora_experts notebooks paper"""
 
 
 @dataclass
