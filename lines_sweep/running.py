@@ -62,13 +62,11 @@ def run(
     use_token(address)
     announce_code(plan.spec)
     with ray_for([plan], address) as connection:
-        run_plan(plan, place, build, connection, cache=cache, joined=address is not None)
+        run_plan(plan, place, build, connection, cache)
     return open_run(place)
 
 
-def run_plan(
-    plan: Plan, place: str, finish: Callable[[Path], _T], connection: "Connection", *, cache: bool, joined: bool
-) -> _T:
+def run_plan(plan: Plan, place: str, finish: Callable[[Path], _T], connection: "Connection", cache: bool) -> _T:
     """Execute a plan within `pipeline.execute.ray_for`, and return what `finish` makes of the run's folder.
 
     Args:
@@ -77,14 +75,11 @@ def run_plan(
         finish: called with the folder when all is scored; files that it writes are uploaded to a URL.
         connection: to Ray, as `ray_for` yields it.
         cache: whether to use and keep scores of other runs.
-        joined: whether Ray is a cluster that was joined.
     """
     from pipeline.execute import RunTarget, execute
 
     with run_folder.open_run(place, print_note) as opened:
-        execute(
-            plan, RunTarget(opened.folder, cache, joined, opened.check, opened.upload), progress_console(), connection
-        )
+        execute(plan, RunTarget(opened.folder, cache, opened.check, opened.upload), progress_console(), connection)
         return finish(opened.folder)
 
 

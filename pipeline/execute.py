@@ -38,14 +38,12 @@ class RunTarget:
     Attributes:
         folder: the run's folder.
         use_cache: whether to read scores of earlier runs, and keep new ones for later runs.
-        joined: whether Ray is a cluster that was joined, whose nodes may not see this disk.
         check: called after every step; raises if the run must end.
         keep: called when files besides the journal have been written that dashboards and mirrors need.
     """
 
     folder: Path
     use_cache: bool = True
-    joined: bool = False
     check: Callable[[], None] = lambda: None
     keep: Callable[[], None] = lambda: None
 
@@ -62,7 +60,7 @@ def ray_for(plans: Sequence[Plan], address: str | None) -> Iterator[Connection]:
         plan.spec.resources.check_address(address)
     with ExitStack() as stack:
         connection = Connection(stack, address)
-        if address is not None and any(plan.spec.resources.pool == "ray" for plan in plans):
+        if connection.joined and any(plan.spec.resources.pool == "ray" for plan in plans):
             connection.open()
         yield connection
 
@@ -85,7 +83,7 @@ def execute(plan: Plan, target: RunTarget, console: Console, connection: Connect
     of_completions = () if spec.generation is None else tuple(spec.tasks)
     cache = ScoreCache(cache_root(), identity, of_completions) if target.use_cache else None
     with (
-        file_transfer(spec) if target.joined else nullcontext() as fetch,
+        file_transfer(spec) if connection.joined else nullcontext() as fetch,
         RunDisplay(console).shown() as display,
         watched(spec, target.folder, lambda progress: target.check(), display) as watch,
     ):

@@ -49,10 +49,10 @@ def with_site_links(markdown: str, page: str) -> str:
         there = site_path(posixpath.normpath(posixpath.join(posixpath.dirname(page), target)))
         return posixpath.relpath(there, here or ".") + hash_ + anchor
 
-    return outside_fences(markdown, lambda prose: _LINK.sub(moved, prose))
+    return _outside_fences(markdown, lambda prose: _LINK.sub(moved, prose))
 
 
-def outside_fences(markdown: str, change: Callable[[str], str]) -> str:
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
     """Return a text whose parts outside fenced code are changed."""
     return "".join(part if i % 2 else change(part) for i, part in enumerate(_FENCE.split(markdown)))
 

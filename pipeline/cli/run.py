@@ -57,7 +57,7 @@ def run(
                     console.rule(plan.spec.name)
                 with _keep_status(len(plans) > 1, place, status):
                     show = partial(show_report, place=place)
-                    status[place] = run_plan(plan, place, show, connection, cache=cache, joined=address is not None)
+                    status[place] = run_plan(plan, place, show, connection, cache)
         finished = [place for place in places if status[place] < 2]
         if len(plans) > 1 and finished:
             show_index(finished, out or "runs")

@@ -17,6 +17,11 @@ class Connection:
         self._stack, self._address = stack, address
         self._open = False
 
+    @property
+    def joined(self) -> bool:
+        """Whether Ray is a cluster that is joined, whose nodes may not see this disk."""
+        return self._address is not None
+
     def open(self) -> None:
         """Start or join Ray unless that is done.
 
@@ -46,7 +51,7 @@ class Connection:
             return here
         worker = resources.per_worker
         fits = worker.num_gpus in ("auto", 0) and worker.num_cpus <= permitted_cores().permitted
-        if self._address is None and here == "cpu" and fits:
+        if not self.joined and here == "cpu" and fits:
             return here
         self.open()
         return "cuda" if actor_shape(resources).num_gpus else "cpu"

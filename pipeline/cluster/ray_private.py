@@ -32,7 +32,7 @@ JOB_LOGGERS = (
     "ray._private.runtime_env.packaging",
 )
 
-#: Above the ports of Ray's workers, and below those that Linux gives to whoever asks for any.
+#: Ray's workers use ports below 20,000. Linux takes ports from 32,768 on for programs that name none.
 _PORTS = range(20_000, 32_768)
 #: Milliseconds in which Ray's agents have to start.
 _AGENT_TIMEOUT = 180_000
