@@ -22,10 +22,12 @@ def show_report(folder: Path, place: str) -> int:
     """
     from pipeline.cli.tables import rendered
     from pipeline.records.provenance_file import FILE_NAME, read_provenance
-    from pipeline.report.page import build, summary
+    from pipeline.report.data.estimates import Measure
+    from pipeline.report.page import build_of, summary_of
 
-    pages = [f"{place.rstrip('/')}/{path.name}" for path in build(folder)]
-    found = summary(folder)
+    measure = Measure.read(folder)
+    pages = [f"{place.rstrip('/')}/{path.name}" for path in build_of(measure)]
+    found = summary_of(measure)
     for table in found.tables:
         console.print(rendered(table))
     for sentence in found.sentences:

@@ -92,13 +92,17 @@ def build(run: Path) -> tuple[Path, Path]:
     Raises:
         ValueError: if a table of the run is missing or has another schema version.
     """
-    measure = Measure.read(run)
-    page = _page(measure)
+    return build_of(Measure.read(run))
+
+
+def build_of(measure: Measure) -> tuple[Path, Path]:
+    """Write the report of a run that was read into its folder, and return the paths of both files."""
+    page, folder = _page(measure), measure.run.folder
     name = "soups" if isinstance(page, RewardPage) else "report"
     longest = max((len(ticks) for ticks in re.findall("`+", page.spec)), default=0)
-    html = write_whole(run / "report.html", render.html(f"{name}.html.j2", page=page))
+    html = write_whole(folder / "report.html", render.html(f"{name}.html.j2", page=page))
     markdown = render.markdown(f"{name}.md.j2", page=page, fence="`" * max(3, longest + 1))
-    return html, write_whole(run / "report.md", markdown)
+    return html, write_whole(folder / "report.md", markdown)
 
 
 def summary(run: Path) -> Summary:

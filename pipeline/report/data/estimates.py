@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -111,21 +111,36 @@ class Measure:
 
     def mean(self, pick: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
         """Return the mean over `places`; None if one of them was not scored."""
-        found = self.average(pick, places, split)
-        return found.interval if found else None
+        return self.interval(pick, places, split, None)
 
     def normalised(self, pick: Pick, places: Iterable[GroupTask], split: str, target: bool) -> Interval | None:
         """Return the mean of accuracy / reference; the references count as known constants."""
-        found = self.average(pick, places, split, own=target)
-        return found.interval if found else None
+        return self.interval(pick, places, split, target)
+
+    def interval(self, pick: Pick, places: Iterable[GroupTask], split: str, own: bool | None = None) -> Interval | None:
+        """Return the interval of `average`; a report asks for most of them several times, and each is computed once."""
+        places = tuple(places)
+        key = _picked(pick, places), split, own
+        if key not in self._intervals:
+            found = self.average(pick, places, split, own)
+            self._intervals[key] = found.interval if found else None
+        return self._intervals[key]
+
+    @cached_property
+    def _intervals(self) -> dict[Hashable, Interval | None]:
+        """What is averaged -> its interval."""
+        return {}
 
     def difference(self, a: Pick, b: Pick, places: Iterable[GroupTask], split: str) -> Interval | None:
         """Return the mean of a - b on the same samples; None if either lacks a score."""
-        places = list(places)
-        left, right = self.average(a, places, split), self.average(b, places, split)
-        found = left.minus(right) if left and right else None
-        lower = any(self.lower_is_better(place.task) for place in places)
-        return replace(found, lower_is_better=lower) if found else None
+        places = tuple(places)
+        key = _picked(a, places), _picked(b, places), split
+        if key not in self._intervals:
+            left, right = self.average(a, places, split), self.average(b, places, split)
+            found = left.minus(right) if left and right else None
+            lower = any(self.lower_is_better(place.task) for place in places)
+            self._intervals[key] = replace(found, lower_is_better=lower) if found else None
+        return self._intervals[key]
 
     def lower_is_better(self, task: str) -> bool:
         """Return whether a smaller value of a task is the better one."""
@@ -161,3 +176,8 @@ class Measure:
         mean = wide.mean()  # reference / mean, to first order in the samples
         inverse: Array = reference / mean * (2 - wide / mean)
         return inverse
+
+
+def _picked(pick: Pick, places: Iterable[GroupTask]) -> Hashable:
+    """Return the tasks of `places`, each with the model that is picked there; None if there is none."""
+    return tuple((place.task, None if (found := pick(place.group)) is None else found.recipe_id) for place in places)

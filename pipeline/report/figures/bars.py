@@ -89,8 +89,8 @@ def task_means(
     by_task: dict[str, list[GroupTask]] = {}
     for place in places:
         by_task.setdefault(place.task, []).append(place)
-    averages = {task: measure.average(arm.chosen, found, scale.split, scale.own) for task, found in by_task.items()}
-    return {task: average.interval for task, average in averages.items() if average}
+    means = {task: measure.interval(arm.chosen, found, scale.split, scale.own) for task, found in by_task.items()}
+    return {task: interval for task, interval in means.items() if interval}
 
 
 def bar(arm: ArmResult, means: Mapping[str, Interval], units: Units) -> go.Bar:

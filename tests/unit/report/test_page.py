@@ -14,7 +14,8 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 from toy_run import UNTRUSTED, RunBuilder, build_run
 
-from pipeline.report.page import build, summary
+from pipeline.report.data import estimates
+from pipeline.report.page import build, build_of, summary, summary_of
 from pipeline.report.rendering.render import escape_markdown, html, plotly_js
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -115,6 +116,20 @@ def test_verdicts_call_a_tie_a_tie(finished_run: Path) -> None:
     edit = [sentence for sentence in found.sentences if sentence.startswith(UNTRUSTED)]
     assert any("it beats every matched control" in sentence for sentence in edit)
     assert [table.columns[0] for table in found.tables] == ["model", "model", "against", "against"]
+
+
+def test_a_summary_of_a_reported_run_computes_no_interval_again(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, computed = estimates.Measure.read(finished_run), list[object]()
+    for name in ("mean_interval", "paired_difference"):
+        compute = getattr(estimates, name)
+        monkeypatch.setattr(estimates, name, lambda cells, f=compute: (computed.append(cells), f(cells))[1])
+    build_of(measure)
+    before = len(computed)
+    found = summary_of(measure)
+    assert len(computed) == before > 0
+    assert found == summary(finished_run)
 
 
 def test_failures_are_shown_with_their_cause(written: tuple[str, str]) -> None:
