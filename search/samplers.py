@@ -101,6 +101,11 @@ class Sampler:
         return {key: given.get(key, option.default) for key, option in self.options.items()}
 
 
+def is_spread(options: Mapping[str, OptionValue]) -> bool:
+    """Whether the first `startup_trials` points fill the space evenly (`search.design`), instead of being random."""
+    return options.get("startup") == "spread"
+
+
 def _qmc(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
     # All asks of a search share one scrambled sequence, hence the study's seed. The first point is random.
     return QMCSampler(
@@ -117,7 +122,9 @@ def _tpe(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
 
 
 def _gp(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
-    return GPSampler(seed=seeds.ask, n_startup_trials=o["startup_trials"], warn_independent_sampling=False)
+    # Points of a design are counted by the asks; the model is then fitted to those of them that are scored.
+    random = 1 if is_spread(o) else o["startup_trials"]
+    return GPSampler(seed=seeds.ask, n_startup_trials=random, warn_independent_sampling=False)
 
 
 def _cmaes(seeds: Seeds, o: Mapping[str, Any]) -> BaseSampler:
@@ -140,7 +147,7 @@ SAMPLERS: dict[str, Sampler] = {
     "random": Sampler(lambda seeds, _: RandomSampler(seed=seeds.ask)),
     "qmc": Sampler(_qmc, remembers=True, options={"sequence": Option("sobol", choices=("sobol", "halton"))}),
     "tpe": Sampler(_tpe, options={"startup_trials": _STARTUP, "candidates": Option(24, low=1, high=_MOST)}),
-    "gp": Sampler(_gp, options={"startup_trials": _STARTUP}),
+    "gp": Sampler(_gp, options={"startup_trials": _STARTUP, "startup": Option("random", choices=("random", "spread"))}),
     "cmaes": Sampler(
         _cmaes,
         several_objectives=False,

@@ -28,9 +28,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.design import spread
 from search.names import unknown_name
 from search.proposer import FixedProposer, Json, Outcome, Proposal, Proposer, check_in_flight, outcomes_by_number
-from search.samplers import SAMPLERS, OptionValue, Sampler, Seeds
+from search.samplers import SAMPLERS, OptionValue, Sampler, Seeds, is_spread
 from search.space import Choice, Point, Space
 
 
@@ -94,6 +95,8 @@ class OptunaProposer:
         self._space, self._trials, self._seed = space, config.trials, config.seed
         self._num_objectives = config.num_objectives
         self._distributions = space.optuna()
+        startup = self._options.get("startup_trials")
+        self._design = spread(space, startup) if is_spread(self._options) and isinstance(startup, int) else []
         self._asked = 0
         self._told: set[int] = set()
         self._in_flight: dict[int, None] = {}  # in ascending order, as they are asked
@@ -105,7 +108,7 @@ class OptunaProposer:
         if self._asked == self._trials:
             return None
         pending = _runs(self._in_flight)
-        point = self._ask(self._new_sampler())
+        point = self._ask(self._designed() or self._new_sampler())
         return Proposal(self._asked - 1, point, {"pending": pending})
 
     def tell(self, outcome: Outcome) -> None:
@@ -161,6 +164,11 @@ class OptunaProposer:
             )
         left = _numbers(pending)
         return [n for n in self._in_flight if n not in left]
+
+    def _designed(self) -> BaseSampler | None:
+        """Return what proposes the next point of the design, or None after the last."""
+        rest = self._design[self._asked :]
+        return _Pinned(rest[0], self._distributions, None) if rest else None
 
     def _new_sampler(self) -> BaseSampler:
         seed = int(np.random.SeedSequence((self._seed, self._asked)).generate_state(1)[0])

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.parameters import require_known
+from pipeline.spec.default_search import with_default_search
 from pipeline.spec.values import (
     Alpha,
     Beta,
@@ -81,9 +82,9 @@ class Search(SpecModel):
     """How candidates are drawn from an arm's space."""
 
     sampler: str = "grid"
-    """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3, or greedy (a greedy soup of the arm's experts)."""
+    """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3 or greedy (a soup); default for ranges without a step: gp."""
     trials: int | None = Field(None, ge=1, le=1_000_000)
-    """Candidates to try in each search (an edit has one search for each expert); leave it out for a grid."""
+    """Candidates of each search (an edit has one for each expert); not for a grid; for ranges 20 by default, or 12."""
     in_flight: int = Field(4, ge=1, le=10_000)
     """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}
@@ -129,6 +130,11 @@ class Arm(SpecModel):
     """The tasks to score: all, or targets: only the tasks of the experts that a merge uses."""
     test: Literal["chosen", "every"] = "chosen"
     """What is scored on test: chosen: the candidate chosen on validation; every: all candidates, to draw curves."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_search(cls, data: Any) -> Any:
+        return with_default_search(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Arm":

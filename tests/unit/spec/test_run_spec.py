@@ -181,7 +181,11 @@ BAD = [
     ("limits", {"val": 10**30}, "limits.val: must be at most 1000000000, got 10000000000"),
     ("resources/workers", 10**9, "resources.workers: must be at most 100000, got 1000000000"),
     # searches that cannot be
-    ("arms/x", merge(scaling=CONTINUOUS), "arms.x.search: alpha: a grid needs a step: [0.0, 1.0] is continuous"),
+    (
+        "arms/x",
+        merge(scaling=CONTINUOUS, search={"sampler": "grid"}),
+        "arms.x.search: alpha: a grid needs a step: [0.0, 1.0] is continuous",
+    ),
     (
         "arms/x",
         merge(scaling=LISTED, search={"trials": 3}),
