@@ -11,6 +11,7 @@ for module in (
     "benchmarks.sweep",
     "benchmarks.lm_eval",
     "benchmarks.encoder",
+    "benchmarks.first_block",
     "benchmarks.ranking",
     *(["benchmarks.gpu"] if torch.cuda.is_available() else []),
 ):

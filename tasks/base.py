@@ -166,6 +166,19 @@ class KeepsOutputs(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsStart(Protocol):
+    """A backbone that keeps what enters its second block, for candidates with the same weights before it."""
+
+    def set_start(self, weights: Hashable | None) -> None:
+        """Take the identity of the weights outside the blocks and in the first one: see `KeepsOutputs.set_outside`."""
+        ...
+
+    def kept_start(self, samples: int, candidates: int) -> int:
+        """Return the most bytes that are kept for candidates that read so many samples each."""
+        ...
+
+
 class Scored(Protocol):
     """The samples that a metric scores, and their identity."""
 

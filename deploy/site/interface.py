@@ -30,6 +30,7 @@ What a plug-in of your own uses or implements; [adding a task](../../guides/addi
 ::: tasks.base.Backbone
 ::: tasks.base.LayerMap
 ::: tasks.base.KeepsOutputs
+::: tasks.base.KeepsStart
 ::: tasks.registry.Registry
 """,
 }

@@ -108,7 +108,7 @@ class NormalisedModel:
             self._check(recipe)
         else:
             self._restore(stored)
-        return replace(made, outside=None)  # statistics of every depth change, too
+        return replace(made, outside=None, start=None)  # statistics of every depth change, too
 
     def _stored(self, recipe: Recipe) -> Statistics | None:
         """Return the statistics of the base, or of an unscaled expert; None for every other recipe."""

@@ -28,7 +28,7 @@ from tasks.base import LayerMap, NonFiniteError
 #: Combined vectors kept, none larger than the model: one for the current merge, one for its neighbour in the queue.
 COMBINED_KEPT = 2
 
-#: `Materialised.outside` of the base.
+#: `Materialised.outside` and `start` of the base.
 _THETA0 = "theta0"
 
 #: (method, theta0 and task vectors, one weight for each, every declared parameter) -> `Experts.statistics`.
@@ -44,11 +44,13 @@ class Materialised:
         fingerprint: sampled checksum of the weights now in the module, 16 hexadecimal digits.
         outside: identity of the weights outside the blocks: equal ones mean the same bits, for one `ResidentModel`.
             None if it is not known.
+        start: the same of the weights outside the blocks and in the first one: all that act before the second block.
     """
 
     alpha: float
     fingerprint: str
     outside: Hashable | None = None
+    start: Hashable | None = None
 
 
 class ResidentModel:
@@ -122,14 +124,14 @@ class ResidentModel:
         """
         if recipe.method == "zero":
             self._weights.copy_(self._base)
-            return Materialised(0.0, self.base_fingerprint, _THETA0)
+            return Materialised(0.0, self.base_fingerprint, _THETA0, _THETA0)
         combined = self._combined.get(recipe, len(self.deltas))
         alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
         for index, coefficient in enumerate(lambdas):
             self._rebuild(index, coefficient, combined.vector)
         self._check_finite(recipe, lambdas, combined)
-        outside = _outside(recipe, combined, lambdas[0])
-        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined), outside)
+        outside, start = (_identity(recipe, combined, lambdas[:groups]) for groups in (1, 2))
+        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined), outside, start)
 
     def _rebuild(self, index: int, coefficient: float, combined: DeviceVector) -> None:
         group = self._arena.groups[index]
@@ -215,8 +217,8 @@ class ResidentModel:
         raise ValueError(f"the rebuilt weights equal the base's: {recipe} does nothing, as {why}")
 
 
-def _outside(recipe: Recipe, combined: Combined, coefficient: float) -> Hashable | None:
-    """Return what the weights outside the blocks depend on; alpha is not part of it, as lambda may differ there."""
-    if coefficient == 0:
+def _identity(recipe: Recipe, combined: Combined, lambdas: tuple[float, ...]) -> Hashable | None:
+    """Return what the weights of the first groups depend on: alpha is not part of it, as their lambdas are."""
+    if not any(lambdas):
         return _THETA0
-    return None if METHODS[recipe.method].needs else (combined.key, coefficient)
+    return None if METHODS[recipe.method].needs else (combined.key, *lambdas)

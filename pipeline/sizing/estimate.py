@@ -19,7 +19,7 @@ from pipeline.sizing.memory import Load, Part, peak, worker_parts
 from pipeline.sizing.model import ExpertSize, ModelSize, measure_model
 from pipeline.sizing.samples import Samples, measure_samples
 from pipeline.sizing.work import combined_vectors
-from tasks.base import Backbone, KeepsOutputs
+from tasks.base import Backbone, KeepsOutputs, KeepsStart
 from tasks.plugins import load_plugins
 
 #: Rank of the adapters that are proposed in place of whole models.
@@ -100,9 +100,10 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
 
 
 def _outputs(backbone: Backbone, samples: Samples, plan: Plan) -> int:
-    if not isinstance(backbone, KeepsOutputs):
-        return 0
-    return backbone.kept_bytes(samples.tokens, sum(map(proposed, plan.groups)))
+    candidates = sum(map(proposed, plan.groups))
+    if isinstance(backbone, KeepsStart):
+        return backbone.kept_start(sum(map(sum, samples.counts.values())), candidates)
+    return backbone.kept_bytes(samples.tokens, candidates) if isinstance(backbone, KeepsOutputs) else 0
 
 
 def misfits(found: Estimate, plan: Plan, machine: Machine) -> list[str]:

@@ -45,7 +45,7 @@ class Load:
         activations: bytes of a forward pass; None if not known.
         data: bytes of the decoded samples.
         sums: whether all merges are sums of shares, which keep low-rank task vectors low-rank.
-        outputs: bytes of the encoder's outputs that are kept for later candidates.
+        outputs: bytes of an encoder's outputs that are kept for later candidates.
     """
 
     element: int

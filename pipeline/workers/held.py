@@ -1,10 +1,11 @@
 """Set a recipe once for all shards of a candidate."""
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from pipeline.merging.resident import Materialised
 from pipeline.recipe import Recipe
-from tasks.base import Backbone, KeepsOutputs
+from tasks.base import Backbone, KeepsOutputs, KeepsStart
 
 
 class Materialises(Protocol):
@@ -23,10 +24,11 @@ class HeldRecipe:
 
         Args:
             model: rebuilds the weights.
-            backbone: learns which weights it has outside the blocks, if it keeps outputs.
+            backbone: learns which weights it has outside the blocks, or before the second one, if it keeps outputs.
         """
         self._model = model
-        self._keeps = backbone if isinstance(backbone, KeepsOutputs) else None
+        self._outside = backbone if isinstance(backbone, KeepsOutputs) else None
+        self._start = backbone if isinstance(backbone, KeepsStart) else None
         self._held: tuple[Recipe, Materialised] | None = None
 
     def hold(self, recipe: Recipe) -> Materialised:
@@ -38,11 +40,15 @@ class HeldRecipe:
         if self._held is None or self._held[0] != recipe:
             self._forget()  # after an error the weights are those of no recipe
             self._held = recipe, self._model.materialise(recipe)
-            if self._keeps:
-                self._keeps.set_outside(self._held[1].outside)
+            self._tell(self._held[1].outside, self._held[1].start)
         return self._held[1]
 
     def _forget(self) -> None:
         self._held = None
-        if self._keeps:
-            self._keeps.set_outside(None)
+        self._tell(None, None)
+
+    def _tell(self, outside: Hashable | None, start: Hashable | None) -> None:
+        if self._outside:
+            self._outside.set_outside(outside)
+        if self._start:
+            self._start.set_start(start)

@@ -1,6 +1,5 @@
 """Encoder-decoders of transformers, such as T5 and BART: two stacks of blocks, of which one or both are scaled."""
 
-import math
 from collections.abc import Hashable, Mapping
 from typing import Any, cast, get_args
 
@@ -9,14 +8,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.files.cache import digest
+from tasks.kept_outputs import KEPT, KeptOutputs, encoder_memory
 from tasks.language.backbone import LanguageBackbone, Loading, about_model, empty_model, with_weights
 from tasks.language.blocks import Scaled, encoder_decoder_map
-from tasks.language.encoder_outputs import EncoderOutputs
 from tasks.language.models import check_rows, read_tokenizer
 from tasks.registry import near
-
-#: GiB of the encoder's outputs that a worker keeps, unless the option `encoder_memory` gives another number.
-_KEPT = 1.0
 
 
 class Seq2SeqBackbone(LanguageBackbone):
@@ -36,7 +32,7 @@ class Seq2SeqBackbone(LanguageBackbone):
         module: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scaled: Scaled = "decoder",
-        kept: float = _KEPT,
+        kept: float = KEPT,
     ) -> None:
         """Take a loaded module; use `build` to make a backbone from weights.
 
@@ -53,7 +49,7 @@ class Seq2SeqBackbone(LanguageBackbone):
         super().__init__(model, module, tokenizer, encoder_decoder_map(module, scaled))
         self.scaled, self.start = scaled, _start(module)
         self.inputs = digest([self.inputs, "scaled", scaled])
-        self.encoder_outputs = EncoderOutputs(int(kept * 2**30) if self._encoder_is_outside() else 0)
+        self.encoder_outputs = KeptOutputs(int(kept * 2**30) if self._encoder_is_outside() else 0)
 
     def _encoder_is_outside(self) -> bool:
         parts: Any = self.module  # get_encoder has no types
@@ -94,7 +90,7 @@ def build(
     """
     options = options or {}
     loading, scaled = Loading.of(options, ("scaled", "encoder_memory")), _scaled(options.get("scaled", "decoder"))
-    kept = _encoder_memory(options.get("encoder_memory", _KEPT))
+    kept = encoder_memory(options.get("encoder_memory", KEPT))
     with about_model():
         tokenizer = _tokenizer(model)
         empty = empty_model(model, Seq2SeqBackbone.family, loading)
@@ -112,12 +108,6 @@ def _scaled(value: object) -> Scaled:
             f"{near(str(value), get_args(Scaled))}"
         )
     return cast(Scaled, value)
-
-
-def _encoder_memory(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"backbone.options.encoder_memory: must be a number of GiB, 0 or more, got {value!r}")
-    return value
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:

@@ -4,7 +4,7 @@ Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -54,6 +54,15 @@ class ImageTextBackbone(Protocol):
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
+        ...
+
+
+@runtime_checkable
+class ReusesBatches(Protocol):
+    """An `ImageTextBackbone` that reuses what it has computed of a batch; a plug-in need not be one."""
+
+    def encode_batch(self, images_BCHW: Tensor, batch: Hashable) -> Tensor:
+        """Encode with the bits of `encode`; equal `batch` means the same images in the same order."""
         ...
 
 
@@ -157,7 +166,12 @@ class ZeroShotClassification:
         right, finite = [], []
         for start in starts:
             end = min(start + starts.step, stop)
-            logits_BK = self.logits(encoder.encode(images.slice(start, end)))
+            batch = images.slice(start, end)
+            if isinstance(encoder, ReusesBatches):
+                features_BD = encoder.encode_batch(batch, (images.fingerprint, start, end))
+            else:
+                features_BD = encoder.encode(batch)
+            logits_BK = self.logits(features_BD)
             right.append(logits_BK.argmax(dim=1) == images.labels_N[start:end])
             finite.append(torch.isfinite(logits_BK).all())
         return torch.cat(right), bool(torch.stack(finite).all())

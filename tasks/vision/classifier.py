@@ -8,7 +8,7 @@ Shape legend: B images, D embedding dimension, N classes of the head, K classes 
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from tasks.base import LayerMap
 from tasks.batch_norm import without_buffers
 from tasks.files.cache import digest
+from tasks.kept_outputs import KEPT, encoder_memory
 from tasks.registry import check_options, near
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured
 from tasks.vision.clip.backbone import check_clip_tensors, exact, layer_map, load_whole
+from tasks.vision.clip.first_block import FirstBlock, KeepsFirstBlock
 from tasks.vision.clip.layouts import to_open_clip
 from tasks.vision.heads import Head
 from tasks.vision.libraries import open_clip
@@ -44,12 +46,16 @@ class ImageClassifier(nn.Module):
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Return float32 logits (B, N); only the tower computes in lower precision."""
-        features_BD = F.normalize(self.visual(pixels_BCHW).float(), dim=-1)
+        return self.classify(self.visual(pixels_BCHW))
+
+    def classify(self, features_BD: Tensor) -> Tensor:
+        """Return the logits of the tower's features."""
+        features_BD = F.normalize(features_BD.float(), dim=-1)
         head = self.classification_head
         return F.linear(features_BD, head.weight.float(), head.bias.float())
 
 
-class ClassifierBackbone:
+class ClassifierBackbone(KeepsFirstBlock):
     """A classifier on a device, with its preprocessing and the names of its classes."""
 
     family = "open_clip_classifier"
@@ -61,8 +67,12 @@ class ClassifierBackbone:
         device: torch.device,
         dtype: torch.dtype,
         stated_activation: str | None = None,
+        kept: float = KEPT,
     ) -> None:
-        """Build the classifier of `classes` on the architecture's image tower, with random weights."""
+        """Build the classifier of `classes` on the architecture's image tower, with random weights.
+
+        `kept` are the GiB of activations to keep for later candidates.
+        """
         self.model_name = architecture.name
         self.preprocess: Preprocess = architecture.preprocess
         self.dtype = dtype
@@ -71,6 +81,7 @@ class ClassifierBackbone:
         self._check_activation = ActivationCheck(architecture.name, activation(visual), stated_activation)
         module = ImageClassifier(visual, _num_features(architecture), len(classes))
         self.module: nn.Module = module.to(device, dtype).eval().requires_grad_(False)
+        self.first_block, self._classify = FirstBlock(visual, kept), module.classify
         self.device = next(self.module.parameters()).device
         towers = layer_map(name for name, _ in visual.named_parameters())
         self.layer_map = LayerMap({f"visual.{name}": i for name, i in towers.blocks.items()}, towers.num_blocks)
@@ -121,10 +132,18 @@ class ClassifierBackbone:
 
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
-        pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
         with exact(self.device):
-            logits: Tensor = functional_call(self.module, dict(parameters or {}), (pixels,))
+            logits: Tensor = functional_call(self.module, dict(parameters or {}), (self._pixels(images_BCHW),))
         return logits
+
+    @torch.inference_mode()
+    def encode_batch(self, images_BCHW: Tensor, batch: Hashable) -> Tensor:
+        """Encode a batch; what enters the second block is kept: see `tasks.vision.classification.ReusesBatches`."""
+        with exact(self.device):
+            return self._classify(self.first_block.features(lambda: self._pixels(images_BCHW), batch))
+
+    def _pixels(self, images_BCHW: Tensor) -> Tensor:
+        return self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
 
 
 def build(
@@ -142,16 +161,17 @@ def build(
         device: of the model.
         dtype: of the tower's weights and activations; features, head and logits are float32.
         options: see `tasks.vision.clip.architectures.configured`; and `classes`, the head's class names in order, or
-            "imagenet" for open_clip's list of 1,000.
+            "imagenet" for open_clip's list of 1,000; `encoder_memory`, as in `tasks.vision.clip.backbone.build`.
 
     Raises:
         ValueError: if the model or an option is unknown, or the weights do not fit it.
     """
     options = options or {}
-    check_options("backbone.options", options, (*OPTIONS, "classes"))
+    check_options("backbone.options", options, (*OPTIONS, "classes", "encoder_memory"))
+    kept = encoder_memory(options.get("encoder_memory", KEPT))
     classes = _classes(options.get("classes"))
     architecture, stated_activation = configured(model, options)
-    backbone = ClassifierBackbone(architecture, classes, device, dtype, stated_activation)
+    backbone = ClassifierBackbone(architecture, classes, device, dtype, stated_activation, kept)
     tensors, _ = _named(state, "base")
     if (found := tensors["classification_head.weight"].shape[0]) != len(classes):
         raise ValueError(f"backbone.options.classes: names {len(classes)} classes, but the base's head has {found}")

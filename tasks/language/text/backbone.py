@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.base import Backbone
-from tasks.language.encoder_outputs import EncoderOutputs
+from tasks.kept_outputs import KeptOutputs
 
 
 @runtime_checkable
@@ -55,4 +55,4 @@ def encoded(backbone: LanguageBackbone, tokens_BT: Tensor, mask_BT: Tensor) -> T
         return output
 
     kept = getattr(backbone, "encoder_outputs", None)
-    return kept.of(tokens_BT, compute) if isinstance(kept, EncoderOutputs) else compute()
+    return kept.of(tokens_BT, compute) if isinstance(kept, KeptOutputs) else compute()

@@ -5,7 +5,7 @@ Shape legend: B images, C, H, W channels, height and width, D embedding dimensio
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,12 +18,14 @@ from tasks.base import LayerMap
 from tasks.batch_norm import is_counter, without_buffers
 from tasks.block_names import IMAGE_TOWERS, recognise
 from tasks.files.cache import digest
+from tasks.kept_outputs import KEPT, encoder_memory
 from tasks.lora import WeightPart
 from tasks.registry import check_options
 from tasks.stacks import find_stacks
 from tasks.tensors import check_tensors
 from tasks.vision.clip.activation import ActivationCheck
 from tasks.vision.clip.architectures import OPTIONS, Architecture, activation, configured, model_activation
+from tasks.vision.clip.first_block import FirstBlock, KeepsFirstBlock
 from tasks.vision.clip.layouts import OPTIONAL, ClipState, to_open_clip, weight_parts
 from tasks.vision.heads import Head, text_head
 from tasks.vision.libraries import open_clip
@@ -60,7 +62,7 @@ class ClipText:
         return features
 
 
-class OpenClipBackbone:
+class OpenClipBackbone(KeepsFirstBlock):
     """An image tower on a device, its preprocessing, and the base's text tower."""
 
     family = "open_clip"
@@ -72,8 +74,12 @@ class OpenClipBackbone:
         device: torch.device,
         dtype: torch.dtype,
         stated_activation: str | None = None,
+        kept: float = KEPT,
     ) -> None:
-        """Take a loaded `architecture`; use `build` to make a backbone from weights."""
+        """Take a loaded `architecture`; use `build` to make a backbone from weights.
+
+        `kept` are the GiB of activations to keep for later candidates.
+        """
         self.model_name = architecture.name
         self._check_activation = ActivationCheck(
             architecture.name, model_activation(architecture.model), stated_activation
@@ -87,6 +93,7 @@ class OpenClipBackbone:
         self.layer_map = layer_map(n for n, _ in self.module.named_parameters())
         self._shapes = {n: p.shape for n, p in self.module.named_parameters()}
         self._optional = {n: base.visual[n] for n in OPTIONAL & base.visual.keys()}
+        self.first_block = FirstBlock(self.module, kept)
 
     def select(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Select and check the image tower's tensors of a checkpoint, in any layout of tasks/vision/clip/layouts.py.
@@ -121,14 +128,24 @@ class OpenClipBackbone:
         """Return L2-normalised features of uint8 images: float32 (B, D) on the backbone's device."""
         return self.embed(images_BCHW)
 
+    @torch.inference_mode()
+    def encode_batch(self, images_BCHW: Tensor, batch: Hashable) -> Tensor:
+        """Encode a batch; what enters the second block is kept: see `tasks.vision.classification.ReusesBatches`."""
+        with exact(self.device):
+            features = self.first_block.features(lambda: self._pixels(images_BCHW), batch)
+        return F.normalize(features.float(), dim=-1)
+
     def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
-        pixels = self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
+        pixels = self._pixels(images_BCHW)
         with exact(self.device):
             features: Tensor = (
                 self.module(pixels) if parameters is None else functional_call(self.module, dict(parameters), (pixels,))
             )
         return F.normalize(features.float(), dim=-1)
+
+    def _pixels(self, images_BCHW: Tensor) -> Tensor:
+        return self.preprocess.normalise(images_BCHW.to(self.device, non_blocking=True), self.dtype)
 
 
 def build(
@@ -145,17 +162,19 @@ def build(
         state: the base, with its text tower, in any layout of tasks/vision/clip/layouts.py.
         device: of the image tower.
         dtype: of the image tower's weights and activations; normalisation and logits are float32.
-        options: see `tasks.vision.clip.architectures.configured`.
+        options: see `tasks.vision.clip.architectures.configured`; and `encoder_memory`, GiB of activations to keep for
+            later candidates, which changes no score.
 
     Raises:
         ValueError: if the model or an option is unknown, or the weights do not fit it or need another activation.
     """
     options = options or {}
-    check_options("backbone.options", options, OPTIONS)
+    check_options("backbone.options", options, (*OPTIONS, "encoder_memory"))
+    kept = encoder_memory(options.get("encoder_memory", KEPT))
     architecture, stated_activation = configured(model, options)
     base = to_open_clip(state, "base")
     _load(architecture, base)
-    return OpenClipBackbone(architecture, base, device, dtype, stated_activation)
+    return OpenClipBackbone(architecture, base, device, dtype, stated_activation, kept)
 
 
 def layer_map(names: Iterable[str]) -> LayerMap:

@@ -17,7 +17,7 @@ from pipeline.merging.resident import ResidentModel
 from pipeline.recipe import Number, Recipe
 from pipeline.workers.held import HeldRecipe
 from tasks.base import KeepsOutputs, Task, TaskRequest
-from tasks.language.encoder_outputs import EncoderOutputs
+from tasks.kept_outputs import KeptOutputs
 from tasks.language.seq2seq import Seq2SeqBackbone, build
 from tasks.loading import load_task
 
@@ -159,7 +159,7 @@ def test_what_is_kept_is_bounded_and_planned(t5: Path, rows: Path) -> None:
 
 
 def test_batches_are_found_by_identity_within_their_weights() -> None:
-    outputs = EncoderOutputs(limit=64)
+    outputs = KeptOutputs(limit=64)
     first, equal = torch.ones(1, 2), torch.ones(1, 2)
 
     def of(weights: str | None, tokens: Tensor, value: float) -> float:
@@ -172,7 +172,7 @@ def test_batches_are_found_by_identity_within_their_weights() -> None:
     assert [of("c", first, 10), outputs.size] == [10, 64], "it fits beside a and b"
     assert [of("c", equal, 11), outputs.size] == [11, 48], "a, used longest ago, makes room"
     assert [of("b", first, 12), of("c", equal, 13), of("a", first, 14)] == [7, 11, 14]
-    tight = EncoderOutputs(limit=16)
+    tight = KeptOutputs(limit=16)
     tight.weights = "a"
     made = [tight.of(tokens, lambda: torch.zeros(4)) for tokens in (first, equal, first, equal)]
     assert made[0] is made[2] and made[1] is not made[3] and tight.size == 16
