@@ -70,24 +70,25 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
     singles = [expert.delta for expert in experts]
     total = {name: torch.stack([delta[name] for delta in singles]).sum(0) for name in base}
     grid = [float(point["alpha"]) for group in plan.searched for point in group.space.grid()]
-    edits = [(total, 0.0), *((delta, 1.0) for delta in singles), *((total, alpha) for alpha in grid)]
+    own = ((delta, 1.0, [task]) for task, delta in zip(TASKS, singles, strict=True))
+    edits = [(total, 0.0, TASKS), *own, *((total, alpha, TASKS) for alpha in grid)]
     parameters = dict(model.backbone.module.named_parameters())
     encoder, data = image_text(model.backbone), tensors(plan, model.backbone)
 
-    def evaluate(split: str) -> None:
-        for images, labels, head in data[split]:
+    def evaluate(split: str, tasks: list[str]) -> None:
+        for images, labels, head in (data[split][TASKS.index(task)] for task in tasks):
             for i in range(0, len(labels), BATCH):
                 (encoder.encode(images[i : i + BATCH]) @ head.T).argmax(1).eq(labels[i : i + BATCH]).sum().item()
 
     @torch.inference_mode()
     def sweep() -> float:
         started = time.perf_counter()
-        for i, (delta, coefficient) in enumerate(edits):
+        for i, (delta, coefficient, tasks) in enumerate(edits):
             for name, parameter in parameters.items():
                 parameter.copy_(base[name] + coefficient * delta[name])
-            evaluate("val")
+            evaluate("val", tasks)
             if i <= len(singles) + 1:  # references and the chosen candidate are tested too
-                evaluate("test")
+                evaluate("test", tasks)
         return time.perf_counter() - started
 
     return sweep
@@ -138,7 +139,8 @@ def main() -> None:
         }
         medians = alternate(sides, options.rounds)
     one, two = medians["pipeline, 1 worker"], medians["pipeline, 2 workers"]
-    images = (options.candidates + len(TASKS) + 1) * len(TASKS) * options.samples
+    # The base on all tasks, and the experts on one each, are two candidates more.
+    images = (options.candidates + 2) * len(TASKS) * options.samples
     print(f"images a sweep: {images}; bare loop: {images / medians['bare loop']:.0f} images/s on one thread")
     print(f"overhead: one worker takes {one / medians['bare loop']:.3f} times the bare loop (aim 1.05, at most 1.15)")
     print(f"speed-up: two workers are {one / two:.2f} times as fast as one (aim 1.8)")

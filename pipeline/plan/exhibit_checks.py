@@ -43,6 +43,18 @@ def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> 
             raise ValueError(f"exhibits.{name}.{error}") from error
 
 
+def roles_shown(exhibits: Mapping[str, Exhibit], arm: str) -> set[str]:
+    """Return the roles of the tasks on which exhibits show an arm."""
+    metrics: set[str] = set()
+    for exhibit in exhibits.values():
+        if isinstance(exhibit, TableExhibit):
+            cells = (pair for row in exhibit.rows.values() for pair in enumerate(row))
+            metrics |= {exhibit.metric(i, cell) for i, cell in cells if cell and cell.arm == arm}
+        elif arm in exhibit.arms.values():
+            metrics |= {*_metrics(exhibit)}
+    return {ACCURACIES[metric][0] for metric in metrics if metric in ACCURACIES}
+
+
 def _check_names(exhibit: Exhibit, arms: Groups) -> None:
     if isinstance(exhibit, TableExhibit):
         named = [(f"rows.{row}", cell.arm) for row, cells in exhibit.rows.items() for cell in cells if cell]
@@ -109,7 +121,7 @@ def _metrics(exhibit: _Figure) -> tuple[str, ...]:
 
 
 def _check_same_tasks(field: str, used: Iterable[Sequence[Group]]) -> None:
-    """Require means over the same tasks; theta0 and the plain experts are scored on all tasks, so they always fit."""
+    """Require means over the same tasks; theta0 and the plain experts are scored on all that is shown, so they fit."""
     scored = list({groups[0].arm: groups for groups in used if groups[0].kind != PRE_TRAINED}.values())
     leaders = [groups for groups in scored if not all(map(is_fine_tuned, groups))] or scored
     expected = _targets(leaders[0]) if leaders else set()

@@ -23,6 +23,7 @@ from pipeline.plan.groups import (
     pre_trained,
     validation_tasks,
 )
+from pipeline.plan.references import implicit_experts
 from pipeline.spec.arms import Arm, Merge
 from pipeline.spec.run import RunSpec
 from pipeline.spec.thresholds import check_regress
@@ -56,8 +57,13 @@ class Plan:
         return self.references + self.searched
 
 
-def make_plan(spec: RunSpec) -> Plan:
+def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
     """Plan a run, and check everything that needs no checkpoint.
+
+    Args:
+        spec: of the run.
+        whole_references: whether all unscaled experts are scored on all tasks, as in the runs of older versions, and
+            not only on those that something uses.
 
     Raises:
         ValueError: if a function, sampler or metric is unknown, a grid is empty, a sampler cannot search the space, or
@@ -101,7 +107,7 @@ def make_plan(spec: RunSpec) -> Plan:
     if missing and FINE_TUNED in spec.arms:
         raise ValueError(f"arms.{FINE_TUNED}: this name is taken by the unscaled experts; use another one")
     if missing:
-        references += make_groups(FINE_TUNED, Arm(edit=tuple(missing)), spec)
+        references += implicit_experts(missing, planned.groups.values(), spec, whole_references)
     searched = [*planned.groups.values()]
     check_exhibits(spec.exhibits, references + searched)
     check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})

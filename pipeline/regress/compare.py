@@ -101,6 +101,7 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowe
     Raises:
         ValueError: if data, arms or tasks differ, nothing is left to compare, or a bound does not fit its metric.
     """
+    run, baseline = run.used_by(baseline), baseline.used_by(run)
     keys, left_out = paired(run, baseline, regress, allowed)
     check_bounds(regress, {(arm, task): run.metric((arm, role, task)) for arm, role, task in keys})
     level = regress.level / len(keys)

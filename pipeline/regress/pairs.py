@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from pipeline.plan.groups import FINE_TUNED
 from pipeline.regress.snapshot import Snapshot, SnapshotKey
 from pipeline.spec.thresholds import Regress
 from tasks.registry import near
@@ -100,9 +101,17 @@ def changes(earlier: Snapshot, later: Snapshot) -> list[str]:
     old, new = earlier.about["versions"], later.about["versions"]
     found += [f"{name} {old[name]} → {new[name]}" for name in old if name in new and old[name] != new[name]]
     found += [f"data of {line}" for line in _differing(_fingerprints(earlier), _fingerprints(later))]
+    if earlier.narrowed != later.narrowed:
+        found.append(f"{FINE_TUNED}: {_reference_tasks(earlier)} → {_reference_tasks(later)}")
     numerics = (snapshot.about["numerics"].split(", ") for snapshot in (earlier, later))
     found += [f"numerics {a} → {b}" for a, b in zip_longest(*numerics, fillvalue="none") if a != b]
     return found + [f"spec.{line}" for line in _differing(_scoring_spec(earlier), _scoring_spec(later))]
+
+
+def _reference_tasks(snapshot: Snapshot) -> str:
+    """The tasks on which the references were scored, in words."""
+    own = (f"{expert} on {', '.join(tasks)}" for expert, tasks in snapshot.narrowed.items())
+    return _short("; ".join(own) or "all on all tasks")
 
 
 def _fingerprints(snapshot: Snapshot) -> dict[str, str]:

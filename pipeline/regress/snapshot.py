@@ -1,7 +1,7 @@
 """The snapshot of a run for comparisons with other runs: the choices of each arm, with their outcomes on test."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.plan.groups import FINE_TUNED
 from pipeline.report.data.run import CandidateRow, Run
 from search.intervals import Array
 
@@ -46,7 +47,8 @@ class Snapshot:
 
     Attributes:
         place: the folder, URL or file that it was read from.
-        about: name, spec, started, finished, versions, checkpoints, tasks, numerics and failures of its provenance.
+        about: name, spec, started, finished, versions, checkpoints, tasks, reference_tasks, numerics and failures of
+            its provenance.
         rows: in the order of the run's tables.
     """
 
@@ -78,6 +80,27 @@ class Snapshot:
         return tuple(dict.fromkeys(row.arm for row in self.rows if not row.control_of))
 
     @property
+    def narrowed(self) -> Mapping[str, Sequence[str]]:
+        """Expert -> its tasks, for the references that were not scored on all, as nothing in the run uses the others.
+
+        Older versions scored every reference on all tasks.
+        """
+        found: Mapping[str, Sequence[str]] = self.about.get("reference_tasks", {})
+        return found
+
+    def used_by(self, other: "Snapshot") -> "Snapshot":
+        """Return the snapshot without the scores of references that the other run did not need, and does not have."""
+        groups = {(key, group) for key, models in other.cells.items() for group in models}
+        rows = [
+            row
+            for row in self.rows
+            if row.arm != FINE_TUNED
+            or row.task in other.narrowed.get(row.group, (row.task,))
+            or ((row.arm, row.role, row.task), row.group) in groups
+        ]
+        return replace(self, rows=tuple(rows))
+
+    @property
     def started(self) -> datetime:
         """The start of the run.
 
@@ -98,7 +121,10 @@ class Snapshot:
         return mean_N
 
 
-_ABOUT = ("name", "spec", "started", "finished", "versions", "checkpoints", "tasks", "numerics", "failures")
+_ABOUT = (
+    *("name", "spec", "started", "finished", "versions", "checkpoints"),
+    *("tasks", "reference_tasks", "numerics", "failures"),
+)
 
 
 def snapshot_of(run: Run, place: str) -> Snapshot:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan
+from pipeline.plan.references import narrowed_references
 from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
@@ -243,6 +244,7 @@ def provenance(
         ],
         "experts": list(spec.experts),
         "targets": {expert: spec.target(expert) for expert in spec.experts},
+        **({"reference_tasks": narrowed} if (narrowed := narrowed_references(spec, plan.references)) else {}),
         "layers": {"block_sizes": list(identity.block_sizes), "outside_size": identity.outside_size},
         "checkpoints": dict(identity.checkpoints),
         "fingerprint": identity.fingerprint,

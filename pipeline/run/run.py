@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from pipeline.storage.caches.scores import ScoreCache
 from pipeline.versions import exact_versions
 
 _ABSENT = object()
+#: Field of a journal's header: the unscaled experts are scored where it is of use, as `make_plan` does. Journals of
+#: older versions lack it; their runs keep the references that they have, on all tasks.
+_REFERENCES = {"references": "used tasks"}
 
 
 class RunFolderError(ValueError):
@@ -57,6 +60,7 @@ def run(
     try:
         history = read_history(folder)
         _check_header(plan.spec, identity, folder, history, journal)
+        plan = _as_recorded(plan, history)
         ledger = Ledger(identity, plan.spec.shard_size, _without_lost(history))
         pool = open_pool()
         try:
@@ -67,6 +71,17 @@ def run(
                 cache.flush()
     finally:
         journal.close()
+
+
+def _as_recorded(plan: Plan, history: History) -> Plan:
+    """Return the plan of a new run, or of one of an older version with the references that it began with."""
+    if history.header is None or _has_used_tasks(history.header):
+        return plan
+    return make_plan(plan.spec, whole_references=True)
+
+
+def _has_used_tasks(header: Mapping[str, Any]) -> bool:
+    return _REFERENCES.items() <= header.items()
 
 
 def _without_lost(history: History) -> Answers:
@@ -112,7 +127,7 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
     """Write the header of a new run; require that a resumed run has the same one."""
     new = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
     if history.header is None:
-        journal.header(new)
+        journal.header(new | _REFERENCES)
         return
     # Fields of the execution, of the report and of later comparisons may change in between.
     recorded, ours = history.header["spec"], {k: v for k, v in new["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
@@ -124,7 +139,8 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
             f"{folder}: holds another run, which differs in {', '.join(differing)}: give another --out, or delete it"
         )
     if any(recorded.get(k, {}) != json.loads(json.dumps(new["spec"][k])) for k in REPORTING_FIELDS):
-        journal.header(new)  # `lines report` and `lines regress` use the last header
+        # `lines report` and `lines regress` use the last header
+        journal.header(new | (_REFERENCES if _has_used_tasks(history.header) else {}))
 
 
 def _completed(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def plan_and_ledger(header: dict[str, Any], answers: Answers, place: str) -> tup
     Raises:
         ValueError: if another version of this program wrote the header.
     """
-    plan = make_plan(parse_spec(header["spec"], place))
+    plan = make_plan(parse_spec(header["spec"], place), whole_references=not _has_used_tasks(header))
     return plan, Ledger(Identity.from_json(header["identity"]), plan.spec.shard_size, answers)
 
 

@@ -70,9 +70,19 @@ def edit_table(measure: Measure, split: str, bench: ComparableArms) -> Table:
         columns += [word] + [f"{word}, normalised"] * (not role.startswith("ood"))
     kept, full = scored(tuple(columns), rows)
     first = f"{split_word(split)}, mean over {counted(len(bench.experts), 'expert')}."
-    note = " ".join([first, *explained(kept, _EDIT_COLUMNS), f"{INTERVALS}."])
-    title = bench.titled("One expert edited at a time: target and control accuracy")
+    has_control = any(column.startswith(ROLE_WORDS["edit", "control"]) for column in kept)
+    why = [] if has_control else _unscored(measure, bench)
+    note = " ".join([first, *explained(kept, _EDIT_COLUMNS), f"{INTERVALS}.", *why])
+    title = bench.titled(f"One expert edited at a time: target {'and control ' * has_control}accuracy")
     return Table(title, note, kept, full)
+
+
+def _unscored(measure: Measure, bench: ComparableArms) -> list[str]:
+    """The reason why the unscaled experts of a run that only merges have no accuracy on other tasks."""
+    narrowed = measure.run.provenance.get("reference_tasks", {})
+    if not set(bench.experts) <= set(narrowed):
+        return []
+    return ["Control tasks are not scored, as no arm edits these experts: fine-tuned: {edit: each_expert} scores them."]
 
 
 def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:

@@ -100,10 +100,10 @@ def test_the_benchmark_works_at_a_tiny_size(arm: str) -> None:
     services, factor = scaled(SERVICES, case.sample_ms)
     assert factor == pytest.approx(2e-3 / 0.015)
     row = measure(case, services, Messages(), again=True)
-    # The pre-trained model and 8 experts on val and test, 16 candidates on val, what was chosen on test: 2 shards each.
-    # The merge that is rescaled is one more.
-    chosen = {"edits": 8, "rescaled": 1 + 16 + 1}
-    assert row.shards == 16 * (9 + 16 + 9 + chosen.get(arm, 1))
+    # References on val and test, 16 candidates on val, what was chosen on test: 2 shards each, on 8 tasks. Edits need
+    # the 8 experts on all tasks; else each is scored on its own. The merge that is rescaled is one more.
+    references, chosen = {"edits": 1 + 8}, {"edits": 8, "rescaled": 1 + 16 + 1}
+    assert row.shards == 16 * (2 * references.get(arm, 1 + 1) + 16 + chosen.get(arm, 1))
     assert 0 < row.search_efficiency <= 1 and row.wall > row.search_wall
     assert min(row.read, row.again, row.report, row.journal_mb) > 0
     assert len(line(case, row).splitlines()) == 1
