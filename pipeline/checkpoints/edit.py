@@ -1,7 +1,7 @@
 """One recipe for tensors of a base and its experts, computed piece by piece."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,8 +59,8 @@ class Edit:
     """theta0 + lambda * combined for some tensors.
 
     What takes whole task vectors is computed once: what the method prepares, alpha of equation 2, the constant of equal
-    norm. Each piece then needs the same piece of base and experts only. If the method is not entrywise, pieces are
-    whole tensors.
+    norm. Each piece then needs the same piece of base and experts only. If the method is not entrywise, each tensor is
+    computed by itself: in pieces if the method can, else as a whole.
 
     Attributes:
         method: of the recipe.
@@ -70,7 +70,8 @@ class Edit:
         sizes: numbers of edited parameters outside the blocks and in each block.
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
         lambdas: the coefficient outside the blocks and of each block.
-        pieces: key -> name of the tensor and place in it.
+        pieces: key -> name and place of what is computed by itself: a piece of a tensor, or a tensor.
+        is_cut: whether operations are on pieces, and not on whole tensors.
     """
 
     def __init__(
@@ -96,12 +97,15 @@ class Edit:
         self.sizes: LayerSizes = layer_sizes(layer_map, outlines)
         self.is_entrywise = self.method.entrywise(self.params)
         self.pieces = cut(outlines) if self.is_entrywise else {n: (n, slice(0, t.numel())) for n, t in outlines.items()}
+        self._by_parameter = None if self.is_entrywise else self.method.by_parameter(self.params)
+        self.is_cut = self.is_entrywise or self._by_parameter is not None
+        self._outlines = outlines
         self._base, self._states = self._parts(base), [self._parts(state) for state in experts]
         self._statistics = statistics
         self._deltas = [Difference(self._base, state) for state in self._states]
         self._experts = Experts(self._deltas, self._base, statistics)
         self._alphas = dict[str, float]()
-        with one_thread(self.is_entrywise):
+        with one_thread(self.is_cut):
             self._entry = self.method.prepare(self._experts, self.weights, self.params)
             alpha = self._alpha(recipe)
         self.alpha = float(alpha)
@@ -111,30 +115,41 @@ class Edit:
         """Compute equation 2 (see `task_vectors.resolve_alpha`), once for each word."""
         if word not in self._alphas:
             used = [delta for delta, weight in zip(self._deltas, self.weights, strict=True) if weight]
-            with one_thread(self.is_entrywise):
+            with one_thread(self.is_cut):
                 self._alphas[word] = resolve_alpha(word, used, _Combined(self._experts, self._entry))
         return self._alphas[word]
 
-    def compute(self, key: str) -> Edited:
-        """Compute a piece.
+    def compute(self, key: str) -> Iterator[Edited]:
+        """Compute what has a key in `pieces`, and yield it piece by piece.
 
         Raises:
             ValueError: if it is not finite.
         """
         name, place = self.pieces[key]
-        theta0 = self._base[key]
+        if self._by_parameter is None:
+            yield self._edited(self._base, self._states, self._entry, key, name, place.start)
+            return
+        places = cut({name: self._outlines[name]})
+        base, states = Cut(self._base, places), [Cut(state, places) for state in self._states]
+        experts = Experts([Difference(base, state) for state in states], base)
+        entry = self._by_parameter(name, experts, self.weights, self.params)
+        for piece, (_, where) in places.items():
+            yield self._edited(base, states, entry, piece, name, where.start)
+
+    def _edited(self, base: State, experts: Sequence[State], entry: Entry, key: str, name: str, start: int) -> Edited:
+        theta0 = base[key]
         wide, coefficient = theta0.float(), self.lambdas.of(self.layer_map.blocks.get(name))
         if coefficient == 0:
-            return Edited(name, place.start, theta0.reshape(-1), 0.0, _square(wide))
-        start = {key: wide}
-        deltas = [Difference(start, state) for state in self._states]
+            return Edited(name, start, theta0.reshape(-1), 0.0, _square(wide))
+        bases = {key: wide}
+        deltas = [Difference(bases, expert) for expert in experts]
         # Computed in the memory of the combined vector, which nothing else uses.
-        combined = self._entry(Experts(deltas, start, self._statistics), key)
+        combined = entry(Experts(deltas, bases, self._statistics), key)
         theta = combined.mul_(coefficient).add_(wide).to(theta0.dtype)
         if not is_finite(theta):
             raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
         change = theta - theta0 if theta.dtype == torch.float64 else theta.float() - wide
-        return Edited(name, place.start, theta.reshape(-1), _square(change), _square(wide))
+        return Edited(name, start, theta.reshape(-1), _square(change), _square(wide))
 
     def _alpha(self, recipe: Recipe) -> float:
         alpha = self.resolve_alpha(recipe.alpha) if isinstance(recipe.alpha, str) else recipe.alpha

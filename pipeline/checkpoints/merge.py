@@ -97,7 +97,7 @@ class Merge:
     def write(self, sink: Sink, watch: Callable[[int, int], None] = lambda done, total: None) -> Merged:
         """Compute all tensors, and give each piece to `sink`, under the base's names.
 
-        Memory: a few pieces, or for a method that is not entrywise a few times the largest tensor.
+        Memory: a few pieces, or for a method that needs whole tensors a few times the largest.
 
         Args:
             sink: takes the pieces.
@@ -109,11 +109,12 @@ class Merge:
         """
         changes, bases, edited, done = [], [], set(), 0
         total = self.edit.sizes.outside + sum(self.edit.sizes.blocks)
-        for name, entries, change, base in computed(self.edit, sink):
-            edited.add(name)
-            changes.append(change)
-            bases.append(base)
-            done += entries
+        for pieces in computed(self.edit, sink):
+            for name, entries, change, base in pieces:
+                edited.add(name)
+                changes.append(change)
+                bases.append(base)
+                done += entries
             watch(done, total)
         for name, like in outline(self.base).items():
             if name not in edited:
@@ -130,15 +131,17 @@ class Merge:
         return Merged(edit.alpha, edit.lambdas, edit.sizes, change, norm, tuple(self.averaged))
 
 
-def computed(edit: Edit, sink: Sink) -> Iterator[tuple[str, int, float, float]]:
-    """Give the pieces of an edit to `sink`; yield name, number of entries and the two squares of `Edited` of each."""
+def computed(edit: Edit, sink: Sink) -> Iterator[list[tuple[str, int, float, float]]]:
+    """Give the pieces of an edit to `sink`; yield name, number of entries and the two squares of `Edited` of some."""
 
-    def work(key: str) -> tuple[str, int, float, float]:
-        done = edit.compute(key)
-        sink.write(done.name, done.start, done.values)
-        return done.name, done.values.numel(), done.change, done.base
+    def work(key: str) -> list[tuple[str, int, float, float]]:
+        pieces = []
+        for done in edit.compute(key):
+            sink.write(done.name, done.start, done.values)
+            pieces.append((done.name, done.values.numel(), done.change, done.base))
+        return pieces
 
-    if not edit.is_entrywise:
+    if not edit.is_cut:
         yield from map(work, edit.pieces)
         return
     with single_threads() as pool:

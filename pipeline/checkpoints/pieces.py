@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.merging.lazy_tensors import LazyTensors
-
-#: Entries of a piece.
-PIECE = 1 << 18
+from pipeline.merging.parameter_pieces import places_of
 
 
 class PieceReader(LazyTensors, ABC):
@@ -53,12 +51,6 @@ def cut(outlines: Mapping[str, Tensor]) -> dict[str, tuple[str, slice]]:
     """Return a key for each piece, with the tensor's name and the place in it; empty tensors have none."""
     places = {name: places_of(tensor.numel()) for name, tensor in outlines.items()}
     return {f"{name}[{place.start}:]": (name, place) for name, each in places.items() for place in each}
-
-
-def places_of(size: int) -> Iterator[slice]:
-    """Yield the places of the pieces of `size` entries."""
-    for start in range(0, size, PIECE):
-        yield slice(start, min(start + PIECE, size))
 
 
 def pieces_of(state: Mapping[str, Tensor], name: str, size: int) -> Iterator[tuple[int, Tensor]]:

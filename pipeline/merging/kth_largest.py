@@ -1,48 +1,63 @@
 """The exact k-th largest magnitude of a whole task vector, without a copy in one piece."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-#: Elements processed together: their scratch stays in the cache.
-PIECE = 1 << 18
+from pipeline.merging import parameter_pieces
+
 _HALF = 16
 
 
 def kth_largest_magnitude(tensors: Mapping[str, Tensor], k: int) -> float:
-    """Return the exact k-th largest |x| over all entries of all tensors.
+    """Return `kth_largest_magnitudes` of one k."""
+    return kth_largest_magnitudes(tensors, (k,))[0]
+
+
+def kth_largest_magnitudes(tensors: Mapping[str, Tensor], ks: Sequence[int]) -> list[float]:
+    """Return the exact k-th largest |x| over all entries of all tensors, for each k.
 
     The bits of a non-negative float order as the float does, so two histograms find it: one of the upper 16 bits of all
     entries, then one of the lower 16 bits of those that share the upper bits of the answer. Each tensor is read twice.
-    Memory: the tensor being read, two histograms of 65,536 counts, and 5 MB of scratch, for any size and number of
-    tensors; `torch.kthvalue` over the flattened vector takes several times the vector.
+    Memory: the tensor being read, histograms of 65,536 counts, and 5 MB of scratch, for any size and number of tensors;
+    `torch.kthvalue` over the flattened vector takes several times the vector.
 
     Args:
         tensors: float32 and finite, on any device.
-        k: 1 for the largest.
+        ks: 1 for the largest.
 
     Raises:
-        ValueError: if k is below 1 or above the number of entries.
+        ValueError: if a k is below 1 or above the number of entries.
     """
     upper = torch.zeros(1 << (_HALF - 1), dtype=torch.int64)
     for bits in _pieces(tensors):
         upper += torch.bincount(bits >> _HALF, minlength=upper.numel()).cpu()
     total = int(upper.sum())
-    if not 1 <= k <= total:
-        raise ValueError(f"k: must be from 1 to the {total} entries, got {k}")
-    high, above = _bin_of(upper, k)
-    lower = torch.zeros(1 << _HALF, dtype=torch.int64)
+    if wrong := [k for k in ks if not 1 <= k <= total]:
+        raise ValueError(f"k: must be from 1 to the {total} entries, got {wrong[0]}")
+    found = [_bin_of(upper, k) for k in ks]
+    lower = {high: torch.zeros(1 << _HALF, dtype=torch.int64) for high, _ in found}
     for bits in _pieces(tensors):
-        lower += torch.bincount(bits[bits >> _HALF == high] & 0xFFFF, minlength=lower.numel()).cpu()
-    low, _ = _bin_of(lower, k - above)
-    return torch.tensor(high << _HALF | low, dtype=torch.int32).view(torch.float32).item()
+        for high, counts in lower.items():
+            counts += torch.bincount(_of_bin(bits, high) & 0xFFFF, minlength=counts.numel()).cpu()
+    lows = [_bin_of(lower[high], k - above)[0] for k, (high, above) in zip(ks, found, strict=True)]
+    each = [high << _HALF | low for low, (high, _) in zip(lows, found, strict=True)]
+    return [float(value) for value in torch.tensor(each, dtype=torch.int32).view(torch.float32)]
+
+
+def _of_bin(bits: Tensor, high: int) -> Tensor:
+    """Return the entries with these upper bits; on a CPU numpy finds them six times faster."""
+    if bits.device.type != "cpu":
+        return bits[bits >> _HALF == high]
+    numbers = bits.numpy()
+    return torch.from_numpy(numbers[numbers >> _HALF == high])
 
 
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
     """Yield the bits of |x| as int32, piece by piece."""
     for tensor in tensors.values():
-        for piece in torch.split(tensor.detach().reshape(-1), PIECE):
+        for piece in parameter_pieces.split(tensor.detach()).values():
             yield piece.abs().view(torch.int32)
 
 

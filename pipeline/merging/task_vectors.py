@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.merging.low_rank import LowRankDelta, entry_of_sum
+from pipeline.merging.parameter_pieces import l1
 from pipeline.merging.scaling import LayerSizes
 from pipeline.recipe import AUTO, canonical_number
 from tasks.base import LayerMap
@@ -121,5 +122,7 @@ def _plain_sum(deltas: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 def norm(tensors: Iterable[Tensor], order: int = 2) -> float:
     """Return the vector norm over all tensors together, accumulated in float64, in any order with the same bits."""
+    if order == 1:
+        return math.fsum(map(l1, tensors))
     parts = [torch.linalg.vector_norm(t, order, dtype=torch.float64).item() ** order for t in tensors]
     return float(math.fsum(parts) ** (1 / order))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.merging import parameter_pieces
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.parameters import resolve
@@ -169,3 +170,14 @@ class TestMethod:
         )
         if any(used):
             assert equal(combine(name, weights, params), combine(name, weights, params, part))
+
+
+@pytest.mark.parametrize(("name", "weights", "params"), CASES)
+def test_pieces_of_parameters_change_rounding_at_most(
+    monkeypatch: pytest.MonkeyPatch, name: str, weights: Sequence[float], params: Mapping[str, ParamValue]
+) -> None:
+    whole = combine(name, weights, params)
+    monkeypatch.setattr(parameter_pieces, "PIECE", 7)
+    cut = combine(name, weights, params)
+    for key, tensor in whole.items():
+        torch.testing.assert_close(cut[key], tensor, rtol=1e-6, atol=1e-9)

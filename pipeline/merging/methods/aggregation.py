@@ -147,16 +147,6 @@ def elect(
     return merged, total
 
 
-def rescaled(pruned: "Tensor", whole: "Tensor", how: str) -> "Tensor":
-    """Multiply pruned entries so that they have the L1 norm of all entries, if `how` is "l1"."""
-    import torch
-
-    if how != "l1":
-        return pruned
-    before, after = (float(torch.linalg.vector_norm(t, 1, dtype=torch.float64)) for t in (whole, pruned))
-    return pruned * (before / after) if after else pruned
-
-
 def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
     """Sum tensors in their order into a new one."""
     parts = iter(entries)

@@ -42,6 +42,9 @@ Combine: TypeAlias = "Callable[[Experts, Sequence[Number], Params], Delta]"
 #: Computes one parameter of the combined vector; of `Experts` it reads that parameter only.
 Entry: TypeAlias = "Callable[[Experts, str], Tensor]"
 Prepare: TypeAlias = "Callable[[Experts, Sequence[Number], Params], Entry]"
+#: As `Prepare` for one parameter, whose name comes first: the names of `Experts` are its pieces, flat and in order. The
+#: entries are computed in this order, each once.
+PrepareParameter: TypeAlias = "Callable[[str, Experts, Sequence[Number], Params], Entry]"
 
 
 def any_weights(weights: Sequence[Number], params: Params) -> None:
@@ -51,6 +54,10 @@ def any_weights(weights: Sequence[Number], params: Params) -> None:
 def never(params: Params) -> bool:
     """Whether a method is entrywise that needs whole parameters."""
     return False
+
+
+def no_pieces(params: Params) -> None:
+    """Tell that a method cannot take the pieces of a parameter."""
 
 
 def always(params: Params) -> bool:
@@ -77,6 +84,8 @@ class Method:
             given.
         entrywise: parameters -> whether an entry of the result depends on the same entry of all experts only, besides
             what is prepared: parameters may then be cut into pieces, and each be combined by itself.
+        by_parameter: parameters -> what computes a parameter by itself from its pieces, if the method can; None if it
+            needs whole parameters, or is entrywise.
         at_once: what `combine` does, if that is faster than to prepare, and then to compute every parameter.
 
     Example:
@@ -92,6 +101,7 @@ class Method:
     shares: Callable[[Sequence[Number], Params], Sequence[Number]] | None = None
     whole: bool = False
     entrywise: Callable[[Params], bool] = never
+    by_parameter: "Callable[[Params], PrepareParameter | None]" = no_pieces
     at_once: "Combine | None" = None
 
     def combine(self, experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":

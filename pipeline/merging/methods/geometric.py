@@ -16,6 +16,7 @@ from pipeline.merging.methods.base import (
     selected,
     used_experts,
 )
+from pipeline.merging.methods.by_parameter import over_pieces, products
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -30,9 +31,10 @@ _BY = ("tensor", "rows")
 
 
 def _model_stock(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+    if params["by"] == "tensor":
+        return over_pieces(_stock)(experts, weights, params)
     negative = params["negative"] == "keep"
-    stock = _stock_by_rows if params["by"] == "rows" else _stock
-    return lambda experts, name: stock([delta[name] for delta in selected(experts, weights)], negative)
+    return lambda experts, name: _stock_by_rows([delta[name] for delta in selected(experts, weights)], negative)
 
 
 def _stock_by_rows(entries: "Sequence[Tensor]", negative: bool) -> "Tensor":
@@ -54,51 +56,64 @@ def _stock_by_rows(entries: "Sequence[Tensor]", negative: bool) -> "Tensor":
     return total * torch.where(none, 0, cosine / below.where(~none, 1)).float()
 
 
-def _stock(entries: "Sequence[Tensor]", negative: bool) -> "Tensor":
-    """Return the mean of N entries times t = N c / (1 + (N - 1) c), with c their mean cosine over pairs.
+def _stock(name: str, experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+    """Return the mean of T entries times t = T c / (1 + (T - 1) c), with c their mean cosine over pairs.
 
-    The squared length of the sum of unit vectors is N + N (N - 1) c. A vector of length 0 has cosine 0. A negative c
-    counts as 0, unless `negative`: t is derived for angles up to 90 degrees, and would otherwise point away from all
-    experts. Where 1 + (N - 1) c is 0, t is 0.
+    A vector of length 0 has cosine 0. A negative c counts as 0, unless `negative` is "keep": t is derived for angles up
+    to 90 degrees, and would otherwise point away from all experts. Where 1 + (T - 1) c is 0, t is 0.
     """
-    count, lengths = len(entries), [_length(entry) for entry in entries]
-    total = sum_of(entries)
-    units = [entry / length for entry, length in zip(entries, lengths, strict=True) if length]
-    if count == 1 or not units:
-        return total
-    cosine = (_length(sum_of(units)) ** 2 - len(units)) / (count * (count - 1))
+    used = used_experts(weights)
+    count = len(used)
+
+    def entries(key: str) -> "list[Tensor]":
+        return [delta[key] for delta in selected(experts, weights)]
+
+    t = 1.0 if count == 1 else _shortening(products(entries, experts.deltas[used[0]], count), params)
+    return lambda experts, key: sum_of(delta[key] for delta in selected(experts, weights)) * t
+
+
+def _shortening(products_TT: "Tensor", params: Params) -> float:
+    """Return t / T."""
+    count, lengths = len(products_TT), products_TT.diagonal().sqrt()
+    units = lengths.where(lengths > 0, 1).reciprocal()
+    cosines = products_TT * units * units.unsqueeze(1)
+    cosine = float(cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
     below = 1 + (count - 1) * cosine
-    if (cosine < 0 and not negative) or abs(below) < _SINGULAR:
-        return total * 0
-    return total * (cosine / below)
+    if (cosine < 0 and params["negative"] != "keep") or abs(below) < _SINGULAR:
+        return 0.0
+    return cosine / below
 
 
-def _slerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+def _slerp(name: str, experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     """Interpolate the weights theta0 + tau; return the change, so that equal experts give their task vector."""
+    used = used_experts(weights)
 
-    def entry(experts: Experts, name: str) -> "Tensor":
+    def read(experts: Experts, key: str) -> "tuple[Tensor, Tensor, Tensor]":
         assert experts.base is not None, "every caller has the base's weights"
-        (a, b), theta0 = (delta[name] for delta in selected(experts, weights)), experts.base[name].float()
-        share_a, share_b = _shares(theta0 + a, theta0 + b, number(params, "t"))
+        first, second = selected(experts, weights)
+        return experts.base[key].float(), first[key], second[key]
+
+    def points(key: str) -> "list[Tensor]":
+        theta0, a, b = read(experts, key)
+        return [theta0 + a, theta0 + b]
+
+    share_a, share_b = _shares(products(points, experts.deltas[used[0]], 2), number(params, "t"))
+
+    def entry(experts: Experts, key: str) -> "Tensor":
+        theta0, a, b = read(experts, key)
         return a * share_a + b * share_b + theta0 * (share_a + share_b - 1)
 
     return entry
 
 
-def _shares(a: "Tensor", b: "Tensor", t: float) -> tuple[float, float]:
-    """Return the factors of the point at fraction t of the arc from a to b, or of the line if they are parallel."""
-    lengths = _length(a) * _length(b)
-    cosine = float((a.double() * b.double()).sum()) / lengths if lengths else 1.0
+def _shares(products_TT: "Tensor", t: float) -> tuple[float, float]:
+    """Return the factors of the point at fraction t of the arc between two, or of the line if they are parallel."""
+    lengths = math.sqrt(products_TT[0, 0]) * math.sqrt(products_TT[1, 1])
+    cosine = float(products_TT[0, 1]) / lengths if lengths else 1.0
     if abs(cosine) > _PARALLEL:
         return 1 - t, t
     angle = math.acos(cosine)
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
-
-
-def _length(tensor: "Tensor") -> float:
-    import torch
-
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def _check_slerp(weights: Sequence[Number], params: Params) -> None:
@@ -122,11 +137,13 @@ MODEL_STOCK = Method(
     ),
     check=check_selection("model_stock"),
     whole=True,
+    by_parameter=lambda params: _stock if params["by"] == "tensor" else None,
 )
 SLERP = Method(
     "spherical interpolation of two experts' weights (Shoemake, 1985)",
-    _slerp,
+    over_pieces(_slerp),
     parameters=(Parameter("t", "0 is the first expert, 1 the second", 0.5, low=0, high=1),),
     check=_check_slerp,
     whole=True,
+    by_parameter=lambda params: _slerp,
 )

@@ -2,11 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.merging.methods.aggregation import aggregate, of_edited, rescale, rescaled
+from pipeline.merging.methods.aggregation import aggregate, of_edited, rescale, where_true
 from pipeline.merging.methods.base import (
     Entry,
     Experts,
@@ -19,6 +19,7 @@ from pipeline.merging.methods.base import (
     selected,
     used_experts,
 )
+from pipeline.merging.methods.by_parameter import Prune, of_pruned, over_pieces, rescaled
 from pipeline.merging.methods.ties import KEEP, trim_thresholds
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
@@ -32,19 +33,30 @@ def _uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
     """Draw on the CPU, seeded by the expert's place and the parameter's name: device and order do not matter."""
     import torch
 
+    return torch.rand(shape, generator=_generator(seed, place, name))
+
+
+def _generator(seed: int, place: int, name: str) -> "torch.Generator":
+    import torch
+
     digest = hashlib.blake2b(f"{seed}/{place}/{name}".encode(), digest_size=7).digest()
-    return torch.rand(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest)))
+    return torch.Generator().manual_seed(int.from_bytes(digest))
 
 
-def _dare(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
-    drop, seed, how = number(params, "drop"), int(number(params, "seed")), str(params["rescale"])
+def _dropped(place: int, name: str, pieces: "Mapping[str, Tensor]", params: Params) -> Prune:
+    """Draw once for each entry, in the order of the pieces, as for the parameter as a whole."""
+    import torch
 
-    def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
-        kept = _uniform(seed, place, name, entry.shape) >= drop
-        pruned = entry * kept.to(entry.device)
-        return pruned / (1 - drop) if how == "density" else rescaled(pruned, entry, how)
+    drop, generator = number(params, "drop"), _generator(int(number(params, "seed")), place, name)
+    masks: dict[str, Tensor] = {}
 
-    return of_edited(weights, str(params["aggregate"]), edit, election)
+    def prune(key: str, entry: "Tensor") -> "Tensor":
+        if key not in masks:
+            masks[key] = torch.rand(entry.shape, generator=generator) >= drop
+        pruned = entry * masks[key].to(entry.device, entry.dtype)
+        return pruned / (1 - drop) if params["rescale"] == "density" else pruned
+
+    return prune
 
 
 def _della(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
@@ -56,7 +68,8 @@ def _della(experts: Experts, weights: Sequence[Number], params: Params, election
             return entry
         stays = _probabilities(entry, density, epsilon)
         kept = _uniform(seed, place, name, entry.shape) < stays.cpu()
-        return rescaled(entry * kept.to(entry.device), entry, how)
+        pruned = entry * kept.to(entry.device, entry.dtype)
+        return rescaled(lambda _, entry: pruned, {name: entry}, how)(name, entry)
 
     return of_edited(weights, str(params["aggregate"]), edit, election)
 
@@ -86,29 +99,37 @@ def _check_della(method: str) -> Callable[[Sequence[Number], Params], None]:
     return check
 
 
-def _breadcrumbs(experts: Experts, weights: Sequence[Number], params: Params, election: bool = False) -> Entry:
-    """Of each parameter's n entries, drop the floor(top% n) largest, and keep the keep% n largest of the rest."""
-    from pipeline.merging.kth_largest import kth_largest_magnitude
+def _crumbs(place: int, name: str, pieces: "Mapping[str, Tensor]", params: Params) -> Prune:
+    """Of a parameter's n entries, drop the floor(top% n) largest, and keep the keep% n largest of the rest."""
+    import torch
 
-    top, keep, how = number(params, "top"), number(params, "keep"), str(params["rescale"])
+    from pipeline.merging.kth_largest import kth_largest_magnitudes
 
-    def counts(size: int) -> tuple[int, int]:
-        if params["round"] == "up":
-            return int(size * top / 100), math.ceil(size * keep / 100)
-        return int(size * (top / 100)), int(size * (keep / 100))
+    size = sum(piece.numel() for piece in pieces.values())
+    removed, staying = _counts(size, params)
+    last = min(size, removed + staying)
+    if last == removed:
+        return lambda key, entry: entry * 0
+    if not removed:
+        (least,) = kth_largest_magnitudes(pieces, (last,))
+        return lambda key, entry: entry * where_true(torch.ge, entry.abs(), least)
+    least, most = kth_largest_magnitudes(pieces, (last, removed))
 
-    def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
-        removed, staying = counts(entry.numel())
-        last = min(entry.numel(), removed + staying)
-        if last == removed:
-            return entry * 0
-        size, whole = entry.abs(), {name: entry}
-        kept = size >= kth_largest_magnitude(whole, last)
-        if removed:
-            kept &= size < kth_largest_magnitude(whole, removed)
-        return rescaled(entry * kept, entry, how)
+    def prune(key: str, entry: "Tensor") -> "Tensor":
+        magnitude = entry.abs()
+        kept = where_true(torch.ge, magnitude, least)
+        kept *= where_true(torch.lt, magnitude, most)
+        return kept.mul_(entry)
 
-    return of_edited(weights, str(params["aggregate"]), edit, election)
+    return prune
+
+
+def _counts(size: int, params: Params) -> tuple[int, int]:
+    """Return how many of `size` entries go as the largest, and how many of the rest stay."""
+    top, keep = number(params, "top"), number(params, "keep")
+    if params["round"] == "up":
+        return int(size * top / 100), math.ceil(size * keep / 100)
+    return int(size * (top / 100)), int(size * (keep / 100))
 
 
 def _check_breadcrumbs(method: str) -> Callable[[Sequence[Number], Params], None]:
@@ -146,17 +167,21 @@ _MAGPRUNE = (
     _SEED,
     rescale("l1"),
 )
+_DARE, _DARE_TIES = of_pruned(_dropped), of_pruned(_dropped, election=True)
+_BREADCRUMBS, _BREADCRUMBS_TIES = of_pruned(_crumbs), of_pruned(_crumbs, election=True)
 DARE = Method(
     "drop entries at random, rescale the rest, add up: DARE (Yu et al., 2024)",
-    _dare,
+    over_pieces(_DARE),
     parameters=(_DROP, _SEED, aggregate("sum"), rescale("density", "density")),
     check=check_some("dare"),
+    by_parameter=lambda params: _DARE,
 )
 DARE_TIES = Method(
     "drop entries at random, rescale the rest, elect a sign, add up what has it: DARE with TIES, as in mergekit",
-    partial(_dare, election=True),
+    over_pieces(_DARE_TIES),
     parameters=(_DROP, _SEED, aggregate("sum"), rescale("l1", "density")),
     check=check_some("dare_ties"),
+    by_parameter=lambda params: _DARE_TIES,
 )
 DELLA = Method(
     "drop small entries more often than large ones, elect a sign, merge what has it: DELLA (Deep et al., 2024)",
@@ -172,15 +197,17 @@ DELLA_LINEAR = Method(
 )
 BREADCRUMBS = Method(
     "per parameter, neither the largest nor the small entries, added up: Breadcrumbs (Davari & Belilovsky, 2023)",
-    _breadcrumbs,
+    over_pieces(_BREADCRUMBS),
     parameters=_CRUMBS,
     check=_check_breadcrumbs("breadcrumbs"),
+    by_parameter=lambda params: _BREADCRUMBS,
 )
 BREADCRUMBS_TIES = Method(
     "breadcrumbs with an election of signs, as in mergekit",
-    partial(_breadcrumbs, election=True),
+    over_pieces(_BREADCRUMBS_TIES),
     parameters=_CRUMBS,
     check=_check_breadcrumbs("breadcrumbs_ties"),
+    by_parameter=lambda params: _BREADCRUMBS_TIES,
 )
 MAGNITUDE = Method(
     "the largest entries of each task vector, added up: magnitude masking (a baseline of Wang et al., 2024)",

@@ -20,6 +20,7 @@ from pipeline.merging.methods.base import (
     number,
     used_experts,
 )
+from pipeline.merging.methods.by_parameter import over_pieces, products
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -56,61 +57,75 @@ def _combined(
     return total + experts.base[name].float() * left
 
 
-def _products(points: "Sequence[Tensor]") -> "Tensor":
-    """Return the scalar products (T, T) of all pairs, in float64."""
-    import torch
-
-    products = torch.zeros(len(points), len(points), dtype=torch.float64)
-    for row, a in enumerate(points):
-        wide = a.double()
-        for column, b in enumerate(points[: row + 1]):
-            products[row, column] = products[column, row] = float(wide @ b.double())
-    return products
-
-
 def _nuslerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
-    used, between, by = used_experts(weights), str(params["between"]), str(params["by"])
+    """Interpolate each vector of a parameter; one number is a vector."""
+    if params["by"] == "tensor":
+        return over_pieces(_arc)(experts, weights, params)
+    used, whole = used_experts(weights), over_pieces(_arc)(experts, weights, params)
+
+    def entry(experts: Experts, name: str) -> "Tensor":
+        entries = [experts.deltas[place][name] for place in used]
+        if len(used) == 1 or not entries[0].dim():
+            return whole(experts, name)
+        return _arcs(experts, entries, name, _fraction(weights), params)
+
+    return entry
+
+
+def _fraction(weights: Sequence[Number]) -> float:
+    first, second = (float(weights[place]) for place in used_experts(weights))
+    return 0.5 if abs(first + second) < _NO_SUM else second / (first + second)
+
+
+def _arc(name: str, experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+    """Interpolate a parameter as one vector."""
+    used, between = used_experts(weights), str(params["between"])
     if len(used) == 1:
-        return lambda experts, name: experts.deltas[used[0]][name]
-    first, second = (float(weights[place]) for place in used)
-    t = 0.5 if abs(first + second) < _NO_SUM else second / (first + second)
-    return lambda experts, name: _arc(experts, used, name, t, between, by)
+        return lambda experts, key: experts.deltas[used[0]][key]
+    products_TT = _products(experts, used, between)
+    lengths = products_TT.diagonal().sqrt().prod()
+    cosine = products_TT[0, 1] / lengths.where(lengths > 0, 1)
+    shares = [float(share) for share in _shares(cosine, _fraction(weights))]
+    return lambda experts, key: _combined(experts, used, key, shares, between)
 
 
-def _arc(experts: Experts, used: Sequence[int], name: str, t: float, between: str, by: str) -> "Tensor":
-    """Return the point at fraction t of the arc between two entries, or between each pair of their vectors."""
+def _arcs(experts: Experts, entries: "Sequence[Tensor]", name: str, t: float, params: Params) -> "Tensor":
+    """Interpolate each pair of rows or columns of two entries."""
     import torch
 
-    a, b = (experts.deltas[place][name] for place in used)
-    matrix = by != "tensor" and a.dim() > 0
-    dim = -1 if by == "rows" else 0
-    points = [p.view(a.shape) if matrix else p for p in _points(experts, used, name, between)]
+    dim, base = (-1 if params["by"] == "rows" else 0), None
+    points = list(entries)
+    if params["between"] != "changes":
+        assert experts.base is not None, "every caller has the base's weights"
+        base = experts.base[name].float()
+        points = [base + entry for entry in entries]
     lengths = [torch.linalg.vector_norm(p, dim=dim, keepdim=True, dtype=torch.float64) for p in points]
     units = [p / length.where(length > 0, 1) for p, length in zip(points, lengths, strict=True)]
-    cosine = (units[0] * units[1]).sum(dim=dim, keepdim=True).clamp(-1, 1)
+    shares = _shares((units[0] * units[1]).sum(dim=dim, keepdim=True), t)
+    total = entries[0] * shares[0].float() + entries[1] * shares[1].float()
+    return total if base is None else total + base * (shares[0] + shares[1] - 1).float()
+
+
+def _shares(cosine: "Tensor", t: float) -> "list[Tensor]":
+    """Return the factors of the points at fraction t of arcs with these cosines."""
+    import torch
+
+    cosine = cosine.clamp(-1, 1)
     parallel = 1 - cosine.square() <= _PARALLEL
     angle = cosine.where(~parallel, 0).acos()
-    shares = [torch.where(parallel, s, (s * angle).sin() / angle.sin()) for s in (1 - t, t)]
-    if not matrix:
-        return _combined(experts, used, name, [float(share) for share in shares], between)
-    total = a * shares[0].float() + b * shares[1].float()
-    if between == "changes":
-        return total
-    assert experts.base is not None, "every caller has the base's weights"
-    left = (shares[0] + shares[1] - 1).float()
-    return total + experts.base[name].float() * left
+    return [torch.where(parallel, s, (s * angle).sin() / angle.sin()) for s in (1 - t, t)]
 
 
-def _multislerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+def _products(experts: Experts, used: Sequence[int], between: str) -> "Tensor":
+    return products(lambda key: _points(experts, used, key, between), experts.deltas[used[0]], len(used))
+
+
+def _multislerp(name: str, experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, between = used_experts(weights), str(params["between"])
     given = [float(weights[place]) for place in used]
     shares = [w / math.fsum(given) for w in given] if params["aggregate"] == "mean" else given
-
-    def entry(experts: Experts, name: str) -> "Tensor":
-        products = _products(_points(experts, used, name, between))
-        return _combined(experts, used, name, _on_sphere(products, shares, name), between)
-
-    return entry
+    coefficients = _on_sphere(_products(experts, used, between), shares, name)
+    return lambda experts, key: _combined(experts, used, key, coefficients, between)
 
 
 def _on_sphere(products: "Tensor", shares: Sequence[float], name: str) -> list[float]:
@@ -128,14 +143,10 @@ def _on_sphere(products: "Tensor", shares: Sequence[float], name: str) -> list[f
     return list(shares)
 
 
-def _karcher(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
+def _karcher(name: str, experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     used, iterations, tolerance = used_experts(weights), int(number(params, "max_iter")), number(params, "tol")
-
-    def entry(experts: Experts, name: str) -> "Tensor":
-        products = _products(_points(experts, used, name, "weights"))
-        return _combined(experts, used, name, _karcher_mean(products, iterations, tolerance), "weights")
-
-    return entry
+    coefficients = _karcher_mean(_products(experts, used, "weights"), iterations, tolerance)
+    return lambda experts, key: _combined(experts, used, key, coefficients, "weights")
 
 
 def _karcher_mean(products: "Tensor", iterations: int, tolerance: float) -> list[float]:
@@ -202,21 +213,24 @@ NUSLERP = Method(
     ),
     check=_check_nuslerp,
     whole=True,
+    by_parameter=lambda params: _arc if params["by"] == "tensor" else None,
 )
 MULTISLERP = Method(
     "mean direction and mean length of any number of experts: Multi-SLERP of mergekit",
-    _multislerp,
+    over_pieces(_multislerp),
     parameters=(_between("changes"), aggregate("mean")),
     check=_check_multislerp,
     whole=True,
+    by_parameter=lambda params: _multislerp,
 )
 KARCHER = Method(
     "Riemannian mean of the experts' weights on the sphere: Karcher mean",
-    _karcher,
+    over_pieces(_karcher),
     parameters=(
         Parameter("max_iter", "steps at most", 10, "int", low=1, high=10_000),
         Parameter("tol", "length of the last step, and angles that count as 0", 1e-5, low=0, open_low=True),
     ),
     check=check_selection("karcher"),
     whole=True,
+    by_parameter=lambda params: _karcher,
 )

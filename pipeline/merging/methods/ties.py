@@ -4,7 +4,7 @@ Follows the code of the authors of LiNeS where the text leaves a choice open. Sh
 entries of one parameter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,7 @@ from pipeline.merging.methods.aggregation import (
     aggregate,
     column_pieces,
     elect,
-    of_edited,
     rescale,
-    rescaled,
     stacked,
     where_true,
 )
@@ -23,11 +21,13 @@ from pipeline.merging.methods.base import (
     Experts,
     Method,
     Params,
+    PrepareParameter,
     check_selection,
     check_some,
     number,
     selected,
 )
+from pipeline.merging.methods.by_parameter import Prune, of_pruned, over_pieces
 from pipeline.parameters import Parameter
 from pipeline.recipe import Number
 
@@ -65,7 +65,7 @@ def _is_entrywise(params: Params) -> bool:
 
 def _prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     if not _is_entrywise(params):
-        return _by_tensor(weights, params)
+        return over_pieces(_BY_TENSOR)(experts, weights, params)
     vector = _Vector.trimmed(experts, weights, params)
     majority = sum(vector.merge(experts, name).net_sign for name in experts.deltas[0])
     return lambda experts, name: vector.merge(experts, name, tie_is_plus=majority > 0).values
@@ -74,7 +74,7 @@ def _prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Ent
 def _at_once(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
     """Assume plus first, and merge the few parameters again whose signs the majority decides, if it is minus."""
     if not _is_entrywise(params):
-        entry = _by_tensor(weights, params)
+        entry = _prepare(experts, weights, params)
         return {name: entry(experts, name) for name in experts.deltas[0]}
     vector, combined, majority, undecided = _Vector.trimmed(experts, weights, params), {}, 0, []
     for name in experts.deltas[0]:
@@ -88,22 +88,20 @@ def _at_once(experts: Experts, weights: Sequence[Number], params: Params) -> "De
     return combined
 
 
-def _by_tensor(weights: Sequence[Number], params: Params) -> Entry:
-    """Trim each parameter by itself; weights multiply before the election, in which a sum of 0 is plus."""
-    keep, how = number(params, "keep") / 100, str(params["rescale"])
+def _trimmed(place: int, name: str, pieces: "Mapping[str, Tensor]", params: Params) -> Prune:
+    """Trim one parameter by itself: floor(keep n) of n entries stay, and one at least."""
+    import torch
 
-    def edit(place: int, name: str, entry: "Tensor") -> "Tensor":
-        return rescaled(entry * (entry.abs() >= _least(entry, keep)), entry, how)
-
-    return of_edited(weights, str(params["aggregate"]), edit, election=True)
-
-
-def _least(entry: "Tensor", keep: float) -> float:
-    """Return the least magnitude that stays, if floor(keep n) of n entries do, and one at least."""
     from pipeline.merging.kth_largest import kth_largest_magnitude
 
-    kept = max(1, int(keep * entry.numel()))
-    return kth_largest_magnitude({"": entry}, kept) if kept < entry.numel() else 0.0
+    size = sum(piece.numel() for piece in pieces.values())
+    kept = max(1, int(number(params, "keep") / 100 * size))
+    least = kth_largest_magnitude(pieces, kept) if kept < size else 0.0
+    return lambda key, entry: entry * where_true(torch.ge, entry.abs(), least)
+
+
+#: Weights multiply before the election, in which a sum of 0 is plus.
+_BY_TENSOR: PrepareParameter = of_pruned(_trimmed, election=True)
 
 
 def _check_ties(weights: Sequence[Number], params: Params) -> None:
@@ -191,5 +189,6 @@ TIES = Method(
     ),
     check=_check_ties,
     entrywise=_is_entrywise,
+    by_parameter=lambda params: None if _is_entrywise(params) else _BY_TENSOR,
     at_once=_at_once,
 )

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.checkpoints import pieces
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.lazy import Difference, StoredTensors, open_checkpoint
 from pipeline.checkpoints.merge import merge_states
+from pipeline.merging import parameter_pieces
 from pipeline.merging.task_vectors import NamedTensors, task_vector
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
@@ -23,7 +23,7 @@ ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 
 @pytest.mark.parametrize("most", [100, 1 << 18])
 def test_entries_fingerprint_and_task_vector_are_the_same(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(pieces, "PIECE", most)
+    monkeypatch.setattr(parameter_pieces, "PIECE", most)
     base = read_checkpoint(str(ORACLE / "base.safetensors"))
     source = str(ORACLE / "finetuned_0.safetensors")
     whole, opened = read_checkpoint(source), open_checkpoint(source)

@@ -7,9 +7,9 @@ import torch
 from contracts.test_methods import CASES
 from torch import Tensor
 
-from pipeline.checkpoints import pieces
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.merge import merge_states
+from pipeline.merging import parameter_pieces
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.scaling import coefficients, equal_norm
@@ -74,7 +74,7 @@ def test_every_method_has_the_bits_of_whole_vectors(
     params: Mapping[str, ParamValue],
     piece: int,
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE", piece)
+    monkeypatch.setattr(parameter_pieces, "PIECE", piece)
     base = state(0)
     experts = [
         {n: (t.float() + d.float()).to(t.dtype) for (n, t), d in zip(base.items(), state(i, 0.3).values(), strict=True)}

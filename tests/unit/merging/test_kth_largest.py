@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.merging import kth_largest as selection
-from pipeline.merging.kth_largest import kth_largest_magnitude
+from pipeline.merging import parameter_pieces
+from pipeline.merging.kth_largest import kth_largest_magnitude, kth_largest_magnitudes
 
 #: Few distinct values make ties; the small ones are denormals, of which float32 ends at 1.4e-45.
 VALUES = st.sampled_from([0.0, -0.0, 1.4e-45, -1.4e-45, 1e-40, 1e-38, -0.5, 0.5, 1.0, -1.0]) | st.floats(
@@ -27,7 +27,7 @@ def test_equals_kthvalue_of_the_flattened_vector(values: list[list[float]], data
         return
     k = data.draw(st.integers(1, flat.numel()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "PIECE", piece)
+        patch.setattr(parameter_pieces, "PIECE", piece)
         found = kth_largest_magnitude(tensors, k)
     expected = flat.kthvalue(flat.numel() - k + 1).values
     assert torch.tensor(found).view(torch.int32) == expected.view(torch.int32)
@@ -45,6 +45,12 @@ def test_shapes_strides_and_sizes_do_not_matter() -> None:
 def test_a_place_outside_the_vector_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match=f"k: must be from 1 to the 3 entries, got {k}"):
         kth_largest_magnitude({"a": torch.ones(2), "b": torch.ones(())}, k)
+
+
+def test_several_are_found_at_once() -> None:
+    tensors = {"a": torch.randn(500), "b": torch.randn(3, 70) * 1e-3}
+    ks = (700, 1, 70, 71, 1)
+    assert kth_largest_magnitudes(tensors, ks) == [kth_largest_magnitude(tensors, k) for k in ks]
 
 
 def test_no_input_is_written_to() -> None:
