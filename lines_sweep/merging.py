@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from pipeline.checkpoints.lazy import open_checkpoint
 from pipeline.checkpoints.merge import Tensors
 from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.prepared_merge import MergeSources, check_recipe, prepare_merge
+from pipeline.checkpoints.threads import single_threads
 from pipeline.merging.methods import look_up_method
 from pipeline.recipe import AUTO, ParamValue, Recipe
 
@@ -82,8 +84,11 @@ def merge(
     names = list(experts) if isinstance(experts, Mapping) else [f"experts[{i}]" for i in range(len(models))]
     sources = MergeSources("base", names, [str(path) for path in statistics], blocks, exclude)
     check_recipe(recipe, sources)
-    opened = [_opened(name, model) for name, model in zip(names, models, strict=True)]
-    prepared = prepare_merge(_opened("base", base), opened, recipe, sources)
+    # Fingerprints are compared with those of statistics alone.
+    hashed = repeat(bool(statistics))
+    with single_threads() as pool:
+        first, *others = pool.map(_opened, ["base", *names], [base, *models], hashed)
+    prepared = prepare_merge(first, others, recipe, sources)
     state = Tensors(outline(prepared.merge.base))
     prepared.merge.write(state)
     for line in (*prepared.notes, *map(str, prepared.coverage)):
@@ -132,8 +137,8 @@ def edit(
     )
 
 
-def _opened(name: str, model: Model) -> Checkpoint:
+def _opened(name: str, model: Model, hashed: bool) -> Checkpoint:
     if isinstance(model, str | Path):
-        return open_checkpoint(str(model))
+        return open_checkpoint(str(model), hashed)
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    return checked(name, plain_numbers(name, {key: tensor.detach().cpu() for key, tensor in state.items()}))
+    return checked(name, plain_numbers(name, {key: tensor.detach().cpu() for key, tensor in state.items()}), hashed)

@@ -22,7 +22,8 @@ class Checkpoint:
     Attributes:
         source: as the user wrote it.
         state: tensors by name, on the CPU, in the file's types; float8 as bfloat16.
-        fingerprint: hash of names, types, shapes and values: 16 hexadecimal digits, the same in every file format.
+        fingerprint: hash of names, types, shapes and values: 16 hexadecimal digits, the same in every file format; ""
+            if the caller does not need it.
     """
 
     source: str
@@ -87,15 +88,20 @@ def whole(source: CheckpointFiles | str) -> CheckpointFiles:
     return files
 
 
-def checked(source: str, state: Mapping[str, Tensor]) -> Checkpoint:
+def checked(source: str, state: Mapping[str, Tensor], hashed: bool = True) -> Checkpoint:
     """Make a checkpoint of tensors that are read.
+
+    Args:
+        source: as the user wrote it.
+        state: tensors by name.
+        hashed: whether it needs a fingerprint, which takes four times as long as the rest.
 
     Raises:
         ValueError: if there are none, or they are not finite.
     """
     if not state:
         raise ValueError(f"{source}: holds no tensors")
-    digest, infinite = _examined(state)
+    digest, infinite = _examined(state, hashed)
     _refuse(source, state, infinite)
     return Checkpoint(source, state, digest)
 
@@ -111,21 +117,22 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: if weights are NaN or infinite, or most are empty; the source and the first names are given.
     """
-    _refuse(source, state, _examined(state)[1])
+    _refuse(source, state, _examined(state, hashed=False)[1])
 
 
-def _examined(state: Mapping[str, Tensor]) -> tuple[str, set[str]]:
-    """Return the fingerprint, and the names of weights that are not finite; each piece is read once."""
+def _examined(state: Mapping[str, Tensor], hashed: bool = True) -> tuple[str, set[str]]:
+    """Return the fingerprint if asked for, and the names of weights that are not finite; each piece is read once."""
     digest, infinite, outlines = hashlib.blake2b(digest_size=8), set(), outline(state)
     for name in sorted(state):
         like = outlines[name]
         digest.update(f"{name}\0{like.dtype}\0{tuple(like.shape)}\0".encode())
         weights = like.is_floating_point() and not is_buffer(name, like)
         for _, piece in pieces_of(state, name, like.numel()):
-            digest.update(piece.contiguous().view(torch.uint8).numpy().data)
+            if hashed:
+                digest.update(piece.contiguous().view(torch.uint8).numpy().data)
             if weights and not is_finite(piece):
                 infinite.add(name)
-    return digest.hexdigest(), infinite
+    return digest.hexdigest() if hashed else "", infinite
 
 
 def _refuse(source: str, state: Mapping[str, Tensor], infinite: Collection[str]) -> None:

@@ -155,8 +155,12 @@ class Difference(LazyTensors):
         return self._expert[name].float() - self._base[name].float()
 
 
-def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
+def open_checkpoint(source: CheckpointFiles | str, hashed: bool = True) -> Checkpoint:
     """Open a whole model as `read_checkpoint` does, but leave the tensors of .safetensors files on the disk until read.
+
+    Args:
+        source: the located files, or the source as a user writes it.
+        hashed: as of `checkpoint.checked`, for .safetensors files.
 
     Raises:
         ValueError: as `read_checkpoint`.
@@ -166,4 +170,4 @@ def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
         return read_checkpoint(files)
     stored = StoredTensors(files.weights)
     check_plain(files.label, stored.kinds, files.weights[0].parent)
-    return checked(files.label, stored)
+    return checked(files.label, stored, hashed)
