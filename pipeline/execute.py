@@ -1,34 +1,37 @@
 """Execute a run: prepare, start workers, run the driver, write results; on this machine or on a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from pipeline.cluster.connection import Connection
-from pipeline.cluster.files.transfer import file_transfer
-from pipeline.cluster.worker_shapes import actor_shape, staged_shapes
 from pipeline.console import progress_bar
-from pipeline.loading.prepare import prepare
-from pipeline.messages import Identity
+from pipeline.loading.missing import find_all
+from pipeline.loading.spec_sources import SpecSources
+from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.plan.plan import Plan
 from pipeline.pools.base import Pool
 from pipeline.pools.deferred import DeferredPool
 from pipeline.pools.local import LocalPool
-from pipeline.pools.ray_pool import RayPool
 from pipeline.pools.staged import StagedPool, completions_of
-from pipeline.records.journal import read_history
+from pipeline.records.journal import FILE_NAME, read_history
 from pipeline.run.run import run
 from pipeline.spec.run import RunSpec
 from pipeline.storage.caches.completions import CompletionCache
-from pipeline.storage.caches.scores import ScoreCache
+from pipeline.storage.caches.scores import ScoreCache, has_scores
 from pipeline.watch.observers import watched
 from pipeline.watch.terminal import RunDisplay
-from pipeline.workers.worker import Fetch, Worker
+from pipeline.workers.factory import WORKER_MODULE, worker_factory
 from tasks.files.cache import cache_root
+
+if TYPE_CHECKING:  # Ray, torch: not before they are needed
+    from pipeline.pools.ray_pool import RayPool
+    from pipeline.workers.worker import Fetch
 
 
 @dataclass(frozen=True)
@@ -76,32 +79,81 @@ def execute(plan: Plan, target: RunTarget, console: Console, connection: Connect
         ValueError: if a checkpoint or task is not as the spec declares it, or the folder holds another run.
         LockedError: if another run is writing in the folder.
     """
-    spec = plan.spec
-    device_type = connection.device_type(spec.resources)
-    with progress_bar() as report:
-        identity = prepare(spec, device_type, report)
-    of_completions = () if spec.generation is None else tuple(spec.tasks)
-    cache = ScoreCache(cache_root(), identity, of_completions) if target.use_cache else None
-    with (
-        file_transfer(spec) if connection.joined else nullcontext() as fetch,
-        RunDisplay(console).shown() as display,
-        watched(spec, target.folder, lambda progress: target.check(), display) as watch,
-    ):
+    spec, sources = plan.spec, SpecSources(plan.spec, plan.spec.experts)
+    with ExitStack() as stack:
+        with progress_bar() as report:
+            find_all(spec, sources, report)
+            early = _start_early(spec, target, connection, stack)
+            from pipeline.loading.prepare import prepare_found  # torch: not before all is known to be there
+
+            device_type = connection.device_type(spec.resources)
+            identity = prepare_found(spec, device_type, report, sources)
+        of_completions = () if spec.generation is None else tuple(spec.tasks)
+        cache = ScoreCache(cache_root(), identity, of_completions) if target.use_cache else None
+        fetch = stack.enter_context(_fetch(spec, connection))
+        display = stack.enter_context(RunDisplay(console).shown())
+        watch = stack.enter_context(watched(spec, target.folder, lambda progress: target.check(), display))
         staged = partial(_open_stages, spec, identity, device_type, target, connection, fetch)
-        whole = partial(_open_pool, spec, identity, device_type, connection, fetch)
+        whole = partial(_open_pool, spec, identity, device_type, connection, fetch, early)
         open_pool = whole if spec.generation is None else staged
         run(plan, identity, target.folder, open_pool, cache, watch)
 
 
+def _start_early(
+    spec: RunSpec, target: RunTarget, connection: Connection, stack: ExitStack
+) -> "RayPool[EvalRequest, ShardScore] | None":
+    """Start Ray if no score can be known, and workers that wait: they start while checkpoints and data are prepared.
+
+    A worker's process takes seconds to start and to import torch, as this one does. If there is a journal or a cache of
+    scores, all scores may be known, and then neither Ray nor workers are needed.
+    """
+    known = (target.use_cache and has_scores(cache_root())) or (target.folder / FILE_NAME).exists()
+    if known or connection.joined or spec.resources.pool == "local":
+        return None
+    connection.open()
+    if spec.generation is not None:
+        return None  # the rewards' actors need what is prepared
+    from pipeline.cluster.worker_shapes import actor_shape
+    from pipeline.pools.ray_pool import RayPool
+
+    make = worker_factory(spec, connection.device_type(spec.resources))
+    pool = RayPool(make, actor_shape(spec.resources), held=WORKER_MODULE)
+    stack.callback(pool.close)
+    return pool
+
+
+@contextmanager
+def _fetch(spec: RunSpec, connection: Connection) -> "Iterator[Fetch | None]":
+    """Yield what brings the spec's files to the nodes of a cluster; None on this machine."""
+    if not connection.joined:
+        yield None
+        return
+    from pipeline.cluster.files.transfer import file_transfer
+
+    with file_transfer(spec) as fetch:
+        yield fetch
+
+
 def _open_pool(
-    spec: RunSpec, identity: Identity, device_type: str, connection: Connection, fetch: Fetch | None
+    spec: RunSpec,
+    identity: Identity,
+    device_type: str,
+    connection: Connection,
+    fetch: "Fetch | None",
+    early: "RayPool[EvalRequest, ShardScore] | None",
 ) -> Pool:
-    make = partial(Worker, spec=spec, device_type=device_type, fetch=fetch)
+    make = worker_factory(spec, device_type, fetch)
 
     def start() -> Pool:
+        if early is not None:
+            early.load(identity.check)
+            return early
         if spec.resources.pool == "local":
             return LocalPool(make("local"))
         connection.open()
+        from pipeline.cluster.worker_shapes import actor_shape
+        from pipeline.pools.ray_pool import RayPool
+
         return RayPool(make, actor_shape(spec.resources), check=identity.check)
 
     return DeferredPool(start)
@@ -113,7 +165,7 @@ def _open_stages(
     device_type: str,
     target: RunTarget,
     connection: Connection,
-    fetch: Fetch | None,
+    fetch: "Fetch | None",
 ) -> Pool:
     """Open the pool of workers that complete prompts and a pool for each reward; the report's inputs are kept first."""
     from pipeline.loading.rewards import completions_context, keep_inputs
@@ -135,6 +187,9 @@ def _open_stages(
             local = {task: LocalPool(make_reward[task]("local", device_type=device_type)) for task in spec.tasks}
             return StagedPool(LocalPool(make("local")), local, cache, known)
         connection.open()
+        from pipeline.cluster.worker_shapes import staged_shapes
+        from pipeline.pools.ray_pool import RayPool
+
         shape, reward_shape = staged_shapes(spec.resources, len(spec.tasks))
         reward_device = "cuda" if reward_shape.num_gpus else "cpu"
         actors = {

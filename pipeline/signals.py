@@ -24,6 +24,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.stopping = False
+        self.late = self.waiting = False
         self.repeated = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -31,7 +32,10 @@ class _Stop:
             _leave_terminal()
         if not self.stopping:
             self.stopping = True
-            raise KeyboardInterrupt
+            self.waiting = self.late
+            if not self.late:
+                raise KeyboardInterrupt
+            return
         if number != signal.SIGINT:
             return
         self.repeated += 1
@@ -53,6 +57,26 @@ def stop_on_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+@contextmanager
+def late_stop() -> Iterator[None]:
+    """Let the first signal raise KeyboardInterrupt after the block, which an interruption would leave half-done.
+
+    A third Ctrl-C still ends the process at once.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not isinstance(handler, _Stop):
+        yield
+        return
+    handler.late = True
+    try:
+        yield
+    finally:
+        handler.late = False
+        if handler.waiting:
+            handler.waiting = False
+            raise KeyboardInterrupt
 
 
 def is_stopping() -> bool:

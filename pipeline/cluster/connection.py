@@ -2,9 +2,6 @@
 
 from contextlib import ExitStack
 
-from pipeline.cluster.preflight import check_nodes
-from pipeline.cluster.session import local_ray
-from pipeline.cluster.worker_shapes import actor_shape
 from pipeline.spec.resources import Resources
 from tasks.cores import permitted_cores
 
@@ -31,8 +28,12 @@ class Connection:
         """
         if self._open:
             return
+        from pipeline.cluster.session import local_ray  # Ray: not for a run whose scores are all known
+
         self._stack.enter_context(local_ray(address=self._address))
         if self._address is not None:
+            from pipeline.cluster.preflight import check_nodes
+
             check_nodes(self._address)
         self._open = True
 
@@ -44,6 +45,8 @@ class Connection:
         Raises:
             ValueError: if no node can run a worker.
         """
+        if self._open and resources.pool == "ray" and not self._has_gpus(resources):
+            return "cpu"
         import torch
 
         here = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,4 +57,9 @@ class Connection:
         if not self.joined and here == "cpu" and fits:
             return here
         self.open()
-        return "cuda" if actor_shape(resources).num_gpus else "cpu"
+        return "cuda" if self._has_gpus(resources) else "cpu"
+
+    def _has_gpus(self, resources: Resources) -> bool:
+        from pipeline.cluster.worker_shapes import actor_shape
+
+        return bool(actor_shape(resources).num_gpus)

@@ -15,7 +15,7 @@ from itertools import islice
 from types import ModuleType
 from typing import Any
 
-from ray._private import parameter, ray_constants, services, state, worker
+from ray._private import parameter, ray_constants, services, state, utils, worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import (  # type: ignore[attr-defined]
     DASHBOARD_AGENT_LISTEN_PORT_NAME,
@@ -77,6 +77,19 @@ def lean_start() -> Iterator[dict[str, Any]]:
         stack.enter_context(_replaced(services, "start_api_server", lambda *args, **kwargs: (None, None)))
         stack.enter_context(_replaced(services, "start_raylet", start_with_port))
         yield {"_metrics_export_port": metrics, "_system_config": {"agent_register_timeout_ms": _AGENT_TIMEOUT}}
+
+
+@contextmanager
+def without_signal_handlers() -> Iterator[None]:
+    """Let `ray.init` leave this process's signal handlers as they are.
+
+    Its handler of SIGTERM ends the process in the midst of a start, so that processes are left; the one that its native
+    code adds even aborts the process.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True))
+        stack.enter_context(_replaced(utils, "set_sigterm_handler", lambda handler: None))
+        yield
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import ray
 
 from pipeline.cluster.auth import session_token
 from pipeline.cluster.join import join
-from pipeline.cluster.ray_private import lean_start, reload_token, stay_on_loopback
+from pipeline.cluster.ray_private import lean_start, reload_token, stay_on_loopback, without_signal_handlers
 from pipeline.cluster.session_folder import private_folder
-from pipeline.signals import signals_to_command_only, stop_on_signals
+from pipeline.signals import late_stop, signals_to_command_only, stop_on_signals
 from tasks.cores import permitted_cores
 from tasks.files.temporary import remove_unused
 
@@ -38,18 +38,25 @@ def local_ray(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    stop_on_signals()
     with ExitStack() as stack:
         if address is not None:
-            join(address, common)
+            _end_ray(stack)
+            with without_signal_handlers():
+                join(address, common)
         else:
             stay_on_loopback()
             num_cpus = permitted_cores().permitted if num_cpus is None else num_cpus
             stack.enter_context(session_token(reload_token))
             stack.enter_context(private_folder())
+            _end_ray(stack)
             own = common | {"num_cpus": num_cpus, "object_store_memory": object_store, "include_dashboard": False}
-            with signals_to_command_only(), lean_start() as lean:
+            with late_stop(), signals_to_command_only(), without_signal_handlers(), lean_start() as lean:
                 ray.init(address="local", **own, **lean)
-        stack.callback(remove_unused)  # of the workers, which do not outlive Ray
-        stack.callback(ray.shutdown)
-        stop_on_signals()  # `ray.init` has set a handler of its own
         yield
+
+
+def _end_ray(stack: ExitStack) -> None:
+    """End Ray with the stack, also if its start fails half-way; then remove what its workers, which are gone, left."""
+    stack.callback(remove_unused)
+    stack.callback(ray.shutdown)

@@ -1,23 +1,34 @@
-"""Report all that a spec names and this machine lacks at once, before anything large is read or downloaded."""
+"""Report all that a spec names and this machine lacks at once, before anything large is read or downloaded.
+
+Nor is torch imported, unless a data set of images or of lm-eval is asked what it needs.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.spec.run import RunSpec
-from pipeline.spec.sources import LM_EVAL, ModelSpec
-from tasks.base import TaskRequest
+from pipeline.spec.sources import LM_EVAL, ModelSpec, TaskSpec
+from tasks.files.models import Report
 from tasks.files.sources import Source
-from tasks.language.lm_eval.loading import check_data
 from tasks.registry import FAMILY_TASKS, SOURCES, TASKS, near
-from tasks.vision.classification import image_source
-from tasks.vision.published.files import FETCHED
 
 #: More missing files than this in one folder or repository share a line.
 _MOST_LINES = 5
 
 
-def check_present(spec: ModelSpec, sources: SpecSources, fetched: str = FETCHED) -> None:
+def find_all(spec: RunSpec, sources: SpecSources, report: Report) -> None:
+    """Fetch what URLs name, and look for every checkpoint and data set of a run.
+
+    Raises:
+        ValueError: if some are missing, as `check_present`.
+    """
+    sources.fetch_urls(report)
+    report("looking for checkpoints and data", 0, 1)
+    check_present(spec, sources)
+
+
+def check_present(spec: ModelSpec, sources: SpecSources, fetched: str | None = None) -> None:
     """Look for every checkpoint and data set; what the hub can still give counts as present.
 
     Data sets of lm-eval's tasks are fetched, since only its reader knows what they consist of.
@@ -25,12 +36,16 @@ def check_present(spec: ModelSpec, sources: SpecSources, fetched: str = FETCHED)
     Args:
         spec: of a run or a fine-tuning.
         sources: of its checkpoints.
-        fetched: advice for data sets that can be fetched.
+        fetched: advice for data sets that can be fetched, if another than `lines prepare`.
 
     Raises:
         ValueError: if some are missing: each is named, with what to do; many of one folder by the first of them.
     """
-    data = [line.replace(FETCHED, fetched) for line in _missing_data(spec)]
+    data = list(_missing_data(spec))
+    if data and fetched is not None:
+        from tasks.vision.published.files import FETCHED
+
+        data = [line.replace(FETCHED, fetched) for line in data]
     report_missing([*data, *checkpoint_lines(sources, sources.missing())])
 
 
@@ -72,7 +87,7 @@ def _missing_data(spec: ModelSpec) -> Iterator[str]:
     for where, tasks in (("tasks", spec.tasks), ("ood", shifted)):
         for name, task in tasks.items():
             try:
-                _look_for(spec, TaskRequest(name, task.source, {}, task.options))
+                _look_for(spec, name, task)
             except ValueError as error:
                 text = str(error)
                 yield (
@@ -80,22 +95,32 @@ def _missing_data(spec: ModelSpec) -> Iterator[str]:
                 )
 
 
-def _look_for(spec: ModelSpec, request: TaskRequest) -> None:
+def _look_for(spec: ModelSpec, name: str, task: TaskSpec) -> None:
     """Look for a task's data.
 
     Raises:
         ValueError: if they are missing.
     """
-    source, path = request.source, Path(request.source).expanduser()
+    source, path = task.source, Path(task.source).expanduser()
     if source.startswith("vision/"):
-        image_source(request)
+        _look_for_images(name, task)
     elif source.startswith(LM_EVAL):
-        check_data(request)
+        from tasks.base import TaskRequest
+        from tasks.language.lm_eval.loading import check_data
+
+        check_data(TaskRequest(name, source, {}, task.options))
     elif _is_path(spec, source) and not path.exists():
         if spec.backbone.family not in FAMILY_TASKS:
-            image_source(request)
+            _look_for_images(name, task)
         beside = (other.name for other in path.parent.glob("*"))
         raise ValueError(f"{source}: there is no such file or folder; {near(path.name, beside)}")
+
+
+def _look_for_images(name: str, task: TaskSpec) -> None:
+    from tasks.base import TaskRequest
+    from tasks.vision.classification import image_source
+
+    image_source(TaskRequest(name, task.source, {}, task.options))
 
 
 def _is_path(spec: ModelSpec, source: str) -> bool:

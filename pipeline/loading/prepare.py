@@ -7,7 +7,7 @@ import torch
 
 from pipeline.loading.experts import load_checkpoints, merge_methods
 from pipeline.loading.identity import identify
-from pipeline.loading.missing import check_present
+from pipeline.loading.missing import find_all
 from pipeline.loading.model import LoadedModel, Report
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
@@ -35,9 +35,12 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
         ValueError: if anything is wrong with a checkpoint or a task.
     """
     sources = sources or SpecSources(spec, spec.experts)
-    sources.fetch_urls(report)
-    report("looking for checkpoints and data", 0, 1)
-    check_present(spec, sources)
+    find_all(spec, sources, report)
+    return prepare_found(spec, device_type, report, sources)
+
+
+def prepare_found(spec: RunSpec, device_type: str, report: Report, sources: SpecSources) -> Identity:
+    """Do the rest of `prepare` after `missing.find_all`."""
     report("reading base", 0, 1)
     model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
     _check_methods(spec, model.backbone)

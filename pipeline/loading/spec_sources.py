@@ -10,7 +10,6 @@ from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import Report, nearby
 from tasks.files.sources import Source
 from tasks.files.store_errors import UnreachableError
-from tasks.vision.clip.architectures import pretrained_source
 
 _BASE = "base"
 
@@ -110,6 +109,8 @@ class SpecSources:
     def _base_files(self) -> CheckpointFiles:
         source = self.parsed[_BASE]
         if source.kind == "tag":
+            from tasks.vision.clip.architectures import pretrained_source  # open_clip: not for files
+
             path = pretrained_source(self._model, source.name)
             return CheckpointFiles(source, (Path(path),), path)
         files = locate(source)

@@ -1,9 +1,10 @@
 """A Ray actor that runs an evaluator, and the driver's record of it."""
 
 import errno
+import importlib
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -22,6 +23,11 @@ class EvaluatorActor(Generic[Q, A]):
         """Keep what makes the evaluator."""
         self._make, self._name = make, name
         self._evaluator: Evaluator[Q, A] | None = None
+
+    def import_module(self, name: str) -> None:
+        """Import a module that the evaluator will need; an error is left to `info`."""
+        with suppress(Exception):
+            importlib.import_module(name)
 
     def info(self) -> WorkerInfo:
         """Return what the evaluator has loaded; the driver asks again after it could not reach this actor."""

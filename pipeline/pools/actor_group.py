@@ -44,9 +44,10 @@ class ActorGroup(Generic[Q, A]):
         shape: ActorShape,
         kind: str,
         check: Callable[[WorkerInfo], None] | None,
+        held: str = "",
     ) -> None:
         """Start KIND-0, KIND-1, ...; for the arguments see `RayPool`."""
-        self._make, self._shape, self._kind, self._check = make, shape, kind, check
+        self._make, self._shape, self._kind, self._check, self._held = make, shape, kind, check, held
         self.actors: list[Actor[Q]] = []
         self.owners: dict[Any, Actor[Q]] = {}
         self.known: dict[str, WorkerInfo] = {}
@@ -90,7 +91,16 @@ class ActorGroup(Generic[Q, A]):
         remote: Any = ray.remote(EvaluatorActor)
         handle: Any = remote.options(**options, **avoid_nodes(set(self._excluded))).remote(self._make, name)
         self.actors.append(Actor(name, handle))
-        self.request_info(self.actors[-1])
+        if self._held:
+            handle.import_module.remote(self._held)
+        else:
+            self.request_info(self.actors[-1])
+
+    def load(self, check: Callable[[WorkerInfo], None]) -> None:
+        """Have the actors load that were held until now."""
+        self._check, self._held = check, ""
+        for actor in self.actors:
+            self.request_info(actor)
 
     def request_info(self, actor: Actor[Q]) -> None:
         """Have the actor load, or report again what it has loaded."""

@@ -47,6 +47,7 @@ class RayPool(Generic[Q, A]):
         shape: ActorShape,
         kind: str = "worker",
         check: Callable[[WorkerInfo], None] | None = None,
+        held: str = "",
     ) -> None:
         """Start the actors KIND-0, KIND-1, ... on the initialised Ray; they load while the caller continues.
 
@@ -55,16 +56,21 @@ class RayPool(Generic[Q, A]):
             shape: how many actors, with which resources.
             kind: the first part of the actors' names.
             check: raises ValueError if what an actor has loaded must not be used; its node is then excluded.
+            held: a module that the actors import while they wait for `load`; "" to load at once.
         """
         self._queue = RequestQueue[Q]()
         self._suspects = SuspectRequests[Q](shape.retries)
         self._unanswered = 0
         self._ready: list[A | Failure] = []
         self._times = AnswerTimes()
-        self._group = ActorGroup[Q, A](make, shape, kind, check)
+        self._group = ActorGroup[Q, A](make, shape, kind, check, held)
         #: Actors that can take a request, by the number of requests that they have.
         self._free: list[dict[Actor[Q], None]] = [{} for _ in range(_IN_FLIGHT)]
         self._poll_at = self._overdue_at = 0.0
+
+    def load(self, check: Callable[[WorkerInfo], None]) -> None:
+        """Have the actors of a pool that is held load; `check` as in the constructor."""
+        self._group.load(check)
 
     @property
     def workers(self) -> list[WorkerInfo]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from toy import IDENTITY, ToyEvaluator, toy_spec
 from toy_nodes import ray_for_toys
 
@@ -184,6 +185,27 @@ def test_a_worker_with_other_checkpoints_answers_nothing_and_the_first_continues
     assert len({a.worker for a in answers}) == 1 == len(pool.workers)
     assert sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
     assert "all nodes must see the same files" in caplog.text
+
+
+def make_noted(name: str, note: str) -> ToyEvaluator:
+    Path(note).touch()
+    return ToyEvaluator(name)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_held_actors_import_and_load_nothing_until_they_are_told(tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    pool = RayPool(functools.partial(make_noted, note=str(loaded)), ActorShape(workers=2), held="toy")
+    ray.get(
+        [actor.handle.import_module.remote("no.such.module") for actor in pool.actors]
+    )  # an error is left to `load`
+    assert not loaded.exists() and pool.workers == []
+    pool.load(IDENTITY.check)
+    pool.submit(requests())
+    answers = drain(pool, len(requests()))
+    pool.close()
+    assert loaded.exists() and sorted(a.request.key for a in answers) == sorted(r.key for r in requests())
 
 
 @pytest.mark.cluster

@@ -38,8 +38,8 @@ def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(
     lines: Lines, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither Ray nor a worker is started, whichever pool is asked for."""
-    monkeypatch.setattr("pipeline.cluster.connection.local_ray", _not_needed)
-    monkeypatch.setattr("pipeline.execute.Worker", _not_needed)
+    monkeypatch.setattr("pipeline.cluster.session.local_ray", _not_needed)
+    monkeypatch.setattr("pipeline.workers.worker.Worker", _not_needed)
     journal, before = undisturbed / "journal.jsonl", tables(undisturbed)
     scored, workers = journal.read_text().count('"record":"score"'), _workers(undisturbed)
     for pool in ("ray", "local"):

@@ -60,6 +60,20 @@ def test_sigterm_ends_a_run_like_ctrl_c_under_a_long_tmpdir_and_the_same_command
     assert status == 0, output
 
 
+def test_sigterm_while_ray_starts_leaves_no_process(lines: Lines, tmp_path: Path) -> None:
+    """Ray's own handlers would abort the command."""
+    spec = lines.spec(resources={"pool": "ray", "workers": 1})
+    words = [sys.executable, "-c", _MAIN, "run", str(spec), "--out", str(tmp_path / "run"), "--no-cache"]
+    command = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    started = psutil.Process(command.pid)
+    wait_until(lambda: command.poll() is not None or len(started.children()) > 1, 120)  # servers, of which more follow
+    children = started.children(recursive=True)
+    command.terminate()
+    wait_until(lambda: command.poll() is not None or bool(children.extend(started.children(recursive=True))), 120)
+    assert command.returncode == STOPPED, command.communicate()
+    assert children and not psutil.wait_procs(children, timeout=60)[1]
+
+
 @pytest.mark.parametrize("in_script", [False, True], ids=["closed", "Ctrl-C twice in a script"])
 def test_ctrl_c_twice_or_a_closed_terminal_end_a_run_and_its_ray(in_script: bool, lines: Lines, tmp_path: Path) -> None:
     spec, folder = lines.spec(resources={"pool": "ray", "workers": 1}), tmp_path / "run"

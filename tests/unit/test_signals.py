@@ -29,6 +29,9 @@ typer.run(work)
 """
 
 
+_LATE = "from pipeline.signals import late_stop\n"
+
+
 class Command:
     """A started command that works."""
 
@@ -85,6 +88,17 @@ def test_a_third_ctrl_c_ends_at_once() -> None:
         pass
     command.send(signal.SIGINT)
     assert command.end()[:2] == (130, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_what_must_not_be_interrupted_ends_the_command_after_it(number: int) -> None:
+    within = 'with late_stop():\n                print("works", flush=True); time.sleep(1); print("whole", flush=True)'
+    code = _CODE.replace('print("works", flush=True)', within).replace("user_errors\n", "user_errors\n" + _LATE)
+    command = Command(code=code)
+    command.send(number)
+    status, out, errors = command.end()
+    assert (status, out) == (130, "whole\nends\nended\n") and "stopped: rerun" in errors
 
 
 @pytest.mark.slow

@@ -10,10 +10,17 @@ from pipeline.records.answers import Answers
 from pipeline.records.append_log import Record
 from pipeline.records.journal import ShardKey, answer_record, parse_answer
 from pipeline.storage.caches.records import CacheRecords
+from tasks.files.shared_cache import shared_cache
 
 #: Changed whenever a recipe would give other weights, or a sample another score: older scores are then not found.
 FORMAT = "2"
 _BATCH, _SHARED_BATCH = 64, 2048
+_FOLDER = "scores"
+
+
+def has_scores(folder: Path) -> bool:
+    """Return whether a run might find a score: whether any run has kept one here, or there is a shared cache."""
+    return shared_cache("read") is not None or any((folder / _FOLDER).glob("*"))
 
 
 class ScoreCache:
@@ -35,7 +42,7 @@ class ScoreCache:
         name = hashlib.blake2b(context, digest_size=12).hexdigest()
         self._data = {name: task[0] for name, task in identity.tasks.items()}
         self._known = Answers()
-        self._records = CacheRecords(folder, f"scores/{name}", _BATCH, _SHARED_BATCH)
+        self._records = CacheRecords(folder, f"{_FOLDER}/{name}", _BATCH, _SHARED_BATCH)
         for score in self._records.read(_parse):
             self._known[score.request.key] = score
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import connection
+from pipeline.cluster import preflight, session, worker_shapes
 from pipeline.cluster.connection import Connection
 from pipeline.spec.resources import Resources
 
@@ -25,9 +25,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
         yield
         found.append("close")
 
-    monkeypatch.setattr(connection, "local_ray", local_ray)
-    monkeypatch.setattr(connection, "check_nodes", lambda address: found.append(f"check {address}"))
-    monkeypatch.setattr(connection, "actor_shape", lambda resources: SimpleNamespace(num_gpus=0))
+    monkeypatch.setattr(session, "local_ray", local_ray)
+    monkeypatch.setattr(preflight, "check_nodes", lambda address: found.append(f"check {address}"))
+    monkeypatch.setattr(worker_shapes, "actor_shape", lambda resources: SimpleNamespace(num_gpus=0))
     return found
 
 

@@ -38,6 +38,8 @@ NAMES: list[tuple[str, str, str, tuple[str, ...] | None]] = [
     ("lean_start", "ray._private.services", "start_raylet", ("session_dir", "node_id")),
     ("lean_start", "ray._raylet", "persist_port", ("dir", "node_id", "port_name", "port")),
     ("lean_start", "ray._raylet", "DASHBOARD_AGENT_LISTEN_PORT_NAME", None),
+    ("without_signal_handlers", "ray._private.ray_constants", "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", None),
+    ("without_signal_handlers", "ray._private.utils", "set_sigterm_handler", ("sigterm_handler",)),
     ("is_head_here", "ray._private.worker", "_global_node", None),
     ("node_of", "ray._private.state", "actors", ("actor_id",)),
     ("node_of", "ray.actor", "ActorHandle._actor_id", None),
@@ -99,6 +101,8 @@ def test_a_start_looks_up_what_is_replaced_at_its_call() -> None:
     assert "if not self._ray_params.no_monitor" in node and "if self._ray_params.include_log_monitor" in node
     assert "process_info = ray._private.services.start_api_server(" in node
     assert "process_info = ray._private.services.start_raylet(" in node
+    connect = inspect.getsource(importlib.import_module("ray._private.worker").connect)
+    assert "ray._private.utils.set_sigterm_handler(" in connect or "set_sigterm_handler(" not in connect
     assert "ray_params = ray._private.parameter.RayParams(" in inspect.getsource(importlib.import_module("ray").init)
 
 

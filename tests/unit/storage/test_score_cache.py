@@ -14,7 +14,7 @@ from pipeline.messages import Completions, EvalRequest, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.append_log import AppendLog
 from pipeline.storage.caches.completions import CompletionCache
-from pipeline.storage.caches.scores import ScoreCache
+from pipeline.storage.caches.scores import ScoreCache, has_scores
 from tasks.stats import Stats
 
 RECIPE = Recipe.make("sum", "linear", 0.2, 0.8)
@@ -28,9 +28,10 @@ def cache(tmp_path: Path) -> ScoreCache:
 
 
 def test_scores_are_there_for_the_next_run(cache: ScoreCache, tmp_path: Path) -> None:
-    assert cache.get(REQUEST) is None
+    assert cache.get(REQUEST) is None and not has_scores(tmp_path)
     cache.add([SCORE])
     cache.flush()
+    assert has_scores(tmp_path)
     for again in (cache, ScoreCache(tmp_path, IDENTITY)):
         found = again.get(REQUEST)
         assert found is not None and found.stats == SCORE.stats and found.outcomes.tolist() == SCORE.outcomes.tolist()
