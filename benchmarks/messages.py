@@ -1,22 +1,29 @@
 """Cost of a message through Ray for the driver: sending, waiting among many pending ones, and reading an answer.
 
 One actor answers at once, so that only messages are measured; calls of a sleeping actor represent a thousand busy
-workers. CPU time is the driver thread's, and in brackets the process's, Ray's threads included. Run:
+workers. CPU time is the driver thread's, and in brackets the process's, Ray's threads included. Last, a pool of two
+workers whose shards take a few milliseconds: with one shard in each message, and with several. Run:
 python -m benchmarks.messages
 """
 
 import argparse
 import asyncio
+import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import ray
 
+from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.messages import EvalRequest, ShardScore
+from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
+from pipeline.pools import dispatch
+from pipeline.pools.ray_pool import RayPool
 from pipeline.recipe import Recipe
 from tasks.stats import Stats
 
@@ -30,6 +37,23 @@ class Answers:
     def evaluate(self, request: EvalRequest) -> ShardScore:
         """Return a fixed score."""
         return SCORE
+
+
+class Shards:
+    """An evaluator whose shards take a fixed time, as on a GPU."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        """Take the time of a shard."""
+        self._name, self._seconds = name, seconds
+
+    def info(self) -> WorkerInfo:
+        """Return what this has loaded: nothing."""
+        return WorkerInfo(self._name, "cpu", "", {}, "")
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        """Sleep, and answer."""
+        time.sleep(self._seconds)
+        return replace(SCORE, request=request)
 
 
 class Sleeps:
@@ -60,12 +84,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--pending", type=int, nargs="*", default=[20, 200, 2000, 8000])
+    parser.add_argument("--shard-ms", type=float, nargs="*", default=[2, 10, 50])
     options = parser.parse_args()
     with local_ray(num_cpus=2):
         print(f"{'':46} {'elapsed':>11}  {'driver':>11} (with Ray's threads)")
         answered = messages(options.messages)
         for pending in options.pending:
             waits(pending, answered)
+        for milliseconds in options.shard_ms:
+            pools(milliseconds / 1000, options.messages)
 
 
 def messages(count: int) -> Any:
@@ -105,6 +132,32 @@ def waits(pending: int, answered: Any) -> None:
         f"wait for an answered one of {pending}", cost(lambda: [ray.wait(refs, num_returns=1) for _ in range(20)], 20)
     )
     ray.kill(sleeper)
+
+
+def pools(seconds: float, count: int) -> None:
+    """Measure `count` shards of so many seconds; the two sizes of messages take turns."""
+    usual = dispatch._SECONDS
+    spent: dict[float, list[float]] = {0.0: [], usual: []}
+    pool = RayPool[EvalRequest, ShardScore](partial(Shards, seconds=seconds), ActorShape(2, num_cpus=0))
+    answer(pool, 100)
+    for dispatch._SECONDS in [*spent, *spent, *spent]:
+        started = time.perf_counter()
+        answer(pool, count)
+        spent[dispatch._SECONDS].append(time.perf_counter() - started)
+    pool.close()
+    dispatch._SECONDS, ideal = usual, count * seconds / 2
+    one, several = (statistics.median(times) / ideal for times in spent.values())
+    print(
+        f"shards of {1000 * seconds:g} ms: {one:.3f} times the workers' own time, {several:.3f} with several a message"
+    )
+
+
+def answer(pool: RayPool[EvalRequest, ShardScore], count: int) -> None:
+    """Have a pool answer `count` requests, 50 for each candidate."""
+    pool.submit(replace(REQUEST, recipe_id=str(i // 50), shard=i) for i in range(count))
+    left = count
+    while left:
+        left -= len(pool.wait())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import errno
 import importlib
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -11,6 +11,7 @@ from typing import Any, Generic
 from pipeline.errors import describe
 from pipeline.messages import WorkerInfo
 from pipeline.pools.base import A, Evaluator, Q
+from pipeline.pools.failures import is_broken
 
 
 class EvaluatorActor(Generic[Q, A]):
@@ -42,6 +43,18 @@ class EvaluatorActor(Generic[Q, A]):
         with _portable_errors():
             return self._evaluator.evaluate(request)
 
+    def evaluate_all(self, requests: Sequence[Q]) -> list[A | Exception]:
+        """Answer requests in turn; the error of one is its answer, unless this process must be replaced."""
+        found: list[A | Exception] = []
+        for request in requests:
+            try:
+                found.append(self.evaluate(request))
+            except Exception as error:
+                if is_broken(error):
+                    raise
+                found.append(error)
+        return found
+
 
 @contextmanager
 def _portable_errors() -> Iterator[None]:
@@ -61,16 +74,16 @@ def _portable_errors() -> Iterator[None]:
 
 @dataclass(eq=False)
 class InFlight(Generic[Q]):
-    """A request that was sent to one actor, or to two if the first was slow.
+    """A message: requests of one candidate that were sent to one actor, or to two if the first was slow.
 
     Attributes:
-        request: the request.
-        actors: the actors that have it and have not answered.
+        requests: answered in this order, and together.
+        actors: the actors that have them and have not answered.
         answered: whether an answer has arrived.
         warned: whether the log has a warning that it takes long.
     """
 
-    request: Q
+    requests: tuple[Q, ...]
     actors: list["Actor[Q]"] = field(default_factory=list)
     answered: bool = False
     warned: bool = False
@@ -85,7 +98,7 @@ class Actor(Generic[Q]):
         handle: Ray's handle.
         info: what it has loaded; None before.
         node: id of its node, known once it has loaded.
-        outstanding: Ray's reference -> request, in the order of the calls; None for a call of `info`. The actor works
+        outstanding: Ray's reference -> message, in the order of the calls; None for a call of `info`. The actor works
             on the first.
         since: when it began with the first.
         unreachable_since: when it could not be reached for the first time since its last answer.
@@ -103,7 +116,7 @@ class Actor(Generic[Q]):
 
     @property
     def current(self) -> InFlight[Q] | None:
-        """The request that it is evaluating."""
+        """The message that it is evaluating."""
         return next(iter(self.outstanding.values()), None)
 
 

@@ -116,7 +116,7 @@ class ActorGroup(Generic[Q, A]):
             job.actors.append(actor)
 
     def end_call(self, actor: Actor[Q], ref: Any) -> InFlight[Q] | None:
-        """Note that a call has returned, and return its request; the actor has begun with the next."""
+        """Note that a call has returned, and return its message; the actor has begun with the next."""
         job = actor.outstanding.pop(ref)
         del self.owners[ref]
         actor.since = time.monotonic()
@@ -125,11 +125,11 @@ class ActorGroup(Generic[Q, A]):
         return job
 
     def take_back(self, actor: Actor[Q]) -> list[InFlight[Q]]:
-        """Return all requests of `actor`; answers that it may still give are ignored."""
+        """Return all messages of `actor`; answers that it may still give are ignored."""
         return [job for ref in list(actor.outstanding) if (job := self.end_call(actor, ref)) is not None]
 
     def remove(self, actor: Actor[Q]) -> list[InFlight[Q]]:
-        """Kill an actor; returns its requests."""
+        """Kill an actor; returns its messages."""
         jobs = self.take_back(actor)
         self.actors.remove(actor)
         actor.removed = True
@@ -215,7 +215,7 @@ class ActorGroup(Generic[Q, A]):
             return False
         self.losses.add(node, actor.name, describe(error), self._most)
         others = sum(a.node == node for a in self.actors if a is not actor)
-        limit = max(IN_A_ROW, self._shape.retries + 1) * (others + 1)  # more than one deadly request can cause
+        limit = max(IN_A_ROW, self._shape.retries + 2) * (others + 1)  # more than one deadly request can cause
         if node is not None and self.losses.on(node) > limit and self._capacity(without=node):
             cause = f"{self.losses.on(node)} workers were lost there without an answer; the last: {describe(error)}"
             self._exclude(node, f"{cause}; is there enough memory for one worker?")

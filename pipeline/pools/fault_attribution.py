@@ -93,21 +93,23 @@ class SuspectRequests(Generic[Q]):
         """
         return request in self._suspects
 
-    def actor_lost(self, requests: Sequence[Q], node: str | None, weight: float) -> None:
-        """Note the loss of an actor; it counts for the first request alone, which was being evaluated.
+    def actor_lost(self, messages: Sequence[Sequence[Q]], node: str | None, weight: float) -> None:
+        """Note the loss of an actor; it counts for the first message alone, which was being evaluated.
+
+        If the process died and that message has several requests, it counts for none of them: nobody knows for which.
 
         Args:
-            requests: what the actor had, in the order in which it was sent.
+            messages: what the actor had, in the order in which it was sent.
             node: the actor's node, None if unknown.
             weight: 1 if the process died, less if its node or the network failed.
         """
         died = weight >= 1
-        for request in requests[:1]:
+        for request in [] if died and len(messages[0]) > 1 else messages[0][:1]:
             self._losses[request] = self._losses.get(request, 0.0) + weight
             if died:
                 self._nodes.setdefault(request, []).append(node)
         if died:
-            self._suspects.update(requests)
+            self._suspects.update(*messages)
 
     def losses_over_limit(self, request: Q) -> float:
         """Return the losses of a request if they are so many that it must be given up, else 0."""

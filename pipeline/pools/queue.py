@@ -87,6 +87,11 @@ class RequestQueue(Generic[Q]):
             del self._pending[held], self._positions[held]
         return request
 
+    def following(self, worker: str) -> Q | None:
+        """Return what `take` would return next if it is of the candidate that `worker` holds, and leave it there."""
+        queue = self._pending.get(self._held.get(worker, ""))
+        return queue[0] if queue else None
+
     def _next(self) -> str:
         """Return the oldest candidate that no worker holds, or else the oldest."""
         while self._unheld:

@@ -14,6 +14,7 @@ from pipeline.messages import Failure, WorkerInfo
 from pipeline.pools.actor import Actor, InFlight
 from pipeline.pools.actor_group import ActorGroup
 from pipeline.pools.base import A, Evaluator, Q
+from pipeline.pools.dispatch import Dispatch
 from pipeline.pools.failures import failure_kind, is_broken
 from pipeline.pools.fault_attribution import SuspectRequests
 from pipeline.pools.queue import RequestQueue
@@ -21,7 +22,7 @@ from pipeline.pools.stragglers import AnswerTimes
 
 log = logging.getLogger(__name__)
 
-#: Requests in flight for each actor: the second is there when the first is done, so no actor waits for the driver.
+#: Messages in flight for each actor: the second is there when the first is done, so no actor waits for the driver.
 _IN_FLIGHT = 2
 #: Seconds between looks at the cluster, and between looks for overdue requests.
 _POLL, _OVERDUE = 3.0, 0.25
@@ -63,8 +64,9 @@ class RayPool(Generic[Q, A]):
         self._unanswered = 0
         self._ready: list[A | Failure] = []
         self._times = AnswerTimes()
+        self._dispatch = Dispatch(self._queue, self._suspects, self._times)
         self._group = ActorGroup[Q, A](make, shape, kind, check, held)
-        #: Actors that can take a request, by the number of requests that they have.
+        #: Actors that can take a request, by the number of messages that they have.
         self._free: list[dict[Actor[Q], None]] = [{} for _ in range(_IN_FLIGHT)]
         self._poll_at = self._overdue_at = 0.0
 
@@ -90,20 +92,19 @@ class RayPool(Generic[Q, A]):
         self._send_queued()
 
     def _send_queued(self) -> None:
-        """Fill every loaded actor, one request each in turn so that the first does not take them all."""
+        """Fill every loaded actor, one message each in turn so that the first does not take them all."""
         for free in self._free:
             while free:
                 actor = next(iter(free))
-                request = self._queue.take(actor.name)
-                if request is None:
+                job = self._dispatch.take(actor, _IN_FLIGHT * len(self._group.actors))
+                if job is None:
                     return
-                if actor.outstanding and request in self._suspects:
-                    self._queue.put_first([request])
-                    return
-                self._send(actor, InFlight(request))
+                self._send(actor, job)
 
     def _send(self, actor: Actor[Q], job: InFlight[Q]) -> None:
-        self._group.add_call(actor, actor.handle.evaluate.remote(job.request), job)
+        first, *others = job.requests
+        evaluate = actor.handle.evaluate_all.remote(job.requests) if others else actor.handle.evaluate.remote(first)
+        self._group.add_call(actor, evaluate, job)
         self._update_free(actor)
 
     def _update_free(self, actor: Actor[Q]) -> None:
@@ -112,7 +113,7 @@ class RayPool(Generic[Q, A]):
             free.pop(actor, None)
         usable = actor.info is not None and actor.unreachable_since is None and not actor.removed
         current = actor.current
-        closed = current is not None and (current.answered or current.request in self._suspects)
+        closed = current is not None and (current.answered or current.requests[0] in self._suspects)
         if usable and not closed and len(actor.outstanding) < _IN_FLIGHT:
             self._free[len(actor.outstanding)][actor] = None
 
@@ -171,9 +172,11 @@ class RayPool(Generic[Q, A]):
             self._group.loaded(actor, answer)
         else:
             if is_current:
-                self._times.add(job.request.origin.task, seconds)
+                for request in job.requests:
+                    self._times.add(request.origin.task, seconds / len(job.requests))
             self._group.answered(actor)
-            self._answer(job, answer)
+            answers = zip(job.requests, answer if len(job.requests) > 1 else [answer], strict=True)
+            self._answer(job, [_failure(r, a, actor) if isinstance(a, Exception) else a for r, a in answers])
         self._update_free(actor)
 
     def _failed(self, actor: Actor[Q], ref: Any, error: exceptions.RayError) -> None:
@@ -185,17 +188,21 @@ class RayPool(Generic[Q, A]):
         job = self._group.end_call(actor, ref)
         if job is None:
             self._group.load_failed(actor, f"{actor.name} could not load: {describe(cause)}", error)
+        elif len(job.requests) > 1:  # no request's own error: for example, Ray could not send the answers
+            self._suspects.actor_lost([job.requests], actor.node, 1.0)
+            if not job.answered and not job.actors:
+                self._queue.put_first(reversed(job.requests))
         else:
-            self._answer(job, Failure(job.request.origin, failure_kind(cause), describe(cause), actor.name))
+            self._answer(job, [_failure(job.requests[0], cause, actor)])
         self._update_free(actor)
 
-    def _answer(self, job: InFlight[Q], answer: A | Failure) -> None:
-        """Keep the first answer; every worker gives the same answer to a request."""
+    def _answer(self, job: InFlight[Q], answers: list[A | Failure]) -> None:
+        """Keep the first answers; every worker gives the same answer to a request."""
         if job.answered:
             return
         job.answered = True
-        self._unanswered -= 1
-        self._ready.append(answer)
+        self._unanswered -= len(answers)
+        self._ready += answers
         for other in job.actors:
             self._update_free(other)
 
@@ -242,19 +249,32 @@ class RayPool(Generic[Q, A]):
 
     def _retry(self, actor: Actor[Q], jobs: list[InFlight[Q]], weight: float, error: BaseException) -> None:
         """Put unanswered requests first in the queue, unless another actor has a copy."""
-        self._suspects.actor_lost([job.request for job in jobs], actor.node, weight)
-        again = []
+        if jobs:
+            self._suspects.actor_lost([job.requests for job in jobs], actor.node, weight)
+        again: list[Q] = []
         for job in jobs:
             # After a hang the copy counts as lost too, else copy after copy would hang.
             if job.answered or (job.actors and not isinstance(error, TimeoutError)):
                 continue
-            if losses := self._suspects.losses_over_limit(job.request):
-                self._give_up(job.request)
-                cause = f"its worker was lost {losses:g} times; the last: {describe(error)}"
-                self._answer(job, Failure(job.request.origin, "lost", cause, actor.name))
-            elif not job.actors:
-                again.append(job.request)
+            given_up, left = self._sort(job, actor, error)
+            several = len(job.requests) > 1  # they are sent again one by one, whatever a copy answers
+            again += left if several or not job.actors else []
+            if given_up or several:
+                self._answer(job, given_up)
         self._queue.put_first(reversed(again))
+
+    def _sort(self, job: InFlight[Q], actor: Actor[Q], error: BaseException) -> tuple[list[A | Failure], list[Q]]:
+        """Return the failures of requests that were lost too often, and the others."""
+        given_up: list[A | Failure] = []
+        left: list[Q] = []
+        for request in job.requests:
+            if losses := self._suspects.losses_over_limit(request):
+                self._give_up(request)
+                cause = f"its worker was lost {losses:g} times; the last: {describe(error)}"
+                given_up.append(Failure(request.origin, "lost", cause, actor.name))
+            else:
+                left.append(request)
+        return given_up, left
 
     def _give_up(self, request: Q) -> None:
         """Attribute losses to a request, not to nodes; others of its candidate may be deadly too, and go last."""
@@ -280,9 +300,11 @@ class RayPool(Generic[Q, A]):
         job = actor.current
         if job is None or actor.unreachable_since is not None:
             return
-        request, seconds = job.request.origin, time.monotonic() - actor.since
+        request, seconds = job.requests[0].origin, time.monotonic() - actor.since
         long, hangs = self._times.limits(request.task)
         what = f"shard {request.shard} of {request.task}, {request.split}, candidate {request.recipe_id[:12]}"
+        if others := len(job.requests) - 1:
+            what += f", and {others} sent with it"
         if seconds > hangs:
             self._lose(actor, TimeoutError(f"it has been at {what} for {seconds:.0f} s"))
         elif seconds > long and not job.warned:
@@ -303,3 +325,7 @@ class RayPool(Generic[Q, A]):
     def close(self) -> None:
         """Kill the actors."""
         self._group.close()
+
+
+def _failure(request: Q, cause: BaseException, actor: Actor[Q]) -> Failure:
+    return Failure(request.origin, failure_kind(cause), describe(cause), actor.name)

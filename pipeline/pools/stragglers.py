@@ -60,13 +60,14 @@ class AnswerTimes:
         return long, hangs
 
     def to_copy(self, actors: Iterable[Actor[Q]], now: float) -> list[InFlight[Q]]:
-        """Return the overdue requests that only one actor has, the most overdue first."""
+        """Return the overdue messages that only one actor has, the most overdue first."""
         found = [
             (overdue, job)
             for actor in actors
             if (current := actor.current) is not None
             for job in actor.outstanding.values()
             if job is not None and not job.answered and len(job.actors) == 1
-            if (overdue := self.overdue(current.request.origin.task, now - actor.since, waits=job is not current)) >= 1
+            if (overdue := self.overdue(current.requests[0].origin.task, now - actor.since, waits=job is not current))
+            >= 1
         ]
         return [job for _, job in sorted(found, key=lambda each: -each[0])]

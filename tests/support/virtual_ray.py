@@ -6,7 +6,8 @@ tested elsewhere, on real nodes.
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from toy import IDENTITY
 from pipeline.cluster.capacity import Node
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.pools import actor_group, ray_pool
+from pipeline.pools.failures import is_broken
 from pipeline.recipe import Recipe
 from tasks.stats import Stats
 
@@ -49,11 +51,12 @@ class VirtualActor:
     def __init__(self, world: "World", name: str, options: dict[str, Any]) -> None:
         self._world, self.name, self.options = world, name, options
         self.node: str | None = None
-        self.answered = 0
+        self.answered = self.messages = 0
         self.dead: BaseException | None = None
         self._calls: list[Ref] = []
         self._busy = False
         self.info, self.evaluate = Method(self, "info"), Method(self, "evaluate")
+        self.evaluate_all = Method(self, "evaluate_all")
 
     def call(self, ref: Ref) -> Ref:
         if self.dead is not None:
@@ -67,8 +70,21 @@ class VirtualActor:
         if self._busy or self.dead is not None or self.node is None or not self._calls:
             return
         self._busy, ref = True, self._calls[0]
-        seconds, what, value = self._world.behave(self, ref.method, *ref.arguments)
+        behave = self._all if ref.method == "evaluate_all" else partial(self._world.behave, self, ref.method)
+        seconds, what, value = behave(*ref.arguments)
+        self.messages += 1
         self._world.at(self._world.now + seconds, lambda: self._finish(ref, what, value))
+
+    def _all(self, requests: Sequence[EvalRequest]) -> Behaviour:
+        """Behave as for each request, until the actor must be replaced."""
+        seconds, found = 0.0, []
+        for request in requests:
+            takes, what, value = self._world.behave(self, "evaluate", request)
+            seconds += takes
+            if what == "dies" or (what == "raises" and is_broken(value.cause)):
+                return seconds, what, value
+            found.append(value.cause if what == "raises" else value)
+        return seconds, "answers", found
 
     def _finish(self, ref: Ref, what: str, value: Any) -> None:
         if self.dead is not None:
@@ -77,7 +93,7 @@ class VirtualActor:
         if what == "dies":
             self.die(ActorDiedError())
             return
-        self.answered += what == "answers"
+        self.answered += len(value) if isinstance(value, list) else what == "answers"
         self._calls.remove(ref)
         ref.result = what, value
         self.work()
