@@ -1,0 +1,1 @@
+"""One table of everything that was not measured without a GPU: python -m benchmarks.gpu."""
