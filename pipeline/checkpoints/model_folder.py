@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub import split_state_dict_into_shards_factory
+from huggingface_hub.constants import SAFETENSORS_WEIGHTS_FILE_PATTERN
 from torch import Tensor
 
 from pipeline.checkpoints.coverage import Part
@@ -82,11 +83,16 @@ class _Shards:
     """New files of weights, each of at most `_LARGEST_SHARD`, with their index."""
 
     def __init__(self, folder: Path, outlines: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        meta = {name: torch.empty_like(t, device="meta") for name, t in outlines.items()}
-        split = split_torch_state_dict_into_shards(meta, max_shard_size=_LARGEST_SHARD)
+        # The hub's function for torch, like `empty_like` on the meta device, imports sympy: three CPU seconds.
+        split = split_state_dict_into_shards_factory(
+            dict(outlines),
+            get_storage_size=lambda t: t.numel() * t.element_size(),
+            filename_pattern=SAFETENSORS_WEIGHTS_FILE_PATTERN,
+            max_shard_size=_LARGEST_SHARD,
+        )
         self._files = dict[str, TensorFile]()
         for file, names in split.filename_to_tensors.items():
-            shard = TensorFile(folder / file, {n: meta[n] for n in names}, {} if split.is_sharded else metadata)
+            shard = TensorFile(folder / file, {n: outlines[n] for n in names}, {} if split.is_sharded else metadata)
             self._files |= dict.fromkeys(names, shard)
         if split.is_sharded:
             index = {"metadata": {**split.metadata, **metadata}, "weight_map": split.tensor_to_filename}

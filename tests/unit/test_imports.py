@@ -80,6 +80,22 @@ def test_a_spec_is_validated_without_ray_plots_and_tables(tmp_path: Path) -> Non
     assert found & {"datasets", "matplotlib", "pandas", "plotly", "ray", "scipy", "trl"} == set()
 
 
+@pytest.mark.slow
+def test_a_merge_into_a_folder_imports_torch_alone(tmp_path: Path) -> None:
+    """Functions of torch for shapes without values, and of the hub for shards, import sympy: three CPU seconds."""
+    found = imported_by(
+        "merge", "--base", "embedded/base", "--expert", "embedded/mnist", "--alpha", "0.5", "-o", f"{tmp_path / 'out'}/"
+    )
+    assert {"safetensors", "torch"} <= found and not found & {
+        "open_clip",
+        "optuna",
+        "pandas",
+        "ray",
+        "sympy",
+        "transformers",
+    }
+
+
 def test_no_test_folder_is_a_package_or_is_imported_in_place_of_one() -> None:
     folders = {p.name for path in (ROOT / "tests", ROOT / "tests" / "support") for p in path.glob("*/")}
     assert not folders & {"lines_sweep", "pipeline", "tasks", "search"}
