@@ -1,9 +1,13 @@
-"""Merging a Llama in bfloat16 on disk by `lines merge` and by mergekit: wall and CPU seconds, and peak memory.
+"""Merging a Llama by us and by mergekit: wall and CPU seconds, peak memory, and the largest difference of tensors.
 
-Three experts of random weights near a base; 134 M parameters unless --layers and --width say otherwise. Each merge runs
-in a process of its own, ours and mergekit's in turn; files are in the page cache. "command" is the whole process, "API"
-what `merge_files` and mergekit's `run_merge` take after all imports. Torch has one thread; ours also uses threads for
-pieces. Run: python -m benchmarks.merge --mergekit VENV/bin/python, of an environment with mergekit 0.1.5
+Experts of random weights near a base; 134 M parameters unless --layers and --width say otherwise. Each merge runs in a
+process of its own, ours and mergekit's in turn; files are in the page cache. "command" is `lines merge` against
+`mergekit-yaml`, whole processes. "files" is `merge_files` against `run_merge`, and "memory" is `lines_sweep.merge`
+against mergekit's executor of the tensors that are planned (`plan_in_memory` around it fails with pydantic 2.14), both
+after all imports. Torch has one thread; ours uses threads for pieces too.
+
+Run, with the python of an environment that has mergekit 0.1.5:
+python -m benchmarks.merge --mergekit VENV/bin/python --json merge.json
 """
 
 import argparse
@@ -13,17 +17,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from huggingface_hub import save_torch_state_dict
-from torch import Tensor
+from benchmarks.merge_cases import CASES, Models, largest_difference
 
 RUNS = 3
-_VOCABULARY = 32_000
 _OURS = """
-import json, sys, time
+import json, sys
 from pathlib import Path
 from pipeline.checkpoints.merge_files import MergeSources, merge_files
 from pipeline.cli.merge import _params
@@ -32,16 +33,42 @@ method, params, weights, base, experts, out = json.loads(sys.argv[1])
 recipe = Recipe.make(method, "constant", 1, 0, tuple(weights), _params(method, "constant", params))
 run = lambda: merge_files(MergeSources(base, experts), recipe, Path(out))
 """
+_OURS_IN_MEMORY = """
+import json, sys
+from lines_sweep.merging import merge
+from pipeline.cli.merge import _params
+method, params, weights, base, experts, out = json.loads(sys.argv[1])
+given = {"method": method, "scaling": "constant", "alpha": 1, "weights": weights}
+run = lambda: merge(base, experts, params=_params(method, "constant", params), **given)
+"""
 _THEIRS = """
-import json, sys, time, yaml
+import json, sys
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 import mergekit.merge_methods
 content, out = json.loads(sys.argv[1])
 config = MergeConfiguration.model_validate(content)
-run = lambda: run_merge(config, out, MergeOptions(copy_tokenizer=False, write_model_card=False))
+options = MergeOptions(copy_tokenizer=False, write_model_card=False)
+run = lambda: run_merge(config, out, options)
 """
+_THEIRS_IN_MEMORY = (
+    _THEIRS
+    + """
+from mergekit.architecture import get_architecture_info
+from mergekit.graph import Executor
+from mergekit.io.tasks import LoaderCache
+from mergekit.merge import _model_out_config
+from mergekit.plan import MergePlanner
+def run():
+    found = get_architecture_info(config, options)
+    LoaderCache().setup(options=options)
+    planner = MergePlanner(config, found, options=options, out_model_config=_model_out_config(config, found))
+    planner._plan()
+    names = {task: weight.name for weight, task in planner._tensors}
+    return {names[task]: tensor for task, tensor in Executor(list(names)).run(quiet=True)}
+"""
+)
 #: A small process of its own: what a process starts inherits its peak memory.
 _TIMED = """
 import json, os, subprocess, sys, time
@@ -51,109 +78,57 @@ _, status, used = os.wait4(process.pid, 0)
 print(json.dumps([time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 sys.exit(bool(status))
 """
+#: Memory of files that are mapped is not counted: it is the page cache's.
 _MEASURE = """
+import time
 def memory(what):
     return int(open("/proc/self/status").read().split(what + ":")[1].split()[0])
 open("/proc/self/clear_refs", "w").write("5")
 before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
-run()
+made = run()
 print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, (memory("VmHWM") - before) / 1024]))
 """
+_UNITS = ("wall", "cpu", "memory")
+Figures = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One method under both programs' names and parameters."""
+class Comparison:
+    """Both programs on the same models."""
 
-    ours: str
-    params: tuple[str, ...]
-    theirs: str
-    parameters: dict[str, float]
-    weights: tuple[float, ...] = (0.5, 0.3, 0.2)
+    def __init__(self, models: Models, mergekit: str) -> None:
+        """Take the models, and the python of an environment with mergekit."""
+        self._models, self._python = models, mergekit
+        self.outputs = (models.folder / "ours", models.folder / "theirs")
 
-
-CASES = {
-    "linear": Case("weighted", (), "linear", {}),
-    "task_arithmetic": Case("weighted", (), "task_arithmetic", {}),
-    "ties": Case("ties", ("trim=tensor", "keep=20"), "ties", {"density": 0.2}),
-    "dare_linear": Case("dare", ("drop=0.9", "rescale=l1"), "dare_linear", {"density": 0.1}),
-    "breadcrumbs": Case("breadcrumbs", ("keep=10", "top=1"), "breadcrumbs", {"density": 0.1, "gamma": 0.01}),
-    "slerp": Case("slerp", ("t=0.3",), "slerp", {}, (1, 1, 0)),
-}
-
-
-def write_model(folder: Path, base: dict[str, Tensor] | None, seed: int, layers: int, width: int) -> dict[str, Tensor]:
-    """Write a Llama, or one near `base`, in shards with its configuration; return its tensors."""
-    generator = torch.Generator().manual_seed(seed)
-    hidden = width * 8 // 3 // 64 * 64
-    shapes = {"model.embed_tokens.weight": (_VOCABULARY, width), "lm_head.weight": (_VOCABULARY, width)}
-    shapes["model.norm.weight"] = (width,)
-    for i in range(layers):
-        place = f"model.layers.{i}"
-        shapes |= {f"{place}.self_attn.{n}_proj.weight": (width, width) for n in "qkvo"}
-        shapes |= {f"{place}.mlp.{n}_proj.weight": (hidden, width) for n in ("gate", "up")}
-        shapes[f"{place}.mlp.down_proj.weight"] = (width, hidden)
-        shapes |= {f"{place}.{n}_layernorm.weight": (width,) for n in ("input", "post_attention")}
-    state = {}
-    for name, shape in shapes.items():
-        noise = torch.randn(shape, generator=generator)
-        state[name] = (0.02 * noise if base is None else base[name] + 0.001 * noise).bfloat16()
-    folder.mkdir()
-    save_torch_state_dict(state, folder, max_shard_size="1GB")
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": _VOCABULARY}
-    config |= {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "dtype": "bfloat16"}
-    config |= {"num_attention_heads": width // 64, "tie_word_embeddings": False}
-    (folder / "config.json").write_text(json.dumps(config))
-    return state
+    def pair(self, method: str, how: str) -> tuple[Callable[[], Figures], Callable[[], Figures]]:
+        """Return what measures ours and theirs: wall and CPU seconds, peak memory in MiB."""
+        mine, other = map(str, self.outputs)
+        case = CASES[method]
+        ours, theirs = self._models.ours(case, mine), self._models.theirs(method, other)
+        if how == "files":
+            return (lambda: _api(sys.executable, _OURS, ours), lambda: _api(self._python, _THEIRS, theirs))
+        if how == "memory":
+            return (
+                lambda: _api(sys.executable, _OURS_IN_MEMORY, ours),
+                lambda: _api(self._python, _THEIRS_IN_MEMORY, theirs),
+            )
+        config = self._models.folder / "config.yml"
+        config.write_text(json.dumps(json.loads(theirs)[0]))
+        program = [str(Path(self._python).with_name("mergekit-yaml")), str(config), other]
+        program += ["--no-copy-tokenizer", "--no-write-model-card"]
+        lines = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *self._models.command(case, mine)]
+        return (lambda: _command(lines), lambda: _command(program))
 
 
-def ours(case: Case, folder: Path) -> tuple[list[str], str]:
-    """Return the arguments of `lines merge`, and those of the API as JSON."""
-    experts = [str(folder / f"expert_{i}") for i in range(3)]
-    words = ["--base", str(folder / "base"), *(word for expert in experts for word in ("--expert", expert))]
-    words += [word for weight in case.weights for word in ("--weight", str(weight))]
-    words += [
-        "--method",
-        case.ours,
-        "--scaling",
-        "constant",
-        "--alpha",
-        "1",
-        "-o",
-        f"{folder / 'ours'}/",
-        "--overwrite",
-    ]
-    words += [word for param in case.params for word in ("--param", param)]
-    api = json.dumps([case.ours, case.params, case.weights, str(folder / "base"), experts, str(folder / "ours")])
-    return words, api
-
-
-def theirs(case: Case, folder: Path) -> str:
-    """Return mergekit's configuration, and its output, as JSON."""
-    chosen = [(i, weight) for i, weight in enumerate(case.weights) if weight]
-    models = [
-        {"model": str(folder / f"expert_{i}"), "parameters": {"weight": weight, **case.parameters}}
-        for i, weight in chosen
-    ]
-    config: dict[str, object] = {"merge_method": case.theirs, "models": models, "dtype": "bfloat16"}
-    if case.theirs == "slerp":
-        config |= {"base_model": models[0]["model"], "parameters": {"t": 0.3}}
-    elif case.theirs != "linear":
-        config["base_model"] = str(folder / "base")
-    return json.dumps([config, str(folder / "theirs")])
-
-
-def command(words: list[str]) -> tuple[float, float, float]:
-    """Run a process; return its wall and CPU seconds, and its peak memory in MiB."""
+def _command(words: list[str]) -> Figures:
     return _measured([sys.executable, "-c", _TIMED, *words])
 
 
-def api(python: str, code: str, argument: str) -> tuple[float, float, float]:
-    """Run code of one side in a process; return what the merge itself took."""
+def _api(python: str, code: str, argument: str) -> Figures:
     return _measured([python, "-c", code + _MEASURE, argument])
 
 
-def _measured(words: list[str]) -> tuple[float, float, float]:
+def _measured(words: list[str]) -> Figures:
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -161,53 +136,47 @@ def _measured(words: list[str]) -> tuple[float, float, float]:
     return wall, cpu, peak
 
 
-def compare(name: str, case: Case, folder: Path, mergekit: str, runs: int) -> None:
-    """Print the medians of both sides, and their ratio pair by pair."""
-    lines = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "merge"]
-    words, ours_api = ours(case, folder)
-    their_api = theirs(case, folder)
-    config = folder / "config.yml"
-    config.write_text(json.dumps(json.loads(their_api)[0]))
-    program = [str(Path(mergekit).with_name("mergekit-yaml")), str(config), str(folder / "theirs")]
-    program += ["--no-copy-tokenizer", "--no-write-model-card"]
-    for what, mine, other in (
-        ("command", lambda: command([*lines, *words]), lambda: command(program)),
-        ("API", lambda: api(sys.executable, _OURS, ours_api), lambda: api(mergekit, _THEIRS, their_api)),
-    ):
-        pairs = []
-        for _ in range(runs):
-            pairs.append((mine(), other()))
-            assert list((folder / "ours").glob("*.safetensors")) and list((folder / "theirs").glob("*.safetensors"))
-        show(f"{name}, {what}", pairs)
-
-
-def show(what: str, pairs: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:
-    """Print one row."""
-    figures = []
-    for i, unit in enumerate(("s", "s CPU", "MiB")):
-        mine, other = (statistics.median(pair[side][i] for pair in pairs) for side in (0, 1))
-        ratio = statistics.median(pair[0][i] / pair[1][i] for pair in pairs)
-        figures.append(f"{mine:.4g} / {other:.4g} {unit} = {ratio:.2f}")
-    print(f"{what:24} {'; '.join(figures)}", flush=True)
+def compare(comparison: Comparison, method: str, how: str, runs: int) -> dict[str, list[float]]:
+    """Measure in turn, and print the medians of both sides, and of their ratios pair by pair."""
+    mine, theirs = comparison.pair(method, how)
+    pairs = [(mine(), theirs()) for _ in range(runs)]
+    found, shown = {}, []
+    for place, unit in enumerate(_UNITS):
+        each = [statistics.median(pair[side][place] for pair in pairs) for side in (0, 1)]
+        ratio = statistics.median(pair[0][place] / pair[1][place] for pair in pairs)
+        found[unit] = [*each, ratio]
+        shown.append(f"{unit} {each[0]:.4g} / {each[1]:.4g} = {ratio:.2f}")
+    print(f"{method}, {how}: {'; '.join(shown)}", flush=True)
+    return found
 
 
 def main() -> None:
     """Write the models, and compare every method."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mergekit", required=True, help="python of an environment with mergekit 0.1.5")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--experts", type=int, default=2)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32", "float16"])
+    parser.add_argument("--shard", default="1GB", help="size of a file of weights at most")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--methods", nargs="*", default=list(CASES))
+    parser.add_argument("--how", nargs="*", default=["command", "files", "memory"])
+    parser.add_argument("--methods", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--folder", type=Path, help="keep the models here; by default they are deleted")
+    parser.add_argument("--json", type=Path, help="write the figures here, for benchmarks.merge_chart")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        base = write_model(folder / "base", None, 0, options.layers, options.width)
-        for i in range(3):
-            write_model(folder / f"expert_{i}", base, 1 + i, options.layers, options.width)
-        print(f"{sum(t.numel() for t in base.values()):,} parameters; ours / mergekit", flush=True)
+        models = Models((options.folder or Path(name)) / options.dtype, options.experts, options.dtype)
+        models.write(options.layers, options.width, options.shard)
+        comparison, found = Comparison(models, options.mergekit), {}
+        print("ours / mergekit = ratio; seconds and MiB", flush=True)
         for method in options.methods:
-            compare(method, CASES[method], folder, options.mergekit, options.runs)
+            found[method] = {how: compare(comparison, method, how, options.runs) for how in options.how}
+            if {"command", "files"} & set(options.how):
+                same = "own draws" if CASES[method].draws else largest_difference(*comparison.outputs)
+                print(f"{method}: {same}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
