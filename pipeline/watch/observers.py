@@ -1,5 +1,6 @@
 """The observers of a run in progress: the terminal, the file that a dashboard reads, Prometheus."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,7 @@ def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer
     file = ProgressFile(folder)
     observers: list[Observer] = [*others, file]
     if spec.resources.pool == "ray":
-        from pipeline.watch.prometheus import export_to_ray  # Ray: not for runs in this process
-
-        observers.append(export_to_ray(spec.name))
+        observers.append(_export_once_ray_is_there(spec.name))
 
     def watch(progress: RunProgress) -> None:
         for observer in observers:
@@ -29,3 +28,18 @@ def watched(spec: RunSpec, folder: Path, *others: Observer) -> Iterator[Observer
         yield watch
     finally:
         file.remove()
+
+
+def _export_once_ray_is_there(run: str) -> Observer:
+    """Return an observer that exports to Prometheus, and that imports Ray for no run that does without it."""
+    exporters: list[Observer] = []
+
+    def observe(progress: RunProgress) -> None:
+        if not exporters and "ray" in sys.modules:
+            from pipeline.watch.prometheus import export_to_ray
+
+            exporters.append(export_to_ray(run))
+        for export in exporters:
+            export(progress)
+
+    return observe

@@ -96,6 +96,16 @@ def test_a_merge_into_a_folder_imports_torch_alone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
+def test_a_run_whose_scores_are_known_imports_no_ray(tmp_path: Path) -> None:
+    arms = {"sum": {"merge": {"method": "sum"}, "scaling": {"function": "constant", "alpha": 0.5}}}
+    experts = {"mnist": checkpoint_path("mnist")}
+    spec = write_spec(tmp_path, small_spec(experts, tasks=["mnist"], controls=[], arms=arms))
+    assert CliRunner().invoke(app, ["run", str(spec), "--pool", "local", "--out", str(tmp_path / "a")]).exit_code == 0
+    found = imported_by("run", str(spec), "--pool", "ray", "--out", str(tmp_path / "b"))
+    assert {"open_clip", "plotly"} <= found and not found & {"datasets", "matplotlib", "ray", "transformers", "trl"}
+
+
 def test_no_test_folder_is_a_package_or_is_imported_in_place_of_one() -> None:
     folders = {p.name for path in (ROOT / "tests", ROOT / "tests" / "support") for p in path.glob("*/")}
     assert not folders & {"lines_sweep", "pipeline", "tasks", "search"}
