@@ -31,11 +31,12 @@ class Checkpoint:
     fingerprint: str
 
 
-def read_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
+def read_checkpoint(source: CheckpointFiles | str, hashed: bool = True) -> Checkpoint:
     """Read a whole model; no code of its files is ever run.
 
     Args:
         source: the located files, or the source as a user writes it (see `files.locate`).
+        hashed: as in `checked`.
 
     Raises:
         ValueError: if it is not found, not readable, unsafe, an adapter, or not a state dict of finite tensors; the
@@ -47,7 +48,7 @@ def read_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
         torch.Size([96, 3, 8, 8])
     """
     files = whole(source)
-    return checked(files.label, read_state(files))
+    return checked(files.label, read_state(files), hashed)
 
 
 def read_state(files: CheckpointFiles) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:
     if files.adapter_config:
         low_rank = _low_rank(read_adapter(files), model)
         return Expert(name, low_rank, adapter_fingerprint(low_rank))
-    state = read_checkpoint(files).state
+    state = read_checkpoint(files, hashed=False).state  # what is used of it has a fingerprint below
     tensors = model.backbone.select(state, files.place)
     stored = {}
     if has_statistics(model.backbone.module):
