@@ -84,7 +84,7 @@ class Search(SpecModel):
     sampler: str = "grid"
     """grid, random, qmc, tpe, gp, cmaes, nsga2, nsga3 or greedy (a soup); default for ranges without a step: gp."""
     trials: int | None = Field(None, ge=1, le=1_000_000)
-    """Candidates of each search (an edit has one for each expert); not for a grid; for ranges 20 by default, or 12."""
+    """Candidates of each search (an edit has one for each expert); not for a grid; for ranges 20 by default, or 10."""
     in_flight: int = Field(4, ge=1, le=10_000)
     """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}

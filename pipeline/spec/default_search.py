@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Candidates for one dimension, and for more (docs/reference/spec.md has the measurements).
-ONE_DIMENSION, SEVERAL_DIMENSIONS = 12, 20
+#: Candidates for one dimension, and for more (docs/guides/few-candidates.md has the measurements).
+ONE_DIMENSION, SEVERAL_DIMENSIONS = 10, 20
 #: Candidates that fill the space evenly before the model proposes others; at most half of all.
 SPREAD = 8
 
@@ -20,7 +20,7 @@ def with_default_search(arm: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Example:
         >>> with_default_search({"merge": "sum", "scaling": {"alpha": {"range": [0, 1]}}})["search"]
-        {'sampler': 'gp', 'trials': 12, 'options': {'startup': 'spread', 'startup_trials': 6}}
+        {'sampler': 'gp', 'trials': 10, 'options': {'startup': 'spread', 'startup_trials': 5}}
     """
     search = arm.get("search", {})
     searched = [*_searched(arm.get("merge")), *_searched(arm.get("scaling"))]

@@ -56,7 +56,7 @@ def test_a_small_space_gives_each_point_once() -> None:
 
 @pytest.mark.parametrize("crash", [2, 6])
 def test_a_search_starts_with_the_design_and_continues_after_a_crash(crash: int) -> None:
-    config = SearchConfig("gp", 7, 1, 3, {"startup": "spread", "startup_trials": 4})
+    config = SearchConfig("gp", 6, 1, 3, {"startup": "spread", "startup_trials": 4})
     proposer, proposals, outcomes = make_proposer(SQUARE, config), [], []
     resumed: list[Proposal | None] = []
     while (proposal := proposer.ask()) is not None:
