@@ -138,8 +138,10 @@ def compare(folder: Path, chosen: dict[str, Side], images: int, lengths: tuple[i
                     timing, found[side] = run(Workload(folder, betas(count)), Path(name))
                 measured.setdefault(side, {}).setdefault(count, []).append(timing)
                 mine = next(iter(found.values()))
-                differing[side] = differing.get(side, 0) + check(side, mine, found[side], images)
-                print(f"{count:3} candidates: {side:42} {timing.wall:7.1f} s, {timing.cpu:7.1f} s CPU", flush=True)
+                other = check(side, mine, found[side], images)
+                differing[side] = differing.get(side, 0) + other
+                took = f"{timing.wall:7.1f} s, {timing.cpu:7.1f} s CPU, {other} answers differ"
+                print(f"{count:3} candidates: {side:42} {took}", flush=True)
         print(f"accuracy of the best candidate on test: {[round(n / images, 3) for n in mine.test]}", flush=True)
     _table(measured, differing, lengths)
 
