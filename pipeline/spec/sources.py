@@ -18,7 +18,7 @@ class BackboneSpec(SpecModel):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the evaluated weights; task vectors are always combined in float32."""
     options: dict[str, Any] = {}
-    """Options of the family's loader: activation and preprocess for open_clip; for language models see their guide."""
+    """Options of the family: activation, preprocess and encoder_memory for open_clip; language models have a guide."""
 
 
 Limits = dict[Literal["val", "test"], Count]
