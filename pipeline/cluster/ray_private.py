@@ -32,6 +32,7 @@ JOB_LOGGERS = (
     "ray._private.runtime_env.packaging",
 )
 
+_NO_NATIVE_HANDLER = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 #: Ray's workers use ports below 20,000. Linux takes ports from 32,768 on for programs that name none.
 _PORTS = range(20_000, 32_768)
 #: Milliseconds in which Ray's agents have to start.
@@ -87,7 +88,8 @@ def without_signal_handlers() -> Iterator[None]:
     code adds even aborts the process.
     """
     with ExitStack() as stack:
-        stack.enter_context(_replaced(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True))
+        if hasattr(ray_constants, _NO_NATIVE_HANDLER):  # older versions may not know it
+            stack.enter_context(_replaced(ray_constants, _NO_NATIVE_HANDLER, True))
         stack.enter_context(_replaced(utils, "set_sigterm_handler", lambda handler: None))
         yield
 
