@@ -78,7 +78,7 @@ _, status, used = os.wait4(process.pid, 0)
 print(json.dumps([time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 sys.exit(bool(status))
 """
-#: Memory of files that are mapped is not counted: it is the page cache's.
+#: Memory counts pages of mapped files, through which mergekit reads, and the result if it is in memory.
 _MEASURE = """
 import time
 def memory(what):
