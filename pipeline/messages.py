@@ -23,8 +23,9 @@ class EvalRequest:
         task: name of the task.
         split: "val" or "test".
         shard: number of the shard.
-        start: first sample.
+        start: first sample; with rows, its place in the order of `pipeline.records.sample_order`.
         stop: sample after the last.
+        rows: the samples, if they are not start to stop - 1; () otherwise. The journal keeps their order alone.
     """
 
     recipe: Recipe
@@ -34,6 +35,7 @@ class EvalRequest:
     shard: int
     start: int
     stop: int
+    rows: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -171,6 +173,8 @@ class Identity:
         calibration: task -> number of its validation samples on which each candidate's statistics of batch
             normalisation are measured; {} if the model has none.
         sizes: task -> split -> size of each sample, for tasks whose value is a ratio (see `tasks.base.Sized`).
+        together: task -> validation samples that are scored together, for tasks that score any of their samples (see
+            `tasks.base.ScoresRows`); {} in runs of versions that could not.
     """
 
     fingerprint: str
@@ -183,10 +187,12 @@ class Identity:
     targets: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    together: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of the journal's header, without fields that are empty and that earlier ones lack."""
-        fields = {name: value for name, value in asdict(self).items() if value or name not in ("calibration", "sizes")}
+        later = ("calibration", "sizes", "together")
+        fields = {name: value for name, value in asdict(self).items() if value or name not in later}
         return {
             **fields,
             "tasks": {k: list(v) for k, v in self.tasks.items()},

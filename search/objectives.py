@@ -31,7 +31,7 @@ _UNARY: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.
 _FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max}
 
 #: A number, the name of a metric, or an operation with the number of values that it takes.
-_Step: TypeAlias = float | str | tuple[Callable[..., float], int]
+Step: TypeAlias = float | str | tuple[Callable[..., float], int]
 
 
 @cache
@@ -47,6 +47,7 @@ class Objective:
     Attributes:
         text: the expression as the user wrote it.
         metrics: the names of its metrics, in order of appearance.
+        steps: the expression in reverse Polish notation: numbers, names, and operations with their number of operands.
 
     Example:
         >>> objective = Objective.parse("2 * target + control")
@@ -61,7 +62,7 @@ class Objective:
 
     text: str
     metrics: tuple[str, ...]
-    _steps: tuple[_Step, ...] = field(repr=False, compare=False)
+    steps: tuple[Step, ...] = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, tasks: Collection[str] | None = None, known: Sequence[str] = METRICS) -> "Objective":
@@ -91,7 +92,7 @@ class Objective:
             ValueError: if a metric is not among the values, or the result is not finite.
         """
         try:
-            result = _evaluate(self._steps, values)
+            result = _evaluate(self.steps, values)
         except KeyError as error:
             raise unknown_name(f"objective {self.text!r}: metric", error.args[0], values) from None
         except ZeroDivisionError:
@@ -113,12 +114,12 @@ def _parse(text: str) -> ast.expr:
         raise ValueError(f"objective {text[:50]!r}...: nested too deeply: use fewer signs or parentheses") from error
 
 
-def _compile(text: str, tasks: Collection[str] | None, known: Sequence[str]) -> tuple[_Step, ...]:
+def _compile(text: str, tasks: Collection[str] | None, known: Sequence[str]) -> tuple[Step, ...]:
     """Return the steps of an expression in reverse Polish notation, after checking that it is only arithmetic.
 
     Neither this nor `_evaluate` recurses, so the depth of an expression that Python can parse is no limit.
     """
-    steps: list[_Step] = []
+    steps: list[Step] = []
     left: list[ast.expr] = [_parse(text)]
     while left:  # an operation before its operands, the last operand first: the reverse of the notation
         step, operands = _step(left.pop(), text, tasks, known)
@@ -129,7 +130,7 @@ def _compile(text: str, tasks: Collection[str] | None, known: Sequence[str]) -> 
 
 def _step(
     node: ast.expr, text: str, tasks: Collection[str] | None, known: Sequence[str]
-) -> tuple[_Step, Sequence[ast.expr]]:
+) -> tuple[Step, Sequence[ast.expr]]:
     """Return the step of one node, and its operands."""
     match node:
         case ast.Constant(value=int() | float() as number) if _is_finite(number):
@@ -163,7 +164,7 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _evaluate(steps: Sequence[_Step], values: Mapping[str, float]) -> float:
+def _evaluate(steps: Sequence[Step], values: Mapping[str, float]) -> float:
     """Return the value of the steps that `_compile` returned."""
     stack: list[float] = []
     for step in steps:

@@ -215,6 +215,22 @@ class Task(Scored, Protocol):
 
 
 @runtime_checkable
+class ScoresRows(Protocol):
+    """A task that scores any of its samples, so that a search can begin with those that tell candidates apart."""
+
+    def together(self, split: str) -> int:
+        """Return how many consecutive samples are scored together, since others beside them would change their bits.
+
+        It is 1 if any samples can be scored; the last samples may be fewer.
+        """
+        ...
+
+    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
+        """Score samples of `split` in this order under the current weights of `backbone.module`."""
+        ...
+
+
+@runtime_checkable
 class Sized(Protocol):
     """A task whose value may be a ratio of sums over samples, such as bits over bytes.
 

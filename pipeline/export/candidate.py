@@ -22,7 +22,8 @@ from pipeline.plan.plan import Plan
 from pipeline.records import tables
 from pipeline.records.ledger import Ledger
 from pipeline.run.run import reopen
-from pipeline.run.selection import Candidate, choose, judge_all
+from pipeline.run.selection import Candidate, choose
+from pipeline.run.walk import judge_all
 from pipeline.spec.user_code import announce_code
 from tasks.files.atomic import write_whole
 from tasks.registry import near

@@ -11,7 +11,7 @@ from pipeline.loading.model import LoadedModel
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
-from tasks.base import Backbone, Scored, Sized
+from tasks.base import Backbone, Scored, ScoresRows, Sized
 from tasks.lora import ChecksPolicies
 from tasks.vision.classification import ImageTextBackbone
 
@@ -62,6 +62,7 @@ def identify(
         targets={expert: spec.target(expert) for expert in spec.experts},
         calibration=calibration,
         sizes={n: found for n, t in tasks.items() if (found := _sample_sizes(t))},
+        together={n: t.together("val") for n, t in tasks.items() if isinstance(t, ScoresRows) and t.num_samples("val")},
     )
 
 

@@ -79,6 +79,10 @@ class Journal:
         fields = {"number": proposal.number, "point": proposal.point, "state": proposal.state}
         self._log.append([{"record": "proposal", "group": list(group), **fields}])
 
+    def stopped(self, group: GroupKey, number: int, fields: Record) -> None:
+        """Write that a candidate was stopped, for readers of the journal: the answers determine it."""
+        self._log.append([{"record": "stopped", "group": list(group), "number": number, **fields}])
+
     def answers(self, answers: Iterable[ShardScore | Failure]) -> None:
         """Write scores and failures at once."""
         self._log.append([answer_record(a) for a in answers])
@@ -153,7 +157,7 @@ def _take(history: History, record: Record) -> ShardScore | Failure | None:
         asked[proposal.number :] = [proposal]
     elif kind == "end":
         history.finished, history.provenance = True, record
-    else:
+    elif kind != "stopped":
         answer = parse_answer(kind, record, history.answers.recipes)
         history.answers[answer.request.key] = answer
         return answer

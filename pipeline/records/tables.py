@@ -42,13 +42,37 @@ CANDIDATES = pa.schema(
         pa.field("control_of", pa.string(), False),  # the LiNeS arm that this one controls, or ""
         # "", uniform (equal mean), equal_norm, constant (tuned) or reversed (tuned)
         pa.field("control", pa.string(), False),
-        pa.field("state", pa.string(), False),  # complete or failed
+        pa.field("state", pa.string(), False),  # complete, failed or stopped
         pa.field("failure", pa.string(), False),  # the first cause, or ""
-        pa.field("objectives", pa.list_(pa.float64())),  # on validation, in provenance.json's order; null if failed
+        pa.field(
+            "objectives", pa.list_(pa.float64())
+        ),  # on validation, in provenance.json's order; null if failed or stopped
         pa.field("on_front", pa.bool_(), False),  # not dominated within (arm, group) on validation
         pa.field("chosen", pa.bool_(), False),  # picked by the validation objective in (arm, group)
         # JSON object of a method that learns from data: seconds, peak_bytes, coefficients; "" for others
         pa.field("note", pa.string(), False),
+    ],
+    metadata=_METADATA,
+)
+
+#: One row for each candidate that was stopped before all its samples were scored; no file if there is none.
+STOPPED = pa.schema(
+    [
+        pa.field("arm", pa.string(), False),
+        pa.field("group", pa.string(), False),
+        pa.field("number", pa.int32(), False),
+        pa.field("recipe_id", pa.string(), False),
+        pa.field(
+            "rule", pa.string(), False
+        ),  # exact: it could not win any more; race: a paired test says that it loses
+        pa.field("incumbent", pa.int32(), False),  # number of the better candidate, which is scored in full
+        pa.field("stage", pa.int32(), False),  # stages that were scored; the hardest samples come first
+        pa.field("seen", pa.int64(), False),  # samples that were scored, of all tasks
+        pa.field("samples", pa.int64(), False),  # samples that scoring in full takes
+        # the objectives if all else were right, which they cannot exceed: no scores
+        pa.field("bounds", pa.list_(pa.float64()), False),
+        # what the search was told: the objectives if all else came out as for the first candidates: no scores
+        pa.field("estimate", pa.list_(pa.float64()), False),
     ],
     metadata=_METADATA,
 )

@@ -103,7 +103,7 @@ class Driver:
 
     def _begin(self, group: Group, refs: References) -> GroupSearch:
         recorded = self.proposals.setdefault(group.key, [])
-        search = GroupSearch(self._requests, group, refs, recorded, proposer(group, self.plan.spec))
+        search = GroupSearch(self._requests, group, self.plan, refs, recorded, proposer(group, self.plan.spec))
         search.advance()
         return search
 

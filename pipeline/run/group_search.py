@@ -2,9 +2,12 @@
 
 import sys
 
-from pipeline.plan.groups import Group, validation_tasks
-from pipeline.run.requests import ShardRequests, Ticket
-from pipeline.run.selection import Candidate, References, answered, judge
+from pipeline.plan.groups import Group
+from pipeline.plan.plan import Plan
+from pipeline.run.evaluations import Evaluations
+from pipeline.run.requests import ShardRequests
+from pipeline.run.selection import Candidate, References
+from pipeline.run.walk import Walk
 from search.greedy import GreedyProposer
 from search.proposer import FixedProposer, Outcome, Proposal, Proposer
 
@@ -14,29 +17,36 @@ class GroupSearch:
 
     Proposal n is asked once outcomes 0 to n - K are told, in order, even if later ones have arrived (K = in_flight).
     So the points are the same for any number of workers, any timing and after any crash. A fixed list of points does
-    not depend on outcomes and is asked as the workers need it.
+    not depend on outcomes and is asked as the workers need it; if candidates may be stopped, at once, since the first
+    that are scored are spread over the list.
     """
 
     def __init__(
-        self, requests: ShardRequests, group: Group, refs: References, proposals: list[Proposal], proposer: Proposer
+        self,
+        requests: ShardRequests,
+        group: Group,
+        plan: Plan,
+        refs: References,
+        proposals: list[Proposal],
+        proposer: Proposer,
     ) -> None:
         """Start or resume a group.
 
         Args:
             requests: has candidates evaluated.
             group: the group with its template.
+            plan: of the run.
             refs: the values that normalise its objectives.
             proposals: the recorded proposals; grows, after those that followed from lost outcomes are dropped.
             proposer: a new one.
         """
         self._requests = requests
         self.group = group
-        self._refs = refs
         self._proposals = proposals
         self._proposer = proposer
         self._window = _window(group, proposer)
-        self._drop_after_lost()
-        self._tickets = [self._request(p) for p in proposals]
+        self._drop_after_lost(Walk.of(group, plan, tuple(proposals), requests.ledger, refs).settle())
+        self._evaluations = Evaluations(requests, Walk.of(group, plan, proposals, requests.ledger, refs))
         self.candidates: list[Candidate] = []
         self._told = 0
         self._replayed = not proposals
@@ -45,26 +55,25 @@ class GroupSearch:
     @property
     def done(self) -> bool:
         """Whether everything was asked and answered."""
-        return self._exhausted and len(self.candidates) == len(self._tickets)
+        return self._exhausted and len(self.candidates) == len(self._proposals)
 
-    def _drop_after_lost(self) -> None:
+    def _drop_after_lost(self, known: Walk) -> None:
         """Drop proposals that followed from an outcome that is not known: its shard was lost and is scored again."""
-        known = (answered(self.group, p, self._requests.ledger) for p in self._proposals)
-        first = next((i for i, is_known in enumerate(known) if not is_known), len(self._proposals))
-        if len(self._proposals) > first + self._window:
+        first = next((i for i in range(len(self._proposals)) if i not in known.final), len(self._proposals))
+        if self._window != sys.maxsize and len(self._proposals) > first + self._window:
             del self._proposals[first + self._window :]
             # Journaled again: a repeated proposal ends the list there, else the dropped ones would count later.
             self._requests.propose(self.group, self._proposals[-1])
 
-    def _request(self, proposal: Proposal) -> Ticket:
-        return self._requests.request(self.group.recipe(proposal.point), validation_tasks(self.group), "val")
-
     def advance(self) -> None:
         """Ask and tell as far as the answers allow."""
+        self._evaluations.advance()
         while not self._exhausted and self._ask():
-            pass
-        while len(self.candidates) < len(self._tickets) and self._tickets[len(self.candidates)].done:
-            self._judge(len(self.candidates))
+            if not self._asks_all:
+                self._evaluations.advance()
+        self._evaluations.advance()
+        while (found := self._evaluations.candidate(len(self.candidates))) is not None:
+            self.candidates.append(found)
 
     def _ask(self) -> bool:
         """Ask for the next proposal if it is due; return whether there was one."""
@@ -72,7 +81,7 @@ class GroupSearch:
         # The last recorded proposal was asked after one outcome less than is due now.
         if not self._replayed and not self._replay(max(0, due - 1)):
             return False
-        if not self._tell_until(due) or (self._window == sys.maxsize and not self._requests.needs_candidates):
+        if not self._tell_until(due) or not self._has_room():
             return False
         proposal = self._proposer.ask()
         if proposal is None:
@@ -80,34 +89,35 @@ class GroupSearch:
             return False
         self._requests.propose(self.group, proposal)
         self._proposals.append(proposal)
-        self._tickets.append(self._request(proposal))
         return True
 
+    @property
+    def _asks_all(self) -> bool:
+        return self._window == sys.maxsize and self._evaluations.walk.stops
+
+    def _has_room(self) -> bool:
+        """Whether another point of a fixed list is needed; of a sampler it is once enough outcomes are told."""
+        return self._window != sys.maxsize or self._asks_all or self._requests.needs_candidates
+
     def _replay(self, told: int) -> bool:
-        if not all(t.done for t in self._tickets[:told]):
+        outcomes = [self._outcome(i) for i in range(told)]
+        if None in outcomes:
             return False
-        self._proposer.replay(self._proposals, [self._outcome(i) for i in range(told)])
+        self._proposer.replay(self._proposals, [o for o in outcomes if o is not None])
         self._told, self._replayed = told, True
         return True
 
     def _tell_until(self, due: int) -> bool:
         while self._told < due:
-            if not self._tickets[self._told].done:
+            if (outcome := self._outcome(self._told)) is None:
                 return False
-            self._proposer.tell(self._outcome(self._told))
+            self._proposer.tell(outcome)
             self._told += 1
         return True
 
-    def _outcome(self, number: int) -> Outcome:
-        return Outcome(number, self._judge(number).values)
-
-    def _judge(self, number: int) -> Candidate:
-        """Return the candidate of a proposal; its shards, and those of all proposals before it, are answered."""
-        while len(self.candidates) <= number:
-            proposal = self._proposals[len(self.candidates)]
-            self.candidates.append(judge(self.group, proposal, self._requests.ledger, self._refs))
-            self._requests.count(self.group.key, self.candidates[-1])
-        return self.candidates[number]
+    def _outcome(self, number: int) -> Outcome | None:
+        found = self._evaluations.candidate(number)
+        return None if found is None else Outcome(number, found.told)
 
 
 def _window(group: Group, proposer: Proposer) -> int:

@@ -1,13 +1,13 @@
 """Requests to the pool: what is unknown is requested once, and answers are journaled before they count."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pipeline.messages import EvalRequest, Failure, ShardScore, WorkerInfo
 from pipeline.plan.groups import Group
 from pipeline.pools.base import Pool
 from pipeline.recipe import Recipe
-from pipeline.records.journal import GroupKey, Journal, ShardKey
+from pipeline.records.journal import Journal, ShardKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.progress import RunProgress
 from pipeline.run.selection import Candidate
@@ -73,19 +73,27 @@ class ShardRequests:
         """Whether the workers would soon run out of requested candidates."""
         return self.open < max(_LEAST_AHEAD, _AHEAD * self._workers)
 
+    @property
+    def wanted(self) -> int:
+        """Candidates of a search that are scored in stages at the same time: more would be set in turn on a worker."""
+        return _AHEAD * max(1, self._workers)
+
     def propose(self, group: Group, proposal: Proposal) -> None:
         """Journal a proposal before anything is evaluated for it."""
         self._journal.proposal(group.key, proposal)
 
-    def count(self, group: GroupKey, candidate: Candidate) -> None:
-        """Count a candidate that is complete."""
+    def decided(self, candidate: Candidate) -> None:
+        """Count a candidate that is final; journal why it was stopped."""
         self._progress.candidates_done += 1
+        group = candidate.group.key
         if candidate.values is not None:
             self._progress.best[group] = max(self._progress.best.get(group, float("-inf")), sum(candidate.values))
+        if candidate.stopped is not None:
+            self._journal.stopped(group, candidate.proposal.number, asdict(candidate.stopped))
 
-    def request(self, recipe: Recipe, tasks: Iterable[str], split: str) -> Ticket:
-        """Request the shards of a recipe that have no answer and are not requested yet."""
-        missing = self._uncached(self.ledger.missing(recipe, tasks, split))
+    def request(self, recipe: Recipe, tasks: Iterable[str], split: str, stage: int | None = None) -> Ticket:
+        """Request the shards of a recipe, or of one stage, that have no answer and are not requested yet."""
+        missing = self._uncached(self.ledger.missing(recipe, tasks, split, stage))
         ticket = Ticket({r.key for r in missing})
         self.open += not ticket.done
         new = [r for r in missing if r.key not in self._tickets]

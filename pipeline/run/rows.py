@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from pipeline.plan.references import narrowed_references
 from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
-from pipeline.run.selection import REWARD, Candidate, References, answered, choose, judge_all, references
+from pipeline.run.selection import REWARD, Candidate, References, Stopped, answered, choose, references
+from pipeline.run.walk import judge_all
 from search.intervals import linearised_ratio
 from search.pareto import non_dominated
 from search.proposer import Proposal
@@ -51,6 +52,8 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     tables.write(folder / "candidates.parquet", (_candidate_row(e, ledger) for e in entries), tables.CANDIDATES)
     scores = (row for e in entries for row in _score_rows(e, ledger, refs))
     tables.write(folder / "scores.parquet", scores, tables.SCORES)
+    if stopped := [_stopped_row(e.candidate, e.candidate.stopped) for e in entries if e.candidate.stopped]:
+        tables.write(folder / "stopped.parquet", stopped, tables.STOPPED)
     for task in ledger.identity.tasks:
         samples = _sample_rows(task, recipe_ids, ledger)
         tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
@@ -142,7 +145,7 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
         "point": json.dumps(candidate.proposal.point),
         "control_of": group.control_of,
         "control": group.control,
-        "state": "failed" if candidate.failure else "complete",
+        "state": "failed" if candidate.failure else "stopped" if candidate.stopped else "complete",
         "failure": candidate.failure,
         "objectives": None if candidate.values is None else list(candidate.values),
         "on_front": entry.on_front,
@@ -151,13 +154,23 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
     }
 
 
+def _stopped_row(candidate: Candidate, stopped: Stopped) -> Row:
+    return {
+        "arm": candidate.group.arm,
+        "group": candidate.group.name,
+        "number": candidate.proposal.number,
+        "recipe_id": candidate.recipe_id,
+        **asdict(stopped),
+    }
+
+
 def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -> Iterator[Row]:
     candidate = entry.candidate
     group, metrics = candidate.group, ledger.identity.metrics
-    for split in _SPLITS:
+    for split in _SPLITS if candidate.stopped is None else ():
         known = refs[split].known(group)
         for task, role in group.roles.items():
-            stats = ledger.stats(candidate.recipe_id, task, split)
+            stats = ledger.stats(candidate.recipe_id, task, candidate.split if split == "val" else split)
             if stats is None or (split == "test" and not (entry.chosen or group.test_all)):
                 continue
             yield {
@@ -204,7 +217,7 @@ def _gain(value: float, task: str, refs: References) -> float | None:
 def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
     for recipe_id in recipe_ids:
         for split in _SPLITS:
-            outcomes = ledger.outcomes(recipe_id, task, split)
+            outcomes = ledger.outcomes(recipe_id, task, ledger.scored_in_full(recipe_id, task, split))
             if outcomes is not None:
                 yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
 
@@ -212,7 +225,8 @@ def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterat
 def _margin_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
     for recipe_id in recipe_ids:
         for split in _SPLITS:
-            if (margins := ledger.margins(recipe_id, task, split)) is not None:
+            full = ledger.scored_in_full(recipe_id, task, split)
+            if (margins := ledger.margins(recipe_id, task, full)) is not None:
                 yield {"recipe_id": recipe_id, "split": split, "margins": margins}
 
 

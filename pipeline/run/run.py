@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def run(
     journal = Journal(folder)
     try:
         history = read_history(folder)
+        identity = _as_begun(identity, history)
         _check_header(plan.spec, identity, folder, history, journal)
         plan = _as_recorded(plan, history)
         ledger = Ledger(identity, plan.spec.shard_size, _without_lost(history))
@@ -82,6 +84,12 @@ def _as_recorded(plan: Plan, history: History) -> Plan:
 
 def _has_used_tasks(header: Mapping[str, Any]) -> bool:
     return _REFERENCES.items() <= header.items()
+
+
+def _as_begun(identity: Identity, history: History) -> Identity:
+    """Return the identity without what a run of an earlier version does not know: it goes on without stops."""
+    begun = history.header is None or "together" in history.header["identity"]
+    return identity if begun else replace(identity, together={})
 
 
 def _without_lost(history: History) -> Answers:

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from pipeline.messages import Failure
 from pipeline.plan.groups import Chosen, Group, validation_tasks
 from pipeline.plan.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
+from pipeline.records.sample_order import data_split
 from search.objectives import METRICS, REWARD_METRICS, Objective, reward_metrics, role_metrics
 from search.proposer import Proposal
 from tasks.metrics import lower_is_better
@@ -19,12 +21,38 @@ _SAME = 1e-7
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """Why a candidate was not scored in full.
+
+    Attributes:
+        rule: exact or race.
+        incumbent: number of the candidate that it cannot reach, which is scored in full.
+        stage: number of stages that were scored.
+        seen: number of samples that were scored.
+        samples: number of samples of the tasks.
+        bounds: its objectives if everything unseen were right: none can be larger.
+        estimate: its objectives if what is unseen came out as for the first candidates. The search is told this; it is
+            no score.
+    """
+
+    rule: str
+    incumbent: int
+    stage: int
+    seen: int
+    samples: int
+    bounds: tuple[float, ...]
+    estimate: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One proposal of a group with its outcome.
 
     Attributes:
-        values: its objectives on validation, to be maximised; None if it failed.
+        values: its objectives on validation, to be maximised; None if it failed or was stopped.
         failure: the first cause, or "".
+        split: under which the ledger has its validation scores: "val", or the name of an order of samples.
+        stopped: why it was not scored in full; None if it was.
     """
 
     group: Group
@@ -33,6 +61,13 @@ class Candidate:
     recipe_id: str
     values: tuple[float, ...] | None
     failure: str = ""
+    split: str = "val"
+    stopped: Stopped | None = None
+
+    @property
+    def told(self) -> tuple[float, ...] | None:
+        """What its search is told: its objectives, or an estimate of them if it was stopped."""
+        return self.values if self.stopped is None else self.stopped.estimate
 
 
 @dataclass(frozen=True)
@@ -114,32 +149,53 @@ def check_rewards(plan: Plan, ledger: Ledger, refs: References) -> None:
             )
 
 
-def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> Candidate:
-    """Return the candidate of an answered proposal, with its objectives on validation or the cause of its failure."""
+def judge(group: Group, proposal: Proposal, ledger: Ledger, refs: References, split: str = "val") -> Candidate:
+    """Return the candidate of an answered proposal, with its objectives on validation or the cause of its failure.
+
+    Args:
+        group: of the candidate.
+        proposal: its point.
+        ledger: with all its answers under `split`.
+        refs: of validation.
+        split: "val", or the name of an order of samples.
+    """
     recipe = group.recipe(proposal.point)
-    candidate = Candidate(group, proposal, recipe, ledger.recipe_id(recipe), None)
+    candidate = Candidate(group, proposal, recipe, ledger.recipe_id(recipe), None, split=split)
     tasks = validation_tasks(group)
-    failure = ledger.failure(candidate.recipe_id, tasks, "val")
+    failure = ledger.failure(candidate.recipe_id, tasks, split)
     if failure is not None:
-        shard = f"{failure.request.task} ({failure.request.split}, shard {failure.request.shard})"
-        return replace(candidate, failure=f"{failure.kind} on {shard}: {failure.cause}")
-    means = ledger.means(candidate.recipe_id, tasks, "val")
+        return replace(candidate, failure=cause_of(failure))
+    means = ledger.means(candidate.recipe_id, tasks, split)
     assert means is not None, "judged before every shard was answered"
+    try:
+        return replace(candidate, values=objective_values(group, means, ledger, refs))
+    except ValueError as error:
+        return replace(candidate, failure=str(error))
+
+
+def cause_of(failure: Failure) -> str:
+    """Return a candidate's cause of failure from that of a shard."""
+    request = failure.request
+    return f"{failure.kind} on {request.task} ({data_split(request.split)}, shard {request.shard}): {failure.cause}"
+
+
+def objective_values(group: Group, means: Mapping[str, float], ledger: Ledger, refs: References) -> tuple[float, ...]:
+    """Return the objectives of a candidate from its mean on each task.
+
+    Raises:
+        ValueError: if a reference is missing or 0, or the objectives divide by a candidate's 0.
+    """
+    tasks = list(means)
     rewards = any(ledger.identity.metrics[t] == REWARD for t in tasks)
     known = refs.control if rewards else refs.known(group)
     if missing := [t for t in tasks if t not in known]:
-        cause = f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}"
-        return replace(candidate, failure=cause)
-    try:
-        if rewards:
-            metrics = reward_metrics(means, refs.control, _units(group, tasks, ledger, refs))
-        else:
-            lower = {t for t in tasks if lower_is_better(ledger.identity.metrics[t])}
-            metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known, lower)
-        values = tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
-    except ValueError as error:  # a division by a candidate's 0, or a reference below 0
-        return replace(candidate, failure=str(error))
-    return replace(candidate, values=values)
+        raise ValueError(f"no reference to normalise by: it failed, or has an accuracy of 0, on {', '.join(missing)}")
+    if rewards:
+        metrics = reward_metrics(means, refs.control, _units(group, tasks, ledger, refs))
+    else:
+        lower = {t for t in tasks if lower_is_better(ledger.identity.metrics[t])}
+        metrics = role_metrics(means, {t: group.roles[t] for t in tasks}, known, known, lower)
+    return tuple(_objective(o, tuple(tasks), rewards)(metrics) for o in group.objectives)
 
 
 def _units(group: Group, tasks: Iterable[str], ledger: Ledger, refs: References) -> dict[str, float]:
@@ -165,20 +221,6 @@ def choose(candidates: Iterable[Candidate]) -> Candidate | None:
 def answered(group: Group, proposal: Proposal, ledger: Ledger) -> bool:
     """Return whether every validation shard of a proposal has a score or a failure."""
     return not ledger.missing(group.recipe(proposal.point), validation_tasks(group), "val")
-
-
-def judge_all(
-    plan: Plan, ledger: Ledger, proposals: Mapping[tuple[str, str], list[Proposal]]
-) -> dict[tuple[str, str], list[Candidate]]:
-    """Return the answered candidates of every group but the references, in the order of the tables."""
-    refs = references(plan, ledger, "val")
-    judged: dict[tuple[str, str], list[Candidate]] = {}
-    for planned in plan.searched:
-        group = complete(planned, judged)
-        if group is not None:
-            own = (p for p in proposals.get(group.key, []) if answered(group, p, ledger))
-            judged[group.key] = [judge(group, proposal, ledger, refs) for proposal in own]
-    return judged
 
 
 def complete(group: Group, judged: Mapping[tuple[str, str], list[Candidate]]) -> Group | None:

@@ -78,6 +78,13 @@ class Merge(SpecModel):
         return self
 
 
+class Race(SpecModel):
+    """Stop candidates that a few samples show to be worse, by a paired test; then by what they can still reach."""
+
+    race: float = Field(gt=0, lt=1)
+    """Chance that the best candidate is stopped wrongly, in the whole search; 0.05 is usual. It is approximate."""
+
+
 class Search(SpecModel):
     """How candidates are drawn from an arm's space."""
 
@@ -89,6 +96,8 @@ class Search(SpecModel):
     """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}
     """Options of the sampler."""
+    stop: Literal["auto", "exact", "none"] | Race = "auto"
+    """exact: stop a candidate that cannot win any more; auto: so where the report shows only what is chosen."""
 
 
 def _as_tuple(value: object) -> object:

@@ -13,8 +13,10 @@ from pipeline.loading.identity import identify
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
+from pipeline.records.sample_order import data_split
 from pipeline.spec.run import RunSpec
 from pipeline.workers.held import HeldRecipe
+from tasks.base import ScoresRows, ShardResult, Task
 
 #: Brings the files that a spec names to this machine, and returns the spec with their paths here.
 Fetch = Callable[[RunSpec], RunSpec]
@@ -83,12 +85,18 @@ class Worker:
         alpha = self._held.hold(request.recipe).alpha
         rebuilt = time.perf_counter()
         task = self._tasks[request.task]
-        result = task.evaluate(self.backbone, request.split, request.start, request.stop)
+        result = self._scored(task, request)
         seconds = (rebuilt - started, time.perf_counter() - rebuilt)
         note = self._gather.note(request.recipe)
         return ShardScore(
             request, result.stats, result.outcomes, alpha, seconds, self.name, note, margins=result.margins
         )
+
+    def _scored(self, task: Task, request: EvalRequest) -> ShardResult:
+        if not request.rows:
+            return task.evaluate(self.backbone, request.split, request.start, request.stop)
+        assert isinstance(task, ScoresRows), f"{request.task}: the run's identity says that it scores any samples"
+        return task.evaluate_rows(self.backbone, data_split(request.split), request.rows)
 
 
 def describe_device(device: torch.device) -> str:

@@ -4,7 +4,7 @@ Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an
 """
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, TaskRequest
 from tasks.files.cache import digest
 from tasks.registry import TASKS, check_options, near
+from tasks.rows import check_rows
 from tasks.stats import Stats
 from tasks.vision.decoded import ImageSet, Progress, noted, prepare, prepare_train
 from tasks.vision.folders import FolderSource
@@ -28,6 +29,9 @@ from tasks.vision.published.files import VISION_OPTIONS, vision_options
 from tasks.vision.published.sets import VisionSource
 
 logger = logging.getLogger(__name__)
+
+#: Images (B, C, H, W), labels (B,), and what identifies the images.
+_Batch = tuple[Tensor, Tensor, Hashable]
 
 #: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower: its activations then stay
 #: in a core's cache.
@@ -125,14 +129,30 @@ class ZeroShotClassification:
             raise ValueError(
                 f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
             )
-        encoder = image_text(backbone)
-        images = self._resident(split, encoder.device)
-        right_B, finite = self._score(encoder, images, range(start, stop, self._how.batch_size), stop)
-        if not finite:
-            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: non-finite logits (NaN or infinity)")
-        outcomes = right_B.cpu().numpy()
-        total = float(outcomes.sum())
-        return ShardResult(Stats(len(outcomes), total, total), outcomes)
+        images = self._resident(split, image_text(backbone).device)
+        starts = range(start, stop, self._how.batch_size)
+        ends = [min(first + starts.step, stop) for first in starts]
+        parts = (
+            (images.slice(a, b), images.labels_N[a:b], (images.fingerprint, a, b))
+            for a, b in zip(starts, ends, strict=True)
+        )
+        return self._scored(backbone, parts, f"{split}[{start}:{stop}]")
+
+    def together(self, split: str) -> int:
+        """Return 1: see `tasks.base.ScoresRows`."""
+        return 1
+
+    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
+        """Score some samples in this order, as `evaluate` does.
+
+        Raises:
+            NonFiniteOutput: if a logit is NaN or infinite.
+            ValueError: if a row is not one of the split's samples, or the backbone does not encode images.
+        """
+        check_rows(self.name, split, rows, self.num_samples(split))
+        images = self._resident(split, image_text(backbone).device)
+        batches = (rows[i : i + self._how.batch_size] for i in range(0, len(rows), self._how.batch_size))
+        return self._scored(backbone, (_chosen(images, batch) for batch in batches), f"{len(rows)} rows of {split}")
 
     def batch(self, split: str, rows_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return images of a split for training: uint8 (B, C, H, W) and labels (B,).
@@ -161,20 +181,27 @@ class ZeroShotClassification:
         return self.splits[split]
 
     @torch.inference_mode()
-    def _score(self, encoder: ImageTextBackbone, images: ImageSet, starts: range, stop: int) -> tuple[Tensor, bool]:
-        """Return bool outcomes (B,) on the device and whether all logits are finite; wait for the device once."""
-        right, finite = [], []
-        for start in starts:
-            end = min(start + starts.step, stop)
-            batch = images.slice(start, end)
+    def _scored(self, backbone: Backbone, parts: Iterable[_Batch], where: str) -> ShardResult:
+        """Score batches of images; wait for the device once."""
+        encoder, right, finite = image_text(backbone), [], []
+        for images_BCHW, labels_B, identity in parts:
             if isinstance(encoder, ReusesBatches):
-                features_BD = encoder.encode_batch(batch, (images.fingerprint, start, end))
+                features_BD = encoder.encode_batch(images_BCHW, identity)
             else:
-                features_BD = encoder.encode(batch)
+                features_BD = encoder.encode(images_BCHW)
             logits_BK = self.logits(features_BD)
-            right.append(logits_BK.argmax(dim=1) == images.labels_N[start:end])
+            right.append(logits_BK.argmax(dim=1) == labels_B)
             finite.append(torch.isfinite(logits_BK).all())
-        return torch.cat(right), bool(torch.stack(finite).all())
+        outcomes = torch.cat(right).cpu().numpy()
+        if not torch.stack(finite).all():
+            raise NonFiniteOutput(f"{self.name}: {where}: non-finite logits (NaN or infinity)")
+        total = float(outcomes.sum())
+        return ShardResult(Stats(len(outcomes), total, total), outcomes)
+
+
+def _chosen(images: ImageSet, rows: Sequence[int]) -> _Batch:
+    rows_B = torch.tensor(rows)
+    return images.take(rows_B), images.labels_N[rows_B.to(images.labels_N.device)], (images.fingerprint, *rows)
 
 
 def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:

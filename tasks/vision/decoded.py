@@ -79,6 +79,16 @@ class ImageSet:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def take(self, rows_B: Tensor) -> Tensor:
+        """Return the images of some rows, int64 (B,) on the CPU, as one uint8 tensor."""
+        chunks_B = rows_B // self.chunk_size
+        images = self.chunks[0].new_empty((len(rows_B), *self.chunks[0].shape[1:]))
+        for chunk in sorted(set(chunks_B.tolist())):
+            places = torch.nonzero(chunks_B == chunk).flatten()
+            places, own = places.to(images.device), (rows_B[places] - chunk * self.chunk_size).to(images.device)
+            images[places] = self.chunks[chunk][own]
+        return images
+
     def to(self, device: torch.device, count: int) -> "ImageSet":
         """Copy the first `count` images and labels to an accelerator.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.messages import EvalRequest, Identity, ShardScore, WorkerInfo
 from pipeline.recipe import Recipe
+from pipeline.records.sample_order import data_split
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.stats import Stats
@@ -88,7 +89,8 @@ class ToyEvaluator:
         if (request.task, request.split) == self._broken:
             raise RuntimeError(f"sample {request.start} of {request.task} cannot be scored")
         p = accuracy(request.recipe, request.task)
-        outcomes = np.array([_uniform(request.task, request.split, i) < p for i in range(request.start, request.stop)])
+        rows = request.rows or range(request.start, request.stop)
+        outcomes = np.array([_uniform(request.task, data_split(request.split), i) < p for i in rows])
         total = float(outcomes.sum())
         alpha = request.recipe.alpha if isinstance(request.recipe.alpha, int | float) else 1 / len(TASKS)
         return ShardScore(request, Stats(len(outcomes), total, total), outcomes, alpha, (0.0, 0.0), self.name)

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 from pipeline.plan.groups import Group, validation_tasks
 from pipeline.plan.plan import Plan
-from pipeline.recipe import Recipe
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
-from pipeline.run.selection import Candidate, References, answered, complete, judge, references
+from pipeline.run.selection import Candidate, References, answered, complete, references
+from pipeline.run.walk import Walk
 from search.proposer import Proposal
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCandidate:
-    """A candidate that was proposed and is not scored in full."""
+    """A candidate that was proposed and is not final."""
 
     group: Group
     proposal: Proposal
@@ -28,7 +28,7 @@ class Survey:
 
     Attributes:
         references: number of complete references: the pre-trained model and the unchanged experts.
-        judged: group of a search -> its complete candidates, failed ones included.
+        judged: group of a search -> its complete candidates, failed and stopped ones included.
         pending: the other candidates.
         names: recipe id -> label of the first group that tries it.
     """
@@ -45,12 +45,12 @@ class Survey:
 
 
 class Surveyor:
-    """Surveys a run repeatedly; a candidate that has its values is judged once."""
+    """Surveys a run repeatedly; a candidate that is final is judged once."""
 
     def __init__(self, plan: Plan) -> None:
         """Take the plan of the run."""
         self._plan = plan
-        self._known: dict[tuple[GroupKey, int, Recipe], Candidate] = {}
+        self._walks: dict[GroupKey, tuple[Ledger, References, Walk]] = {}
 
     def survey(self, ledger: Ledger, proposals: Mapping[GroupKey, Sequence[Proposal]]) -> Survey:
         """Return every group with its candidates, from the answers and proposals so far."""
@@ -62,26 +62,32 @@ class Surveyor:
         for planned in self._plan.searched:
             group = complete(planned, survey.judged)
             if group is not None:
-                survey.judged[group.key] = []
-                for proposal in proposals.get(group.key, ()):
-                    self._add(survey, group, proposal, ledger, refs)
+                walk = self._walk(group, proposals.get(group.key, ()), ledger, refs)
+                survey.judged[group.key] = walk.settle().candidates()
+                survey.pending += (_pending(walk, walk.proposals[number], ledger) for number in walk.ready())
+                for proposal in walk.proposals:
+                    survey.names.setdefault(ledger.recipe_id(group.recipe(proposal.point)), label(group))
         return survey
 
-    def _add(self, survey: Survey, group: Group, proposal: Proposal, ledger: Ledger, refs: References) -> None:
-        recipe = group.recipe(proposal.point)
-        survey.names.setdefault(ledger.recipe_id(recipe), label(group))
-        candidate = self._known.get((group.key, proposal.number, recipe))
-        if candidate is None:
-            tasks = validation_tasks(group)
-            missing = len(ledger.missing(recipe, tasks, "val"))
-            if missing:
-                shards = len(ledger.requests(recipe, tasks, "val"))
-                survey.pending.append(PendingCandidate(group, proposal, shards - missing, shards))
-                return
-            candidate = judge(group, proposal, ledger, refs)
-            if candidate.values is not None:  # a lost shard may be scored later
-                self._known[group.key, proposal.number, recipe] = candidate
-        survey.judged[group.key].append(candidate)
+    def _walk(self, group: Group, proposals: Sequence[Proposal], ledger: Ledger, refs: References) -> Walk:
+        """Return a group's candidates, as known from before; after a failure anew, as lost shards are scored again."""
+        known = self._walks.get(group.key)
+        if known is None or known[0] is not ledger or known[1] != refs or not _continues(known[2], group, proposals):
+            known = self._walks[group.key] = ledger, refs, Walk.of(group, self._plan, proposals, ledger, refs)
+        known[2].proposals = proposals
+        return known[2]
+
+
+def _continues(walk: Walk, group: Group, proposals: Sequence[Proposal]) -> bool:
+    points = all(proposals[n].point == c.proposal.point for n, c in walk.final.items() if n < len(proposals))
+    return walk.group == group and points and not any(c.failure for c in walk.final.values())
+
+
+def _pending(walk: Walk, proposal: Proposal, ledger: Ledger) -> PendingCandidate:
+    split = "val" if walk.order is None else walk.order.name
+    recipe, tasks = walk.group.recipe(proposal.point), validation_tasks(walk.group)
+    shards = len(ledger.requests(recipe, tasks, split))
+    return PendingCandidate(walk.group, proposal, shards - len(ledger.missing(recipe, tasks, split)), shards)
 
 
 def label(group: Group) -> str:

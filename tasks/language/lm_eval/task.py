@@ -22,6 +22,7 @@ from tasks.language.lm_eval.quiet import quiet
 from tasks.language.lm_eval.requests import build_requests, without_own_answer
 from tasks.language.lm_eval.rolling import bits, byte_counts, is_rolling
 from tasks.metrics import BITS_PER_BYTE
+from tasks.rows import check_rows
 from tasks.stats import Stats
 
 _CPU_BATCH, _ACCELERATOR_BATCH = 16, 64
@@ -91,9 +92,27 @@ class LmEvalTask:
             raise ValueError(
                 f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
             )
+        return self._score(backbone, split, range(start, stop), f"{split}[{start}:{stop}]")
+
+    def together(self, split: str) -> int:
+        """Return 1: see `tasks.base.ScoresRows`."""
+        return 1
+
+    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
+        """Score some documents in this order, as `evaluate` does.
+
+        Raises:
+            NonFiniteOutput: if a log-likelihood or a logit is NaN or infinite.
+            ValueError: if a row is not in the split, or a value of the metric is not in [0, 1].
+        """
+        check_rows(self.name, split, rows, self.num_samples(split))
+        return self._score(backbone, split, rows, f"{len(rows)} rows of {split}")
+
+    def _score(self, backbone: Backbone, split: str, rows: Sequence[int], where: str) -> ShardResult:
         with quiet():
-            requests = [list(map(_fresh, some)) for some in self._built(backbone, split)[start:stop]]
-            self._respond(requests, f"{self.name}: {split}[{start}:{stop}]", start)
+            built = self._built(backbone, split)
+            requests = [list(map(_fresh, built[row])) for row in rows]
+            self._respond(requests, f"{self.name}: {where}", rows[0])
             values = self._values(requests)
             margins = margins_of(self._task, self._metric, requests)
         try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.base import Backbone, NonFiniteOutput, ShardResult
 from tasks.language.sentences.batches import SentenceBatch
+from tasks.rows import check_rows, find_rows
 from tasks.stats import Stats
 from tasks.training import TrainingSamples
 
@@ -56,14 +57,28 @@ class SentenceTask:
             raise ValueError(
                 f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
             )
-        batches = self._batches[split]
-        size = len(batches[0])
-        first, last = start // size, (stop - 1) // size
+        return self._score(backbone, split, range(start, stop), f"{split}[{start}:{stop}]")
+
+    def together(self, split: str) -> int:
+        """Return the size of a batch: see `tasks.base.ScoresRows`."""
+        return len(self._batches[split][0])
+
+    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
+        """Score some texts in this order; each batch that holds one is scored in full, so all bits stay.
+
+        Raises:
+            NonFiniteOutput: if a logit is NaN or infinite.
+            ValueError: if a row is not in the split.
+        """
+        check_rows(self.name, split, rows, self.num_samples(split))
+        return self._score(backbone, split, rows, f"{len(rows)} rows of {split}")
+
+    def _score(self, backbone: Backbone, split: str, rows: Sequence[int], where: str) -> ShardResult:
+        batches, places_B = find_rows(rows, self.together(split))
         try:
-            scores = [batch.score(backbone.device) for batch in batches[first : last + 1]]
+            scores = [self._batches[split][batch].score(backbone.device) for batch in batches]
         except NonFiniteOutput as error:
-            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: {error}") from error
-        own = slice(start - first * size, stop - first * size)
-        outcomes, margins = (np.concatenate(parts)[own] for parts in zip(*scores, strict=True))
+            raise NonFiniteOutput(f"{self.name}: {where}: {error}") from error
+        outcomes, margins = (np.concatenate(parts)[places_B] for parts in zip(*scores, strict=True))
         total = float(outcomes.sum())
         return ShardResult(Stats(len(outcomes), total, total), outcomes, margins)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tasks.base import Backbone, NonFiniteOutput, ShardResult
 from tasks.language.text.backbone import LanguageBackbone, as_language
+from tasks.rows import check_rows, find_rows
 from tasks.stats import Stats
 from tasks.training import TrainingSamples
 
@@ -112,19 +113,34 @@ class TextTask:
             raise ValueError(
                 f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
             )
-        model, batches = as_language(backbone), self._batches[split]
-        size = len(batches[0])
-        first, last = start // size, (stop - 1) // size
+        return self._score(backbone, split, range(start, stop), f"{split}[{start}:{stop}]")
+
+    def together(self, split: str) -> int:
+        """Return the size of a batch: see `tasks.base.ScoresRows`."""
+        return len(self._batches[split][0])
+
+    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
+        """Score some samples in this order; each batch that holds one is scored in full, so all bits stay.
+
+        Raises:
+            NonFiniteOutput: if a score is NaN or infinite.
+            ValueError: if a row is not in the split, or the backbone is no language model.
+        """
+        check_rows(self.name, split, rows, self.num_samples(split))
+        return self._score(backbone, split, rows, f"{len(rows)} rows of {split}")
+
+    def _score(self, backbone: Backbone, split: str, rows: Sequence[int], where: str) -> ShardResult:
+        model = as_language(backbone)
+        batches, places_B = find_rows(rows, self.together(split))
         try:
-            scores = [batch.score(model) for batch in batches[first : last + 1]]
+            scores = [self._batches[split][batch].score(model) for batch in batches]
         except NonFiniteOutput as error:
-            raise NonFiniteOutput(f"{self.name}: {split}[{start}:{stop}]: {error}") from error
-        own = slice(start - first * size, stop - first * size)
-        outcomes = np.concatenate([s.outcomes for s in scores])[own]
+            raise NonFiniteOutput(f"{self.name}: {where}: {error}") from error
+        outcomes = np.concatenate([s.outcomes for s in scores])[places_B]
         margins = [s.margins for s in scores if s.margins is not None]
         values = outcomes.astype(np.float64)
         stats = Stats(len(outcomes), float(values.sum()), float((values * values).sum()))
-        return ShardResult(stats, outcomes, np.concatenate(margins)[own] if margins else None)
+        return ShardResult(stats, outcomes, np.concatenate(margins)[places_B] if margins else None)
 
 
 def by_length(samples: Iterable[_S], lengths: Sequence[int], size: int) -> list[list[_S]]:

@@ -12,7 +12,8 @@ from pipeline.pools.local import LocalPool
 from pipeline.records.ledger import Ledger
 from pipeline.run.forecast import forecast, proposed
 from pipeline.run.run import run
-from pipeline.run.selection import Candidate, References, choose, judge, judge_all, references
+from pipeline.run.selection import Candidate, References, choose, judge, references
+from pipeline.run.walk import judge_all
 from search.proposer import Proposal
 
 PLAN = make_plan(toy_spec(select={"maximise": ["2 * target + control", "worst"]}))

@@ -1,0 +1,119 @@
+"""The order of samples in which bad candidates show early, and the candidates from which it is learnt.
+
+Shape legend: P points, D dimensions, n samples of a task.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.records.sample_order import SampleOrder
+from search.space import Space
+
+#: Candidates that are scored in full first.
+FIRST = 8
+#: Samples of a stage: a sixteenth of all, but at least so many.
+_STAGES, _LEAST = 16, 64
+#: The part of each task's samples in each of the two random stages before the hardest come, for a race.
+_RACED = (1 / 16, 1 / 8)
+#: The number of these stages.
+RACES = len(_RACED)
+
+Errors = Mapping[str, npt.NDArray[np.float64]]
+
+
+def spread(space: Space, count: int) -> list[int]:
+    """Return the numbers of a grid's points that are far from each other: the one nearest to the centre, then maximin.
+
+    Example:
+        >>> from search.space import Choice
+        >>> spread(Space((Choice("alpha", (0.0, 0.1, 0.5, 0.9, 1.0)),)), 3)
+        [2, 0, 4]
+    """
+    axes = [np.linspace(0, 1, len(dim.values())) if len(dim.values()) > 1 else np.full(1, 0.5) for dim in space.dims]
+    at_PD = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    found = [int(((at_PD - 0.5) ** 2).sum(1).argmin())]
+    far_P = ((at_PD - at_PD[found[0]]) ** 2).sum(1)
+    while len(found) < min(count, len(at_PD)):
+        found.append(int(far_P.argmax()))
+        far_P = np.minimum(far_P, ((at_PD - at_PD[found[-1]]) ** 2).sum(1))
+    return found
+
+
+def hardest_first(
+    errors: Errors, weights: Mapping[str, float], together: Mapping[str, int], salts: Mapping[str, str], race: bool
+) -> SampleOrder:
+    """Order samples by weight x errors, the largest first, then by task and number, and cut the order into stages.
+
+    Args:
+        errors: task -> how many of some candidates are wrong on each sample (n,).
+        weights: task -> what one error costs of the objectives.
+        together: task -> samples that are scored together, which stay together.
+        salts: task -> fingerprint of its data, which decides the random samples of a race.
+        race: whether two stages with a random sixteenth of every task come first.
+    """
+    pieces = [piece for task in errors for piece in _pieces(task, errors[task] * weights[task], together[task])]
+    raced: list[list[tuple[str, int, int]]] = []
+    if race:
+        raced, pieces = _random_stages(errors, together, salts, pieces)
+    numbers = {task: i for i, task in enumerate(errors)}
+    pieces.sort(key=lambda piece: (-piece[0], numbers[piece[1]], piece[2]))
+    rest = [(task, start, stop) for _, task, start, stop in pieces]
+    total = sum(map(len, errors.values()))
+    return _order(errors, [*raced, *_cut(rest, max(_LEAST, -(-total // _STAGES)))])
+
+
+def _pieces(task: str, costs_n: npt.NDArray[np.float64], size: int) -> list[tuple[float, str, int, int]]:
+    """Return (mean cost, task, start, stop) of each group of samples that are scored together."""
+    starts = range(0, len(costs_n), size)
+    return [(float(costs_n[i : i + size].mean()), task, i, min(i + size, len(costs_n))) for i in starts]
+
+
+def _random_stages(
+    errors: Errors,
+    together: Mapping[str, int],
+    salts: Mapping[str, str],
+    pieces: list[tuple[float, str, int, int]],
+) -> tuple[list[list[tuple[str, int, int]]], list[tuple[float, str, int, int]]]:
+    """Return the two random stages, and the pieces that are left; every task has two samples at least in each."""
+    stages: list[list[tuple[str, int, int]]] = [[] for _ in _RACED]
+    left = []
+    for task, errors_n in errors.items():
+        own = sorted((p for p in pieces if p[1] == task), key=lambda p: _hash(salts[task], p[2]))
+        ends = [
+            min(len(own), -(-max(2 * (i + 1), round(f * len(errors_n))) // together[task]))
+            for i, f in enumerate(_RACED)
+        ]
+        for stage, (a, b) in enumerate(pairwise([0, *ends])):
+            stages[stage] += [(name, start, stop) for _, name, start, stop in own[a:b]]
+        left += own[ends[-1] :]
+    return stages, left
+
+
+def _hash(salt: str, row: int) -> bytes:
+    return hashlib.blake2b(f"{salt}/{row}".encode(), digest_size=8).digest()
+
+
+def _cut(pieces: Sequence[tuple[str, int, int]], size: int) -> list[list[tuple[str, int, int]]]:
+    """Cut pieces into stages of at least `size` samples; the last may have fewer."""
+    stages: list[list[tuple[str, int, int]]] = [[]]
+    for piece in pieces:
+        if sum(stop - start for _, start, stop in stages[-1]) >= size:
+            stages.append([])
+        stages[-1].append(piece)
+    return stages
+
+
+def _order(errors: Errors, stages: Sequence[Sequence[tuple[str, int, int]]]) -> SampleOrder:
+    rows: dict[str, list[int]] = {task: [] for task in errors}
+    cuts = {task: [0] for task in errors}
+    for stage in stages:
+        for task, start, stop in stage:
+            rows[task] += range(start, stop)
+        for task, ends in cuts.items():
+            ends.append(len(rows[task]))
+    as_arrays = {task: np.array(some, np.int64) for task, some in rows.items()}
+    return SampleOrder(as_arrays, {task: np.array(ends, np.int64) for task, ends in cuts.items()})
