@@ -69,6 +69,7 @@ def plan(
         _print_memory(found)
         arms = work_of(run, found.samples.counts)
         console.print(_work_table(run, arms))
+        _print_stops(run)
         if problems := misfits(found, run, machine):
             raise ValueError("\n".join(problems))
         _print_hours(run, arms, machine, _rate(run, machine, throughput, like, measure))
@@ -117,6 +118,17 @@ def _work_table(run: "Plan", arms: "list[ArmWork]") -> Table:
     totals = [sum(numbers) for numbers in zip(*((a.searches, a.candidates, a.val, a.test) for a in arms), strict=True)]
     table.add_row("all", *(f"{n:,}" for n in totals), style="bold")
     return table
+
+
+def _print_stops(run: "Plan") -> None:
+    """Say of each arm with more candidates than are scored in full anyway whether the others may be stopped."""
+    from pipeline.plan.stops import FIRST, why_in_full
+    from pipeline.run.forecast import proposed
+
+    for arm, group in {g.arm: g for g in run.searched if proposed(g) > FIRST}.items():
+        why = why_in_full(group, run.spec)
+        stops = f"no, since {why}" if why else "yes: the samples above are the most"
+        print_result(f"{arm}: candidates that cannot win are stopped: {stops}")
 
 
 def _print_hours(run: "Plan", arms: "list[ArmWork]", machine: "Machine", rate: tuple[float, str] | None) -> None:

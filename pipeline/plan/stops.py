@@ -10,6 +10,8 @@ from pipeline.spec.run import RunSpec
 from search.monotone import decreasing_part
 from search.objectives import Objective
 
+#: Candidates of a search that are scored in full first.
+FIRST = 8
 #: Samplers whose points do not depend on outcomes.
 _NOT_ADAPTIVE = ("grid", "random", "qmc")
 #: Exhibits that show every candidate of an arm.

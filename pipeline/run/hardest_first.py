@@ -1,6 +1,6 @@
 """The order of samples in which bad candidates show early, and the candidates from which it is learnt.
 
-Shape legend: P points, D dimensions, n samples of a task.
+Shape legend: n samples of a task.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.records.sample_order import SampleOrder
+from search.design import farthest_first
 from search.space import Space
 
-#: Candidates that are scored in full first.
-FIRST = 8
 #: Samples of a stage: a sixteenth of all, but at least so many.
 _STAGES, _LEAST = 16, 64
 #: The part of each task's samples in each of the two random stages before the hardest come, for a race.
@@ -25,22 +24,17 @@ RACES = len(_RACED)
 Errors = Mapping[str, npt.NDArray[np.float64]]
 
 
-def spread(space: Space, count: int) -> list[int]:
-    """Return the numbers of a grid's points that are far from each other: the one nearest to the centre, then maximin.
+def spread_numbers(space: Space, count: int) -> list[int]:
+    """Return the numbers of a grid's points that are far from each other, from its centre outwards.
 
     Example:
         >>> from search.space import Choice
-        >>> spread(Space((Choice("alpha", (0.0, 0.1, 0.5, 0.9, 1.0)),)), 3)
+        >>> spread_numbers(Space((Choice("alpha", (0.0, 0.1, 0.5, 0.9, 1.0)),)), 3)
         [2, 0, 4]
     """
-    axes = [np.linspace(0, 1, len(dim.values())) if len(dim.values()) > 1 else np.full(1, 0.5) for dim in space.dims]
-    at_PD = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
-    found = [int(((at_PD - 0.5) ** 2).sum(1).argmin())]
-    far_P = ((at_PD - at_PD[found[0]]) ** 2).sum(1)
-    while len(found) < min(count, len(at_PD)):
-        found.append(int(far_P.argmax()))
-        far_P = np.minimum(far_P, ((at_PD - at_PD[found[-1]]) ** 2).sum(1))
-    return found
+    sizes = [len(dim.values()) for dim in space.dims]
+    axes = [np.linspace(0, 1, size) if size > 1 else np.full(1, 0.5) for size in sizes]
+    return farthest_first(np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1), count)
 
 
 def hardest_first(

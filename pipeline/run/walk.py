@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from pipeline.plan.groups import Group, validation_tasks
 from pipeline.plan.plan import Plan
-from pipeline.plan.stops import StopRule, stop_rule
+from pipeline.plan.stops import FIRST, StopRule, stop_rule
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
 from pipeline.records.sample_order import SampleOrder
 from pipeline.run.forecast import proposed
-from pipeline.run.hardest_first import FIRST, RACES, hardest_first, spread
+from pipeline.run.hardest_first import RACES, hardest_first, spread_numbers
 from pipeline.run.paired_race import is_worse
 from pipeline.run.selection import (
     Candidate,
@@ -71,7 +71,7 @@ class Walk:
         self._in_full = bool(rule.why_not)
         grid = group.search.sampler == "grid"
         self._window = _WINDOW if grid else group.search.in_flight
-        self._first = spread(group.space, FIRST) if grid and not self._in_full else list(range(FIRST))
+        self._first = spread_numbers(group.space, FIRST) if grid and not self._in_full else list(range(FIRST))
         self._settled = 0  # this many candidates, in the order of decision, are final
         self._scored: dict[int, int] = {}  # number -> stages that are scored
         self._fronts: list[tuple[int, tuple[Candidate, ...]]] = [(-1, ())]  # the best until a rank, at each change

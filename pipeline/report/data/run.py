@@ -1,7 +1,8 @@
 """A run folder, read once: candidates, scores, per-sample outcomes and provenance."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +93,8 @@ class Run:
         candidates: in the order of the table.
         scores: (arm, group, number) -> (task, split) -> score.
         samples: task -> (recipe id, split) -> outcomes of shape (n,); of a ratio of sums, `linearised_ratio`.
+        spared: arm -> validation samples that needed no score, as candidates were stopped, and samples of all its
+            candidates; {} if none was stopped.
     """
 
     folder: Path
@@ -99,6 +102,7 @@ class Run:
     candidates: tuple[CandidateRow, ...]
     scores: Mapping[tuple[str, str, int], Mapping[tuple[str, str], Score]]
     samples: Mapping[str, Mapping[tuple[str, str], Outcomes]] = field(repr=False)
+    spared: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -116,7 +120,7 @@ class Run:
             scores.setdefault((row["arm"], row["group"], row["number"]), {})[row["task"], row["split"]] = score
         names = sorted({task for by_task in scores.values() for task, _ in by_task})
         samples = {name: _read_samples(folder, name) for name in names}
-        return cls(folder, provenance, candidates, scores, samples)
+        return cls(folder, provenance, candidates, scores, samples, _spared(folder, candidates))
 
     @property
     def name(self) -> str:
@@ -174,6 +178,20 @@ def _read_samples(folder: Path, task: str) -> dict[tuple[str, str], Outcomes]:
         return samples
     sizes = {row["split"]: row["sizes"] for row in tables.read(path, tables.SIZES).to_pylist()}
     return {key: linearised_ratio(outcomes, sizes[key[1]]) for key, outcomes in samples.items()}
+
+
+def _spared(folder: Path, candidates: Sequence[CandidateRow]) -> dict[str, tuple[int, int]]:
+    path = folder / "stopped.parquet"
+    if not path.is_file():
+        return {}
+    counts = Counter((c.arm, c.group) for c in candidates if not c.failure)
+    spared: dict[str, int] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    for row in tables.read(path, tables.STOPPED).to_pylist():
+        spared[row["arm"]] = spared.get(row["arm"], 0) + row["samples"] - row["seen"]
+        sizes[row["arm"], row["group"]] = row["samples"]
+    whole = {arm: sum(counts[key] * size for key, size in sizes.items() if key[0] == arm) for arm in spared}
+    return {arm: (count, whole[arm]) for arm, count in spared.items()}
 
 
 def _check_exists(path: Path) -> None:

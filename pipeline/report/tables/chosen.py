@@ -7,7 +7,7 @@ from pipeline.merging.scaling import is_equal_norm
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.run import PRE_TRAINED, CandidateRow
+from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from pipeline.report.tables.results import Params, explained, scored, split_params
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 
@@ -33,7 +33,16 @@ def chosen_table(measure: Measure) -> Table:
     recipe = ("method", "scaling", "alpha", "beta", "scale")
     columns = ("arm", "expert", *recipe, "objective", "val", "test", "gap", "recipe id")
     kept, full = scored(columns, rows)
-    return Table("What validation chose", " ".join(explained(kept, _MEANINGS)), kept, full)
+    sentences = [*explained(kept, _MEANINGS), *spared_sentences(measure.run)]
+    return Table("What validation chose", " ".join(sentences), kept, full)
+
+
+def spared_sentences(run: Run) -> list[str]:
+    """Say for each arm how many evaluations were not needed, as candidates could not win any more."""
+    return [
+        f"{arm}: {spared:,} of {whole:,} evaluations ({spared / whole:.0%}) were not needed: candidates were stopped."
+        for arm, (spared, whole) in run.spared.items()
+    ]
 
 
 def alpha_origin(candidate: CandidateRow) -> str:

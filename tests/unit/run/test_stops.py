@@ -1,4 +1,4 @@
-"""Proves that stopped candidates could not win: every choice is that of a search in full, whatever the answers' order."""
+"""Proves that stopped candidates could not win: each choice is that of a search in full, in any order of answers."""
 
 import random
 from collections.abc import Iterator
