@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.arms import Arm, Merge, ScalingSpec, Search, Select
+from pipeline.spec.arms import Arm, Merge, Race, ScalingSpec, Search, Select
 from pipeline.spec.exhibits import (
     BarsExhibit,
     Cell,
@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "merge": Merge,
     "scaling": ScalingSpec,
     "search": Search,
+    "race, a way to stop": Race,
     "select": Select,
     "controls": Controls,
     "resources": Resources,
