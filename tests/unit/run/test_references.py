@@ -103,8 +103,8 @@ def test_the_report_says_why_experts_have_no_accuracy_on_other_tasks(tmp_path: P
 
 
 def test_a_run_and_a_baseline_of_an_older_version_are_compared_on_what_both_need(tmp_path: Path) -> None:
+    scored(begun_by_an_older_version(tmp_path / "old"))  # first: a history is in the order of starts
     scored(tmp_path / "new")
-    scored(begun_by_an_older_version(tmp_path / "old"))
     write_baseline(read_place(str(tmp_path / "old")), tmp_path / "old.parquet")
     write_baseline(read_place(str(tmp_path / "new")), tmp_path / "new.parquet")
     new, old = (read_baseline(tmp_path / f"{name}.parquet") for name in ("new", "old"))
