@@ -221,7 +221,7 @@ class ScoresRows(Protocol):
     def together(self, split: str) -> int:
         """Return how many consecutive samples are scored together, since others beside them would change their bits.
 
-        It is 1 if any samples can be scored; the last samples may be fewer.
+        It is 1 if any samples can be scored together, and 0 if they cannot be scored alone. The last may be fewer.
         """
         ...
 

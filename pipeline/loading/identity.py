@@ -62,8 +62,13 @@ def identify(
         targets={expert: spec.target(expert) for expert in spec.experts},
         calibration=calibration,
         sizes={n: found for n, t in tasks.items() if (found := _sample_sizes(t))},
-        together={n: t.together("val") for n, t in tasks.items() if isinstance(t, ScoresRows) and t.num_samples("val")},
+        together={n: size for n, t in tasks.items() if (size := _together(t))},
     )
+
+
+def _together(task: Scored) -> int:
+    """Return how many validation samples are scored together; 0 if they cannot be scored alone."""
+    return task.together("val") if isinstance(task, ScoresRows) and task.num_samples("val") else 0
 
 
 def _sample_sizes(task: Scored) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""The unscaled experts that no arm of the spec names: each is scored on the tasks that something uses."""
+"""The unscaled experts that are no arm of the spec: each is scored on the tasks that something uses."""
 
 from collections.abc import Iterable
 from dataclasses import replace

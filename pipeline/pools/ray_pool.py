@@ -19,6 +19,7 @@ from pipeline.pools.failures import failure_kind, is_broken
 from pipeline.pools.fault_attribution import SuspectRequests
 from pipeline.pools.queue import RequestQueue
 from pipeline.pools.stragglers import AnswerTimes
+from pipeline.records.sample_order import data_split
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +303,8 @@ class RayPool(Generic[Q, A]):
             return
         request, seconds = job.requests[0].origin, time.monotonic() - actor.since
         long, hangs = self._times.limits(request.task)
-        what = f"shard {request.shard} of {request.task}, {request.split}, candidate {request.recipe_id[:12]}"
+        split = data_split(request.split)
+        what = f"shard {request.shard} of {request.task}, {split}, candidate {request.recipe_id[:12]}"
         if others := len(job.requests) - 1:
             what += f", and {others} sent with it"
         if seconds > hangs:

@@ -13,7 +13,7 @@ PREFIX = "lines_sweep_"
 #: Seconds of a shard: a shard should be a second of work.
 _BOUNDARIES = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
 _COUNTERS = {
-    "candidates_total": "Candidates scored in full, or failed.",
+    "candidates_total": "Candidates scored in full, stopped or failed.",
     "shards_total": "Shards that workers answered, failures included.",
     "cache_hits_total": "Shards that the scores of other runs answered.",
 }

@@ -40,6 +40,7 @@ class CandidateRow:
     control_of: str
     control: str
     failure: str
+    stopped: bool
     objectives: tuple[float, ...] | None
     chosen: bool
     note: Mapping[str, Any]
@@ -62,6 +63,7 @@ class CandidateRow:
             recipe=recipe,
             point=json.loads(row["point"]),
             failure=row["failure"] if row["state"] == "failed" else "",
+            stopped=row["state"] == "stopped",
             objectives=None if row["objectives"] is None else tuple(row["objectives"]),
             note=json.loads(row["note"] or "{}"),
             **{name: row[name] for name in same},

@@ -32,8 +32,8 @@ def searched(measure: Measure) -> list[Figure]:
         arms = [a for a in measure.arms if a.kind == kind and not _has_curve(a) and not _is_greedy(a)]
         panels = _panels(measure, arms)
         note = (
-            "Objectives on validation, as the search saw them. Each mark is a candidate at its value of one dimension, "
-            "whatever its values of the others; the ring is what was chosen."
+            "Objectives on validation, as the search saw them. Each mark is a candidate that was scored in full, at "
+            "its value of one dimension, whatever its values of the others; the ring is what was chosen."
         )
         figures += [Figure(title, note, panels, arms, _table(measure, title, arms))] if panels else []
     return figures
@@ -91,4 +91,6 @@ def _table(measure: Measure, title: str, arms: Sequence[ArmResult]) -> Table:
                 texts = (group or NONE, describe(candidate.point), ", ".join(f"{value:.4f}" for value in values))
                 rows.append((lead(arm), *map(TableCell, texts)))
     columns = ("arm", "expert", "point", "objective")
-    return Table(title, f"The best {LISTED} of each arm and expert.", columns, tuple(rows))
+    return Table(
+        title, f"The best {LISTED} of each arm and expert, of those that were scored in full.", columns, tuple(rows)
+    )

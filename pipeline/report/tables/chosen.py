@@ -38,9 +38,9 @@ def chosen_table(measure: Measure) -> Table:
 
 
 def spared_sentences(run: Run) -> list[str]:
-    """Say for each arm how many evaluations were not needed, as candidates could not win any more."""
+    """Say for each arm how many scores of samples were not needed, as candidates could not win any more."""
     return [
-        f"{arm}: {spared:,} of {whole:,} evaluations ({spared / whole:.0%}) were not needed: candidates were stopped."
+        f"{arm}: candidates were stopped: {spared:,} of {whole:,} sample scores ({spared / whole:.0%}) were not needed."
         for arm, (spared, whole) in run.spared.items()
     ]
 

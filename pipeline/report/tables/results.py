@@ -82,7 +82,9 @@ def _unscored(measure: Measure, bench: ComparableArms) -> list[str]:
     narrowed = measure.run.provenance.get("reference_tasks", {})
     if not set(bench.experts) <= set(narrowed):
         return []
-    return ["Control tasks are not scored, as no arm edits these experts: fine-tuned: {edit: each_expert} scores them."]
+    return [
+        "Control tasks are not scored, as no arm edits these experts. The arm fine-tuned: {edit: each_expert} would."
+    ]
 
 
 def merge_table(measure: Measure, split: str, bench: ComparableArms) -> Table:

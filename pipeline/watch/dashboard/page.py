@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
+from pipeline.records.sample_order import data_split
 from pipeline.report.data.points import describe
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
@@ -138,7 +139,7 @@ def best_table(page: PageState) -> Table:
         "On validation, by the objectives that the arm's search maximises. For edits it is the mean over the experts "
         "that have a scored candidate."
     )
-    columns = ("arm", "objective", "searches with a best", "candidates", "failed", "best point")
+    columns = ("arm", "objective", "searches with a best", "candidates", "stopped", "failed", "best point")
     return Table("Best so far", note, columns, tuple(rows))
 
 
@@ -155,7 +156,8 @@ def _best_row(page: PageState, arm: str, groups: Sequence[Sequence[Candidate]]) 
         ", ".join(decimal(mean, 4) for mean in means),
         f"{len(chosen)} of {len(groups)}",
         str(len(candidates)),
-        str(sum(c.values is None for c in candidates)),
+        str(sum(c.stopped is not None for c in candidates)),
+        str(sum(bool(c.failure) for c in candidates)),
         point,
     )
 
@@ -221,7 +223,7 @@ def failure_table(page: PageState) -> Table:
 def _shard(page: PageState, answer: ShardScore | Failure) -> tuple[str, str, str]:
     """Return the label, the task and the shard of an answer."""
     request = answer.request
-    return page.label(request), request.task, f"{request.split} {request.shard}"
+    return page.label(request), request.task, f"{data_split(request.split)} {request.shard}"
 
 
 def latest_table(page: PageState) -> Table:

@@ -65,6 +65,8 @@ class Studies:
 def _state(entry: _Entry) -> TrialState:
     if isinstance(entry, PendingCandidate):
         return TrialState.RUNNING
+    if entry.stopped is not None:
+        return TrialState.PRUNED
     return TrialState.FAIL if entry.values is None else TrialState.COMPLETE
 
 

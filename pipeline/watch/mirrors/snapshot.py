@@ -107,6 +107,7 @@ def _row(run: Run, candidate: CandidateRow) -> CandidateSnapshot:
     params |= {"method": recipe.method, "scaling": recipe.scaling}
     params |= {"alpha": "" if candidate.alpha is None else f"{candidate.alpha:.10g}", "beta": f"{recipe.beta:.10g}"}
     params |= {f"point.{name}": str(value) for name, value in candidate.point.items()}
+    params |= {"state": "stopped"} if candidate.stopped else {}
     place = [candidate.arm, candidate.group, candidate.number]
     scores = run.scored(candidate)
     return CandidateSnapshot(

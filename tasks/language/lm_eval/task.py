@@ -95,8 +95,8 @@ class LmEvalTask:
         return self._score(backbone, split, range(start, stop), f"{split}[{start}:{stop}]")
 
     def together(self, split: str) -> int:
-        """Return 1: see `tasks.base.ScoresRows`."""
-        return 1
+        """Return 1, or 0 if answers are sampled, which depend on a shard: see `tasks.base.ScoresRows`."""
+        return 0 if (self._task.config.generation_kwargs or {}).get("do_sample") else 1
 
     def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
         """Score some documents in this order, as `evaluate` does.
