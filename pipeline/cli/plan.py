@@ -126,7 +126,7 @@ def _print_stops(run: "Plan") -> None:
     from pipeline.run.forecast import proposed
 
     for arm, group in {g.arm: g for g in run.searched if proposed(g) > FIRST}.items():
-        why = why_in_full(group, run.spec)
+        why = why_in_full(group, run)
         stops = f"no, since {why}" if why else "yes, if its tasks are right or wrong; the samples above are the most"
         print_result(f"{arm}: candidates that cannot win are stopped: {stops}")
 

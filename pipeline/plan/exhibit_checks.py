@@ -55,6 +55,12 @@ def roles_shown(exhibits: Mapping[str, Exhibit], arm: str) -> set[str]:
     return {ACCURACIES[metric][0] for metric in metrics if metric in ACCURACIES}
 
 
+def shown_in_full(exhibits: Mapping[str, Exhibit]) -> frozenset[str]:
+    """Return the arms of which an exhibit shows every candidate."""
+    found = (e for e in exhibits.values() if isinstance(e, CurveExhibit | PathExhibit | HeatmapExhibit))
+    return frozenset(arm for exhibit in found for arm in exhibit.arms.values())
+
+
 def _check_names(exhibit: Exhibit, arms: Groups) -> None:
     if isinstance(exhibit, TableExhibit):
         named = [(f"rows.{row}", cell.arm) for row, cells in exhibit.rows.items() for cell in cells if cell]

@@ -11,7 +11,7 @@ from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
 from pipeline.parameters import look_up, require_known, resolve
 from pipeline.plan.controls import NAMES, derived_controls, tuned_controls
 from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
-from pipeline.plan.exhibit_checks import check_exhibits
+from pipeline.plan.exhibit_checks import check_exhibits, shown_in_full
 from pipeline.plan.groups import (
     FINE_TUNED,
     GREEDY,
@@ -45,11 +45,13 @@ class Plan:
     Attributes:
         references: the pre-trained model and each unscaled expert; accuracies are normalised by them.
         searched: all other groups; a group with a derivation comes after its parents.
+        shown_in_full: arms of which an exhibit shows every candidate; in a run, also those that one has shown before.
     """
 
     spec: RunSpec
     references: tuple[Group, ...]
     searched: tuple[Group, ...]
+    shown_in_full: frozenset[str] = frozenset()
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -111,7 +113,7 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
     searched = [*planned.groups.values()]
     check_exhibits(spec.exhibits, references + searched)
     check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})
-    return Plan(spec, tuple(references), tuple(searched))
+    return Plan(spec, tuple(references), tuple(searched), shown_in_full(spec.exhibits))
 
 
 class _Planned:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from pipeline.messages import Identity
 from pipeline.plan.groups import GREEDY, Group, validation_tasks
+from pipeline.plan.plan import Plan
 from pipeline.spec.arms import Race
-from pipeline.spec.exhibits import CurveExhibit, HeatmapExhibit, PathExhibit
-from pipeline.spec.run import RunSpec
 from search.monotone import decreasing_part
 from search.objectives import Objective
 
@@ -14,8 +13,6 @@ from search.objectives import Objective
 FIRST = 8
 #: Samplers whose points do not depend on outcomes.
 _NOT_ADAPTIVE = ("grid", "random", "qmc")
-#: Exhibits that show every candidate of an arm.
-_SHOW_ALL = (CurveExhibit, HeatmapExhibit, PathExhibit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +28,16 @@ class StopRule:
     race: float = 0.0
 
 
-def stop_rule(group: Group, spec: RunSpec, identity: Identity) -> StopRule:
+def stop_rule(group: Group, plan: Plan, identity: Identity) -> StopRule:
     """Return how candidates of a group are stopped in a run."""
     stop = group.search.stop
-    why_not = why_in_full(group, spec) or _why_tasks(group, identity)
+    why_not = why_in_full(group, plan) or _why_tasks(group, identity)
     return StopRule(why_not, stop.race if isinstance(stop, Race) else 0.0)
 
 
-def why_in_full(group: Group, spec: RunSpec) -> str:
+def why_in_full(group: Group, plan: Plan) -> str:
     """Say why every candidate of a group is scored in full, as far as the spec tells; "" if some may be stopped."""
-    search = group.search
+    search, spec = group.search, plan.spec
     if search.stop == "none":
         return "stop is none"
     if not group.space.dims:
@@ -54,9 +51,8 @@ def why_in_full(group: Group, spec: RunSpec) -> str:
     for text in group.objectives:
         if part := decreasing_part(Objective.parse(text)):
             return f"the objective {text!r} can fall when an accuracy grows: {part}"
-    for name, exhibit in spec.exhibits.items():
-        if isinstance(exhibit, _SHOW_ALL) and group.arm in exhibit.arms.values():
-            return f"exhibits.{name} shows every candidate"
+    if group.arm in plan.shown_in_full:
+        return "an exhibit shows every candidate"
     if isinstance(search.stop, Race) and len(group.objectives) > 1:
         return "a race needs one objective"
     return _why_not_by_default(group) if search.stop == "auto" else ""

@@ -41,6 +41,7 @@ class History:
         answers: request key -> the score, or the last failure.
         provenance: the facts that the run recorded at its last end: versions, workers, times.
         finished: whether the run has ended and nothing was added since.
+        stopped: (group, number) -> why the candidate was stopped, as it was written last.
     """
 
     header: Record | None = None
@@ -48,6 +49,7 @@ class History:
     answers: Answers = field(default_factory=Answers)
     provenance: Record = field(default_factory=dict)
     finished: bool = False
+    stopped: dict[tuple[GroupKey, int], Record] = field(default_factory=dict)
 
 
 class DamagedRecord(ValueError):
@@ -69,6 +71,7 @@ class Journal:
             raise LockedError(
                 f"{folder}: another run is writing in this folder: wait for it, stop it, or give another --out"
             ) from None
+        self._stopped: dict[tuple[GroupKey, int], Record] = {}
 
     def header(self, identity: Record) -> None:
         """Write the first record: spec and fingerprints."""
@@ -79,9 +82,15 @@ class Journal:
         fields = {"number": proposal.number, "point": proposal.point, "state": proposal.state}
         self._log.append([{"record": "proposal", "group": list(group), **fields}])
 
+    def knows(self, stopped: Mapping[tuple[GroupKey, int], Record]) -> None:
+        """Take the stopped candidates of the journal's history, which are not written again."""
+        self._stopped = dict(stopped)
+
     def stopped(self, group: GroupKey, number: int, fields: Record) -> None:
         """Write that a candidate was stopped, for readers of the journal: the answers determine it."""
-        self._log.append([{"record": "stopped", "group": list(group), "number": number, **fields}])
+        record = {"record": "stopped", "group": list(group), "number": number, **fields}
+        if self._stopped.get((group, number)) != fields:
+            self._log.append([record])
 
     def answers(self, answers: Iterable[ShardScore | Failure]) -> None:
         """Write scores and failures at once."""
@@ -144,6 +153,10 @@ def take_record(history: History, record: Record, path: Path) -> ShardScore | Fa
 
 def _take(history: History, record: Record) -> ShardScore | Failure | None:
     kind = record.pop("record")
+    if kind == "stopped":
+        group, number = record.pop("group"), record.pop("number")
+        history.stopped[(group[0], group[1]), number] = record
+        return None
     if history.finished and kind not in ("run", "end"):  # it was resumed to score lost shards
         history.finished, history.provenance = False, {**history.provenance, "complete": False}
     if kind == "run":
@@ -157,7 +170,7 @@ def _take(history: History, record: Record) -> ShardScore | Failure | None:
         asked[proposal.number :] = [proposal]
     elif kind == "end":
         history.finished, history.provenance = True, record
-    elif kind != "stopped":
+    else:
         answer = parse_answer(kind, record, history.answers.recipes)
         history.answers[answer.request.key] = answer
         return answer

@@ -116,12 +116,6 @@ class Ledger:
         placed[self._orders[split].rows[task]] = values
         return placed
 
-    def scored_in_full(self, recipe_id: str, task: str, split: str) -> str:
-        """Return the split under which a candidate has all outcomes of a task: the split itself, or of an order."""
-        orders = sorted(self._orders) if split == "val" else ()
-        known = (s for s in orders if self.stats(recipe_id, task, s) is not None)
-        return split if self.stats(recipe_id, task, split) is not None else next(known, split)
-
     def margins(self, recipe_id: str, task: str, split: str) -> npt.NDArray[Any] | None:
         """Return the margins of `tasks.base.ShardResult` in the order of outcomes; None unless every shard has them."""
         return self._in_place(self.answers.margins(recipe_id, self._shards_of(task, split)), task, split)
@@ -132,12 +126,12 @@ class Ledger:
         means = {task: s.mean for task, s in stats.items() if s is not None}
         return means if len(means) == len(stats) else None
 
-    def failure(self, recipe_id: str, tasks: Iterable[str], split: str) -> Failure | None:
-        """Return the first failure among the shards of `tasks`."""
+    def failure(self, recipe_id: str, tasks: Iterable[str], split: str, stage: int | None = None) -> Failure | None:
+        """Return the first failure among the shards of `tasks`; with `stage`, of one stage of an order."""
         failures = self.answers.failures
         if not failures:
             return None
-        keys = ((recipe_id, *place) for place in self._shards(tasks, split))
+        keys = ((recipe_id, *p) for p in self._shards(tasks, split) if stage is None or p[2] == stage)
         return next((failures[key] for key in keys if key in failures), None)
 
     def any_score(self, recipe_id: str, tasks: Iterable[str]) -> ShardScore | None:

@@ -28,8 +28,8 @@ class Evaluations:
     def advance(self) -> None:
         """Decide about candidates whose answers are there, and request what is needed next.
 
-        A candidate in progress comes before a new one: a worker then stays with few candidates, whose weights it has
-        combined already.
+        A candidate in progress comes before a new one, and a search before those that begin later: a worker then stays
+        with few candidates, whose weights it has combined already.
         """
         while self.walk.stops and any([self._advance(number) for number in self.walk.ready()]):
             pass
@@ -51,7 +51,7 @@ class Evaluations:
         if ticket is not None and not ticket.done:
             return False
         while (stage := self.walk.advance(number)) is not None:
-            if number not in self._tickets and stage != IN_FULL and not self._has_room():
+            if number not in self._tickets and stage != IN_FULL and not self._requests.has_room:
                 return False
             ticket = self._tickets[number] = self._request(self.walk.proposals[number], stage)
             if not ticket.done:
@@ -59,9 +59,6 @@ class Evaluations:
         self._tickets.pop(number, None)
         self._requests.decided(self.walk.final[number])
         return True
-
-    def _has_room(self) -> bool:
-        return len(self._tickets) < self._requests.wanted
 
     def _request(self, proposal: Proposal, stage: int) -> Ticket:
         group = self.walk.group

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from pipeline.plan.groups import GREEDY, Group, validation_tasks
 from pipeline.plan.plan import Plan
+from pipeline.plan.stops import FIRST, stop_rule
 from pipeline.recipe import Recipe
 from pipeline.records.ledger import Ledger
+from pipeline.run.hardest_first import stages_of
 
 #: Candidates that are compared in a second.
 _MOST_COMPARED = 200_000
@@ -38,9 +40,15 @@ def forecast_by_arm(plan: Plan, ledger: Ledger) -> dict[tuple[str, str], Forecas
     """Count the work of each arm and split; an arm whose candidates an arm above has too needs less."""
     any_recipe = plan.references[0].recipe({})
     found: dict[tuple[str, str], Forecast] = {}
+    staged = {g.arm for g in plan.searched if not stop_rule(g, plan, ledger.identity).why_not}
     for arm, count, tasks, split in _parts(plan):
         requests = ledger.requests(any_recipe, tasks, split)
-        part = Forecast(count * len(requests), count * sum(r.stop - r.start for r in requests))
+        samples = sum(r.stop - r.start for r in requests)
+        shards = count * len(requests)
+        if split == "val" and arm in staged and count > FIRST:
+            # About half of the stages are needed, each with a request for each task.
+            shards = FIRST * len(requests) + (count - FIRST) * (stages_of(samples) * len(tasks) // 2)
+        part = Forecast(shards, count * samples)
         found[arm, split] = found.get((arm, split), Forecast()) + part
     return found
 

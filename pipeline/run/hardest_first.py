@@ -52,12 +52,20 @@ def hardest_first(
     pieces = [piece for task in errors for piece in _pieces(task, errors[task] * weights[task], together[task])]
     raced: list[list[tuple[str, int, int]]] = []
     if race:
-        raced, pieces = _random_stages(errors, together, salts, pieces)
+        raced, pieces = _random_stages(errors, salts, pieces)
     numbers = {task: i for i, task in enumerate(errors)}
     pieces.sort(key=lambda piece: (-piece[0], numbers[piece[1]], piece[2]))
     rest = [(task, start, stop) for _, task, start, stop in pieces]
-    total = sum(map(len, errors.values()))
-    return _order(errors, [*raced, *_cut(rest, max(_LEAST, -(-total // _STAGES)))])
+    return _order(errors, [*raced, *_cut(rest, _stage_size(sum(map(len, errors.values()))))])
+
+
+def _stage_size(samples: int) -> int:
+    return max(_LEAST, -(-samples // _STAGES))
+
+
+def stages_of(samples: int) -> int:
+    """Return the number of stages of so many samples, if each sample can be scored alone."""
+    return -(-samples // _stage_size(samples)) if samples else 0
 
 
 def _pieces(task: str, costs_n: npt.NDArray[np.float64], size: int) -> list[tuple[float, str, int, int]]:
@@ -67,20 +75,16 @@ def _pieces(task: str, costs_n: npt.NDArray[np.float64], size: int) -> list[tupl
 
 
 def _random_stages(
-    errors: Errors,
-    together: Mapping[str, int],
-    salts: Mapping[str, str],
-    pieces: list[tuple[float, str, int, int]],
+    errors: Errors, salts: Mapping[str, str], pieces: list[tuple[float, str, int, int]]
 ) -> tuple[list[list[tuple[str, int, int]]], list[tuple[float, str, int, int]]]:
-    """Return the two random stages, and the pieces that are left; every task has two samples at least in each."""
+    """Return the two random stages, and the pieces that are left; a task has two samples or more in each if it can."""
     stages: list[list[tuple[str, int, int]]] = [[] for _ in _RACED]
     left = []
     for task, errors_n in errors.items():
         own = sorted((p for p in pieces if p[1] == task), key=lambda p: _hash(salts[task], p[2]))
-        ends = [
-            min(len(own), -(-max(2 * (i + 1), round(f * len(errors_n))) // together[task]))
-            for i, f in enumerate(_RACED)
-        ]
+        known = np.cumsum([stop - start for _, _, start, stop in own])
+        least = [max(2 * (i + 1), round(f * len(errors_n))) for i, f in enumerate(_RACED)]
+        ends = np.minimum(np.searchsorted(known, least) + 1, len(own)).tolist()
         for stage, (a, b) in enumerate(pairwise([0, *ends])):
             stages[stage] += [(name, start, stop) for _, name, start, stop in own[a:b]]
         left += own[ends[-1] :]
@@ -94,10 +98,13 @@ def _hash(salt: str, row: int) -> bytes:
 def _cut(pieces: Sequence[tuple[str, int, int]], size: int) -> list[list[tuple[str, int, int]]]:
     """Cut pieces into stages of at least `size` samples; the last may have fewer."""
     stages: list[list[tuple[str, int, int]]] = [[]]
+    filled = 0
     for piece in pieces:
-        if sum(stop - start for _, start, stop in stages[-1]) >= size:
+        if filled >= size:
             stages.append([])
+            filled = 0
         stages[-1].append(piece)
+        filled += piece[2] - piece[1]
     return stages
 
 

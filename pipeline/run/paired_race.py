@@ -25,7 +25,7 @@ def is_worse(
     whose few differences are all equal from looking certain.
 
     Args:
-        differences: task -> outcome of the first minus that of the second on random samples (k,), k at least 2.
+        differences: task -> outcome of the first minus that of the second on random samples (k,).
         slopes: task -> change of the objective with its accuracy.
         sizes: task -> n.
         error: chance of saying so of a candidate that is as good.
@@ -43,4 +43,5 @@ def is_worse(
 def _variance(difference_k: npt.NDArray[np.float64], size: int) -> float:
     """Return the variance of a mean of k of n samples."""
     k = len(difference_k)
-    return max(float(difference_k.var(ddof=1)), 0.25 / (k + 2)) / k * (1 - k / size)
+    own = float(difference_k.var(ddof=1)) if k > 1 else 0.0
+    return max(own, 0.25 / (k + 2)) / k * (1 - k / size)

@@ -1,5 +1,6 @@
 """Requests to the pool: what is unknown is requested once, and answers are journaled before they count."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -74,9 +75,9 @@ class ShardRequests:
         return self.open < max(_LEAST_AHEAD, _AHEAD * self._workers)
 
     @property
-    def wanted(self) -> int:
-        """Candidates of a search that are scored in stages at the same time: more would be set in turn on a worker."""
-        return _AHEAD * max(1, self._workers)
+    def has_room(self) -> bool:
+        """Whether another candidate may begin its stages: with more of them, each worker would set them in turn."""
+        return self.open < _AHEAD * max(1, self._workers)
 
     def propose(self, group: Group, proposal: Proposal) -> None:
         """Journal a proposal before anything is evaluated for it."""
@@ -89,7 +90,7 @@ class ShardRequests:
         if candidate.values is not None:
             self._progress.best[group] = max(self._progress.best.get(group, float("-inf")), sum(candidate.values))
         if candidate.stopped is not None:
-            self._journal.stopped(group, candidate.proposal.number, asdict(candidate.stopped))
+            self._journal.stopped(group, candidate.proposal.number, json.loads(json.dumps(asdict(candidate.stopped))))
 
     def request(self, recipe: Recipe, tasks: Iterable[str], split: str, stage: int | None = None) -> Ticket:
         """Request the shards of a recipe, or of one stage, that have no answer and are not requested yet."""

@@ -25,6 +25,8 @@ from tasks.stats import Stats
 
 Row = dict[str, object]
 _SPLITS = ("val", "test")
+#: Recipe id, split, and the splits under which the ledger may have its outcomes.
+_Place = tuple[str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,19 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
     """
     entries = list(_entries(plan, ledger, proposals))
     recipe_ids = list(dict.fromkeys(entry.candidate.recipe_id for entry in entries))
+    places = _places(entries)
     refs = {split: references(plan, ledger, split) for split in _SPLITS}
     tables.write(folder / "candidates.parquet", (_candidate_row(e, ledger) for e in entries), tables.CANDIDATES)
     scores = (row for e in entries for row in _score_rows(e, ledger, refs))
     tables.write(folder / "scores.parquet", scores, tables.SCORES)
     if stopped := [_stopped_row(e.candidate, e.candidate.stopped) for e in entries if e.candidate.stopped]:
         tables.write(folder / "stopped.parquet", stopped, tables.STOPPED)
+    else:
+        (folder / "stopped.parquet").unlink(missing_ok=True)
     for task in ledger.identity.tasks:
-        samples = _sample_rows(task, recipe_ids, ledger)
+        samples = _sample_rows(task, places, ledger)
         tables.write(folder / "samples" / f"{task}.parquet", samples, tables.SAMPLES)
-        if margins := list(_margin_rows(task, recipe_ids, ledger)):
+        if margins := list(_margin_rows(task, places, ledger)):
             tables.write(folder / "margins" / f"{task}.parquet", margins, tables.MARGINS)
         if sizes := ledger.identity.sizes.get(task):
             rows: list[Row] = [{"split": split, "sizes": list(some)} for split, some in sizes.items()]
@@ -66,6 +71,27 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
         completions = _completion_rows(folder, plan.spec.generation.samples, recipe_ids, ledger)
         tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
     return len(entries)
+
+
+def _places(entries: Iterable[_Entry]) -> list[_Place]:
+    """Return the recipes and splits of `samples/`: validation of what was scored in full, and what counts on test.
+
+    The ledger may have more, which depends on the run's course: stages of a stopped candidate, or the test scores of
+    another choice, made while a shard was lost.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for entry in entries:
+        candidate = entry.candidate
+        known = found.setdefault(candidate.recipe_id, {"val": {}, "test": {}})
+        if candidate.split == "val" or candidate.values is not None:
+            known["val"][candidate.split] = None
+        if entry.chosen or candidate.group.test_all:
+            known["test"]["test"] = None
+    return [
+        (recipe_id, split, tuple(sorted(of_ledger)))
+        for recipe_id, known in found.items()
+        for split, of_ledger in known.items()
+    ]
 
 
 def _completion_rows(folder: Path, samples: int, recipe_ids: Iterable[str], ledger: Ledger) -> list[Row]:
@@ -214,20 +240,18 @@ def _gain(value: float, task: str, refs: References) -> float | None:
     return (value - start) / (own - start) if start is not None and own is not None and own > start else None
 
 
-def _sample_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
-    for recipe_id in recipe_ids:
-        for split in _SPLITS:
-            outcomes = ledger.outcomes(recipe_id, task, ledger.scored_in_full(recipe_id, task, split))
-            if outcomes is not None:
-                yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
+def _sample_rows(task: str, places: Iterable[_Place], ledger: Ledger) -> Iterator[Row]:
+    for recipe_id, split, own in places:
+        found = (ledger.outcomes(recipe_id, task, s) for s in own)
+        if (outcomes := next((o for o in found if o is not None), None)) is not None:
+            yield {"recipe_id": recipe_id, "split": split, "outcomes": outcomes.astype(np.float32)}
 
 
-def _margin_rows(task: str, recipe_ids: Iterable[str], ledger: Ledger) -> Iterator[Row]:
-    for recipe_id in recipe_ids:
-        for split in _SPLITS:
-            full = ledger.scored_in_full(recipe_id, task, split)
-            if (margins := ledger.margins(recipe_id, task, full)) is not None:
-                yield {"recipe_id": recipe_id, "split": split, "margins": margins}
+def _margin_rows(task: str, places: Iterable[_Place], ledger: Ledger) -> Iterator[Row]:
+    for recipe_id, split, own in places:
+        found = (ledger.margins(recipe_id, task, s) for s in own)
+        if (margins := next((m for m in found if m is not None), None)) is not None:
+            yield {"recipe_id": recipe_id, "split": split, "margins": margins}
 
 
 def provenance(

@@ -19,7 +19,7 @@ from pipeline.run.driver import Driver
 from pipeline.run.progress import RunProgress
 from pipeline.run.rows import provenance, write_tables
 from pipeline.spec.load import parse_spec
-from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS, RunSpec
+from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS
 from pipeline.storage.caches.scores import ScoreCache
 from pipeline.versions import exact_versions
 
@@ -27,6 +27,8 @@ _ABSENT = object()
 #: Field of a journal's header: the unscaled experts are scored where it is of use, as `make_plan` does. Journals of
 #: older versions lack it; their runs keep the references that they have, on all tasks.
 _REFERENCES = {"references": "used tasks"}
+#: Field of a journal's header: the arms whose candidates are never stopped, as an exhibit shows or has shown all.
+_IN_FULL = "shown_in_full"
 
 
 class RunFolderError(ValueError):
@@ -61,8 +63,9 @@ def run(
     try:
         history = read_history(folder)
         identity = _as_begun(identity, history)
-        _check_header(plan.spec, identity, folder, history, journal)
+        _check_header(plan, identity, folder, history, journal)
         plan = _as_recorded(plan, history)
+        journal.knows(history.stopped)
         ledger = Ledger(identity, plan.spec.shard_size, _without_lost(history))
         pool = open_pool()
         try:
@@ -77,9 +80,15 @@ def run(
 
 def _as_recorded(plan: Plan, history: History) -> Plan:
     """Return the plan of a new run, or of one of an older version with the references that it began with."""
-    if history.header is None or _has_used_tasks(history.header):
+    if history.header is None:
         return plan
-    return make_plan(plan.spec, whole_references=True)
+    known = plan if _has_used_tasks(history.header) else make_plan(plan.spec, whole_references=True)
+    return replace(known, shown_in_full=_shown(plan, history.header))
+
+
+def _shown(plan: Plan, header: Mapping[str, Any]) -> frozenset[str]:
+    """Return the arms whose candidates are scored in full for an exhibit, also for one that was there before."""
+    return plan.shown_in_full | frozenset(header.get(_IN_FULL, ()))
 
 
 def _has_used_tasks(header: Mapping[str, Any]) -> bool:
@@ -131,11 +140,11 @@ def _counts(ledger: Ledger) -> dict[str, int]:
     return {"shards_scored": len(ledger.answers) - failures, "failures": failures}
 
 
-def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
+def _check_header(plan: Plan, identity: Identity, folder: Path, history: History, journal: Journal) -> None:
     """Write the header of a new run; require that a resumed run has the same one."""
-    new = {"spec": spec.model_dump(mode="json"), "identity": identity.to_json()}
+    new = {"spec": plan.spec.model_dump(mode="json"), "identity": identity.to_json()}
     if history.header is None:
-        journal.header(new | _REFERENCES)
+        journal.header(new | _REFERENCES | {_IN_FULL: sorted(plan.shown_in_full)})
         return
     # Fields of the execution, of the report and of later comparisons may change in between.
     recorded, ours = history.header["spec"], {k: v for k, v in new["spec"].items() if k not in FIELDS_OUTSIDE_RESULT}
@@ -148,7 +157,8 @@ def _check_header(spec: RunSpec, identity: Identity, folder: Path, history: Hist
         )
     if any(recorded.get(k, {}) != json.loads(json.dumps(new["spec"][k])) for k in REPORTING_FIELDS):
         # `lines report` and `lines regress` use the last header
-        journal.header(new | (_REFERENCES if _has_used_tasks(history.header) else {}))
+        references = _REFERENCES if _has_used_tasks(history.header) else {}
+        journal.header(new | references | {_IN_FULL: sorted(_shown(plan, history.header))})
 
 
 def _completed(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +208,7 @@ def plan_and_ledger(header: dict[str, Any], answers: Answers, place: str) -> tup
         ValueError: if another version of this program wrote the header.
     """
     plan = make_plan(parse_spec(header["spec"], place), whole_references=not _has_used_tasks(header))
+    plan = replace(plan, shown_in_full=_shown(plan, header))
     return plan, Ledger(Identity.from_json(header["identity"]), plan.spec.shard_size, answers)
 
 

@@ -80,7 +80,7 @@ class Walk:
     @classmethod
     def of(cls, group: Group, plan: Plan, proposals: Sequence[Proposal], ledger: Ledger, refs: References) -> "Walk":
         """Start the candidates of a group of a plan."""
-        return cls(group, stop_rule(group, plan.spec, ledger.identity), proposals, ledger, refs)
+        return cls(group, stop_rule(group, plan, ledger.identity), proposals, ledger, refs)
 
     @property
     def stops(self) -> bool:
@@ -179,7 +179,7 @@ class Walk:
             if self._ledger.missing(recipe, self._tasks, self.order.name, stage):
                 return stage
             self._scored[number] = stage + 1
-            if failure := self._ledger.failure(candidate.recipe_id, self._tasks, self.order.name):
+            if failure := self._ledger.failure(candidate.recipe_id, self._tasks, self.order.name, stage):
                 self.final[number] = replace(candidate, failure=cause_of(failure))
                 return None
             if stage + 1 < self.order.stages and (stopped := self._stopped(candidate, self.order, stage + 1)):

@@ -26,8 +26,11 @@ def with_default_search(arm: Mapping[str, Any]) -> Mapping[str, Any]:
     searched = [*_searched(arm.get("merge")), *_searched(arm.get("scaling"))]
     if not isinstance(search, Mapping) or "sampler" in search or not any(map(_continuous, searched)):
         return arm
-    trials = search.get("trials") or (ONE_DIMENSION if len(searched) == 1 else SEVERAL_DIMENSIONS)
-    half = max(1, trials // 2) if isinstance(trials, int) else SPREAD
+    usual = ONE_DIMENSION if len(searched) == 1 else SEVERAL_DIMENSIONS
+    trials = usual if search.get("trials") is None else search["trials"]
+    if isinstance(trials, int) and trials < 2:  # nothing can be learnt
+        return {**arm, "search": {**search, "sampler": "random", "trials": trials}}
+    half = trials // 2 if isinstance(trials, int) else SPREAD
     options = {"startup": "spread", "startup_trials": min(SPREAD, half)} | dict(search.get("options") or {})
     return {**arm, "search": {**search, "sampler": "gp", "trials": trials, "options": options}}
 

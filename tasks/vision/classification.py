@@ -133,7 +133,7 @@ class ZeroShotClassification:
         starts = range(start, stop, self._how.batch_size)
         ends = [min(first + starts.step, stop) for first in starts]
         parts = (
-            (images.slice(a, b), images.labels_N[a:b], (images.fingerprint, a, b))
+            (images.slice(a, b), images.labels_N[a:b], (images.fingerprint, "range", a, b))
             for a, b in zip(starts, ends, strict=True)
         )
         return self._scored(backbone, parts, f"{split}[{start}:{stop}]")
@@ -201,7 +201,7 @@ class ZeroShotClassification:
 
 def _chosen(images: ImageSet, rows: Sequence[int]) -> _Batch:
     rows_B = torch.tensor(rows)
-    return images.take(rows_B), images.labels_N[rows_B.to(images.labels_N.device)], (images.fingerprint, *rows)
+    return images.take(rows_B), images.labels_N[rows_B.to(images.labels_N.device)], (images.fingerprint, "rows", *rows)
 
 
 def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:

@@ -98,7 +98,8 @@ def test_requests_of_a_killed_node_are_answered_before_ray_gives_it_up(nodes: No
     pool.submit(requests(60))
     loaded(pool, 2)
     (victim,) = (actor for actor in pool.actors if actor.node == node.node_id)
-    asked = {job.request.key for job in victim.outstanding.values() if job is not None}
+    jobs = [job for job in victim.outstanding.values() if job is not None]
+    asked = {request.key for job in jobs for request in job.requests}
     nodes.remove(node)
     deadline = time.monotonic() + LONG
     while not asked <= {a.request.key for a in pool.answers} and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.merging.scaling import split_control
 from pipeline.recipe import OUTSIDE, ParamValue, Recipe
+from pipeline.records.sample_order import data_split
 from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms, GroupTask, members
 from pipeline.report.data.estimates import Measure
@@ -131,7 +132,7 @@ def failure_table(measure: Measure) -> Table:
     for failure in measure.run.provenance["failures"]:
         tried = [c for c in measure.run.candidates if c.recipe_id == failure["recipe_id"]]
         where = dict.fromkeys(f"{c.arm} ({c.group})" if c.group else c.arm for c in tried)
-        texts = (failure["kind"], ", ".join(where) or NONE, failure["task"], failure["split"])
+        texts = (failure["kind"], ", ".join(where) or NONE, failure["task"], data_split(failure["split"]))
         rows.append((*map(TableCell, texts), TableCell(failure["recipe_id"], tone="code"), TableCell(failure["cause"])))
     columns = ("kind", "arm (expert)", "task", "split", "recipe id", "cause")
     return Table("Failures", FAILED, columns, tuple(rows))

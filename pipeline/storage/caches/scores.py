@@ -9,6 +9,7 @@ from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.records.answers import Answers
 from pipeline.records.append_log import Record
 from pipeline.records.journal import ShardKey, answer_record, parse_answer
+from pipeline.records.sample_order import PREFIX
 from pipeline.storage.caches.records import CacheRecords
 from tasks.files.shared_cache import shared_cache
 
@@ -87,10 +88,15 @@ def _parse(record: Record) -> ShardScore:
 
 def _filed(request: EvalRequest, data: str) -> EvalRequest:
     """Return the request under which a score is kept in memory: its key is `_key`."""
-    _, task, _, shard = _key(request, data)
-    return replace(request, task=task, shard=shard)
+    _, task, split, shard = _key(request, data)
+    return replace(request, task=task, split=split, shard=shard)
 
 
 def _key(request: EvalRequest, data: str) -> ShardKey:
-    """Return a key of the data's fingerprint and the samples: neither the task's name nor the shard size counts."""
-    return request.recipe_id, data, request.split, request.start << 32 | request.stop
+    """Return a key of the data's fingerprint and the samples: neither the task's name nor the shard size counts.
+
+    The places of an order's stages mean samples of one task of that order.
+    """
+    ordered = request.split.startswith(PREFIX)
+    split = f"{request.split} {request.task}" if ordered else request.split
+    return request.recipe_id, data, split, request.start << 32 | request.stop

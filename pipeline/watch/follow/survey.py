@@ -64,8 +64,10 @@ class Surveyor:
             if group is not None:
                 walk = self._walk(group, proposals.get(group.key, ()), ledger, refs)
                 survey.judged[group.key] = walk.settle().candidates()
-                survey.pending += (_pending(walk, walk.proposals[number], ledger) for number in walk.ready())
+                ready = set(walk.ready())
                 for proposal in walk.proposals:
+                    if proposal.number not in walk.final:
+                        survey.pending.append(_pending(walk, proposal, ledger, proposal.number in ready))
                     survey.names.setdefault(ledger.recipe_id(group.recipe(proposal.point)), label(group))
         return survey
 
@@ -83,8 +85,8 @@ def _continues(walk: Walk, group: Group, proposals: Sequence[Proposal]) -> bool:
     return walk.group == group and points and not any(c.failure for c in walk.final.values())
 
 
-def _pending(walk: Walk, proposal: Proposal, ledger: Ledger) -> PendingCandidate:
-    split = "val" if walk.order is None else walk.order.name
+def _pending(walk: Walk, proposal: Proposal, ledger: Ledger, ready: bool) -> PendingCandidate:
+    split = "val" if walk.order is None or not ready else walk.order.name
     recipe, tasks = walk.group.recipe(proposal.point), validation_tasks(walk.group)
     shards = len(ledger.requests(recipe, tasks, split))
     return PendingCandidate(walk.group, proposal, shards - len(ledger.missing(recipe, tasks, split)), shards)

@@ -15,6 +15,7 @@ from pipeline.messages import EvalRequest, Failure, Identity, ShardScore, Worker
 from pipeline.plan.plan import make_plan
 from pipeline.plan.stops import why_in_full
 from pipeline.pools.local import LocalPool
+from pipeline.recipe import Recipe
 from pipeline.records.journal import read_history
 from pipeline.records.tables import STOPPED, read
 from pipeline.run.run import rebuild, run
@@ -28,9 +29,11 @@ MERGE = {"merge": "sum", "scaling": {"function": "linear", "alpha": GRID, "beta"
 TABLES = ("candidates.parquet", "scores.parquet", "stopped.parquet", *(f"samples/{task}.parquet" for task in TASKS))
 
 
-def spec(stop: Any = "exact", objective: Any = "2 * target + control", seed: int = 0, **search: Any) -> RunSpec:
+def spec(stop: Any = "exact", objective: Any = "2 * target + control", shown: bool = False, **search: Any) -> RunSpec:
     arms = {"merge": {**MERGE, "search": {"stop": stop, **search}}}
-    return toy_spec(arms=arms, controls=[], select={"maximise": objective}, seed=seed)
+    heat_map = {"kind": "heatmap", "x": "alpha", "y": "beta", "arms": ["merge"], "metric": "target"}
+    exhibits = {"map": heat_map} if shown else {}
+    return toy_spec(arms=arms, controls=[], select={"maximise": objective}, exhibits=exhibits)
 
 
 class Evaluator(ToyEvaluator):
@@ -188,7 +191,7 @@ def reasons() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "minus", {"arms": {"arm": MERGE}, "select": {"maximise": "target - control"}}, "subtracts a metric"
     yield "divided", {"arms": {"arm": MERGE}, "select": {"maximise": "target / (1 + worst)"}}, "divides by a metric"
     yield "every", {"arms": {"arm": {**MERGE, "test": "every"}}}, "test is every"
-    yield "heat map", {"arms": {"arm": MERGE}, **curve}, "exhibits.map shows every candidate"
+    yield "heat map", {"arms": {"arm": MERGE}, **curve}, "an exhibit shows every candidate"
     yield "front", {"arms": {"arm": MERGE}, **several}, "fronts of all candidates"
     yield "edit", {"arms": {"arm": edit}}, "trade-off"
     yield "curve", {"arms": {"arm": {"merge": "sum", "scaling": {"alpha": GRID}}}}, "a curve of all"
@@ -201,13 +204,13 @@ def reasons() -> Iterator[tuple[str, dict[str, Any], str]]:
 @pytest.mark.parametrize(("_", "changes", "reason"), reasons())
 def test_elsewhere_every_candidate_is_scored_in_full_and_it_says_why(_: str, changes: Any, reason: str) -> None:
     changed = toy_spec(**{"controls": [], **changes})
-    group = next(g for g in make_plan(changed).searched if g.arm == "arm")
-    assert reason in why_in_full(group, changed)
+    plan = make_plan(changed)
+    assert reason in why_in_full(next(g for g in plan.searched if g.arm == "arm"), plan)
 
 
 def test_by_default_a_merge_over_two_dimensions_stops() -> None:
-    merged = spec("auto")
-    assert why_in_full(make_plan(merged).searched[0], merged) == ""
+    plan = make_plan(spec("auto"))
+    assert why_in_full(plan.searched[0], plan) == ""
 
 
 def test_outcomes_between_0_and_1_are_scored_in_full(tmp_path: Path) -> None:
@@ -218,3 +221,62 @@ def test_outcomes_between_0_and_1_are_scored_in_full(tmp_path: Path) -> None:
 
     run(make_plan(spec()), ANY_SAMPLES, tmp_path, lambda: LocalPool(Fractions()), None)
     assert {r["state"] for r in rows(tmp_path)} == {"complete"}
+
+
+def test_an_exhibit_that_was_shown_keeps_its_candidates(tmp_path: Path) -> None:
+    finish(tmp_path, spec(shown=True))
+    assert {r["state"] for r in rows(tmp_path)} == {"complete"} and not (tmp_path / "stopped.parquet").exists()
+    before = (tmp_path / "candidates.parquet").read_bytes()
+    assert not finish(tmp_path, spec()).evaluated and (tmp_path / "candidates.parquet").read_bytes() == before
+    rebuild(tmp_path)
+    assert (tmp_path / "candidates.parquet").read_bytes() == before
+    assert not finish(tmp_path, spec(shown=True)).evaluated
+
+
+def test_an_exhibit_that_is_added_later_has_every_candidate(tmp_path: Path) -> None:
+    finish(tmp_path, spec())
+    assert (tmp_path / "stopped.parquet").exists()
+    finish(tmp_path, spec(shown=True))
+    assert {r["state"] for r in rows(tmp_path)} == {"complete"} and not (tmp_path / "stopped.parquet").exists()
+
+
+def test_a_finished_run_that_is_repeated_writes_its_stops_once(tmp_path: Path) -> None:
+    finish(tmp_path, spec())
+    before = (tmp_path / "journal.jsonl").read_text().count('"record":"stopped"')
+    assert not finish(tmp_path, spec()).evaluated
+    assert (tmp_path / "journal.jsonl").read_text().count('"record":"stopped"') == before > 0
+
+
+def test_a_lost_shard_of_a_good_candidate_leaves_no_trace_in_the_tables(tmp_path: Path) -> None:
+    """While it counts as failed, later candidates are scored further than they need be."""
+    finish(tmp_path / "whole", spec())
+    good = {rows(tmp_path / "whole")[number]["recipe_id"] for number in (21, 32)}
+
+    class Loses(LocalPool[EvalRequest, ShardScore]):
+        def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
+            return [
+                Failure(a.request, "lost", "its worker was lost", "w")
+                if a.request.recipe_id in good and a.request.shard == 2
+                else a
+                for a in super().wait(timeout)
+            ]
+
+    run(make_plan(spec()), ANY_SAMPLES, tmp_path / "lost", lambda: Loses(Evaluator(ANY_SAMPLES)), None)
+    finish(tmp_path / "lost", spec())
+    assert contents(tmp_path / "lost") == contents(tmp_path / "whole")
+
+
+def test_a_race_with_a_task_of_one_sample_still_races(tmp_path: Path) -> None:
+    tasks = {**MANY.tasks, "dogs": ("toy-dogs", 1, 130)}
+    finish(tmp_path, spec({"race": 0.05}, objective="accuracy"), identity=replace(MANY, tasks=tasks))
+    assert "race" in {row["rule"] for row in read(tmp_path / "stopped.parquet", STOPPED).to_pylist()}
+
+
+def test_two_tasks_of_the_same_data_have_scores_of_their_own_in_the_cache(tmp_path: Path) -> None:
+    tasks = {name: ("the same", 90, 130) for name in IDENTITY.tasks}
+    same = replace(ANY_SAMPLES, tasks=tasks)
+    cache = ScoreCache(tmp_path, same)
+    recipe = Recipe.make("sum")
+    first, second = (EvalRequest(recipe, "id", task, "val/0a", 0, 0, 2, (4, 7)) for task in ("cats", "dogs"))
+    cache.add([Evaluator(same).evaluate(first)])
+    assert cache.get(first) is not None and cache.get(second) is None
