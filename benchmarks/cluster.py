@@ -155,7 +155,7 @@ def killed(service: float, candidates: int) -> None:
         def kill() -> None:
             actor = pool.actor(pool.came[-1][1].worker)
             (victim,) = (node for node in nodes if node.started()[0] == actor.node)
-            lost.extend(job.request for job in actor.outstanding.values() if job is not None)
+            lost.extend(r for job in actor.outstanding.values() if job is not None for r in job.requests)
             at.append(time.time())
             victim.kill()
 
