@@ -1,7 +1,7 @@
-"""Run every test in three processes at once, each with a HOME of its own, since Ray keeps a token there.
+"""Run every test in four processes at once, each with a HOME of its own, since Ray keeps a token there.
 
-Tests of clusters mostly wait, so those that compute run beside them, and give way when both want a core. With a fourth
-process on two cores Ray's start ran into its limits. The output of a process is printed when it ends. Run by
+Tests of clusters and pools mostly wait, so those that compute run beside them, and give way when both want a core. The
+output of a process is printed when it ends. Run by
 `make test`: python tests/parts.py
 """
 
@@ -72,11 +72,12 @@ def main() -> int:
     others = [f"--ignore={path}" for path in (*clusters, *computing)]
     waiting = [
         Part("clusters", clusters),
-        Part("runs", ["tests/contracts", "tests/integration", *others]),
+        Part("pools", ["tests/contracts"]),
+        Part("runs", ["tests/integration", *others]),
         Part("computing", ["tests/unit", *computing], niceness=5),
     ]
     start, status = time.monotonic(), 0
-    print(f"three processes run the tests: {', '.join(part.name for part in waiting)}", flush=True)
+    print(f"four processes run the tests: {', '.join(part.name for part in waiting)}", flush=True)
     for part in waiting:
         part.start()
     try:

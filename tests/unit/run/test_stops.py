@@ -24,13 +24,20 @@ from pipeline.storage.caches.scores import ScoreCache
 
 ANY_SAMPLES = replace(IDENTITY, together=dict.fromkeys(TASKS, 1))
 MANY = replace(ANY_SAMPLES, tasks={name: (data, 900, 130) for name, (data, _, _) in IDENTITY.tasks.items()})
-GRID = {"grid": [0.0, 0.1, "...", 1.0]}
+GRID = {"grid": [0.0, 0.2, "...", 1.0]}
 MERGE = {"merge": "sum", "scaling": {"function": "linear", "alpha": GRID, "beta": GRID}}
 TABLES = ("candidates.parquet", "scores.parquet", "stopped.parquet", *(f"samples/{task}.parquet" for task in TASKS))
 
 
-def spec(stop: Any = "exact", objective: Any = "2 * target + control", shown: bool = False, **search: Any) -> RunSpec:
-    arms = {"merge": {**MERGE, "search": {"stop": stop, **search}}}
+def spec(
+    stop: Any = "exact",
+    objective: Any = "2 * target + control",
+    shown: bool = False,
+    grid: Any = GRID,
+    **search: Any,
+) -> RunSpec:
+    scaling = {"function": "linear", "alpha": grid, "beta": grid}
+    arms = {"merge": {"merge": "sum", "scaling": scaling, "search": {"stop": stop, **search}}}
     heat_map = {"kind": "heatmap", "x": "alpha", "y": "beta", "arms": ["merge"], "metric": "target"}
     exhibits = {"map": heat_map} if shown else {}
     return toy_spec(arms=arms, controls=[], select={"maximise": objective}, exhibits=exhibits)
@@ -107,7 +114,7 @@ def test_no_candidate_exceeds_its_bounds_and_its_incumbent_is_better_than_they_a
     finish(tmp_path / "full", spec("none"))
     truth = {r["number"]: r["objectives"][0] for r in rows(tmp_path / "full")}
     found = read(tmp_path / "stops" / "stopped.parquet", STOPPED).to_pylist()
-    assert len(found) > 20
+    assert len(found) > 12
     for row in found:
         assert truth[row["number"]] <= row["bounds"][0] < truth[row["incumbent"]]
         assert row["estimate"][0] <= row["bounds"][0] and 0 < row["seen"] < row["samples"] == 3 * 90
@@ -166,7 +173,7 @@ def test_a_race_stops_far_more_and_its_choice_is_about_as_good(tmp_path: Path) -
         finish(tmp_path / name, spec(stop), identity=MANY)
         for name, stop in (("race", {"race": 0.05}), ("exact", "exact"), ("full", "none"))
     )
-    assert samples(race) < 0.8 * samples(exact) and samples(exact) < samples(full)
+    assert samples(race) < 0.9 * samples(exact) and samples(exact) < samples(full)
     found = read(tmp_path / "race" / "stopped.parquet", STOPPED).to_pylist()
     assert {row["rule"] for row in found} == {"race", "exact"}
     truth = {r["number"]: r["objectives"][0] for r in rows(tmp_path / "full")}
@@ -179,7 +186,7 @@ def test_a_run_of_an_earlier_version_goes_on_in_full(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:60]))
     finish(tmp_path, spec())
-    assert {r["state"] for r in rows(tmp_path)} == {"complete"} and len(rows(tmp_path)) == 121
+    assert {r["state"] for r in rows(tmp_path)} == {"complete"} and len(rows(tmp_path)) == 36
 
 
 def reasons() -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -249,20 +256,21 @@ def test_a_finished_run_that_is_repeated_writes_its_stops_once(tmp_path: Path) -
 
 def test_a_lost_shard_of_a_good_candidate_leaves_no_trace_in_the_tables(tmp_path: Path) -> None:
     """While it counts as failed, later candidates are scored further than they need be."""
-    finish(tmp_path / "whole", spec())
+    fine = spec(grid={"grid": [0.0, 0.1, "...", 1.0]})
+    finish(tmp_path / "whole", fine)
     good = {rows(tmp_path / "whole")[number]["recipe_id"] for number in (21, 32)}
 
     class Loses(LocalPool[EvalRequest, ShardScore]):
         def wait(self, timeout: float | None = None) -> list[ShardScore | Failure]:
             return [
                 Failure(a.request, "lost", "its worker was lost", "w")
-                if a.request.recipe_id in good and a.request.shard == 2
+                if a.request.recipe_id in good and a.request.shard == 2 and a.request.split not in ("val", "test")
                 else a
                 for a in super().wait(timeout)
             ]
 
-    run(make_plan(spec()), ANY_SAMPLES, tmp_path / "lost", lambda: Loses(Evaluator(ANY_SAMPLES)), None)
-    finish(tmp_path / "lost", spec())
+    run(make_plan(fine), ANY_SAMPLES, tmp_path / "lost", lambda: Loses(Evaluator(ANY_SAMPLES)), None)
+    finish(tmp_path / "lost", fine)
     assert contents(tmp_path / "lost") == contents(tmp_path / "whole")
 
 

@@ -7,7 +7,7 @@ from toy import toy_spec
 
 from pipeline.plan.plan import make_plan, proposer
 from pipeline.spec.arms import Arm, Search
-from pipeline.spec.default_search import ONE_DIMENSION, SEVERAL_DIMENSIONS, SPREAD
+from pipeline.spec.default_search import ONE_DIMENSION, SEVERAL_DIMENSIONS, SPREAD, with_default_search
 from pipeline.spec.load import parse_spec
 from search.design import spread
 
@@ -73,3 +73,9 @@ def test_the_recorded_spec_names_all_of_it_and_is_read_back_equal() -> None:
     group = make_plan(spec).searched[0]
     first = proposer(group, spec).ask()
     assert first is not None and first.point == spread(group.space, 1)[0]
+
+
+def test_one_candidate_is_drawn_and_none_is_an_error() -> None:
+    arm = {"merge": "sum", "scaling": {"alpha": {"range": [0, 1]}}}
+    assert with_default_search({**arm, "search": {"trials": 1}})["search"] == {"sampler": "random", "trials": 1}
+    assert with_default_search({**arm, "search": {"trials": 0}})["search"]["trials"] == 0

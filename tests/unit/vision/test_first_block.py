@@ -81,7 +81,7 @@ class Side:
         self.held.hold(recipe)
         found = [self.task.evaluate(self.backbone, "val", *shard).outcomes.tobytes() for shard in SHARDS]
         split = self.task.splits["val"]
-        features = self.backbone.encode_batch(split.slice(10, 20), (split.fingerprint, 10, 20))
+        features = self.backbone.encode_batch(split.slice(10, 20), (split.fingerprint, "range", 10, 20))
         return [*found, features.numpy().tobytes()]
 
     def passes_of(self, *recipes: Recipe) -> int:
@@ -213,3 +213,14 @@ def test_other_towers_are_run_as_a_whole(kind: str) -> None:
         made, whole = first_block.features(lambda: pixels, "batch"), tower(pixels)
         assert all(torch.equal(a, b) for a, b in zip(made, whole, strict=True))
     assert first_block.outputs.size == 0 == first_block.most_bytes(10, 10)
+
+
+def test_two_rows_are_not_taken_for_a_range() -> None:
+    side, plain = Side(), Side(encoder_memory=0)
+    for beta in (0.3, 0.6, 0.9):
+        found = []
+        for one in (side, plain):
+            one.held.hold(linear(0.5, beta))
+            one.task.evaluate(one.backbone, "val", 0, 20)
+            found.append(one.task.evaluate_rows(one.backbone, "val", [10, 20]).outcomes.tolist())
+        assert found[0] == found[1] and len(found[0]) == 2
