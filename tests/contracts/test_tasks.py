@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import Task, TaskRequest
+from tasks.base import ScoresRows, Task, TaskRequest
 from tasks.loading import load_task
 from tasks.plugins import load_plugins
 from tasks.stats import Stats, shards
@@ -77,6 +77,19 @@ def test_shards_add_up_to_the_whole(task: Task, backbone: OpenClipBackbone) -> N
         parts = [task.evaluate(backbone, split, start, stop) for start, stop in shards(n, 32)]
         assert sum((p.stats for p in parts), Stats()) == whole.stats
         assert np.array_equal(np.concatenate([p.outcomes for p in parts]), whole.outcomes)
+
+
+def test_any_rows_have_the_outcomes_of_the_whole(task: Task, backbone: OpenClipBackbone) -> None:
+    if not isinstance(task, ScoresRows):  # a plug-in need not be one; its candidates are then scored in full
+        return
+    n, size = task.num_samples("val"), task.together("val")
+    whole = task.evaluate(backbone, "val", 0, n)
+    rows = np.random.default_rng(0).permutation(n)[: n // 2]
+    part = task.evaluate_rows(backbone, "val", rows.tolist())
+    assert size >= 1 and np.array_equal(part.outcomes, whole.outcomes[rows]) and part.stats.n == len(rows)
+    for wrong in ([], [n], [-1, 2]):
+        with pytest.raises(ValueError, match=f"must be from 0 to {n - 1}"):
+            task.evaluate_rows(backbone, "val", wrong)
 
 
 def test_outcomes_agree_with_the_sums(task: Task, backbone: OpenClipBackbone) -> None:

@@ -102,6 +102,10 @@ def test_scores_are_those_of_lm_eval(
     np.testing.assert_array_equal(whole.outcomes, values)
     assert whole.stats.mean == pytest.approx(found["results"][name][f"{metric},{filtered}"], abs=1e-7)
     assert 0 < whole.stats.mean < 1
+    sampled = (task._task.config.generation_kwargs or {}).get("do_sample", False)
+    assert task.together("test") == (0 if sampled else 1)
+    if not sampled:
+        np.testing.assert_array_equal(task.evaluate_rows(backbone, "test", [7, 2, 4]).outcomes, values[[7, 2, 4]])
     if name == "tiny_choices":
         assert whole.margins is not None
         np.testing.assert_allclose(whole.margins, [margin(s, metric) for s in samples], atol=1e-4)

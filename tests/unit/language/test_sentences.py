@@ -100,6 +100,10 @@ def test_prompts_classify_by_the_bases_embeddings_of_class_names(bert: Path, tmp
     parts = [task.evaluate(backbone, "test", *span) for span in ((0, 4), (4, 11), (11, 12))]
     assert np.array_equal(np.concatenate([p.outcomes for p in parts]), result.outcomes)
     assert np.array_equal(np.concatenate([p.margins for p in parts if p.margins is not None]), result.margins)
+    some = [11, 2, 7]
+    chosen = task.evaluate_rows(backbone, "test", some)
+    assert task.together("test") == 5 and np.array_equal(chosen.outcomes, result.outcomes[some])
+    assert np.array_equal(chosen.margins, result.margins[some])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

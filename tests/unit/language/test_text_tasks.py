@@ -11,7 +11,7 @@ import torch
 from tiny_language import bart_config, row, t5_config, write_tiny_llama, write_tiny_seq2seq
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from tasks.base import Backbone, Task, TaskRequest
+from tasks.base import Backbone, ScoresRows, Task, TaskRequest
 from tasks.language.text.published import catalogue
 from tasks.loading import load_task
 from tasks.registry import BACKBONES
@@ -96,6 +96,11 @@ def test_scores_have_the_same_bits_in_every_shard(backbone: Backbone, tmp_path: 
     parts = [mine.evaluate(backbone, "val", i, min(i + 3, 11)) for i in range(0, 11, 3)]
     assert whole.margins is not None
     assert np.concatenate([p.margins for p in parts if p.margins is not None]).tobytes() == whole.margins.tobytes()
+    some = [10, 3, 8, 0]
+    assert isinstance(mine, ScoresRows)
+    chosen = mine.evaluate_rows(backbone, "val", some)
+    assert mine.together("val") == 4 and chosen.outcomes.tolist() == whole.outcomes[some].tolist()
+    assert chosen.margins is not None and chosen.margins.tobytes() == whole.margins[some].tobytes()
     with pytest.raises(ValueError, match=r"mine: val\[0:12\] is not within its 11 samples"):
         mine.evaluate(backbone, "val", 0, 12)
 
