@@ -25,8 +25,8 @@ class SampleOrder:
 
     Example:
         >>> order = SampleOrder({"cats": np.array([2, 0, 1])}, {"cats": np.array([0, 2, 3])})
-        >>> order.stages, order.seen(1)
-        (2, {'cats': 2})
+        >>> order.stages, order.samples
+        (2, 3)
     """
 
     rows: Mapping[str, npt.NDArray[np.int64]]
@@ -53,10 +53,6 @@ class SampleOrder:
     def stages_of(self, task: str) -> list[int]:
         """Return the stages that have samples of a task; none if the order is of other tasks."""
         return np.flatnonzero(np.diff(self.cuts[task])).tolist() if task in self.cuts else []
-
-    def seen(self, stages: int) -> dict[str, int]:
-        """Return task -> number of samples of the first stages."""
-        return {task: int(cuts[stages]) for task, cuts in self.cuts.items()}
 
 
 def data_split(split: str) -> str:

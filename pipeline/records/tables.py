@@ -71,7 +71,7 @@ STOPPED = pa.schema(
         pa.field("samples", pa.int64(), False),  # samples that scoring in full takes
         # the objectives if all else were right, which they cannot exceed: no scores
         pa.field("bounds", pa.list_(pa.float64()), False),
-        # what the search was told: the objectives if all else came out as for the first candidates: no scores
+        # what the sampler receives. It takes the unseen samples as the first candidates had them; it is not a score
         pa.field("estimate", pa.list_(pa.float64()), False),
     ],
     metadata=_METADATA,

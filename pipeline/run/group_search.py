@@ -96,7 +96,7 @@ class GroupSearch:
         return self._window == sys.maxsize and self._evaluations.walk.stops
 
     def _has_room(self) -> bool:
-        """Whether another point of a fixed list is needed; of a sampler it is once enough outcomes are told."""
+        """Whether to ask for another point: of a sampler when it has enough outcomes, of a list when it is needed."""
         return self._window != sys.maxsize or self._asks_all or self._requests.needs_candidates
 
     def _replay(self, told: int) -> bool:

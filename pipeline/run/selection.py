@@ -31,8 +31,8 @@ class Stopped:
         seen: number of samples that were scored.
         samples: number of samples of the tasks.
         bounds: its objectives if everything unseen were right: none can be larger.
-        estimate: its objectives if what is unseen came out as for the first candidates. The search is told this; it is
-            no score.
+        estimate: what the sampler receives. It takes the unseen samples as the first candidates had them; it is not a
+            score.
     """
 
     rule: str
@@ -66,7 +66,7 @@ class Candidate:
 
     @property
     def told(self) -> tuple[float, ...] | None:
-        """What its search is told: its objectives, or an estimate of them if it was stopped."""
+        """The values that the sampler receives: the objectives, or the estimate of a stopped candidate."""
         return self.values if self.stopped is None else self.stopped.estimate
 
 

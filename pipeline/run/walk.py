@@ -194,13 +194,13 @@ class Walk:
         right = {t: float(outcomes_k.sum()) for t, outcomes_k in seen.items()}
         size = {t: len(self._usual[t]) for t in self._tasks}
         bounds = self._values({t: (right[t] + size[t] - len(seen[t])) / size[t] for t in self._tasks})
-        usual = {t: float(self._usual[t][order.rows[t][len(seen[t]) :]].sum()) for t in self._tasks}
-        estimate = self._values({t: (right[t] + usual[t]) / size[t] for t in self._tasks})
         for incumbent in self._incumbents(candidate.proposal.number):
             rule = "exact" if _dominates(incumbent, bounds) else ""
             if not rule and self._race and stages <= RACES and self._loses(seen, incumbent, order):
                 rule = "race"
             if rule:
+                usual = {t: float(self._usual[t][order.rows[t][len(seen[t]) :]].sum()) for t in self._tasks}
+                estimate = self._values({t: (right[t] + usual[t]) / size[t] for t in self._tasks})
                 number, count = incumbent.proposal.number, sum(map(len, seen.values()))
                 return Stopped(rule, number, stages, count, order.samples, bounds, estimate)
         return None
