@@ -11,10 +11,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tasks.base import Backbone, NonFiniteOutput, ShardResult
+from tasks.base import Backbone
+from tasks.language.batched_task import BatchedTask, Scores
 from tasks.language.text.backbone import LanguageBackbone, as_language
-from tasks.rows import check_rows, find_rows
-from tasks.stats import Stats
 from tasks.training import TrainingSamples
 
 _S = TypeVar("_S")
@@ -54,7 +53,7 @@ class Batch(Protocol):
         ...
 
 
-class TextTask:
+class TextTask(BatchedTask[Batch]):
     """A `Task` of batches.
 
     Attributes:
@@ -83,64 +82,22 @@ class TextTask:
             sizes: of the samples of each split, in the order of the batches, if the metric is a ratio.
             training: see above.
         """
-        self.name, self.fingerprint, self.metric, self.training = name, fingerprint, metric, training
-        self._batches = {split: list(some) for split, some in batches.items()}
+        super().__init__(name, batches, training)
+        self.fingerprint, self.metric = fingerprint, metric
         self._sizes = dict(sizes or {})
 
     def sizes(self, split: str) -> Sequence[int]:
         """Return the size of each sample: see `tasks.base.Sized`."""
         return self._sizes.get(split, ())
 
-    def num_samples(self, split: str) -> int:
-        """Return the number of samples of a split; 0 if the task lacks it."""
-        if split == "train" and self.training is not None:
-            return len(self.training.lengths)
-        return sum(map(len, self._batches.get(split, ())))
-
     @property
     def tokens(self) -> int:
         """The number of tokens of both splits that the model reads, before its decoder if any; padding included."""
         return sum(batch.tokens for batches in self._batches.values() for batch in batches)
 
-    def evaluate(self, backbone: Backbone, split: str, start: int, stop: int) -> ShardResult:
-        """Score samples start to stop - 1, in the order of their lengths.
-
-        Raises:
-            NonFiniteOutput: if a score is NaN or infinite.
-            ValueError: if the range is not within the split, or the backbone is no language model.
-        """
-        if not 0 <= start < stop <= self.num_samples(split):
-            raise ValueError(
-                f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
-            )
-        return self._score(backbone, split, range(start, stop), f"{split}[{start}:{stop}]")
-
-    def together(self, split: str) -> int:
-        """Return the size of a batch: see `tasks.base.ScoresRows`."""
-        return len(self._batches[split][0])
-
-    def evaluate_rows(self, backbone: Backbone, split: str, rows: Sequence[int]) -> ShardResult:
-        """Score some samples in this order; each batch that holds one is scored in full, so all bits stay.
-
-        Raises:
-            NonFiniteOutput: if a score is NaN or infinite.
-            ValueError: if a row is not in the split, or the backbone is no language model.
-        """
-        check_rows(self.name, split, rows, self.num_samples(split))
-        return self._score(backbone, split, rows, f"{len(rows)} rows of {split}")
-
-    def _score(self, backbone: Backbone, split: str, rows: Sequence[int], where: str) -> ShardResult:
-        model = as_language(backbone)
-        batches, places_B = find_rows(rows, self.together(split))
-        try:
-            scores = [self._batches[split][batch].score(model) for batch in batches]
-        except NonFiniteOutput as error:
-            raise NonFiniteOutput(f"{self.name}: {where}: {error}") from error
-        outcomes = np.concatenate([s.outcomes for s in scores])[places_B]
-        margins = [s.margins for s in scores if s.margins is not None]
-        values = outcomes.astype(np.float64)
-        stats = Stats(len(outcomes), float(values.sum()), float((values * values).sum()))
-        return ShardResult(stats, outcomes, np.concatenate(margins)[places_B] if margins else None)
+    def _score_batch(self, backbone: Backbone, batch: Batch) -> Scores:
+        found = batch.score(as_language(backbone))
+        return found.outcomes, found.margins
 
 
 def by_length(samples: Iterable[_S], lengths: Sequence[int], size: int) -> list[list[_S]]:
