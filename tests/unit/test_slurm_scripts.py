@@ -30,8 +30,8 @@ for task in 0 1 2; do SLURM_PROCID=$task "$@" & done
 wait
 """,
     "lines": """
+trap 'echo "lines stopped" >> "$CALLS"; exit "$STATUS_OF_STOPPED_LINES"' TERM
 echo "lines $*" >> "$CALLS"
-trap 'echo "lines stopped" >> "$CALLS"; exit 130' TERM
 for _ in $(seq "$SECONDS_OF_LINES"); do sleep 0.1; done
 exit "$STATUS_OF_LINES"
 """,
@@ -43,7 +43,7 @@ exit "$STATUS_OF_LINES"
 class Job:
     """A script that runs as Slurm's batch shell."""
 
-    def __init__(self, script: Path, folder: Path, tenths: int, status: int = 0) -> None:
+    def __init__(self, script: Path, folder: Path, tenths: int, status: int = 0, stopped: int = 130) -> None:
         self._calls = folder / "calls"
         self._calls.touch()
         for name, text in _STUBS.items():
@@ -52,6 +52,7 @@ class Job:
         env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(self._calls)}
         env |= {"SLURM_JOB_ID": str(free_job()), "SLURM_CPUS_ON_NODE": "6", "SLURM_CPUS_PER_TASK": "3"}
         env |= {"SECONDS_OF_LINES": str(tenths), "STATUS_OF_LINES": str(status)}
+        env |= {"STATUS_OF_STOPPED_LINES": str(stopped)}
         self.number = env["SLURM_JOB_ID"]
         words = ["bash", str(script), "spec.yaml", "--out", "/shared/run"]
         self._process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
@@ -112,10 +113,7 @@ def test_at_the_time_limit_the_run_is_stopped_and_the_job_is_requeued(script: Pa
 
 @pytest.mark.slow
 def test_a_run_that_fails_while_it_is_stopped_is_not_requeued(script: Path, tmp_path: Path) -> None:
-    text = (tmp_path / "script").with_suffix(".sbatch")
-    text.write_text(script.read_text())
-    job = Job(text, tmp_path, tenths=20, status=1)
-    (tmp_path / "lines").write_text((tmp_path / "lines").read_text().replace("exit 130", "exit 2"))
+    job = Job(script, tmp_path, tenths=300, stopped=2)
     job.terminate_once_lines_runs()
     assert job.end() == 2
     assert not [call for call in job.calls() if call.startswith("scontrol")]
