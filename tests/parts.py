@@ -41,6 +41,8 @@ class Part:
         home = BUILD / self.name
         home.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1"}
+        # Without compiled files each of the hundreds of commands and workers compiles torch, Ray and the rest again.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = ["nice", "-n", str(self.niceness), sys.executable, "-m", "pytest", "--durations=15", *self.words]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
