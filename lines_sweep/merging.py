@@ -51,7 +51,7 @@ def merge(
         experts: fine-tuned models of the same architecture, or by name.
         method: docs/reference/methods.md has all.
         scaling: the function of depth, from 0 at the first block to 1 at the last: constant, linear, sqrt, quadratic,
-            power, cosine, piecewise.
+            power, cosine, piecewise, grouped.
         alpha: lambda at the first block and outside the blocks; "auto" is equation 2 of the paper, "auto_l2" with L2
             norms. By default 1 for methods of whole models such as slerp, else "auto".
         beta: what lambda grows by up to the last block.

@@ -13,6 +13,7 @@ from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.merging.methods import METHODS
+from pipeline.merging.scaling import check_groups
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Scored
@@ -44,6 +45,7 @@ def prepare_found(spec: RunSpec, device_type: str, report: Report, sources: Spec
     report("reading base", 0, 1)
     model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
     _check_methods(spec, model.backbone)
+    _check_scalings(spec, model)
     fingerprints = {}
     edited = None if spec.generation is None else EditedParameters(model.backbone, merge_methods(spec))
     for expert in experts:
@@ -75,6 +77,19 @@ def _check_methods(spec: RunSpec, backbone: Backbone) -> None:
                 f"arms.{name}.merge.method: {arm.merge.method} learns from labelled images, which a model of family "
                 f"{backbone.family} does not read; use a method without statistics, such as sum"
             )
+
+
+def _check_scalings(spec: RunSpec, model: LoadedModel) -> None:
+    """Refuse functions of depth that need more blocks than the model has.
+
+    Raises:
+        ValueError: if an arm has one; the field is named.
+    """
+    for name, arm in spec.arms.items():
+        try:
+            check_groups(arm.scaling.function, arm.scaling.params, model.backbone.layer_map.num_blocks)
+        except ValueError as error:
+            raise ValueError(f"arms.{name}.scaling.params.{error}") from None
 
 
 def _load_scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:

@@ -26,6 +26,7 @@ class Scaling:
         doc: f(d) for users.
         function: (d in [0, 1], parameters) -> f(d).
         parameters: parameters that the function takes.
+        groups: name of the parameter that has one number for each group of consecutive blocks; "" for none.
 
     Example:
         >>> SCALINGS["quadratic"].function(0.5, {})
@@ -35,6 +36,7 @@ class Scaling:
     doc: str
     function: Callable[[float, Mapping[str, ParamValue]], float]
     parameters: tuple[Parameter, ...] = ()
+    groups: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,16 @@ def _piecewise(depth: float, params: Mapping[str, ParamValue]) -> float:
     return float(np.interp(depth, np.linspace(0.0, 1.0, len(knots)), knots))
 
 
+def _grouped(depth: float, params: Mapping[str, ParamValue]) -> float:
+    factors = params["factors"]
+    assert isinstance(factors, tuple)
+    # Depths are fractions with a denominator far below 1e9: the small number only undoes rounding below a boundary.
+    return factors[min(math.floor(depth * len(factors) + 1e-9), len(factors) - 1)]
+
+
 _P = Parameter("p", "exponent of depth", 2.0, low=0.0, open_low=True)
 _KNOTS = Parameter("knots", "values of f at evenly spaced depths", (0.0, 1.0), kind="floats", min_length=2)
+_FACTORS = Parameter("factors", "f of each group of blocks, in order of depth", (0.0, 0.5, 1.0), kind="floats")
 
 #: Of every function; a recipe that does not name it has alpha outside the blocks.
 LAMBDA_OUTSIDE = Parameter(OUTSIDE, "lambda outside the blocks, in place of alpha", 1.0)
@@ -90,6 +100,7 @@ SCALINGS: dict[str, Scaling] = {
     "power": Scaling("d ** p", _power, (_P,)),
     "cosine": Scaling("(1 - cos(pi d)) / 2", lambda depth, params: (1.0 - math.cos(math.pi * depth)) / 2.0),
     "piecewise": Scaling("linear between knots", _piecewise, (_KNOTS,)),
+    "grouped": Scaling("one number a group of blocks: HMA", _grouped, (_FACTORS,), groups="factors"),
 }
 
 
@@ -105,6 +116,27 @@ def split_control(name: str) -> tuple[str, Scaling]:
     return control, look_up(SCALINGS, function, "scaling")
 
 
+def check_groups(name: str, params: Mapping[str, object], num_blocks: int) -> None:
+    """Require that each number of a function of groups has a block.
+
+    Args:
+        name: of the function, with or without a control.
+        params: of the function; numbers may be grids or ranges.
+        num_blocks: of the model.
+
+    Raises:
+        ValueError: if there are more numbers than blocks.
+    """
+    scaling = split_control(name)[1]
+    for parameter in scaling.parameters:
+        values = params.get(parameter.name, parameter.default)
+        if parameter.name == scaling.groups and isinstance(values, tuple) and len(values) > num_blocks:
+            raise ValueError(
+                f"{parameter.name}: must have at most one number for each of the model's {num_blocks} blocks, got "
+                f"{len(values)}"
+            )
+
+
 def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficients:
     """Compute lambda of every block, with the number `alpha` in place of the recipe's own (equation 2 resolved).
 
@@ -113,7 +145,7 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     that depends on the combined task vector: `alpha` must then be that constant, from `equal_norm`.
 
     Raises:
-        ValueError: if the function is unknown, or a parameter is not allowed.
+        ValueError: if the function is unknown, or a parameter is not allowed or has more groups than there are blocks.
 
     Example:
         >>> coefficients(Recipe.make("sum", "linear", 0.5, 1.0), LayerSizes(10, (20, 20, 20)), alpha=0.5)
@@ -122,6 +154,7 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     control, scaling = split_control(recipe.scaling)
     params = resolve(scaling.parameters, dict(recipe.params))
     fixed, num_blocks = fixed_outside(recipe), len(sizes.blocks)
+    check_groups(recipe.scaling, params, num_blocks)
     outside = alpha if fixed is None else fixed
     if control == "equal_norm":
         return Coefficients(outside, (alpha,) * num_blocks)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.merging.scaling import SCALINGS
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
 from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
@@ -97,8 +98,8 @@ def _highest(arm: Arm, spec: RunSpec) -> float:
     summed = arm.merge is not None and arm.merge.method == "sum"
     auto = 1 / len(arm.experts or spec.experts) if summed else 1.0
     alphas = (auto,) if isinstance(arm.scaling.alpha, str) else listed(arm.scaling.alpha)
-    knots = arm.scaling.params.get("knots", (1.0,))
-    assert isinstance(knots, tuple), "checked with the arm"
-    shapes = (0.0, *(value for knot in knots for value in listed(knot)))
+    lists = [p for p in SCALINGS[arm.scaling.function].parameters if p.kind == "floats"]
+    written = [part for p in lists for part in arm.scaling.params.get(p.name, p.default)]  # type: ignore[union-attr]
+    shapes = (0.0, *(value for part in written for value in listed(part))) if lists else (0.0, 1.0)
     scale = max(listed(arm.scaling.scale))
     return scale * max(a + b * f for a in alphas for b in listed(arm.scaling.beta) or (1 - a,) for f in shapes)

@@ -24,13 +24,13 @@ class ScalingSpec(SpecModel):
     """lambda(depth) = alpha + beta * f(depth); alpha outside the residual blocks (equation 1, appendix A)."""
 
     function: str = "constant"
-    """The function f: constant, linear, sqrt, quadratic, power, cosine or piecewise."""
+    """The function f: constant, linear, sqrt, quadratic, power, cosine, piecewise or grouped."""
     alpha: Alpha = 1.0
     """A number, a grid, a range, or auto: equation 2 with the L1 norm (auto_l2: with the L2 norm)."""
     beta: Beta = 0.0
     """A number, a grid, a range, or "1 - alpha"."""
     params: dict[str, ParamDimension] = {}
-    """Parameters of the function: `p` of power, `knots` of piecewise."""
+    """Parameters of the function: `p` of power, `knots` of piecewise, `factors` of grouped."""
     outside: Outside = "alpha"
     """Lambda outside the blocks, as in the unscaled stack of an encoder-decoder: alpha, a number, a grid or a range."""
     scale: Dimension = 1.0

@@ -10,7 +10,7 @@ from pipeline.recipe import Recipe, canonical_number
 
 NUMBERS = st.floats(-10, 10, allow_subnormal=False) | st.integers(-10, 10)
 SCALINGS = st.sampled_from(
-    ["constant", "linear", "sqrt", "quadratic", "reversed:quadratic", "uniform:power", "piecewise"]
+    ["constant", "linear", "sqrt", "quadratic", "reversed:quadratic", "uniform:power", "piecewise", "grouped"]
 )
 PARAMS = st.dictionaries(st.sampled_from(["p", "keep"]), NUMBERS | st.tuples(NUMBERS, NUMBERS), max_size=2)
 

@@ -20,7 +20,8 @@ from pipeline.merging.scaling import (
 from pipeline.recipe import Recipe
 
 NUMBERS = st.floats(-3, 3).map(lambda x: round(x, 3))
-SIZES = st.builds(LayerSizes, st.integers(0, 1000), st.lists(st.integers(1, 1000), min_size=1, max_size=12).map(tuple))
+#: At least three blocks, as "grouped" has three groups by default.
+SIZES = st.builds(LayerSizes, st.integers(0, 1000), st.lists(st.integers(1, 1000), min_size=3, max_size=12).map(tuple))
 
 
 def lambdas(scaling: str, alpha: float, beta: float, sizes: LayerSizes, **params: object) -> Coefficients:
@@ -37,6 +38,7 @@ def lambdas(scaling: str, alpha: float, beta: float, sizes: LayerSizes, **params
         ("power", {"p": 3.0}, lambda d: d**3),
         ("cosine", {}, lambda d: math.sin(math.pi * d / 2) ** 2),
         ("piecewise", {"knots": (0.0, 1.0, 0.0)}, lambda d: 1 - abs(2 * d - 1)),
+        ("grouped", {"factors": (0.7,)}, lambda d: 0.7),
     ],
 )
 @given(alpha=NUMBERS, beta=NUMBERS, sizes=SIZES)
@@ -59,7 +61,7 @@ def test_uniform_is_one_constant_of_equal_mean(scaling: str, alpha: float, beta:
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@given(alpha=NUMBERS, beta=NUMBERS, blocks=st.integers(2, 12))
+@given(alpha=NUMBERS, beta=NUMBERS, blocks=st.integers(3, 12))
 def test_reversed_mirrors_the_blocks_and_leaves_the_outside(
     scaling: str, alpha: float, beta: float, blocks: int
 ) -> None:
@@ -116,6 +118,22 @@ def test_two_knots_are_linear_and_default_parameters_are_used() -> None:
     assert lambdas("power", 0, 1, sizes) == lambdas("quadratic", 0, 1, sizes)
 
 
+@given(blocks=st.integers(1, 300), data=st.data())
+def test_groups_are_as_even_as_possible_and_mirrored_by_the_control(blocks: int, data: st.DataObject) -> None:
+    factors = tuple(map(float, range(data.draw(st.integers(1, blocks)))))
+    plain, mirrored = (
+        lambdas(name, 0, 1, LayerSizes(0, (1,) * blocks), factors=factors).blocks
+        for name in ("grouped", "reversed:grouped")
+    )
+    sizes = [plain.count(factor) for factor in factors]
+    assert list(plain) == sorted(plain) and max(sizes) - min(sizes) <= 1
+    assert mirrored == plain[::-1]
+
+
+def test_one_block_has_the_depth_0() -> None:
+    assert lambdas("cosine", 0.5, 1, LayerSizes(1, (1,))).blocks == (0.5,)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -136,6 +154,7 @@ def test_unknown_names_are_refused_with_near_ones(name: str, message: str) -> No
         ("power", {"p": (1.0, 2.0)}, "p: must be a number"),
         ("piecewise", {"knots": (1.0,)}, "knots: must have at least 2 numbers, got 1"),
         ("piecewise", {"knots": 1.0}, "knots: must be a sequence of numbers"),
+        ("grouped", {"factors": (1.0, 1.0, 0.0)}, "factors: must have at most one number .* 2 blocks, got 3"),
     ],
 )
 def test_parameters_outside_their_range_are_refused(scaling: str, params: dict, message: str) -> None:

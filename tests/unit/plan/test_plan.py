@@ -97,6 +97,11 @@ def test_the_reversed_control_searches_the_same_points_in_mirrored_depth() -> No
             1.5,
             {0.0, 1.0},
         ),
+        (
+            {"function": "grouped", "alpha": 0, "beta": 1, "params": {"factors": [0, {"range": [0, 1.2]}, 1]}},
+            1.2,
+            {0.0, 1.0},
+        ),
         ({"alpha": {"grid": [0, 1]}, "beta": {"grid": [-0.5, 1.5]}}, 2.5, {0.0, 1.0, 1.5}),
         ({"alpha": 0.5, "beta": {"grid": [1.0, 2.0]}}, 2.5, {0.5, 1.0, 2.0}),
     ],
