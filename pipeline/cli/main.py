@@ -15,6 +15,7 @@ from pipeline.cli.finetune import finetune
 from pipeline.cli.history import history
 from pipeline.cli.import_recipe import import_recipe
 from pipeline.cli.init import demo, init
+from pipeline.cli.inspect import inspect
 from pipeline.cli.jobs import jobs
 from pipeline.cli.merge import merge
 from pipeline.cli.mirror import mirror
@@ -53,6 +54,7 @@ app.command("import")(import_recipe)
 app.command("init")(init)
 app.command("validate")(validate)
 app.command("plan")(plan)
+app.command("inspect")(inspect)
 app.command("schema")(schema)
 app.command("run")(run)
 app.command("runs")(runs)

@@ -19,6 +19,8 @@ from tasks.name_matching import match_names
 #: ||task vector|| / ||base|| above which the expert hardly comes from this base: fine-tunes of CLIP are at a few
 #: hundredths (the embedded ones at 0.02 to 0.04), models trained independently at about 1.4.
 _FAR = 0.7
+#: Ends the error for a task vector that is 0.
+NO_CHANGE = "has the weights of the base, so there is nothing to edit: is it the fine-tuned file?"
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +96,7 @@ def check_distance(delta: NamedTensors, base_norm: float) -> None:
     """
     distance = norm(delta.tensors.values()) / base_norm
     if distance == 0:
-        raise ValueError(
-            f"{delta.source}: has the weights of the base, so there is nothing to edit: is it the fine-tuned file?"
-        )
+        raise ValueError(f"{delta.source}: {NO_CHANGE}")
     if distance > _FAR:
         logger.warning(
             "%s: differs from the base by %.2f of the base's norm, as independently trained models do (fine-tuning "

@@ -87,8 +87,8 @@ def load_experts(sources: SpecSources, model: LoadedModel) -> Iterator[Expert]:
 def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:
     """Read a checkpoint or a LoRA adapter, which has no statistics."""
     if files.adapter_config:
-        low_rank = _low_rank(read_adapter(files), model)
-        return Expert(name, low_rank, adapter_fingerprint(low_rank))
+        factors = low_rank(read_adapter(files), model)
+        return Expert(name, factors, adapter_fingerprint(factors))
     state = read_checkpoint(files, hashed=False).state  # what is used of it has a fingerprint below
     tensors = model.backbone.select(state, files.place)
     stored = {}
@@ -98,7 +98,12 @@ def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:
     return Expert(name, delta, fingerprint(tensors | stored), stored)
 
 
-def _low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:
+def low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:
+    """Return the task vector of an adapter over the model's parameters.
+
+    Raises:
+        ValueError: if the family takes no adapters, or the adapter does not fit the model.
+    """
     if not isinstance(model.backbone, TakesAdapters):
         raise ValueError(f"{adapter.source}: a LoRA adapter, which the family {model.backbone.family} does not take")
     parts = model.backbone.weight_parts(adapter.factors, adapter.source)

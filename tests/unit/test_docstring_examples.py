@@ -21,6 +21,7 @@ MODULES = [
     "pipeline.plan.plan",
     "pipeline.plan.soups",
     "pipeline.recipe",
+    "pipeline.records.gate",
     "pipeline.spec.generation",
     "pipeline.spec.load",
     "pipeline.spec.repeat",
