@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.known_fingerprints import KnownFingerprints
 from pipeline.checkpoints.lora import Adapter, adapter_fingerprint, read_adapter
 from pipeline.loading.calibration import stored_statistics
 from pipeline.loading.expert_checks import check_distance, check_policies
@@ -89,13 +90,14 @@ def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:
     if files.adapter_config:
         factors = low_rank(read_adapter(files), model)
         return Expert(name, factors, adapter_fingerprint(factors))
+    known = KnownFingerprints(files.weights)
     state = read_checkpoint(files, hashed=False).state  # what is used of it has a fingerprint below
     tensors = model.backbone.select(state, files.place)
     stored = {}
     if has_statistics(model.backbone.module):
         stored = stored_statistics(model.backbone.module, state, f"experts.{name}: {files.label}")
     delta = task_vector(model.base, NamedTensors(files.label, tensors))
-    return Expert(name, delta, fingerprint(tensors | stored), stored)
+    return Expert(name, delta, fingerprint(tensors | stored, known), stored)
 
 
 def low_rank(adapter: Adapter, model: LoadedModel) -> LowRankDelta:
