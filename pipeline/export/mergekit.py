@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.checkpoints.files import locate
+from pipeline.checkpoints.mergekit.steps import EQUAL_BELOW
 from pipeline.loading.model import LoadedModel
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Params, resolve_weights
@@ -182,6 +183,13 @@ def _fields(name: str, weights: Sequence[Number], params: Params, models: Mergek
         case "model_stock":
             _require(params, "negative", "keep", "mergekit keeps negative cosines")
             return _Fields(name, models.base, plain, {"filter_wise": params["by"] == "rows"})
+        case "sce":
+            _require(params, "equal_below", EQUAL_BELOW, "mergekit gives small task vectors equal weights")
+            return _Fields(name, models.base, plain, {"select_topk": params["density"]})
+        case "nearswap":
+            return _Fields(name, models.base, plain, {"t": params["t"]})
+        case "arcee_fusion":
+            return _Fields(name, models.base, plain, {})
         case "slerp":
             return _Fields(name, next(iter(used)), plain, {"t": params["t"]})
         case "karcher":
@@ -211,7 +219,7 @@ def _start(params: Params, models: MergekitModels) -> str | None:
     return models.base if params["between"] == "changes" else None
 
 
-def _require(params: Mapping[str, Any], name: str, value: str, why: str) -> None:
+def _require(params: Mapping[str, Any], name: str, value: str | float, why: str) -> None:
     if params[name] != value:
         raise ValueError(
             f"--mergekit: {name} is {params[name]}, but {why}: search the arm with params: {{{name}: {value}}}"

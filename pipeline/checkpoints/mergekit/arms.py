@@ -9,6 +9,7 @@ from pipeline.checkpoints.mergekit.document import RecipeFile
 from pipeline.checkpoints.mergekit.fields import Field
 from pipeline.checkpoints.mergekit.schedule import Schedule
 from pipeline.checkpoints.mergekit.settings import Setting, Value, method_fields
+from pipeline.checkpoints.mergekit.steps import EQUAL_BELOW
 from pipeline.spec.yaml_reader import ValuePath
 
 #: End of errors about what a spec has no field for.
@@ -206,6 +207,23 @@ def _model_stock(given: _Given) -> ArmOfRecipe:
     return ArmOfRecipe(given.base, given.experts, "model_stock", params)
 
 
+def _sce(given: _Given) -> ArmOfRecipe:
+    density = float(given.one("select_topk"))
+    if density <= 0:
+        raise given.refuse("select_topk", "is 0")
+    return ArmOfRecipe(given.base, given.experts, "sce", {"density": min(1.0, density), "equal_below": EQUAL_BELOW})
+
+
+def _nearswap(given: _Given) -> ArmOfRecipe:
+    if not (t := given.one("t")):
+        raise given.refuse("t", "is 0")
+    return ArmOfRecipe(given.base, given.experts, "nearswap", {"t": t})
+
+
+def _arcee_fusion(given: _Given) -> ArmOfRecipe:
+    return ArmOfRecipe(given.base, given.experts, "arcee_fusion")
+
+
 def _arithmetic(
     method: str, election: bool, sparse: Callable[[_Given], Mapping[str, float | str]] | None
 ) -> Callable[[_Given], ArmOfRecipe]:
@@ -274,6 +292,9 @@ _ARMS: Mapping[str, Callable[[_Given], ArmOfRecipe]] = {
     "multislerp": _multislerp,
     "karcher": _karcher,
     "model_stock": _model_stock,
+    "sce": _sce,
+    "nearswap": _nearswap,
+    "arcee_fusion": _arcee_fusion,
     "task_arithmetic": _arithmetic("weighted", False, None),
     "ties": _arithmetic("ties", True, _magnitude),
     "dare_linear": _arithmetic("dare", False, _random),

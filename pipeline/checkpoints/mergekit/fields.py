@@ -36,6 +36,10 @@ def _number(name: str, scope: Scope, default: float | None, low: float = -math.i
     return Field(name, scope, default, Parameter(name, "", 0.0, low=low, high=high))
 
 
+#: Saves memory in mergekit; the result is the same.
+_INT8_MASK = _flag("int8_mask", False)
+
+
 def _arithmetic(normalize: bool, rescale: bool, *others: Field) -> tuple[Field, ...]:
     """Return the parameters of methods that add up task vectors."""
     return (
@@ -44,7 +48,7 @@ def _arithmetic(normalize: bool, rescale: bool, *others: Field) -> tuple[Field, 
         _number("lambda", "all", 1.0),
         _flag("normalize", normalize),
         _flag("rescale", rescale),
-        _flag("int8_mask", False),  # saves memory in mergekit; the result is the same
+        _INT8_MASK,
         *others,
     )
 
@@ -75,9 +79,12 @@ FIELDS: Mapping[str, tuple[Field, ...]] = {
         Field("max_iter", "all", 10, Parameter("max_iter", "", 10, "int", low=1)),
         Field("tol", "all", 1e-5, Parameter("tol", "", 1e-5, low=0, open_low=True)),
     ),
+    "sce": (_number("select_topk", "all", 1.0), _INT8_MASK),
+    "nearswap": (_number("t", "all", None, low=0),),
+    "arcee_fusion": (),
 }
 #: Methods of mergekit that are not available here.
-MISSING = ("passthrough", "arcee_fusion", "nearswap", "sce", "ram", "ramplus_tl")
+MISSING = ("passthrough", "ram", "ramplus_tl")
 #: Every name of a parameter in mergekit's methods.
 KNOWN = {field.name for fields in FIELDS.values() for field in fields}
 #: Parameters of methods whose value here is fixed -> that value.

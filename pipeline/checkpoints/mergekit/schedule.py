@@ -29,6 +29,8 @@ _INPUTS: Mapping[str, tuple[bool | None, int, int | None]] = {
     "multislerp": (None, 1, None),
     "slerp": (True, 1, 1),
     "model_stock": (True, 2, None),
+    "nearswap": (True, 1, 1),
+    "arcee_fusion": (True, 1, 1),
 }
 #: Methods for which the base is a model like the others.
 _NO_BASE = ("linear", "karcher")

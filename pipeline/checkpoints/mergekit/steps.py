@@ -17,6 +17,8 @@ from pipeline.recipe import ParamValue
 Params: TypeAlias = tuple[tuple[str, ParamValue], ...]
 #: Sums of weights that are smaller divide nothing, as in mergekit.
 _NO_SUM = 1e-8
+#: Experts whose mean squares add up to less have equal weights in mergekit's SCE.
+EQUAL_BELOW = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,21 @@ def _model_stock(given: Given) -> Step:
     return Step(given.base, given.experts, Call.of("model_stock", by=by, negative="keep"), (1,) * len(given.experts))
 
 
+def _sce(given: Given) -> Step:
+    density = given.shared["select_topk"]
+    call = Call.of("sce", density=min(1.0, density), equal_below=EQUAL_BELOW) if density > 0 else Call("zero")
+    return Step(given.base, given.experts, call, (1,) * len(given.experts))
+
+
+def _nearswap(given: Given) -> Step:
+    call = Call.of("nearswap", t=given.shared["t"]) if given.shared["t"] else Call("zero")
+    return Step(given.base, given.experts, call, (1,))
+
+
+def _arcee_fusion(given: Given) -> Step:
+    return Step(given.base, given.experts, Call("arcee_fusion"), (1,))
+
+
 #: Makes a task vector sparse: (its own parameters, size, our rescale) -> one of our methods.
 _Sparse: TypeAlias = Callable[[Mapping[str, float], int, str], Call]
 
@@ -198,6 +215,9 @@ STEPS: Mapping[str, Callable[[Given], Step]] = {
     "multislerp": _multislerp,
     "karcher": _karcher,
     "model_stock": _model_stock,
+    "sce": _sce,
+    "nearswap": _nearswap,
+    "arcee_fusion": _arcee_fusion,
     "task_arithmetic": _arithmetic(None, election=False),
     "ties": _arithmetic(_magnitude, election=True),
     "dare_linear": _arithmetic(_random, election=False),

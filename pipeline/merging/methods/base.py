@@ -148,6 +148,18 @@ def check_selection(
     return check
 
 
+def check_count(method: str, count: int) -> Callable[[Sequence[Number], Params], None]:
+    """Return the check of a method that takes `count` experts, 1 or 2, whose weights only select them."""
+
+    def check(weights: Sequence[Number], params: Params) -> None:
+        check_selection(method)(weights, params)
+        if (got := len(used_experts(weights))) != count:
+            number = "one expert" if count == 1 else "two experts"
+            raise ValueError(f"method {method}: takes {number}, got {got}: {CHOOSE_EXPERTS}")
+
+    return check
+
+
 def used_experts(weights: Sequence[Number]) -> list[int]:
     """Return the places, in the run's order, of the experts whose weight is not 0."""
     return [place for place, weight in enumerate(weights) if weight]

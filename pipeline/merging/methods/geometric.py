@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import sum_of
 from pipeline.merging.methods.base import (
-    CHOOSE_EXPERTS,
     Entry,
     Experts,
     Method,
     Params,
+    check_count,
     check_selection,
     number,
     selected,
@@ -116,12 +116,6 @@ def _shares(products_TT: "Tensor", t: float) -> tuple[float, float]:
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def _check_slerp(weights: Sequence[Number], params: Params) -> None:
-    check_selection("slerp")(weights, params)
-    if (count := len(used_experts(weights))) != 2:
-        raise ValueError(f"method slerp: takes two experts, got {count}: {CHOOSE_EXPERTS}")
-
-
 MODEL_STOCK = Method(
     "the mean task vector, shortened by the angle between experts: Model Stock (Jang et al., 2024)",
     _model_stock,
@@ -143,7 +137,7 @@ SLERP = Method(
     "spherical interpolation of two experts' weights (Shoemake, 1985)",
     over_pieces(_slerp),
     parameters=(Parameter("t", "0 is the first expert, 1 the second", 0.5, low=0, high=1),),
-    check=_check_slerp,
+    check=check_count("slerp", 2),
     whole=True,
     by_parameter=lambda params: _slerp,
 )

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.aggregation import aggregate
 from pipeline.merging.methods.base import (
-    CHOOSE_EXPERTS,
     Entry,
     Experts,
     Method,
     Params,
     Prepare,
     always,
+    check_count,
     check_selection,
-    used_experts,
 )
 from pipeline.recipe import Number
 
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 
 #: Weights whose sum is smaller add up to 0.
 _NO_SUM = 1e-8
-
-
-def _check_single(weights: Sequence[Number], params: Params) -> None:
-    check_selection("single")(weights, params)
-    if (count := len(used_experts(weights))) != 1:
-        raise ValueError(f"method single: takes one expert, got {count}: {CHOOSE_EXPERTS}")
 
 
 def _single(experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
@@ -97,7 +90,7 @@ ZERO = Method("the pre-trained model itself", _of(_nothing), shares=_nothing, wh
 SINGLE = Method(
     "one expert's task vector (weights one-hot)",
     _entry_of_single,
-    check=_check_single,
+    check=check_count("single", 1),
     shares=_own,
     whole=True,
     entrywise=always,

@@ -110,7 +110,7 @@ def head(method: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("merge_method: sce\nmodels: [{model: base}]", "line 1: merge_method: 'sce' of mergekit is not available here"),
+        ("merge_method: ram\nmodels: [{model: base}]", "line 1: merge_method: 'ram' of mergekit is not available here"),
         ("merge_method: liner_\nmodels: [{model: base}]", "line 1: merge_method: unknown name 'liner_'; did you mean"),
         ("merge_method: ties\nmodels:\n- model: base\n  weights: 1", "line 4: models.0.weights: unknown key"),
         (

@@ -51,6 +51,9 @@ TIES = {"trim": "tensor", "keep": 29, "aggregate": "sum", "rescale": "l1"}
         Recipe.make("nuslerp", weights=(0.3, 0.2, 0)),
         Recipe.make("multislerp", weights=(0.3, 0.2, 0.9), params={"between": "weights"}),
         Recipe.make("karcher", weights=(1, 0, 1), params={"max_iter": 3}),
+        Recipe.make("sce", weights=(1, 0, 1), params={"density": 0.4, "equal_below": 1e-6}),
+        Recipe.make("nearswap", weights=(0, 1, 0), params={"t": 0.01}),
+        Recipe.make("arcee_fusion", weights=(0, 1, 0)),
     ],
     ids=str,
 )
@@ -86,6 +89,7 @@ def test_lines_is_a_list_with_a_value_for_each_layer() -> None:
         (Recipe.make("ties", alpha=0.5), "trim is vector, but mergekit trims each parameter by itself: search the arm"),
         (Recipe.make("breadcrumbs"), "round is up, but mergekit rounds the number of entries down"),
         (Recipe.make("model_stock"), "negative is zero, but mergekit keeps negative cosines"),
+        (Recipe.make("sce"), "equal_below is 0.0, but mergekit gives small task vectors equal weights: search the arm"),
         (Recipe.make("dare"), "no recipe of mergekit gives what dare gives: mergekit draws other random numbers"),
         (Recipe.make("tsvm"), "no recipe of mergekit gives what tsvm gives: mergekit has no such method"),
         (Recipe.make("slerp", "linear", 0.5, 0.5, (1, 1, 0)), "slerp of mergekit gives a whole model, but lambda"),

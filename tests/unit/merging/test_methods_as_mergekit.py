@@ -66,6 +66,9 @@ def combine(name: str, experts: Experts, weights: Sequence[float] = (), **params
         ("multislerp_weights", "multislerp", (0.6, 0.3, 0.3), {"between": "weights", "aggregate": "sum"}),
         ("slerp", "slerp", (1, 1, 0), {"t": 0.3}),
         ("karcher", "karcher", (1, 1, 1), {}),
+        ("sce", "sce", (1, 1, 1), {"density": 0.3, "equal_below": 1e-6}),
+        ("nearswap", "nearswap", (1, 0, 0), {"t": 0.002}),
+        ("arcee_fusion", "arcee_fusion", (0, 0, 1), {}),
     ],
 )  # fmt: skip
 def test_equals_mergekit(
@@ -203,6 +206,20 @@ def test_karcher_mean_has_no_tangent_left() -> None:
     assert float(logs.norm()) < 1e-5
 
 
+def test_sce_selects_by_variance_and_weights_by_squares() -> None:
+    experts = one([3.0, 1.0, 0.0, 2.0], [1.0, 1.0, 4.0, -1.0])
+    # Variances are 1, 0, 4 and 2.25, of which floor(0.7 * 3) stay; then squares are 4 and 17, and the signs +, +.
+    assert combine("sce", experts, density=0.7)["w"].tolist() == pytest.approx([0, 0, 4, 2])
+    squares = [14 / 33, 19 / 33]
+    assert combine("sce", experts)["w"].tolist() == pytest.approx([3 * squares[0] + squares[1], 1, 4, 2])
+    assert combine("sce", experts, equal_below=9)["w"].tolist() == pytest.approx([2, 1, 4, 2])
+    assert not combine("sce", one([1.0, 2.0]), density=0.9)["w"].any()  # one expert has no variance
+
+
+def test_nearswap_moves_at_most_t() -> None:
+    assert combine("nearswap", one([0.5, -0.01, 0.2]), t=0.1)["w"].tolist() == pytest.approx([0.1, -0.01, 0.1])
+
+
 @pytest.mark.parametrize(
     ("method", "weights", "params", "message"),
     [
@@ -214,6 +231,7 @@ def test_karcher_mean_has_no_tangent_left() -> None:
         ("breadcrumbs_ties", (1, 1, 1), {"top": 60, "keep": 50}, "at most the 40 percent that top = 60 leaves, got 50"),
         ("nuslerp", (1, 1, 1), {}, "nuslerp: takes two experts, got 3"),
         ("multislerp", (1, -1, 0), {}, "weights of a mean must not add up to 0"),
+        ("nearswap", (1, 1, 0), {}, "nearswap: takes one expert, got 2: choose by --expert"),
         ("karcher", (1, 0.5, 1), {}, "weights select experts and must be 0 or 1"),
     ],
 )
