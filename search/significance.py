@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr
 from scipy.stats import norm
 
 from search.intervals import Array
+from search.row_tests import mcnemar_rows
 
 #: Draws in one block: 32 MB.
 _BLOCK = 4_000_000
@@ -33,8 +33,7 @@ def mcnemar(a_N: npt.ArrayLike, b_N: npt.ArrayLike) -> float:
     if not is_binary(a_N) or not is_binary(b_N):
         raise ValueError("mcnemar: outcomes must be 0 or 1; use sign_flip for others")
     won, lost = int((difference_N > 0).sum()), int((difference_N < 0).sum())
-    # Both tails of the binomial are equal; they overlap if won == lost.
-    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
+    return float(mcnemar_rows(won, lost))
 
 
 def sign_flip(a_N: npt.ArrayLike, b_N: npt.ArrayLike, permutations: int = 9_999, seed: int = 0) -> float:

@@ -101,9 +101,7 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowe
     Raises:
         ValueError: if data, arms or tasks differ, nothing is left to compare, or a bound does not fit its metric.
     """
-    run, baseline = run.used_by(baseline), baseline.used_by(run)
-    keys, left_out = paired(run, baseline, regress, allowed)
-    check_bounds(regress, {(arm, task): run.metric((arm, role, task)) for arm, role, task in keys})
+    run, baseline, keys, left_out = common_cells(run, baseline, regress, allowed)
     level = regress.level / len(keys)
     tested = [_tested(run.mean_N(key), baseline.mean_N(key), level) for key in keys]
     adjusted = holm([p for p, _ in tested])
@@ -111,6 +109,20 @@ def compare(run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowe
     for key, (p, test), corrected in zip(keys, tested, adjusted, strict=True):
         found.append(_comparison(run, baseline, key, regress, (p, corrected, test, level)))
     return Regression(run, baseline, regress.level, found, changes(baseline, run), left_out)
+
+
+def common_cells(
+    run: Snapshot, baseline: Snapshot, regress: Regress, allowed: Allowed
+) -> tuple[Snapshot, Snapshot, Sequence[SnapshotKey], Sequence[str]]:
+    """Return both without what the other did not need to score, what is compared, and what is left out, in words.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    run, baseline = run.used_by(baseline), baseline.used_by(run)
+    keys, left_out = paired(run, baseline, regress, allowed)
+    check_bounds(regress, {(arm, task): run.metric((arm, role, task)) for arm, role, task in keys})
+    return run, baseline, keys, left_out
 
 
 def _tested(now_N: Array, before_N: Array, level: float) -> tuple[float, str]:
@@ -126,9 +138,7 @@ def _comparison(
     p, adjusted, test, level = tested
     (arm, role, task), now_N, before_N = key, run.mean_N(key), baseline.mean_N(key)
     metric = run.metric(key)
-    tolerance, bound = regress.threshold(arm, task)
-    if lower_is_better(metric):
-        bound = regress.maximum(arm, task)
+    tolerance, bound = limits(regress, key, metric)
     difference = paired_difference([TaskOutcomes(task, now_N, before_N)], level=1 - regress.level)
     gain, lowest = (
         (-difference.value, -difference.high) if lower_is_better(metric) else (difference.value, difference.low)
@@ -141,6 +151,13 @@ def _comparison(
     numbers = (now, before, difference, p, adjusted, test, detectable(now_N, before_N, level))
     found = BaselineComparison(arm, role, task, metric, *numbers, tolerance, bound, recipes, verdict)
     return replace(found, verdict="regressed") if found.out_of_bounds else found
+
+
+def limits(regress: Regress, key: SnapshotKey, metric: str) -> tuple[float, float | None]:
+    """Return the tolerance and the bound of a comparison: a minimum, or of bits per byte a maximum."""
+    arm, _, task = key
+    tolerance, minimum = regress.threshold(arm, task)
+    return tolerance, regress.maximum(arm, task) if lower_is_better(metric) else minimum
 
 
 def _same(run: Snapshot, baseline: Snapshot, key: SnapshotKey) -> bool:

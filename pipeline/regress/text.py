@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.regress.compare import VERDICTS, BaselineComparison, Regression
+from pipeline.regress.self_test import TestedComparison
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table, TableCell, Units
 from tasks.metrics import lower_is_better
@@ -10,7 +11,7 @@ from tasks.metrics import lower_is_better
 _ORDER = {verdict: i for i, verdict in enumerate(VERDICTS)}
 
 
-def task_label(comparison: BaselineComparison) -> str:
+def task_label(comparison: BaselineComparison | TestedComparison) -> str:
     """Return the task, with its role if it is not a target."""
     return comparison.task + (f" ({comparison.role})" if comparison.role != "target" else "")
 
