@@ -22,7 +22,7 @@ from pipeline.recipe import AUTO, ParamValue, Recipe
 Model: TypeAlias = Mapping[str, Tensor] | nn.Module | str | Path
 _log = logging.getLogger(__name__)
 #: Option of `lines merge` -> argument.
-_ARGUMENTS = {name: name for name in ("alpha", "beta", "blocks", "exclude", "method", "scaling", "statistics")}
+_ARGUMENTS = {name: name for name in ("alpha", "beta", "blocks", "exclude", "method", "scaling", "statistics", "then")}
 _ARGUMENTS |= {"expert": "experts", "param": "params", "weight": "weights"}
 
 
@@ -37,6 +37,7 @@ def merge(
     beta: float = 0.0,
     weights: Sequence[float] = (),
     params: Mapping[str, ParamValue] | None = None,
+    then: Sequence[str | tuple[str, Mapping[str, ParamValue]]] = (),
     statistics: Sequence[str | Path] = (),
     blocks: str | None = None,
     exclude: str | None = None,
@@ -57,6 +58,8 @@ def merge(
         beta: what lambda grows by up to the last block.
         weights: one for each expert, for the method "weighted".
         params: parameters of the method and of the scaling.
+        then: steps after the merge, in order: names, or names with parameters as in ("norm_match", {"by": "block"});
+            docs/reference/chains.md has all.
         statistics: for fisher and regmean, a file of `lines statistics` for each expert.
         blocks: a regular expression that matches the start of a block's names; its group is the block's number. By
             default the architecture is recognised.
@@ -79,7 +82,8 @@ def merge(
     """
     found = look_up_method(method, "method")
     start = (1.0 if found.whole else AUTO["l1"]) if alpha is None else alpha
-    recipe = Recipe.make(method, scaling, start, beta, tuple(weights), dict(params or {}))
+    steps = ((step, {}) if isinstance(step, str) else step for step in then)
+    recipe = Recipe.make(method, scaling, start, beta, tuple(weights), dict(params or {})).followed_by(steps)
     models = list(experts.values()) if isinstance(experts, Mapping) else list(experts)
     names = list(experts) if isinstance(experts, Mapping) else [f"experts[{i}]" for i in range(len(models))]
     sources = MergeSources("base", names, [str(path) for path in statistics], blocks, exclude)

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Number: TypeAlias = float | int
 ParamValue: TypeAlias = float | int | str | tuple[float, ...]
+#: Sorted (name, value) pairs.
+ParamPairs: TypeAlias = tuple[tuple[str, ParamValue], ...]
 
 #: Norm -> the `alpha` that means equation 2 with this norm; the worker, which has the task vectors, computes it.
 AUTO = {"l1": "auto", "l2": "auto_l2"}
@@ -32,7 +34,9 @@ def canonical_number(value: Number) -> Number:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """theta = theta0 + lambda(depth) * combine(task vectors); lambda(d) = alpha + beta * f(d), alpha outside blocks.
+    """theta = theta0 + lambda(depth) * combined; lambda(d) = alpha + beta * f(d), alpha outside blocks.
+
+    combined = then(combine(task vectors)): the steps of `then` follow the merge, in their order.
 
     Build it with `Recipe.make`, whose canonical form makes recipes of the same model equal.
 
@@ -44,7 +48,8 @@ class Recipe:
             equation 2.
         beta: coefficient of f(depth).
         weights: one coefficient for each expert, in the run's order; () means 1 for each.
-        params: sorted (name, value) pairs: the parameters of the method and of the scaling function.
+        params: the parameters of the method and of the scaling function.
+        then: name and parameters of each step after the merge (see `followed_by`).
     """
 
     method: str
@@ -52,7 +57,8 @@ class Recipe:
     alpha: Number | str = 1
     beta: Number = 0
     weights: tuple[Number, ...] = ()
-    params: tuple[tuple[str, ParamValue], ...] = ()
+    params: ParamPairs = ()
+    then: tuple[tuple[str, ParamPairs], ...] = ()
 
     @classmethod
     def make(
@@ -82,7 +88,7 @@ class Recipe:
         beta = canonical_number(beta)
         if scaling == "constant" or (beta == 0 and not scaling.endswith("piecewise")):
             scaling, beta = "constant", 0
-        named = {k: _canonical_param(v) for k, v in (params or {}).items()}
+        named = dict(_canonical_params(params or {}))
         if scaling == "constant" and named.get(OUTSIDE) == alpha:
             del named[OUTSIDE]
         if method == "zero" or (scaling == "constant" and alpha == 0 and OUTSIDE not in named):
@@ -92,23 +98,34 @@ class Recipe:
         numbers = tuple(canonical_number(w) for w in weights)
         return cls(method, scaling, alpha, beta, numbers, tuple(sorted(named.items())))
 
+    def followed_by(self, steps: Iterable[tuple[str, Mapping[str, ParamValue]]]) -> "Recipe":
+        """Return the recipe with steps after the merge, each a name and parameters; the base itself takes none.
+
+        Example:
+            >>> Recipe.make("sum", "linear", 0.5, 1).followed_by([("norm_match", {"by": "block"})]).canonical()
+            b'["sum","linear",0.5,1,[],{},[["norm_match",{"by":"block"}]]]'
+        """
+        then = tuple((name, _canonical_params(params)) for name, params in steps)
+        return self if self.method == "zero" else replace(self, then=then)
+
     def to_json(self) -> list[object]:
-        """Return the canonical JSON array."""
-        params = {k: list(v) if isinstance(v, tuple) else v for k, v in self.params}
-        return [self.method, self.scaling, self.alpha, self.beta, list(self.weights), params]
+        """Return the canonical JSON array; it has a seventh entry only if steps follow the merge."""
+        then = [[[name, _plain(params)] for name, params in self.then]] if self.then else []
+        return [self.method, self.scaling, self.alpha, self.beta, list(self.weights), _plain(self.params), *then]
 
     @classmethod
     def from_json(cls, data: list[object]) -> "Recipe":
         """Build the recipe that `to_json` wrote."""
-        method, scaling, alpha, beta, weights, params = data
-        items = {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}  # type: ignore[attr-defined]
-        return cls.make(method, scaling, alpha, beta, tuple(weights), items)  # type: ignore[arg-type]
+        method, scaling, alpha, beta, weights, params, *then = data
+        made = cls.make(method, scaling, alpha, beta, tuple(weights), tuples(params))  # type: ignore[arg-type]
+        return made.followed_by((name, tuples(of_step)) for name, of_step in (then[0] if then else ()))  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         """Return the recipe in words, for errors."""
         weights = [("weights", list(self.weights))] if self.weights else []
         parts = [("method", self.method), ("scaling", self.scaling), ("alpha", self.alpha), ("beta", self.beta)]
-        return ", ".join(f"{name} {value}" for name, value in [*parts, *weights, *self.params])
+        then = [("then", step_text(name, params)) for name, params in self.then]
+        return ", ".join(f"{name} {value}" for name, value in [*parts, *weights, *self.params, *then])
 
     def canonical(self) -> bytes:
         """Return the canonical bytes: at most 128 for 8 experts with weights of 4 decimals and no parameters.
@@ -120,6 +137,29 @@ class Recipe:
     def id(self, fingerprint: str) -> str:
         """Return the content id, 16 hexadecimal digits: blake2b of the bytes and the fingerprint."""
         return hashlib.blake2b(self.canonical() + fingerprint.encode(), digest_size=8).hexdigest()
+
+
+def step_text(name: str, params: Iterable[tuple[str, object]]) -> str:
+    """Return a step as the command line writes it.
+
+    Example:
+        >>> step_text("norm_match", [("by", "block")])
+        'norm_match:by=block'
+    """
+    return ":".join(filter(None, (name, ",".join(f"{key}={value}" for key, value in params))))
+
+
+def tuples(params: Mapping[str, object]) -> dict[str, ParamValue]:
+    """Return parameters that JSON held, whose sequences are lists there."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}  # type: ignore[misc]
+
+
+def _plain(params: ParamPairs) -> dict[str, object]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in params}
+
+
+def _canonical_params(params: Mapping[str, ParamValue]) -> ParamPairs:
+    return tuple(sorted((name, _canonical_param(value)) for name, value in params.items()))
 
 
 def _canonical_param(value: ParamValue) -> ParamValue:

@@ -43,25 +43,26 @@ def statistics_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def shares_and_unit(
-    method: Method, weights: Sequence[Number], params: Params, equation_2: Callable[[], float]
+    method: Method, weights: Sequence[Number], params: Params, equation_2: Callable[[], float], changed: bool = False
 ) -> tuple[tuple[float, ...], float]:
     """Return the first two fields of `Reach`.
 
     The shares are in the ratio of the experts' factors in the merge; an expert with a negative one has none. If the
     method adds up factor times task vector, the unit is 1 over the sum of the positive factors; for other methods it is
-    alpha of equation 2, and the shares are equal.
+    alpha of equation 2, and the shares are equal. If steps change the merge, the unit is alpha of equation 2.
 
     Args:
         method: of the merge.
         weights: one for each expert.
         params: every parameter of the method.
         equation_2: computes alpha of equation 2; called only if it is needed.
+        changed: whether steps follow the merge.
     """
     factors = [max(float(f), 0.0) for f in (method.shares(weights, params) if method.shares else weights)]
     total = sum(factors)
     if not total:
         return (0.0,) * len(factors), 1.0
-    return tuple(f / total for f in factors), 1 / total if method.shares else equation_2()
+    return tuple(f / total for f in factors), 1 / total if method.shares and not changed else equation_2()
 
 
 def average(base: Checkpoint, experts: Sequence[Checkpoint], reach: Reach) -> dict[str, Tensor]:

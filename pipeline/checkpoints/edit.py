@@ -10,10 +10,11 @@ from torch import Tensor
 from pipeline.checkpoints.lazy import Difference, only
 from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
 from pipeline.checkpoints.threads import one_thread
-from pipeline.merging.lazy_tensors import LazyTensors
+from pipeline.merging.chain import Chain, LazyCombined
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Entry, Experts, Method, Params, resolve_weights
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
+from pipeline.merging.steps.base import Place
 from pipeline.merging.task_vectors import group_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe
@@ -44,28 +45,19 @@ class Edited:
     base: float
 
 
-class _Combined(LazyTensors):
-    """The combined vector, of which an entry is computed each time it is read."""
-
-    def __init__(self, experts: Experts, entry: Entry) -> None:
-        super().__init__(experts.deltas[0])
-        self._experts, self._entry = experts, entry
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._entry(self._experts, name)
-
-
 class Edit:
     """theta0 + lambda * combined for some tensors.
 
-    What takes whole task vectors is computed once: what the method prepares, alpha of equation 2, the constant of equal
-    norm. Each piece then needs the same piece of base and experts only. If the method is not entrywise, each tensor is
-    computed by itself: in pieces if the method can, else as a whole.
+    What takes whole task vectors is computed once: what the method and the steps after it prepare, alpha of equation 2,
+    the constant of equal norm. Each piece then needs the same piece of base and experts only. If the method or a step
+    is not entrywise, each tensor is computed by itself: in pieces if the method can and no step follows, else as a
+    whole.
 
     Attributes:
         method: of the recipe.
         weights: one for each expert.
         params: every parameter of the method.
+        chain: the steps after the merge.
         layer_map: over names of tensors.
         sizes: numbers of edited parameters outside the blocks and in each block.
         alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
@@ -93,11 +85,13 @@ class Edit:
         self.weights: tuple[Number, ...] = resolve_weights(recipe.weights, len(experts))
         self.params: Params = resolve(self.method.parameters, dict(recipe.params))
         self.method.check(self.weights, self.params)
+        self.chain = Chain.of(recipe)
         self.layer_map, outlines = layer_map, outline(base)
         self.sizes: LayerSizes = layer_sizes(layer_map, outlines)
-        self.is_entrywise = self.method.entrywise(self.params)
+        self.is_entrywise = self.method.entrywise(self.params) and self.chain.is_entrywise
         self.pieces = cut(outlines) if self.is_entrywise else {n: (n, slice(0, t.numel())) for n, t in outlines.items()}
-        self._by_parameter = None if self.is_entrywise else self.method.by_parameter(self.params)
+        alone = not (self.is_entrywise or self.chain.steps)
+        self._by_parameter = self.method.by_parameter(self.params) if alone else None
         self.is_cut = self.is_entrywise or self._by_parameter is not None
         self._outlines = outlines
         self._base, self._states = self._parts(base), [self._parts(state) for state in experts]
@@ -106,7 +100,8 @@ class Edit:
         self._experts = Experts(self._deltas, self._base, statistics)
         self._alphas = dict[str, float]()
         with one_thread(self.is_cut):
-            self._entry = self.method.prepare(self._experts, self.weights, self.params)
+            entry = self.method.prepare(self._experts, self.weights, self.params)
+            self._entry = self.chain.follow(entry, self._experts, self.weights, self._place)
             alpha = self._alpha(recipe)
         self.alpha = float(alpha)
         self.lambdas: Coefficients = coefficients(recipe, self.sizes, alpha)
@@ -116,7 +111,7 @@ class Edit:
         if word not in self._alphas:
             used = [delta for delta, weight in zip(self._deltas, self.weights, strict=True) if weight]
             with one_thread(self.is_cut):
-                self._alphas[word] = resolve_alpha(word, used, _Combined(self._experts, self._entry))
+                self._alphas[word] = resolve_alpha(word, used, LazyCombined(self._experts, self._entry))
         return self._alphas[word]
 
     def compute(self, key: str) -> Iterator[Edited]:
@@ -156,10 +151,14 @@ class Edit:
         if is_equal_norm(recipe):
             blocks = {key: self.layer_map.blocks.get(name) for key, (name, _) in self.pieces.items()}
             inside = {key: block for key, block in blocks.items() if block is not None}
-            combined = _Combined(self._experts, self._entry)
+            combined = LazyCombined(self._experts, self._entry)
             norms = group_norms(LayerMap(inside, self.layer_map.num_blocks), combined)
             alpha = equal_norm(recipe, self.sizes, alpha, norms)
         return alpha
+
+    def _place(self, key: str) -> Place:
+        name, _ = self.pieces[key]
+        return Place(name, self.layer_map.blocks.get(name))
 
     def _parts(self, state: State) -> State:
         return Cut(state, self.pieces) if self.is_entrywise else only(state, list(self.pieces))

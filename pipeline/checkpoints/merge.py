@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -90,7 +91,8 @@ class Merge:
         edit = Edit(theta0, [expert.state for expert in experts], recipe, layer_map, statistics)
         averaged: State = {}
         if statistics_of(base.state):
-            how = shares_and_unit(edit.method, edit.weights, edit.params, lambda: edit.resolve_alpha(AUTO["l1"]))
+            unit = partial(edit.resolve_alpha, AUTO["l1"])
+            how = shares_and_unit(edit.method, edit.weights, edit.params, unit, bool(edit.chain.steps))
             averaged = average(base, experts, Reach(*how, edit.lambdas, layer_map))
         return cls(recipe, base.state, edit, averaged)
 

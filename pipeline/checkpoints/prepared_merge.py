@@ -13,6 +13,7 @@ from pipeline.checkpoints.merge import Merge, edited_names
 from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.statistics import check_sources, open_statistics
 from pipeline.checkpoints.tied import CountedOnce, count_once
+from pipeline.merging.chain import Chain
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.parameters import resolve
@@ -108,6 +109,7 @@ def check_recipe(recipe: Recipe, sources: MergeSources) -> None:
     if recipe.method == "weighted" and not recipe.weights:
         raise ValueError("--method weighted: needs --weight, one for each expert")
     method.check(resolve_weights(recipe.weights, len(sources.experts)), resolve(method.parameters, dict(recipe.params)))
+    Chain.of(recipe)
     check_sources(recipe.method, method, sources.statistics, len(sources.experts))
 
 

@@ -13,6 +13,7 @@ from pipeline.console import console, folded_table, print_note, print_result, pr
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
 from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
+from pipeline.merging.steps import STEPS
 from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
 from tasks.registry import near
@@ -83,6 +84,14 @@ def merge(
         ),
     ] = None,
     beta: Annotated[float, typer.Option(metavar="NUMBER", help="Factor of the scaling.")] = 0.0,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STEP[:NAME=VALUE,...]",
+            help=f"A step after the merge: {', '.join(STEPS)}; repeatable, in order.",
+            autocompletion=lambda: list(STEPS),
+        ),
+    ] = None,
     weight: Annotated[
         list[float] | None, typer.Option(metavar="NUMBER", help="One weight for each expert, in their order.")
     ] = None,
@@ -142,7 +151,7 @@ def merge(
         made = Recipe.make(
             method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
             _params(method, scaling, param or []),
-        )  # fmt: skip
+        ).followed_by(map(_step, then or ()))  # fmt: skip
         from pipeline.checkpoints.merge_files import merge_files
         from pipeline.checkpoints.prepared_merge import MergeSources
 
@@ -234,6 +243,18 @@ def _params(method: str, scaling: str, texts: Sequence[str]) -> dict[str, ParamV
             raise ValueError("--param samples: is an option of `lines statistics`; leave it out here")
         values[name] = look_up(declared, name, f"--param of {method} and {scaling}").parse(value)
     return values
+
+
+def _step(text: str) -> tuple[str, dict[str, ParamValue]]:
+    name, _, given = text.partition(":")
+    declared = {p.name: p for p in look_up(STEPS, name, "--then").parameters}
+    values = {}
+    for part in given.split(",") if given else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"--then: must be STEP:key=value,..., got {text!r}")
+        values[key] = look_up(declared, key, f"--then {name}").parse(value)
+    return name, values
 
 
 def _coefficients(recipe: Recipe, merged: "Merged") -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import SCALINGS
+from pipeline.merging.steps import STEPS
 from pipeline.spec.command_names import Command
 from search.samplers import SAMPLERS
 from tasks.registry import BACKBONES
@@ -52,6 +53,7 @@ def schema_of(kind: Command) -> Schema:
             _suggest(parts[part]["properties"][field], names, closed)
     if "Arm" in parts:
         _suggest(parts["Arm"]["properties"]["merge"]["anyOf"][0], METHODS, closed=True)
+        _suggest(parts["Merge"]["properties"]["then"]["items"]["anyOf"][0], STEPS, closed=True)
     loose = {f"{_LOOSE}{part}": _loosened(content) for part, content in parts.items()}
     loose[f"{_LOOSE}{name}"]["properties"] |= {"extends": _EXTENDS, "repeat": _REPEAT}
     return {
@@ -70,6 +72,7 @@ def _choices() -> list[tuple[str, str, Iterable[str], bool]]:
     return [
         ("ScalingSpec", "function", SCALINGS, True),
         ("Merge", "method", METHODS, True),
+        ("StepSpec", "step", STEPS, True),
         ("Search", "sampler", [*SAMPLERS, "greedy"], True),
         ("BackboneSpec", "family", BACKBONES, False),
     ]

@@ -15,7 +15,7 @@ from pipeline.merging.methods.base import Params, resolve_weights
 from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients
 from pipeline.messages import Identity, ShardScore
 from pipeline.parameters import resolve
-from pipeline.recipe import Number, Recipe
+from pipeline.recipe import Number, Recipe, step_text
 from pipeline.spec.run import RunSpec
 from tasks.base import LayerMap
 from tasks.files.sources import HubName, Source
@@ -123,6 +123,9 @@ def mergekit_recipe(recipe: Recipe, lambdas: Coefficients, models: MergekitModel
         >>> yaml.safe_load(text)["parameters"]
         {'lambda': [0.2, 0.7]}
     """
+    if recipe.then:
+        steps = ", ".join(step_text(*step) for step in recipe.then)
+        raise ValueError(f"--mergekit: mergekit has no steps after a merge, but this candidate has {steps}")
     method = METHODS[recipe.method]
     weights = resolve_weights(recipe.weights, len(models.experts))
     params = resolve(method.parameters, dict(recipe.params))

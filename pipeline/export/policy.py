@@ -12,6 +12,7 @@ from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.methods import METHODS
 from pipeline.merging.resident import ResidentModel
 from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
@@ -39,7 +40,7 @@ def write_policy(
     backbone = as_policy(model.backbone)
     backbone.tokenizer.save_pretrained(str(folder))
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
-    edited = EditedParameters(backbone, [recipe.method])
+    edited = EditedParameters(backbone, METHODS[recipe.method].shares is not None and not recipe.then)
     for delta in deltas.values():
         edited.add(delta)
     if edited.low_rank and _plain(backbone.module, low):

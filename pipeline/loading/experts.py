@@ -15,6 +15,7 @@ from pipeline.loading.expert_checks import check_distance, check_policies
 from pipeline.loading.model import LoadedModel, load_model
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.methods import METHODS
 from pipeline.merging.task_vectors import NamedTensors, norm, task_vector
 from pipeline.spec.run import RunSpec
 from tasks.batch_norm import has_statistics
@@ -22,9 +23,10 @@ from tasks.lora import TakesAdapters
 from tasks.plugins import load_plugins
 
 
-def merge_methods(spec: RunSpec) -> tuple[str, ...]:
-    """Return the merge methods that the arms of a spec name."""
-    return tuple(dict.fromkeys(arm.merge.method for arm in spec.arms.values() if arm.merge and arm.merge.method))
+def has_only_sums(spec: RunSpec) -> bool:
+    """Whether every merge of a spec is a sum of shares, without a step after it: low-rank experts then stay so."""
+    merges = [arm.merge for arm in spec.arms.values() if arm.merge and arm.merge.method]
+    return all(METHODS[merge.method].shares is not None and not merge.then for merge in merges)
 
 
 @dataclass(frozen=True)

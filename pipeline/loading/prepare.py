@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from pipeline.loading.experts import load_checkpoints, merge_methods
+from pipeline.loading.experts import has_only_sums, load_checkpoints
 from pipeline.loading.identity import identify
 from pipeline.loading.missing import find_all
 from pipeline.loading.model import LoadedModel, Report
@@ -47,7 +47,7 @@ def prepare_found(spec: RunSpec, device_type: str, report: Report, sources: Spec
     _check_methods(spec, model.backbone)
     _check_scalings(spec, model)
     fingerprints = {}
-    edited = None if spec.generation is None else EditedParameters(model.backbone, merge_methods(spec))
+    edited = None if spec.generation is None else EditedParameters(model.backbone, has_only_sums(spec))
     for expert in experts:
         fingerprints[expert.name] = expert.fingerprint
         if edited is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pipeline.merging.chain import Chain
 from pipeline.merging.flat import DeviceVector
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Params, resolve_weights
@@ -19,12 +20,12 @@ from tasks.base import LayerMap, NonFiniteError
 
 @dataclass(slots=True)
 class Combined:
-    """The result of a method for some weights and parameters; it serves every scaling of them.
+    """The result of a merge and the steps after it; it serves every scaling of them.
 
     Attributes:
         vector: the combined task vector.
         peaks: the largest magnitude in each of its groups; () if the caller does not need it.
-        key: method, weights and parameters, which determine the vector; set by `CombinedCache`.
+        key: method, weights, parameters and steps, which determine the vector; set by `CombinedCache`.
     """
 
     vector: DeviceVector
@@ -39,7 +40,7 @@ class Combined:
         """Compute the coefficients of a recipe.
 
         Args:
-            recipe: with the method, weights and parameters that gave the vector.
+            recipe: with the method, weights, parameters and steps that gave the vector.
             deltas: the task vectors of all experts.
             layer_map: over the vector's names.
             sizes: of its groups.
@@ -83,12 +84,12 @@ class CombinedCache:
         """Return the vector of a recipe, and compute it if it is not kept.
 
         Raises:
-            ValueError: if the method is unknown, or cannot use the recipe's weights or parameters.
+            ValueError: if the method or a step is unknown, or cannot use the recipe's weights or parameters.
         """
         method = look_up_method(recipe.method, "method")
         weights = resolve_weights(recipe.weights, num_experts)
         params = resolve(method.parameters, dict(recipe.params))
-        key = (recipe.method, weights, tuple(sorted(params.items())))
+        key = (recipe.method, weights, tuple(sorted(params.items())), Chain.of(recipe).key)
         if key not in self._vectors:
             # Freed before the next is computed, so that no more than `size` are ever in memory.
             while len(self._vectors) >= self._size:

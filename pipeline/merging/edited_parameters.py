@@ -1,6 +1,6 @@
 """The parameters that the policies of a language model change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -21,17 +21,17 @@ class EditedParameters:
         low_rank: whether `AdaptedModel` can hold all policies.
     """
 
-    def __init__(self, backbone: Backbone, methods: Sequence[str]) -> None:
-        """Start without policies of the model in `backbone`; `methods` will merge them."""
-        self._module, self._layer_map, self._methods = backbone.module, backbone.layer_map, methods
+    def __init__(self, backbone: Backbone, only_sums: bool) -> None:
+        """Start without policies of the model in `backbone`; `only_sums`: whether all merges are sums of shares."""
+        self._module, self._layer_map = backbone.module, backbone.layer_map
         self._names: set[str] = set()
-        self.low_rank = True
+        self.low_rank = only_sums
 
     def add(self, delta: Mapping[str, Tensor]) -> None:
         """Add the parameters that a policy's task vector changes."""
         names = delta.factors if isinstance(delta, LowRankDelta) else (n for n, t in delta.items() if bool(t.any()))
         self._names.update(names)
-        self.low_rank = self.low_rank and can_stay_low_rank(self._module, [delta], self._methods)
+        self.low_rank = self.low_rank and can_stay_low_rank(self._module, [delta])
 
     @property
     def names(self) -> frozenset[str]:

@@ -4,8 +4,8 @@ theta = theta0 + lambda(depth) * combined, in float32, cast once to the model's 
 -> a gives the same bits. The product and the sum are rounded separately, as in the authors' code: a fused multiply-add
 would be 1.4 times faster on a CPU, but rounds differently, and not the same on every device.
 
-Low-rank task vectors and their sums are kept as factors: each rebuild multiplies them, one parameter at a time, into
-the weights.
+Low-rank task vectors are kept as factors, and so are their sums if no step follows: each rebuild multiplies them, one
+parameter at a time, into the weights.
 """
 
 import math
@@ -16,6 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from pipeline.merging.chain import Chain, by_name
 from pipeline.merging.combined import Combined, CombinedCache
 from pipeline.merging.flat import Arena, DeviceVector, Flat, fingerprint
 from pipeline.merging.low_rank import LowRankDelta, combine_low_rank
@@ -167,10 +168,13 @@ class ResidentModel:
         return self._scratch[:size]
 
     def _combine(self, recipe: Recipe, weights: tuple[Number, ...], params: Params) -> Combined:
-        method = METHODS[recipe.method]
-        vector: Mapping[str, Tensor] | None = combine_low_rank(method, self.deltas, weights, params)
+        method, chain = METHODS[recipe.method], Chain.of(recipe)
+        vector: Mapping[str, Tensor] | None = None
+        if not chain.steps:
+            vector = combine_low_rank(method, self.deltas, weights, params)
         if vector is None:
-            vector = method.combine(self._inputs(recipe, weights, params), weights, params)
+            experts, place = self._inputs(recipe, weights, params), by_name(self._layer_map.blocks)
+            vector = chain.change(method.combine(experts, weights, params), experts, weights, place)
         held = self._arena.hold(vector, self._device)
         peaks = self._arena.peaks(held)
         if not all(map(math.isfinite, peaks)):

@@ -55,10 +55,8 @@ class _AdapterHook:
         output.view(-1, up_RO.shape[1]).addmm_(hidden_NR, up_RO)
 
 
-def can_stay_low_rank(module: nn.Module, deltas: Sequence[Mapping[str, Tensor]], methods: Sequence[str]) -> bool:
-    """Whether `AdaptedModel` can hold the experts: all low-rank, of linear modules, and merged by sums of shares."""
-    if any(METHODS[name].shares is None for name in methods):
-        return False
+def can_stay_low_rank(module: nn.Module, deltas: Sequence[Mapping[str, Tensor]]) -> bool:
+    """Whether `AdaptedModel` can hold the experts of sums: all low-rank, and of linear modules."""
     low = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
     return len(low) == len(deltas) and all(_is_linear(module, name) for delta in low for name in delta.factors)
 
@@ -125,7 +123,7 @@ class Candidates:
 
     def _combine(self, recipe: Recipe, weights: tuple[Number, ...], params: Params) -> Combined:
         shares = METHODS[recipe.method].shares
-        assert shares is not None, "checked by can_stay_low_rank"
+        assert shares is not None, "checked by its callers"
         return Combined(low_rank_sum(self.deltas, shares(weights, params)))
 
 

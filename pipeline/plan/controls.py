@@ -43,7 +43,8 @@ def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
     searches the interval of constants with the arm's own sampler and number of trials.
     """
     merge = arm.merge
-    others = () if merge is None else (*merge.params.values(), *merge.weights.values())
+    steps = () if merge is None else tuple(value for step in merge.then for value in step.params.values())
+    others = () if merge is None else (*merge.params.values(), *merge.weights.values(), *steps)
     searched = any(map(_is_searched, (*others, arm.scaling.outside)))
     if searched and arm.search.sampler != "grid":
         constants: Range | Grid = Range(range=(0.0, max(1.0, _highest(arm, spec))))

@@ -36,12 +36,13 @@ def rescaled_merge(group: Group, arm: Arm, spec: RunSpec, above: Mapping[tuple[s
 
 
 def _with_merge(group: Group, chosen: Sequence[Chosen]) -> Group:
-    """Complete the group with the parent's method, weights and method parameters; keep its own scaling."""
+    """Complete the group with the parent's method, its weights and parameters, and steps; keep its own scaling."""
     (parent,) = chosen
     own, method = group.template, parent.group.template.method
     weights, params = parent.group.template.filled(parent.point)
     of_method = {p.name: params[p.name] for p in METHODS[method].parameters if p.name in params}
-    template = replace(own, method=method, weights=weights, params={**of_method, **own.params})
+    then = parent.group.template.steps(parent.point)
+    template = replace(own, method=method, weights=weights, params={**of_method, **own.params}, then=then)
     return replace(group, template=template, derivation=None)
 
 

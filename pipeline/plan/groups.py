@@ -1,12 +1,13 @@
 """Turns arms into groups: each is a space of points with a template that makes a recipe of a point."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
 from pipeline.recipe import OUTSIDE, ParamValue, Recipe
-from pipeline.spec.arms import Arm, Search
+from pipeline.spec.arms import Arm, Search, StepSpec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
 from search.space import Choice, Dimension, Float, Space
@@ -28,6 +29,7 @@ class Template:
 
     Attributes:
         soup: places of the experts of a rewarded soup; their weights come from the point instead of `weights`.
+        then: name and parameters of each step after the merge.
     """
 
     method: str
@@ -38,11 +40,14 @@ class Template:
     params: Mapping[str, Slot]
     scale: Slot = 1
     soup: tuple[int, ...] = ()
+    then: tuple[tuple[str, Mapping[str, Slot]], ...] = ()
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> "Template":
         """Build a template that makes `recipe` of every point."""
-        return cls(recipe.method, recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params))
+        then = tuple((name, dict(params)) for name, params in recipe.then)
+        slots = recipe.scaling, recipe.alpha, recipe.beta, recipe.weights, dict(recipe.params)
+        return cls(recipe.method, *slots, then=then)
 
     def recipe(self, point: Point) -> Recipe:
         """Return the recipe of `point`."""
@@ -52,7 +57,8 @@ class Template:
         if self.scale != 1:
             scale = _fill(self.scale, point)
             alpha, beta = alpha * scale, beta * scale  # type: ignore[operator]
-        return Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
+        made = Recipe.make(self.method, self.scaling, alpha, beta, weights, params)  # type: ignore[arg-type]
+        return made.followed_by(self.steps(point))
 
     def filled(self, point: Point) -> tuple[tuple[float, ...], dict[str, ParamValue]]:
         """Return the weights of the experts, and the parameters of method and scaling function, at `point`."""
@@ -60,7 +66,15 @@ class Template:
         if self.soup:
             of_place = dict(zip(self.soup, soup_weights(point, len(self.soup)), strict=True))
             weights = tuple(of_place.get(place, 0) for place in range(len(weights)))
-        return weights, {name: _fill(value, point) for name, value in self.params.items()}  # type: ignore[return-value]
+        return weights, _filled(self.params, point)  # type: ignore[return-value]
+
+    def steps(self, point: Point) -> tuple[tuple[str, dict[str, ParamValue]], ...]:
+        """Return name and parameters of each step after the merge, at `point`."""
+        return tuple((name, _filled(params, point)) for name, params in self.then)
+
+
+def _filled(params: Mapping[str, Slot], point: Point) -> dict[str, ParamValue]:
+    return {name: _fill(value, point) for name, value in params.items()}
 
 
 def _fill(slot: Slot, point: Point) -> ParamValue:
@@ -165,6 +179,7 @@ def _group(name: str, arm: Arm, spec: RunSpec, expert: str) -> Group:
     if scaling.outside != "alpha":
         given[OUTSIDE] = scaling.outside
     params = {key: _slot(key, value, dims) for key, value in given.items()}
+    then = _steps(merge.then if merge else (), dims)
     scale = _slot("scale", scaling.scale, dims)
     known = roles(spec, [spec.target(e) for e in ([expert] if expert else arm.experts or spec.experts)])
     return Group(
@@ -174,7 +189,7 @@ def _group(name: str, arm: Arm, spec: RunSpec, expert: str) -> Group:
         roles=known if arm.score == "all" else {t: role for t, role in known.items() if role != "control"},
         space=Space(tuple(dims)),
         template=Template(
-            merge.method if merge else "single", scaling.function, alpha, beta, weights, params, scale, soup
+            merge.method if merge else "single", scaling.function, alpha, beta, weights, params, scale, soup, then
         ),
         search=arm.search,
         objectives=(arm.select or spec.select).maximise,
@@ -197,6 +212,16 @@ def _weights(arm: Arm, spec: RunSpec, expert: str, dims: list[Dimension]) -> tup
         return tuple(f"weights.{e}" if e in used else 0 for e in experts), ()
     all_of_a_merge = merge is not None and len(used) == len(experts)
     return () if all_of_a_merge else tuple(int(e in used) for e in experts), ()
+
+
+def _steps(then: Sequence[StepSpec], dims: list[Dimension]) -> tuple[tuple[str, Mapping[str, Slot]], ...]:
+    """Return name and parameters of each step; searched ones are called "STEP.PARAMETER", a second step "STEP2"."""
+    steps, counts = [], Counter[str]()
+    for each in then:
+        counts[each.step] += 1
+        title = each.step if counts[each.step] == 1 else f"{each.step}{counts[each.step]}"
+        steps.append((each.step, {key: _slot(f"{title}.{key}", value, dims) for key, value in each.params.items()}))
+    return tuple(steps)
 
 
 def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
+from pipeline.merging.steps import resolve_step
 from pipeline.parameters import look_up, require_known, resolve
 from pipeline.plan.controls import NAMES, derived_controls, tuned_controls
 from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
@@ -212,7 +213,7 @@ def _at(path: str) -> Iterator[None]:
 
 
 def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts: int) -> None:
-    """Require known method and scaling function, which accept the parameters and weights of the point."""
+    """Require known method, scaling function and steps, which accept the parameters and weights of the point."""
     template = group.template
     scaling = look_up(SCALINGS, template.scaling, "scaling.function")
     method = look_up_method(template.method, "merge.method")
@@ -222,6 +223,8 @@ def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts
         require_known("params", name, declared, "parameter")
         with _at("params."):
             declared[name].check(value)
+    for place, (step, given) in enumerate(template.steps(point)):
+        resolve_step(step, given, f"merge.then[{place}]")
     with _at("merge.weights: "):
         method.check(resolve_weights(weights, num_experts), resolve(method.parameters, params))
 

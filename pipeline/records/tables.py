@@ -37,7 +37,7 @@ CANDIDATES = pa.schema(
         pa.field("alpha_auto", pa.bool_(), False),  # whether alpha came from equation 2
         pa.field("beta", pa.float64(), False),
         pa.field("weights", pa.list_(pa.float64()), False),
-        pa.field("params", pa.string(), False),  # JSON object
+        pa.field("params", pa.string(), False),  # JSON object; steps after the merge are its "then"
         pa.field("point", pa.string(), False),  # JSON object: the searched dimensions, by name
         pa.field("control_of", pa.string(), False),  # the LiNeS arm that this one controls, or ""
         # "", uniform (equal mean), equal_norm, constant (tuned) or reversed (tuned)

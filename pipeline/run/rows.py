@@ -167,7 +167,7 @@ def _candidate_row(entry: _Entry, ledger: Ledger) -> Row:
         "alpha_auto": isinstance(recipe.alpha, str),
         "beta": recipe.beta,
         "weights": list(recipe.weights),
-        "params": json.dumps(dict(recipe.params)),
+        "params": json.dumps(dict(recipe.params) | ({"then": recipe.to_json()[-1]} if recipe.then else {})),
         "point": json.dumps(candidate.proposal.point),
         "control_of": group.control_of,
         "control": group.control,

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pipeline.loading.experts import merge_methods
+from pipeline.loading.experts import has_only_sums
 from pipeline.loading.missing import check_present
 from pipeline.loading.model import Report, precision_of
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.merging.low_rank import LowRank, LowRankDelta
-from pipeline.merging.methods import METHODS
 from pipeline.merging.resident_low_rank import can_stay_low_rank
 from pipeline.plan.plan import Plan
 from pipeline.run.forecast import proposed
@@ -84,9 +83,9 @@ def estimate(plan: Plan, machine: Machine, report: Report) -> Estimate:
     samples = measure_samples(spec, model, device_type, report)
     deltas = [e.delta for e in model.experts.values() if e.delta is not None]
     generated = spec.generation is not None
-    sums = all(METHODS[m].shares is not None for m in merge_methods(spec))
+    sums = has_only_sums(spec)
     low_rank = len(deltas) == len(model.experts)
-    adapted = generated and low_rank and can_stay_low_rank(model.backbone.module, deltas, merge_methods(spec))
+    adapted = generated and sums and low_rank and can_stay_low_rank(model.backbone.module, deltas)
     load = Load(
         precision_of(spec.backbone).itemsize,
         adapted,

@@ -60,20 +60,20 @@ def work_of(plan: Plan, counts: Mapping[str, tuple[int, int]]) -> list[ArmWork]:
 def combined_vectors(plan: Plan) -> int:
     """Return how many task vectors are combined, up to 100; one expert's own is no new one."""
     known: set[tuple[object, ...]] = set()
-    for method, weights, params in _combinations(plan):
+    for method, weights, *others in _combinations(plan):
         if method not in ("zero", "single"):
-            known.add((method, weights, params))
+            known.add((method, weights, *others))
         if len(known) >= _MOST_COMPARED:
             break
     return len(known)
 
 
 def _combinations(plan: Plan) -> Iterator[tuple[object, ...]]:
-    """Yield (method, weights, parameters) of candidates; of samplers, whose points are not known, one a candidate."""
+    """Yield (method, weights, parameters, steps) of candidates; of samplers, whose points are unknown, one each."""
     for group in plan.groups:
         if group.derivation is None and (group.search.sampler == "grid" or not group.space.dims):
             recipes = (group.recipe(point) for point in group.space.grid()[:_MOST_COMPARED])
-            yield from ((r.method, r.weights, r.params) for r in recipes)
+            yield from ((r.method, r.weights, r.params, r.then) for r in recipes)
         else:
             yield from ((group.template.method, group.key, i) for i in range(min(proposed(group), _MOST_COMPARED)))
 

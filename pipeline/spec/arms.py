@@ -51,6 +51,19 @@ class ScalingSpec(SpecModel):
         return self
 
 
+class StepSpec(SpecModel):
+    """A step after a merge, which changes the combined vector before it is scaled."""
+
+    step: str
+    """Name of the step: norm_match (docs/reference/chains.md)."""
+    params: dict[str, ParamDimension] = {}
+    """Parameters of the step."""
+
+
+def _as_step(value: object) -> object:
+    return {"step": value} if isinstance(value, str) else value
+
+
 class Merge(SpecModel):
     """How the task vectors are combined, before scaling."""
 
@@ -62,6 +75,8 @@ class Merge(SpecModel):
     """Coefficient of each expert, for the method weighted."""
     lambdas: Lambdas | None = None
     """Rewarded soups, instead of weights: points on each edge of the simplex, the first of two weights, or lists."""
+    then: tuple[Annotated[StepSpec, BeforeValidator(_as_step, json_schema_input_type=str | StepSpec)], ...] = ()
+    """Steps after the merge, in this order: names, or mappings with parameters."""
     of: str = ""
     """Instead of a method: an arm above this one; its chosen merge is scaled in another way here."""
 
@@ -69,8 +84,8 @@ class Merge(SpecModel):
     def _one_source(self) -> "Merge":
         if bool(self.method) == bool(self.of):
             raise ValueError("exactly one of method and of must be given")
-        if self.of and (self.params or self.weights or self.lambdas is not None):
-            raise ValueError(f"of: uses the parameters and weights of {self.of!r}; leave params and weights out")
+        if self.of and (self.params or self.weights or self.then or self.lambdas is not None):
+            raise ValueError(f"of: uses parameters, weights and steps of {self.of!r}; leave params, weights, then out")
         if self.lambdas is not None:
             if self.method != "weighted" or self.weights:
                 raise ValueError("lambdas: must be used with the method weighted and without weights")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pipeline.loading.experts import load_checkpoints, merge_methods
+from pipeline.loading.experts import has_only_sums, load_checkpoints
 from pipeline.loading.identity import identify
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
@@ -42,7 +42,7 @@ class CompletionWorker:
         model, experts = load_checkpoints(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(here, backbone)
-        fingerprints, deltas, edited = {}, {}, EditedParameters(backbone, merge_methods(spec))
+        fingerprints, deltas, edited = {}, {}, EditedParameters(backbone, has_only_sums(spec))
         for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
             edited.add(expert.delta)

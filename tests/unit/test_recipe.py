@@ -19,9 +19,10 @@ PARAMS = st.dictionaries(st.sampled_from(["p", "keep"]), NUMBERS | st.tuples(NUM
 def recipes(draw: st.DrawFn) -> Recipe:
     alpha = draw(NUMBERS | st.sampled_from(["auto", "auto_l2"]))
     weights = tuple(draw(st.lists(NUMBERS, max_size=8)))
-    return Recipe.make(
+    made = Recipe.make(
         draw(st.sampled_from(["sum", "weighted"])), draw(SCALINGS), alpha, draw(NUMBERS), weights, draw(PARAMS)
     )
+    return made.followed_by(draw(st.lists(st.tuples(st.sampled_from(["a", "b"]), PARAMS), max_size=2)))
 
 
 @given(recipes())
@@ -92,3 +93,12 @@ def test_a_lambda_outside_the_blocks_is_part_of_the_recipe_where_it_changes_some
     assert Recipe.make("sum", alpha=0.5, params={"lambda_outside": 0.5}) == Recipe.make("sum", alpha=0.5)
     assert Recipe.make("sum", alpha=0, params={"lambda_outside": 0.5}).method == "sum"
     assert Recipe.make("sum", alpha=0, params={"lambda_outside": 0}).method == "zero"
+
+
+def test_steps_keep_their_order_and_recipes_without_any_their_bytes() -> None:
+    plain, steps = Recipe.make("ties", "linear", "auto", 0.5, (1, 0)), [("b", {"y": 1.0, "x": (2.0, 3)}), ("a", {})]
+    assert plain.canonical() == b'["ties","linear","auto",0.5,[1,0],{}]' and plain.id("f") == "0fac1c8eb519701d"
+    assert plain.followed_by(steps).to_json()[6] == [["b", {"x": [2, 3], "y": 1}], ["a", {}]]
+    assert plain.followed_by(steps) != plain.followed_by(steps[::-1]) and plain.followed_by(()) == plain
+    assert str(plain.followed_by(steps)).endswith("then b:x=(2, 3),y=1, then a")
+    assert Recipe.make("zero").followed_by(steps) == Recipe.make("zero")

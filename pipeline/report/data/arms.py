@@ -68,8 +68,9 @@ class ArmResult:
 
     @property
     def methods(self) -> frozenset[str]:
-        """The merge methods of its candidates."""
-        return frozenset(c.recipe.method for c in self.candidates if c.recipe.method != "zero")
+        """The merge methods of its candidates, each with the names of the steps that follow."""
+        recipes = [c.recipe for c in self.candidates if c.recipe.method != "zero"]
+        return frozenset(", ".join((r.method, *(name for name, _ in r.then))) for r in recipes)
 
 
 def read_arms(run: Run) -> list[ArmResult]:

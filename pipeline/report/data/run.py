@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, tuples
 from pipeline.records import tables
 from pipeline.records.provenance_file import FILE_NAME, read_provenance
 from search.intervals import linearised_ratio
@@ -49,15 +49,16 @@ class CandidateRow:
     def from_row(cls, row: Mapping[str, Any]) -> "CandidateRow":
         """Return the candidate of a row of `pipeline.records.tables.CANDIDATES`."""
         alpha = "auto" if row["alpha_auto"] and row["alpha"] is None else row["alpha"]
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(row["params"]).items()}
+        params = json.loads(row["params"])
+        then = params.pop("then", [])
         recipe = Recipe.make(
             row["method"],
             row["scaling"],
             0 if alpha is None else alpha,
             row["beta"],
             tuple(row["weights"]),
-            params,
-        )
+            tuples(params),
+        ).followed_by((name, tuples(given)) for name, given in then)
         same = ("arm", "kind", "group", "number", "recipe_id", "alpha", "alpha_auto", "control_of", "control", "chosen")
         return cls(
             recipe=recipe,

@@ -64,7 +64,7 @@ class Scope:
 def _is_unscaled(arm: ArmResult) -> bool:
     """Whether the arm consists of experts without any scaling."""
     recipes = [candidate.recipe for candidate in arm.candidates]
-    return all((recipe.method, recipe.scaling, recipe.alpha) == ("single", "constant", 1) for recipe in recipes)
+    return all((r.method, r.scaling, r.alpha, r.then) == ("single", "constant", 1, ()) for r in recipes)
 
 
 def subjects(measure: Measure, named: Mapping[str, str]) -> list[ArmResult]:

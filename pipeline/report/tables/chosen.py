@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from pipeline.merging.scaling import is_equal_norm
+from pipeline.recipe import step_text
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
@@ -72,7 +73,8 @@ def _row(measure: Measure, arm: ArmResult, candidate: CandidateRow) -> tuple[Tab
     of_method, of_shape = split_params(recipe)
     # An edit's expert has its own column.
     experts = "" if arm.kind == "edit" else ingredients(recipe.weights, measure.run.provenance["experts"])
-    details = "; ".join(filter(None, (experts, _listed(of_method))))
+    steps = (f"then {step_text(name, params)}" for name, params in recipe.then)
+    details = "; ".join(filter(None, (experts, _listed(of_method), *steps)))
     return (
         lead(arm),
         TableCell(candidate.group or NONE),

@@ -54,6 +54,7 @@ def mixed(parts: list[dict[str, Tensor]], factors: tuple[float, ...], name: str)
         (Recipe.make("weighted", "constant", 1, 0, (-0.5, 0.0)), (1, 0, 0), (1, 0, 0)),
         (Recipe.make("single", "linear", 0.3, 0.7, (0, 1)), (0.7, 0, 0.3), (0, 0, 1)),
         (Recipe.make("ties", "constant", "auto"), (0, 0.5, 0.5), (0, 0.5, 0.5)),
+        (Recipe.make("sum", "constant", "auto").followed_by([("norm_match", {})]), (0, 0.5, 0.5), (0, 0.5, 0.5)),
     ],
 )
 def test_a_statistic_is_a_convex_combination(

@@ -93,6 +93,10 @@ def test_lines_is_a_list_with_a_value_for_each_layer() -> None:
         (Recipe.make("dare"), "no recipe of mergekit gives what dare gives: mergekit draws other random numbers"),
         (Recipe.make("tsvm"), "no recipe of mergekit gives what tsvm gives: mergekit has no such method"),
         (Recipe.make("slerp", "linear", 0.5, 0.5, (1, 1, 0)), "slerp of mergekit gives a whole model, but lambda"),
+        (
+            Recipe.make("sum").followed_by([("norm_match", {"by": "whole"}), ("norm_match", {})]),
+            "mergekit has no steps after a merge, but this candidate has norm_match:by=whole, norm_match",
+        ),
         (Recipe.make("nuslerp", weights=(1, 0, 0)), "nuslerp of mergekit takes two models at least, got 1"),
     ],
 )

@@ -112,6 +112,15 @@ def test_weights_parameters_and_controls(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_steps_follow_in_the_order_given(tmp_path: Path) -> None:
+    """Equation 2 sees what they make of the merge, whose norm it scales to."""
+    out = tmp_path / "out.safetensors"
+    assert "(auto: equation 2)" in run(out, "--then=norm_match:by=parameter", "--then=norm_match")
+    with safe_open(out, "pt") as file:
+        recipe = json.loads(file.metadata()["lines_sweep.recipe"])
+    assert recipe[6] == [["norm_match", {"by": "parameter"}], ["norm_match", {}]]
+
+
 @pytest.mark.parametrize(
     ("options", "alpha"),
     [
@@ -294,6 +303,10 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (["--alpha=auot"], "--alpha: must be a number or one of auto, auto_l2, got 'auot'; did you mean 'auto'"),
         (["--param=p=2"], "--param of sum and linear: unknown name 'p'"),
         (["--param=p"], "--param: must be key=value, got 'p'"),
+        (["--then=norm_mach"], "--then: unknown name 'norm_mach'; did you mean 'norm_match'?"),
+        (["--then=norm_match:by=layer"], "by: must be one of parameter, block, whole, got 'layer'"),
+        (["--then=norm_match:per=block"], "--then norm_match: unknown name 'per'"),
+        (["--then=norm_match:block"], "--then: must be STEP:key=value,..., got 'norm_match:block'"),
         (["--scaling=power", "--param=p=-1"], "p: must be in (0, inf), got -1"),
         (["--method=weighted", "--weight=1"], "weights: must be one for each of 3 experts, got 1"),
         (["--blocks=nothing(\\d)"], "matches none of"),

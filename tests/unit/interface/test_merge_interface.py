@@ -26,26 +26,33 @@ BASE, EXPERTS = model(0), [model(1), model(2)]
 
 
 @pytest.mark.parametrize(
-    ("method", "scaling", "alpha", "beta", "params"),
+    ("method", "scaling", "alpha", "beta", "params", "then"),
     [
-        ("sum", "linear", "auto", 0.5, {}),
-        ("ties", "quadratic", 0.3, 0.4, {"keep": 40.0}),
-        ("slerp", "linear", None, 0.0, {}),
-        ("tsvm", "sqrt", 0.5, 0.5, {}),
-        ("dare", "constant", 0.7, 0.0, {"drop": 0.5}),
+        ("sum", "linear", "auto", 0.5, {}, ["norm_match", ("norm_match", {"by": "whole"})]),
+        ("ties", "quadratic", 0.3, 0.4, {"keep": 40.0}, []),
+        ("slerp", "linear", None, 0.0, {}, []),
+        ("tsvm", "sqrt", 0.5, 0.5, {}, []),
+        ("dare", "constant", 0.7, 0.0, {"drop": 0.5}, []),
     ],
 )
 def test_a_merge_in_memory_has_the_bits_of_the_commands_file(
-    method: str, scaling: str, alpha: float | str | None, beta: float, params: dict[str, float], tmp_path: Path
+    method: str,
+    scaling: str,
+    alpha: float | str | None,
+    beta: float,
+    params: dict[str, float],
+    then: list,
+    tmp_path: Path,
 ) -> None:
     before = {name: tensor.clone() for name, tensor in BASE.items()}
     found = lines.merge(
-        BASE, EXPERTS, method=method, scaling=scaling, alpha=alpha, beta=beta, params=params, blocks=BLOCKS
+        BASE, EXPERTS, method=method, scaling=scaling, alpha=alpha, beta=beta, params=params, then=then, blocks=BLOCKS
     )
     for name, state in {"base": BASE, "a": EXPERTS[0], "b": EXPERTS[1]}.items():
         save_file(state, tmp_path / f"{name}.safetensors")
     places = [str(tmp_path / f"{name}.safetensors") for name in ("base", "a", "b")]
     recipe = Recipe.make(method, scaling, 1 if alpha is None else alpha, beta, (), params)
+    recipe = recipe.followed_by((step, {}) if isinstance(step, str) else step for step in then)
     merge_files(MergeSources(places[0], places[1:], blocks=BLOCKS), recipe, tmp_path / "merged.safetensors")
     written = load_file(tmp_path / "merged.safetensors")
     assert found.keys() == BASE.keys() and all(torch.equal(found[name], written[name]) for name in BASE)

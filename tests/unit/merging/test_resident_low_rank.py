@@ -7,10 +7,12 @@ import torch
 from peft import PeftModel
 from tiny_language import write_adapter, write_tiny_llama
 from torch import Tensor
+from toy import toy_spec
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
+from pipeline.loading.experts import has_only_sums
 from pipeline.merging.low_rank import LowRank, LowRankDelta
 from pipeline.merging.resident import ResidentModel
 from pipeline.merging.resident_low_rank import AdaptedModel, Candidates, can_stay_low_rank
@@ -167,7 +169,15 @@ def test_only_sums_of_adapters_of_linear_modules_stay_apart(parts: Parts) -> Non
     embedding = LowRankDelta(
         {"model.embed_tokens.weight": LowRank(torch.ones(300, 1), torch.ones(1, 32))}, deltas[0].shapes
     )
-    assert can_stay_low_rank(backbone.module, deltas, ["weighted", "average"])
-    assert not can_stay_low_rank(backbone.module, deltas, ["ties"])
-    assert not can_stay_low_rank(backbone.module, [*deltas, embedding], ["weighted"])
-    assert not can_stay_low_rank(backbone.module, [*deltas, dict(deltas[0].items())], ["weighted"])
+    assert can_stay_low_rank(backbone.module, deltas)
+    assert not can_stay_low_rank(backbone.module, [*deltas, embedding])
+    assert not can_stay_low_rank(backbone.module, [*deltas, dict(deltas[0].items())])
+
+
+@pytest.mark.parametrize(
+    ("merge", "only"), [("weighted", True), ("ties", False), ({"method": "sum", "then": ["norm_match"]}, False)]
+)
+def test_only_arms_of_sums_without_steps_keep_policies_apart(merge: str | dict[str, object], only: bool) -> None:
+    weights = {"method": "weighted", "weights": {"cats": 1}}
+    spec = toy_spec(arms={"x": {"merge": weights if merge == "weighted" else merge}, "edit": {"edit": "each_expert"}})
+    assert has_only_sums(spec) == only

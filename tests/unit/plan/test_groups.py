@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.plan.groups import Group, make_groups, pre_trained
+from pipeline.plan.groups import Group, Template, make_groups, pre_trained
 from pipeline.recipe import Recipe
 from search.space import Choice, Float
 
@@ -68,6 +68,16 @@ def test_grids_ranges_and_numbers_become_dimensions_and_constants() -> None:
     )
     point = {"weights.cats": 1.0, "alpha": 0.5, "beta": 1.5, "p": 2.0}
     assert group.recipe(point) == Recipe.make("weighted", "power", 0.5, 1.5, (1, 0, 0.5), {"p": 2})
+
+
+def test_steps_keep_their_order_and_have_dimensions_of_their_own() -> None:
+    then = [{"step": "norm_match", "params": {"by": "whole"}}, "b", {"step": "b", "params": {"x": {"grid": [1, 2]}}}]
+    (group,) = groups({"merge": {"method": "sum", "then": then}, "scaling": {"alpha": 0.5}})
+    assert group.space.dims == (Choice("b2.x", (1.0, 2.0)),)
+    recipe = group.recipe({"b2.x": 2.0})
+    steps = [("norm_match", {"by": "whole"}), ("b", {}), ("b", {"x": 2})]
+    assert recipe == Recipe.make("sum", alpha=0.5).followed_by(steps)
+    assert Template.from_recipe(recipe).recipe({}) == recipe
 
 
 def test_knots_may_be_searched_one_by_one() -> None:

@@ -166,13 +166,15 @@ def test_a_greedy_soup_searches_its_experts_and_another_arm_scales_it() -> None:
     ],
 )
 def test_an_arm_uses_the_merge_of_another_but_not_its_scaling(scaling: dict[str, Any], point: dict[str, Any]) -> None:
-    merge = {"merge": {"method": "ties", "params": {"keep": 30}}, "experts": ["cats", "cars"], "scaling": scaling}
+    ties = {"method": "ties", "params": {"keep": 30}, "then": ["norm_match"]}
+    merge = {"merge": ties, "experts": ["cats", "cars"], "scaling": scaling}
     arm = {"merge": {"of": "merge"}, "scaling": {"function": "linear", "alpha": "auto", "beta": {"grid": [0, 0.5]}}}
     parent, child = plan({"merge": merge, "scaled": {**arm, "score": "targets"}}, controls=[]).searched
     assert set(parent.roles.values()) - set(child.roles.values()) == {"control"}
     assert child.derivation is not None
     recipe = child.derivation.complete(child, [Chosen(parent, point)]).recipe({"beta": 0.5})
-    assert recipe == Recipe.make("ties", "linear", "auto", 0.5, (1, 0, 1), {"keep": 30})
+    made = Recipe.make("ties", "linear", "auto", 0.5, (1, 0, 1), {"keep": 30})
+    assert recipe == made.followed_by([("norm_match", {})])
 
 
 def test_constants_of_an_arm_that_also_searches_the_merge_use_the_same_sampler() -> None:
@@ -251,6 +253,18 @@ def test_a_range_of_whole_numbers_is_tried_on_its_steps() -> None:
             "by one objective, got 2",
         ),
         ({"x": {"merge": {"of": "z"}}}, "must be a merge above"),
+        (
+            {"x": {"merge": {"method": "sum", "then": ["norm_match", "norm_mach"]}}},
+            r"arms.x.merge.then\[1\]: unknown name 'norm_mach'; did you mean 'norm_match'",
+        ),
+        (
+            {"x": {"merge": {"method": "sum", "then": [{"step": "norm_match", "params": {"by": "layer"}}]}}},
+            r"merge.then\[0\]: norm_match: by: must be one of parameter, block, whole, got 'layer'",
+        ),
+        (
+            {"x": {"merge": {"method": "sum", "then": [{"step": "norm_match", "params": {"per": "block"}}]}}},
+            r"merge.then\[0\]: norm_match: unknown parameter 'per'",
+        ),
         ({"TALL masks of mine": {"merge": "sum"}}, "are taken by the searches of mask lambdas"),
         (
             {"x": {"merge": "average", "scaling": {"function": "linear"}, "search": {"sampler": "greedy"}}},

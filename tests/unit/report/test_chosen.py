@@ -83,7 +83,14 @@ def test_a_searched_scale_and_every_use_of_test_are_reported(tmp_path: Path) -> 
         (without, "Test split, used once, to score what validation chose."),
     ):
         assert word in build(path)[1].read_text(encoding="utf-8")
-    both = write_run(tmp_path / "both", arms={"wise": ARMS["wise"], "LiNeS": ARMS["LiNeS"]}, exhibits={})
+    step = {"step": "norm_match", "params": {"by": "whole"}}
+    chain = {"merge": {"method": "ties", "then": [step, "norm_match"]}}
+    both = write_run(
+        tmp_path / "both", arms={"wise": ARMS["wise"], "LiNeS": ARMS["LiNeS"], "chain": chain}, exhibits={}
+    )
+    assert (
+        cells(chosen_table(Measure.read(both)), "chain")["method"] == "ties (then norm_match:by=whole; then norm_match)"
+    )
     text = build(both)[1].read_text(encoding="utf-8")
     assert "(arms with \\`test: every\\` had each candidate scored on it: wise)" in text
 

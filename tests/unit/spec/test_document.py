@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.plan.plan import make_plan
-from pipeline.spec.arms import Arm, Merge, Race, ScalingSpec, Search, Select
+from pipeline.spec.arms import Arm, Merge, Race, ScalingSpec, Search, Select, StepSpec
 from pipeline.spec.exhibits import (
     BarsExhibit,
     Cell,
@@ -35,6 +35,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "tasks and ood, in full": TaskSpec,
     "arms": Arm,
     "merge": Merge,
+    "a step after a merge": StepSpec,
     "scaling": ScalingSpec,
     "search": Search,
     "race, a way to stop": Race,
