@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lines_sweep.arguments import named_arguments
 from pipeline.checkpoints.checkpoint import Checkpoint, checked, plain_numbers
-from pipeline.checkpoints.lazy import open_checkpoint
+from pipeline.checkpoints.first_read import CheckedWhenRead
+from pipeline.checkpoints.lazy import open_checkpoint, open_unchecked
 from pipeline.checkpoints.merge import Tensors
 from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.prepared_merge import MergeSources, check_recipe, prepare_merge
@@ -94,7 +95,10 @@ def merge(
         first, *others = pool.map(_opened, ["base", *names], [base, *models], hashed)
     prepared = prepare_merge(first, others, recipe, sources)
     state = Tensors(outline(prepared.merge.base))
-    prepared.merge.write(state)
+    prepared.merge.fill(state)
+    for opened in (first, *others):
+        if isinstance(opened.state, CheckedWhenRead):
+            opened.state.finish()
     for line in (*prepared.notes, *map(str, prepared.coverage)):
         _log.info("%s", line)
     return dict(state) | {other: state[name] for other, name in prepared.tied.items()}
@@ -143,6 +147,6 @@ def edit(
 
 def _opened(name: str, model: Model, hashed: bool) -> Checkpoint:
     if isinstance(model, str | Path):
-        return open_checkpoint(str(model), hashed)
+        return open_checkpoint(str(model)) if hashed else open_unchecked(str(model))
     state = model.state_dict() if isinstance(model, nn.Module) else model
     return checked(name, plain_numbers(name, {key: tensor.detach().cpu() for key, tensor in state.items()}), hashed)

@@ -105,11 +105,26 @@ def checked(source: str, state: Mapping[str, Tensor], hashed: bool = True) -> Ch
     Raises:
         ValueError: if there are none, or they are not finite.
     """
-    if not state:
-        raise ValueError(f"{source}: holds no tensors")
+    check_filled(source, state)
     digest = _blake2b() if hashed else None
     _refuse(source, state, _infinite(state, digest))
     return Checkpoint(source, state, digest.hexdigest() if digest else "")
+
+
+def check_filled(source: str, state: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint holds tensors; reads none.
+
+    Raises:
+        ValueError: if there are none, or most are empty.
+    """
+    if not state:
+        raise ValueError(f"{source}: holds no tensors")
+    empty = [name for name, like in outline(state).items() if not like.numel()]
+    if 2 * len(empty) > len(state):
+        raise ValueError(
+            f"{source}: most tensors are empty ({first_names(empty)}), as in a part of a model of DeepSpeed ZeRO stage "
+            "3; join its parts with zero_to_fp32.py, and give the result"
+        )
 
 
 def fingerprint(state: Mapping[str, Tensor], known: KnownFingerprints | None = None) -> str:
@@ -128,8 +143,9 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     """Check that a checkpoint holds finite numbers; masks and other buffers may be infinite.
 
     Raises:
-        ValueError: if weights are NaN or infinite, or most are empty; the source and the first names are given.
+        ValueError: if weights are NaN or infinite, or none, or most are empty; source and first names are given.
     """
+    check_filled(source, state)
     _refuse(source, state, _infinite(state))
 
 
@@ -173,9 +189,3 @@ def _refuse(source: str, state: Mapping[str, Tensor], infinite: Collection[str])
     bad = [name for name in state if name in infinite]
     if bad:
         raise ValueError(f"{source}: NaN or infinite values in {first_names(bad)}: the training may have diverged")
-    empty = [name for name, like in outline(state).items() if not like.numel()]
-    if 2 * len(empty) > len(state):
-        raise ValueError(
-            f"{source}: most tensors are empty ({first_names(empty)}), as in a part of a model of DeepSpeed ZeRO stage "
-            "3; join its parts with zero_to_fp32.py, and give the result"
-        )

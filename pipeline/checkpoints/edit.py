@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.checkpoints.lazy import Difference, only
+from pipeline.checkpoints.lazy import Difference, LastWide, only
 from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
 from pipeline.checkpoints.threads import one_thread
 from pipeline.merging.chain import Chain, LazyCombined
@@ -34,15 +34,26 @@ class Edited:
         name: of the tensor.
         start: place of the piece's first entry in the flat tensor.
         values: flat, in the base's type.
-        change: ||theta - theta0||^2 over the piece, after the cast.
-        base: ||theta0||^2 over it.
+        theta0: the base's, flat.
     """
 
     name: str
     start: int
     values: Tensor
-    change: float
-    base: float
+    theta0: Tensor
+
+    def differs(self) -> bool:
+        """Return whether the piece is not the base's."""
+        return not torch.equal(self.values, self.theta0)
+
+    def squares(self) -> tuple[float, float]:
+        """Return ||theta - theta0||^2 after the cast, and ||theta0||^2."""
+        wide = self.theta0.float()
+        if self.values is self.theta0:
+            return 0.0, _square(wide)
+        exact = self.values.dtype == torch.float64
+        change = self.values - self.theta0 if exact else self.values.float() - wide
+        return _square(change), _square(wide)
 
 
 class Edit:
@@ -126,25 +137,27 @@ class Edit:
             return
         places = cut({name: self._outlines[name]})
         base, states = Cut(self._base, places), [Cut(state, places) for state in self._states]
-        experts = Experts([Difference(base, state) for state in states], base)
+        wide = LastWide(base)
+        experts = Experts([Difference(wide, state) for state in states], wide)
         entry = self._by_parameter(name, experts, self.weights, self.params)
         for piece, (_, where) in places.items():
             yield self._edited(base, states, entry, piece, name, where.start)
 
     def _edited(self, base: State, experts: Sequence[State], entry: Entry, key: str, name: str, start: int) -> Edited:
-        theta0 = base[key]
-        wide, coefficient = theta0.float(), self.lambdas.of(self.layer_map.blocks.get(name))
+        theta0, coefficient = base[key], self.lambdas.of(self.layer_map.blocks.get(name))
+        flat = theta0.reshape(-1)
         if coefficient == 0:
-            return Edited(name, start, theta0.reshape(-1), 0.0, _square(wide))
+            return Edited(name, start, flat, flat)
+        wide = theta0.float()
         bases = {key: wide}
         deltas = [Difference(bases, expert) for expert in experts]
         # Computed in the memory of the combined vector, which nothing else uses.
         combined = entry(Experts(deltas, bases, self._statistics), key)
-        theta = combined.mul_(coefficient).add_(wide).to(theta0.dtype)
+        scaled = combined if coefficient == 1 else combined.mul_(coefficient)
+        theta = scaled.add_(wide).to(theta0.dtype)
         if not is_finite(theta):
             raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
-        change = theta - theta0 if theta.dtype == torch.float64 else theta.float() - wide
-        return Edited(name, start, theta.reshape(-1), _square(change), _square(wide))
+        return Edited(name, start, theta.reshape(-1), flat)
 
     def _alpha(self, recipe: Recipe) -> float:
         alpha = self.resolve_alpha(recipe.alpha) if isinstance(recipe.alpha, str) else recipe.alpha

@@ -8,8 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pipeline.checkpoints.checkpoint import Checkpoint, checked, read_checkpoint, whole
+from pipeline.checkpoints.checkpoint import Checkpoint, check_filled, checked, read_checkpoint, whole
 from pipeline.checkpoints.files import CheckpointFiles
+from pipeline.checkpoints.first_read import CheckedWhenRead
 from pipeline.checkpoints.pieces import PieceReader, outline, read_piece
 from pipeline.checkpoints.quantised import check_plain, numbers
 from pipeline.checkpoints.readers import safetensors_errors
@@ -142,6 +143,23 @@ def only(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Te
     return Renamed.of(state, {name: name for name in names})
 
 
+class LastWide(LazyTensors):
+    """Tensors in float32, of which the last stays in memory: one thread reads each for several experts in turn."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        """Take the tensors."""
+        super().__init__(state)
+        self._state = state
+        self._last: tuple[str, Tensor] | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return one tensor."""
+        last = self._last
+        if last is None or last[0] != name:
+            self._last = last = (name, self._state[name].float())
+        return last[1]
+
+
 class Difference(LazyTensors):
     """A task vector: the expert's weights minus the base's, in float32, computed each time an entry is read."""
 
@@ -152,22 +170,45 @@ class Difference(LazyTensors):
 
     def __getitem__(self, name: str) -> Tensor:
         """Compute one entry, a new float32 tensor."""
-        return self._expert[name].float() - self._base[name].float()
+        expert, base = self._expert[name], self._base[name].float()
+        # A float32 tensor may be the expert's own; its copy is nobody's.
+        return expert - base if expert.dtype == torch.float32 else expert.float().sub_(base)
 
 
-def open_checkpoint(source: CheckpointFiles | str, hashed: bool = True) -> Checkpoint:
+def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
     """Open a whole model as `read_checkpoint` does, but leave the tensors of .safetensors files on the disk until read.
 
     Args:
         source: the located files, or the source as a user writes it.
-        hashed: as of `checkpoint.checked`, for .safetensors files.
 
     Raises:
         ValueError: as `read_checkpoint`.
     """
     files = whole(source)
+    stored = _stored(files)
+    return read_checkpoint(files) if stored is None else checked(files.label, stored)
+
+
+def open_unchecked(source: CheckpointFiles | str) -> Checkpoint:
+    """Open a whole model as `open_checkpoint` does, without a fingerprint, and read no numbers of .safetensors files.
+
+    They are checked when they are first read: call `finish` of a state that is `CheckedWhenRead` at the end.
+
+    Raises:
+        ValueError: as `read_checkpoint`.
+    """
+    files = whole(source)
+    stored = _stored(files)
+    if stored is None:
+        return read_checkpoint(files, hashed=False)
+    check_filled(files.label, stored)
+    return Checkpoint(files.label, CheckedWhenRead(files.label, stored), "")
+
+
+def _stored(files: CheckpointFiles) -> StoredTensors | None:
+    """Return the tensors of .safetensors files; None if any file has another format."""
     if any(file.suffix != ".safetensors" for file in files.weights):
-        return read_checkpoint(files)
+        return None
     stored = StoredTensors(files.weights)
     check_plain(files.label, stored.kinds, files.weights[0].parent)
-    return checked(files.label, stored, hashed)
+    return stored

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoints.batch_statistics import Reach, average, shares_and_unit, statistics_of
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.edit import Edit, State
+from pipeline.checkpoints.edit import Edit, Edited, State
 from pipeline.checkpoints.lazy import only
 from pipeline.checkpoints.pieces import outline, pieces_of
 from pipeline.checkpoints.threads import single_threads
@@ -20,6 +21,8 @@ from pipeline.merging.task_vectors import NamedTensors, check_agree
 from pipeline.recipe import AUTO, Recipe
 from tasks.base import LayerMap
 from tasks.batch_norm import is_statistic
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,38 +112,60 @@ class Merge:
             ValueError: if the result is not finite, or equals the base although the recipe should change it; what
                 `sink` got is then not to be used.
         """
-        changes, bases, edited, done = [], [], set(), 0
+        found = list(self._edited(sink, watch, Edited.squares))
+        change, norm = (math.sqrt(math.fsum(squares)) for squares in zip(*found, strict=True)) if found else (0.0, 0.0)
+        self._check_changed(change != 0)
+        edit = self.edit
+        return Merged(edit.alpha, edit.lambdas, edit.sizes, change, norm, tuple(self.averaged))
+
+    def fill(self, sink: Sink) -> None:
+        """Do what `write` does, without its norms.
+
+        Raises:
+            ValueError: as `write`.
+        """
+        changed = False
+
+        def note(piece: Edited) -> None:
+            nonlocal changed
+            changed = changed or piece.differs()
+
+        for _ in self._edited(sink, lambda done, total: None, note):
+            pass
+        self._check_changed(changed)
+
+    def _edited(self, sink: Sink, watch: Callable[[int, int], None], measure: Callable[[Edited], _T]) -> Iterator[_T]:
+        """Give all tensors to `sink`, and yield what is measured of each edited piece."""
+        edited, done = set(), 0
         total = self.edit.sizes.outside + sum(self.edit.sizes.blocks)
-        for pieces in computed(self.edit, sink):
-            for name, entries, change, base in pieces:
+        for pieces in computed(self.edit, sink, measure):
+            for name, entries, measured in pieces:
                 edited.add(name)
-                changes.append(change)
-                bases.append(base)
                 done += entries
+                yield measured
             watch(done, total)
         for name, like in outline(self.base).items():
             if name not in edited:
                 state = next((s for s in (self.measured, self.averaged) if name in s), self.base)
                 for start, piece in pieces_of(state, name, like.numel()):
                     sink.write(name, start, piece)
-        edit, change = self.edit, math.sqrt(math.fsum(changes))
-        if change == 0 and self.recipe.method != "zero":
+
+    def _check_changed(self, changed: bool) -> None:
+        if not changed and self.recipe.method != "zero":
             raise ValueError(
                 f"the merged weights equal the base's: the recipe ({self.recipe}) does nothing to them in the base's "
                 "types"
             )
-        norm = math.sqrt(math.fsum(bases))
-        return Merged(edit.alpha, edit.lambdas, edit.sizes, change, norm, tuple(self.averaged))
 
 
-def computed(edit: Edit, sink: Sink) -> Iterator[list[tuple[str, int, float, float]]]:
-    """Give the pieces of an edit to `sink`; yield name, number of entries and the two squares of `Edited` of some."""
+def computed(edit: Edit, sink: Sink, measure: Callable[[Edited], _T]) -> Iterator[list[tuple[str, int, _T]]]:
+    """Give the pieces of an edit to `sink`; yield name, number of entries and what is measured of some."""
 
-    def work(key: str) -> list[tuple[str, int, float, float]]:
+    def work(key: str) -> list[tuple[str, int, _T]]:
         pieces = []
         for done in edit.compute(key):
             sink.write(done.name, done.start, done.values)
-            pieces.append((done.name, done.values.numel(), done.change, done.base))
+            pieces.append((done.name, done.values.numel(), measure(done)))
         return pieces
 
     if not edit.is_cut:

@@ -102,6 +102,18 @@ def test_float8_is_computed_as_bfloat16_and_quantised_states_are_refused() -> No
         lines.edit(BASE, {**EXPERTS[0], **packed}, alpha=0.5, blocks=BLOCKS)
 
 
+@pytest.mark.parametrize("at", ["embed.weight", "blocks.0.fc.weight", "head.bias"])
+@pytest.mark.parametrize("model", ["base", "a", "b"])
+def test_files_are_checked_wherever_the_merge_reads_them_or_not(model: str, at: str, tmp_path: Path) -> None:
+    """The first block has coefficient 0, expert b has no weight, and heads are left out."""
+    for name, state in {"base": BASE, "a": EXPERTS[0], "b": EXPERTS[1]}.items():
+        bad = {at: torch.full_like(state[at], torch.inf)} if name == model else {}
+        save_file({**state, **bad}, tmp_path / f"{name}.safetensors")
+    base, *experts = (tmp_path / f"{name}.safetensors" for name in ("base", "a", "b"))
+    with pytest.raises(ValueError, match=rf"/{model}\.safetensors: NaN or infinite values in {at}: "):
+        lines.merge(base, experts, method="weighted", weights=[0.5, 0], alpha=0, beta=1, blocks=BLOCKS, exclude="head")
+
+
 def test_what_does_not_fit_is_named() -> None:
     wrong = {**EXPERTS[0], "head.bias": torch.zeros(9)}
     with pytest.raises(ValueError, match="two.*head.bias"):
