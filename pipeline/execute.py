@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,12 +20,15 @@ from pipeline.pools.base import Pool
 from pipeline.pools.deferred import DeferredPool
 from pipeline.pools.local import LocalPool
 from pipeline.pools.staged import StagedPool, completions_of
+from pipeline.records.gate import Gate
 from pipeline.records.journal import FILE_NAME, read_history
+from pipeline.run.gate import gate_edits
 from pipeline.run.run import run
 from pipeline.spec.run import RunSpec
 from pipeline.storage.caches.completions import CompletionCache
+from pipeline.storage.caches.gates import bring_gate, keep_gate
 from pipeline.storage.caches.scores import ScoreCache, has_scores
-from pipeline.watch.observers import watched
+from pipeline.watch.observers import Observer, watched
 from pipeline.watch.terminal import RunDisplay
 from pipeline.workers.factory import WORKER_MODULE, worker_factory
 from tasks.files.cache import cache_root
@@ -79,6 +83,41 @@ def execute(plan: Plan, target: RunTarget, console: Console, connection: Connect
         ValueError: if a checkpoint or task is not as the spec declares it, or the folder holds another run.
         LockedError: if another run is writing in the folder.
     """
+    with _prepared(plan, target, console, connection) as job:
+        run(plan, job.identity, target.folder, job.open_pool, job.cache, job.watch)
+        if target.use_cache:
+            bring_gate(cache_root(), job.identity, target.folder)
+
+
+def measure_gate(plan: Plan, use_cache: bool, console: Console, connection: Connection) -> Gate:
+    """Score the leave-one-group-out gate of a plan on validation, within `ray_for`.
+
+    Raises:
+        ValueError: as `execute`, or if the gate can take nothing of the plan apart.
+    """
+    with TemporaryDirectory(prefix="lines-gate-") as folder:
+        target = RunTarget(Path(folder), use_cache)
+        with _prepared(plan, target, console, connection) as job:
+            edits = gate_edits(plan, job.identity, target.folder, job.open_pool, job.cache, job.watch)
+            found = Gate.of(job.identity, edits)
+            if use_cache:
+                keep_gate(cache_root(), job.identity, found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a run works with: see `pipeline.run.run.run`."""
+
+    identity: Identity
+    open_pool: Callable[[], Pool]
+    cache: ScoreCache | None
+    watch: Observer
+
+
+@contextmanager
+def _prepared(plan: Plan, target: RunTarget, console: Console, connection: Connection) -> Iterator[_Job]:
+    """Prepare checkpoints, tasks and workers."""
     spec, sources = plan.spec, SpecSources(plan.spec, plan.spec.experts)
     with ExitStack() as stack:
         with progress_bar() as report:
@@ -96,7 +135,7 @@ def execute(plan: Plan, target: RunTarget, console: Console, connection: Connect
         staged = partial(_open_stages, spec, identity, device_type, target, connection, fetch)
         whole = partial(_open_pool, spec, identity, device_type, connection, fetch, early)
         open_pool = whole if spec.generation is None else staged
-        run(plan, identity, target.folder, open_pool, cache, watch)
+        yield _Job(identity, open_pool, cache, watch)
 
 
 def _start_early(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline.inspection.weights import Array, Weights
+from pipeline.records.gate import Gate
 
 #: The whole model, and the parameters outside the blocks; a block is named by its number from 1.
 WHOLE, OUTSIDE = "all", "outside"
@@ -31,6 +32,21 @@ PAIRS = pa.schema(
         pa.field("sign_conflicts", pa.float64()),  # share of the entries that both change; null if there are none
         pa.field("overlap", pa.float64()),  # of leading singular subspaces; null if the part has no large matrix
         pa.field("chance", pa.float64()),  # the overlap of random subspaces
+    ]
+)
+
+#: One row for each edit or merge, role, and third that is left out.
+GATE = pa.schema(
+    [
+        pa.field("kind", pa.string(), False),  # edit or merge
+        pa.field("name", pa.string(), False),  # the expert, or the arm
+        pa.field("role", pa.string(), False),  # target or control, with "(bits per byte)" where lower is better
+        pa.field("left_out", pa.string(), False),  # first, middle or last third; "" for the whole edit
+        # what is lost without it; of the whole edit, what it gains over the base: positive is better, in any metric
+        pa.field("value", pa.float64(), False),
+        pa.field("low", pa.float64(), False),  # of the 95% interval
+        pa.field("high", pa.float64(), False),
+        pa.field("n", pa.int64(), False),  # validation samples
     ]
 )
 
@@ -65,6 +81,17 @@ def pair_rows(weights: Weights) -> list[dict[str, object]]:
         for a, b in weights.pairs:
             names = {"expert": weights.experts[a], "other": weights.experts[b], "part": part}
             rows.append({**names, **_known((a, b), **found), "chance": chance})
+    return rows
+
+
+def gate_rows(gate: Gate) -> list[dict[str, object]]:
+    """Return the rows of `GATE`."""
+    rows: list[dict[str, object]] = []
+    for edit in gate.edits:
+        for role, losses in edit.roles.items():
+            for third, found in {"": losses.gain, **losses.cost}.items():
+                about = {"kind": edit.kind, "name": edit.name, "role": role, "left_out": third}
+                rows.append({**about, "value": found.value, "low": found.low, "high": found.high, "n": found.n})
     return rows
 
 

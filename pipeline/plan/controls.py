@@ -49,7 +49,10 @@ def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
     if searched and arm.search.sampler != "grid":
         constants: Range | Grid = Range(range=(0.0, max(1.0, _highest(arm, spec))))
         return {"scaling": ScalingSpec(alpha=constants, outside=arm.scaling.outside)}
-    return {"scaling": ScalingSpec(alpha=_dense(arm, spec), outside=arm.scaling.outside), "search": Search()}
+    return {
+        "scaling": ScalingSpec(alpha=Grid(grid=dense_constants(arm, spec)), outside=arm.scaling.outside),
+        "search": Search(),
+    }
 
 
 def _is_searched(value: object) -> bool:
@@ -83,7 +86,7 @@ def flatten(control: Group, chosen: Sequence[Chosen]) -> Group:
     return replace(control, template=Template.from_recipe(flat), derivation=None)
 
 
-def _dense(arm: Arm, spec: RunSpec) -> Grid:
+def dense_constants(arm: Arm, spec: RunSpec) -> tuple[float, ...]:
     """Return constants from 0 to the largest coefficient and the arm's own values: never a coarser grid than the arm's.
 
     LiNeS won against a coarse grid only because of the grid's gaps; a finer one removed the difference.
@@ -91,7 +94,7 @@ def _dense(arm: Arm, spec: RunSpec) -> Grid:
     own, count = {*listed(arm.scaling.alpha), *listed(arm.scaling.beta)}, spec.controls.constants
     top = max(1.0, _highest(arm, spec))
     evenly = {round(top * i / (count - 1), 6) for i in range(count)}
-    return Grid(grid=tuple(sorted(evenly | {v for v in own if v >= 0})))
+    return tuple(sorted(evenly | {v for v in own if v >= 0}))
 
 
 def _highest(arm: Arm, spec: RunSpec) -> float:

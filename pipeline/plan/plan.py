@@ -139,7 +139,7 @@ class _Planned:
             return group
         if group.key not in self._examples:
             parents = [self.example(self.groups[key]) for key in group.derivation.parents]
-            chosen = [Chosen(parent, _corners(parent)[-1]) for parent in parents]
+            chosen = [Chosen(parent, corners(parent)[-1]) for parent in parents]
             self._examples[group.key] = group.derivation.complete(group, chosen)
         return self._examples[group.key]
 
@@ -194,7 +194,7 @@ def _checked_groups(name: str, arm: Arm, spec: RunSpec, planned: _Planned) -> li
             _check_greedy(group, arm)
             proposer(group, spec)
         with _at(f"arms.{name}."):
-            for point in _corners(group):
+            for point in corners(group):
                 _check_recipe(planned.example(group), point, len(spec.experts))
         for expression in group.objectives:
             with _at(f"arms.{name}.select.maximise: " if arm.select else "select.maximise: "):
@@ -247,7 +247,7 @@ def _check_greedy(group: Group, arm: Arm) -> None:
         )
 
 
-def _corners(group: Group) -> list[dict[str, float | int | str]]:
+def corners(group: Group) -> list[dict[str, float | int | str]]:
     """Return the points with all dimensions at their lowest, middle and highest values; allowed values are intervals.
 
     A greedy soup has only the highest: it never proposes a soup without experts.

@@ -1,6 +1,7 @@
 """The command line on real models: validate, run, resume, report, export; user errors with status 2."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,21 @@ def test_validate_lists_the_arms_and_evaluates_nothing(lines: Lines, tmp_path: P
     assert status == 0, output
     assert "8 blocks, 2 tasks, 60 validation and 60 test samples" in output and "LiNeS, reversed" in output
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+def test_inspect_foretells_which_edits_have_room_and_a_run_keeps_it(
+    lines: Lines, undisturbed: Path, tmp_path: Path
+) -> None:
+    status, output = lines("inspect", lines.spec(), "--out", tmp_path / "out")
+    assert status == 0, output
+    assert "Distance to the base" in output and output.count("removing the first third costs the target") == 3
+    found = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert [edit["name"] for edit in found["foretold"]] == [*TASKS, "sum"]
+    files = {"inspect.html", "inspect.json", "experts.parquet", "pairs.parquet", "gate.parquet"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    assert lines("run", lines.spec(), "--out", run)[0] == 0
+    assert json.loads((run / "inspect.json").read_text()) == {"gate": found["gate"]}
 
 
 def test_the_same_command_again_evaluates_nothing_and_keeps_the_tables(

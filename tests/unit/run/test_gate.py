@@ -1,0 +1,142 @@
+"""Proves that the gate leaves out thirds, asks for validation once, and says what its thresholds say; and is kept."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import IDENTITY, TASKS, ToyEvaluator, _uniform, toy_spec
+
+from pipeline.inspection.gate_figure import gate_figure
+from pipeline.inspection.rows import GATE, gate_rows
+from pipeline.merging.scaling import LayerSizes, coefficients
+from pipeline.messages import EvalRequest, ShardScore
+from pipeline.plan.plan import make_plan
+from pipeline.pools.local import LocalPool
+from pipeline.recipe import Recipe
+from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses, thirds
+from pipeline.report.tables.gate import gate_sentences, gate_tables
+from pipeline.run.gate import gate_edits, planned_edits
+from pipeline.storage.caches.gates import bring_gate, find_gate, keep_gate
+from pipeline.storage.caches.scores import ScoreCache
+from search.intervals import Interval
+from tasks.stats import Stats
+
+SPEC = toy_spec(
+    arms={
+        "fine-tuned": {"edit": "each_expert"},
+        "LiNeS": {"edit": "each_expert", "scaling": {"function": "linear", "alpha": 0.5, "beta": 0.5}},
+        "sum": {"merge": {"method": "sum", "then": ["norm_match"]}, "scaling": {"alpha": {"grid": [0.5, 1.0]}}},
+        "again": {
+            "merge": {"method": "sum", "then": ["norm_match"]},
+            "scaling": {"function": "linear", "alpha": "auto", "beta": {"grid": [0.0, 0.5]}},
+        },
+    },
+    controls=[],
+)
+#: What the update of each of the four blocks adds to the accuracy of its own task, and of each other task.
+OWN, OTHER = np.array([0.02, 0.0, 0.1, 0.3]), np.array([-0.1, 0.0, 0.0, -0.05])
+
+
+def accuracy(recipe: Recipe, task: str) -> float:
+    sizes = LayerSizes(IDENTITY.outside_size, IDENTITY.block_sizes)
+    lambdas = np.array(coefficients(recipe, sizes, float(recipe.alpha)).blocks) * (recipe.method != "zero")
+    weights = recipe.weights or (1,) * len(TASKS)
+    own, others = weights[TASKS.index(task)], sum(weights) - weights[TASKS.index(task)]
+    return float(0.5 + (own * OWN + others * OTHER) @ lambdas)
+
+
+class Blocks(ToyEvaluator):
+    """Scores by what each block adds."""
+
+    def evaluate(self, request: EvalRequest) -> ShardScore:
+        self.evaluated.append(request)
+        outcomes = self.outcomes(request.recipe, request.task, range(request.start, request.stop))
+        if request.recipe.scaling == "grouped" and request.task == self._broken:
+            raise ValueError("broken")
+        total = float(outcomes.sum())
+        return ShardScore(request, Stats(len(outcomes), total, total), outcomes, 1.0, (0.0, 0.0), self.name)
+
+    def outcomes(self, recipe: Recipe, task: str, rows: range) -> np.ndarray:
+        return np.array([_uniform(task, "val", i) < accuracy(recipe, task) for i in rows])
+
+
+def measured(folder: Path, cache: ScoreCache | None = None, broken: str = "") -> tuple[list[GatedEdit], Blocks]:
+    folder.mkdir()
+    worker = Blocks(broken=broken)  # type: ignore[arg-type]
+    return gate_edits(make_plan(SPEC), IDENTITY, folder, lambda: LocalPool(worker), cache), worker
+
+
+def test_thirds_are_left_out_and_scores_are_those_of_validation_and_shared(tmp_path: Path) -> None:
+    found, worker = measured(tmp_path / "gate", ScoreCache(tmp_path / "cache", IDENTITY))
+    assert [(edit.kind, edit.name, edit.constant) for edit in found] == [
+        *(("edit", task, 1) for task in TASKS),
+        ("merge", "sum", 1),
+    ]
+    assert [list(blocks) for blocks in thirds(4)] == [[0], [1], [2, 3]]
+    cats, rows = found[0], range(IDENTITY.tasks["cats"][1])
+    for third, lambdas in zip(THIRDS, ((0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 0)), strict=True):
+        expected = [_uniform("cats", "val", i) for i in rows]
+        whole, without = (np.mean([u < 0.5 + OWN @ np.array(x) for u in expected]) for x in ((1, 1, 1, 1), lambdas))
+        assert cats.roles["target"].cost[third].value == pytest.approx(whole - without)
+    assert cats.roles["target"].cost["middle"].value == 0 and cats.roles["control"].cost["first"].value < 0
+    asked = [request.key for request in worker.evaluated]
+    assert len(asked) == len(set(asked)) and {request.split for request in worker.evaluated} == {"val"}
+    again, worker = measured(tmp_path / "again", ScoreCache(tmp_path / "cache", IDENTITY))
+    assert again == found and not worker.evaluated
+    plan = make_plan(SPEC)
+    of_the_run = {group.recipe(point) for group in plan.groups for point in group.space.grid()}
+    assert {edit.whole(c) for edit in planned_edits(plan) for c in edit.constants} <= of_the_run
+
+
+def test_a_failure_is_a_record(tmp_path: Path) -> None:
+    found, _ = measured(tmp_path / "gate", broken="dogs")
+    assert all("broken" in edit.failure and edit.foretold.word == "open" and not edit.roles for edit in found)
+    assert "broken" in gate_sentences(found)[0]
+
+
+def test_a_gate_is_kept_for_runs_of_the_same_checkpoints_and_data(tmp_path: Path) -> None:
+    cats, *others = measured(tmp_path / "gate")[0]
+    keep_gate(tmp_path, IDENTITY, Gate.of(IDENTITY, others))
+    keep_gate(tmp_path, IDENTITY, Gate.of(IDENTITY, [cats]))
+    (tmp_path / "run").mkdir()
+    bring_gate(tmp_path, IDENTITY, tmp_path / "run")
+    written = json.loads((tmp_path / "run" / FILE_NAME).read_text())["gate"]
+    gate = Gate.from_json(written)
+    assert gate.edits == (cats, *others) and gate == find_gate(tmp_path, IDENTITY)
+    (tmp_path / "run" / FILE_NAME).write_text("{}")
+    bring_gate(tmp_path, IDENTITY, tmp_path / "run")
+    assert (tmp_path / "run" / FILE_NAME).read_text() == "{}", "what was foretold first stays"
+    for damaged in ({}, {**written, "version": 0}, {**written, "edits": [{}]}):
+        with pytest.raises(ValueError, match="inspect"):
+            Gate.from_json(damaged)
+    assert len(gate_rows(gate)) == 3 * 8 + 4 and set(gate_rows(gate)[0]) == set(GATE.names)
+    assert [len(table.rows) for table in gate_tables(gate.edits)] == [4, 3] and len(gate_figure(gate.edits).panels) == 2
+
+
+def interval(value: float, width: float = 0.004) -> Interval:
+    return Interval(value, value - width, value + width, 500)
+
+
+@pytest.mark.parametrize(
+    ("gain", "first", "over", "control", "word", "why"),
+    [
+        (0.3, 0.004, 0.16, (-0.17, -0.02), "room", "free"),
+        (0.3, 0.08, 0.09, (-0.17, -0.02), "no room", "needed"),
+        (0.3, 0.004, 0.002, (-0.17, -0.02), "no room", "even"),
+        (0.3, 0.004, 0.16, (-0.001, -0.02), "no room", "nothing lost"),
+        (0.3, 0.004, 0.16, (-0.17, 0.04), "no room", "not given back"),
+        (0.0, 0.004, 0.16, (-0.17, -0.02), "open", "nothing gained"),
+        (0.3, 0.01, 0.16, (-0.17, -0.02), "open", "unsure"),
+    ],
+)
+def test_the_gate_says_what_its_thresholds_say(
+    gain: float, first: float, over: float, control: tuple[float, float], word: str, why: str
+) -> None:
+    roles = {
+        role: RoleLosses(interval(whole), dict.fromkeys(THIRDS, interval(cost)))
+        for role, whole, cost in (("target", gain, first), ("control", *control))
+    }
+    edit = GatedEdit("edit", "cats", "single [1, 0, 0] []", 1.0, True, roles, interval(over))
+    assert (edit.foretold.word, edit.foretold.why) == (word, why)
+    assert gate_sentences([edit])[0].startswith(f"cats: removing the first third costs the target {100 * first:.1f} [")
