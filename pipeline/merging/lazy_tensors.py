@@ -1,6 +1,6 @@
 """Tensors by name that are read, computed or multiplied only when one is used."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from torch import Tensor
 
@@ -23,3 +23,16 @@ class LazyTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """Return the number of tensors."""
         return len(self._names)
+
+
+class Computed(LazyTensors):
+    """Tensors that a function of their name makes, each time one is used."""
+
+    def __init__(self, names: Collection[str], compute: Callable[[str], Tensor]) -> None:
+        """Take the names, in their order, and the function."""
+        super().__init__(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Compute a tensor."""
+        return self._compute(name)

@@ -29,6 +29,8 @@ CASES = [
     ("consensus", (1, 1, 1), {}),
     ("consensus", (0, 1, 1), {"tall_lambda": (0.2, 0.3, 0.6), "threshold": 1}),
     ("tall_mask", (1, 0, 1), {"expert": 2}),
+    ("emr", (1, 0, 1), {"expert": 2}),
+    ("pcb", (1, 0, 1), {"keep": 40}),
     ("ties", (0.5, 0, -2), {"keep": 40, "trim": "tensor", "rescale": "l1"}),
     ("magnitude", (1, 0, 1), {"aggregate": "mean"}),
     ("dare", (1, 0, 1), {"drop": 0.5, "seed": 3}),
@@ -61,13 +63,14 @@ CASES = [
     ("tsvm", (1, 1, 1), {}),
     ("tsvm", (1, 0, 1), {}),
     ("iso_c", (1, 0, 1), {}),
+    ("iso_cts", (1, 0, 1), {"common": 0.5}),
     ("adamerging", (1, 0, 1), {}),
     ("atlas", (1, 0, 1), {}),
 ]
 #: A decomposition of a matrix of twice the size may round differently.
-ROUNDS = {"regmean", "tsvm", "iso_c"}
-#: Methods of a fixed scale: that of t, and that of a softmax of weights.
-FIXED_SCALE = {"nearswap", "arcee_fusion"}
+ROUNDS = {"regmean", "tsvm", "iso_c", "iso_cts"}
+#: Methods of a fixed scale: that of t, of a softmax of weights, of a tanh of products.
+FIXED_SCALE = {"nearswap", "arcee_fusion", "pcb"}
 SHAPES = {"scalar": (), "bias": (5,), "weight": (4, 5), "kernel": (2, 3, 2, 2)}
 
 

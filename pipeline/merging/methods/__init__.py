@@ -5,10 +5,12 @@ A method never sees alpha, beta or the scaling function, so a combined vector se
 
 from pipeline.merging.methods import (
     consensus,
+    emr,
     geometric,
     learned,
     linear,
     one_expert,
+    pcb,
     sce,
     sparse,
     spectral,
@@ -28,6 +30,8 @@ METHODS: dict[str, Method] = {
     "ties": ties.TIES,
     "consensus": consensus.CONSENSUS,
     "tall_mask": consensus.TALL_MASK,
+    "emr": emr.EMR,
+    "pcb": pcb.PCB,
     "magnitude": sparse.MAGNITUDE,
     "dare": sparse.DARE,
     "dare_ties": sparse.DARE_TIES,
@@ -47,6 +51,7 @@ METHODS: dict[str, Method] = {
     "regmean": statistical.REGMEAN,
     "tsvm": spectral.TSVM,
     "iso_c": spectral.ISO_C,
+    "iso_cts": spectral.ISO_CTS,
     "adamerging": learned.ADAMERGING,
     "atlas": learned.ATLAS,
 }

@@ -160,6 +160,14 @@ def check_count(method: str, count: int) -> Callable[[Sequence[Number], Params],
     return check
 
 
+def check_expert(weights: Sequence[Number], params: Params) -> None:
+    """Check that the parameter `expert` is the place of an expert that takes part."""
+    expert = int(number(params, "expert"))
+    if expert >= len(weights) or not weights[expert]:
+        places = ", ".join(map(str, used_experts(weights)))
+        raise ValueError(f"expert: must be the place of an expert that takes part, one of {places}, got {expert}")
+
+
 def used_experts(weights: Sequence[Number]) -> list[int]:
     """Return the places, in the run's order, of the experts whose weight is not 0."""
     return [place for place, weight in enumerate(weights) if weight]

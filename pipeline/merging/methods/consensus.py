@@ -15,6 +15,7 @@ from pipeline.merging.methods.base import (
     Method,
     Params,
     always,
+    check_expert,
     check_selection,
     number,
     selected,
@@ -43,10 +44,7 @@ def _check_consensus(weights: Sequence[Number], params: Params) -> None:
 
 def _check_tall_mask(weights: Sequence[Number], params: Params) -> None:
     check_selection("tall_mask")(weights, params)
-    expert = int(number(params, "expert"))
-    if expert >= len(weights) or not weights[expert]:
-        places = ", ".join(map(str, used_experts(weights)))
-        raise ValueError(f"expert: must be the place of an expert that takes part, one of {places}, got {expert}")
+    check_expert(weights, params)
 
 
 def _consensus(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:

@@ -31,8 +31,7 @@ def _sce(name: str, experts: Experts, weights: Sequence[Number], params: Params)
         return stack_TN * kept[key] if key in kept else stack_TN
 
     keys = selected(experts, weights)[0]
-    size = sum(piece.numel() for piece in keys.values())
-    shares = _shares((chosen(experts, key) for key in keys), size, number(params, "equal_below"))
+    shares = _shares((chosen(experts, key) for key in keys), number(params, "equal_below"))
 
     def entry(experts: Experts, key: str) -> "Tensor":
         stack_TN = chosen(experts, key)
@@ -62,20 +61,17 @@ def _selected_entries(experts: Experts, weights: Sequence[Number], density: floa
     return {key: where_true(torch.ge, part, least) for key, part in variances.items()}
 
 
-def _shares(stacks: "Iterable[Tensor]", size: int, equal_below: float) -> list[float]:
-    """Return each expert's share in the sum of squares of `size` entries.
+def _shares(stacks: "Iterable[Tensor]", equal_below: float) -> list[float]:
+    """Return each expert's share in the sum of squares of all entries; () without entries.
 
     Shares are equal where the sum of the mean squares is below `equal_below`, or 0.
     """
-    squares = [math.fsum(parts) for parts in zip(*map(_squares, stacks), strict=True)]
-    total = math.fsum(squares)
+    rows = [(stack.shape[1], [float(row.double().square().sum()) for row in stack]) for stack in stacks]
+    squares = [math.fsum(parts) for parts in zip(*(parts for _, parts in rows), strict=True)]
+    total, size = math.fsum(squares), sum(count for count, _ in rows)
     if total == 0 or total / size < equal_below:
-        return [1 / len(squares)] * len(squares)
+        return [1 / len(squares) for _ in squares]
     return [square / total for square in squares]
-
-
-def _squares(stack_TN: "Tensor") -> list[float]:
-    return [float(row.double().square().sum()) for row in stack_TN]
 
 
 SCE = Method(

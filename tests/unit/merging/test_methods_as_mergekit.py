@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from merge_methods import combine
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.methods import METHODS, look_up_method
+from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import NamedTensors, task_vector
-from pipeline.parameters import resolve
 
 MERGEKIT = Path(__file__).parents[2] / "data" / "mergekit"
 TIES = {"keep": 30, "trim": "tensor", "aggregate": "mean"}
@@ -39,14 +39,6 @@ def experts(results: Mapping[str, Mapping[str, Tensor]]) -> Experts:
     base = read("base")
     named = [NamedTensors(f"expert{i}", read(f"expert{i}")) for i in range(3)]
     return Experts([task_vector(NamedTensors("base", base), expert) for expert in named], base)
-
-
-def combine(name: str, experts: Experts, weights: Sequence[float] = (), **params: object) -> Mapping[str, Tensor]:
-    method = METHODS[name]
-    used = weights or (1,) * len(experts.deltas)
-    resolved = resolve(method.parameters, params)  # type: ignore[arg-type]
-    method.check(used, resolved)
-    return method.combine(experts, used, resolved)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from merge_methods import combine
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.methods import METHODS, aggregation
+from pipeline.merging.methods import aggregation
 from pipeline.merging.methods.aggregation import column_sum
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import NamedTensors, task_vector
-from pipeline.parameters import resolve
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 
@@ -25,14 +25,6 @@ def oracle() -> Experts:
     base = load_file(ORACLE / "base.safetensors")
     files = [ORACLE / f"finetuned_{i}.safetensors" for i in range(3)]
     return Experts([task_vector(NamedTensors("base", base), NamedTensors(f.name, load_file(f))) for f in files], base)
-
-
-def combine(name: str, experts: Experts, weights: Sequence[float] = (), **params: object) -> Mapping[str, Tensor]:
-    method = METHODS[name]
-    used = weights or (1,) * len(experts.deltas)
-    resolved = resolve(method.parameters, params)  # type: ignore[arg-type]
-    method.check(used, resolved)
-    return method.combine(experts, used, resolved)
 
 
 def flat(vector: Mapping[str, Tensor]) -> Tensor:
