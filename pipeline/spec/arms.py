@@ -55,7 +55,7 @@ class StepSpec(SpecModel):
     """A step after a merge, which changes the combined vector before it is scaled."""
 
     step: str
-    """Name of the step: norm_match (docs/reference/chains.md)."""
+    """Name of the step: norm_match or svc (docs/reference/chains.md)."""
     params: dict[str, ParamDimension] = {}
     """Parameters of the step."""
 

@@ -21,6 +21,8 @@ CASES: list[tuple[str, dict[str, ParamValue]]] = [
     ("norm_match", {}),
     ("norm_match", {"by": "parameter"}),
     ("norm_match", {"by": "whole"}),
+    ("svc", {}),
+    ("svc", {"floor": 0.3}),
 ]
 PLACES = {"scalar": None, "bias": 0, "weight": 0, "kernel": 1}
 DELTAS = [tensors(10 + i) for i in range(3)]

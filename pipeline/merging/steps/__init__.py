@@ -1,13 +1,14 @@
 """Steps that follow a merge: from its combined vector to another one, before any scaling by depth."""
 
 from pipeline.merging.methods.base import Params
-from pipeline.merging.steps import norm_match
+from pipeline.merging.steps import norm_match, svc
 from pipeline.merging.steps.base import Step
 from pipeline.parameters import look_up, require_known, resolve
 from pipeline.recipe import ParamValue
 
 STEPS: dict[str, Step] = {
     "norm_match": norm_match.NORM_MATCH,
+    "svc": svc.SVC,
 }
 
 

@@ -15,10 +15,12 @@ from pipeline.merging import parameter_pieces
 from pipeline.merging.chain import Chain, by_name
 from pipeline.merging.combined import Combined, CombinedCache
 from pipeline.merging.low_rank import LowRank, LowRankDelta
+from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.resident import ResidentModel
+from pipeline.merging.steps import STEPS
 from pipeline.recipe import Recipe
-from tasks.base import LayerMap
+from tasks.base import LayerMap, NonFiniteError
 
 CPU = torch.device("cpu")
 SHAPES = {"stem": (7,), "h.0.w": (5, 4), "h.0.b": (5,), "h.1.w": (4, 6), "head": ()}
@@ -59,9 +61,50 @@ def test_norm_match_gives_each_group_the_mean_norm_of_the_experts_that_take_part
             np.testing.assert_allclose(found[name], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("floor", [0.2, 1.0])
+@pytest.mark.parametrize("weights", [(1, 1, 1), (0.4, 0, 1.5)])
+def test_svc_divides_each_singular_value_by_the_mean_count_of_the_experts(
+    floor: float, weights: tuple[float, ...]
+) -> None:
+    """Direction by direction, with eigenvectors of a product in place of a decomposition."""
+    recipe = Recipe.make("weighted", weights=weights).followed_by([("svc", {"floor": floor})])
+    combined = METHODS["weighted"].combine(Experts(DELTAS), weights, {"aggregate": "sum"})
+    found = changed(recipe, DELTAS, combined)
+    used = [delta for delta, weight in zip(DELTAS, weights, strict=True) if weight]
+    for name, tensor in combined.items():
+        matrix = tensor.double().numpy()
+        expected = matrix
+        if matrix.ndim == 2:
+            expected = np.zeros_like(matrix)
+            squares, vectors = np.linalg.eigh(matrix @ matrix.T)
+            for u in vectors.T[squares > 1e-9]:
+                counts = []
+                for delta in used:
+                    response = u @ delta[name].double().numpy()
+                    counts.append(max(floor, (u @ matrix) @ response / (response @ response)))
+                expected += np.outer(u, u @ matrix) / np.mean(counts)
+        np.testing.assert_allclose(found[name], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("floor", [0.25, 1.0])
+def test_svc_counts_what_experts_share_once_and_leaves_what_they_do_not(floor: float) -> None:
+    """Copies count once. Of experts with rows and columns of their own, all other responses are 0 within rounding."""
+    recipe = Recipe.make("sum").followed_by([("svc", {"floor": floor})])
+    copies = changed(recipe, [DELTAS[0]] * 3, METHODS["sum"].combine(Experts([DELTAS[0]] * 3), (1, 1, 1), {}))
+    np.testing.assert_allclose(copies["h.1.w"], DELTAS[0]["h.1.w"].numpy(), rtol=1e-4, atol=1e-6)
+    apart = [{name: torch.zeros_like(t) for name, t in DELTAS[0].items()} for _ in range(2)]
+    apart[0]["h.0.w"][:2, :2], apart[1]["h.0.w"][2:, 2:] = DELTAS[0]["h.0.w"][:2, :2], DELTAS[1]["h.0.w"][2:, 2:]
+    turn = torch.linalg.qr(DELTAS[2]["h.1.w"] @ DELTAS[2]["h.1.w"].T)[0]
+    apart = [{**delta, "h.0.w": delta["h.0.w"] @ turn} for delta in apart]
+    merged = apart[0]["h.0.w"] + apart[1]["h.0.w"]
+    found = changed(recipe, apart, {**DELTAS[0], "h.0.w": merged})
+    np.testing.assert_allclose(found["h.0.w"], merged.numpy() * 2 / (1 + floor), rtol=1e-4, atol=1e-6)
+
+
 CHAINS = [
     [("norm_match", {})],
     [("norm_match", {"by": "parameter"}), ("norm_match", {"by": "whole"})],
+    [("svc", {}), ("norm_match", {}), ("svc", {"floor": 0.5})],
 ]
 
 
@@ -88,6 +131,14 @@ def test_workers_and_files_give_the_same_bits(
     assert all(torch.equal(written[n], t) for n, t in parameters(module).items())
     resident.materialise(plain)
     assert method == "single" or not all(torch.equal(written[n], t) for n, t in parameters(module).items())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_expert_that_is_not_finite_is_an_error_of_the_rebuild(step: str) -> None:
+    deltas = {"a": DELTAS[0], "b": {name: torch.full_like(t, torch.nan) for name, t in DELTAS[1].items()}}
+    resident = ResidentModel(module_of(state(0)), LAYERS, state(0), deltas, CPU, torch.float32)
+    with pytest.raises(NonFiniteError, match="non-finite task vector: method sum"):
+        resident.materialise(Recipe.make("sum").followed_by([(step, {})]))
 
 
 def test_a_combined_vector_serves_all_scalings_of_its_chain_alone() -> None:
