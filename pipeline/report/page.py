@@ -18,6 +18,7 @@ from pipeline.report.rendering import render
 from pipeline.report.soups import SoupPage, is_soup, soup_page
 from pipeline.report.tables.chosen import chosen_table
 from pipeline.report.tables.edges import edge_warnings
+from pipeline.report.tables.foretold import Foretold, foretold
 from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
@@ -32,8 +33,8 @@ class Summary:
 
     Attributes:
         title: the run's name.
-        sentences: the verdicts in words, one for each LiNeS arm; of a run of rewards, its warnings first and the
-            meaning of the intervals last.
+        sentences: the verdicts in words, one for each LiNeS arm, then whether the gate of an inspection was right; of a
+            run of rewards, its warnings first and the meaning of the intervals last.
         tables: the spec's own tables; the paper's tables on test (on validation if an interrupted run has no test
             scores yet) or the hypervolumes of a run of rewards; then the numbers of the verdicts.
     """
@@ -61,6 +62,7 @@ class AccuracyPage(Page):
 
     verdicts: Sequence[ArmVerdict]
     note: str
+    foretold: Foretold | None
     warnings: Sequence[str]
     test: Sequence[Table]
     val: Sequence[Table]
@@ -122,7 +124,8 @@ def summary_of(measure: Measure) -> Summary:
     rows = {split: main_tables(measure, split) for split in ("test", "val")}
     found = verdicts(measure)
     tables = (*own, *(rows["test"] or rows["val"]), *(v.table for v in found))
-    return Summary(measure.run.name, _sentences(found), tables)
+    checked = foretold(measure)
+    return Summary(measure.run.name, (*_sentences(found), *([checked.sentence] if checked else [])), tables)
 
 
 def figures(measure: Measure) -> list[Figure]:
@@ -164,6 +167,7 @@ def _page(measure: Measure) -> Page:
         spec=spec,
         verdicts=verdicts(measure),
         note=verdict_note(run),
+        foretold=foretold(measure),
         warnings=edge_warnings(measure),
         test=result_tables(measure, "test"),
         val=result_tables(measure, "val"),

@@ -46,7 +46,8 @@ def test_inspect_foretells_which_edits_have_room_and_a_run_keeps_it(
     files = {"inspect.html", "inspect.json", "experts.parquet", "pairs.parquet", "gate.parquet"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     run = shutil.copytree(undisturbed, tmp_path / "run")
-    assert lines("run", lines.spec(), "--out", run)[0] == 0
+    status, output = lines("run", lines.spec(), "--out", run)
+    assert status == 0 and "Was the gate right?" in (run / "report.md").read_text() and "The gate " in output
     assert json.loads((run / "inspect.json").read_text()) == {"gate": found["gate"]}
 
 

@@ -1,0 +1,146 @@
+"""Was the gate right? What `lines inspect` foretold on validation, beside what LiNeS arms showed on test."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.records.gate import FILE_NAME, Gate, GatedEdit, combination
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.gate import title
+from pipeline.report.tables.table import Table, TableCell, role_units
+from pipeline.report.tables.verdict import ROLE_WORDS, ArmComparison
+from tasks.files.json_files import read_object
+
+#: Functions whose coefficient grows with depth: they damp the first blocks, as the gate assumes.
+_GROWING = ("linear", "sqrt", "quadratic", "power", "cosine")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What was foretold, and what came of it.
+
+    Attributes:
+        sentence: how often the gate was right.
+        table: one row for each edit or merge of a LiNeS arm.
+    """
+
+    sentence: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One edit or merge: what the gate said, and a LiNeS arm against its tuned constant on test."""
+
+    edit: GatedEdit
+    arm: ArmResult
+    comparison: ArmComparison
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the gate was right; None if it was open."""
+        won, word = self.comparison.word == "better", self.edit.foretold.word
+        return None if word == "open" else won == (word == "room")
+
+
+def foretold(measure: Measure) -> Foretold | None:
+    """Return what a gate in the run's folder foretold; None without one, or if no LiNeS arm has a tuned constant."""
+    gate = _read(measure)
+    found = [] if gate is None else list(_outcomes(gate, measure))
+    return Foretold(_sentence(found), _table(found, measure)) if found else None
+
+
+def _read(measure: Measure) -> Gate | None:
+    path = measure.run.folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        gate = Gate.from_json(read_object(path, FILE_NAME).get("gate", {}))
+    except ValueError as error:
+        logger.warning("%s: ignored: %s", path, error)
+        return None
+    if not _is_of_run(gate, measure.run.provenance):
+        logger.warning("%s: ignored: it is of other checkpoints or data than the run", path)
+        return None
+    return gate
+
+
+def _is_of_run(gate: Gate, provenance: Mapping[str, Any]) -> bool:
+    tasks = {task["name"]: (task["fingerprint"], task["n"].get("val", 0)) for task in provenance["tasks"]}
+    return gate.checkpoints == provenance["checkpoints"] and all(
+        tasks.get(name) in (found, (found[0], 0)) for name, found in gate.tasks.items()
+    )
+
+
+def _outcomes(gate: Gate, measure: Measure) -> Iterator[_Outcome]:
+    for arm in (a for a in measure.arms if a.role == "lines" and _grows(a)):
+        bench = measure.bench(arm)
+        constant = _constant(arm, bench) if bench else None
+        if bench is None or constant is None:
+            continue
+        for group in arm.groups:
+            edit = _edit_of(gate, arm, group)
+            comparison = _compared(arm, constant, group, measure, bench)
+            if edit is not None and comparison.differences:
+                yield _Outcome(edit, arm, comparison)
+
+
+def _constant(arm: ArmResult, bench: ComparableArms) -> ArmResult | None:
+    return next((a for a in bench.arms if a.control_of == arm.name and a.role == "constant"), None)
+
+
+def _grows(arm: ArmResult) -> bool:
+    return any(candidate.recipe.scaling in _GROWING for candidate in arm.candidates)
+
+
+def _edit_of(gate: Gate, arm: ArmResult, group: str) -> GatedEdit | None:
+    """Return what the gate took apart: the edit of an expert, or a merge that combines in the same way."""
+    made = {combination(c.recipe) for c in arm.candidates if c.group == group and c.recipe.method != "zero"}
+    return next((e for e in gate.edits if e.kind == arm.kind and e.combined in made), None)
+
+
+def _compared(
+    arm: ArmResult, constant: ArmResult, group: str, measure: Measure, bench: ComparableArms
+) -> ArmComparison:
+    found = []
+    for role in bench.roles:
+        places = [place for place in bench.over(role) if place.group == group]
+        interval = measure.difference(arm.chosen, constant.chosen, places, "test") if places else None
+        if interval is not None:
+            found.append((ROLE_WORDS[arm.kind, role], interval))
+    return ArmComparison(constant, tuple(found))
+
+
+def _sentence(found: list[_Outcome]) -> str:
+    right = {word: [o.right for o in found if o.edit.foretold.word == word] for word in ("room", "no room", "open")}
+    decided, parts = [*right["room"], *right["no room"]], []
+    if of := right["room"]:
+        parts.append(f"of {len(of)} with room LiNeS beat the tuned constant in {sum(map(bool, of))}")
+    if of := right["no room"]:
+        parts.append(f"of {len(of)} without room it did not in {sum(map(bool, of))}")
+    sums = f"The gate was right in {sum(map(bool, decided))} of {len(decided)}: {', '.join(parts)}. " if decided else ""
+    return f"{sums}It left {len(right['open'])} open." if decided else "The gate decided nothing: it left all open."
+
+
+def _table(found: list[_Outcome], measure: Measure) -> Table:
+    roles = list(dict.fromkeys(role for o in found for role, _ in o.comparison.differences))
+    rows = []
+    for outcome in found:
+        by_role = dict(outcome.comparison.differences)
+        cells = [role_units(measure.run, role).difference(by_role.get(role)) for role in roles]
+        right = {True: "right", False: "wrong", None: "open"}[outcome.right]
+        word = outcome.comparison.word
+        about = (TableCell(outcome.edit.foretold.word), TableCell(word, tone=word), TableCell(right))
+        lead = TableCell(outcome.arm.name, title(outcome.edit), tone="lead", colour=outcome.arm.colour)
+        rows.append((lead, *about, *cells))
+    note = (
+        "Foretold on validation by `lines inspect`; shown on test: the LiNeS arm minus its tuned constant, paired "
+        "differences with 95% intervals. Room is right if LiNeS is better; no room is right if it is not. A tie may "
+        "also mean that there are too few samples."
+    )
+    return Table("Was the gate right?", note, ("arm", "foretold", "shown", "the gate", *roles), tuple(rows))
