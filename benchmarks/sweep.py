@@ -28,8 +28,9 @@ from pipeline.run.run import run
 from pipeline.spec.load import parse_spec
 from pipeline.workers.worker import Worker
 from tasks.base import Backbone, TaskRequest
-from tasks.vision.classification import image_source, image_text
+from tasks.vision.backbones import image_backbone
 from tasks.vision.decoded import prepare
+from tasks.vision.sources import image_source
 
 BATCH = 128
 TASKS = ["mnist", "fashion", "kana", "katakana", "greek", "cyrillic", "emoji", "icons"]
@@ -51,7 +52,7 @@ def spec_of(candidates: int, samples: int) -> dict[str, object]:
 
 def tensors(plan: Plan, backbone: Backbone) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
     """Return split -> (uint8 images, labels, head) of each task, in memory."""
-    encoder, limits = image_text(backbone), {str(split): n for split, n in plan.spec.limits.items()}
+    encoder, limits = image_backbone(backbone), {str(split): n for split, n in plan.spec.limits.items()}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"val": [], "test": []}
     for name, task in plan.spec.tasks.items():
         source = image_source(TaskRequest(name, task.source))
@@ -73,7 +74,7 @@ def bare_loop(plan: Plan) -> Callable[[], float]:
     own = ((delta, 1.0, [task]) for task, delta in zip(TASKS, singles, strict=True))
     edits = [(total, 0.0, TASKS), *own, *((total, alpha, TASKS) for alpha in grid)]
     parameters = dict(model.backbone.module.named_parameters())
-    encoder, data = image_text(model.backbone), tensors(plan, model.backbone)
+    encoder, data = image_backbone(model.backbone), tensors(plan, model.backbone)
 
     def evaluate(split: str, tasks: list[str]) -> None:
         for images, labels, head in (data[split][TASKS.index(task)] for task in tasks):

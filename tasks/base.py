@@ -151,6 +151,16 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class StatesInputs(Protocol):
+    """A backbone whose configuration counts: two of the same weights and names may compute different outputs."""
+
+    library: str
+    """The package that computes the model, whose version is recorded."""
+    inputs: str
+    """Content hash of configuration and preprocessing: part of every recipe's identity."""
+
+
+@runtime_checkable
 class KeepsOutputs(Protocol):
     """A backbone that keeps outputs of modules outside the blocks, for candidates with the same weights there."""
 

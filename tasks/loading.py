@@ -6,8 +6,9 @@ from tasks import embedded
 from tasks.base import Backbone, Task, TaskRequest
 from tasks.embedded.sums import check
 from tasks.registry import FAMILY_TASKS, SOURCES, TASKS
-from tasks.vision.classification import image_source, zero_shot
+from tasks.vision.classification import zero_shot
 from tasks.vision.decoded import Progress
+from tasks.vision.sources import image_source
 
 
 def load_task(request: TaskRequest, backbone: Backbone, progress: Progress | None = None) -> Task:

@@ -30,8 +30,13 @@ from tasks.registry import near
 from tasks.vision.clip.backbone import OpenClipBackbone
 from tasks.vision.clip.export import open_clip_config, open_clip_state, trunk_folder, vocabulary
 
-#: Language family -> the class of transformers that loads an export.
-_LOADERS = {"causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM", "encoder": "AutoModel"}
+#: Family -> the class of transformers that loads an export.
+_LOADERS = {
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "encoder": "AutoModel",
+    "vision": "AutoModel",
+}
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,18 @@ def export(run: Path, choice: CandidateChoice, output: Path) -> Path:
     if isinstance(model.backbone, OpenClipBackbone):
         beside, coverage = _write_open_clip(partial, model.backbone, candidate), coverage_of(model.backbone, measured)
     else:
-        from pipeline.export.policy import write_language_model, write_policy  # transformers: not for other exports
+        # transformers: not for other exports
+        from pipeline.export.policy import write_image_tower, write_language_model, write_policy
 
         beside = {"library": "transformers", "loader": _LOADERS[model.backbone.family]}
         if policy:
             deltas = {expert.name: expert.delta for expert in experts}
             beside["library"], coverage = write_policy(partial, model, deltas, candidate.recipe)
+        elif model.backbone.family == "vision":
+            beside["library"], coverage = write_image_tower(partial, model.backbone)
         else:
             coverage = write_language_model(partial, model.backbone)
-    beside["statistics"] = described(measured)
+    beside |= {"statistics": described(measured), "images": model.backbone.family == "vision"}
     facts["coverage"] = [part.to_json() for part in coverage]
     _write_json(partial / "recipe.json", facts)
     used = _used(candidate, list(facts["experts"]))
@@ -201,7 +209,8 @@ def _rebuild(
     backbone = model.backbone
     if not isinstance(backbone, OpenClipBackbone) and backbone.family not in _LOADERS:
         raise ValueError(
-            f"backbone.family: {plan.spec.backbone.family}: only open_clip models, and language models, can be exported"
+            f"backbone.family: {plan.spec.backbone.family}: only open_clip models, towers of family vision and "
+            "language models can be exported"
         )
     return rebuild(plan.spec, ledger.identity, candidate.recipe, model, experts)
 

@@ -15,6 +15,7 @@ _PIPELINES = {
     "causal": "text-generation",
     "seq2seq": "text2text-generation",
     "encoder": "feature-extraction",
+    "vision": "image-feature-extraction",
 }
 
 

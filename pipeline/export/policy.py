@@ -1,5 +1,6 @@
-"""Export a candidate of a language model: a LoRA adapter if it merges policies that are adapters, else a model."""
+"""Export a candidate of a language model or an image tower: a LoRA adapter if it merges policies that are adapters."""
 
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.checkpoints.coverage import Part, edited_parts, present
+from pipeline.checkpoints.writing import write_safetensors
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import EditedParameters
@@ -19,6 +21,7 @@ from pipeline.recipe import Recipe
 from tasks.base import Backbone
 from tasks.language.backbone import LanguageBackbone
 from tasks.language.vllm_engine import write_adapter
+from tasks.towers.backbone import VisionBackbone
 
 CPU = torch.device("cpu")
 
@@ -69,6 +72,23 @@ def write_language_model(folder: Path, backbone: Backbone) -> list[Part]:
     backbone.tokenizer.save_pretrained(str(folder))
     backbone.module.save_pretrained(str(folder))
     return _coverage(backbone, dict(backbone.module.named_parameters()))
+
+
+def write_image_tower(folder: Path, backbone: Backbone) -> tuple[str, list[Part]]:
+    """Write an image tower that holds a candidate, and its preprocessing, into an existing folder.
+
+    Returns:
+        The library that reads it, transformers or timm; and what became of every parameter.
+    """
+    assert isinstance(backbone, VisionBackbone)
+    for file in backbone.companions:
+        shutil.copyfile(file, folder / file.name)
+    if isinstance(backbone.module, PreTrainedModel):
+        backbone.module.save_pretrained(str(folder))
+    else:
+        state = {name: tensor.cpu() for name, tensor in backbone.module.state_dict().items()}
+        write_safetensors(folder / "model.safetensors", state, {})
+    return backbone.library, _coverage(backbone, dict(backbone.module.named_parameters()))
 
 
 def _coverage(backbone: Backbone, names: Collection[str]) -> list[Part]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import Backbone
-from tasks.vision.classification import image_text
+from tasks.vision.backbones import image_backbone
 
 #: Hyper-parameters, statistics and coefficients come from this split; test is for chosen candidates.
 SPLIT = "val"
@@ -49,7 +49,7 @@ def as_encoder(backbone: Backbone) -> ImageEncoder:
     Raises:
         ValueError: if the backbone does not.
     """
-    image_text(backbone)
+    image_backbone(backbone)
     return backbone  # type: ignore[return-value]
 
 

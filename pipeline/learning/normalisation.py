@@ -19,7 +19,7 @@ from pipeline.recipe import Recipe
 from tasks.base import Backbone, NonFiniteError, Task
 from tasks.batch_norm import batches_of, measuring, statistics
 from tasks.tensors import first_names
-from tasks.vision.classification import ImageTextBackbone
+from tasks.vision.backbones import ImageBackbone
 
 Statistics = Mapping[str, Tensor]
 
@@ -47,7 +47,7 @@ class Calibration:
         """
         with measuring(self.backbone.module):
             mixed = self._images()
-            if isinstance(self.backbone, ImageTextBackbone):
+            if isinstance(self.backbone, ImageBackbone):
                 for batch in self._mixed_batches(mixed):
                     self.backbone.encode(batch)
             for name, count in self.samples.items():
@@ -56,7 +56,7 @@ class Calibration:
                         self.tasks[name].evaluate(self.backbone, SPLIT, piece.start, piece.stop)
 
     def _images(self) -> dict[str, LabelledImages]:
-        if not isinstance(self.backbone, ImageTextBackbone):
+        if not isinstance(self.backbone, ImageBackbone):
             return {}
         tasks = {name: self.tasks[name] for name in self.samples}
         return {name: task for name, task in tasks.items() if isinstance(task, LabelledImages)}

@@ -19,7 +19,8 @@ from tasks.loading import load_task
 from tasks.lora import ChecksPolicies
 from tasks.plugins import load_plugins
 from tasks.registry import TASKS
-from tasks.vision.classification import ImageTextBackbone, image_preprocess, image_source, image_text
+from tasks.vision.backbones import ImageBackbone, image_backbone
+from tasks.vision.classification import image_preprocess
 from tasks.vision.decoded import Decode, decode_here, prepare, prepared_folder
 from tasks.vision.images import ImageSource
 from tasks.vision.preprocess import Preprocess
@@ -28,6 +29,7 @@ from tasks.vision.published.download import fetch
 from tasks.vision.published.files import can_fetch, files_there, root_of, vision_options
 from tasks.vision.published.formats.listing import FilesMissing
 from tasks.vision.published.sets import VisionSource
+from tasks.vision.sources import image_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def fetch_data(spec: RunSpec, address: str | None) -> tuple[list[PreparedTask], 
     load_plugins(spec.plugins)
     backbone = load_model(spec.backbone, sources.base, torch.device("cpu")).backbone
     if not isinstance(backbone, ChecksPolicies) or spec.generation is not None:
-        image_text(backbone)
+        image_backbone(backbone)
     prepared, problems = [], [*checkpoint_lines(sources, missing), *_fetch_experts(sources, spec.experts, missing)]
     with _decoder(spec.resources.pool, address) as decoder:
         for name, task in {**spec.tasks, **spec.ood}.items():
@@ -110,7 +112,7 @@ def _decoder(pool: str, address: str | None) -> Iterator[Callable[[], Decode]]:
 
 
 def _prepare_task(request: TaskRequest, backbone: Backbone, decoder: Callable[[], Decode]) -> PreparedTask:
-    if not isinstance(backbone, ImageTextBackbone):  # texts are small: they are read again by every worker
+    if not isinstance(backbone, ImageBackbone):  # texts are small: they are read again by every worker
         texts = load_task(request, backbone)
         return PreparedTask(request.name, texts.num_samples("val"), texts.num_samples("test"), 0.0, None)
     rate = None

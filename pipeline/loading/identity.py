@@ -11,9 +11,9 @@ from pipeline.loading.model import LoadedModel
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
-from tasks.base import Backbone, Scored, ScoresRows, Sized
+from tasks.base import Backbone, Scored, ScoresRows, Sized, StatesInputs
 from tasks.lora import ChecksPolicies
-from tasks.vision.classification import ImageTextBackbone
+from tasks.vision.backbones import ImageBackbone
 
 
 def identify(
@@ -39,7 +39,7 @@ def identify(
     """
     sizes = model.sizes if edited is None else edited.sizes
     language = spec.generation is not None or isinstance(model.backbone, ChecksPolicies)
-    library = "transformers" if language else "open_clip"
+    library = _library(model.backbone, language)
     version = metadata.version({"open_clip": "open_clip_torch"}.get(library, library))
     checkpoints = {"base": model.fingerprint, **experts}
     calibration = calibration_samples(spec, model.backbone.module, tasks)
@@ -77,9 +77,15 @@ def _sample_sizes(task: Scored) -> dict[str, list[int]]:
     return found if any(found.values()) else {}
 
 
+def _library(backbone: Backbone, language: bool) -> str:
+    if isinstance(backbone, StatesInputs):
+        return backbone.library
+    return "transformers" if language else "open_clip"
+
+
 def _inputs(backbone: Backbone) -> str:
     """Return how data are processed before the model, as far as no data set's fingerprint includes it."""
-    if isinstance(backbone, ChecksPolicies):
+    if isinstance(backbone, ChecksPolicies | StatesInputs):
         return backbone.inputs
     # Mean and standard deviation are applied on the device.
-    return repr(backbone.preprocess) if isinstance(backbone, ImageTextBackbone) else ""
+    return repr(backbone.preprocess) if isinstance(backbone, ImageBackbone) else ""

@@ -118,7 +118,7 @@ def _look_for(spec: ModelSpec, name: str, task: TaskSpec) -> None:
 
 def _look_for_images(name: str, task: TaskSpec) -> None:
     from tasks.base import TaskRequest
-    from tasks.vision.classification import image_source
+    from tasks.vision.sources import image_source
 
     image_source(TaskRequest(name, task.source, {}, task.options))
 

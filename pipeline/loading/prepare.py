@@ -18,7 +18,7 @@ from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, Scored
 from tasks.batch_norm import has_statistics
-from tasks.vision.classification import ImageTextBackbone
+from tasks.vision.backbones import ImageBackbone
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _check_methods(spec: RunSpec, backbone: Backbone) -> None:
     Raises:
         ValueError: if an arm has one; the field is named.
     """
-    if isinstance(backbone, ImageTextBackbone):
+    if isinstance(backbone, ImageBackbone):
         return
     for name, arm in spec.arms.items():
         if arm.merge and arm.merge.method and METHODS[arm.merge.method].needs:

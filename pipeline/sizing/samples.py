@@ -14,8 +14,10 @@ from pipeline.sizing.model import ModelSize
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, KeepsOutputs, Task, TaskRequest
 from tasks.registry import TASKS
-from tasks.vision.classification import ImageTextBackbone, image_batch, image_preprocess, image_source
+from tasks.vision.backbones import ImageBackbone
+from tasks.vision.classification import image_batch, image_preprocess
 from tasks.vision.decoded import count_images
+from tasks.vision.sources import image_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def measure_samples(spec: RunSpec, model: ModelSize, device_type: str, report: R
     if spec.generation is not None:
         return _completions(spec, backbone)
     sources = [task.source for task in (*spec.tasks.values(), *spec.ood.values())]
-    if isinstance(backbone, ImageTextBackbone) and not any(source in TASKS for source in sources):
+    if isinstance(backbone, ImageBackbone) and not any(source in TASKS for source in sources):
         return _images(spec, backbone, device_type, report)
     try:
         tasks = load_tasks(spec, backbone, report)
@@ -94,7 +96,7 @@ def _pass(task: Task, backbone: Backbone, split: str) -> int | None:
     return peak_bytes(lambda: task.evaluate(backbone, split, start, stop))
 
 
-def _images(spec: RunSpec, backbone: ImageTextBackbone, device_type: str, report: Report) -> Samples:
+def _images(spec: RunSpec, backbone: ImageBackbone, device_type: str, report: Report) -> Samples:
     counts: dict[str, tuple[int, int]] = {}
     batches = [1]
     for name, task in {**spec.tasks, **spec.ood}.items():

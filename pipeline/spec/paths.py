@@ -63,7 +63,7 @@ def _resolve(task: TaskSpec, folder: Path) -> TaskSpec:
         return task.model_copy(update={"options": _resolve_options(task.options, ("include_path",), folder)})
     if task.source.startswith(PUBLISHED_TEXT):
         return task.model_copy(update={"options": _resolve_options(task.options, ("root", "templates"), folder)})
-    options = _resolve_options(task.options, ("head",), folder)
+    options = _resolve_options(task.options, ("head", "fitted_on"), folder)
     return task.model_copy(update={"source": _resolve_task(task.source, folder), "options": options})
 
 

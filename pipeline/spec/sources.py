@@ -12,13 +12,15 @@ class BackboneSpec(SpecModel):
     """A model architecture and the precision it is evaluated in."""
 
     family: str
-    """open_clip, open_clip_classifier, causal, seq2seq, encoder, or a backbone of a plug-in."""
+    """open_clip, open_clip_classifier, vision, causal, seq2seq, encoder, or a backbone of a plug-in."""
     model: str
-    """open_clip architecture such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER."""
+    """open_clip architecture such as ViT-B-32-quickgelu; embedded/tiny-vit; a model config's path; local-dir:FOLDER;
+    of other families a folder of transformers, and of vision also timm/NAME."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the evaluated weights; task vectors are always combined in float32."""
     options: dict[str, Any] = {}
-    """Options of the family: activation, preprocess and encoder_memory for open_clip; language models have a guide."""
+    """Options of the family: activation, preprocess and encoder_memory for open_clip; image_size, preprocess and
+    pooling for vision; language models have a guide."""
 
 
 Limits = dict[Literal["val", "test"], Count]
@@ -40,7 +42,7 @@ class TaskSpec(SpecModel):
     """accuracy: the values of a reward are accuracies in [0, 1], shown as per cent; default: as the source defines."""
     options: dict[str, Any] = {}
     """Options of the task's loader: templates and batch_size; for images in files also exif_orientation; for folders
-    also class_names and val_fraction."""
+    also class_names and val_fraction; for family vision classifier and fitted_on instead of templates."""
 
 
 def _tasks(value: object) -> object:

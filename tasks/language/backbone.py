@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
@@ -47,6 +48,7 @@ _KINDS = {
     "causal": _Kind("a causal language model", AutoModelForCausalLM, AutoModelForCausalLM),
     "seq2seq": _Kind("an encoder-decoder", AutoModelForSeq2SeqLM, AutoModelForSeq2SeqLM),
     "encoder": _Kind("an encoder", AutoModel, AutoModelForMaskedLM),
+    "vision": _Kind("an image model", AutoModel, AutoModelForImageClassification),
 }
 
 
@@ -172,7 +174,7 @@ def empty_model(model: str, family: str, loading: Loading) -> PreTrainedModel:
 
     Args:
         model: source of its configuration (see `model_folder`).
-        family: causal, seq2seq or encoder.
+        family: causal, seq2seq, encoder or vision.
         loading: how.
 
     Raises:

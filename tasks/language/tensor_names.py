@@ -35,7 +35,7 @@ class TensorNames:
         tied: other names of tied parameters -> their name in `shapes`.
         buffers: names of tensors that are not weights.
         prefix: of the bare model within the whole one, for example "model.".
-        embeddings: the parameter with one row a token.
+        embeddings: the parameter with one row a token; "" if the model reads images.
         vocabulary: all parameters with one row a token: the embeddings, and the output's weight and bias.
         linear: names of the linear modules.
         ignored: pattern of names in checkpoints that the model does not use, by its class in transformers.
@@ -58,14 +58,15 @@ class TensorNames:
         first = {id(p): name for name, p in module.named_parameters()}
         untyped: Any = module
         outputs = untyped.get_output_embeddings()
-        rows = [*module.get_input_embeddings().parameters(), *(outputs.parameters() if outputs is not None else ())]
+        table = _table(module)
+        rows = [*(table.parameters() if table else ()), *(outputs.parameters() if outputs is not None else ())]
         every = {name: first[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
         return cls(
             shapes={name: p.shape for name, p in module.named_parameters()},
             tied={name: to for name, to in every.items() if name != to},
             buffers=frozenset(name for name, _ in module.named_buffers()),
             prefix=f"{module.base_model_prefix}.",
-            embeddings=first[id(module.get_input_embeddings().weight)],
+            embeddings=first[id(table.weight)] if table else "",
             vocabulary=frozenset(first[id(p)] for p in rows if id(p) in first),
             linear=frozenset(name for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)),
             ignored=re.compile("|".join(sorted(module._keys_to_ignore_on_load_unexpected or ())) or "(?!)"),
@@ -184,6 +185,8 @@ class TensorNames:
         check_tensors(state, self.shapes, source)
 
     def _check_vocabulary(self, state: Mapping[str, Tensor], source: str) -> None:
+        if not self.embeddings:
+            return
         (rows, width), found = self.shapes[self.embeddings], state.get(self.embeddings)
         if found is not None and found.ndim == 2 and found.shape[0] != rows and found.shape[1] == width:
             raise ValueError(
@@ -191,6 +194,15 @@ class TensorNames:
                 f"the model's {rows}; the SFT model and all experts need the same tokenizer, and no tokens added "
                 "later; or set backbone.options.vocabulary: shared, to merge the tokens that both have"
             )
+
+
+def _table(module: PreTrainedModel) -> nn.Embedding | None:
+    """Return the embeddings of tokens; None for a model of images."""
+    try:
+        table = module.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table if isinstance(table, nn.Embedding) else None
 
 
 def _shared_rows(tensor: Tensor, base: Tensor | None, source: str) -> Tensor:

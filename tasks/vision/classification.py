@@ -1,4 +1,6 @@
-"""Zero-shot classification: frozen text heads over image features, scored by top-1 accuracy.
+"""Classification by frozen heads over image features, scored by top-1 accuracy.
+
+A head is zero-shot, made by a text tower, or fitted to the base's features of training images.
 
 Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an image's channels, height and width.
 """
@@ -6,27 +8,20 @@ Shape legend: B samples of a shard, K classes, D embedding dimension, C, H, W an
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from tasks import embedded
 from tasks.base import Backbone, NonFiniteOutput, ShardResult, TaskRequest
 from tasks.files.cache import digest
-from tasks.registry import TASKS, check_options, near
 from tasks.rows import check_rows
 from tasks.stats import Stats
+from tasks.vision.backbones import FitsHeads, NamesClasses, ReusesBatches, image_backbone
 from tasks.vision.decoded import ImageSet, Progress, noted, prepare, prepare_train
-from tasks.vision.folders import FolderSource
-from tasks.vision.heads import Head, SamePrompts, check_templates
-from tasks.vision.images import GroupedSource, ImageSource
-from tasks.vision.packs import PackSource
+from tasks.vision.heads import Head
+from tasks.vision.images import ImageSource
 from tasks.vision.preprocess import Preprocess
-from tasks.vision.published.catalogue import vision_set
-from tasks.vision.published.files import VISION_OPTIONS, vision_options
-from tasks.vision.published.sets import VisionSource
+from tasks.vision.task_heads import fitted_head, prompted_head
 
 logger = logging.getLogger(__name__)
 
@@ -36,38 +31,6 @@ _Batch = tuple[Tensor, Tensor, Hashable]
 #: Images a forward pass. On the CPU 128 was the fastest of 32 to 512 for the embedded tower: its activations then stay
 #: in a core's cache.
 _CPU_BATCH, _ACCELERATOR_BATCH = 128, 256
-_COMMON_OPTIONS = ("batch_size", "templates")
-_FILE_OPTIONS = ("exif_orientation",)
-_FOLDER_OPTIONS = ("class_names", "val_fraction")
-
-
-@runtime_checkable
-class ImageTextBackbone(Protocol):
-    """What classification needs of a backbone besides `Backbone`."""
-
-    preprocess: Preprocess
-    device: torch.device
-
-    def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Head:
-        """Return the classifier of a task's classes."""
-        ...
-
-    def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Return float32 features (B, D) of uint8 images; L2-normalised for image-text models."""
-        ...
-
-    def embed(self, images_BCHW: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Encode with gradients, under `parameters` (by the module's names) in place of its own if given."""
-        ...
-
-
-@runtime_checkable
-class ReusesBatches(Protocol):
-    """An `ImageTextBackbone` that reuses what it has computed of a batch; a plug-in need not be one."""
-
-    def encode_batch(self, images_BCHW: Tensor, batch: Hashable) -> Tensor:
-        """Encode with the bits of `encode`; equal `batch` means the same images in the same order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,11 +49,12 @@ class Evaluation:
 
 
 class ZeroShotClassification:
-    """A task of images and a head. Each split moves to the device when it is first scored, and stays there.
+    """A task of images and a frozen head. Each split moves to the device when it is first scored, and stays there.
 
     Attributes:
         splits: the images of each split.
         head_KD: a row per class, or several rows for classes in groups.
+        bias_K: added to the logits, one a row; None for 0.
     """
 
     metric = "accuracy"
@@ -102,7 +66,7 @@ class ZeroShotClassification:
         self.name = name
         self.class_names = tuple(class_names)
         self.splits = dict(splits)
-        self.head_KD = head.weights_KD
+        self.head_KD, self.bias_K = head.weights_KD, head.bias_K
         self._how = how
         self._groups_KM = _padded(how.groups)
         data = [f"{split}:{images.fingerprint}" for split, images in sorted(splits.items())]
@@ -129,7 +93,7 @@ class ZeroShotClassification:
             raise ValueError(
                 f"{self.name}: {split}[{start}:{stop}] is not within its {self.num_samples(split)} samples"
             )
-        images = self._resident(split, image_text(backbone).device)
+        images = self._resident(split, image_backbone(backbone).device)
         starts = range(start, stop, self._how.batch_size)
         ends = [min(first + starts.step, stop) for first in starts]
         parts = (
@@ -150,7 +114,7 @@ class ZeroShotClassification:
             ValueError: if a row is not one of the split's samples, or the backbone does not encode images.
         """
         check_rows(self.name, split, rows, self.num_samples(split))
-        images = self._resident(split, image_text(backbone).device)
+        images = self._resident(split, image_backbone(backbone).device)
         batches = (rows[i : i + self._how.batch_size] for i in range(0, len(rows), self._how.batch_size))
         return self._scored(backbone, (_chosen(images, batch) for batch in batches), f"{len(rows)} rows of {split}")
 
@@ -170,6 +134,8 @@ class ZeroShotClassification:
     def logits(self, features_BD: Tensor) -> Tensor:
         """Apply the frozen head to L2-normalised features, on their device: logits (B, K)."""
         logits = features_BD @ self.head_KD.to(features_BD.device).T
+        if self.bias_K is not None:
+            logits = logits + self.bias_K.to(features_BD.device)
         if self._groups_KM is None:
             return logits
         return logits[:, self._groups_KM.to(features_BD.device)].amax(dim=-1)
@@ -183,7 +149,7 @@ class ZeroShotClassification:
     @torch.inference_mode()
     def _scored(self, backbone: Backbone, parts: Iterable[_Batch], where: str) -> ShardResult:
         """Score batches of images; wait for the device once."""
-        encoder, right, finite = image_text(backbone), [], []
+        encoder, right, finite = image_backbone(backbone), [], []
         for images_BCHW, labels_B, identity in parts:
             if isinstance(encoder, ReusesBatches):
                 features_BD = encoder.encode_batch(images_BCHW, identity)
@@ -215,7 +181,9 @@ def _padded(groups: Sequence[Sequence[int]]) -> Tensor | None:
 def zero_shot(
     request: TaskRequest, backbone: Backbone, source: ImageSource, progress: Progress | None = None
 ) -> ZeroShotClassification:
-    """Make the zero-shot task of an image source: decode and encode what the cache lacks, then map it into memory.
+    """Make the task of an image source: decode and encode what the cache lacks, then map it into memory.
+
+    The head is zero-shot if the backbone has a text tower, or else fitted to the base's features of training images.
 
     Raises:
         ValueError: if a limit, batch size or template is invalid, or the images cannot be prepared.
@@ -223,34 +191,30 @@ def zero_shot(
     Example:
         The factory of a plug-in, where `Stripes` is an `ImageSource`:
 
+        >>> from tasks.registry import TASKS
         >>> def load(request, backbone, progress):
         ...     return zero_shot(request, backbone, Stripes(), progress)
         >>> TASKS.register("docs-images", load)
     """
-    encoder = image_text(backbone)
+    encoder = image_backbone(backbone)
     if len(source.class_names) < 2:
         raise ValueError(
             f"tasks.{request.name}: {source.name}: has only the class {', '.join(source.class_names)}, so every answer "
             "would be right: use two or more; for a folder of images, name the one whose subfolders are the classes"
         )
-    batch_size = image_batch(request, encoder.device.type)
-    groups = source.class_groups if isinstance(source, GroupedSource) else ()
-    how = Evaluation(_limits(request), batch_size, groups)
-    templates = _strings(request, "templates", source.templates)
-    check_templates(f"tasks.{request.name}.options", templates)
-    where = f"tasks.{request.name}: {source.name}"
-    try:
-        head = encoder.head(source.class_names, templates)
-    except SamePrompts as error:
-        raise ValueError(f"{where}: {error}") from error
     preprocess = image_preprocess(request, encoder.preprocess)
+    if isinstance(encoder, FitsHeads):
+        found = fitted_head(request, encoder, source, preprocess, progress)
+    else:
+        assert isinstance(encoder, NamesClasses)
+        found = prompted_head(request, encoder, source)
+    how = Evaluation(_limits(request), image_batch(request, encoder.device.type), found.groups)
     splits = prepare(source, preprocess, progress)
     if request.train:
         splits = {**splits, "train": prepare_train(source, preprocess, progress)}
-    embedded_prompts = isinstance(source, PackSource) and templates == list(source.templates)
-    for line in (*noted(splits.values(), preprocess), *(head.warnings() if not embedded_prompts else ())):
-        logger.warning("%s: %s", where, line)
-    return ZeroShotClassification(request.name, splits, head, source.class_names, how)
+    for line in (*noted(splits.values(), preprocess), *found.warnings):
+        logger.warning("tasks.%s: %s: %s", request.name, source.name, line)
+    return ZeroShotClassification(request.name, splits, found.head, source.class_names, how)
 
 
 def image_batch(request: TaskRequest, device_type: str) -> int:
@@ -274,48 +238,6 @@ def image_preprocess(request: TaskRequest, preprocess: Preprocess) -> Preprocess
     return replace(preprocess, exif_orientation=True) if turn else preprocess
 
 
-def image_source(request: TaskRequest) -> ImageSource:
-    """Return the source that `request.source` names: `embedded/NAME`, `vision/NAME`, or a folder of images.
-
-    Raises:
-        ValueError: if the source does not exist (near names of packs and tasks are suggested), or an option is unknown.
-    """
-    where, options = f"tasks.{request.name}.options", request.options
-    if request.source.startswith("embedded/"):
-        check_options(where, options, _COMMON_OPTIONS)
-        name = request.source.removeprefix("embedded/")
-        try:
-            path = embedded.pack_path(name)
-        except ValueError as error:
-            raise ValueError(f"{error}; to name a folder, write ./{name}") from error
-        return PackSource(path)
-    if request.source.startswith("vision/"):
-        check_options(where, options, _COMMON_OPTIONS + _FILE_OPTIONS + VISION_OPTIONS)
-        chosen: dict[str, Any] = {k: v for k, v in options.items() if k in VISION_OPTIONS}
-        return VisionSource(vision_set(request.source.removeprefix("vision/")), vision_options(where, chosen))
-    if not (folder := Path(request.source)).is_dir():
-        known = [f"embedded/{name}" for name in embedded.pack_names()] + list(TASKS)
-        known += [str(p) for p in folder.parent.glob("*/") if "/" in request.source]
-        rule = f"{request.source!r} is not a folder, an embedded pack or a registered task"
-        raise ValueError(f"tasks.{request.name}: {rule}; {near(request.source, known)}")
-    check_options(where, options, _COMMON_OPTIONS + _FILE_OPTIONS + _FOLDER_OPTIONS)
-    chosen = {k: options[k] for k in _FOLDER_OPTIONS if k in options}
-    return FolderSource(Path(request.source), **chosen)
-
-
-def image_text(backbone: object) -> ImageTextBackbone:
-    """Return `backbone` typed as an encoder of images and classes.
-
-    Raises:
-        ValueError: if it is not one.
-    """
-    if not isinstance(backbone, ImageTextBackbone):
-        raise ValueError(
-            f"backbone: {type(backbone).__name__} does not encode images and classes; classification needs both"
-        )
-    return backbone
-
-
 def _limits(request: TaskRequest) -> Mapping[str, int | None]:
     for split, limit in request.limits.items():
         if limit is not None:
@@ -327,10 +249,3 @@ def _positive(where: str, value: object) -> int:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{where}: must be a whole number, at least 1, got {value!r}")
     return value
-
-
-def _strings(request: TaskRequest, name: str, default: Sequence[str]) -> Sequence[str]:
-    value: Any = request.options.get(name, default)
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"tasks.{request.name}.options.{name}: must be a list of strings, got {value!r}")
-    return list(value)

@@ -1,4 +1,4 @@
-"""Zero-shot heads: frozen classifiers made from a text tower's embeddings of class names in templates.
+"""Frozen heads, and zero-shot ones: classifiers made from a text tower's embeddings of class names in templates.
 
 Shape legend: K classes, T templates, L tokens of a prompt, D embedding dimension.
 """
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.files.cache import cache_root, cached, digest
+
+#: How a head is fitted to features of training images: see `tasks.vision.fitted_heads.fit_head`.
+HeadKind: TypeAlias = Literal["ridge", "class_means"]
 
 _BATCH = 256
 #: Cut prompts that a warning names.
@@ -47,11 +50,13 @@ class Head:
         weights_KD: float32; logits are normalised image features times the transpose of this.
         key: content hash of all inputs of the computation.
         cut: prompts that the text tower did not read to their end.
+        bias_K: float32, added to the logits; None for 0.
     """
 
     weights_KD: Tensor
     key: str
     cut: Sequence[str] = ()
+    bias_K: Tensor | None = None
 
     def warnings(self) -> list[str]:
         """Return what a user should know of the prompts."""

@@ -45,6 +45,10 @@ class PackSource:
         content = path.read_bytes() + json.dumps(self.class_names).encode()
         self.fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
 
+    def parent(self) -> "PackSource | None":
+        """Return the pack that this one is shifted from, with the same classes in the same order; None without one."""
+        return PackSource(self._path.with_name(f"{self.shifted_from}.parquet")) if self.shifted_from else None
+
     def _parent_label(self, class_name: str) -> int:
         if class_name not in self.class_names:
             raise ValueError(

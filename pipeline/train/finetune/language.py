@@ -65,18 +65,23 @@ class LanguageFiles:
     def __call__(self, folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
         """Write weights that are rounded to `dtype`, configuration and tokenizer."""
         assert isinstance(module, PreTrainedModel)
-        held = [(parameter, parameter.data) for parameter in module.parameters()]
-        try:
-            for parameter, data in held:  # not module.to, which would round the angles of rotary positions
-                parameter.data = data.to(dtype)
-            with without_progress_bars():
-                module.save_pretrained(folder)
-        finally:
-            for parameter, data in held:
-                parameter.data = data
+        write_model(folder, module, dtype)
         self.backbone.tokenizer.save_pretrained(str(folder))
-        for file in folder.glob("model*.safetensors"):
-            copymode(folder / "config.json", file)  # safetensors makes it readable for its owner only
+
+
+def write_model(folder: Path, module: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Write weights that are rounded to `dtype`, and the configuration."""
+    held = [(parameter, parameter.data) for parameter in module.parameters()]
+    try:
+        for parameter, data in held:  # not module.to, which would round the angles of rotary positions
+            parameter.data = data.to(dtype)
+        with without_progress_bars():
+            module.save_pretrained(folder)
+    finally:
+        for parameter, data in held:
+            parameter.data = data
+    for file in folder.glob("model*.safetensors"):
+        copymode(folder / "config.json", file)  # safetensors makes it readable for its owner only
 
 
 def dense_tuning(

@@ -17,7 +17,8 @@ from pipeline.train.finetune.spec import FinetuneSettings
 from pipeline.train.seeds import generator_of
 from tasks.base import Backbone
 from tasks.training import TrainingSamples
-from tasks.vision.classification import ZeroShotClassification, image_text
+from tasks.vision.backbones import image_backbone
+from tasks.vision.classification import ZeroShotClassification
 
 #: Reduces the precision of what is computed in its block, if the spec asks for it.
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -60,7 +61,7 @@ class ImageLearner:
         self, backbone: Backbone, task: ZeroShotClassification, settings: FinetuneSettings, autocast: Autocast
     ) -> None:
         """Take a task that was loaded with its training images."""
-        self._encoder, self._task, self._settings = image_text(backbone), task, settings
+        self._encoder, self._task, self._settings = image_backbone(backbone), task, settings
         self._autocast, self.module = autocast, backbone.module
 
     def parts(self, rows_B: Tensor) -> Iterable[tuple[Tensor, float]]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from tasks.base import LayerMap
 
-#: Parameters behind the last block in the image towers of open_clip and timm, at the top of the module or inside a
-#: trunk; all others outside the blocks come before a block.
-_BEHIND = re.compile(r"(?:trunk\.)?(?:ln_post|proj|norm|fc_norm|head|attn_pool)(?:\.|$)")
+#: Parameters behind the last block in the image towers of open_clip, timm and transformers, at the top of the module or
+#: inside a trunk; all others outside the blocks come before a block.
+_BEHIND = re.compile(r"(?:trunk\.)?(?:ln_post|proj|norm|layernorm|fc_norm|conv_head|head|attn_pool)(?:\.|$)")
 #: A stage of a ConvNeXt: the layers that shrink the image before it go with its first block.
 _STAGE = re.compile(r"trunk\.stages\.\d+\.")
 

@@ -5,7 +5,7 @@ from torch import nn
 from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.rates import rate_factors
 from pipeline.train.finetune.spec import TEXT_FAMILIES, FinetuneRun
-from pipeline.train.finetune.tuning import DenseTuning, Tuning, write_tower
+from pipeline.train.finetune.tuning import DenseTuning, Tuning, WriteModule, write_tower
 from pipeline.train.lora import AdapterSettings, LoraTuning, check_rank
 from pipeline.train.seeds import seed_of
 from tasks.base import Backbone
@@ -45,7 +45,17 @@ def tuning_of(backbone: Backbone, run: FinetuneRun, base: str, classifier: nn.Mo
         return dense_tuning(backbone, classifier, method, run.params)
     rates = method.rates(backbone.layer_map.num_blocks, run.params)
     names = [name for name, _ in backbone.module.named_parameters()]
-    return DenseTuning(backbone.module, rate_factors(names, backbone.layer_map, rates), write_tower)
+    return DenseTuning(backbone.module, rate_factors(names, backbone.layer_map, rates), _files_of(backbone))
+
+
+def _files_of(backbone: Backbone) -> WriteModule:
+    if backbone.family != "vision":
+        return write_tower
+    from pipeline.train.finetune.towers import TowerFiles
+    from tasks.towers.backbone import VisionBackbone
+
+    assert isinstance(backbone, VisionBackbone)
+    return TowerFiles(backbone)
 
 
 def _adapter_settings(backbone: Backbone, base: str) -> AdapterSettings:

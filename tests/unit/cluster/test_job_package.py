@@ -23,8 +23,8 @@ from pipeline.cluster.jobs.package import Origin, Package, make_package
 from pipeline.spec.load import load_spec
 from pipeline.versions import check_versions, comparable_versions
 from tasks.base import TaskRequest
-from tasks.vision.classification import image_source
 from tasks.vision.published.files import JOB
+from tasks.vision.sources import image_source
 
 ROOT = Path(__file__).parents[3]
 

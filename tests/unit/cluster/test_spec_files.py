@@ -15,7 +15,7 @@ from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
-from tasks.vision.classification import image_source
+from tasks.vision.sources import image_source
 
 WRITERS = writers()
 

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from tasks.base import NonFiniteOutput, TaskRequest
 from tasks.files.cache import cache_root
 from tasks.loading import load_task
-from tasks.vision.classification import ZeroShotClassification, image_source
+from tasks.vision.classification import ZeroShotClassification
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.heads import text_head
 from tasks.vision.images import content_hash
+from tasks.vision.sources import image_source
 
 
 def tiny(seed: int = 0) -> OpenClipBackbone:

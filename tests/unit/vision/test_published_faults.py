@@ -9,12 +9,12 @@ import pytest
 from published_sets import CIFAR10, folders, parquet, webdataset, writers
 
 from tasks.base import TaskRequest
-from tasks.vision.classification import image_source
 from tasks.vision.decoded import prepare
 from tasks.vision.images import BadImages
 from tasks.vision.preprocess import Preprocess
 from tasks.vision.published.formats.listing import FilesMissing
 from tasks.vision.published.sets import VisionSource
+from tasks.vision.sources import image_source
 
 PLAIN = Preprocess((16, 16), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), "bicubic", "shortest")
 APPLE_DOUBLE = bytes.fromhex("00051607000200004d6163204f532058") + bytes(200)

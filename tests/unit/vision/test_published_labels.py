@@ -9,13 +9,13 @@ import pytest
 from published_sets import CIFAR10, fer2013, parquet, writers
 
 from tasks.base import TaskRequest
-from tasks.vision.classification import image_source
 from tasks.vision.decoded import prepare
 from tasks.vision.images import TrainingSource
 from tasks.vision.preprocess import Preprocess
 from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VisionOptions
 from tasks.vision.published.sets import VisionSource
+from tasks.vision.sources import image_source
 
 PLAIN = Preprocess((16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash")
 

@@ -15,7 +15,7 @@ from torch.utils.data import random_split
 from tasks.base import TaskRequest
 from tasks.files.cache import cache_root
 from tasks.loading import load_task
-from tasks.vision.classification import ZeroShotClassification, image_source
+from tasks.vision.classification import ZeroShotClassification
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import OpenClipBackbone, build
 from tasks.vision.decoded import prepare
@@ -24,6 +24,7 @@ from tasks.vision.published.catalogue import set_names, vision_set
 from tasks.vision.published.files import JOB, VisionOptions, vision_options
 from tasks.vision.published.formats.splits import cut_validation
 from tasks.vision.published.sets import VisionSource
+from tasks.vision.sources import image_source
 
 WRITERS = writers()
 LOOSE = {"check_counts": False}
