@@ -125,10 +125,14 @@ def _print_stops(run: "Plan") -> None:
     from pipeline.plan.stops import FIRST, why_in_full
     from pipeline.run.forecast import proposed
 
+    arms: dict[str, list[str]] = {}
     for arm, group in {g.arm: g for g in run.searched if proposed(g) > FIRST}.items():
         why = why_in_full(group, run)
         stops = f"no, since {why}" if why else "yes, if its tasks are right or wrong; the samples above are the most"
-        print_result(f"{arm}: candidates that cannot win are stopped: {stops}")
+        arms.setdefault(stops, []).append(arm)
+    for stops, (first, *others) in arms.items():
+        more = f" and {len(others)} other arm{'s' * (len(others) > 1)}" if others else ""
+        print_result(f"{first}{more}: candidates that cannot win are stopped: {stops}")
 
 
 def _print_hours(run: "Plan", arms: "list[ArmWork]", machine: "Machine", rate: tuple[float, str] | None) -> None:

@@ -1,5 +1,6 @@
 """Answers by request key, compact enough that a million shards fit in the driver's memory."""
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -128,6 +129,11 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
             n, one, square = _SUMS.unpack_from(data)
             count, total, squares = count + n, total + one, squares + square
         return Stats(count, total, squares) if places else None
+
+    def seconds(self, recipe_id: str) -> float:
+        """Return the time that workers took for all answers of a candidate: rebuilding its weights, and evaluating."""
+        heads = map(_HEAD.unpack_from, self._scores.get(recipe_id, {}).values())
+        return math.fsum(rebuilding + evaluating for *_, rebuilding, evaluating, _, _, _, _ in heads)
 
     def outcomes(self, recipe_id: str, places: Sequence[_Place]) -> npt.NDArray[Any] | None:
         """Return the outcomes of a candidate's shards in this order; None unless every shard is scored."""

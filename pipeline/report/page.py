@@ -16,6 +16,7 @@ from pipeline.report.figures.sweeps import sweeps
 from pipeline.report.figures.tradeoff import tradeoff
 from pipeline.report.rendering import render
 from pipeline.report.soups import SoupPage, is_soup, soup_page
+from pipeline.report.tables.arena import arena_tables
 from pipeline.report.tables.chosen import chosen_table
 from pipeline.report.tables.edges import edge_warnings
 from pipeline.report.tables.foretold import Foretold, foretold
@@ -35,8 +36,8 @@ class Summary:
         title: the run's name.
         sentences: the verdicts in words, one for each LiNeS arm, then whether the gate of an inspection was right; of a
             run of rewards, its warnings first and the meaning of the intervals last.
-        tables: the spec's own tables; the paper's tables on test (on validation if an interrupted run has no test
-            scores yet) or the hypervolumes of a run of rewards; then the numbers of the verdicts.
+        tables: the spec's own tables; those of its arena; the paper's tables on test (on validation if an interrupted
+            run has no test scores yet) or the hypervolumes of a run of rewards; then the numbers of the verdicts.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Page:
 class AccuracyPage(Page):
     """The report of a run of accuracies."""
 
+    arena: Sequence[Table]
     verdicts: Sequence[ArmVerdict]
     note: str
     foretold: Foretold | None
@@ -123,7 +125,7 @@ def summary_of(measure: Measure) -> Summary:
         return _soup_summary(measure, own)
     rows = {split: main_tables(measure, split) for split in ("test", "val")}
     found = verdicts(measure)
-    tables = (*own, *(rows["test"] or rows["val"]), *(v.table for v in found))
+    tables = (*own, *arena_tables(measure), *(rows["test"] or rows["val"]), *(v.table for v in found))
     checked = foretold(measure)
     return Summary(measure.run.name, (*_sentences(found), *([checked.sentence] if checked else [])), tables)
 
@@ -165,6 +167,7 @@ def _page(measure: Measure) -> Page:
         failures=failures,
         origin=origin,
         spec=spec,
+        arena=arena_tables(measure),
         verdicts=verdicts(measure),
         note=verdict_note(run),
         foretold=foretold(measure),

@@ -288,6 +288,7 @@ def provenance(
         "fingerprint": identity.fingerprint,
         "numerics": identity.numerics,
         **({"calibration": dict(identity.calibration)} if identity.calibration else {}),
+        **({"arm_seconds": _arm_seconds(plan, ledger, proposals)} if spec.arena else {}),
         "failures": _failures(ledger),
         "not_searched": _not_searched(plan, ledger, proposals) if known["complete"] else [],
         **known,
@@ -306,6 +307,16 @@ def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[
         cause = f"nothing could be chosen of {', '.join(f'{a} ({name})' if name else a for a, name in parents)}"
         found.append({"arm": group.arm, "group": group.name, "cause": cause})
     return found
+
+
+def _arm_seconds(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> dict[str, float]:
+    """Return arm -> the seconds of workers that all its candidates took."""
+    found: dict[str, float] = {}
+    for candidates in judge_all(plan, ledger, proposals).values():
+        for candidate in candidates:
+            arm = candidate.group.arm
+            found[arm] = found.get(arm, 0.0) + ledger.answers.seconds(candidate.recipe_id)
+    return {arm: round(seconds, 1) for arm, seconds in found.items()}
 
 
 def _failures(ledger: Ledger) -> list[dict[str, Any]]:

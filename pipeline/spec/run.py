@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.parameters import require_known
+from pipeline.spec.arena import Arena, with_arena
 from pipeline.spec.arms import Arm, Select
 from pipeline.spec.exhibits import Exhibits
 from pipeline.spec.generation import Generation, is_reward_source, reward_defaults
@@ -58,8 +59,10 @@ class RunSpec(SpecModel):
     """How completions are generated, if the tasks are rewards; all tasks then score the same completions."""
     targets: dict[str, str] = {}
     """Expert -> its task, if the names differ."""
-    arms: dict[Name, Arm] = Field(min_length=1)
-    """The models to compare: each arm is a row of the tables."""
+    arena: Arena | None = None
+    """Merge methods times profiles over depth, written out as arms of equal budget and ranked in the report."""
+    arms: dict[Name, Arm] = {}
+    """The models to compare: each arm is a row of the tables. At least one, or an arena."""
     controls: Annotated[
         Controls, BeforeValidator(_as_kinds, json_schema_input_type=tuple[ControlKind, ...] | Controls)
     ] = Controls()
@@ -84,11 +87,13 @@ class RunSpec(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
-        return reward_defaults(data) if isinstance(data, dict) else data
+        return with_arena(reward_defaults(data)) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _references(self) -> "RunSpec":
         _check_rewards(self)
+        if not self.arms:
+            raise ValueError("arms: must have at least one arm, or the spec an arena")
         if "base" in self.experts:
             raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):

@@ -34,7 +34,12 @@ class Average:
     @property
     def interval(self) -> Interval:
         """The mean, with its 95% interval."""
-        return mean_interval([TaskOutcomes(task, self._weighted(task)) for task in self.parts])
+        return mean_interval(self.cells)
+
+    @property
+    def cells(self) -> list[TaskOutcomes]:
+        """The outcomes of each task, weighted so that the mean over tasks of their means is the average."""
+        return [TaskOutcomes(task, self._weighted(task)) for task in self.parts]
 
     def minus(self, other: "Average") -> Interval | None:
         """Return the paired difference; None if the two do not give every task the same share."""

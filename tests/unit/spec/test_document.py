@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.plan.plan import make_plan
+from pipeline.spec.arena import Arena, Budget
 from pipeline.spec.arms import Arm, Merge, Race, ScalingSpec, Search, Select, StepSpec
 from pipeline.spec.exhibits import (
     BarsExhibit,
@@ -33,6 +34,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "The run": RunSpec,
     "backbone": BackboneSpec,
     "tasks and ood, in full": TaskSpec,
+    "arena": Arena,
+    "budget": Budget,
     "arms": Arm,
     "merge": Merge,
     "a step after a merge": StepSpec,
@@ -69,7 +72,7 @@ def default_of(field: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         return "see below"
     if isinstance(value, tuple):
-        return f"`{', '.join(value)}`" if value else "none"
+        return f"`{', '.join(map(str, value))}`" if value else "none"
     return "none" if value is None or value == {} else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

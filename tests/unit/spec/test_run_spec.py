@@ -143,7 +143,7 @@ BAD = [
     (EDIT, ["cats", "cats"], "arms.LiNeS: edit: each expert may be named once, got ['cats'] more than once"),
     (EDIT, ["each_expert", "cats"], "arms.LiNeS: edit: each_expert must be the only entry"),
     ("arms/LiNeS/experts", ["cats"], "arms.LiNeS: experts: is for a merge"),
-    ("arms", {}, "arms: must have at least 1 item"),
+    ("arms", {}, "arms: must have at least one arm, or the spec an arena"),
     ("arms", ["LiNeS"], "arms: must be a mapping, as in {name: value}, got ['LiNeS']"),
     ("shard_size", 0, "shard_size: must be at least 1, got 0"),
     ("limits", {"val": 0}, "limits.val: must be at least 1, got 0"),
@@ -163,7 +163,7 @@ BAD = [
     ("resources/workers", "4", "resources.workers: must be a number or 'auto', got '4': remove its quotes"),
     ("resources/pool", "locl", "resources.pool: must be 'ray' or 'local', got 'locl'; did you mean 'local'?"),
     # keys and names that look like parts of pydantic's own paths
-    ("function-x", 1, "function-x: unknown key; known: arms"),
+    ("function-x", 1, "function-x: unknown key; known: arena, arms"),
     ("[key]", 1, "[key]: unknown key"),
     ("<grid>", 1, "<grid>: unknown key"),
     ("experts/<b>", "x", "experts.<b>: must begin with a letter, digit or _, and hold only these and any of ' .,"),

@@ -1,0 +1,106 @@
+"""The arena: its arms and their reversed controls, ranked on test for each set of experts, accuracy beside cost."""
+
+from collections.abc import Sequence
+
+from pipeline.merging.methods import METHODS
+from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import ComparableArms
+from pipeline.report.data.estimates import Measure
+from pipeline.report.data.ranking import Rank, ranked
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
+from pipeline.spec.arena import Arena, arms_of
+
+#: What a method's statistics are gathered from -> what the table says of it, beside validation's own labels.
+_DATA = {"": "none", "fisher": "inputs", "gram": "inputs", "learned": "inputs"}
+#: Methods that learn from labels.
+_LABELS = {"atlas": "inputs, labels"}
+_MEANINGS = (
+    "Behind the best: the best model's mean minus the row's, with intervals that hold for all pairs of rows at once "
+    "(95%, by bootstrap over the test samples): they allow for the number of comparisons, and for the best being "
+    "picked by the same samples. A tie is not shown to be worse than the best.",
+    "Free scalars: the numbers that were searched. Data: what the method learns from, besides the validation split "
+    "that chooses. Candidates: scored on validation; samples: of them, without those that were not needed. Seconds: "
+    "of all workers, to set the weights and to score them.",
+)
+
+
+def arena_tables(measure: Measure) -> list[Table]:
+    """Return the ranking of each set of experts; none if the spec has no arena, or nothing is scored on test."""
+    written = measure.run.provenance["spec"].get("arena")
+    if not written:
+        return []
+    arms = arms_of(Arena.model_validate(written))
+    tables = [_table(measure, bench, arms) for bench in measure.benches if bench.kind == "merge"]
+    return [table for table in tables if table]
+
+
+def _table(measure: Measure, bench: ComparableArms, names: dict[str, tuple[str, str, str]]) -> Table | None:
+    places = bench.over("target")
+    own = [arm for arm in bench.arms if arm.name in names or arm.control_of in names]
+    averages = {arm.name: measure.average(arm.chosen, places, "test") for arm in own}
+    arms = [arm for arm in own if averages[arm.name]]
+    if not arms:
+        return None
+    ranks = ranked([average.cells for arm in arms if (average := averages[arm.name])])
+    missing = [arm.name for arm in own if not averages[arm.name]]
+    left = f" Without a score on every task: {', '.join(missing)}." * bool(missing)
+    budget = measure.run.provenance["spec"]["arena"]["budget"]["evaluations"]
+    scope = f"Test split, mean accuracy over {counted(len(places), 'task')}; {budget} candidates for each arm."
+    rows = tuple(_row(measure, bench, arms[rank.place], place, rank) for place, rank in enumerate(ranks, 1))
+    columns = (
+        "",
+        "model",
+        "mean accuracy",
+        "behind the best",
+        "free scalars",
+        "data",
+        "candidates",
+        "samples",
+        "seconds",
+    )
+    return Table(bench.titled("Arena"), f"{scope} {_said(arms, ranks)}{left} {' '.join(_MEANINGS)}", columns, rows)
+
+
+def _row(measure: Measure, bench: ComparableArms, arm: ArmResult, place: int, rank: Rank) -> tuple[TableCell, ...]:
+    units = Units(measure.run.percent)
+    behind = rank.behind
+    tone = "tie" if rank.ties else "worse"
+    return (
+        TableCell(str(place)),
+        lead(arm),
+        units.mean(measure.mean(arm.chosen, bench.over("target"), "test")),
+        TableCell(units.number(behind.value), units.range(behind, True), tone),
+        TableCell(str(max(len(candidate.point) for candidate in arm.candidates))),
+        TableCell(_data(arm)),
+        TableCell(f"{len(arm.candidates):,}"),
+        TableCell(f"{_samples(measure, arm):,}"),
+        TableCell(_seconds(measure, arm)),
+    )
+
+
+def _said(arms: Sequence[ArmResult], ranks: Sequence[Rank]) -> str:
+    """Which models tie with the best, in a sentence."""
+    best, *others = [arms[rank.place].name for rank in ranks if rank.ties]
+    if not others:
+        return f"{best} is better than all others."
+    constants = [name for name in others if not name.partition(" + ")[1]]
+    without = f"; of these without a profile over depth: {', '.join(constants)}" * bool(constants)
+    return f"{best} is first, and {counted(len(others), 'other')} of {len(ranks) - 1} tie with it{without}."
+
+
+def _data(arm: ArmResult) -> str:
+    needs = [_LABELS.get(m) or _DATA[METHODS[m].needs] for m in sorted(arm.methods) if m in METHODS]
+    return ", ".join(dict.fromkeys(needs)) or NONE
+
+
+def _samples(measure: Measure, arm: ArmResult) -> int:
+    spared, whole = measure.run.spared.get(arm.name, (0, 0))
+    sizes = {str(task["name"]): int(task["n"]["val"]) for task in measure.run.provenance["tasks"]}
+    scored = next((measure.run.scored(c) for c in arm.candidates if not c.stopped and not c.failure), {})
+    each = sum(sizes[task] for task, split in scored if split == "val")
+    return (whole or each * sum(not c.failure for c in arm.candidates)) - spared
+
+
+def _seconds(measure: Measure, arm: ArmResult) -> str:
+    seconds = measure.run.provenance.get("arm_seconds", {}).get(arm.name)
+    return NONE if seconds is None else f"{seconds:,.1f}"

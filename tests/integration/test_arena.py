@@ -1,0 +1,36 @@
+"""Proves that an arena runs from its spec to its ranking, and that a stopped one resumes with the same tables."""
+
+import json
+
+from small_run import Lines, tables
+
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.arena import arena_tables
+
+
+def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
+    arena = {"methods": ["sum", "iso_c"], "profiles": ["linear"], "budget": {"evaluations": 3}}
+    spec, out = (
+        lines.spec(arena=arena, arms={}, controls=["reversed"], limits={"val": 15, "test": 30}, shard_size=30),
+        lines.folder / "run",
+    )
+    status, output = lines.run(spec, out)
+    assert status == 0, output
+    (table,) = arena_tables(Measure.read(out))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    names = {"sum", "sum + linear", "sum + linear, reversed", "iso_c", "iso_c + linear", "iso_c + linear, reversed"}
+    assert {row["model"].text for row in rows} == names and rows[0]["behind the best"].tone == "tie"
+    means = [float(row["mean accuracy"].text) for row in rows]
+    assert means == sorted(means, reverse=True)
+    assert {row["free scalars"].text for row in rows if "linear" in row["model"].text} == {"2"}
+    assert {(row["candidates"].text, row["samples"].text) for row in rows} == {("3", "90")}
+    assert all(float(row["seconds"].text) >= 0 for row in rows)
+    assert "Arena" in output and '<section id="arena">' in (out / "report.html").read_text()
+    assert "## Arena" in (out / "report.md").read_text()
+    before = tables(out)
+    journal = out / "journal.jsonl"
+    kept = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(kept[: len(kept) // 2]))
+    assert lines.run(spec, out)[0] == 0
+    assert tables(out) == before
+    assert json.loads((out / "provenance.json").read_text())["arm_seconds"].keys() == names

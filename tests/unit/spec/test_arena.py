@@ -1,0 +1,86 @@
+"""Proves that an arena becomes arms of equal budget, that these are read back, and that its mistakes are named."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.plan.plan import make_plan
+from pipeline.spec.load import SpecError, parse_spec
+
+BASE = {
+    "name": "arena",
+    "backbone": {"family": "open_clip", "model": "embedded/tiny-vit"},
+    "base": "embedded/base",
+    "experts": {"mnist": "embedded/mnist", "fashion": "embedded/fashion", "kana": "embedded/kana"},
+    "tasks": ["mnist", "fashion", "kana"],
+}
+
+
+def spec(own: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    methods = {"sum": "sum", "trimmed": {"method": "ties", "params": {"keep": {"range": [5, 50]}}}}
+    arena = {"methods": methods, "profiles": ["linear", "power", "grouped"], "budget": {"evaluations": 12}, **changes}
+    return {**BASE, "arena": arena, **(own or {})}
+
+
+def test_every_method_meets_every_profile_and_the_constant_with_one_budget() -> None:
+    plan = make_plan(parse_spec(spec(sets={"two": ["mnist", "fashion"], "all": None})))
+    found = {group.arm: group for group in plan.searched}
+    names = [f"{m}{p}, {s}" for s in ("two", "all") for m in ("sum", "trimmed") for p in PROFILES]
+    assert {arm for arm in found if not arm.endswith("reversed")} == set(names)
+    assert {f"{name}, reversed" for name in names if "+" in name} < set(found)
+    assert {group.search.trials for group in found.values()} == {12}
+    assert {group.search.sampler for group in found.values()} == {"gp"}
+    scalars = {arm: len(group.space.dims) for arm, group in found.items()}
+    assert [scalars[f"sum{p}, all"] for p in PROFILES] == [1, 2, 3, 4]
+    assert scalars["trimmed, all"] == 2 and scalars["sum + grouped, two, reversed"] == 4
+    assert found["sum, two"].template.weights == (1, 1, 0)
+
+
+PROFILES = ("", " + linear", " + power", " + grouped")
+
+
+def test_all_profiles_reach_the_same_coefficients() -> None:
+    arms = parse_spec(spec(lambdas=[-0.5, 1.5])).arms
+    assert arms["sum"].scaling.alpha.range == (-0.5, 1.5)
+    linear = arms["sum + linear"].scaling
+    assert linear.alpha.range == (-0.5, 0.5) and linear.beta.range == (0, 1)
+    assert {factor.range for factor in arms["sum + grouped"].scaling.params["factors"]} == {(-0.5, 1.5)}
+
+
+def test_arms_that_are_written_out_lie_over_those_of_the_arena() -> None:
+    own = {"sum + linear": {"search": {"trials": 30}}, "mine": {"merge": "average"}}
+    arms = parse_spec(spec({"arms": own, "controls": []})).arms
+    assert arms["sum + linear"].search.trials == 30 and arms["sum + linear"].scaling.function == "linear"
+    assert arms["mine"].merge.method == "average"
+
+
+def test_the_spec_of_the_run_folder_is_read_back_as_the_same() -> None:
+    first = parse_spec(spec(profiles={"LiNeS": {"function": "linear", "alpha": "auto", "beta": {"range": [0, 1]}}}))
+    assert parse_spec(json.loads(json.dumps(first.model_dump(mode="json")))) == first
+    assert first.controls.kinds == ("reversed",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["summ"]}, "unknown name 'summ'; did you mean 'sum'"),
+        ({"profiles": ["liner"]}, "did you mean 'linear'"),
+        ({"profiles": []}, "arena.profiles: must have at least 1 item"),
+        ({"budget": {"evaluations": 1}}, "arena.budget.evaluations: must be at least 2, got 1"),
+        ({"lambdas": [1, 1]}, "lambdas: the lowest must be below the highest, got [1.0, 1.0]"),
+        ({"sets": {"two": ["mnist", "mnits"]}}, "unknown expert 'mnits'"),
+        ({"profiles": {"l": {"function": "linear", "alpha": {"grid": [0, 1]}}}}, "profiles.l: a grid scores as many"),
+        ({"methods": {"m": {"of": "sum"}}}, "methods.m: needs a method that gives one model"),
+        ({"rounds": 3}, "arena.rounds: unknown key"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        make_plan(parse_spec(spec(**changes)))
+    assert message in str(error.value)
+
+
+def test_a_spec_needs_an_arm_or_an_arena() -> None:
+    with pytest.raises(SpecError, match="arms: must have at least one arm, or the spec an arena"):
+        parse_spec(BASE)
