@@ -64,13 +64,16 @@ CASES = [
     ("tsvm", (1, 0, 1), {}),
     ("iso_c", (1, 0, 1), {}),
     ("iso_cts", (1, 0, 1), {"common": 0.5}),
+    ("wudi", (1, 0, 1), {"steps": 5, "lr": 0.1}),
+    ("knots", (1, 0, 1), {"keep": 40}),
+    ("knots", (1, 1, 1), {"drop": 0.3, "seed": 2, "aggregate": "sum"}),
     ("adamerging", (1, 0, 1), {}),
     ("atlas", (1, 0, 1), {}),
 ]
 #: A decomposition of a matrix of twice the size may round differently.
-ROUNDS = {"regmean", "tsvm", "iso_c", "iso_cts"}
-#: Methods of a fixed scale: that of t, of a softmax of weights, of a tanh of products.
-FIXED_SCALE = {"nearswap", "arcee_fusion", "pcb"}
+ROUNDS = {"regmean", "tsvm", "iso_c", "iso_cts", "knots"}
+#: Methods of a fixed scale: that of t, of a softmax of weights, of a tanh of products, of a step.
+FIXED_SCALE = {"nearswap", "arcee_fusion", "pcb", "wudi"}
 SHAPES = {"scalar": (), "bias": (5,), "weight": (4, 5), "kernel": (2, 3, 2, 2)}
 
 
@@ -120,8 +123,8 @@ def test_every_method_has_a_case() -> None:
 SHARES = {"single": (0, 1, 0), "slerp": (1, 0, 1), "nuslerp": (1, 0, 1), "weighted": (0.25, 0.5, 0.25)}
 
 
-#: Methods whose result is a part of an expert.
-PARTS = {"zero", "nearswap", "arcee_fusion"}
+#: Methods whose result is a part of an expert, or between the experts' sum and an expert.
+PARTS = {"zero", "nearswap", "arcee_fusion", "wudi"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pipeline.merging.methods import (
     consensus,
     emr,
     geometric,
+    knots,
     learned,
     linear,
     one_expert,
@@ -17,6 +18,7 @@ from pipeline.merging.methods import (
     spherical,
     statistical,
     ties,
+    wudi,
 )
 from pipeline.merging.methods.base import Method
 from pipeline.parameters import look_up
@@ -52,6 +54,8 @@ METHODS: dict[str, Method] = {
     "tsvm": spectral.TSVM,
     "iso_c": spectral.ISO_C,
     "iso_cts": spectral.ISO_CTS,
+    "wudi": wudi.WUDI,
+    "knots": knots.KNOTS,
     "adamerging": learned.ADAMERGING,
     "atlas": learned.ATLAS,
 }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
+def uniform(seed: int, place: int, name: str, shape: "torch.Size") -> "Tensor":
     """Draw on the CPU, seeded by the expert's place and the parameter's name: device and order do not matter."""
     import torch
 
@@ -67,7 +67,7 @@ def _della(experts: Experts, weights: Sequence[Number], params: Params, election
         if density == 1:
             return entry
         stays = _probabilities(entry, density, epsilon)
-        kept = _uniform(seed, place, name, entry.shape) < stays.cpu()
+        kept = uniform(seed, place, name, entry.shape) < stays.cpu()
         pruned = entry * kept.to(entry.device, entry.dtype)
         return rescaled(lambda _, entry: pruned, {name: entry}, how)(name, entry)
 

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def of_matrices(combine: "Callable[[list[Tensor], Params], Tensor]") -> Prepare:
-    """Make a method that combines the experts' matrices by `combine`, and averages all other parameters."""
+def of_matrices(combine: "Callable[[list[Tensor], Params], Tensor]", average: bool = True) -> Prepare:
+    """Make a method that combines the experts' matrices by `combine`.
+
+    All other parameters are averaged, or else stay those of the base.
+    """
 
     def parameter(entries: "list[Tensor]", params: Params) -> "Tensor":
-        matrices = entries[0].ndim == 2 and entries[0].numel() > 0
-        return combine(entries, params) if matrices else sum_of(entries) / len(entries)
+        if entries[0].ndim == 2 and entries[0].numel() > 0:
+            return combine(entries, params)
+        return sum_of(entries) / len(entries) if average else entries[0].new_zeros(entries[0].shape)
 
     def prepare(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
         return lambda experts, name: parameter([delta[name] for delta in selected(experts, weights)], params)

@@ -9,8 +9,8 @@ from merge_methods import combine
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.merging import parameter_pieces
 from pipeline.merging.methods.base import Experts
+from pipeline.merging.methods.sparse import uniform
 
 Array = NDArray[np.float64]
 SHAPES = {"weight": (9, 12), "tall": (14, 6), "bias": (9,), "kernel": (2, 3, 2, 2)}
@@ -105,13 +105,11 @@ def pcb(vectors: Array, keep: float) -> Array:
 
 
 @pytest.mark.parametrize(("count", "keep"), [(3, 10), (2, 40), (4, 95), (1, 100)])
-def test_pcb(count: int, keep: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pcb(count: int, keep: float) -> None:
     """With 95 percent the least score is below 0."""
     experts = draw(count, scale=0.3)
     whole, expected = flat(combine("pcb", experts, keep=keep)), pcb(flattened(experts), keep)
     assert whole == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    monkeypatch.setattr(parameter_pieces, "PIECE", 7)
-    assert flat(combine("pcb", experts, keep=keep)) == pytest.approx(whole, rel=1e-6)
 
 
 # --- EMR-Merging
@@ -145,3 +143,88 @@ def test_emr_takes_the_place_in_the_run() -> None:
     assert all(torch.equal(found[name], expected[name]) for name in SHAPES)
     with pytest.raises(ValueError, match="the place of an expert that takes part, one of 0, 2, got 1"):
         combine("emr", experts, (1, 0, 1), expert=1)
+
+
+# --- WUDI-Merging
+
+
+def wudi(matrices: Sequence[Array], steps: int, rate: float) -> Array:
+    """Take Adam's steps (Kingma & Ba, algorithm 1) down the loss of the authors' code, term by term."""
+    merged = sum(matrices)
+    mean, square = np.zeros_like(merged), np.zeros_like(merged)
+    for step in range(1, steps + 1):
+        gradient = sum(2 * (merged - m) @ m.T @ m / np.square(m).sum() for m in matrices)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        merged = merged - rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    return merged
+
+
+def test_wudi() -> None:
+    experts = draw(3)
+    found = combine("wudi", experts, steps=40, lr=1e-3)
+    for name in ("weight", "tall"):
+        expected = wudi(wide(experts, name), 40, 1e-3)
+        assert np.allclose(found[name].numpy(), expected, atol=1e-5), name
+        assert np.abs(expected - sum(wide(experts, name))).max() > 0.02
+    assert not found["bias"].any() and not found["kernel"].any()
+
+
+# --- KnOTS
+
+
+def knots(experts: Experts, keep: float, mean: bool, kept: Mapping[str, Array]) -> dict[str, Array]:
+    """Align, drop, trim, elect and merge over one flattened vector, as the authors' SVDMerger and ties_masking."""
+    bases, rows = {}, []
+    for name in SHAPES:
+        entries = np.stack(wide(experts, name))
+        bases[name] = np.eye(1)
+        if entries.ndim == 3:
+            u, s, v = np.linalg.svd(np.concatenate(list(entries), axis=1), full_matrices=False)
+            bases[name] = u[:, s > 1e-5]
+            entries = np.stack(np.split((s[:, None] * v)[s > 1e-5], len(entries), axis=1))
+        rows.append((entries * kept.get(name, 1)).reshape(len(entries), -1))
+    vectors = np.concatenate(rows, axis=1)
+    size = vectors.shape[1]
+    least = np.sort(np.abs(vectors), axis=1)[:, [size - int(size * keep / 100) - 1]]
+    trimmed = np.where(np.abs(vectors) >= least, vectors, 0)
+    sign = np.sign(trimmed.sum(0))
+    sign[sign == 0] = np.sign(sign.sum())
+    chosen = np.where(np.where(sign > 0, trimmed > 0, trimmed < 0), trimmed, 0)
+    merged = chosen.sum(0) / (np.maximum((chosen != 0).sum(0), 1) if mean else 1)
+    parts = dict(zip(SHAPES, np.split(merged, np.cumsum([r.shape[1] for r in rows])[:-1]), strict=True))
+    return {
+        name: bases[name] @ part.reshape(bases[name].shape[1], -1) if len(SHAPES[name]) == 2 else part
+        for name, part in parts.items()
+    }
+
+
+@pytest.mark.parametrize(("count", "keep", "aggregate"), [(3, 20, "mean"), (2, 60, "sum")])
+def test_knots(count: int, keep: float, aggregate: str) -> None:
+    experts = draw(count)
+    found = combine("knots", experts, keep=keep, aggregate=aggregate)
+    expected = knots(experts, keep, aggregate == "mean", {})
+    assert all(close(found[name].reshape(expected[name].shape), expected[name]) for name in SHAPES)
+
+
+def test_knots_drops_coordinates_first() -> None:
+    experts = draw(2)
+    sizes = {"weight": (9, 12), "tall": (12, 6), "bias": (9,), "kernel": (2, 3, 2, 2)}
+    kept = {
+        name: np.stack([(uniform(5, i, name, torch.Size(size)) >= 0.25).double().numpy() / 0.75 for i in range(2)])
+        for name, size in sizes.items()
+    }
+    found, expected = combine("knots", experts, keep=50, drop=0.25, seed=5), knots(experts, 50, True, kept)
+    assert all(close(found[name].reshape(expected[name].shape), expected[name]) for name in SHAPES)
+
+
+def test_knots_counts_only_what_adapters_change() -> None:
+    """What is 0 in all experts would raise the number of coordinates that stay."""
+    left = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0, 1.5])
+    first, second = torch.outer(left, torch.tensor([1.0, 3.0])), torch.outer(left.flip(0), torch.tensor([-2.0, 0.5]))
+    base = {"w": torch.zeros(6, 2), "other": torch.zeros(50, 50), "norm": torch.zeros(9)}
+    experts = Experts([base | {"w": first}, base | {"w": second}], base)
+    found = combine("knots", experts, keep=25)
+    assert torch.linalg.matrix_rank(found["w"]) <= 2 and bool(found["w"].any())
+    assert all(torch.allclose(found[n], combine("knots", experts, keep=100)[n]) for n in ("other", "norm"))
+    small = Experts([{"w": first}, {"w": second}])
+    assert torch.equal(found["w"], combine("knots", small, keep=25)["w"])
