@@ -16,6 +16,7 @@ from pipeline.checkpoints.merge import Tensors
 from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.prepared_merge import MergeSources, check_recipe, prepare_merge
 from pipeline.checkpoints.threads import single_threads
+from pipeline.merging.components import component_params
 from pipeline.merging.methods import look_up_method
 from pipeline.recipe import AUTO, ParamValue, Recipe
 
@@ -24,7 +25,13 @@ Model: TypeAlias = Mapping[str, Tensor] | nn.Module | str | Path
 _log = logging.getLogger(__name__)
 #: Option of `lines merge` -> argument.
 _ARGUMENTS = {name: name for name in ("alpha", "beta", "blocks", "exclude", "method", "scaling", "statistics", "then")}
-_ARGUMENTS |= {"expert": "experts", "param": "params", "weight": "weights"}
+_ARGUMENTS |= {
+    "component": "components",
+    "pattern": "patterns",
+    "expert": "experts",
+    "param": "params",
+    "weight": "weights",
+}
 
 
 @named_arguments(_ARGUMENTS)
@@ -38,6 +45,8 @@ def merge(
     beta: float = 0.0,
     weights: Sequence[float] = (),
     params: Mapping[str, ParamValue] | None = None,
+    components: Mapping[str, float] | None = None,
+    patterns: Mapping[str, str] | None = None,
     then: Sequence[str | tuple[str, Mapping[str, ParamValue]]] = (),
     statistics: Sequence[str | Path] = (),
     blocks: str | None = None,
@@ -59,6 +68,9 @@ def merge(
         beta: what lambda grows by up to the last block.
         weights: one for each expert, for the method "weighted".
         params: parameters of the method and of the scaling.
+        components: factors of lambda for parts of the model: attention, ssm, mlp, norms, embeddings, heads, or those of
+            `patterns`. All other parameters have 1.
+        patterns: components of your own: name -> regular expression, found anywhere in the names of its parameters.
         then: steps after the merge, in order: names, or names with parameters as in ("norm_match", {"by": "block"});
             docs/reference/chains.md has all.
         statistics: for fisher and regmean, a file of `lines statistics` for each expert.
@@ -83,8 +95,9 @@ def merge(
     """
     found = look_up_method(method, "method")
     start = (1.0 if found.whole else AUTO["l1"]) if alpha is None else alpha
+    given = {**(params or {}), **component_params(components or {}, patterns or {})}
     steps = ((step, {}) if isinstance(step, str) else step for step in then)
-    recipe = Recipe.make(method, scaling, start, beta, tuple(weights), dict(params or {})).followed_by(steps)
+    recipe = Recipe.make(method, scaling, start, beta, tuple(weights), given).followed_by(steps)
     models = list(experts.values()) if isinstance(experts, Mapping) else list(experts)
     names = list(experts) if isinstance(experts, Mapping) else [f"experts[{i}]" for i in range(len(models))]
     sources = MergeSources("base", names, [str(path) for path in statistics], blocks, exclude)

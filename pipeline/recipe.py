@@ -15,6 +15,10 @@ ParamPairs: TypeAlias = tuple[tuple[str, ParamValue], ...]
 AUTO = {"l1": "auto", "l2": "auto_l2"}
 #: Name of the parameter that is lambda outside the blocks; without it, lambda is alpha there.
 OUTSIDE = "lambda_outside"
+#: Beginnings of names of parameters: the factor of a component, and the regular expression of a user's own.
+COMPONENT, PATTERN = "component.", "pattern."
+#: The controls that have one constant everywhere, of a constant with factors of components.
+_FLAT_CONSTANTS = ("uniform:constant", "equal_norm:constant")
 
 
 def canonical_number(value: Number) -> Number:
@@ -48,7 +52,8 @@ class Recipe:
             equation 2.
         beta: coefficient of f(depth).
         weights: one coefficient for each expert, in the run's order; () means 1 for each.
-        params: the parameters of the method and of the scaling function.
+        params: the parameters of the method and of the scaling function, lambda outside the blocks, and components'
+            factors and patterns.
         then: name and parameters of each step after the merge (see `followed_by`).
     """
 
@@ -73,7 +78,8 @@ class Recipe:
         """Build a recipe in canonical form.
 
         Numbers have seven digits; a constant has no beta, and a beta of 0 is a constant; a sum, an average or a
-        weighted sum of one expert is that expert; a constant has no other lambda outside the blocks if it is equal.
+        weighted sum of one expert is that expert; a constant has no other lambda outside the blocks if it is equal; a
+        usual component has no factor of 1, and no component has one if all are 1.
 
         Example:
             >>> recipe = Recipe.make("sum", "linear", alpha=0.1 + 0.2, beta=0.7)
@@ -86,17 +92,31 @@ class Recipe:
         """
         alpha = alpha if isinstance(alpha, str) else canonical_number(alpha)
         beta = canonical_number(beta)
+        named = _with_effect(dict(_canonical_params(params or {})))
         if scaling == "constant" or (beta == 0 and not scaling.endswith("piecewise")):
-            scaling, beta = "constant", 0
-        named = dict(_canonical_params(params or {}))
+            flat = f"{scaling.partition(':')[0]}:constant"
+            # One constant for all components is no constant lambda of each.
+            scaling, beta = flat if flat in _FLAT_CONSTANTS and _has_components(named) else "constant", 0
         if scaling == "constant" and named.get(OUTSIDE) == alpha:
             del named[OUTSIDE]
-        if method == "zero" or (scaling == "constant" and alpha == 0 and OUTSIDE not in named):
+        is_constant = scaling == "constant" or (beta == 0 and scaling in _FLAT_CONSTANTS)
+        if method == "zero" or (is_constant and alpha == 0 and OUTSIDE not in named):
             return cls("zero", "constant", 0)
         if method in ("sum", "average", "weighted") and sorted(weights)[-2:] == [0, 1] and sum(weights) == 1:
             method = "single"
         numbers = tuple(canonical_number(w) for w in weights)
         return cls(method, scaling, alpha, beta, numbers, tuple(sorted(named.items())))
+
+    @property
+    def has_components(self) -> bool:
+        """Whether components of the model have factors of their own."""
+        return _has_components(dict(self.params))
+
+    @property
+    def is_expert(self) -> bool:
+        """Whether the model is an unscaled expert."""
+        plain = (self.method, self.scaling, self.alpha, self.then) == ("single", "constant", 1, ())
+        return plain and not self.has_components and OUTSIDE not in dict(self.params)
 
     def followed_by(self, steps: Iterable[tuple[str, Mapping[str, ParamValue]]]) -> "Recipe":
         """Return the recipe with steps after the merge, each a name and parameters; the base itself takes none.
@@ -160,6 +180,20 @@ def _plain(params: ParamPairs) -> dict[str, object]:
 
 def _canonical_params(params: Mapping[str, ParamValue]) -> ParamPairs:
     return tuple(sorted((name, _canonical_param(value)) for name, value in params.items()))
+
+
+def _has_components(params: Mapping[str, ParamValue]) -> bool:
+    return any(name.startswith(COMPONENT) for name in params)
+
+
+def _with_effect(params: dict[str, ParamValue]) -> dict[str, ParamValue]:
+    """Leave out factors of 1; those of a user's own components stay, as they are taken out of the usual ones."""
+    factors = {name: value for name, value in params.items() if name.startswith(COMPONENT)}
+    if factors and all(value == 1 for value in factors.values()):
+        return {name: value for name, value in params.items() if not name.startswith((COMPONENT, PATTERN))}
+    own = {COMPONENT + name.removeprefix(PATTERN) for name in params if name.startswith(PATTERN)}
+    idle = {name for name, value in factors.items() if value == 1} - own
+    return {name: value for name, value in params.items() if name not in idle}
 
 
 def _canonical_param(value: ParamValue) -> ParamValue:

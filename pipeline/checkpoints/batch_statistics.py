@@ -33,7 +33,7 @@ class Reach:
 
     def fraction(self, name: str) -> float:
         """Return the way from the base's statistic to the mean of the experts': at least 0, at most 1."""
-        coefficient = self.lambdas.of(self.layer_map.blocks.get(name))
+        coefficient = self.lambdas.of(self.layer_map.blocks.get(name), name)
         return min(max(coefficient / self.unit, 0.0), 1.0) if any(self.shares) else 0.0
 
 

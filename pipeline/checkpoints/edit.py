@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,11 +12,12 @@ from pipeline.checkpoints.lazy import Difference, LastWide, only
 from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
 from pipeline.checkpoints.threads import one_thread
 from pipeline.merging.chain import Chain, LazyCombined
+from pipeline.merging.components import Components
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Entry, Experts, Method, Params, resolve_weights
-from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients, equal_norm, is_equal_norm
+from pipeline.merging.scaling import Cell, Coefficients, LayerSizes, coefficients, constant_or_alpha
 from pipeline.merging.steps.base import Place
-from pipeline.merging.task_vectors import group_norms, layer_sizes, resolve_alpha
+from pipeline.merging.task_vectors import cell_counts, cell_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap
@@ -71,7 +73,7 @@ class Edit:
         chain: the steps after the merge.
         layer_map: over names of tensors.
         sizes: numbers of edited parameters outside the blocks and in each block.
-        alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
+        alpha: the recipe's alpha as a number (equation 2 resolved), or its constant (`scaling.alpha_is_constant`).
         lambdas: the coefficient outside the blocks and of each block.
         pieces: key -> name and place of what is computed by itself: a piece of a tensor, or a tensor.
         is_cut: whether operations are on pieces, and not on whole tensors.
@@ -116,6 +118,7 @@ class Edit:
             alpha = self._alpha(recipe)
         self.alpha = float(alpha)
         self.lambdas: Coefficients = coefficients(recipe, self.sizes, alpha)
+        Components.of(dict(recipe.params)).check(self.sizes.names)
 
     def resolve_alpha(self, word: str) -> float:
         """Compute equation 2 (see `task_vectors.resolve_alpha`), once for each word."""
@@ -144,7 +147,7 @@ class Edit:
             yield self._edited(base, states, entry, piece, name, where.start)
 
     def _edited(self, base: State, experts: Sequence[State], entry: Entry, key: str, name: str, start: int) -> Edited:
-        theta0, coefficient = base[key], self.lambdas.of(self.layer_map.blocks.get(name))
+        theta0, coefficient = base[key], self.lambdas.of(self.layer_map.blocks.get(name), name)
         flat = theta0.reshape(-1)
         if coefficient == 0:
             return Edited(name, start, flat, flat)
@@ -161,13 +164,12 @@ class Edit:
 
     def _alpha(self, recipe: Recipe) -> float:
         alpha = self.resolve_alpha(recipe.alpha) if isinstance(recipe.alpha, str) else recipe.alpha
-        if is_equal_norm(recipe):
-            blocks = {key: self.layer_map.blocks.get(name) for key, (name, _) in self.pieces.items()}
-            inside = {key: block for key, block in blocks.items() if block is not None}
-            combined = LazyCombined(self._experts, self._entry)
-            norms = group_norms(LayerMap(inside, self.layer_map.num_blocks), combined)
-            alpha = equal_norm(recipe, self.sizes, alpha, norms)
-        return alpha
+        counts = partial(cell_counts, self.layer_map, self.sizes.names)
+        return constant_or_alpha(recipe, self.sizes, alpha, counts, self._norms)
+
+    def _norms(self, components: Components) -> Mapping[Cell, float]:
+        combined = LazyCombined(self._experts, self._entry)
+        return cell_norms(self.layer_map, combined, components, lambda key: self.pieces[key][0])
 
     def _place(self, key: str) -> Place:
         name, _ = self.pieces[key]

@@ -30,7 +30,7 @@ class Merged:
     """A merged model that is written.
 
     Attributes:
-        alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
+        alpha: the recipe's alpha as a number (equation 2 resolved), or its constant (`scaling.alpha_is_constant`).
         lambdas: the coefficient outside the blocks and of each block.
         sizes: numbers of edited parameters outside the blocks and in each block.
         change: ||theta - theta0|| (L2) over the edited tensors, after the cast.

@@ -17,7 +17,7 @@ from pipeline.checkpoints.model_folder import Card, missing_files
 from pipeline.checkpoints.pieces import outline
 from pipeline.checkpoints.prepared_merge import MergeSources, check_recipe, prepare_merge
 from pipeline.checkpoints.threads import single_threads
-from pipeline.merging.scaling import is_equal_norm
+from pipeline.merging.scaling import alpha_is_constant
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def merge_files(
         coverage = with_measured(coverage, measured, len(recalibration.files))
     metadata = {
         "lines_sweep.recipe": recipe.canonical().decode(),
-        "lines_sweep.constant" if is_equal_norm(recipe) else "lines_sweep.alpha": repr(merge.edit.alpha),
+        "lines_sweep.constant" if alpha_is_constant(recipe) else "lines_sweep.alpha": repr(merge.edit.alpha),
         "lines_sweep.base": base.fingerprint,
         "lines_sweep.experts": json.dumps([expert.fingerprint for expert in experts]),
         "lines_sweep.coverage": json.dumps([part.to_json() for part in coverage]),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,10 @@ import typer
 from rich.table import Table
 
 from pipeline.console import console, folded_table, print_note, print_result, progress_bar, user_errors
+from pipeline.merging.components import FACTOR, USUAL, component_params
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
-from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, is_equal_norm, split_control
+from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, alpha_is_constant, split_control
 from pipeline.merging.steps import STEPS
 from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
@@ -66,6 +68,20 @@ def merge(
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A parameter of the method or the scaling; repeatable."),
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FACTOR",
+            help=f"Multiplies lambda for a part of the model: {', '.join(USUAL)}, or one of --pattern; repeatable.",
+        ),
+    ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=REGEX",
+            help="A component of your own: what is found anywhere in the names of its tensors; repeatable.",
+        ),
     ] = None,
     scaling: Annotated[
         str,
@@ -150,7 +166,7 @@ def merge(
             raise ValueError(f"--{'expert' if base else 'base'}: is required, unless --recipe gives the models")
         made = Recipe.make(
             method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
-            _params(method, scaling, param or []),
+            _params(method, scaling, param or []) | _components(component or [], pattern or []),
         ).followed_by(map(_step, then or ()))  # fmt: skip
         from pipeline.checkpoints.merge_files import merge_files
         from pipeline.checkpoints.prepared_merge import MergeSources
@@ -172,6 +188,8 @@ def merge(
                 "lambda is the same in every block, so this is no LiNeS: give --beta for one that grows with depth"
             )
         console.print(_coefficients(made, merged), highlight=False)
+        for line in _scaled_components(merged):
+            console.print(line, highlight=False, markup=False)
         console.print(f"norm of the change {merged.change:.6g}, of the base {merged.base_norm:.6g}", highlight=False)
         print_result(f"wrote {output}")
 
@@ -257,11 +275,33 @@ def _step(text: str) -> tuple[str, dict[str, ParamValue]]:
     return name, values
 
 
+def _components(factors: Sequence[str], patterns: Sequence[str]) -> dict[str, ParamValue]:
+    given, named = _pairs("--component", factors), _pairs("--pattern", patterns)
+    parsed = {name: replace(FACTOR, name=f"--component {name}").parse(value) for name, value in given.items()}
+    return component_params(parsed, named)
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
+        raise ValueError(f"{option}: must be NAME=VALUE, got {wrong[0]!r}")
+    return {name: value for name, _, value in pairs}
+
+
 def _coefficients(recipe: Recipe, merged: "Merged") -> str:
-    if is_equal_norm(recipe):
-        return f"constant {merged.alpha:.7g} (equal norm)"
+    if alpha_is_constant(recipe):
+        return f"constant {merged.alpha:.7g} ({split_control(recipe.scaling)[0].replace('_', ' ')})"
     how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
     return f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}"
+
+
+def _scaled_components(merged: "Merged") -> list[str]:
+    """Return each component with a factor, and what belongs to it."""
+    components, sizes, lines = merged.lambdas.components, merged.sizes.names, []
+    for component, factor in components.factors:
+        own = [size for name, size in sizes.items() if components.component(name) == component]
+        lines.append(f"{component}: lambda x {factor:g} in {len(own)} tensors, {sum(own):,} parameters")
+    return lines
 
 
 def _table(merged: "Merged") -> Table:

@@ -126,6 +126,11 @@ def mergekit_recipe(recipe: Recipe, lambdas: Coefficients, models: MergekitModel
     if recipe.then:
         steps = ", ".join(step_text(*step) for step in recipe.then)
         raise ValueError(f"--mergekit: mergekit has no steps after a merge, but this candidate has {steps}")
+    if recipe.has_components:
+        raise ValueError(
+            "--mergekit: this candidate has factors of components, for which mergekit has filters by parts of names, "
+            "not by regular expressions: leave --mergekit out to write its weights"
+        )
     method = METHODS[recipe.method]
     weights = resolve_weights(recipe.weights, len(models.experts))
     params = resolve(method.parameters, dict(recipe.params))

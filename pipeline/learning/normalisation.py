@@ -114,7 +114,7 @@ class NormalisedModel:
         """Return the statistics of the base, or of an unscaled expert; None for every other recipe."""
         if recipe.method == "zero":
             return self._base
-        if recipe.method == "single" and (recipe.scaling, recipe.alpha, recipe.then) == ("constant", 1, ()):
+        if recipe.is_expert:
             return self._experts[recipe.weights.index(1)]
         return None
 

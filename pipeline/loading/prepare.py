@@ -11,6 +11,7 @@ from pipeline.loading.missing import find_all
 from pipeline.loading.model import LoadedModel, Report
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
+from pipeline.merging.components import Components
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import check_groups
@@ -80,16 +81,22 @@ def _check_methods(spec: RunSpec, backbone: Backbone) -> None:
 
 
 def _check_scalings(spec: RunSpec, model: LoadedModel) -> None:
-    """Refuse functions of depth that need more blocks than the model has.
+    """Refuse functions of depth that need more blocks than the model has, and components that it does not have.
 
     Raises:
         ValueError: if an arm has one; the field is named.
     """
+    names = [name for name, _ in model.backbone.module.named_parameters()]
     for name, arm in spec.arms.items():
         try:
             check_groups(arm.scaling.function, arm.scaling.params, model.backbone.layer_map.num_blocks)
         except ValueError as error:
             raise ValueError(f"arms.{name}.scaling.params.{error}") from None
+        used = dict.fromkeys(arm.scaling.components, 1.0)
+        try:
+            Components(tuple(used.items()), tuple(arm.scaling.patterns.items())).check(names)
+        except ValueError as error:
+            raise ValueError(f"arms.{name}.scaling.{error}") from None
 
 
 def _load_scored(spec: RunSpec, model: LoadedModel, report: Report) -> Mapping[str, Scored]:

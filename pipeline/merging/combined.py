@@ -4,15 +4,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
 from pipeline.merging.chain import Chain
+from pipeline.merging.components import Components
 from pipeline.merging.flat import DeviceVector
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Params, resolve_weights
-from pipeline.merging.scaling import LayerSizes, coefficients, equal_norm, is_equal_norm
-from pipeline.merging.task_vectors import group_norms, resolve_alpha
+from pipeline.merging.scaling import Cell, Coefficients, LayerSizes, coefficients, constant_or_alpha
+from pipeline.merging.task_vectors import cell_counts, cell_norms, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe
 from tasks.base import LayerMap, NonFiniteError
@@ -32,11 +34,11 @@ class Combined:
     peaks: tuple[float, ...] = ()
     key: tuple[object, ...] = ()
     _alphas: dict[str, float] = field(default_factory=dict)
-    _norms: tuple[float, ...] = ()
+    _norms: dict[Components, Mapping[Cell, float]] = field(default_factory=dict)
 
     def lambdas(
         self, recipe: Recipe, deltas: Sequence[Mapping[str, Tensor]], layer_map: LayerMap, sizes: LayerSizes
-    ) -> tuple[float, tuple[float, ...]]:
+    ) -> tuple[float, Coefficients]:
         """Compute the coefficients of a recipe.
 
         Args:
@@ -46,21 +48,25 @@ class Combined:
             sizes: of its groups.
 
         Returns:
-            The recipe's alpha as a number (equation 2 resolved, or the constant of equal norm); and lambda outside the
-            blocks and in each block.
+            The recipe's alpha as a number (equation 2 resolved, or the constant of a control); and the coefficients.
 
         Raises:
             NonFiniteError: if a coefficient is NaN or infinite.
-            ValueError: if equation 2 or the constant is not defined.
+            ValueError: if equation 2 or the constant is not defined, or a component has no edited parameter.
         """
-        alpha = self._alpha(recipe, deltas)
-        if is_equal_norm(recipe):
-            self._norms = self._norms or group_norms(layer_map, self.vector)
-            alpha = equal_norm(recipe, sizes, alpha, self._norms)
-        lambdas = coefficients(recipe, sizes, alpha).all
-        if not all(map(math.isfinite, lambdas)):
-            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {lambdas}")
-        return alpha, lambdas
+
+        def norms(components: Components) -> Mapping[Cell, float]:
+            if components not in self._norms:
+                self._norms[components] = cell_norms(layer_map, self.vector, components)
+            return self._norms[components]
+
+        counts = partial(cell_counts, layer_map, sizes.names)
+        alpha = constant_or_alpha(recipe, sizes, self._alpha(recipe, deltas), counts, norms)
+        found = coefficients(recipe, sizes, alpha)
+        Components.of(dict(recipe.params)).check(sizes.names)
+        if not all(map(math.isfinite, found.all)):
+            raise NonFiniteError(f"non-finite coefficient in {recipe}: lambda = {found.all}")
+        return alpha, found
 
     def _alpha(self, recipe: Recipe, deltas: Sequence[Mapping[str, Tensor]]) -> float:
         if not isinstance(recipe.alpha, str):

@@ -1,8 +1,9 @@
 """One flat tensor for all edited parameters; those that share a coefficient are adjacent."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import TypeAlias
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.merging.low_rank import LowRankDelta
+from pipeline.merging.scaling import Coefficients
 from tasks.base import LayerMap
 
 #: Elements. Every parameter starts on a multiple of 128 bytes or more, as if it were allocated alone: kernels choose
@@ -30,6 +32,23 @@ class Flat(dict[str, Tensor]):
 
 #: A vector over all parameters, as it is kept on a device.
 DeviceVector: TypeAlias = Flat | LowRankDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Adjacent parameters of one group that share a coefficient.
+
+    Attributes:
+        group: index of the group.
+        place: of the elements, gaps included.
+        members: the parameters.
+        coefficient: of the combined vector.
+    """
+
+    group: int
+    place: slice
+    members: tuple[str, ...]
+    coefficient: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,20 @@ class Arena:
                 offset += -(-prod(shapes[name]) // _ALIGNMENT) * _ALIGNMENT
             groups.append(slice(start, offset))
         return cls(places, tuple(groups), tuple(members), offset)
+
+    def parts(self, lambdas: Coefficients) -> list[Part]:
+        """Return the parameters by coefficient, in the order of their places: without components, one part a group."""
+        if not lambdas.components:
+            together = zip(self.groups, self.members, lambdas.all, strict=True)
+            return [Part(index, *part) for index, part in enumerate(together)]
+        return [part for index in range(len(self.groups)) for part in self._parts(index, lambdas)]
+
+    def _parts(self, index: int, lambdas: Coefficients) -> Iterator[Part]:
+        group, block = self.groups[index], index - 1 if index else None
+        runs = [(value, tuple(run)) for value, run in groupby(self.members[index], lambda n: lambdas.of(block, n))]
+        starts = [self.places[run[0]][0] for _, run in runs]
+        for (value, run), start, stop in zip(runs, starts, [*starts[1:], group.stop], strict=True):
+            yield Part(index, slice(start, stop), run, value)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return each parameter as a view of `flat`."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.merging.chain import Chain, by_name
 from pipeline.merging.combined import Combined, CombinedCache
-from pipeline.merging.flat import Arena, DeviceVector, Flat, fingerprint
+from pipeline.merging.flat import Arena, DeviceVector, Flat, Part, fingerprint
 from pipeline.merging.low_rank import LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts, Params
@@ -41,7 +41,7 @@ class Materialised:
     """The result of a rebuild.
 
     Attributes:
-        alpha: the recipe's alpha as a number (equation 2 resolved); with an "equal_norm:" scaling, its constant.
+        alpha: the recipe's alpha as a number (equation 2 resolved), or its constant (`scaling.alpha_is_constant`).
         fingerprint: sampled checksum of the weights now in the module, 16 hexadecimal digits.
         outside: identity of the weights outside the blocks: equal ones mean the same bits, for one `ResidentModel`.
             None if it is not known.
@@ -128,22 +128,23 @@ class ResidentModel:
             return Materialised(0.0, self.base_fingerprint, _THETA0, _THETA0)
         combined = self._combined.get(recipe, len(self.deltas))
         alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
-        for index, coefficient in enumerate(lambdas):
-            self._rebuild(index, coefficient, combined.vector)
-        self._check_finite(recipe, lambdas, combined)
-        outside, start = (_identity(recipe, combined, lambdas[:groups]) for groups in (1, 2))
-        return Materialised(alpha, self._changed_fingerprint(recipe, lambdas, combined), outside, start)
+        parts = self._arena.parts(lambdas)
+        for part in parts:
+            self._rebuild(part, combined.vector)
+        self._check_finite(recipe, parts, combined)
+        outside, start = (_identity(recipe, combined, [p for p in parts if p.group < groups]) for groups in (1, 2))
+        return Materialised(alpha, self._changed_fingerprint(recipe, parts, combined), outside, start)
 
-    def _rebuild(self, index: int, coefficient: float, combined: DeviceVector) -> None:
-        group = self._arena.groups[index]
+    def _rebuild(self, part: Part, combined: DeviceVector) -> None:
+        place, coefficient = part.place, part.coefficient
         if coefficient == 0 or isinstance(combined, LowRankDelta):
-            self._weights[group].copy_(self._base[group])
+            self._weights[place].copy_(self._base[place])
         if coefficient == 0:
             return
         if isinstance(combined, Flat):
-            self._edit(group, coefficient, combined.whole[group])
+            self._edit(place, coefficient, combined.whole[place])
             return
-        for name in self._arena.members[index]:
+        for name in part.members:
             if factor := combined.factors.get(name):
                 place = self._arena.span(name)
                 product = self._work(place)
@@ -190,39 +191,39 @@ class ResidentModel:
             raise ValueError(f"method {recipe.method}: learns from data, which only the workers of `lines run` hold")
         return replace(experts, statistics=self._gather(recipe.method, experts, weights, params))
 
-    def _check_finite(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> None:
+    def _check_finite(self, recipe: Recipe, parts: Sequence[Part], combined: Combined) -> None:
         """Check by the bound |theta0| + |lambda| |combined|, which costs nothing; read the weights only above it."""
         limit = 0.99 * torch.finfo(self._weights.dtype).max
-        bounds = zip(self._arena.groups, lambdas, self._base_peaks, combined.peaks, strict=True)
-        for group, coefficient, base, peak in bounds:
-            if base + abs(coefficient) * peak < limit or bool(self._weights[group].isfinite().all()):
+        for part in parts:
+            bound = self._base_peaks[part.group] + abs(part.coefficient) * combined.peaks[part.group]
+            if bound < limit or bool(self._weights[part.place].isfinite().all()):
                 continue
-            raise NonFiniteError(f"non-finite weights in {self._weights.dtype}: {recipe}, lambda {coefficient:g}")
+            raise NonFiniteError(f"non-finite weights in {self._weights.dtype}: {recipe}, lambda {part.coefficient:g}")
 
-    def _changed_fingerprint(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> str:
+    def _changed_fingerprint(self, recipe: Recipe, parts: Sequence[Part], combined: Combined) -> str:
         """Return the fingerprint of the weights, which must differ from theta0's unless `recipe` asks for theta0."""
         now = fingerprint(self._weights)
-        asked = any(lambdas) and (not recipe.weights or any(recipe.weights))
+        asked = any(part.coefficient for part in parts) and (not recipe.weights or any(recipe.weights))
         if now != self.base_fingerprint or not asked:
             return now
         if torch.equal(self._weights, self._base.to(self._weights.dtype)):
-            self._explain_no_change(recipe, lambdas, combined)
+            self._explain_no_change(recipe, parts, combined)
         return now
 
-    def _explain_no_change(self, recipe: Recipe, lambdas: tuple[float, ...], combined: Combined) -> None:
-        used = [peak for peak, coefficient in zip(combined.peaks, lambdas, strict=True) if coefficient]
-        if any(combined.peaks) and not any(used):
-            return  # The experts differ from the base only in groups whose coefficient is 0.
+    def _explain_no_change(self, recipe: Recipe, parts: Sequence[Part], combined: Combined) -> None:
+        used = any(bool(combined.vector[name].any()) for part in parts if part.coefficient for name in part.members)
+        if any(combined.peaks) and not used:
+            return  # The experts differ from the base only in parts whose coefficient is 0.
         why = (
             f"its changes are below the resolution of {self._weights.dtype}"
-            if any(used)
+            if used
             else "the combined task vector is 0 everywhere: are the experts copies of the base?"
         )
         raise ValueError(f"the rebuilt weights equal the base's: {recipe} does nothing, as {why}")
 
 
-def _identity(recipe: Recipe, combined: Combined, lambdas: tuple[float, ...]) -> Hashable | None:
-    """Return what the weights of the first groups depend on: alpha is not part of it, as their lambdas are."""
-    if not any(lambdas):
+def _identity(recipe: Recipe, combined: Combined, parts: Sequence[Part]) -> Hashable | None:
+    """Return what the weights of the first groups depend on: alpha is not part of it, as their coefficients are."""
+    if not any(part.coefficient for part in parts):
         return _THETA0
-    return None if METHODS[recipe.method].needs else (combined.key, *lambdas)
+    return None if METHODS[recipe.method].needs else (combined.key, *((p.place.start, p.coefficient) for p in parts))

@@ -110,13 +110,11 @@ class Candidates:
         combined = self._combined.get(recipe, len(self.deltas))
         assert isinstance(combined.vector, LowRankDelta)
         alpha, lambdas = combined.lambdas(recipe, self.deltas, self._layer_map, self.sizes)
-        found = {
-            name: LowRank(factor.b * lambdas[self._layer_map.blocks.get(name, -1) + 1], factor.a)
-            for name, factor in combined.vector.factors.items()
-        }
+        scales = {name: lambdas.of(self._layer_map.blocks.get(name), name) for name in combined.vector.factors}
+        found = {name: LowRank(f.b * scales[name], f.a) for name, f in combined.vector.factors.items()}
         if not all(bool(side.isfinite().all()) for factor in found.values() for side in (factor.a, factor.b)):
             raise NonFiniteError(f"non-finite factors: {recipe}")
-        asked = any(lambdas) and any(recipe.weights or (1,))
+        asked = any(lambdas.all) and any(recipe.weights or (1,))
         if asked and not any(bool(f.b.any()) and bool(f.a.any()) for f in found.values()):
             raise ValueError(f"the scaled factors are 0 everywhere: {recipe} does nothing: are the experts copies?")
         return alpha, found

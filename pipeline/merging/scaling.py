@@ -3,19 +3,26 @@
 A recipe may fix lambda outside the blocks at another number. Every candidate of the arm then has it there, controls
 included, so that only the blocks differ: constants of equal mean and norm are those of the blocks.
 
+Components of the model may have factors (see `components`): the coefficient of a parameter is lambda times its factor.
+
 This module does not import torch, so that specs, reports and head nodes can use it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
+from pipeline.merging.components import Components
 from pipeline.parameters import Parameter, look_up, resolve
 from pipeline.recipe import OUTSIDE, ParamValue, Recipe, canonical_number
 from tasks.registry import near
 
 #: A control is a prefix of a function's name: "reversed:linear".
 CONTROLS = ("reversed", "uniform", "equal_norm")
+
+#: Parameters with one coefficient: (0 outside the blocks, else 1 + block; factor of their component).
+Cell: TypeAlias = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +48,43 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """Number of edited parameters outside the blocks, and in each block in order of depth."""
+    """Number of edited parameters outside the blocks, and in each block in order of depth.
+
+    Attributes:
+        outside: outside the blocks.
+        blocks: in each block.
+        names: name of each edited tensor -> its number of entries; needed for factors of components only.
+    """
 
     outside: int
     blocks: tuple[int, ...]
+    names: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Lambda outside the blocks, and of each block in order of depth."""
+    """Lambda outside the blocks, and of each block in order of depth; and what it is multiplied with.
+
+    Attributes:
+        outside: lambda outside the blocks.
+        blocks: lambda of each block.
+        components: with the factors of components.
+        in_blocks: whether the factors apply in the blocks, too, and not only outside.
+    """
 
     outside: float
     blocks: tuple[float, ...]
+    components: Components = field(default=Components(), repr=False)
+    in_blocks: bool = field(default=True, repr=False)
 
-    def of(self, block: int | None) -> float:
-        """Return lambda of a block; None is outside the blocks."""
-        return self.outside if block is None else self.blocks[block]
+    def of(self, block: int | None, name: str) -> float:
+        """Return the coefficient of a parameter: lambda of its block (None: outside the blocks) times its factor."""
+        value = self.outside if block is None else self.blocks[block]
+        return value * self.components.factor(name) if block is None or self.in_blocks else value
 
     @property
     def all(self) -> tuple[float, ...]:
-        """`outside`, then every block: the order of the groups in `flat.Arena`."""
+        """Lambda outside, then of every block: the order of the groups in `flat.Arena`."""
         return (self.outside, *self.blocks)
 
 
@@ -142,7 +166,8 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
 
     Depth is (l - 1) / (L - 1), and 0 if there is one block. "reversed:" takes f at 1 - d. "uniform:" is one constant:
     the mean of lambda over all edited parameters, including those outside the blocks. "equal_norm:" is one constant
-    that depends on the combined task vector: `alpha` must then be that constant, from `equal_norm`.
+    that depends on the combined task vector. Constants have no factors of components. `alpha` must be the control's
+    constant if `alpha_is_constant`: see `constant_or_alpha`.
 
     Raises:
         ValueError: if the function is unknown, or a parameter is not allowed or has more groups than there are blocks.
@@ -155,9 +180,10 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     params = resolve(scaling.parameters, dict(recipe.params))
     fixed, num_blocks = fixed_outside(recipe), len(sizes.blocks)
     check_groups(recipe.scaling, params, num_blocks)
-    outside = alpha if fixed is None else fixed
-    if control == "equal_norm":
-        return Coefficients(outside, (alpha,) * num_blocks)
+    outside, components = alpha if fixed is None else fixed, Components.of(dict(recipe.params))
+    if alpha_is_constant(recipe):
+        kept = Components() if fixed is None else components
+        return Coefficients(outside, (alpha,) * num_blocks, kept, in_blocks=not kept)
     depths = [block / (num_blocks - 1) if num_blocks > 1 else 0.0 for block in range(num_blocks)]
     if control == "reversed":
         depths = [1.0 - depth for depth in depths]
@@ -167,7 +193,7 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
             return Coefficients(fixed, (_weighted_mean(blocks, sizes.blocks),) * num_blocks)
         mean = _weighted_mean((alpha, *blocks), (sizes.outside, *sizes.blocks))
         return Coefficients(mean, (mean,) * num_blocks)
-    return Coefficients(outside, blocks)
+    return Coefficients(outside, blocks, components)
 
 
 def fixed_outside(recipe: Recipe) -> float | None:
@@ -184,40 +210,89 @@ def fixed_outside(recipe: Recipe) -> float | None:
     return float(checked)
 
 
-def is_equal_norm(recipe: Recipe) -> bool:
-    """Whether the recipe's alpha must be resolved by `equal_norm` before `coefficients` are taken."""
-    return split_control(recipe.scaling)[0] == "equal_norm"
+def alpha_is_constant(recipe: Recipe) -> bool:
+    """Whether the recipe's alpha must be resolved to its control's constant before `coefficients` are taken."""
+    control = split_control(recipe.scaling)[0]
+    return control == "equal_norm" or (control == "uniform" and recipe.has_components)
 
 
-def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Sequence[float]) -> float:
+def constant_or_alpha(
+    recipe: Recipe,
+    sizes: LayerSizes,
+    alpha: float,
+    counts: Callable[[Components], Mapping[Cell, float]],
+    norms: Callable[[Components], Mapping[Cell, float]],
+) -> float:
+    """Return the constant of a control if `alpha_is_constant`, else `alpha`.
+
+    Args:
+        recipe: of the candidate.
+        sizes: of the blocks.
+        alpha: the recipe's alpha as a number (equation 2 resolved).
+        counts: returns the number of edited parameters in each cell.
+        norms: returns the L2 norm of the combined vector in each cell.
+
+    Raises:
+        ValueError: if the combined vector is 0 everywhere.
+    """
+    if not alpha_is_constant(recipe):
+        return alpha
+    components = Components.of(dict(recipe.params))
+    if split_control(recipe.scaling)[0] == "equal_norm":
+        return equal_norm(recipe, sizes, alpha, norms(components))
+    return equal_mean(recipe, sizes, alpha, counts(components))
+
+
+def equal_mean(recipe: Recipe, sizes: LayerSizes, alpha: float, counts: Mapping[Cell, float]) -> float:
+    """Compute the mean of lambda times factor over all edited parameters, for the function after "uniform:".
+
+    If the recipe fixes lambda outside the blocks, the mean is over those in the blocks. It is rounded to seven digits.
+
+    Args:
+        recipe: its scaling begins with "uniform:", and components have factors.
+        sizes: of the blocks.
+        alpha: the recipe's alpha as a number (equation 2 resolved).
+        counts: numbers of edited parameters.
+    """
+    cells = _coefficients_of_cells(recipe, sizes, alpha, counts)
+    return float(canonical_number(_weighted_mean([x for x, _ in cells], [n for _, n in cells])))
+
+
+def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Mapping[Cell, float]) -> float:
     """Compute the constant c with ||c tau|| = ||lambda o tau|| (L2), for the function after "equal_norm:".
 
     c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits; g runs over the blocks, and over
-    the part outside them unless the recipe fixes lambda there. It is the negative root if sum_g lambda_g n_g is
-    negative: a profile that points away from the experts has a control that does so too.
+    the part outside them unless the recipe fixes lambda there. If components have factors, g runs over the parts of a
+    block with equal factors, and lambda_g is that of the block times the factor. It is the negative root if
+    sum_g lambda_g n_g is negative: a profile that points away from the experts has a control that does so too.
 
     Args:
         recipe: its scaling begins with "equal_norm:".
         sizes: of the groups.
         alpha: the recipe's alpha as a number (equation 2 resolved).
-        norms: n_g, the L2 norm of the combined vector tau outside the blocks and in each block (see
-            `task_vectors.group_norms`).
+        norms: n_g, the L2 norm of the combined vector tau in each cell (see `task_vectors.cell_norms`).
 
     Raises:
         ValueError: if the combined vector is 0 everywhere.
     """
-    plain = replace(recipe, scaling=recipe.scaling.removeprefix("equal_norm:"))
-    lambdas = coefficients(plain, sizes, alpha).all
-    if fixed_outside(recipe) is not None:
-        lambdas, norms = lambdas[1:], norms[1:]
-    total = math.fsum(n * n for n in norms)
+    cells = _coefficients_of_cells(recipe, sizes, alpha, norms)
+    total = math.fsum(n * n for _, n in cells)
     if total == 0:
         raise ValueError(f"scaling: {recipe.scaling!r} is not defined: the combined task vector is 0 everywhere")
-    parts = [x * n for x, n in zip(lambdas, norms, strict=True)]
+    parts = [x * n for x, n in cells]
     constant = math.sqrt(math.fsum(part * part for part in parts) / total)
     return float(canonical_number(math.copysign(constant, math.fsum(parts))))
 
 
-def _weighted_mean(lambdas: Sequence[float], counts: Sequence[int]) -> float:
+def _coefficients_of_cells(
+    recipe: Recipe, sizes: LayerSizes, alpha: float, values: Mapping[Cell, float]
+) -> list[tuple[float, float]]:
+    """Return (coefficient without the control, value) of each cell on which the control's constant depends."""
+    lambdas = coefficients(replace(recipe, scaling=recipe.scaling.partition(":")[2]), sizes, alpha).all
+    first = 0 if fixed_outside(recipe) is None else 1
+    return [(lambdas[place] * factor, value) for (place, factor), value in values.items() if place >= first]
+
+
+def _weighted_mean(lambdas: Sequence[float], counts: Sequence[float]) -> float:
     """Return 0 if nothing is edited in any of the groups."""
     return math.fsum(n * x for n, x in zip(counts, lambdas, strict=True)) / max(1, sum(counts))

@@ -1,15 +1,16 @@
 """Task vectors (an expert's weights minus the base's, by parameter name), and their sizes and norms."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pipeline.merging.components import Components
 from pipeline.merging.low_rank import LowRankDelta, entry_of_sum
 from pipeline.merging.parameter_pieces import l1
-from pipeline.merging.scaling import LayerSizes
+from pipeline.merging.scaling import Cell, LayerSizes
 from pipeline.recipe import AUTO, canonical_number
 from tasks.base import LayerMap
 from tasks.tensors import first_names
@@ -65,22 +66,40 @@ def check_agree(base: NamedTensors, expert: NamedTensors) -> None:
 
 def layer_sizes(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> LayerSizes:
     """Count the parameters of `tensors` outside the blocks and in each block."""
-    outside, blocks = 0, [0] * layer_map.num_blocks
-    for name, tensor in tensors.items():
-        block = layer_map.blocks.get(name)
-        if block is None:
-            outside += tensor.numel()
-        else:
-            blocks[block] += tensor.numel()
-    return LayerSizes(outside, tuple(blocks))
+    names = {name: tensor.numel() for name, tensor in tensors.items()}
+    counts = cell_counts(layer_map, names, Components())
+    outside, *blocks = (int(counts.get((place, 1.0), 0)) for place in range(1 + layer_map.num_blocks))
+    return LayerSizes(outside, tuple(blocks), names)
 
 
-def group_norms(layer_map: LayerMap, tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
-    """Return the L2 norms outside the blocks and of each block, accumulated in float64; each entry is read once."""
-    squares: list[list[float]] = [[] for _ in range(1 + layer_map.num_blocks)]
-    for name, tensor in tensors.items():
-        squares[layer_map.blocks.get(name, -1) + 1].append(norm([tensor]) ** 2)
-    return tuple(math.sqrt(math.fsum(square)) for square in squares)
+def cell_counts(layer_map: LayerMap, names: Mapping[str, int], components: Components) -> dict[Cell, float]:
+    """Return the number of entries in each cell; `names` has that of each tensor."""
+    counts: dict[Cell, float] = {}
+    for name, count in names.items():
+        cell = _cell(layer_map, components, name)
+        counts[cell] = counts.get(cell, 0) + count
+    return counts
+
+
+def cell_norms(
+    layer_map: LayerMap, tensors: Mapping[str, Tensor], components: Components, name_of: Callable[[str], str] = str
+) -> dict[Cell, float]:
+    """Return the L2 norm of each cell, accumulated in float64; each entry is read once.
+
+    Args:
+        layer_map: over the names of parameters.
+        tensors: key -> parameter, or a piece of one.
+        components: with the factors.
+        name_of: key -> name of its parameter.
+    """
+    squares: dict[Cell, list[float]] = {}
+    for key, tensor in tensors.items():
+        squares.setdefault(_cell(layer_map, components, name_of(key)), []).append(norm([tensor]) ** 2)
+    return {cell: math.sqrt(math.fsum(square)) for cell, square in squares.items()}
+
+
+def _cell(layer_map: LayerMap, components: Components, name: str) -> Cell:
+    return layer_map.blocks.get(name, -1) + 1, components.factor(name)
 
 
 def resolve_alpha(word: str, used: Sequence[Mapping[str, Tensor]], combined: Mapping[str, Tensor]) -> float:

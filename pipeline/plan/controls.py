@@ -16,17 +16,24 @@ NAMES = ("uniform", "equal norm", "constant", "reversed")
 _DERIVED = {"uniform": "uniform", "equal_norm": "equal norm"}
 
 
+def is_shaped(arm: Arm) -> bool:
+    """Whether lambda depends on depth or on components, so that the arm has controls."""
+    return arm.scaling.function != "constant" or bool(arm.scaling.components)
+
+
 def tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     """Return control -> arm for the controls with their own search: reversed depth, and a dense grid of constants.
 
     No candidate of a rewarded soup is chosen, so its controls cover every lambda, each with the constant of equal mean.
     """
+    # A constant with factors of components has no depth to reverse.
+    kinds = [kind for kind in spec.controls.kinds if kind == "uniform" or arm.scaling.function != "constant"]
     if arm.merge is not None and arm.merge.lambdas is not None:
-        return {kind: _prefixed(arm, kind) for kind in ("uniform", "reversed") if kind in spec.controls.kinds}
+        return {kind: _prefixed(arm, kind) for kind in ("uniform", "reversed") if kind in kinds}
     controls = {}
-    if "uniform" in spec.controls.kinds:
+    if "uniform" in kinds:
         controls["constant"] = arm.model_copy(update=_constants(arm, spec))
-    if "reversed" in spec.controls.kinds:
+    if "reversed" in kinds:
         controls["reversed"] = _prefixed(arm, "reversed")
     return controls
 
@@ -82,7 +89,8 @@ def derived_controls(group: Group, spec: RunSpec) -> list[Group]:
 def flatten(control: Group, chosen: Sequence[Chosen]) -> Group:
     """Complete a control with the constant of equal mean, or of equal norm, of the chosen candidate's lambda."""
     recipe = chosen[0].recipe
-    flat = recipe if recipe.scaling == "constant" else replace(recipe, scaling=f"{control.control}:{recipe.scaling}")
+    shaped = recipe.scaling != "constant" or recipe.has_components
+    flat = replace(recipe, scaling=f"{control.control}:{recipe.scaling}") if shaped else recipe
     return replace(control, template=Template.from_recipe(flat), derivation=None)
 
 
@@ -105,5 +113,6 @@ def _highest(arm: Arm, spec: RunSpec) -> float:
     lists = [p for p in SCALINGS[arm.scaling.function].parameters if p.kind == "floats"]
     written = [part for p in lists for part in arm.scaling.params.get(p.name, p.default)]  # type: ignore[union-attr]
     shapes = (0.0, *(value for part in written for value in listed(part))) if lists else (0.0, 1.0)
-    scale = max(listed(arm.scaling.scale))
+    factors = [value for factor in arm.scaling.components.values() for value in listed(factor)]
+    scale = max(listed(arm.scaling.scale)) * max([1.0, *factors])
     return scale * max(a + b * f for a in alphas for b in listed(arm.scaling.beta) or (1 - a,) for f in shapes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
-from pipeline.recipe import OUTSIDE, ParamValue, Recipe
+from pipeline.recipe import COMPONENT, OUTSIDE, PATTERN, ParamValue, Recipe
 from pipeline.spec.arms import Arm, Search, StepSpec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
@@ -74,7 +74,8 @@ class Template:
 
 
 def _filled(params: Mapping[str, Slot], point: Point) -> dict[str, ParamValue]:
-    return {name: _fill(value, point) for name, value in params.items()}
+    filled = {name: value if name.startswith(PATTERN) else _fill(value, point) for name, value in params.items()}
+    return filled  # type: ignore[return-value]
 
 
 def _fill(slot: Slot, point: Point) -> ParamValue:
@@ -178,6 +179,8 @@ def _group(name: str, arm: Arm, spec: RunSpec, expert: str) -> Group:
     given = {**(merge.params if merge else {}), **scaling.params}
     if scaling.outside != "alpha":
         given[OUTSIDE] = scaling.outside
+    given |= {COMPONENT + name: factor for name, factor in scaling.components.items()}
+    given |= {PATTERN + name: pattern for name, pattern in scaling.patterns.items()}
     params = {key: _slot(key, value, dims) for key, value in given.items()}
     then = _steps(merge.then if merge else (), dims)
     scale = _slot("scale", scaling.scale, dims)
@@ -270,4 +273,4 @@ def pre_trained(spec: RunSpec) -> Group:
 def is_fine_tuned(group: Group) -> bool:
     """Whether the group is an unscaled expert: the reference of its target task."""
     plain = group.kind == "edit" and not group.space.dims and group.derivation is None
-    return plain and group.recipe({}).to_json()[1:4] == ["constant", 1, 0] and OUTSIDE not in group.template.params
+    return plain and group.recipe({}).is_expert

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from pipeline.merging.components import Components
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
 from pipeline.merging.steps import resolve_step
 from pipeline.parameters import look_up, require_known, resolve
-from pipeline.plan.controls import NAMES, derived_controls, tuned_controls
+from pipeline.plan.controls import NAMES, derived_controls, is_shaped, tuned_controls
 from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
 from pipeline.plan.exhibit_checks import check_exhibits, shown_in_full
 from pipeline.plan.groups import (
@@ -25,6 +26,7 @@ from pipeline.plan.groups import (
     validation_tasks,
 )
 from pipeline.plan.references import implicit_experts
+from pipeline.recipe import COMPONENT, PATTERN
 from pipeline.spec.arms import Arm, Merge
 from pipeline.spec.run import RunSpec
 from pipeline.spec.thresholds import check_regress
@@ -89,7 +91,7 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
     _check_size(spec)
-    lines = [name for name, arm in spec.arms.items() if arm.scaling.function != "constant" and spec.controls.kinds]
+    lines = [name for name, arm in spec.arms.items() if spec.controls.kinds and is_shaped(arm)]
     controls = {f"{name}, {control}": name for name in lines for control in NAMES}
     references: list[Group] = [pre_trained(spec)]
     planned = _Planned()
@@ -100,7 +102,7 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         groups = _checked_groups(name, arm, spec, planned)
         references += [g for g in groups if is_fine_tuned(g)]
         planned.add(g for g in groups if not is_fine_tuned(g))
-        if spec.controls.kinds and arm.scaling.function != "constant":
+        if spec.controls.kinds and is_shaped(arm):
             for control, tuned in tuned_controls(arm, spec).items():
                 planned.add(_arm_groups(f"{name}, {control}", tuned, spec, planned.groups, (name, control)))
             followed = [g for g in groups if g.kind != "mask" and not is_fine_tuned(g)]
@@ -219,7 +221,11 @@ def _check_recipe(group: Group, point: dict[str, float | int | str], num_experts
     method = look_up_method(template.method, "merge.method")
     declared = {p.name: p for p in (*method.parameters, *scaling.parameters, LAMBDA_OUTSIDE)}
     weights, params = template.filled(point)
+    with _at("scaling."):
+        Components.of(params)
     for name, value in params.items():
+        if name.startswith((COMPONENT, PATTERN)):
+            continue
         require_known("params", name, declared, "parameter")
         with _at("params."):
             declared[name].check(value)

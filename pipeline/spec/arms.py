@@ -36,6 +36,11 @@ class ScalingSpec(SpecModel):
     scale: Dimension = 1.0
     """Factor of alpha and beta, at least 0: WiSE-FT's interpolation with the pre-trained weights, for any function."""
 
+    components: dict[str, Dimension] = {}
+    """Factors of lambda: attention, ssm, mlp, norms, embeddings, heads, or of `patterns`. Others have 1."""
+    patterns: dict[str, str] = {}
+    """Components of your own: name -> regular expression, found anywhere in the names of its parameters."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "ScalingSpec":
         if (lowest := min(listed(self.scale))) < 0:

@@ -72,6 +72,20 @@ def test_numbers_of_equal_print_are_equal() -> None:
         (Recipe.make("sum", "reversed:linear", 0.5, 0), Recipe.make("sum", "constant", 0.5)),
         (Recipe.make("sum", "linear", 0, 0), Recipe.make("zero")),
         (Recipe.make("average", "constant", 0, 0, (1, 0)), Recipe.make("zero")),
+        (Recipe.make("sum", alpha=0.5, params={"component.mlp": 1.0}), Recipe.make("sum", alpha=0.5)),
+        (
+            Recipe.make("sum", params={"component.mlp": 1, "component.own": 1, "pattern.own": "x"}),
+            Recipe.make("sum", "reversed:linear"),
+        ),
+        (
+            Recipe.make("sum", params={"component.mlp": 0.5, "component.norms": 1}),
+            Recipe.make("sum", "reversed:linear", params={"component.mlp": 0.5}),
+        ),
+        (
+            Recipe.make("sum", "uniform:linear", 0.5, params={"component.mlp": 0.5}),
+            Recipe.make("sum", "uniform:constant", 0.5, params={"component.mlp": 0.5}),
+        ),
+        (Recipe.make("sum", "uniform:linear", 0, params={"component.mlp": 0.5}), Recipe.make("zero")),
         (Recipe.make("sum", params={"b": 1.0, "a": (0.0, 1)}), Recipe.make("sum", params={"a": (0, 1), "b": 1})),
     ],
 )
@@ -84,6 +98,16 @@ def test_golden_bytes_and_id() -> None:
     recipe = Recipe.make("single", "linear", 0.3, 0.7, (0, 1, 0))
     assert recipe.canonical() == b'["single","linear",0.3,0.7,[0,1,0],{}]'
     assert recipe.id("fingerprint") == "58a4ebe35ea82c5c"
+
+
+def test_factors_that_change_something_are_part_of_the_recipe() -> None:
+    params = {"component.mlp": 0.5, "component.own": 1, "pattern.own": "gate"}
+    recipe = Recipe.make("single", weights=(1, 0), params=params)
+    golden = b'["single","constant",1,0,[1,0],{"component.mlp":0.5,"component.own":1,"pattern.own":"gate"}]'
+    assert recipe.canonical() == golden and Recipe.from_json(json.loads(golden)) == recipe
+    assert recipe.has_components and not recipe.is_expert
+    assert Recipe.make("single", weights=(1, 0)).is_expert
+    assert Recipe.make("sum", "uniform:linear", 0.5, params=params).scaling == "uniform:constant"
 
 
 def test_a_lambda_outside_the_blocks_is_part_of_the_recipe_where_it_changes_something() -> None:

@@ -72,6 +72,11 @@ class ArmResult:
         recipes = [c.recipe for c in self.candidates if c.recipe.method != "zero"]
         return frozenset(", ".join((r.method, *(name for name, _ in r.then))) for r in recipes)
 
+    @property
+    def has_components(self) -> bool:
+        """Whether components have factors in any of its candidates."""
+        return any(c.recipe.has_components for c in self.candidates)
+
 
 def read_arms(run: Run) -> list[ArmResult]:
     """Return all arms: the pre-trained model, then edits, merges and masks, each in the order of the spec."""
@@ -115,7 +120,8 @@ def _role(candidates: tuple[CandidateRow, ...], led: set[str]) -> str:
     if first.control_of:
         return first.control
     # Recognised by its candidates or by its controls: with beta = 0 only, its candidates are constants.
-    return "lines" if first.arm in led or any(c.recipe.scaling != "constant" for c in candidates) else "plain"
+    shaped = any(c.recipe.scaling != "constant" or c.recipe.has_components for c in candidates)
+    return "lines" if first.arm in led or shaped else "plain"
 
 
 def _arm(name: str, candidates: tuple[CandidateRow, ...], role: str, colour: str, symbol: str) -> ArmResult:

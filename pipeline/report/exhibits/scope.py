@@ -63,8 +63,7 @@ class Scope:
 
 def _is_unscaled(arm: ArmResult) -> bool:
     """Whether the arm consists of experts without any scaling."""
-    recipes = [candidate.recipe for candidate in arm.candidates]
-    return all((r.method, r.scaling, r.alpha, r.then) == ("single", "constant", 1, ()) for r in recipes)
+    return all(candidate.recipe.is_expert for candidate in arm.candidates)
 
 
 def subjects(measure: Measure, named: Mapping[str, str]) -> list[ArmResult]:

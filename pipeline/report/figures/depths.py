@@ -23,6 +23,8 @@ def depths(measure: Measure) -> list[Figure]:
         "λ multiplies the combined task vector: λ = α + β f(depth) in the residual blocks, α outside them. "
         "One line for each different choice among an arm's experts. Learned coefficients: their mean over the experts."
     )
+    if any(arm.has_components for arm in measure.arms):
+        note += " Factors of components, which the table of what was chosen has, multiply λ."
     found = {title: [a for a in measure.arms if a.kind == kind] for kind, title in titles.items()}
     figures = []
     for title, arms in found.items():

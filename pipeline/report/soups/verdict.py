@@ -31,7 +31,7 @@ def _verdict(arm: ArmResult, rivals: Sequence[ArmResult], fronts: Fronts) -> Arm
     controls = [c for c in contests if c.other.control_of]
     compared = [ArmComparison(c.other, (("hypervolume", c.volume),)) for c in controls]
     first = plain or ["The run has no plain soup to compare it with."]
-    sentences = (*first, conclusion(compared), *standing(compared), *_dominance(controls))
+    sentences = (*first, conclusion(arm, compared), *standing(compared), *_dominance(controls))
     return ArmVerdict(arm, sentences, _table(arm, contests, fronts))
 
 

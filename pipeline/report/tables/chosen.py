@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from pipeline.merging.scaling import is_equal_norm
+from pipeline.merging.scaling import alpha_is_constant
 from pipeline.recipe import step_text
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
@@ -48,7 +48,7 @@ def spared_sentences(run: Run) -> list[str]:
 
 def alpha_origin(candidate: CandidateRow) -> str:
     """Return the origin of an alpha that was not searched: the constant of equal norm, or equation 2."""
-    if is_equal_norm(candidate.recipe):
+    if alpha_is_constant(candidate.recipe):
         return "(equal norm)"
     return "(equation 2)" if candidate.alpha_auto else ""
 
@@ -81,7 +81,7 @@ def _row(measure: Measure, arm: ArmResult, candidate: CandidateRow) -> tuple[Tab
         TableCell(recipe.method, f"({details})" if details else ""),
         TableCell(recipe.scaling, f"({_listed(of_shape)})" if of_shape else ""),
         TableCell(NONE if candidate.alpha is None else f"{candidate.alpha:.4g}", alpha_origin(candidate)),
-        TableCell(NONE if is_equal_norm(recipe) else f"{recipe.beta:.4g}"),
+        TableCell(NONE if alpha_is_constant(recipe) else f"{recipe.beta:.4g}"),
         TableCell(_scale(candidate)),
         TableCell(", ".join(f"{v:.4f}" for v in candidate.objectives or ()) or NONE),
         *(TableCell(NONE if i is None else units.number(i.value)) for i in (val, test)),

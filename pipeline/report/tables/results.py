@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.merging.scaling import split_control
-from pipeline.recipe import OUTSIDE, ParamValue, Recipe
+from pipeline.recipe import COMPONENT, OUTSIDE, PATTERN, ParamValue, Recipe
 from pipeline.records.sample_order import data_split
 from pipeline.report.data.arms import ArmResult, opponents
 from pipeline.report.data.comparable import ComparableArms, GroupTask, members
@@ -141,8 +141,8 @@ def failure_table(measure: Measure) -> Table:
 def split_params(recipe: Recipe) -> tuple[Params, Params]:
     """Return the parameters of the method, and those of the function of depth."""
     shape = {OUTSIDE, *(parameter.name for parameter in split_control(recipe.scaling)[1].parameters)}
-    of_shape = [(name, value) for name, value in recipe.params if name in shape]
-    return [(name, value) for name, value in recipe.params if name not in shape], of_shape
+    of_shape = [(n, value) for n, value in recipe.params if n in shape or n.startswith((COMPONENT, PATTERN))]
+    return [pair for pair in recipe.params if pair not in of_shape], of_shape
 
 
 def split_word(split: str) -> str:

@@ -95,7 +95,7 @@ def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
     return ArmVerdict(
         arm,
-        (conclusion(controls), *against, *standing(controls)),
+        (conclusion(arm, controls), *against, *standing(controls)),
         _table(arm, comparisons, measure.run),
         _facts(arm, comparisons, measure.run),
         forest(comparisons, Units(measure.run.percent)),
@@ -138,15 +138,16 @@ def _outcome(comparison: ArmComparison) -> str:
     return ", ".join(found)
 
 
-def conclusion(controls: Sequence[ArmComparison]) -> str:
-    """Return whether depth matters: only if every matched control is beaten."""
+def conclusion(arm: ArmResult, controls: Sequence[ArmComparison]) -> str:
+    """Return whether depth (and components) matter: only if every matched control is beaten."""
+    what = "depth and components" if arm.has_components else "depth"
     if not controls:
-        return "The run has no matched controls, so it cannot separate the effect of depth from mere shrinking."
+        return f"The run has no matched controls, so it cannot separate the effect of {what} from mere shrinking."
     unbeaten = {word: [CONTROL_WORDS[c.other.role] for c in controls if c.word == word] for word in UNBEATEN}
     rest = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
     if not rest:
-        return "Here the profile over depth matters: it beats every matched control."
-    return f"Here the profile over depth is not shown to matter: {'; '.join(rest)}."
+        return f"Here the profile over {what} matters: it beats every matched control."
+    return f"Here the profile over {what} is not shown to matter: {'; '.join(rest)}."
 
 
 def standing(controls: Sequence[ArmComparison]) -> list[str]:

@@ -48,6 +48,7 @@ def mixed(parts: list[dict[str, Tensor]], factors: tuple[float, ...], name: str)
         (Recipe.make("sum", "constant", "auto"), (0, 0.5, 0.5), (0, 0.5, 0.5)),
         (Recipe.make("average", "constant", 1), (0, 0.5, 0.5), (0, 0.5, 0.5)),
         (Recipe.make("sum", "linear", 0.1, 0.2), (0.8, 0.1, 0.1), (0.4, 0.3, 0.3)),
+        (Recipe.make("sum", alpha=0.4, params={"component.norms": 0.5}), (0.2, 0.4, 0.4), (0.6, 0.2, 0.2)),
         (Recipe.make("sum", "linear", 1, 5), (0, 0.5, 0.5), (0, 0.5, 0.5)),
         (Recipe.make("average", "linear", -0.5, 0.9), (1, 0, 0), (0.6, 0.2, 0.2)),
         (Recipe.make("weighted", "constant", 1, 0, (0.6, 0.2)), (0.2, 0.6, 0.2), (0.2, 0.6, 0.2)),

@@ -10,10 +10,11 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.merge import merge_states
 from pipeline.merging import parameter_pieces
+from pipeline.merging.components import Components
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.scaling import coefficients, equal_norm
-from pipeline.merging.task_vectors import group_norms, layer_sizes, resolve_alpha
+from pipeline.merging.task_vectors import cell_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import ParamValue, Recipe
 from tasks.base import LayerMap
@@ -60,9 +61,9 @@ def in_memory(
     if isinstance(alpha, str):
         alpha = resolve_alpha(alpha, [d for d, w in zip(deltas, weights, strict=True) if w], vector)
     if recipe.scaling.startswith("equal_norm:"):
-        alpha = equal_norm(recipe, sizes, alpha, group_norms(LAYERS, vector))
+        alpha = equal_norm(recipe, sizes, alpha, cell_norms(LAYERS, vector, Components()))
     lambdas = coefficients(recipe, sizes, alpha)
-    return {n: (lambdas.of(LAYERS.blocks.get(n)) * vector[n] + t.float()).to(t.dtype) for n, t in base.items()}
+    return {n: (lambdas.of(LAYERS.blocks.get(n), n) * vector[n] + t.float()).to(t.dtype) for n, t in base.items()}
 
 
 @pytest.mark.parametrize("piece", [7, 1 << 18])

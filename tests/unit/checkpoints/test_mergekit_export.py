@@ -97,6 +97,7 @@ def test_lines_is_a_list_with_a_value_for_each_layer() -> None:
             Recipe.make("sum").followed_by([("norm_match", {"by": "whole"}), ("norm_match", {})]),
             "mergekit has no steps after a merge, but this candidate has norm_match:by=whole, norm_match",
         ),
+        (Recipe.make("sum", params={"component.mlp": 0.5}), "this candidate has factors of components, for which"),
         (Recipe.make("nuslerp", weights=(1, 0, 0)), "nuslerp of mergekit takes two models at least, got 1"),
     ],
 )

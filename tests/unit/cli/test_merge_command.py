@@ -103,6 +103,19 @@ def test_prints_alpha_and_lambdas_and_records_the_recipe(tmp_path: Path) -> None
     assert str(tmp_path) not in str(metadata) and str(ORACLE) not in str(metadata)
 
 
+def test_factors_of_components_multiply_lambda(tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    options = ["--component=attention=0.5", "--component=ends=0", "--pattern=ends=proj$|conv1"]
+    output = run(out, "--alpha=0.25", "--beta=0.3", *options)
+    assert "attention: lambda x 0.5 in 16 tensors" in output and "ends: lambda x 0 in 2 tensors" in output
+    base, total, merged = load_file(BASE), load_file(ORACLE / "sum.safetensors"), load_file(out)
+    for name in base:
+        block = re.match(r"model\.visual\.transformer\.resblocks\.(\d)\.(attn\.)?", name)
+        expected = (0.25 + 0.3 * int(block[1]) / 3 if block else 0.25) * (0.5 if block and block[2] else 1)
+        expected *= not re.search(r"visual\.(proj|conv1)", name)
+        torch.testing.assert_close(merged[name], base[name] + expected * total[name], rtol=1e-6, atol=1e-7)
+
+
 def test_weights_parameters_and_controls(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     weights = ["--method=weighted", "--weight=0.5", "--weight=0", "--weight=0.25"]
@@ -309,6 +322,11 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (["--then=norm_match:block"], "--then: must be STEP:key=value,..., got 'norm_match:block'"),
         (["--scaling=power", "--param=p=-1"], "p: must be in (0, inf), got -1"),
         (["--method=weighted", "--weight=1"], "weights: must be one for each of 3 experts, got 1"),
+        (["--component=mlp"], "--component: must be NAME=VALUE, got 'mlp'"),
+        (["--component=mlp=x"], "--component mlp: must be a number, got 'x'"),
+        (["--component=mpl=0.5"], "components: unknown component 'mpl'; did you mean 'mlp'"),
+        (["--component=ssm=0.5"], "components.ssm: matches none of the"),
+        (["--component=x=2", "--pattern=x=nowhere"], "components.x: matches none of the"),
         (["--blocks=nothing(\\d)"], "matches none of"),
         (["--alpha=1e39"], "NaN or infinite after the merge"),
         (["--alpha=0", "--beta=1e-30"], "(method sum, scaling linear, alpha 0, beta 1e-30) does nothing"),

@@ -50,7 +50,7 @@ def counting(function: Callable[..., Any], calls: Counter[str], text_of: Callabl
     return counted
 
 
-def run_of(experts: dict[str, str]) -> RunSpec:
+def run_of(experts: dict[str, str], **changes: Any) -> RunSpec:
     return parse_spec(
         {
             "name": "resolved",
@@ -61,6 +61,7 @@ def run_of(experts: dict[str, str]) -> RunSpec:
             "targets": dict.fromkeys(experts, "mnist"),
             "arms": {"fine-tuned": {"edit": "each_expert"}},
             "limits": {"val": 8, "test": 8},
+            **changes,
         }
     )
 
@@ -110,6 +111,21 @@ def test_a_preparation_resolves_each_source_once(tmp_path: Path, counts: dict[st
     once = Counter(["embedded/base", *experts.values()])
     assert counts == {"parse": once, "locate": once, "_fetch": Counter([experts["url"]])}
     assert identity.checkpoints["file"] == identity.checkpoints["url"] == identity.checkpoints["embedded"]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"components": {"ssm": 0.5}}, "arms.x.scaling.components.ssm: matches none of the .* attention .*, mlp "),
+        ({"function": "grouped", "params": {"factors": [1] * 9}}, "arms.x.scaling.params.factors: must have at most"),
+    ],
+)
+def test_a_scaling_that_the_model_cannot_have_is_refused_before_workers_start(
+    scaling: dict[str, Any], message: str
+) -> None:
+    run = run_of({"a": "embedded/mnist"}, arms={"x": {"merge": "sum", "scaling": scaling}})
+    with pytest.raises(ValueError, match=message):
+        prepare(run, "cpu", lambda what, done, total: None)
 
 
 def test_policies_are_resolved_once_too(

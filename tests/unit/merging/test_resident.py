@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from module_tree import module_of, parameters
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,24 +21,6 @@ from tasks.base import LayerMap, NonFiniteError
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 CPU = torch.device("cpu")
-
-
-def module_of(state: Mapping[str, Tensor]) -> nn.Module:
-    """A tree of modules whose parameters have the names and shapes of `state`."""
-    root = nn.Module()
-    for name, tensor in state.items():
-        *path, leaf = name.split(".")
-        node = root
-        for part in path:
-            if part not in node._modules:
-                node.add_module(part, nn.Module())
-            node = node.get_submodule(part)
-        node.register_parameter(leaf, nn.Parameter(torch.empty_like(tensor)))
-    return root
-
-
-def parameters(module: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

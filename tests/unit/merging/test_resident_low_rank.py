@@ -29,6 +29,8 @@ RECIPES = [
     Recipe.make("weighted", "reversed:linear", 1, 1, (0.3, 0.7)),
     Recipe.make("weighted", "uniform:linear", 1, 1, (0.3, 0.7)),
     Recipe.make("average", "linear", "auto", 0.5),
+    Recipe.make("average", "equal_norm:linear", 0.5, 0.5, params={"component.attention": 0.5}),
+    Recipe.make("average", "linear", "auto", 0.5, params={"component.values": -1, "pattern.values": "v_proj"}),
 ]
 
 

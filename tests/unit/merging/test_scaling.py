@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline.merging.scaling import (
     SCALINGS,
+    Cell,
     Coefficients,
     LayerSizes,
+    alpha_is_constant,
     coefficients,
     equal_norm,
-    is_equal_norm,
     split_control,
 )
 from pipeline.recipe import Recipe
@@ -26,6 +27,11 @@ SIZES = st.builds(LayerSizes, st.integers(0, 1000), st.lists(st.integers(1, 1000
 
 def lambdas(scaling: str, alpha: float, beta: float, sizes: LayerSizes, **params: object) -> Coefficients:
     return coefficients(Recipe("sum", scaling, alpha, beta, (), tuple(params.items())), sizes, alpha)  # type: ignore[arg-type]
+
+
+def cells(norms: list[float]) -> dict[Cell, float]:
+    """Norms outside the blocks and in each, without factors of components."""
+    return {(place, 1.0): norm for place, norm in enumerate(norms)}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,7 @@ def test_equal_norm_is_one_constant_of_equal_norm(
     groups = 1 + len(sizes.blocks)
     norms = data.draw(st.lists(st.floats(0.01, 10), min_size=groups, max_size=groups))
     recipe = Recipe("sum", f"equal_norm:{scaling}", alpha, beta)
-    plain, constant = lambdas(scaling, alpha, beta, sizes).all, equal_norm(recipe, sizes, alpha, norms)
+    plain, constant = lambdas(scaling, alpha, beta, sizes).all, equal_norm(recipe, sizes, alpha, cells(norms))
     length = math.dist([x * n for x, n in zip(plain, norms, strict=True)], [0] * groups)
     assert abs(constant) * math.hypot(*norms) == pytest.approx(length, rel=1e-6, abs=1e-12)
     towards = sum(x * n for x, n in zip(plain, norms, strict=True))
@@ -90,12 +96,12 @@ def test_equal_norm_is_one_constant_of_equal_norm(
 def test_equal_norm_by_hand_and_without_a_vector() -> None:
     sizes = LayerSizes(1, (1, 1))
     recipe = Recipe.make("sum", "equal_norm:linear", "auto", 0.3)
-    assert is_equal_norm(recipe) and not is_equal_norm(Recipe.make("sum", "uniform:linear", "auto", 0.3))
+    assert alpha_is_constant(recipe) and not alpha_is_constant(Recipe.make("sum", "uniform:linear", "auto", 0.3))
     assert recipe.to_json()[:4] == ["sum", "equal_norm:linear", "auto", 0.3]
     # lambda = 0.1, 0.1, 0.4: the root of (0.01 * 9 + 0.16 * 16) / 25
-    assert equal_norm(recipe, sizes, 0.1, (3, 0, 4)) == 0.3255764
+    assert equal_norm(recipe, sizes, 0.1, cells([3, 0, 4])) == 0.3255764
     with pytest.raises(ValueError, match="'equal_norm:linear' is not defined: the combined task vector is 0"):
-        equal_norm(recipe, sizes, 0.1, (0, 0, 0))
+        equal_norm(recipe, sizes, 0.1, cells([0, 0, 0]))
 
 
 def test_lambda_outside_the_blocks_is_fixed_in_a_recipe_and_in_its_controls() -> None:
@@ -105,7 +111,7 @@ def test_lambda_outside_the_blocks_is_fixed_in_a_recipe_and_in_its_controls() ->
     mean = pytest.approx((10 * 0.1 + 30 * 0.7) / 40)
     assert lambdas("uniform:linear", 0.1, 0.6, sizes, **fixed) == Coefficients(0.4, (mean, mean))
     recipe = Recipe.make("sum", "equal_norm:linear", 0.1, 0.6, params=fixed)
-    constant = equal_norm(recipe, sizes, 0.1, (9, 3, 4))
+    constant = equal_norm(recipe, sizes, 0.1, cells([9, 3, 4]))
     assert constant == pytest.approx(math.hypot(0.1 * 3, 0.7 * 4) / 5, rel=1e-6)
     assert coefficients(recipe, sizes, constant) == Coefficients(0.4, (constant, constant))
     with pytest.raises(ValueError, match="lambda_outside: must be a number, got 'alpha'"):

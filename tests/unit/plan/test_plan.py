@@ -74,6 +74,33 @@ def test_the_lambda_outside_the_blocks_is_searched_like_alpha() -> None:
     assert len(fixed) == 3  # not the references
 
 
+def test_factors_of_components_are_searched_and_have_constants_without_them_as_controls() -> None:
+    components = {"mlp": {"grid": [0.5, 2]}, "scale": 0, "norms": 1}
+    scaling = {"alpha": 1, "scale": {"grid": [0.5, 1]}, "components": components, "patterns": {"scale": "scale"}}
+    laid = plan({"x": {"edit": "each_expert", "scaling": scaling}}, controls=["uniform", "reversed"])
+    arm = named(laid.searched, "x")[0]
+    params = {"component.mlp": 2, "component.scale": 0, "pattern.scale": "scale"}
+    chosen = Chosen(arm, {"component.mlp": 2, "scale": 0.5})
+    assert chosen.recipe == Recipe.make("single", "constant", 0.5, 0, (1, 0, 0), params)
+    assert {g.arm for g in laid.searched} == {"x", "x, constant", "x, uniform", "x, equal norm"}
+    flat = flatten(named(laid.searched, "x, uniform")[0], [chosen]).recipe({})
+    assert (flat.scaling, dict(flat.params)) == ("uniform:constant", params)
+    (curve, *_) = named(laid.searched, "x, constant")
+    assert max(alphas(curve)) == 2 and not curve.recipe({"alpha": 0.5}).has_components
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"components": {"mpl": 1}}, "arms.x.scaling.components: unknown component 'mpl'; did you mean 'mlp'"),
+        ({"patterns": {"gate": "x"}}, "arms.x.scaling.patterns.gate: has no factor"),
+    ],
+)
+def test_components_are_checked_with_the_spec(scaling: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan({"x": {"merge": "sum", "scaling": scaling}})
+
+
 def test_without_controls_there_are_none() -> None:
     assert not [g for g in plan({"LiNeS": LINES}, controls=[]).groups if g.control]
 
