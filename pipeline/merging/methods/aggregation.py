@@ -150,7 +150,10 @@ def elect(
 def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
     """Sum tensors in their order into a new one."""
     parts = iter(entries)
-    total = next(parts).clone()
+    first, second = next(parts), next(parts, None)
+    if second is None:
+        return first.clone()
+    total = first + second
     for part in parts:
         total += part
     return total
@@ -158,4 +161,4 @@ def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
 
 def mean_of(experts: Experts, used: Sequence[int], name: str) -> "Tensor":
     """Average one parameter over the experts at the places `used`."""
-    return sum_of(experts.deltas[place][name] for place in used) / len(used)
+    return sum_of(experts.deltas[place][name] for place in used).div_(len(used))

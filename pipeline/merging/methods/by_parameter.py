@@ -78,7 +78,7 @@ def rescaled(prune: Prune, pieces: "Mapping[str, Tensor]", how: str) -> Prune:
     if not any(after):
         return prune
     factor = math.fsum(before) / math.fsum(after)
-    return lambda key, entry: prune(key, entry) * factor
+    return lambda key, entry: prune(key, entry).mul_(factor)
 
 
 def products(points: "Callable[[str], Sequence[Tensor]]", keys: "Mapping[str, Tensor]", count: int) -> "Tensor":

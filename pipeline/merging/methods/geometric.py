@@ -69,7 +69,7 @@ def _stock(name: str, experts: Experts, weights: Sequence[Number], params: Param
         return [delta[key] for delta in selected(experts, weights)]
 
     t = 1.0 if count == 1 else _shortening(products(entries, experts.deltas[used[0]], count), params)
-    return lambda experts, key: sum_of(delta[key] for delta in selected(experts, weights)) * t
+    return lambda experts, key: sum_of(delta[key] for delta in selected(experts, weights)).mul_(t)
 
 
 def _shortening(products_TT: "Tensor", params: Params) -> float:
@@ -101,7 +101,7 @@ def _slerp(name: str, experts: Experts, weights: Sequence[Number], params: Param
 
     def entry(experts: Experts, key: str) -> "Tensor":
         theta0, a, b = read(experts, key)
-        return a * share_a + b * share_b + theta0 * (share_a + share_b - 1)
+        return (a * share_a).add_(b * share_b).add_(theta0 * (share_a + share_b - 1))
 
     return entry
 

@@ -36,7 +36,7 @@ def _entry_of_single(experts: Experts, weights: Sequence[Number], params: Params
 
 def _average(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
     count = sum(1 for weight in weights if weight)
-    return lambda experts, name: _sum(experts, weights, name) / count
+    return lambda experts, name: _sum(experts, weights, name).div_(count)
 
 
 def _check_weighted(weights: Sequence[Number], params: Params) -> None:

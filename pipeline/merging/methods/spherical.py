@@ -54,7 +54,7 @@ def _combined(
     if between == "changes" or abs(left) < _ROUNDING:
         return total
     assert experts.base is not None, "every caller has the base's weights"
-    return total + experts.base[name].float() * left
+    return total.add_(experts.base[name].float() * left)
 
 
 def _nuslerp(experts: Experts, weights: Sequence[Number], params: Params) -> Entry:
