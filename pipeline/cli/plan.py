@@ -112,11 +112,15 @@ def _print_memory(found: "Estimate") -> None:
 
 def _work_table(run: "Plan", arms: "list[ArmWork]") -> Table:
     unit = "samples" if run.spec.generation is None else "completions"
-    table = folded_table("arm", "searches", "candidates", f"validation {unit}", f"test {unit}")
+    table = folded_table(
+        "arm", "searches", "candidates", "free scalars", "learns from", f"validation {unit}", f"test {unit}"
+    )
     for arm in arms:
-        table.add_row(arm.arm, *(f"{n:,}" for n in (arm.searches, arm.candidates, arm.val, arm.test)))
+        counts = (f"{n:,}" for n in (arm.searches, arm.candidates, arm.free))
+        table.add_row(arm.arm, *counts, arm.learns_from, f"{arm.val:,}", f"{arm.test:,}")
     totals = [sum(numbers) for numbers in zip(*((a.searches, a.candidates, a.val, a.test) for a in arms), strict=True)]
-    table.add_row("all", *(f"{n:,}" for n in totals), style="bold")
+    searches, candidates, val, test = (f"{n:,}" for n in totals)
+    table.add_row("all", searches, candidates, "", "", val, test, style="bold")
     return table
 
 

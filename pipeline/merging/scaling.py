@@ -34,6 +34,11 @@ class Scaling:
         function: (d in [0, 1], parameters) -> f(d).
         parameters: parameters that the function takes.
         groups: name of the parameter that has one number for each group of consecutive blocks; "" for none.
+        free: the scalars that a search may vary without giving one model twice: alpha, beta and parameters, of which
+            one that is a sequence counts once for each number. Lambda outside the blocks and components add theirs.
+        inputs: whether it is computed from inputs of the tasks.
+        labels: whether it is computed from their labels, too.
+        forward_passes: how many it takes for each candidate, before the candidate is scored.
 
     Example:
         >>> SCALINGS["quadratic"].function(0.5, {})
@@ -44,6 +49,10 @@ class Scaling:
     function: Callable[[float, Mapping[str, ParamValue]], float]
     parameters: tuple[Parameter, ...] = ()
     groups: str = ""
+    free: tuple[str, ...] = ("alpha", "beta")
+    inputs: bool = False
+    labels: bool = False
+    forward_passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +126,16 @@ _FACTORS = Parameter("factors", "f of each group of blocks, in order of depth", 
 LAMBDA_OUTSIDE = Parameter(OUTSIDE, "lambda outside the blocks, in place of alpha", 1.0)
 
 SCALINGS: dict[str, Scaling] = {
-    "constant": Scaling("0: the same coefficient everywhere", lambda depth, params: 0.0),
+    "constant": Scaling("0: the same coefficient everywhere", lambda depth, params: 0.0, free=("alpha",)),
     "linear": Scaling("d: LiNeS", lambda depth, params: depth),
     "sqrt": Scaling("d ** 0.5", lambda depth, params: math.sqrt(depth)),
     "quadratic": Scaling("d ** 2", lambda depth, params: depth * depth),
-    "power": Scaling("d ** p", _power, (_P,)),
+    "power": Scaling("d ** p", _power, (_P,), free=("alpha", "beta", "p")),
     "cosine": Scaling("(1 - cos(pi d)) / 2", lambda depth, params: (1.0 - math.cos(math.pi * depth)) / 2.0),
-    "piecewise": Scaling("linear between knots", _piecewise, (_KNOTS,)),
-    "grouped": Scaling("one number a group of blocks: HMA", _grouped, (_FACTORS,), groups="factors"),
+    "piecewise": Scaling("linear between knots", _piecewise, (_KNOTS,), free=("alpha", "knots")),
+    "grouped": Scaling(
+        "one number a group of blocks: HMA", _grouped, (_FACTORS,), groups="factors", free=("alpha", "factors")
+    ),
 }
 
 

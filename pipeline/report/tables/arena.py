@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.merging.methods import METHODS
+from pipeline.merging.needs import learned_from
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
@@ -10,17 +10,13 @@ from pipeline.report.data.ranking import Rank, ranked
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
 from pipeline.spec.arena import Arena, arms_of
 
-#: What a method's statistics are gathered from -> what the table says of it, beside validation's own labels.
-_DATA = {"": "none", "fisher": "inputs", "gram": "inputs", "learned": "inputs"}
-#: Methods that learn from labels.
-_LABELS = {"atlas": "inputs, labels"}
 _MEANINGS = (
     "Behind the best: the best model's mean minus the row's, with intervals that hold for all pairs of rows at once "
     "(95%, by bootstrap over the test samples): they allow for the number of comparisons, and for the best being "
     "picked by the same samples. A tie is not shown to be worse than the best.",
-    "Free scalars: the numbers that were searched. Data: what the method learns from, besides the validation split "
-    "that chooses. Candidates: scored on validation; samples: of them, without those that were not needed. Seconds: "
-    "of all workers, to set the weights and to score them.",
+    "Free scalars: the numbers that were searched. Data: what method and profile learn from, besides the validation "
+    "split that chooses. Candidates: scored on validation; samples: of them, without those that were not needed. "
+    "Seconds: of all workers, to set the weights and to score them.",
 )
 
 
@@ -89,8 +85,8 @@ def _said(arms: Sequence[ArmResult], ranks: Sequence[Rank]) -> str:
 
 
 def _data(arm: ArmResult) -> str:
-    needs = [_LABELS.get(m) or _DATA[METHODS[m].needs] for m in sorted(arm.methods) if m in METHODS]
-    return ", ".join(dict.fromkeys(needs)) or NONE
+    found = {learned_from(c.recipe.method, c.recipe.scaling) for c in arm.candidates if c.recipe.method != "zero"}
+    return "; ".join(sorted(found)) or NONE
 
 
 def _samples(measure: Measure, arm: ArmResult) -> int:

@@ -1,8 +1,10 @@
 """Proves that lambda over depth equals equation 1, its published variants and their controls, by closed forms."""
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -177,6 +179,18 @@ def test_command_line_values() -> None:
             parameter.parse(text)
 
 
+def test_the_document_has_the_free_scalars_and_the_needs_of_each_function() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "merging.md").read_text(encoding="utf-8")
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", text, re.M) if row.count("|") == 5]
+    told = {name: row[3].strip() for row in rows for name in re.findall("`(\\w+)`", row[0])}
+    del told["scaling"]
+    assert told == {name: ", ".join(scaling.free) for name, scaling in SCALINGS.items()}
+    needs = any(s.inputs or s.labels or s.forward_passes for s in SCALINGS.values())
+    assert needs != ("No function here needs inputs, labels or forward passes." in text)
+    for scaling in SCALINGS.values():
+        assert {"alpha", "beta", *(p.name for p in scaling.parameters)} >= {*scaling.free}
+
+
 def test_specs_and_reports_need_no_torch() -> None:
-    code = "import sys, pipeline.merging.scaling, pipeline.merging.methods; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipeline.merging.scaling, pipeline.merging.needs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
