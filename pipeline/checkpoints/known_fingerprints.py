@@ -20,7 +20,7 @@ class KnownFingerprints:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Note the state of the files."""
-        self._paths, self._stamps = paths, _stamps(paths)
+        self._paths, self._stamps = paths, stamps(paths)
 
     def get(self, checksum: str, compute: Callable[[], str]) -> str:
         """Return the fingerprint of what was read, computed if it is not known or its entry is damaged.
@@ -42,14 +42,14 @@ class KnownFingerprints:
             return unseal(entry.read_bytes())[1].decode()
         found = compute()
         # Tensors may be mapped files: one that changed meanwhile may have changed between the two hashes.
-        if _stamps(self._paths) == self._stamps:
+        if stamps(self._paths) == self._stamps:
             with suppress(OSError):
                 entry.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(entry, seal(found.encode()), durable=False)
         return found
 
 
-def _stamps(paths: Sequence[Path]) -> list[str]:
+def stamps(paths: Sequence[Path]) -> list[str]:
     """Return what changes when a file is written to or replaced, as no program can set its ctime; [] if one is gone."""
     try:
         found = [path.stat() for path in paths]

@@ -1,7 +1,9 @@
 """Read the base and the experts of a spec, one expert after the other, and check each against the base."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -46,6 +48,10 @@ class Expert:
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+#: (name, files, what reads and checks the expert) -> the expert.
+Keep: TypeAlias = Callable[[str, CheckpointFiles, Callable[[], Expert]], Expert]
+
+
 def load_checkpoints(
     spec: RunSpec, device: torch.device, sources: SpecSources | None = None
 ) -> tuple[LoadedModel, Iterator[Expert]]:
@@ -69,22 +75,31 @@ def load_checkpoints(
     return model, load_experts(sources, model)
 
 
-def load_experts(sources: SpecSources, model: LoadedModel) -> Iterator[Expert]:
+def load_experts(sources: SpecSources, model: LoadedModel, keep: Keep | None = None) -> Iterator[Expert]:
     """Read and check one expert after the other: at most one is in memory, besides those that the caller keeps.
+
+    Args:
+        sources: of the experts.
+        model: the base.
+        keep: decides where an expert is kept; it need not read one that it has.
 
     Raises:
         ValueError: if one is not a checkpoint of the base's architecture, nor a LoRA adapter for it; the expert, the
             file and the first names are given.
     """
     check_policies(sources, model.backbone)
-    base_norm = norm(model.base.tensors.values())
-    for name, files in sources.experts():
+    base_norm = cache(lambda: norm(model.base.tensors.values()))
+
+    def read(name: str, files: CheckpointFiles) -> Expert:
         try:
             expert = _read(name, files, model)
         except ValueError as error:
             raise ValueError(f"experts.{name}: {error}") from error
-        check_distance(NamedTensors(f"experts.{name}: {files.label}", expert.delta), base_norm)
-        yield expert
+        check_distance(NamedTensors(f"experts.{name}: {files.label}", expert.delta), base_norm())
+        return expert
+
+    for name, files in sources.experts():
+        yield keep(name, files, partial(read, name, files)) if keep else read(name, files)
 
 
 def _read(name: str, files: CheckpointFiles, model: LoadedModel) -> Expert:

@@ -101,7 +101,9 @@ class ResidentModel:
         self.experts = tuple(deltas)
         self._layer_map, self._device, self._gather = layer_map, device, gather
         self._arena = Arena.plan({name: p.shape for name, p in parameters.items()}, layer_map)
-        self.base = self._arena.flat(base, device)
+        held = self._arena.hold(base, device)
+        assert isinstance(held, Flat)
+        self.base = held
         self._base = self.base.whole
         self._base_peaks = self._arena.peaks(self.base)
         self._weights = self._base.to(dtype, copy=True)

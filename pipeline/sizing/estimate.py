@@ -19,6 +19,7 @@ from pipeline.sizing.model import ExpertSize, ModelSize, measure_model
 from pipeline.sizing.samples import Samples, measure_samples
 from pipeline.sizing.work import combined_vectors
 from tasks.base import Backbone, KeepsOutputs, KeepsStart
+from tasks.files.shared_memory import IS_AVAILABLE
 from tasks.plugins import load_plugins
 
 #: Rank of the adapters that are proposed in place of whole models.
@@ -52,7 +53,7 @@ class Estimate:
     def parts(self) -> list[Part]:
         """All parts of a worker's memory; on a CPU all of them are in the host's.
 
-        There an expert's file is gone before the larger copies of all task vectors are made.
+        There an expert's file is gone before the flat copy of its task vector, which is as large, is made.
         """
         parts = [*worker_parts(self.model, self.load), Part("Python and libraries", self.program, host=True)]
         return parts if self.on_device else [replace(part, host=True) for part in parts if part.phase != "opening"]
@@ -60,6 +61,11 @@ class Estimate:
     def needed(self, host: bool) -> int:
         """Return the most bytes that a worker needs at once, of the host or of its device."""
         return peak([part for part in self.parts if part.host == host])
+
+    def host_memory(self, workers: int) -> int:
+        """Return the most bytes of the host that as many workers on one machine need at once."""
+        once = 0 if self.on_device or not IS_AVAILABLE else sum(part.size for part in self.parts if part.shared)
+        return workers * (self.needed(host=True) - once) + once
 
 
 #: Changes an estimate as a user may change the spec.
@@ -115,9 +121,9 @@ def misfits(found: Estimate, plan: Plan, machine: Machine) -> list[str]:
             + _proposals(found, lambda other: other.needed(host=False), room)
         )
     workers = machine.workers(resources)
-    if machine.host is not None and (needed := found.needed(host=True)) * workers > machine.host:
-        each = f"a worker needs {gib(needed)}" + f", {workers} at once {gib(workers * needed)}" * (workers > 1)
-        fewer = machine.host // needed
+    if machine.host is not None and (needed := found.host_memory(workers)) > machine.host:
+        each = f"a worker needs {gib(found.needed(host=True))}" + f", {workers} at once {gib(needed)}" * (workers > 1)
+        fewer = sum(found.host_memory(number) <= machine.host for number in range(1, workers))
         fit = f"resources.workers: {fewer}; " * (0 < fewer < workers)
         lines.append(
             f"host memory: {each}, and the machine has {gib(machine.host)}; "

@@ -26,12 +26,14 @@ class Part:
         size: bytes.
         phase: when it is there.
         host: whether it is in the host's memory, also if the worker has a GPU.
+        shared: whether the workers that evaluate on a machine's CPU have one copy for all.
     """
 
     what: str
     size: int
     phase: Phase = "always"
     host: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ def _resident(model: ModelSize, load: Load) -> Iterator[Part]:
     largest = max(map(prod, shapes.values()))
     low = [e.delta for e in model.experts.values() if e.delta is not None]
     dense = len(model.experts) - len(low)
-    yield Part("base, float32", _FLOAT32 * arena.size)
+    yield Part("base, float32", _FLOAT32 * arena.size, shared=dense > 0)
     yield Part("evaluated weights", load.element * arena.size)
     yield Part("weights as they were built", load.element * _count(model), "reading")
-    yield Part(f"task vectors of {dense} whole models", _FLOAT32 * arena.size * dense)
+    yield Part(f"task vectors of {dense} whole models", _FLOAT32 * arena.size * dense, shared=True)
     yield Part(f"factors of {len(low)} adapters", _FLOAT32 * _numel(low))
     kept = min(load.combined, COMBINED_KEPT)
     if load.sums and not dense and _numel(low) <= _count(model):
@@ -120,8 +122,9 @@ def _adapted(model: ModelSize, load: Load) -> Iterator[Part]:
 
 
 def _read_vectors(model: ModelSize) -> int:
-    experts = model.experts.values()
-    return sum(_FLOAT32 * (_count(model) if expert.delta is None else expert.delta.numel) for expert in experts)
+    """Return the bytes of all factors, and of one dense task vector: as it is read, and flat before it is shared."""
+    low = [e.delta for e in model.experts.values() if e.delta is not None]
+    return _FLOAT32 * (_numel(low) + 2 * _count(model) * (len(low) < len(model.experts)))
 
 
 def _count(model: ModelSize) -> int:

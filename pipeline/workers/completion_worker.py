@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pipeline.loading.experts import has_only_sums, load_checkpoints
+from pipeline.loading.experts import has_only_sums
 from pipeline.loading.identity import identify
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
+from pipeline.loading.shared_vectors import load_flat
 from pipeline.merging.edited_parameters import EditedParameters
 from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.resident import Materialised, ResidentModel
@@ -39,7 +40,7 @@ class CompletionWorker:
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
         here = fetch(spec) if fetch else spec
-        model, experts = load_checkpoints(here, torch.device("cpu") if on_vllm(spec) else self.device)
+        model, experts = load_flat(here, torch.device("cpu") if on_vllm(spec) else self.device)
         backbone = as_policy(model.backbone)
         prompts = prompts_of(here, backbone)
         fingerprints, deltas, edited = {}, {}, EditedParameters(backbone, has_only_sums(spec))

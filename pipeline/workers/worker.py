@@ -8,8 +8,8 @@ import torch
 
 from pipeline.learning.gatherer import Gatherer
 from pipeline.learning.normalisation import Calibration, NormalisedModel
-from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.identity import identify
+from pipeline.loading.shared_vectors import load_flat
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
@@ -45,7 +45,7 @@ class Worker:
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
         here = fetch(spec) if fetch else spec
-        model, experts = load_checkpoints(here, self.device)
+        model, experts = load_flat(here, self.device)
         fingerprints, deltas, stored = {}, {}, []
         for expert in experts:
             fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
