@@ -61,6 +61,7 @@ class _Page:
     note: str = ""
     sentences: Sequence[str] = ()
     gate: Sequence[Table] = ()
+    losses: Sequence[Figure] = ()
 
 
 def write_inspection(found: Inspection, folder: Path) -> Path:
@@ -77,6 +78,6 @@ def write_inspection(found: Inspection, folder: Path) -> Path:
             note=gate_note(),
             sentences=gate_sentences(found.gate.edits),
             gate=gate_tables(found.gate.edits),
-            figures=[gate_figure(found.gate.edits), *page.figures],
+            losses=[gate_figure(found.gate.edits)],
         )
     return write_whole(folder / PAGE, render.html("inspect.html.j2", page=page))

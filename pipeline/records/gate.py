@@ -15,8 +15,8 @@ from search.intervals import Interval
 
 #: The groups of blocks that are left out, one at a time.
 THIRDS = ("first", "middle", "last")
-#: What removing a third may cost the target and still count as nothing: in accuracy, and of other metrics as a part of
-#: what the edit gains over the base.
+#: What may be lost and still count as nothing: in accuracy, and of other metrics as a part of what the whole edit
+#: changes.
 ALLOWED_ACCURACY, ALLOWED_PART = 0.01, 0.05
 #: Increased whenever a field changes its name or meaning.
 VERSION = 1
@@ -55,7 +55,8 @@ class RoleLosses:
 
     Attributes:
         gain: the whole edit minus the base; positive is better, whatever the metric.
-        cost: third -> the whole edit minus the edit without this third; positive is a loss.
+        cost: third -> the whole edit minus the edit without this third; positive is a loss. A merge without a third
+            has the better of its own constant and twice that.
     """
 
     gain: Interval
@@ -109,11 +110,10 @@ class GatedEdit:
         """The losses of the control tasks; None if there are none."""
         return next((losses for role, losses in self.roles.items() if role.startswith("control")), None)
 
-    @property
-    def allowed(self) -> float:
-        """What removing the first third may cost the target, in the target's unit."""
-        assert self.target is not None, "it was measured"
-        return ALLOWED_ACCURACY if self.accuracy else ALLOWED_PART * abs(self.target.gain.value)
+    def allowed(self, losses: RoleLosses) -> float:
+        """Return the loss of a role that counts as nothing, in the role's unit."""
+        in_bits = any(losses is found and role not in ("target", "control") for role, found in self.roles.items())
+        return ALLOWED_ACCURACY if self.accuracy and not in_bits else ALLOWED_PART * abs(losses.gain.value)
 
     @property
     def foretold(self) -> Reason:
@@ -122,19 +122,19 @@ class GatedEdit:
         control = self.control if self.kind == "edit" else None
         if target is None or over is None:
             return Reason("open", self.failure)
-        first, allowed = target.cost["first"], self.allowed
+        first, allowed = target.cost["first"], self.allowed(target)
         if first.low > allowed:
             return Reason("no room", "needed")
-        if target.gain.low <= 0:
-            return Reason("open", "nothing gained")
         if over.high <= allowed:
             return Reason("no room", "even")
-        if control is not None and -control.gain.low <= allowed:
+        if control is not None and -control.gain.low <= self.allowed(control):
             return Reason("no room", "nothing lost")
         if control is not None and control.cost["first"].low > 0:
             return Reason("no room", "not given back")
         if first.high <= allowed and over.low > 0:
             return Reason("room", "free")
+        if target.gain.low <= 0:
+            return Reason("open", "nothing gained")
         return Reason("open", "unsure")
 
     def to_json(self) -> dict[str, Any]:

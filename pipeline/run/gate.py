@@ -1,6 +1,7 @@
 """Score the leave-one-group-out gate: each edit and merge as a whole, and without a third of the blocks in turn."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,10 +57,15 @@ class PlannedEdit:
         """Return the recipe with one lambda everywhere."""
         return self._scaled("constant", constant, 0, {})
 
-    def without(self, third: str, constant: float) -> Recipe:
-        """Return the recipe whose lambda is 0 in a third of the blocks."""
+    def without(self, third: str, constant: float) -> tuple[Recipe, ...]:
+        """Return the recipes whose lambda is 0 in a third of the blocks; a merge is also tried at twice the constant.
+
+        Less interference leaves room for a larger coefficient: at the constant of the whole merge alone, the loss
+        without the first third would be overstated.
+        """
         factors = tuple(float(third != other) for other in THIRDS)
-        return self._scaled("grouped", 0, constant, {"factors": factors, OUTSIDE: constant})
+        constants = (constant, 2 * constant) if self.kind == "merge" else (constant,)
+        return tuple(self._scaled("grouped", 0, c, {"factors": factors, OUTSIDE: c}) for c in constants)
 
     def _scaled(self, scaling: str, alpha: float, beta: float, params: Mapping[str, ParamValue]) -> Recipe:
         recipe = self.recipe
@@ -190,42 +196,36 @@ class _Scores:
         cells = [TaskOutcomes(task, self.outcomes(a, task), self.outcomes(b, task)) for task in tasks]
         return paired_difference(cells)
 
+    def best(self, recipes: Sequence[Recipe], tasks: Mapping[str, str]) -> int:
+        """Return the place of the recipe with the best mean over the target tasks; the first of equals or failures."""
+        targets = [task for task, role in tasks.items() if role == "target"]
+        means = [
+            -math.inf if self.failure(recipe, tasks) else sum(float(self.outcomes(recipe, t).mean()) for t in targets)
+            for recipe in recipes
+        ]
+        return means.index(max(means))
+
 
 def _measured(edits: list[PlannedEdit], scores: _Scores) -> list[GatedEdit]:
     scores.score([(_BASE, dict.fromkeys(task for edit in edits for task in edit.tasks))])
     scores.score((edit.whole(constant), edit.tasks) for edit in edits for constant in edit.constants)
-    best = [_best(edit, scores) for edit in edits]
+    wholes = [scores.best([edit.whole(constant) for constant in edit.constants], edit.tasks) for edit in edits]
+    constants = [edit.constants[place] for edit, place in zip(edits, wholes, strict=True)]
     scores.score(
-        (edit.without(third, constant), edit.tasks)
-        for edit, constant in zip(edits, best, strict=True)
-        if constant is not None
+        (recipe, edit.tasks)
+        for edit, constant in zip(edits, constants, strict=True)
         for third in THIRDS
+        for recipe in edit.without(third, constant)
     )
-    return [_gated(edit, constant, scores) for edit, constant in zip(edits, best, strict=True)]
+    return [_gated(edit, constant, scores) for edit, constant in zip(edits, constants, strict=True)]
 
 
-def _best(edit: PlannedEdit, scores: _Scores) -> float | None:
-    """Return the constant with the best mean over the target tasks, the first of equals; None if all failed."""
-    targets = [task for task, role in edit.tasks.items() if role == "target"]
-    means = {
-        constant: sum(float(scores.outcomes(edit.whole(constant), task).mean()) for task in targets)
-        for constant in edit.constants
-        if not scores.failure(edit.whole(constant), edit.tasks)
-    }
-    return max(means, key=lambda constant: means[constant], default=None)
-
-
-def _gated(edit: PlannedEdit, constant: float | None, scores: _Scores) -> GatedEdit:
+def _gated(edit: PlannedEdit, constant: float, scores: _Scores) -> GatedEdit:
     metrics = {scores.ledger.identity.metrics[task] for task, role in edit.tasks.items() if role == "target"}
-    found = GatedEdit(
-        edit.kind,
-        edit.name,
-        combination(edit.recipe),
-        edit.constants[0] if constant is None else constant,
-        metrics == {"accuracy"},
-    )
-    whole, without = edit.whole(found.constant), {third: edit.without(third, found.constant) for third in THIRDS}
-    for recipe in (_BASE, whole, *(without.values() if constant is not None else ())):
+    found = GatedEdit(edit.kind, edit.name, combination(edit.recipe), constant, metrics == {"accuracy"})
+    tried = {third: edit.without(third, constant) for third in THIRDS}
+    whole, without = edit.whole(constant), {t: some[scores.best(some, edit.tasks)] for t, some in tried.items()}
+    for recipe in (_BASE, whole, *without.values()):
         if failure := scores.failure(recipe, edit.tasks):
             return replace(found, failure=failure)
     roles = {}

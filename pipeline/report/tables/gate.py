@@ -28,7 +28,7 @@ def gate_note() -> str:
         "Validation split. The brackets are 95% intervals of paired differences, by bootstrap over the samples; they "
         "are not adjusted for the number of edits. LiNeS has room where removing the update of the first third of the "
         f"blocks costs the target at most {Units(True).number(ALLOWED_ACCURACY)} point of accuracy (of other metrics "
-        f"{ALLOWED_PART:.0%} of the edit's gain) at the upper end of the interval, and removing the last third "
+        f"{ALLOWED_PART:.0%} of what the edit changes) at the upper end of the interval, and removing the last third "
         "costs more; not where the cost is above that at the lower end, where the last third costs no more than that "
         "beyond the first, where an edit's control tasks lost at most that much, or lose more without the first "
         "third. Elsewhere the gate is open: it says nothing."
