@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import Checkpoint, check_filled, checked, read_checkpoint, whole
 from pipeline.checkpoints.files import CheckpointFiles
 from pipeline.checkpoints.first_read import CheckedWhenRead
+from pipeline.checkpoints.known_fingerprints import KnownFingerprints
 from pipeline.checkpoints.pieces import PieceReader, outline, read_piece
 from pipeline.checkpoints.quantised import check_plain, numbers
 from pipeline.checkpoints.readers import safetensors_errors
@@ -185,8 +186,8 @@ def open_checkpoint(source: CheckpointFiles | str) -> Checkpoint:
         ValueError: as `read_checkpoint`.
     """
     files = whole(source)
-    stored = _stored(files)
-    return read_checkpoint(files) if stored is None else checked(files.label, stored)
+    known, stored = KnownFingerprints(files.weights), _stored(files)
+    return read_checkpoint(files) if stored is None else checked(files.label, stored, known=known)
 
 
 def open_unchecked(source: CheckpointFiles | str) -> Checkpoint:

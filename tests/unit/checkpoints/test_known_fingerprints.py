@@ -1,6 +1,7 @@
 """Proves that a known fingerprint is that of the numbers that were read, whatever happens to files and cache."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.checkpoints import checkpoint
-from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
+from pipeline.checkpoints.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from pipeline.checkpoints.known_fingerprints import KnownFingerprints
+from pipeline.checkpoints.lazy import open_checkpoint
 from tasks.files.cache import cache_root
 
 STATE = {"a.weight": torch.arange(600_000, dtype=torch.float32), "b.bias": torch.ones(3, dtype=torch.bfloat16)}
@@ -34,8 +36,9 @@ def entries() -> list[Path]:
     return sorted((cache_root() / "fingerprints").iterdir())
 
 
-def test_an_unchanged_file_is_hashed_once(path: Path, computed: list[str]) -> None:
-    first, second = read_checkpoint(str(path)).fingerprint, read_checkpoint(str(path)).fingerprint
+@pytest.mark.parametrize("read", [read_checkpoint, open_checkpoint])
+def test_an_unchanged_file_is_hashed_once(read: Callable[[str], Checkpoint], path: Path, computed: list[str]) -> None:
+    first, second = read(str(path)).fingerprint, read(str(path)).fingerprint
     assert computed == ["blake2b"]
     assert first == second == fingerprint(STATE)
 
