@@ -101,7 +101,7 @@ class Scored:
             for recipe, tasks in outcomes.items():
                 # An expert that is merged has scores of its own task only.
                 tasks.append(np.concatenate([rows.get((recipe, split), unknown) for split in ("val", "test")]))
-        self._outcomes = {model: np.stack(outcomes[recipe]) for model, recipe in models.items()}
+        self.outcomes = {model: np.stack(outcomes[recipe]) for model, recipe in models.items()}
 
     def halves(self, seed: int) -> tuple[Scores, Scores]:
         """Return the objective of every point on one random half of the samples of each task, and on the other."""
@@ -112,7 +112,7 @@ class Scored:
     def _scores(self, indices_TN: npt.NDArray[np.int64]) -> Scores:
         """Return point -> objective on some samples of each task; 100 is as good as the references."""
         setting, accuracy = self.setting, {}
-        for model, outcomes_TP in self._outcomes.items():
+        for model, outcomes_TP in self.outcomes.items():
             means = np.take_along_axis(outcomes_TP, indices_TN, 1).mean(1).tolist()
             accuracy[model] = dict(zip(setting.tasks, means, strict=True))
         roles: dict[str, Role] = {t: "target" if t in setting.experts else "control" for t in setting.tasks}

@@ -18,6 +18,7 @@ from pipeline.report.rendering import render
 from pipeline.report.soups import SoupPage, is_soup, soup_page
 from pipeline.report.tables.arena import arena_tables
 from pipeline.report.tables.chosen import chosen_table
+from pipeline.report.tables.corrected import corrected_table
 from pipeline.report.tables.edges import edge_warnings
 from pipeline.report.tables.foretold import Foretold, foretold
 from pipeline.report.tables.hypervolumes import front_tables
@@ -72,6 +73,7 @@ class AccuracyPage(Page):
     fronts: Sequence[Table]
     figures: Sequence[Figure]
     chosen: Table
+    corrected: Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,4 +180,5 @@ def _page(measure: Measure) -> Page:
         fronts=front_tables(measure),
         figures=_figures(measure),
         chosen=chosen_table(measure),
+        corrected=corrected_table(run, measure.arms),
     )

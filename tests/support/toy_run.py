@@ -73,7 +73,7 @@ class RunBuilder:
         row |= {"failure": "", "on_front": False, "chosen": False, "note": ""}
         self.candidates.append(row)
         by_role = self._score(row, "val")
-        row["objectives"] = [2 * np.mean(by_role["target"]) + np.mean(by_role.get("control", [0.0]))]
+        row["objectives"] = [2 * np.mean(by_role["target"]) + np.mean(by_role.get("control", [1.0]))]
 
     def _score(self, row: dict[str, object], split: str) -> dict[str, list[float]]:
         recipe = Recipe.make(row["method"], row["scaling"], row["alpha"], row["beta"], tuple(row["weights"]))  # type: ignore[arg-type]

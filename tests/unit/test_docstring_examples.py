@@ -33,6 +33,7 @@ MODULES = [
     "search.sampling",
     "search.significance",
     "search.space",
+    "search.winners_curse",
     "tasks.base",
     "tasks.embedded",
     "tasks.files.sources",
