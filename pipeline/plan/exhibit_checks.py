@@ -30,7 +30,7 @@ def check_exhibits(exhibits: Mapping[str, Exhibit], groups: Iterable[Group]) -> 
     """
     arms: dict[str, list[Group]] = {}
     for group in groups:
-        if group.kind != "mask":
+        if not group.is_auxiliary:
             arms.setdefault(group.arm, []).append(group)
     for name, exhibit in exhibits.items():
         try:

@@ -12,7 +12,7 @@ from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
 from search.space import Choice, Dimension, Float, Space
 
-GroupKind = Literal["pre-trained", "edit", "merge", "mask"]
+GroupKind = Literal["pre-trained", "edit", "merge", "mask", "seeds"]
 Role = Literal["target", "control", "ood"]
 Point = Mapping[str, float | int | str]
 #: A constant, or the name of the searched dimension whose value it takes.
@@ -103,7 +103,8 @@ class Group:
 
     Attributes:
         arm: name of the row in tables.
-        kind: pre-trained, edit, merge, or mask (the search of one expert's mask for a consensus merge).
+        kind: pre-trained, edit, merge, mask (the search of one expert's mask for a consensus merge), or seeds (the
+            choice of a merge with further seeds).
         name: the expert of an edit or mask; "" otherwise.
         roles: task -> target, control or ood, in the order of the spec.
         space: the searched dimensions; a space without dimensions has one candidate.
@@ -111,7 +112,7 @@ class Group:
         search: how the space is searched.
         objectives: expressions to maximise on validation.
         control_of: the arm that this one is a control of, or "".
-        control: "", uniform, equal_norm, constant or reversed.
+        control: "", uniform, equal_norm, constant, reversed or seeds.
         test_all: whether all candidates are scored on test, not only the chosen one.
         derivation: the choices that complete the template; None if it is complete.
     """
@@ -128,6 +129,11 @@ class Group:
     control: str = ""
     test_all: bool = False
     derivation: Derivation | None = None
+
+    @property
+    def is_auxiliary(self) -> bool:
+        """Whether it has no row in the report's tables: a search of masks, or the further seeds of a choice."""
+        return self.kind in ("mask", "seeds")
 
     @property
     def key(self) -> tuple[str, str]:

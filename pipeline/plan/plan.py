@@ -26,6 +26,7 @@ from pipeline.plan.groups import (
     validation_tasks,
 )
 from pipeline.plan.references import implicit_experts
+from pipeline.plan.seeds import SEEDS, seed_groups, with_seeds
 from pipeline.recipe import COMPONENT, PATTERN
 from pipeline.spec.arms import Arm, Merge
 from pipeline.spec.run import RunSpec
@@ -91,17 +92,18 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
     _check_size(spec)
-    lines = [name for name, arm in spec.arms.items() if spec.controls.kinds and is_shaped(arm)]
-    controls = {f"{name}, {control}": name for name in lines for control in NAMES}
+    taken = _taken_names(spec)
     references: list[Group] = [pre_trained(spec)]
     planned = _Planned()
     for name, arm in spec.arms.items():
-        _check_name(name, controls)
+        _check_name(name, taken)
         if spec.generation is not None and arm.merge is not None:
             _check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
         groups = _checked_groups(name, arm, spec, planned)
         references += [g for g in groups if is_fine_tuned(g)]
         planned.add(g for g in groups if not is_fine_tuned(g))
+        with _at(f"arms.{name}."):
+            planned.add(further for g in groups if g.kind == "merge" for further in seed_groups(g, arm))
         if spec.controls.kinds and is_shaped(arm):
             for control, tuned in tuned_controls(arm, spec).items():
                 planned.add(_arm_groups(f"{name}, {control}", tuned, spec, planned.groups, (name, control)))
@@ -115,7 +117,7 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         references += implicit_experts(missing, planned.groups.values(), spec, whole_references)
     searched = [*planned.groups.values()]
     check_exhibits(spec.exhibits, references + searched)
-    check_regress(spec.regress, {g.arm for g in references + searched if g.kind != "mask"}, {*spec.tasks, *spec.ood})
+    check_regress(spec.regress, {g.arm for g in references + searched if not g.is_auxiliary}, {*spec.tasks, *spec.ood})
     return Plan(spec, tuple(references), tuple(searched), shown_in_full(spec.exhibits))
 
 
@@ -163,14 +165,22 @@ def _check_size(spec: RunSpec) -> None:
         )
 
 
+def _taken_names(spec: RunSpec) -> dict[str, str]:
+    """Return the names of controls and of further seeds -> whose they are, in words."""
+    lines = [name for name, arm in spec.arms.items() if spec.controls.kinds and is_shaped(arm)]
+    taken = {f"{name}, {control}": f"a control of the arm {name!r}" for name in lines for control in NAMES}
+    random = [name for name, arm in spec.arms.items() if with_seeds(arm)]
+    return taken | {f"{name}, {SEEDS}": f"the seeds of the arm {name!r}" for name in random}
+
+
 def _check_name(name: str, taken: Mapping[str, str]) -> None:
-    """Refuse an arm with a name that the run gives to an arm of its own; `taken` holds those of controls."""
+    """Refuse an arm with a name that the run gives to an arm of its own; `taken` says to which else."""
     if name == PRE_TRAINED:
         raise ValueError(f"arms.{name}: this name is taken by the pre-trained model; use another one")
     if name.startswith(MASKS):
         raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are taken by the searches of mask lambdas")
     if name in taken:
-        raise ValueError(f"arms.{name}: this name is taken by a control of the arm {taken[name]!r}; use another one")
+        raise ValueError(f"arms.{name}: this name is taken by {taken[name]}; use another one")
 
 
 def _arm_groups(
@@ -291,3 +301,5 @@ def _check_merge_of_rewards(field: str, merge: Merge) -> None:
         raise ValueError(f"{field}.method: {merge.method} learns from labelled data, but a run of rewards has none")
     if merge.params.get("tall_lambda") == "auto":
         raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, but a run of rewards has none")
+    if merge.seeds > 1:
+        raise ValueError(f"{field}.seeds: scores a choice again, but a run of rewards chooses nothing")

@@ -27,7 +27,8 @@ _METADATA = {b"lines_sweep.schema_version": str(SCHEMA_VERSION).encode()}
 CANDIDATES = pa.schema(
     [
         pa.field("arm", pa.string(), False),  # the arm's name in the spec; controls carry their own: "LiNeS, reversed"
-        pa.field("kind", pa.string(), False),  # pre-trained, edit, merge, or mask (of an expert, for a consensus merge)
+        # pre-trained, edit, merge, mask (of an expert, for a consensus merge), or seeds (of the choice of a merge)
+        pa.field("kind", pa.string(), False),
         pa.field("group", pa.string(), False),  # an edit's expert; "" for a merge and for the pre-trained model
         pa.field("number", pa.int32(), False),  # order within (arm, group)
         pa.field("recipe_id", pa.string(), False),
@@ -40,7 +41,7 @@ CANDIDATES = pa.schema(
         pa.field("params", pa.string(), False),  # JSON object; steps after the merge are its "then"
         pa.field("point", pa.string(), False),  # JSON object: the searched dimensions, by name
         pa.field("control_of", pa.string(), False),  # the LiNeS arm that this one controls, or ""
-        # "", uniform (equal mean), equal_norm, constant (tuned) or reversed (tuned)
+        # "", uniform (equal mean), equal_norm, constant (tuned), reversed (tuned) or seeds
         pa.field("control", pa.string(), False),
         pa.field("state", pa.string(), False),  # complete, failed or stopped
         pa.field("failure", pa.string(), False),  # the first cause, or ""

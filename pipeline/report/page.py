@@ -24,6 +24,7 @@ from pipeline.report.tables.foretold import Foretold, foretold
 from pipeline.report.tables.hypervolumes import front_tables
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
+from pipeline.report.tables.seeds import seeds_table
 from pipeline.report.tables.table import Table
 from pipeline.report.tables.verdict import ArmVerdict, verdict_note, verdicts
 from tasks.files.atomic import write_whole
@@ -73,7 +74,7 @@ class AccuracyPage(Page):
     fronts: Sequence[Table]
     figures: Sequence[Figure]
     chosen: Table
-    corrected: Table
+    worth: Sequence[Table]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,5 +181,5 @@ def _page(measure: Measure) -> Page:
         fronts=front_tables(measure),
         figures=_figures(measure),
         chosen=chosen_table(measure),
-        corrected=corrected_table(run, measure.arms),
+        worth=[table for table in (corrected_table(run, measure.arms), seeds_table(measure)) if table.rows],
     )

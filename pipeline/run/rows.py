@@ -132,7 +132,8 @@ def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Propo
         if answered(group, Proposal(0, {}), ledger):
             yield _reference(group, ledger)
     for candidates in judge_all(plan, ledger, proposals).values():
-        chosen = choose(candidates)
+        # Seeds are scored for their spread; none of them is a choice.
+        chosen = choose(c for c in candidates if c.group.kind != "seeds")
         for candidate, on_front in zip(candidates, _front(candidates), strict=True):
             yield _Entry(candidate, candidate is chosen, on_front)
 

@@ -82,6 +82,8 @@ class Merge(SpecModel):
     """Rewarded soups, instead of weights: points on each edge of the simplex, the first of two weights, or lists."""
     then: tuple[Annotated[StepSpec, BeforeValidator(_as_step, json_schema_input_type=str | StepSpec)], ...] = ()
     """Steps after the merge, in this order: names, or mappings with parameters."""
+    seeds: int = Field(1, ge=1, le=1000)
+    """Random methods (dare, della, ...): with how many seeds the choice is scored; the report has their spread."""
     of: str = ""
     """Instead of a method: an arm above this one; its chosen merge is scaled in another way here."""
 
@@ -91,6 +93,8 @@ class Merge(SpecModel):
             raise ValueError("exactly one of method and of must be given")
         if self.of and (self.params or self.weights or self.then or self.lambdas is not None):
             raise ValueError(f"of: uses parameters, weights and steps of {self.of!r}; leave params, weights, then out")
+        if self.of and self.seeds > 1:
+            raise ValueError(f"seeds: scores the choice of a method again; give it to the arm {self.of!r}")
         if self.lambdas is not None:
             if self.method != "weighted" or self.weights:
                 raise ValueError("lambdas: must be used with the method weighted and without weights")

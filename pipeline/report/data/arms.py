@@ -79,10 +79,14 @@ class ArmResult:
 
 
 def read_arms(run: Run) -> list[ArmResult]:
-    """Return all arms: the pre-trained model, then edits, merges and masks, each in the order of the spec."""
-    names = list(dict.fromkeys(c.arm for c in run.candidates))
-    parts = {name: tuple(c for c in run.candidates if c.arm == name) for name in names}
-    led = {c.control_of for c in run.candidates}
+    """Return all arms: the pre-trained model, then edits, merges and masks, each in the order of the spec.
+
+    The further seeds of a choice are no arm: see `pipeline.report.tables.seeds`.
+    """
+    shown = [c for c in run.candidates if c.kind != "seeds"]
+    names = list(dict.fromkeys(c.arm for c in shown))
+    parts = {name: tuple(c for c in shown if c.arm == name) for name in names}
+    led = {c.control_of for c in shown}
     kinds = {name: parts[name][0].kind for name in names}
     arms = [_arm(name, parts[name], _role(parts[name], led), GREY, "square") for name in names]
     coloured = [_colour([a for a in arms if kinds[a.name] == kind]) for kind in ("edit", "merge")]
