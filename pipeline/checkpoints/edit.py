@@ -63,8 +63,7 @@ class Edit:
 
     What takes whole task vectors is computed once: what the method and the steps after it prepare, alpha of equation 2,
     the constant of equal norm. Each piece then needs the same piece of base and experts only. If the method or a step
-    is not entrywise, each tensor is computed by itself: in pieces if the method can and no step follows, else as a
-    whole.
+    is not entrywise, each tensor is computed by itself: in pieces if the method can and all steps are, else as a whole.
 
     Attributes:
         method: of the recipe.
@@ -103,8 +102,8 @@ class Edit:
         self.sizes: LayerSizes = layer_sizes(layer_map, outlines)
         self.is_entrywise = self.method.entrywise(self.params) and self.chain.is_entrywise
         self.pieces = cut(outlines) if self.is_entrywise else {n: (n, slice(0, t.numel())) for n, t in outlines.items()}
-        alone = not (self.is_entrywise or self.chain.steps)
-        self._by_parameter = self.method.by_parameter(self.params) if alone else None
+        in_pieces = self.chain.is_entrywise and not self.is_entrywise
+        self._by_parameter = self.method.by_parameter(self.params) if in_pieces else None
         self.is_cut = self.is_entrywise or self._by_parameter is not None
         self._outlines = outlines
         self._base, self._states = self._parts(base), [self._parts(state) for state in experts]
@@ -114,7 +113,8 @@ class Edit:
         self._alphas = dict[str, float]()
         with one_thread(self.is_cut):
             entry = self.method.prepare(self._experts, self.weights, self.params)
-            self._entry = self.chain.follow(entry, self._experts, self.weights, self._place)
+            self._following = self.chain.follow(entry, self._experts, self.weights, self._place)
+            self._entry = self._following.after(entry, self._place)
             alpha = self._alpha(recipe)
         self.alpha = float(alpha)
         self.lambdas: Coefficients = coefficients(recipe, self.sizes, alpha)
@@ -142,9 +142,10 @@ class Edit:
         base, states = Cut(self._base, places), [Cut(state, places) for state in self._states]
         wide = LastWide(base)
         experts = Experts([Difference(wide, state) for state in states], wide)
-        entry = self._by_parameter(name, experts, self.weights, self.params)
-        for piece, (_, where) in places.items():
-            yield self._edited(base, states, entry, piece, name, where.start)
+        where = self._place(name)
+        entry = self._following.after(self._by_parameter(name, experts, self.weights, self.params), lambda _: where)
+        for piece, (_, part) in places.items():
+            yield self._edited(base, states, entry, piece, name, part.start)
 
     def _edited(self, base: State, experts: Sequence[State], entry: Entry, key: str, name: str, start: int) -> Edited:
         theta0, coefficient = base[key], self.lambdas.of(self.layer_map.blocks.get(name), name)

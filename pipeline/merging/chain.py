@@ -69,14 +69,17 @@ class Chain:
         if not self.steps:
             return combined
         used, changed = selected(experts, weights), dict(combined.items())
+        del combined  # so that each entry is freed when its successor is there
         for name, params in self.steps:
             apply = STEPS[name].prepare(Merged(changed, used, place), params)
             for key, entry in changed.items():
-                changed[key] = apply(used, key, entry)
+                changed[key] = apply(used, key, place(key), entry)
         return changed
 
-    def follow(self, entry: Entry, experts: Experts, weights: Sequence[Number], place: Callable[[str], Place]) -> Entry:
-        """Return what computes an entry after all steps: the same bits as `change`, with an entry in memory at a time.
+    def follow(
+        self, entry: Entry, experts: Experts, weights: Sequence[Number], place: Callable[[str], Place]
+    ) -> "Following":
+        """Prepare all steps without the whole vector in memory; they then give the same bits as `change`.
 
         Each step that takes the whole vector computes what it follows once, here.
 
@@ -86,16 +89,35 @@ class Chain:
             weights: as of `change`.
             place: as of `change`.
         """
+        following = Following((), weights)
         for name, params in self.steps:
-            merged = Merged(LazyCombined(experts, entry), selected(experts, weights), place)
-            entry = _followed(entry, STEPS[name].prepare(merged, params), weights)
-        return entry
+            combined = LazyCombined(experts, following.after(entry, place))
+            apply = STEPS[name].prepare(Merged(combined, selected(experts, weights), place), params)
+            following = Following((*following.applies, apply), weights)
+        return following
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Steps that are prepared, and the weights of the experts."""
+
+    applies: tuple[Apply, ...]
+    weights: Sequence[Number]
+
+    def after(self, entry: Entry, place: Callable[[str], Place]) -> Entry:
+        """Return what computes an entry after all steps, from what computes one of the merge."""
+        if not self.applies:
+            return entry
+
+        def followed(experts: Experts, key: str) -> Tensor:
+            used, found = selected(experts, self.weights), entry(experts, key)
+            for apply in self.applies:
+                found = apply(used, key, place(key), found)
+            return found
+
+        return followed
 
 
 def by_name(blocks: Mapping[str, int]) -> Callable[[str], Place]:
     """Return where parameters belong, by their names; `blocks` is that of a layer map."""
     return lambda name: Place(name, blocks.get(name))
-
-
-def _followed(entry: Entry, apply: Apply, weights: Sequence[Number]) -> Entry:
-    return lambda experts, key: apply(selected(experts, weights), key, entry(experts, key))

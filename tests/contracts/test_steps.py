@@ -1,6 +1,6 @@
 """Proves that every step after a merge keeps the contract of `pipeline.merging.steps.base.Step`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -80,6 +80,6 @@ class TestStep:
         """What files are merged by, and after another step."""
         steps, experts = chain((name, params), ("norm_match", {"by": "whole"}), (name, params)), Experts(DELTAS)
         entry = METHODS["sum"].prepare(experts, (1, 1, 1), {})
-        follower: Callable[[Experts, str], Tensor] = steps.follow(entry, experts, (1, 1, 1), place)
+        follower = steps.follow(entry, experts, (1, 1, 1), place).after(entry, place)
         expected = follow(steps, DELTAS, (1, 1, 1))
         assert equal({n: follower(experts, n) for n in DELTAS[0]}, expected)

@@ -113,7 +113,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path: Path, steps: int) -> 
 
 
 TPE = {"sampler": "tpe", "trials": 20, "in_flight": 2}
-SEARCHED = {"merge": {"merge": "sum", "scaling": {"alpha": {"range": [0.0, 1.0]}}, "search": TPE}}
+STEPS = {"method": "sum", "then": ["norm_match", {"step": "norm_match", "params": {"by": "whole"}}]}
+SEARCHED = {"merge": {"merge": STEPS, "scaling": {"alpha": {"range": [0.0, 1.0]}}, "search": TPE}}
 
 
 class OutOfMemory(ToyEvaluator):

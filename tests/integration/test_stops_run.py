@@ -12,7 +12,8 @@ GRID = {"grid": [0.0, 0.25, "...", 1.5]}
 
 def arms(stop: str) -> dict[str, Any]:
     scaling = {"function": "linear", "alpha": GRID, "beta": GRID}
-    return {"merge": {"merge": "sum", "scaling": scaling, "search": {"stop": stop}, "select": {"maximise": "mean"}}}
+    merge = {"method": "sum", "then": ["norm_match"]}
+    return {"merge": {"merge": merge, "scaling": scaling, "search": {"stop": stop}, "select": {"maximise": "mean"}}}
 
 
 def test_a_merge_is_chosen_as_in_full_and_as_on_two_workers(lines: Lines) -> None:

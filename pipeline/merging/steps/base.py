@@ -37,9 +37,9 @@ class Merged:
     place: Callable[[str], Place]
 
 
-#: (task vectors of the experts that take part, key, entry of the combined vector) -> its new entry: the one that was
-#: given, or a new tensor. Of the task vectors it reads that key only.
-Apply: TypeAlias = "Callable[[Sequence[Delta], str, Tensor], Tensor]"
+#: (task vectors of the experts that take part, key, its place, entry of the combined vector) -> the new entry: the one
+#: that was given, or a new tensor. Of the task vectors it reads that key only.
+Apply: TypeAlias = "Callable[[Sequence[Delta], str, Place, Tensor], Tensor]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Give the combined vector the norm that the experts' task vectors have on average."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.base import Params
@@ -21,18 +21,15 @@ def _prepare(merged: Merged, params: Params) -> Apply:
     The sums of squares are float64. Machines that add in another order, or other pieces, then agree in all digits that
     are kept.
     """
-
-    def group(key: str) -> Hashable:
-        return _group(merged.place(key), str(params["by"]))
-
-    own, *others = (_norms(vector, group) for vector in (merged.combined, *merged.experts))
+    by = str(params["by"])
+    own, *others = (_norms(vector, merged, by) for vector in (merged.combined, *merged.experts))
     factors = {
         name: float(canonical_number(math.fsum(norms[name] for norms in others) / len(others) / norm)) if norm else 1.0
         for name, norm in own.items()
     }
 
-    def apply(experts: "Sequence[Delta]", key: str, entry: "Tensor") -> "Tensor":
-        factor = factors[group(key)]
+    def apply(experts: "Sequence[Delta]", key: str, place: Place, entry: "Tensor") -> "Tensor":
+        factor = factors[_group(place, by)]
         return entry if factor == 1 else entry * factor
 
     return apply
@@ -42,13 +39,13 @@ def _group(place: Place, by: str) -> Hashable:
     return {"parameter": place.parameter, "block": place.block, "whole": ""}[by]
 
 
-def _norms(vector: "Delta", group: Callable[[str], Hashable]) -> dict[Hashable, float]:
+def _norms(vector: "Delta", merged: Merged, by: str) -> dict[Hashable, float]:
     from pipeline.merging.parameter_pieces import split
 
     squares: dict[Hashable, list[float]] = {}
     for key, entry in vector.items():
         wide = (piece.double() for piece in split(entry).values())
-        squares.setdefault(group(key), []).extend(float(piece @ piece) for piece in wide)
+        squares.setdefault(_group(merged.place(key), by), []).extend(float(piece @ piece) for piece in wide)
     return {name: math.sqrt(math.fsum(square)) for name, square in squares.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.merging.methods.base import Params, number
-from pipeline.merging.steps.base import Apply, Merged, Step
+from pipeline.merging.steps.base import Apply, Merged, Place, Step
 from pipeline.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _prepare(merged: Merged, params: Params) -> Apply:
     floor = number(params, "floor")
 
-    def apply(experts: "Sequence[Delta]", key: str, entry: "Tensor") -> "Tensor":
+    def apply(experts: "Sequence[Delta]", key: str, place: Place, entry: "Tensor") -> "Tensor":
         # What is not finite has no singular values: it stays, and is an error of the rebuild.
         is_matrix = entry.ndim == 2 and entry.numel() > 0 and bool(entry.isfinite().all())
         return _calibrated(entry, [delta[key] for delta in experts], floor) if is_matrix and experts else entry

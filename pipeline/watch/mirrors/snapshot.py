@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.recipe import step_text
 from pipeline.report.data.run import CandidateRow, Run
 from pipeline.spec.run import FIELDS_OUTSIDE_RESULT
 
@@ -107,6 +108,7 @@ def _row(run: Run, candidate: CandidateRow) -> CandidateSnapshot:
     params |= {"method": recipe.method, "scaling": recipe.scaling}
     params |= {"alpha": "" if candidate.alpha is None else f"{candidate.alpha:.10g}", "beta": f"{recipe.beta:.10g}"}
     params |= {f"point.{name}": str(value) for name, value in candidate.point.items()}
+    params |= {"then": ", ".join(step_text(*step) for step in recipe.then)} if recipe.then else {}
     params |= {"state": "stopped"} if candidate.stopped else {}
     place = [candidate.arm, candidate.group, candidate.number]
     scores = run.scored(candidate)

@@ -69,7 +69,8 @@ def test_a_statistic_is_a_convex_combination(
 
 @pytest.mark.parametrize("method", [n for n, m in METHODS.items() if not m.needs and n != "zero"])
 def test_logits_are_finite_however_far_the_merge_goes(sources: MergeSources, tmp_path: Path, method: str) -> None:
-    weights = {"single": (0, 1), "weighted": (2, -1.5)}.get(method, ())
+    one = dict.fromkeys(("single", "nearswap", "arcee_fusion"), (0, 1))
+    weights = (one | {"weighted": (2, -1.5)}).get(method, ())
     found = merge(sources, Recipe.make(method, "linear", 2, 1, weights), tmp_path / "out.safetensors")
     assert all(bool((t >= 0).all()) for n, t in found.items() if n.endswith("running_var"))
     module = TinyResNet()

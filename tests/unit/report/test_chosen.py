@@ -14,6 +14,7 @@ from pipeline.report.page import build
 from pipeline.report.tables.chosen import chosen_table, ingredients
 from pipeline.report.tables.results import main_tables, split_params
 from pipeline.report.tables.table import Table
+from pipeline.watch.mirrors.snapshot import read_snapshot
 
 
 def cells(table: Table, name: str) -> dict[str, str]:
@@ -88,9 +89,10 @@ def test_a_searched_scale_and_every_use_of_test_are_reported(tmp_path: Path) -> 
     both = write_run(
         tmp_path / "both", arms={"wise": ARMS["wise"], "LiNeS": ARMS["LiNeS"], "chain": chain}, exhibits={}
     )
-    assert (
-        cells(chosen_table(Measure.read(both)), "chain")["method"] == "ties (then norm_match:by=whole; then norm_match)"
-    )
+    found = cells(chosen_table(Measure.read(both)), "chain")
+    assert found["method"] == "ties (then norm_match:by=whole; then norm_match)"
+    mirrored = {row.arm: row.params.get("then") for row in read_snapshot(both).rows}
+    assert mirrored["chain"] == "norm_match:by=whole, norm_match" and mirrored["LiNeS"] is None
     text = build(both)[1].read_text(encoding="utf-8")
     assert "(arms with \\`test: every\\` had each candidate scored on it: wise)" in text
 
