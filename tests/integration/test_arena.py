@@ -6,6 +6,7 @@ from small_run import Lines, tables
 
 from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.arena import arena_tables
+from pipeline.report.tables.verdict import verdicts
 
 
 def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
@@ -27,6 +28,8 @@ def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
     assert all(float(row["seconds"].text) >= 0 for row in rows)
     assert "Arena" in output and '<section id="arena">' in (out / "report.html").read_text()
     assert "## Arena" in (out / "report.md").read_text()
+    (said,) = [v.sentences[0] for v in verdicts(Measure.read(out)) if v.arm.name == "iso_c + linear"]
+    assert "the tuned constant" in said or "beats every matched control" in said
     before = tables(out)
     journal = out / "journal.jsonl"
     kept = journal.read_bytes().splitlines(keepends=True)

@@ -54,7 +54,7 @@ def _table(measure: Measure, bench: ComparableArms, names: dict[str, tuple[str, 
         "samples",
         "seconds",
     )
-    return Table(bench.titled("Arena"), f"{scope} {_said(arms, ranks)}{left} {' '.join(_MEANINGS)}", columns, rows)
+    return Table(bench.titled("Ranking"), f"{scope} {_said(arms, ranks)}{left} {' '.join(_MEANINGS)}", columns, rows)
 
 
 def _row(measure: Measure, bench: ComparableArms, arm: ArmResult, place: int, rank: Rank) -> tuple[TableCell, ...]:

@@ -91,7 +91,7 @@ def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
     if not comparisons:
         return None
     plain = [c for c in comparisons if c.other.role == "plain"]
-    controls = [c for c in comparisons if c.other.control_of]
+    controls = _controls(arm, comparisons)
     against = [f"Against {c.other.name}: {_outcome(c)}." for c in plain]
     return ArmVerdict(
         arm,
@@ -100,6 +100,15 @@ def _verdict(arm: ArmResult, measure: Measure) -> ArmVerdict | None:
         _facts(arm, comparisons, measure.run),
         forest(comparisons, Units(measure.run.percent)),
     )
+
+
+def _controls(arm: ArmResult, comparisons: Sequence[ArmComparison]) -> list[ArmComparison]:
+    """Return its matched controls; a plain arm by its method whose coefficient was searched is the tuned constant."""
+    own = [c for c in comparisons if c.other.control_of]
+    if not own or any(c.other.role == "constant" for c in own):
+        return own
+    plain = [c for c in comparisons if c.other.role == "plain" and c.other.methods & arm.methods]
+    return [c for c in plain if any("alpha" in candidate.point for candidate in c.other.candidates)] + own
 
 
 def _facts(arm: ArmResult, comparisons: Sequence[ArmComparison], run: Run) -> str:
@@ -138,12 +147,16 @@ def _outcome(comparison: ArmComparison) -> str:
     return ", ".join(found)
 
 
+def _control_word(control: ArmComparison) -> str:
+    return CONTROL_WORDS.get(control.other.role, CONTROL_WORDS["constant"])
+
+
 def conclusion(arm: ArmResult, controls: Sequence[ArmComparison]) -> str:
     """Return whether depth (and components) matter: only if every matched control is beaten."""
     what = "depth and components" if arm.has_components else "depth"
     if not controls:
         return f"The run has no matched controls, so it cannot separate the effect of {what} from mere shrinking."
-    unbeaten = {word: [CONTROL_WORDS[c.other.role] for c in controls if c.word == word] for word in UNBEATEN}
+    unbeaten = {word: [_control_word(c) for c in controls if c.word == word] for word in UNBEATEN}
     rest = [f"the {_list(names)} {UNBEATEN[word][len(names) > 1]}" for word, names in unbeaten.items() if names]
     if not rest:
         return f"Here the profile over {what} matters: it beats every matched control."
@@ -152,7 +165,7 @@ def conclusion(arm: ArmResult, controls: Sequence[ArmComparison]) -> str:
 
 def standing(controls: Sequence[ArmComparison]) -> list[str]:
     """Return which controls are beaten, if only some are."""
-    beaten = [CONTROL_WORDS[c.other.role] for c in controls if c.word == "better"]
+    beaten = [_control_word(c) for c in controls if c.word == "better"]
     some = beaten and len(beaten) < len(controls)
     return [f"Of its {len(controls)} matched controls it beats the {_list(beaten)}."] if some else []
 

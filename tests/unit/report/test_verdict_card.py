@@ -1,12 +1,14 @@
 """Proves that a verdict is drawn to scale and names the smallest difference it finds, and that edges are warned of."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from exhibit_run import write_run
 
+from pipeline.recipe import Recipe
 from pipeline.report.data.estimates import Measure
 from pipeline.report.page import build
 from pipeline.report.tables.edges import edge_warnings
@@ -81,3 +83,14 @@ def test_0_and_the_fine_tuned_model_are_no_edges(run: Path) -> None:
         if points and all(value in ends for point in points for value in point.values()):
             at_ends.add(arm.name)
     assert at_ends and not [text for text in edge_warnings(measure) if re.split(r": | \(", text)[0] in at_ends]
+
+
+@pytest.mark.parametrize(("chosen", "warned"), [(100, False), (60, False), (20, True)])
+def test_the_end_of_a_parameter_is_no_edge(run: Path, chosen: float, warned: bool) -> None:
+    """`keep` of ties is a percentage: nothing lies beyond 100."""
+    measure = Measure.read(run)
+    arm = next(a for a in measure.arms if a.kind == "merge")
+    recipe = Recipe.make("ties", params={"keep": chosen})
+    rows = [replace(arm.candidates[0], recipe=recipe, point={"keep": k}, chosen=k == chosen) for k in (20, 60, 100)]
+    texts = edge_warnings(replace(measure, arms=[replace(arm, candidates=tuple(rows))]))
+    assert bool(texts) == warned and all("keep = 20 is the smallest value" in text for text in texts)
