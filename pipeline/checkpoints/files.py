@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from tasks.embedded import model_path
+from tasks.embedded import BUILT_HERE, model_path, not_built
 from tasks.embedded.sums import check
 from tasks.files.cache import built
 from tasks.files.hub import hub_silence, out_of_reach
@@ -110,9 +110,10 @@ def _embedded(source: Source) -> CheckpointFiles:
         return _in_folder(source, model, source.text)
     if model := built(source.name):
         return _in_folder(source, model, source.text)
-    raise ValueError(
-        f"{source.text}: not embedded; {near(source.name, [p.stem for p in folder.glob('*.safetensors')])}"
-    )
+    if source.name in BUILT_HERE:
+        raise ValueError(f"{source.text}: {not_built(source.name)}")
+    known = [*(p.stem for p in folder.glob("*.safetensors")), *BUILT_HERE]
+    raise ValueError(f"{source.text}: not embedded; {near(source.name, known)}")
 
 
 def _in_folder(source: Source, folder: Path, place: str) -> CheckpointFiles:

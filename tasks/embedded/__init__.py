@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+from tasks.embedded.bases import BASES
+from tasks.embedded.language import BUILT
 from tasks.registry import near
 
 _ROOT = Path(__file__).parent
+#: Models and prompts that are built in the cache.
+BUILT_HERE = tuple(sorted({*BASES, *BUILT}))
 
 
 def task_names() -> list[str]:
@@ -54,6 +58,14 @@ def model_path(name: str) -> Path | None:
     """Return the folder of an embedded model of transformers, "tiny-t5"; None if there is none of this name."""
     folder = _ROOT / "checkpoints" / name
     return folder if "/" not in name and (folder / "model.safetensors").is_file() else None
+
+
+def not_built(name: str) -> str:
+    """Return the end of an error about one of `BUILT_HERE` that is not there yet: how to build it."""
+    target, module = ("bases", "bases") if name in BASES else ("rewarded-soups", "language")
+    return (
+        f"not built yet: `make {target}` builds it, and `python -m tasks.embedded.{module}.build {name}` builds only it"
+    )
 
 
 def checkpoint_path(name: str) -> Path:

@@ -20,6 +20,8 @@ from tasks.files.temporary import temporary_folder
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: Folders of the cache with models that are built here.
+_BUILT = ("language", "vision")
 _REMEDY = "set LINES_SWEEP_CACHE to another folder"
 logger = logging.getLogger(__name__)
 
@@ -148,16 +150,16 @@ def _put(new: Path, path: Path) -> None:
 
 
 def built(name: str) -> Path | None:
-    """Return the folder of the embedded model or prompts `name`, which `make rewarded-soups` builds; None before.
+    """Return the folder of the model or prompts `name` that `make bases` or `make rewarded-soups` builds; None before.
 
     One without a manifest is of an older version, and taken as it is: its prompts come from the network.
 
     Raises:
         ValueError: if it is damaged.
     """
-    path = cache_root() / "language" / name
+    path = next((p for kind in _BUILT if (p := cache_root() / kind / name).is_dir()), cache_root() / _BUILT[0] / name)
     if manifest_path(path).exists() and os.path.lexists(path) and (wrong := damage(path)):
-        raise ValueError(f"cache {path}: {wrong}; `make rewarded-soups` builds it again")
+        raise ValueError(f"cache {path}: {wrong}; `make bases` or `make rewarded-soups` builds it again")
     return path if path.is_dir() else None
 
 

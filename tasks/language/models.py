@@ -15,9 +15,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tasks.embedded import model_path
-from tasks.embedded.language import BUILT
-from tasks.files.cache import built, cache_root, digest
+from tasks.embedded import BUILT_HERE, model_path, not_built
+from tasks.files.cache import built, digest
 from tasks.files.hub import hub_silence, out_of_reach
 from tasks.files.models import nearby
 from tasks.files.sources import HubName, Source
@@ -40,7 +39,8 @@ def model_folder(source: Source | str) -> Path:
     """Return the folder that `source` names; a repository that is not in the hub's cache is fetched first.
 
     Args:
-        source: a folder; its URL; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make rewarded-soups` builds
+        source: a folder; its URL; `hf:OWNER/REPO[@REVISION]`; or `embedded/NAME`, which `make bases` or `make
+            rewarded-soups` builds
             (`./embedded/NAME` is a path).
 
     Raises:
@@ -65,14 +65,10 @@ def model_folder(source: Source | str) -> Path:
 def _built(source: Source) -> Path:
     if folder := model_path(source.name) or built(source.name):
         return folder
-    if source.name not in BUILT:
-        raise ValueError(f"{source.text}: no such embedded model or prompts; {near(source.name, BUILT)}")
-    root = cache_root() / "language"
-    others = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-    raise ValueError(
-        f"{source.text}: not built yet: `make rewarded-soups` builds it, and `python -m tasks.embedded.language.build "
-        f"{source.name}` builds only it; built: {', '.join(others) or 'none'}"
-    )
+    if source.name not in BUILT_HERE:
+        raise ValueError(f"{source.text}: no such embedded model or prompts; {near(source.name, BUILT_HERE)}")
+    others = [name for name in BUILT_HERE if built(name)]
+    raise ValueError(f"{source.text}: {not_built(source.name)}; built: {', '.join(others) or 'none'}")
 
 
 def _from_hub(source: Source) -> Path:

