@@ -131,7 +131,9 @@ def _api(python: str, code: str, argument: str) -> Figures:
 def _measured(words: list[str]) -> Figures:
     # Installed programs have byte code, unless the environment forbids to write any.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    with tempfile.TemporaryDirectory() as cache:
+        env["LINES_SWEEP_CACHE"] = cache  # no fingerprint is known
+        done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     wall, cpu, peak = json.loads(done.stdout.splitlines()[-1])

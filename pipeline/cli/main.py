@@ -1,7 +1,10 @@
 """The command `lines`."""
 
+import atexit
 import logging
 import os
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -96,4 +99,22 @@ def main() -> None:
     shown = logging.StreamHandler()
     shown.addFilter(ShownOnce())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if sys.argv[1:2] == ["merge"] and isinstance(ended.code, int | None):
+            _leave(ended.code or 0)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process as Python does, but for the teardown of modules.
+
+    torch's takes 0.6 CPU seconds and reads 110 MB of its libraries, a sixth of what a merge takes. `lines merge` has
+    closed its files and joined its threads by then; other commands have processes and threads to wait for.
+    """
+    atexit._run_exitfuncs()
+    with suppress(OSError):  # a closed pipe, of which Python's own end tells
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
