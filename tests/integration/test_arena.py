@@ -26,7 +26,7 @@ def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
     assert {row["free scalars"].text for row in rows if "linear" in row["model"].text} == {"2"}
     assert {(row["candidates"].text, row["samples"].text) for row in rows} == {("3", "90")}
     assert all(float(row["seconds"].text) >= 0 for row in rows)
-    assert "Arena" in output and '<section id="arena">' in (out / "report.html").read_text()
+    assert "Ranking" in output and '<section id="arena">' in (out / "report.html").read_text()
     assert "## Arena" in (out / "report.md").read_text()
     (said,) = [v.sentences[0] for v in verdicts(Measure.read(out)) if v.arm.name == "iso_c + linear"]
     assert "the tuned constant" in said or "beats every matched control" in said
