@@ -14,7 +14,7 @@ from pipeline.console import console, folded_table, print_note, print_result, pr
 from pipeline.merging.components import FACTOR, USUAL, component_params
 from pipeline.merging.methods import METHODS, look_up_method
 from pipeline.merging.methods.base import Method
-from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, alpha_is_constant, split_control
+from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, origin_of_constant, split_control
 from pipeline.merging.steps import STEPS
 from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
@@ -289,8 +289,8 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _coefficients(recipe: Recipe, merged: "Merged") -> str:
-    if alpha_is_constant(recipe):
-        return f"constant {merged.alpha:.7g} ({split_control(recipe.scaling)[0].replace('_', ' ')})"
+    if origin := origin_of_constant(recipe):
+        return f"constant {merged.alpha:.7g} ({origin})"
     how = f" ({recipe.alpha}: equation 2)" if isinstance(recipe.alpha, str) else ""
     return f"alpha {merged.alpha:.7g}{how}, beta {recipe.beta:g}"
 

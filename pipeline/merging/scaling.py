@@ -227,6 +227,12 @@ def alpha_is_constant(recipe: Recipe) -> bool:
     return control == "equal_norm" or (control == "uniform" and recipe.has_components)
 
 
+def origin_of_constant(recipe: Recipe) -> str:
+    """Return "equal mean" or "equal norm" if `alpha_is_constant`, else ""."""
+    names = {"uniform": "equal mean", "equal_norm": "equal norm"}
+    return names[split_control(recipe.scaling)[0]] if alpha_is_constant(recipe) else ""
+
+
 def constant_or_alpha(
     recipe: Recipe,
     sizes: LayerSizes,

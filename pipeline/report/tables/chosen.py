@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from pipeline.merging.scaling import alpha_is_constant
+from pipeline.merging.scaling import alpha_is_constant, origin_of_constant
 from pipeline.recipe import step_text
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import GroupTask
@@ -47,9 +47,9 @@ def spared_sentences(run: Run) -> list[str]:
 
 
 def alpha_origin(candidate: CandidateRow) -> str:
-    """Return the origin of an alpha that was not searched: the constant of equal norm, or equation 2."""
-    if alpha_is_constant(candidate.recipe):
-        return "(equal norm)"
+    """Return the origin of an alpha that was not searched: the constant of equal norm or mean, or equation 2."""
+    if origin := origin_of_constant(candidate.recipe):
+        return f"({origin})"
     return "(equation 2)" if candidate.alpha_auto else ""
 
 

@@ -165,6 +165,8 @@ def test_one_constant_is_one_row_and_that_of_equal_norm_is_no_alpha(tmp_path: Pa
     assert row[1].strip() == "everywhere" and "alpha" not in output and "lines_sweep.alpha" not in metadata
     constant = float(metadata["lines_sweep.constant"])
     assert f"constant {constant:.7g} (equal norm)" in output and float(row[3]) == pytest.approx(constant, rel=1e-5)
+    mean = run(out, "--scaling=uniform:linear", "--beta=0.5", "--component=mlp=0.5", "--overwrite")
+    assert re.search(r"constant 0\.\d+ \(equal mean\)", mean) and "lambda x" not in mean
 
 
 def test_keeps_types_and_copies_integers(tmp_path: Path) -> None:
