@@ -72,11 +72,13 @@ def work_of(plan: Plan, counts: Mapping[str, tuple[int, int]]) -> list[ArmWork]:
 def free_scalars(group: Group, known: Mapping[tuple[str, str], Group]) -> int:
     """Return how many numbers validation chooses for a group, in its own search and in those of its parents.
 
+    It chooses no seed among the further ones.
+
     Args:
         group: of a plan.
         known: the groups of the plan by key.
     """
-    soup, dims = group.template.soup, group.space.dims
+    soup, dims = group.template.soup, () if group.kind == "seeds" else group.space.dims
     own = len(soup) - 1 + sum(d.name.partition(".")[0] != LAMBDA for d in dims) if soup else len(dims)
     parents = group.derivation.parents if group.derivation else ()
     return own + sum(free_scalars(known[key], known) for key in parents)

@@ -16,13 +16,14 @@ from pipeline.report.tables.corrected import corrected_table
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of an edit of two experts and a merge, each over a grid, and of a merge of one candidate."""
+    """A run of an edit of two experts and a merge, each over a grid, a further seed, and a merge of one candidate."""
     built = RunBuilder()
     for group in ("digits", "fashion"):
         edits = [({"alpha": a}, Recipe.make("single", "linear", a, 1 - a, weights(group))) for a in GRID]
         built.add_group(("edit", "edit", "", ""), group, edits)
     merges = [({"alpha": a}, Recipe.make("sum", "constant", a)) for a in GRID]
     built.add_group(("merge", "merge", "", ""), "", merges)
+    built.add_group(("merge, seeds", "seeds", "merge", "seeds"), "", merges[4:5])
     built.add_group(("alone", "merge", "", ""), "", merges[3:4])
     return built.write(tmp_path_factory.mktemp("corrected") / "run")
 
@@ -50,6 +51,7 @@ def test_every_searched_arm_has_a_row(measure: Measure, folder: Path) -> None:
         assert choice.foretold.corrected.low < choice.foretold.corrected.value < choice.foretold.value
     page = build(folder)[1].read_text(encoding="utf-8")
     assert "## What the choices are worth" in page and "foretold −" in page and ", measured " in page
+    assert "## Spread over seeds" in page
 
 
 def test_the_measured_drop_is_that_of_the_objective(measure: Measure) -> None:

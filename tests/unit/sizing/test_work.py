@@ -36,6 +36,7 @@ LAMBDAS = {"method": "weighted", "lambdas": 5}
         ({"merge": LAMBDAS}, 2, "none"),
         ({"merge": {"method": "consensus", "params": {"tall_lambda": "auto"}}, "scaling": {"alpha": GRID}}, 4, "none"),
         ({"merge": {"of": "above"}, "scaling": {"alpha": GRID}}, 2, "inputs"),
+        ({"merge": {"method": "dare", "seeds": 3}, "scaling": {"alpha": GRID}}, 1, "none"),
     ],
 )
 def test_free_scalars_are_what_validation_chooses(arm: dict[str, Any], free: int, learns_from: str) -> None:
@@ -44,6 +45,8 @@ def test_free_scalars_are_what_validation_chooses(arm: dict[str, Any], free: int
     work = {w.arm: w for w in work_of(plan, dict.fromkeys(plan.groups[0].roles, (SAMPLES["val"], SAMPLES["test"])))}
     assert (work["x"].free, work["x"].learns_from) == (free, learns_from)
     assert (work["fine-tuned"].free, work["fine-tuned"].learns_from) == (0, "none")
+    if "x, seeds" in work:
+        assert work["x, seeds"].free == free and work["x, seeds"].candidates == 2
     if "x, uniform" in work and arm["merge"] != LAMBDAS:
         assert work["x, uniform"].free == free  # its constant follows from what x chooses
 
