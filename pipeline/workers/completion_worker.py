@@ -82,7 +82,7 @@ def _engine(
     low = {name: delta for name, delta in deltas.items() if isinstance(delta, LowRankDelta)}
     if on_vllm(spec):
         if not edited.low_rank:
-            raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums of shares")
+            raise ValueError("generation.engine: vllm: needs LoRA adapters for experts, merged by sums without steps")
         policy = VllmPolicy(spec.backbone.model, Candidates(module, backbone.layer_map, low, device), spec.seed)
         return policy, policy.engine
     engine = TransformersEngine(module, backbone.tokenizer, device)
