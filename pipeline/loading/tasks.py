@@ -22,7 +22,7 @@ def load_tasks(spec: RunSpec, backbone: Backbone, report: Report) -> dict[str, T
         request = TaskRequest(name, task.source, limits, task.options, test_only=name in spec.ood)
 
         def progress(done: int, total: int, name: str = name) -> None:
-            report(f"decoding {name}", done, total)
+            report(f"preparing {name}", done, total)
 
         where = f"ood.{name}" if name in spec.ood else f"tasks.{name}"
         try:

@@ -149,6 +149,12 @@ def _put(new: Path, path: Path) -> None:
     write_whole(manifest_path(path), manifest)
 
 
+def built_place(name: str) -> Path:
+    """Return where a model or prompts that are built here lie, or would lie."""
+    places = [cache_root() / kind / name for kind in _BUILT]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
 def built(name: str) -> Path | None:
     """Return the folder of the model or prompts `name` that `make bases` or `make rewarded-soups` builds; None before.
 
@@ -157,7 +163,7 @@ def built(name: str) -> Path | None:
     Raises:
         ValueError: if it is damaged.
     """
-    path = next((p for kind in _BUILT if (p := cache_root() / kind / name).is_dir()), cache_root() / _BUILT[0] / name)
+    path = built_place(name)
     if manifest_path(path).exists() and os.path.lexists(path) and (wrong := damage(path)):
         raise ValueError(f"cache {path}: {wrong}; `make bases` or `make rewarded-soups` builds it again")
     return path if path.is_dir() else None

@@ -10,7 +10,7 @@ from pipeline.spec.generation import is_reward_source
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.sources import LM_EVAL, PUBLISHED_TEXT, TaskSpec
-from tasks.files.cache import cache_root
+from tasks.files.cache import built_place
 from tasks.files.sources import Source
 from tasks.registry import TASKS
 
@@ -72,7 +72,7 @@ def _named(source: str, kind: BundleKind, prefix: str = "", suffix: str = "") ->
     parsed = Source.parse(source)
     if parsed.kind not in ("path", "embedded"):
         return None
-    path = Path(source).expanduser() if parsed.kind == "path" else cache_root() / "language" / parsed.name
+    path = Path(source).expanduser() if parsed.kind == "path" else built_place(parsed.name)
     return NamedFile(str(path.absolute()), kind, ".", prefix, suffix) if path.exists() else None
 
 

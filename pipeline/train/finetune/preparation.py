@@ -53,7 +53,7 @@ def prepare(spec: FinetuneSpec, out: Path, device_type: str, report: Report) -> 
     for run in runs:
 
         def progress(done: int, total: int, name: str = run.task) -> None:
-            report(f"decoding {name}", done, total)
+            report(f"preparing {name}", done, total)
 
         if (key := (run.task, run.head_seed)) not in tasks:
             tasks[key] = load_training_task(spec, run.task, model.backbone, run.head_seed, progress)

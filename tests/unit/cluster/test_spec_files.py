@@ -95,8 +95,9 @@ def test_a_run_of_rewards_names_its_prompts_functions_and_reward_models(tmp_path
     assert (there.tasks["brief"].source, there.base) == ("/cache/rewards.py:brevity", "/cache/sft")
 
 
-def test_a_model_that_was_built_here_is_sent_despite_its_embedded_name() -> None:
-    built = touch(cache_root() / "language" / "small" / "config.json").parent
+@pytest.mark.parametrize("kind", ["language", "vision"])
+def test_a_model_that_was_built_here_is_sent_despite_its_embedded_name(kind: str) -> None:
+    built = touch(cache_root() / kind / "small" / "config.json").parent
     spec = small_spec({"clipart": Path("embedded/small")}, tasks=["clipart"])
     assert named_files(parse_spec(spec)) == {("experts", "clipart"): NamedFile(str(built), "model")}
 
