@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.lazy import Renamed, open_checkpoint
 from pipeline.checkpoints.readers import safetensors_errors
-from pipeline.merging.methods.base import Method
+from pipeline.merging.methods.base import OF_SEVERAL, Method
 from tasks.tensors import first_names
 
 _KINDS = {"fisher": "diagonal Fisher information", "gram": "products X^T X of the inputs of linear layers"}
@@ -30,7 +30,7 @@ def check_sources(name: str, method: Method, sources: Sequence[str], num_experts
     """
     if not method.needs and sources:
         raise ValueError(f"--statistics: the method {name} needs none")
-    if method.needs == "learned":
+    if method.needs in OF_SEVERAL:
         raise ValueError(
             f"--method {name}: learns from data: put it in a spec, and export its result with `lines export`"
         )

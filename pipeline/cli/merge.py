@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline.console import console, folded_table, print_note, print_result, progress_bar, user_errors
 from pipeline.merging.components import FACTOR, USUAL, component_params
 from pipeline.merging.methods import METHODS, look_up_method
-from pipeline.merging.methods.base import Method
+from pipeline.merging.methods.base import OF_SEVERAL, Method
 from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, origin_of_constant, split_control
 from pipeline.merging.steps import STEPS
 from pipeline.parameters import look_up
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` nee
     from pipeline.checkpoints.merge import Merged
 
 #: Methods that learn from data need a run, and the base itself is no merge.
-_FROM_FILES = {name: method for name, method in METHODS.items() if name != "zero" and method.needs != "learned"}
+_FROM_FILES = {name: method for name, method in METHODS.items() if name != "zero" and method.needs not in OF_SEVERAL}
 _WHOLE = ", ".join(name for name, method in _FROM_FILES.items() if method.whole)
 _CONTROLS = ", ".join(f"{control}:" for control in CONTROLS)
 #: Parameters of the command that a recipe of mergekit leaves to it.

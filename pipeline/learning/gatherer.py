@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.checkpoints.lazy import StoredTensors
+from pipeline.checkpoints.lazy import Renamed, StoredTensors
 from pipeline.learning.coefficients import RULES, LearningSettings, learn
 from pipeline.learning.inputs import LabelledImages, as_encoder, labelled, overwrite
+from pipeline.learning.merged_grams import merged_grams
 from pipeline.learning.meter import Meter
 from pipeline.learning.statistics import STATISTICS, Progress, silent
 from pipeline.merging.methods import METHODS
@@ -79,7 +80,8 @@ class Gatherer:
         used, key = used_experts(weights), _key(method, weights, params)
         if key in self._diverged:
             raise NonFiniteOutput(self._diverged[key])
-        gather = self._learned if METHODS[method].needs == "learned" else self._statistics
+        gathers = {"learned": self._learned, "merged_gram": self._merged_grams}
+        gather = gathers.get(METHODS[method].needs, self._statistics)
         try:
             found, self._notes[key] = gather(method, experts, used, params)
         except NonFiniteOutput as error:
@@ -142,6 +144,21 @@ class Gatherer:
         shapes = {n: p.shape for n, p in self._backbone.module.named_parameters()}
         rows = {e: by_block(row, shapes, backbone.layer_map) for e, row in zip(names, found, strict=True)}
         return found, {**_cost([kept]), "coefficients": rows}
+
+    def _merged_grams(
+        self, method: str, experts: Experts, used: Sequence[int], params: Params
+    ) -> tuple[Sequence[Tensors], Note]:
+        backbone, names = as_encoder(self._backbone), [self._experts[i] for i in used]
+        part = Experts([experts.deltas[i] for i in used], experts.base)
+
+        def compute() -> dict[str, Tensor]:
+            each = merged_grams(backbone, [self._labelled(name) for name in names], part, params)
+            return {f"{i}/{name}": tensor for i, grams in enumerate(each) for name, tensor in grams.items()}
+
+        kept = self._keep(method, [*(self._keys[n] for n in names), json.dumps(sorted(params.items()))], compute)
+        stored = StoredTensors([kept.path], backbone.device)
+        own = [{n.partition("/")[2]: n for n in stored if n.startswith(f"{i}/")} for i in range(len(used))]
+        return [Renamed(stored, names) for names in own], _cost([kept])
 
     def _labelled(self, expert: str) -> LabelledImages:
         name, task = self._tasks[expert]

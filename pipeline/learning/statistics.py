@@ -5,8 +5,8 @@ Shape legend: B images, K classes, N rows (images times tokens), D inputs of a l
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any, TypeAlias
 
 import torch
@@ -68,7 +68,13 @@ def fisher(
 
 
 @torch.no_grad()
-def gram(backbone: ImageEncoder, task: LabelledImages, samples: int, progress: Progress = silent) -> dict[str, Tensor]:
+def gram(
+    backbone: ImageEncoder,
+    task: LabelledImages,
+    samples: int,
+    progress: Progress = silent,
+    within: Collection[str] | None = None,
+) -> dict[str, Tensor]:
     """Return X^T X / N of the inputs X (N, D) of every linear layer, for the module's weights (Jin et al., 2023).
 
     Linear layers are `nn.Linear` and both projections of `nn.MultiheadAttention`: the joint one of query, key and value
@@ -80,11 +86,13 @@ def gram(backbone: ImageEncoder, task: LabelledImages, samples: int, progress: P
         task: whose first `samples` validation images are used, or all if there are fewer.
         samples: images, at least 1.
         progress: called after every batch.
+        within: weights that get an entry, of layers that follow each other; None for all. A forward pass ends at the
+            first linear layer after them.
 
     Returns:
         Name of a linear layer's weight -> float32 (D, D); no other parameter has an entry.
     """
-    count, sums = min(samples, task.num_samples(SPLIT)), _Products()
+    count, sums = min(samples, task.num_samples(SPLIT)), _Products(within)
     with ExitStack() as hooks:
         for name, module in backbone.module.named_modules():
             if isinstance(module, nn.MultiheadAttention):
@@ -92,15 +100,22 @@ def gram(backbone: ImageEncoder, task: LabelledImages, samples: int, progress: P
             elif isinstance(module, nn.Linear):
                 hooks.enter_context(module.register_forward_pre_hook(sums.linear(name)))
         for rows_B in torch.split(torch.arange(count), _BATCH):
-            backbone.embed(task.batch(SPLIT, rows_B, backbone.device)[0])
+            sums.started = False
+            with suppress(_Enough):
+                backbone.embed(task.batch(SPLIT, rows_B, backbone.device)[0])
             progress(int(rows_B[-1]) + 1, count)
     return sums.means()
 
 
-class _Products:
-    """Sums of X^T X by the weight's name, filled by hooks."""
+class _Enough(Exception):
+    """Raised in a forward pass when what follows is not needed."""
 
-    def __init__(self) -> None:
+
+class _Products:
+    """Sums of X^T X by the weight's name, filled by hooks; `started` once a forward pass has given one."""
+
+    def __init__(self, within: Collection[str] | None) -> None:
+        self._within, self.started = within, False
         self._sums: dict[str, Tensor] = {}
         self._rows: Counter[str] = Counter()
 
@@ -108,11 +123,17 @@ class _Products:
         return {name: total / self._rows[name] for name, total in self._sums.items()}
 
     def linear(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: self._add(f"{name}.weight", inputs[0])
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if self._is_in(f"{name}.weight"):
+                self._add(f"{name}.weight", inputs[0])
+
+        return hook
 
     def attention(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             assert isinstance(module, nn.MultiheadAttention)
+            if not self._is_in(f"{name}.out_proj.weight"):
+                return
             given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
             if module.in_proj_weight is not None and given["query"] is given["key"] is given["value"]:
                 self._add(f"{name}.in_proj_weight", given["query"])
@@ -120,7 +141,15 @@ class _Products:
 
         return hook
 
+    def _is_in(self, name: str) -> bool:
+        if self._within is None or name in self._within:
+            return True
+        if self.started:
+            raise _Enough
+        return False
+
     def _add(self, name: str, inputs: Tensor) -> None:
+        self.started = True
         rows_ND = inputs.flatten(0, -2).float()
         product_DD = rows_ND.T @ rows_ND
         self._sums[name] = self._sums[name].add_(product_DD) if name in self._sums else product_DD

@@ -60,6 +60,7 @@ CASES = [
     ("arcee_fusion", (0, 1, 0), {}),
     ("fisher", (1, 0, 1), {}),
     ("regmean", (1, 0, 1), {}),
+    ("regmean_pp", (1, 0, 1), {}),
     ("tsvm", (1, 1, 1), {}),
     ("tsvm", (1, 0, 1), {}),
     ("iso_c", (1, 0, 1), {}),
@@ -71,7 +72,7 @@ CASES = [
     ("atlas", (1, 0, 1), {}),
 ]
 #: A decomposition of a matrix of twice the size may round differently.
-ROUNDS = {"regmean", "tsvm", "iso_c", "iso_cts", "knots"}
+ROUNDS = {"regmean", "regmean_pp", "tsvm", "iso_c", "iso_cts", "knots"}
 #: Methods of a fixed scale: that of t, of a softmax of weights, of a tanh of products, of a step.
 FIXED_SCALE = {"nearswap", "arcee_fusion", "pcb", "wudi"}
 SHAPES = {"scalar": (), "bias": (5,), "weight": (4, 5), "kernel": (2, 3, 2, 2)}
@@ -90,6 +91,7 @@ def statistics(needs: str, seed: int) -> dict[str, Tensor]:
         "": {},
         "fisher": {name: t.square() for name, t in entries.items()},
         "gram": {"weight": inputs.T @ inputs},
+        "merged_gram": {"weight": inputs.T @ inputs},
         "learned": {name: t.mean() for name, t in entries.items()},
     }
     return kinds[needs]

@@ -15,6 +15,7 @@ SHORT = {"steps": 2, "batch_size": 5}
 ARMS = {
     "fisher": {"merge": {"method": "fisher", "params": {"samples": 5}}},
     "regmean": {"merge": {"method": "regmean", "params": {"samples": 5}}},
+    "RegMean++": {"merge": {"method": "regmean_pp", "params": {"samples": 5}}},
     "AdaMerging": {"merge": {"method": "adamerging", "params": {**SHORT, "granularity": "task"}}},
     "aTLAS": {"merge": {"method": "atlas", "params": SHORT}},
     "aTLAS of one": {"merge": {"method": "atlas", "params": SHORT}, "experts": ["mnist"]},
@@ -48,7 +49,7 @@ def test_scores_tell_cost_and_coefficients_and_a_second_run_finds_what_the_first
     rows = pq.read_table(run / "scores.parquet").to_pylist()
     assert {r["arm"] for r in rows if r["split"] == "test"} >= ARMS.keys()
     by_method = scores(run)
-    for method in ("fisher", "regmean", "adamerging", "atlas"):
+    for method in ("fisher", "regmean", "regmean_pp", "adamerging", "atlas"):
         notes = [s.note for s in by_method[method]]
         assert all(note["seconds"] > 0 and note["peak_bytes"] >= 0 for note in notes)
     row = by_method["adamerging"][0].note["coefficients"]

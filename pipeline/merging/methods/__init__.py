@@ -51,6 +51,7 @@ METHODS: dict[str, Method] = {
     "arcee_fusion": one_expert.ARCEE_FUSION,
     "fisher": statistical.FISHER,
     "regmean": statistical.REGMEAN,
+    "regmean_pp": statistical.REGMEAN_PP,
     "tsvm": spectral.TSVM,
     "iso_c": spectral.ISO_C,
     "iso_cts": spectral.ISO_CTS,

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Params: TypeAlias = Mapping[str, ParamValue]
 #: What a method needs of each expert besides its task vector: see `pipeline.learning`.
-Needs = Literal["", "fisher", "gram", "learned"]
+Needs = Literal["", "fisher", "gram", "merged_gram", "learned"]
+#: Needs that depend on several experts at once: only runs gather them, and files cannot give them.
+OF_SEVERAL: tuple[Needs, ...] = ("merged_gram", "learned")
 
 
 @dataclass(frozen=True, slots=True)

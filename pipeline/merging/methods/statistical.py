@@ -78,14 +78,20 @@ FISHER = Method(
     needs="fisher",
     whole=True,
 )
+_REDUCE = Parameter("reduce", "factor of the off-diagonal entries of the inputs' products", 0.9, low=0, high=1)
 REGMEAN = Method(
     "linear layers whose outputs are nearest to every expert's, by least squares: RegMean (Jin et al., 2023)",
     _regmean,
-    parameters=(
-        _SAMPLES,
-        Parameter("reduce", "factor of the off-diagonal entries of the inputs' products", 0.9, low=0, high=1),
-    ),
+    parameters=(_SAMPLES, _REDUCE),
     check=check_selection("regmean"),
     needs="gram",
+    whole=True,
+)
+REGMEAN_PP = Method(
+    "RegMean on the inputs that the merged blocks before a block give: RegMean++ (Nguyen et al., 2025)",
+    _regmean,
+    parameters=(_SAMPLES, _REDUCE),
+    check=check_selection("regmean_pp"),
+    needs="merged_gram",
     whole=True,
 )

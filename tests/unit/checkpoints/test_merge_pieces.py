@@ -12,7 +12,7 @@ from pipeline.checkpoints.merge import merge_states
 from pipeline.merging import parameter_pieces
 from pipeline.merging.components import Components
 from pipeline.merging.methods import METHODS
-from pipeline.merging.methods.base import Experts
+from pipeline.merging.methods.base import OF_SEVERAL, Experts
 from pipeline.merging.scaling import coefficients, equal_norm
 from pipeline.merging.task_vectors import cell_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve
@@ -30,7 +30,7 @@ SHAPES = {
 }
 TYPES = {"h.0.w": torch.bfloat16, "h.1.w": torch.float16, "h.1.k": torch.float64}
 LAYERS = LayerMap({"h.0.w": 0, "h.0.b": 0, "h.1.w": 1, "h.1.k": 1}, 2)
-FILES = [case for case in CASES if case[0] != "zero" and METHODS[case[0]].needs != "learned"]
+FILES = [case for case in CASES if case[0] != "zero" and METHODS[case[0]].needs not in OF_SEVERAL]
 
 
 def state(seed: int, scale: float = 1.0) -> dict[str, Tensor]:

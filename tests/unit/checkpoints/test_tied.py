@@ -13,6 +13,7 @@ from pipeline.checkpoints.merge_files import MergedFile, merge_files
 from pipeline.checkpoints.prepared_merge import MergeSources
 from pipeline.checkpoints.tied import count_once, tied_names
 from pipeline.merging.methods import METHODS
+from pipeline.merging.methods.base import OF_SEVERAL
 from pipeline.recipe import Recipe
 
 TABLE, HEAD = "transformer.wte.weight", "lm_head.weight"
@@ -75,10 +76,16 @@ def statistics_of(kind: str, folder: Path) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if n != "zero" and m.needs != "learned"])
+@pytest.mark.parametrize(
+    ("name", "scaling"),
+    [
+        *((n, "linear") for n, m in METHODS.items() if n != "zero" and m.needs not in OF_SEVERAL),
+        *(("sum", scaling) for scaling in SCALINGS if scaling != "linear"),
+    ],
+)
 def test_every_method_gives_the_bits_of_safetensors(tmp_path: Path, name: str, scaling: str) -> None:
-    weights = {"single": (0, 1), "weighted": (0.3, 0.6)}.get(name, ())
+    one = dict.fromkeys(("single", "nearswap", "arcee_fusion"), (0, 1))
+    weights = (one | {"weighted": (0.3, 0.6)}).get(name, ())
     recipe = Recipe.make(name, scaling, "auto", 0.5, weights)
     needs = METHODS[name].needs
     statistics = statistics_of(needs, tmp_path) if needs else ()

@@ -53,7 +53,7 @@ def offered(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_methods_of_files_are_offered(offered: Offered) -> None:
     assert offered("lines merge --method dar") == ["dare", "dare_ties"]
-    assert set(METHODS) - set(offered("lines merge --method ")) == {"zero", "adamerging", "atlas"}
+    assert set(METHODS) - set(offered("lines merge --method ")) == {"zero", "regmean_pp", "adamerging", "atlas"}
     assert offered("lines merge --scaling p") == ["power", "piecewise"]
 
 

@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe
 from tasks.base import LayerMap, NonFiniteOutput
 
 SHORT = {"steps": 2, "batch_size": 4}
-NEEDY = {"fisher": {"samples": 4}, "regmean": {"samples": 4}, "adamerging": SHORT, "atlas": SHORT}
+NEEDY = {**dict.fromkeys(("fisher", "regmean", "regmean_pp"), {"samples": 4}), "adamerging": SHORT, "atlas": SHORT}
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +77,6 @@ class TestGatherer:
         recipe = Recipe.make(method, params=NEEDY[method])
         assert first.note(recipe) == second.note(recipe) and first.note(recipe)["seconds"] > 0
 
-    def test_data_checkpoints_and_numerics_are_in_the_key(self, embedded: Embedded, files: Path, method: str) -> None:
-        identity, experts = embedded.identity, ("mnist", "fashion")
-        other = [
-            {"numerics": "other"},
-            {"checkpoints": {**identity.checkpoints, "base": "other"}},
-            {"checkpoints": {**identity.checkpoints, **dict.fromkeys(experts, "other")}},
-            {"tasks": {**identity.tasks, **dict.fromkeys(experts, ("other", 40, 10))}},
-            {"tasks": {n: (data, 39, 10) for n, (data, _, _) in identity.tasks.items()}},
-        ]
-        gather(gatherer(embedded), embedded, method)
-        each = count(files)
-        for i, changes in enumerate(other):
-            gather(gatherer(embedded, **changes), embedded, method)
-            assert count(files) == (i + 2) * each, changes
-        gather(gatherer(embedded, tasks={n: (d, v, 99) for n, (d, v, _) in identity.tasks.items()}), embedded, method)
-        assert count(files) == (len(other) + 1) * each, "test data have no part in it"
-
     def test_an_expert_of_weight_0_has_no_part(self, embedded: Embedded, files: Path, method: str) -> None:
         made = gatherer(embedded)
         found = gather(made, embedded, method, (0, 1))
@@ -101,6 +84,25 @@ class TestGatherer:
         assert list(
             made.note(Recipe.make(method, weights=(0, 1), params=NEEDY[method])).get("coefficients", ["fashion"])
         ) == ["fashion"]
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean_pp", "adamerging"])  # one of each way of gathering
+def test_data_checkpoints_and_numerics_are_in_the_key(embedded: Embedded, files: Path, method: str) -> None:
+    identity, experts = embedded.identity, ("mnist", "fashion")
+    other = [
+        {"numerics": "other"},
+        {"checkpoints": {**identity.checkpoints, "base": "other"}},
+        {"checkpoints": {**identity.checkpoints, **dict.fromkeys(experts, "other")}},
+        {"tasks": {**identity.tasks, **dict.fromkeys(experts, ("other", 40, 10))}},
+        {"tasks": {n: (data, 39, 10) for n, (data, _, _) in identity.tasks.items()}},
+    ]
+    gather(gatherer(embedded), embedded, method)
+    each = count(files)
+    for i, changes in enumerate(other):
+        gather(gatherer(embedded, **changes), embedded, method)
+        assert count(files) == (i + 2) * each, changes
+    gather(gatherer(embedded, tasks={n: (d, v, 99) for n, (d, v, _) in identity.tasks.items()}), embedded, method)
+    assert count(files) == (len(other) + 1) * each, "test data have no part in it"
 
 
 def test_statistics_are_those_of_the_expert_on_its_own_task(embedded: Embedded, files: Path) -> None:

@@ -8,6 +8,7 @@ from learning_parts import Embedded, LinearEncoder, Rows
 from torch import Tensor, nn
 
 from pipeline.learning.inputs import overwrite
+from pipeline.learning.merged_grams import merged_grams
 from pipeline.learning.statistics import fisher, gram
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import Experts
@@ -120,6 +121,43 @@ class TestGram:
         merged = METHODS["regmean"].combine(experts, (1, 1), {"samples": 60, "reduce": 1.0})
         together = torch.linalg.lstsq(torch.cat([x for x, _ in data]), torch.cat([y for _, y in data])).solution.T
         torch.testing.assert_close(merged["0.weight"], together, rtol=1e-4, atol=1e-5)
+
+
+class TestMergedGrams:
+    def test_inputs_of_a_block_come_from_the_merged_one_before(self) -> None:
+        """An oracle by hand of two linear blocks, each merged by (G_1 + G_2)^-1 (G_1 W_1 + G_2 W_2)."""
+        xs = [random(30, 4, seed=s) for s in (1, 2)]
+        first, second = (
+            [random(*shape, seed=s) for s in seeds] for shape, seeds in (((3, 4), (3, 4)), ((2, 3), (5, 6)))
+        )
+        base = {"0.weight": random(3, 4, seed=7), "1.weight": random(2, 3, seed=8)}
+        deltas = [
+            {"0.weight": a - base["0.weight"], "1.weight": b - base["1.weight"]}
+            for a, b in zip(first, second, strict=True)
+        ]
+        encoder = LinearEncoder(first[0], second[0])
+        tasks = [Rows(x, [0] * 30) for x in xs]
+        found = merged_grams(encoder, tasks, Experts(deltas, base), {"samples": 30, "reduce": 1.0})
+        weights = (first, second)
+        for block in range(2):
+            grams = [x.T @ x / 30 for x in xs]
+            for i in range(2):
+                torch.testing.assert_close(found[i][f"{block}.weight"], grams[i], rtol=1e-3, atol=1e-4)
+            merged = torch.linalg.solve(sum(grams), sum(g @ w.T for g, w in zip(grams, weights[block], strict=True)))
+            torch.testing.assert_close(encoder.module[block].weight, merged.T, rtol=1e-3, atol=1e-4)
+            xs = [x @ merged for x in xs]
+
+    def test_a_pass_that_ends_early_counts_the_same(self, embedded: Embedded) -> None:
+        """For the first block and the last one of a vision transformer, whose other parts are averaged."""
+        task, base = embedded.tasks["mnist"], embedded.experts.base
+        assert base is not None
+        params = {"samples": 3, "reduce": 0.9}
+        (found,) = merged_grams(embedded.backbone, [task], embedded.experts, params)
+        whole = gram(embedded.backbone, task, 3)  # one expert merges to itself
+        assert found.keys() == whole.keys()
+        for name, expected in whole.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-3)
+        assert not any(m._forward_pre_hooks for m in embedded.backbone.module.modules())
 
 
 def test_logits_that_are_not_finite_are_an_error() -> None:
