@@ -29,7 +29,8 @@ def test_every_field_of_every_model_has_a_row_and_types_link_to_sections(command
 def test_rows_have_type_default_and_meaning() -> None:
     page = fields_page("run")
     assert "| `shard_size` | integer ≥ 1 | `512` | Samples in a shard" in page
-    assert "| `arms` | mapping to [Arm](#arm) | required | The models to compare" in page
+    assert "| `arms` | mapping to [Arm](#arm) | none | The models to compare" in page
+    assert "| `experts` | mapping to text | required | Fine-tuned checkpoints" in page
     assert "[Merge](#merge) | none | A merge of all experts" in page
     assert "| `score` | `all`, `targets` | `all` |" in page
 
