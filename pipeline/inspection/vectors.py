@@ -1,5 +1,6 @@
 """The base and the experts of a spec under the names of the model's parameters, read from the disk piece by piece."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ def open_experts(spec: RunSpec, sources: SpecSources) -> OpenedExperts:
     files = sources.base
     try:
         state = _mapped(files)
-        backbone = build_backbone(spec.backbone, files, state, torch.device("meta"))
+        stored = spec.backbone.model_copy(update={"precision": _precision(state)})
+        backbone = build_backbone(stored, files, state, torch.device("meta"))
         base = NamedTensors(files.label, _selected(files, state, backbone.select))
     except ValueError as error:
         raise ValueError(about_base(files.label, str(error))) from error
@@ -76,6 +78,12 @@ def _expert(files: CheckpointFiles, backbone: Backbone, base: NamedTensors) -> M
 
 def _like(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _precision(state: Mapping[str, Tensor]) -> str:
+    """Return the precision of most of a file's tensors: in another one, a model that is built would be a copy."""
+    counts = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
+    return max(("float32", "bfloat16", "float16"), key=lambda name: counts[name])
 
 
 def _mapped(files: CheckpointFiles) -> dict[str, Tensor]:

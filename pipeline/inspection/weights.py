@@ -23,6 +23,8 @@ from pipeline.merging.parameter_pieces import places_of
 from pipeline.spec.run import RunSpec
 
 Array = npt.NDArray[np.float64]
+#: Entries of each expert that are summed at a time.
+_PART = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +169,17 @@ def _pieces(opened: OpenedExperts, name: str) -> Iterator[tuple[Tensor, Tensor]]
 def _summed(deltas_En: Tensor) -> Array:
     """Return inner products, and numbers of entries that both change, and that both change in opposite directions.
 
-    Counts are exact: a piece has fewer entries than float32 counts.
+    In small parts: the system gives larger temporary memory page by page, which took four times as long as the sums.
     """
-    signs_En, wide_En = deltas_En.sign(), deltas_En.double()
-    changed_En = signs_En.abs()
-    both, agreeing = changed_En @ changed_En.T, signs_En @ signs_En.T
-    found: Array = torch.stack([wide_En @ wide_En.T, both.double(), (both - agreeing).double() / 2]).numpy()
-    return found
+    found = torch.zeros(3, len(deltas_En), len(deltas_En), dtype=torch.float64)
+    for start in range(0, deltas_En.shape[1], _PART):
+        part_En = deltas_En[:, start : start + _PART]
+        signs_En, wide_En = part_En.sign(), part_En.double()
+        changed_En = signs_En.abs()
+        both, agreeing = changed_En @ changed_En.T, signs_En @ signs_En.T  # whole numbers below 2**24: exact
+        found += torch.stack([wide_En @ wide_En.T, both.double(), (both - agreeing).double() / 2])
+    summed: Array = found.numpy()
+    return summed
 
 
 def _matrix(opened: OpenedExperts, name: str, rank: int) -> _Matrix | None:
