@@ -192,9 +192,17 @@ class _Scores:
         return lower_is_better(self.ledger.identity.metrics[task])
 
     def difference(self, a: Recipe, b: Recipe, tasks: Iterable[str]) -> Interval:
-        """Return the mean of a - b over tasks on the same samples; positive if a is better."""
-        cells = [TaskOutcomes(task, self.outcomes(a, task), self.outcomes(b, task)) for task in tasks]
-        return paired_difference(cells)
+        """Return the mean of a - b over tasks on the same samples; positive if a is better.
+
+        Where no answer differs, a bootstrap has no width, whatever the number of samples: the interval is then that of
+        the rule of three (Hanley and Lippman-Hand 1983), 3 / n to each side.
+        """
+        tasks = list(tasks)
+        found = paired_difference([TaskOutcomes(t, self.outcomes(a, t), self.outcomes(b, t)) for t in tasks])
+        metrics = {self.ledger.identity.metrics[task] for task in tasks}
+        if found.low < found.high or metrics != {"accuracy"}:
+            return found
+        return replace(found, low=found.value - 3 / found.n, high=found.value + 3 / found.n)
 
     def best(self, recipes: Sequence[Recipe], tasks: Mapping[str, str]) -> int:
         """Return the place of the recipe with the best mean over the target tasks; the first of equals or failures."""
