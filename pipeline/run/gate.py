@@ -93,8 +93,9 @@ def planned_edits(plan: Plan) -> list[PlannedEdit]:
         elif group.kind == "merge" and group.search.sampler != "greedy":
             merges.append(PlannedEdit("merge", group.arm, tasks, _merge(group), _constants(arms[group.arm], plan.spec)))
     same: dict[Recipe, PlannedEdit] = {}
-    for merge in merges:  # arms that differ in their scaling alone are one merge
-        same.setdefault(merge.recipe, merge)
+    for merge in merges:  # arms that differ in their scaling alone are one merge; one with alpha 0 is the base
+        if merge.constants:
+            same.setdefault(merge.recipe, merge)
     return [*edits.values(), *same.values()]
 
 
@@ -105,7 +106,7 @@ def _constants(arm: Arm, spec: RunSpec) -> tuple[float, ...]:
     own = listed(scaling.alpha) if plain else ()
     found = [value for value in own or dense_constants(arm, spec) if value > 0]
     step = -(-len(found) // CONSTANTS)
-    return tuple(found[::-1][:: step or 1][::-1]) or (1.0,)
+    return tuple(found[::-1][:: step or 1][::-1])
 
 
 def _only(expert: str, experts: list[str]) -> tuple[int, ...]:

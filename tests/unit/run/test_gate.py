@@ -27,6 +27,7 @@ SPEC = toy_spec(
     arms={
         "fine-tuned": {"edit": "each_expert"},
         "LiNeS": {"edit": "each_expert", "scaling": {"function": "linear", "alpha": 0.5, "beta": 0.5}},
+        "zero-shot": {"merge": {"method": "sum", "then": ["norm_match"]}, "scaling": {"alpha": 0}},
         "sum": {"merge": {"method": "sum", "then": ["norm_match"]}, "scaling": {"alpha": {"grid": [0.5, 1.0]}}},
         "again": {
             "merge": {"method": "sum", "then": ["norm_match"]},
