@@ -385,3 +385,9 @@ def test_experts_without_a_text_tower_are_merged_and_the_base_keeps_its_own(tmp_
     assert merged.keys() == base.keys()
     assert torch.equal(merged["token_embedding.weight"], base["token_embedding.weight"])
     assert not torch.equal(merged["visual.proj"], base["visual.proj"])
+
+
+def test_a_merge_ends_with_its_status_after_exit_handlers_and_flushed_streams() -> None:
+    code = "import atexit; from pipeline.cli.main import main; atexit.register(print, 'last'); main()"
+    ended = subprocess.run([sys.executable, "-c", code, "merge", "-o", "a.safetensors"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == "last\n" and ended.stderr.startswith("error: --base: is required")
