@@ -20,6 +20,7 @@ from pipeline.pools.base import Pool
 from pipeline.pools.deferred import DeferredPool
 from pipeline.pools.local import LocalPool
 from pipeline.pools.staged import StagedPool, completions_of
+from pipeline.quick_imports import quick_imports
 from pipeline.records.gate import Gate
 from pipeline.records.journal import FILE_NAME, read_history
 from pipeline.run.gate import gate_edits
@@ -34,8 +35,9 @@ from pipeline.workers.factory import WORKER_MODULE, worker_factory
 from tasks.files.cache import cache_root
 
 if TYPE_CHECKING:  # Ray, torch: not before they are needed
+    from pipeline.loading.loaded import Fetch
     from pipeline.pools.ray_pool import RayPool
-    from pipeline.workers.worker import Fetch
+    from pipeline.workers.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -123,19 +125,29 @@ def _prepared(plan: Plan, target: RunTarget, console: Console, connection: Conne
         with progress_bar() as report:
             find_all(spec, sources, report)
             early = _start_early(spec, target, connection, stack)
-            from pipeline.loading.prepare import prepare_found  # torch: not before all is known to be there
+            with quick_imports():
+                from pipeline.loading.prepare import prepare_found, prepare_here  # torch: not before all is there
 
-            device_type = connection.device_type(spec.resources)
-            identity = prepare_found(spec, device_type, report, sources)
+            device_type, loaded = connection.device_type(spec.resources), None
+            alone = spec.resources.pool == "local" and device_type == "cpu" and spec.generation is None
+            if alone and not _scores_exist(target):
+                loaded = prepare_here(spec, report, sources)
+            identity = loaded.identity if loaded else prepare_found(spec, device_type, report, sources)
         of_completions = () if spec.generation is None else tuple(spec.tasks)
         cache = ScoreCache(cache_root(), identity, of_completions) if target.use_cache else None
         fetch = stack.enter_context(_fetch(spec, connection))
         display = stack.enter_context(RunDisplay(console).shown())
         watch = stack.enter_context(watched(spec, target.folder, lambda progress: target.check(), display))
         staged = partial(_open_stages, spec, identity, device_type, target, connection, fetch)
-        whole = partial(_open_pool, spec, identity, device_type, connection, fetch, early)
+        here = worker_factory(spec, device_type, fetch, loaded)
+        whole = partial(_open_pool, spec, identity, here, connection, early)
         open_pool = whole if spec.generation is None else staged
         yield _Job(identity, open_pool, cache, watch)
+
+
+def _scores_exist(target: RunTarget) -> bool:
+    """Return whether all of a run's scores may be known already."""
+    return (target.use_cache and has_scores(cache_root())) or (target.folder / FILE_NAME).exists()
 
 
 def _start_early(
@@ -146,8 +158,7 @@ def _start_early(
     A worker's process takes seconds to start and to import torch, as this one does. If there is a journal or a cache of
     scores, all scores may be known, and then neither Ray nor workers are needed.
     """
-    known = (target.use_cache and has_scores(cache_root())) or (target.folder / FILE_NAME).exists()
-    if known or connection.joined or spec.resources.pool == "local":
+    if connection.joined or spec.resources.pool == "local" or _scores_exist(target):
         return None
     connection.open()
     if spec.generation is not None:
@@ -176,13 +187,10 @@ def _fetch(spec: RunSpec, connection: Connection) -> "Iterator[Fetch | None]":
 def _open_pool(
     spec: RunSpec,
     identity: Identity,
-    device_type: str,
+    make: "Callable[[str], Worker]",
     connection: Connection,
-    fetch: "Fetch | None",
     early: "RayPool[EvalRequest, ShardScore] | None",
 ) -> Pool:
-    make = worker_factory(spec, device_type, fetch)
-
     def start() -> Pool:
         if early is not None:
             early.load(identity.check)

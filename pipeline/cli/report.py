@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.completion import complete_run
 from pipeline.console import console, print_result, styled, user_errors
+from pipeline.quick_imports import quick_imports
 
 
 def show_report(folder: Path, place: str) -> int:
@@ -20,10 +21,11 @@ def show_report(folder: Path, place: str) -> int:
     Returns:
         The exit status: 1 if a shard failed, or a group could not be searched because of a failure.
     """
-    from pipeline.cli.tables import rendered
-    from pipeline.records.provenance_file import FILE_NAME, read_provenance
-    from pipeline.report.data.estimates import Measure
-    from pipeline.report.page import build_of, summary_of
+    with quick_imports():
+        from pipeline.cli.tables import rendered
+        from pipeline.records.provenance_file import FILE_NAME, read_provenance
+        from pipeline.report.data.estimates import Measure
+        from pipeline.report.page import build_of, summary_of
 
     measure = Measure.read(folder)
     pages = [f"{place.rstrip('/')}/{path.name}" for path in build_of(measure)]

@@ -12,6 +12,7 @@ from pipeline.cli.common import Cache, PoolName, RayAddress, Workers
 from pipeline.cli.report import show_index, show_report
 from pipeline.cluster.auth import use_token
 from pipeline.console import console, user_errors
+from pipeline.quick_imports import quick_imports
 from pipeline.signals import STOPPED
 
 if TYPE_CHECKING:  # pydantic, optuna and Arrow: not before they are needed
@@ -40,15 +41,17 @@ def run(
     fail, the others are still executed.
     """
     with user_errors(_KEPT):
-        from lines_sweep.running import run_plan
-        from pipeline.spec.user_code import announce_code
+        with quick_imports():
+            from lines_sweep.running import run_plan
+            from pipeline.spec.user_code import announce_code
 
         plans = _plans(specs, pool, workers)
         places = _places(plans, out)
         use_token(address)
         for plan in plans:
             announce_code(plan.spec)
-        from pipeline.execute import ray_for  # torch and Ray: not before the specs are valid
+        with quick_imports():
+            from pipeline.execute import ray_for  # torch and Ray: not before the specs are valid
 
         status = dict.fromkeys(places, 0)
         with ray_for(plans, address) as connection:

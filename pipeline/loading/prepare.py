@@ -1,14 +1,17 @@
 """Check every checkpoint and prepare every task, before any worker starts."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 
-from pipeline.loading.experts import has_only_sums, load_checkpoints
+from pipeline.loading.experts import Expert, has_only_sums, load_checkpoints
 from pipeline.loading.identity import identify
+from pipeline.loading.loaded import Loaded
 from pipeline.loading.missing import find_all
 from pipeline.loading.model import LoadedModel, Report
+from pipeline.loading.shared_vectors import load_flat
 from pipeline.loading.spec_sources import SpecSources
 from pipeline.loading.tasks import load_tasks
 from pipeline.merging.components import Components
@@ -17,7 +20,7 @@ from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import check_groups
 from pipeline.messages import Identity
 from pipeline.spec.run import RunSpec
-from tasks.base import Backbone, Scored
+from tasks.base import Backbone, Scored, Task
 from tasks.batch_norm import has_statistics
 from tasks.vision.backbones import ImageBackbone
 
@@ -42,9 +45,30 @@ def prepare(spec: RunSpec, device_type: str, report: Report, sources: SpecSource
 
 
 def prepare_found(spec: RunSpec, device_type: str, report: Report, sources: SpecSources) -> Identity:
-    """Do the rest of `prepare` after `missing.find_all`."""
+    """Do the rest of `prepare` after `missing.find_all`; of the experts, one at a time is in memory."""
     report("reading base", 0, 1)
     model, experts = load_checkpoints(spec, torch.device("cpu"), sources)
+    return _prepare(spec, device_type, report, model, experts)[1]
+
+
+def prepare_here(spec: RunSpec, report: Report, sources: SpecSources) -> Loaded:
+    """Do what `prepare_found` does, and keep what is loaded for a worker of this process that evaluates on the CPU."""
+    report("reading base", 0, 1)
+    model, experts = load_flat(spec, torch.device("cpu"), sources)
+    kept: list[Expert] = []
+
+    def keep() -> Iterator[Expert]:
+        for expert in experts:
+            kept.append(expert)
+            yield expert
+
+    tasks, identity = _prepare(spec, "cpu", report, model, keep())
+    return Loaded(model, tuple(kept), cast("Mapping[str, Task]", tasks), identity)
+
+
+def _prepare(
+    spec: RunSpec, device_type: str, report: Report, model: LoadedModel, experts: Iterator[Expert]
+) -> tuple[Mapping[str, Scored], Identity]:
     _check_methods(spec, model.backbone)
     _check_scalings(spec, model)
     fingerprints = {}
@@ -61,7 +85,7 @@ def prepare_found(spec: RunSpec, device_type: str, report: Report, sources: Spec
             spec.backbone.family,
         )
     tasks = _load_scored(spec, model, report)
-    return identify(spec, model, fingerprints, tasks, torch.device(device_type), edited)
+    return tasks, identify(spec, model, fingerprints, tasks, torch.device(device_type), edited)
 
 
 def _check_methods(spec: RunSpec, backbone: Backbone) -> None:

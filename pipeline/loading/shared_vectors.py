@@ -28,7 +28,9 @@ _FINGERPRINT = 16
 logger = logging.getLogger(__name__)
 
 
-def load_flat(spec: RunSpec, device: torch.device) -> tuple[LoadedModel, Iterator[Expert]]:
+def load_flat(
+    spec: RunSpec, device: torch.device, sources: SpecSources | None = None
+) -> tuple[LoadedModel, Iterator[Expert]]:
     """Load as `load_checkpoints`, with the task vectors on the device, those of whole models flat.
 
     If other workers of the run may evaluate on this machine's CPU, they share these and the flat base; nobody may write
@@ -38,7 +40,7 @@ def load_flat(spec: RunSpec, device: torch.device) -> tuple[LoadedModel, Iterato
         ValueError: as `load_checkpoints`.
     """
     load_plugins(spec.plugins)
-    sources = SpecSources(spec, spec.experts)
+    sources = sources or SpecSources(spec, spec.experts)
     model = load_model(spec.backbone, sources.base, device)
     if all(files.adapter_config for _, files in sources.experts()):
         return model, load_experts(sources, model)

@@ -12,6 +12,7 @@ from pipeline.errors import describe
 from pipeline.messages import WorkerInfo
 from pipeline.pools.base import A, Evaluator, Q
 from pipeline.pools.failures import is_broken
+from pipeline.quick_imports import quick_imports
 
 
 class EvaluatorActor(Generic[Q, A]):
@@ -27,7 +28,7 @@ class EvaluatorActor(Generic[Q, A]):
 
     def import_module(self, name: str) -> None:
         """Import a module that the evaluator will need; an error is left to `info`."""
-        with suppress(Exception):
+        with suppress(Exception), quick_imports():
             importlib.import_module(name)
 
     def info(self) -> WorkerInfo:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.loading.experts import has_only_sums
 from pipeline.loading.identity import identify
+from pipeline.loading.loaded import Fetch
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy, decoding_of, drawn, on_vllm, prompts_of, reward_tasks, samples_of
 from pipeline.loading.shared_vectors import load_flat
@@ -21,7 +22,7 @@ from pipeline.messages import Completions, EvalRequest, WorkerInfo
 from pipeline.recipe import Recipe
 from pipeline.spec.run import RunSpec
 from pipeline.workers.held import HeldRecipe, Materialises
-from pipeline.workers.worker import Fetch, describe_device
+from pipeline.workers.worker import describe_device
 from tasks.language.base import Engine
 from tasks.language.generation import TransformersEngine
 from tasks.language.models import model_folder

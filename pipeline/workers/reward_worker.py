@@ -6,10 +6,10 @@ import time
 import numpy as np
 import torch
 
+from pipeline.loading.loaded import Fetch
 from pipeline.loading.rewards import drawn, is_accuracy, prompts_for, samples_of, scored_fingerprint
 from pipeline.messages import ScoreRequest, ShardScore, WorkerInfo
 from pipeline.spec.run import RunSpec
-from pipeline.workers.worker import Fetch
 from tasks.language.base import Sample
 from tasks.language.rewards.loading import checked, load_reward
 from tasks.plugins import load_plugins

@@ -2,24 +2,18 @@
 
 import platform
 import time
-from collections.abc import Callable
 
 import torch
 
 from pipeline.learning.gatherer import Gatherer
 from pipeline.learning.normalisation import Calibration, NormalisedModel
-from pipeline.loading.identity import identify
-from pipeline.loading.shared_vectors import load_flat
-from pipeline.loading.tasks import load_tasks
+from pipeline.loading.loaded import Fetch, Loaded, load_run
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
 from pipeline.records.sample_order import data_split
 from pipeline.spec.run import RunSpec
 from pipeline.workers.held import HeldRecipe
 from tasks.base import ScoresRows, ShardResult, Task
-
-#: Brings the files that a spec names to this machine, and returns the spec with their paths here.
-Fetch = Callable[[RunSpec], RunSpec]
 
 
 class Worker:
@@ -30,7 +24,14 @@ class Worker:
         >>> worker.evaluate(EvalRequest(recipe, recipe_id, "mnist", "val", shard=0, start=0, stop=256)).stats.mean
     """
 
-    def __init__(self, name: str, spec: RunSpec, device_type: str = "cpu", fetch: Fetch | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: RunSpec,
+        device_type: str = "cpu",
+        fetch: Fetch | None = None,
+        loaded: Loaded | None = None,
+    ) -> None:
         """Load everything once.
 
         Args:
@@ -38,31 +39,26 @@ class Worker:
             spec: the run.
             device_type: "cuda", the first GPU that this process may use, or "cpu".
             fetch: on a cluster whose nodes may lack the spec's files.
+            loaded: what this process has loaded for this worker already.
 
         Raises:
             ValueError: if a checkpoint or a task is not as the spec declares it.
         """
         torch.set_num_threads(max(1, int(spec.resources.per_worker.num_cpus)))
         self.name, self.device = name, torch.device(device_type)
-        here = fetch(spec) if fetch else spec
-        model, experts = load_flat(here, self.device)
-        fingerprints, deltas, stored = {}, {}, []
-        for expert in experts:
-            fingerprints[expert.name], deltas[expert.name] = expert.fingerprint, expert.delta
-            stored.append(expert.statistics)
-        self.backbone = model.backbone
-        self._tasks = load_tasks(here, self.backbone, lambda what, done, total: None)
-        self._identity = identify(spec, model, fingerprints, self._tasks, self.device)
+        loaded = loaded or load_run(spec, self.device, fetch)
+        self.backbone, self._tasks, self._identity = loaded.model.backbone, loaded.tasks, loaded.identity
         self._gather = Gatherer(spec, self.backbone, self._tasks, self._identity)
         self.resident = ResidentModel(
             self.backbone.module,
             self.backbone.layer_map,
-            model.base.tensors,
-            deltas,
+            loaded.model.base.tensors,
+            {expert.name: expert.delta for expert in loaded.experts},
             self.device,
             self.backbone.dtype,
             self._gather,
         )
+        stored = [expert.statistics for expert in loaded.experts]
         self._held = HeldRecipe(
             NormalisedModel(self.resident, Calibration(self.backbone, self._tasks, samples), stored)
             if (samples := self._identity.calibration)

@@ -14,7 +14,8 @@ from toy import ToyEvaluator, toy_spec
 
 from pipeline.cluster.capacity import ActorShape
 from pipeline.cluster.session import local_ray
-from pipeline.loading.prepare import prepare
+from pipeline.loading.prepare import prepare, prepare_here
+from pipeline.loading.spec_sources import SpecSources
 from pipeline.messages import Identity, ShardScore, WorkerInfo
 from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
@@ -63,6 +64,20 @@ def test_a_then_b_then_a_gives_the_same_weights_and_scores(spec: RunSpec, identi
         np.testing.assert_array_equal(one.outcomes, two.outcomes)
     assert any((x.outcomes != y.outcomes).any() for x, y in zip(first, other, strict=True)), "B is another model"
     assert 0 < other[0].alpha < 1.5, "equation 2, resolved"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="preparation loads on the CPU")
+def test_a_worker_takes_what_preparation_of_its_process_has_loaded(
+    spec: RunSpec, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(identity, spec.shard_size, {})
+    own = scores(Worker("own", spec), ledger, B)
+    loaded = prepare_here(spec, lambda what, done, total: None, SpecSources(spec, spec.experts))
+    assert loaded.identity == identity
+    monkeypatch.delattr("pipeline.workers.worker.load_run")
+    for one, two in zip(scores(Worker("taken", spec, loaded=loaded), ledger, B), own, strict=True):
+        assert one.stats == two.stats and one.alpha == two.alpha
+        np.testing.assert_array_equal(one.outcomes, two.outcomes)
 
 
 def test_a_worker_holds_what_preparation_found(spec: RunSpec, identity: Identity) -> None:
