@@ -157,6 +157,12 @@ def _chosen(judged: dict[tuple[str, str], list[Candidate]], choice: CandidateCho
     if choice.arm not in arms:
         raise ValueError(f"--arm {choice.arm}: not in the run; {near(choice.arm, arms)}")
     groups = [name for arm, name in judged if arm == choice.arm]
+    first = next(iter(judged[choice.arm, groups[0]]), None)
+    if first is not None and first.group.kind == "seeds":
+        raise ValueError(
+            f"--arm {choice.arm}: holds {first.group.control_of} with further seeds, of which none was chosen; export "
+            f"{first.group.control_of}"
+        )
     if choice.expert not in groups:
         what = "is a merge: leave --expert out" if groups == [""] else f"needs --expert; {near(choice.expert, groups)}"
         raise ValueError(f"--arm {choice.arm}: {what}")

@@ -1,6 +1,7 @@
 """The gate as a figure: what removing each third of the blocks costs."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import plotly.graph_objects as go
 
@@ -9,6 +10,9 @@ from pipeline.records.gate import THIRDS, GatedEdit
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.figures.figure import Figure, Panel, error_bars, panel, safe
 from pipeline.report.tables.gate import title, units_of
+
+#: Characters of a line of a label; a longer one would stand slanted and squash the bars.
+_WIDTH = 18
 
 
 def gate_figure(edits: Sequence[GatedEdit]) -> Figure:
@@ -22,7 +26,7 @@ def gate_figure(edits: Sequence[GatedEdit]) -> Figure:
 
 def _panel(role: str, edits: Sequence[GatedEdit], legend: Sequence[ArmResult]) -> Panel:
     units = units_of(edits[0], role)
-    names = [safe(title(edit)) for edit in edits]
+    names = ["<br>".join(map(safe, wrap(title(edit), _WIDTH))) for edit in edits]
     bars = []
     for third, arm in zip(THIRDS, legend, strict=True):
         costs = [edit.roles[role].cost[third] for edit in edits]

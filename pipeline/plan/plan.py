@@ -92,6 +92,7 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
     _check_size(spec)
+    _check_arena(spec)
     taken = _taken_names(spec)
     references: list[Group] = [pre_trained(spec)]
     planned = _Planned()
@@ -171,6 +172,16 @@ def _taken_names(spec: RunSpec) -> dict[str, str]:
     taken = {f"{name}, {control}": f"a control of the arm {name!r}" for name in lines for control in NAMES}
     random = [name for name, arm in spec.arms.items() if with_seeds(arm)]
     return taken | {f"{name}, {SEEDS}": f"the seeds of the arm {name!r}" for name in random}
+
+
+def _check_arena(spec: RunSpec) -> None:
+    """Require known methods and functions in an arena: errors name its own fields, and not those of its arms."""
+    if spec.arena is None:
+        return
+    for label, merge in spec.arena.methods.items():
+        look_up_method(merge.method, f"arena.methods.{label}")
+    for label, profile in spec.arena.profiles.items():
+        look_up(SCALINGS, profile.function, f"arena.profiles.{label}")
 
 
 def _check_name(name: str, taken: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from pipeline.regress.text import task_label
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import NONE, Table, TableCell, Units
 
-_TITLE = "The gate on unchanged models"
+_TITLE = "`lines regress` on unchanged models"
 
 
 def self_test_table(tested: SelfTest) -> Table:

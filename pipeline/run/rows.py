@@ -271,7 +271,7 @@ def provenance(
         "schema_version": tables.SCHEMA_VERSION,
         "name": spec.name,
         "spec": spec.model_dump(mode="json"),
-        "objectives": {g.arm: list(g.objectives) for g in plan.groups},
+        "objectives": {g.arm: list(g.objectives) for g in plan.groups if g.kind != "seeds"},
         "tasks": [
             {
                 "name": name,

@@ -59,6 +59,11 @@ class Arena(SpecModel):
             raise ValueError(f"lambdas: the lowest must be below the highest, got {list(self.lambdas)}")
         if of := [label for label, merge in self.methods.items() if merge.of or merge.lambdas is not None]:
             raise ValueError(f"methods.{of[0]}: needs a method that gives one model; write this merge as an arm")
+        if auto := [label for label, merge in self.methods.items() if merge.params.get("tall_lambda") == "auto"]:
+            raise ValueError(f"methods.{auto[0]}.params.tall_lambda: auto searches beyond the budget: write a range")
+        shape = self.profiles.get(CONSTANT, ScalingSpec()).function
+        if shape != CONSTANT:
+            raise ValueError(f"profiles.{CONSTANT}: must have the function constant, got {shape}: use another label")
         for field, parts in (("methods", self.methods), ("profiles", self.profiles)):
             for label, part in parts.items():
                 if any(isinstance(v, Grid) or v.step is not None for v in _searched(part)):

@@ -105,6 +105,9 @@ class RunSpec(SpecModel):
         for expert in self.experts:
             where = f"experts.{expert}: its task (or name it in `targets`)"
             require_known(where, self.target(expert), self.tasks, "task")
+        for label, members in (self.arena.sets if self.arena else {}).items():
+            for expert in members or ():
+                require_known(f"arena.sets.{label}", expert, self.experts, "expert")
         for name, arm in self.arms.items():
             named = {
                 "edit": [e for e in arm.edit or () if e != "each_expert"],

@@ -86,7 +86,8 @@ def _line(error: Any, kind: type[BaseModel]) -> str:
     path = [_cut(p, _SHOWN_NAME) for p in (*fields, *([key] if key else []))]
     where = ".".join(path)
     if unknown:
-        return f"{where}: unknown key; {near(path[-1], _keys_at(path[:-1], kind))}"
+        known = _keys_at(path[:-1], kind)
+        return f"{where}: unknown key; {'it has no place here' if path[-1] in known else near(path[-1], known)}"
     if error["type"] == "missing":
         return f"{where}: is required"
     message = _rule(error)

@@ -59,7 +59,11 @@ def spec() -> dict[str, Any]:
         "targets": {"far": "colours"},
         "arms": {
             "half": {"edit": "colours", "scaling": {"alpha": 0.5}},
-            "merged": {"merge": {"method": "weighted", "weights": {"far": 0.25}}},
+            "merged": {
+                "merge": {"method": "weighted", "weights": {"far": 0.25}, "then": [{"step": "norm_match"}]},
+                "scaling": {"components": {"mlp": 0.5}},
+            },
+            "random": {"merge": {"method": "dare", "seeds": 2}},
         },
     }
 
@@ -121,6 +125,7 @@ def test_the_card_names_the_experts_that_take_part(user: Path, exported: Path) -
     code, output = lines("export", user / "run", "--arm", "merged", "-o", user / "merged")
     assert code == 0, output
     merged = (user / "merged" / "README.md").read_text(encoding="utf-8")
+    assert "beta 0, component.mlp 0.5, then norm_match by " in merged
     assert "A merged model" in merged and "(weight 0.25, fingerprint" in merged and "- colours: `" not in merged
 
 
@@ -137,6 +142,7 @@ def test_a_dry_run_lists_what_would_be_uploaded(user: Path) -> None:
         (["--arm", "half", "-o", "new", "--dry-run"], "are used with --push OWNER/REPO only"),
         (["--arm", "hal", "--expert", "colours", "-o", "new"], "--arm hal: not in the run; did you mean 'half'?"),
         (["--arm", "half", "-o", "new"], "needs --expert; known: colours"),
+        (["--arm", "random, seeds", "-o", "new"], "further seeds, of which none was chosen; export random"),
         (["--arm", "half", "--expert", "colours", "-o", "."], "exists already; give another folder"),
     ],
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.arms import ArmResult, distinct
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import describe, shared_points
 from pipeline.report.data.run import CandidateRow
@@ -29,7 +29,7 @@ def searched(measure: Measure) -> list[Figure]:
     titles = {"edit": "Edited experts: the search, dimension by dimension", "merge": "Merges: the search, by dimension"}
     figures = []
     for kind, title in titles.items():
-        arms = [a for a in measure.arms if a.kind == kind and not _has_curve(a) and not _is_greedy(a)]
+        arms = distinct(a for a in measure.arms if a.kind == kind and not _has_curve(a) and not _is_greedy(a))
         panels = _panels(measure, arms)
         note = (
             "Objectives on validation, as the search saw them. Each mark is a candidate that was scored in full, at "

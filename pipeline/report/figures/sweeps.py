@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.arms import ArmResult, distinct
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.points import SearchedPoint, shared_points
@@ -43,16 +43,20 @@ def sweeps(measure: Measure) -> list[Figure]:
 
 def _lines(measure: Measure, bench: ComparableArms) -> list[Line]:
     lines = []
-    for arm in (a for a in bench.arms if a.kind == bench.kind):
-        placed = [(d, p) for p in shared_points(arm) if (d := p.dimension) is not None]
-        placed.sort(key=lambda pair: pair[0][1])
-        if len(placed) < 2:
-            continue
+    placed_of = {arm.name: _placed(arm) for arm in bench.arms if arm.kind == bench.kind}
+    for arm in distinct(a for a in bench.arms if len(placed_of.get(a.name, ())) > 1):
+        placed = placed_of[arm.name]
         for role in bench.roles:
             means = [(d[1], p, measure.mean(p.pick, bench.over(role), "val")) for d, p in placed]
             steps = [(value, point, mean) for value, point, mean in means if mean is not None]
             lines += [Line(arm, placed[0][0][0], role, steps)] if steps else []
     return lines
+
+
+def _placed(arm: ArmResult) -> list[tuple[tuple[str, float], SearchedPoint]]:
+    """Return the dimension and value of each point of an arm, by rising value."""
+    placed = [(d, p) for p in shared_points(arm) if (d := p.dimension) is not None]
+    return sorted(placed, key=lambda pair: pair[0][1])
 
 
 def _figure(title: str, lines: Sequence[Line], run: Run) -> Figure:

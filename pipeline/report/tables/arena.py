@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pipeline.merging.needs import learned_from
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
@@ -25,12 +27,15 @@ def arena_tables(measure: Measure) -> list[Table]:
     written = measure.run.provenance["spec"].get("arena")
     if not written:
         return []
-    arms = arms_of(Arena.model_validate(written))
-    tables = [_table(measure, bench, arms) for bench in measure.benches if bench.kind == "merge"]
+    sets: dict[str, set[str]] = {}
+    for name, (label, _, _) in arms_of(Arena.model_validate(written)).items():
+        sets.setdefault(label, set()).add(name)
+    benches = [bench for bench in measure.benches if bench.kind == "merge"]
+    tables = [_table(measure, bench, label, names) for label, names in sets.items() for bench in benches]
     return [table for table in tables if table]
 
 
-def _table(measure: Measure, bench: ComparableArms, names: dict[str, tuple[str, str, str]]) -> Table | None:
+def _table(measure: Measure, bench: ComparableArms, label: str, names: set[str]) -> Table | None:
     places = bench.over("target")
     own = [arm for arm in bench.arms if arm.name in names or arm.control_of in names]
     averages = {arm.name: measure.average(arm.chosen, places, "test") for arm in own}
@@ -54,7 +59,8 @@ def _table(measure: Measure, bench: ComparableArms, names: dict[str, tuple[str, 
         "samples",
         "seconds",
     )
-    return Table(bench.titled("Ranking"), f"{scope} {_said(arms, ranks)}{left} {' '.join(_MEANINGS)}", columns, rows)
+    note = f"{scope} {_said(arms, ranks)}{_unchanged(measure, bench, arms)}{left} {' '.join(_MEANINGS)}"
+    return Table(f"Ranking, {label}" if label else "Ranking", note, columns, rows)
 
 
 def _row(measure: Measure, bench: ComparableArms, arm: ArmResult, place: int, rank: Rank) -> tuple[TableCell, ...]:
@@ -82,6 +88,18 @@ def _said(arms: Sequence[ArmResult], ranks: Sequence[Rank]) -> str:
     constants = [name for name in others if not name.partition(" + ")[1]]
     without = f"; of these without a profile over depth: {', '.join(constants)}" * bool(constants)
     return f"{best} is first, and {counted(len(others), 'other')} of {len(ranks) - 1} tie with it{without}."
+
+
+def _unchanged(measure: Measure, bench: ComparableArms, arms: Sequence[ArmResult]) -> str:
+    """Which choices answer as the pre-trained model does, in a sentence."""
+
+    def outcomes(arm: ArmResult) -> list[list[float]]:
+        average = measure.average(arm.chosen, bench.over("target"), "test")
+        return [np.asarray(cell.a).tolist() for cell in average.cells] if average else []
+
+    base = outcomes(bench.arms[0])
+    same = [arm.name for arm in arms if base and outcomes(arm) == base]
+    return f" As the pre-trained model on every sample: {', '.join(same)}." * bool(same)
 
 
 def _data(arm: ArmResult) -> str:

@@ -7,15 +7,15 @@ from pipeline.report.data.choices import CorrectedChoice, corrected_choices
 from pipeline.report.data.run import Run
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, decimal, lead
 
-#: Drops are hundredths of the objective.
+#: Changes are hundredths of the objective.
 _HUNDREDTHS = Units(percent=True)
 _VALUES = Units(percent=False, digits=4)
 _NOTE = (
     "The best of many candidates looks better on validation than it is. Here the choice is made again in resamples of "
     "the validation samples, and evaluated on the samples that each leaves out; of an edit, the mean over experts. "
-    "Validation: the sum of objectives. Corrected: what it is worth, with a 95% interval. Drop to test: in hundredths "
-    "of the objective, as foretold from validation alone, with the 95% interval of what test will show; then as test "
-    "shows it, with the references of validation."
+    "Validation: the sum of objectives. Corrected: what it is worth, with a 95% interval. Change to test: below 0 is a "
+    "drop, in hundredths of the objective, as foretold from validation alone, with the 95% interval of what test will "
+    "show; then as test shows it, with the references of validation."
 )
 _STOPPED = (
     " At least: candidates that were stopped have no scores to choose by in a resample; without them half to two "
@@ -27,7 +27,7 @@ def corrected_table(run: Run, arms: Sequence[ArmResult]) -> Table:
     """Return one row for each arm in which validation chose among several candidates."""
     found = corrected_choices(run, arms)
     note = _NOTE + _STOPPED * any(choice.stopped for choice in found)
-    columns = ("arm", "candidates", "validation", "corrected", "drop to test")
+    columns = ("arm", "candidates", "validation", "corrected", "change to test")
     return Table("What the choices are worth", note, columns, tuple(_row(choice) for choice in found))
 
 
@@ -46,9 +46,9 @@ def _row(choice: CorrectedChoice) -> tuple[TableCell, ...]:
 
 
 def drop_in_words(choice: CorrectedChoice) -> str:
-    """Return "foretold −0.8 [−1.9, 0.1], measured −1.1"."""
+    """Return "foretold −0.8 [−1.9, +0.1], measured −1.1"."""
     assert choice.foretold is not None
     drop = choice.foretold.drop
     least = "at least " if choice.stopped else ""
-    words = f"foretold {least}{_HUNDREDTHS.number(drop.value)} {_HUNDREDTHS.range(drop)}"
-    return words if choice.measured is None else f"{words}, measured {_HUNDREDTHS.number(choice.measured)}"
+    words = f"foretold {least}{_HUNDREDTHS.number(drop.value, True)} {_HUNDREDTHS.range(drop, True)}"
+    return words if choice.measured is None else f"{words}, measured {_HUNDREDTHS.number(choice.measured, True)}"

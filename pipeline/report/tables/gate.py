@@ -17,21 +17,22 @@ REASONS = {
     "nothing lost": "No room: the control tasks lost nothing that could be repaired",
     "not given back": "No room: the control tasks lose even more without the first third, so damping it repairs "
     "nothing; a constant is expected to repair better",
-    "nothing gained": "Open: it is not shown to improve its target on validation",
+    "nothing gained": "Open: the edit is not shown to improve its target on validation",
     "unsure": "Open: the intervals contain the thresholds; more validation samples would decide",
 }
 
 
 def gate_note() -> str:
     """Return how the gate was measured, and its thresholds."""
+    point = Units(True).number(ALLOWED_ACCURACY)
     return (
         "Validation split. The brackets are 95% intervals of paired differences, by bootstrap over the samples; they "
-        "are not adjusted for the number of edits. LiNeS has room where removing the update of the first third of the "
-        f"blocks costs the target at most {Units(True).number(ALLOWED_ACCURACY)} point of accuracy (of other metrics "
-        f"{ALLOWED_PART:.0%} of what the edit changes) at the upper end of the interval, and removing the last third "
-        "costs more; not where the cost is above that at the lower end, where the last third costs no more than that "
-        "beyond the first, where an edit's control tasks lost at most that much, or lose more without the first "
-        "third. Elsewhere the gate is open: it says nothing."
+        "are not adjusted for the number of edits. LiNeS has room if removing the update of the first third of the "
+        f"blocks surely costs the target at most {point} point of accuracy (of other metrics {ALLOWED_PART:.0%} of "
+        "what the edit changes), and removing that of the last third surely costs more than that of the first. It has "
+        f"none if the first third surely costs more than {point} point, if the last surely costs at most {point} "
+        f"point more than the first, if the control tasks surely lost at most {point} point, or if they surely lose "
+        "more without the first third. Otherwise the gate is open: it says nothing. Surely: by the end of the interval."
     )
 
 

@@ -66,7 +66,7 @@ def _rows(
         units = role_units(measure.run, role)
         low, high = (units.number(end) for end in spread.ends)
         numbers = (spread.values[0], float(np.mean(spread.values)), float(np.std(spread.values, ddof=1)))
-        shown = (str(len(spread.values)), *map(units.number, numbers), f"{low} to {high}", ", ".join(near) or NONE)
+        shown = (str(len(spread.values)), *map(units.number, numbers), f"{low} to {high}", "; ".join(near) or NONE)
         rows.append((lead(arm), TableCell(ROLE_WORDS[arm.kind, role]), *map(TableCell, shown)))
     return rows
 

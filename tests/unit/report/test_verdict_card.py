@@ -85,12 +85,18 @@ def test_0_and_the_fine_tuned_model_are_no_edges(run: Path) -> None:
     assert at_ends and not [text for text in edge_warnings(measure) if re.split(r": | \(", text)[0] in at_ends]
 
 
-@pytest.mark.parametrize(("chosen", "warned"), [(100, False), (60, False), (20, True)])
-def test_the_end_of_a_parameter_is_no_edge(run: Path, chosen: float, warned: bool) -> None:
-    """`keep` of ties is a percentage: nothing lies beyond 100."""
+@pytest.mark.parametrize(
+    ("chosen", "lowest", "warned"),
+    [(100, None, False), (60, None, False), (20, None, True), (20, 10, False), (20, 20, True)],
+)
+def test_the_end_of_a_parameter_is_no_edge(run: Path, chosen: float, lowest: float | None, warned: bool) -> None:
+    """`keep` of ties is a percentage: nothing lies beyond 100; and a range was tried down to its lowest value."""
     measure = Measure.read(run)
     arm = next(a for a in measure.arms if a.kind == "merge")
     recipe = Recipe.make("ties", params={"keep": chosen})
     rows = [replace(arm.candidates[0], recipe=recipe, point={"keep": k}, chosen=k == chosen) for k in (20, 60, 100)]
-    texts = edge_warnings(replace(measure, arms=[replace(arm, candidates=tuple(rows))]))
+    written = {"merge": {"params": {"keep": {"range": [lowest, 100]}}}} if lowest else {}
+    provenance = {**measure.run.provenance, "spec": {"arms": {arm.name: written}}}
+    arms = [replace(arm, candidates=tuple(rows))]
+    texts = edge_warnings(replace(measure, arms=arms, run=replace(measure.run, provenance=provenance)))
     assert bool(texts) == warned and all("keep = 20 is the smallest value" in text for text in texts)

@@ -64,15 +64,21 @@ def test_the_spec_of_the_run_folder_is_read_back_as_the_same() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["summ"]}, "unknown name 'summ'; did you mean 'sum'"),
-        ({"profiles": ["liner"]}, "did you mean 'linear'"),
+        ({"methods": ["summ"]}, "arena.methods.summ: unknown name 'summ'; did you mean 'sum'"),
+        ({"profiles": ["liner"]}, "arena.profiles.liner: unknown name 'liner'; did you mean 'linear'"),
+        ({"profiles": {"constant": {"function": "linear"}}}, "profiles.constant: must have the function constant"),
+        (
+            {"methods": {"c": {"method": "consensus", "params": {"tall_lambda": "auto"}}}},
+            "methods.c.params.tall_lambda",
+        ),
         ({"profiles": []}, "arena.profiles: must have at least 1 item"),
         ({"budget": {"evaluations": 1}}, "arena.budget.evaluations: must be at least 2, got 1"),
         ({"lambdas": [1, 1]}, "lambdas: the lowest must be below the highest, got [1.0, 1.0]"),
-        ({"sets": {"two": ["mnist", "mnits"]}}, "unknown expert 'mnits'"),
+        ({"sets": {"two": ["mnist", "mnits"]}}, "arena.sets.two: unknown expert 'mnits'"),
         ({"profiles": {"l": {"function": "linear", "alpha": {"grid": [0, 1]}}}}, "profiles.l: a grid scores as many"),
         ({"methods": {"m": {"of": "sum"}}}, "methods.m: needs a method that gives one model"),
         ({"rounds": 3}, "arena.rounds: unknown key"),
+        ({"budget": {"evaluations": 3, "trials": 3}}, "arena.budget.trials: unknown key; it has no place here"),
     ],
 )
 def test_a_mistake_is_named_with_its_field(changes: dict[str, Any], message: str) -> None:
