@@ -125,7 +125,7 @@ def test_the_card_names_the_experts_that_take_part(user: Path, exported: Path) -
     code, output = lines("export", user / "run", "--arm", "merged", "-o", user / "merged")
     assert code == 0, output
     merged = (user / "merged" / "README.md").read_text(encoding="utf-8")
-    assert "beta 0, component.mlp 0.5, then norm_match by " in merged
+    assert "beta 0, component.mlp 0.5, then norm_match\n- experts:" in merged
     assert "A merged model" in merged and "(weight 0.25, fingerprint" in merged and "- colours: `" not in merged
 
 

@@ -86,4 +86,4 @@ def test_a_part_of_a_spec_lacks_the_fields_of_a_run(tmp_path: Path) -> None:
     part = tmp_path / "part.yaml"
     part.write_text(yaml.safe_dump({"base": "embedded/base", "experts": {"mnist": "embedded/mnist"}}))
     status, output = validate(part)
-    assert status == 2 and "name: is required" in output and "arms: is required" in output
+    assert status == 2 and "name: is required" in output and "tasks: is required" in output
