@@ -22,7 +22,9 @@ def test_citation_changelog_and_image_tags_have_it() -> None:
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     released = re.findall(r"^## (\d\S*) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == VERSION
-    files = [path for top in ("deploy", "docs") for path in (ROOT / top).rglob("*") if path.suffix not in (".png", ".pyc")]
+    files = [
+        path for top in ("deploy", "docs") for path in (ROOT / top).rglob("*") if path.suffix not in (".png", ".pyc")
+    ]
     texts = {path: path.read_text(encoding="utf-8") for path in files if path.is_file()}
     tags = {(path, tag) for path, text in texts.items() for tag in re.findall(r"lines-sweep:(\d[\w.]*)", text)}
     assert len(tags) > 2 and {tag for _, tag in tags} == {VERSION}

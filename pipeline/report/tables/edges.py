@@ -60,7 +60,7 @@ def _ranges(written: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         yield ".".join(path), (low, high)
     elif isinstance(written, Mapping):
         for key, value in written.items():
-            yield from _ranges(value, path if key in _UNNAMED else (*path, _RENAMED.get(key, key)))
+            yield from _ranges(value, path if key in _UNNAMED else (*path, _RENAMED.get(str(key), str(key))))
     elif isinstance(written, list):
         for i, value in enumerate(written):
             yield from _ranges(value, (*path, str(i)))
