@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -167,6 +168,20 @@ def step_text(name: str, params: Iterable[tuple[str, object]]) -> str:
         'norm_match:by=block'
     """
     return ":".join(filter(None, (name, ",".join(f"{key}={value}" for key, value in params))))
+
+
+def step_titles(names: Iterable[str]) -> list[str]:
+    """Return what the searched parameters of steps are called by: the step, a second one with its number.
+
+    Example:
+        >>> step_titles(["svc", "norm_match", "svc"])
+        ['svc', 'norm_match', 'svc2']
+    """
+    counts, titles = Counter[str](), []
+    for name in names:
+        counts[name] += 1
+        titles.append(name if counts[name] == 1 else f"{name}{counts[name]}")
+    return titles
 
 
 def tuples(params: Mapping[str, object]) -> dict[str, ParamValue]:

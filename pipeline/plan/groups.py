@@ -1,12 +1,11 @@
 """Turns arms into groups: each is a space of points with a template that makes a recipe of a point."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.soups import lambda_dimensions, soup_weights
-from pipeline.recipe import COMPONENT, OUTSIDE, PATTERN, ParamValue, Recipe
+from pipeline.recipe import COMPONENT, OUTSIDE, PATTERN, ParamValue, Recipe, step_titles
 from pipeline.spec.arms import Arm, Search, StepSpec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import ONE_MINUS_ALPHA, Grid, Range
@@ -225,12 +224,10 @@ def _weights(arm: Arm, spec: RunSpec, expert: str, dims: list[Dimension]) -> tup
 
 def _steps(then: Sequence[StepSpec], dims: list[Dimension]) -> tuple[tuple[str, Mapping[str, Slot]], ...]:
     """Return name and parameters of each step; searched ones are called "STEP.PARAMETER", a second step "STEP2"."""
-    steps, counts = [], Counter[str]()
-    for each in then:
-        counts[each.step] += 1
-        title = each.step if counts[each.step] == 1 else f"{each.step}{counts[each.step]}"
-        steps.append((each.step, {key: _slot(f"{title}.{key}", value, dims) for key, value in each.params.items()}))
-    return tuple(steps)
+    return tuple(
+        (each.step, {key: _slot(f"{title}.{key}", value, dims) for key, value in each.params.items()})
+        for title, each in zip(step_titles(each.step for each in then), then, strict=True)
+    )
 
 
 def _soup_places(used: tuple[str, ...], spec: RunSpec) -> tuple[int, ...]:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from pipeline.merging.methods import METHODS
 from pipeline.merging.scaling import SCALINGS
 from pipeline.messages import Identity
-from pipeline.recipe import Recipe
+from pipeline.recipe import ParamValue, Recipe, step_text, step_titles
 from search.intervals import Interval
 
 #: The groups of blocks that are left out, one at a time.
@@ -19,7 +20,7 @@ THIRDS = ("first", "middle", "last")
 #: changes.
 ALLOWED_ACCURACY, ALLOWED_PART = 0.01, 0.05
 #: Increased whenever a field changes its name or meaning.
-VERSION = 1
+VERSION = 2
 #: In a run's folder, and in that of an inspection: the field `gate` holds the gate.
 FILE_NAME = "inspect.json"
 
@@ -39,14 +40,32 @@ def thirds(num_blocks: int) -> tuple[range, ...]:
     return tuple(range(start, stop) for start, stop in zip(starts, starts[1:], strict=False))
 
 
-def combination(recipe: Recipe) -> str:
-    """Return the method, the weights of the experts and the steps of a recipe, without parameters and scaling.
+def combination(recipe: Recipe, searched: Iterable[str] = ()) -> str:
+    """Return the method with its parameters, the weights of the experts and the steps of a recipe, without scaling.
+
+    Args:
+        recipe: of a candidate.
+        searched: names of dimensions; a parameter that is searched is a star, whatever its value.
 
     Example:
         >>> combination(Recipe.make("sum", "linear", 0.5, 0.5))
         'sum [] []'
+        >>> recipe = Recipe.make("ties", params={"keep": 10}).followed_by([("norm_match", {"by": "block"})])
+        >>> combination(recipe, ["norm_match.by"])
+        "ties:keep=10 [] ['norm_match:by=*']"
     """
-    return f"{recipe.method} {list(recipe.weights)} {[name for name, _ in recipe.then]}"
+    own, dims = {p.name for p in METHODS[recipe.method].parameters}, tuple(searched)
+    method = step_text(recipe.method, [(k, _shown(k, v, dims)) for k, v in recipe.params if k in own])
+    steps = [
+        step_text(name, [(k, _shown(f"{title}.{k}", v, dims)) for k, v in params])
+        for title, (name, params) in zip(step_titles(name for name, _ in recipe.then), recipe.then, strict=True)
+    ]
+    return f"{method} {list(recipe.weights)} {steps}"
+
+
+def _shown(dimension: str, value: ParamValue, searched: tuple[str, ...]) -> ParamValue:
+    """Return the value, or a star if it, or a part of it, is searched."""
+    return "*" if any(s == dimension or s.startswith(f"{dimension}.") for s in searched) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +203,8 @@ class Gate:
 
     def with_earlier(self, earlier: "Gate") -> "Gate":
         """Return a gate that also has the edits of an earlier inspection that this one lacks."""
-        own = {(edit.kind, edit.name) for edit in self.edits}
-        rest = (edit for edit in earlier.edits if (edit.kind, edit.name) not in own)
+        own = {(edit.kind, edit.name, edit.combined) for edit in self.edits}
+        rest = (edit for edit in earlier.edits if (edit.kind, edit.name, edit.combined) not in own)
         return replace(self, edits=(*self.edits, *rest))
 
     def to_json(self) -> dict[str, Any]:

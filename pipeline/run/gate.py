@@ -45,6 +45,7 @@ class PlannedEdit:
         tasks: task -> target or control.
         recipe: the whole edit with lambda 1.
         constants: lambdas to choose from.
+        searched: names of the dimensions that the arm searches.
     """
 
     kind: str
@@ -52,6 +53,12 @@ class PlannedEdit:
     tasks: Mapping[str, str]
     recipe: Recipe
     constants: tuple[float, ...] = (1.0,)
+    searched: tuple[str, ...] = ()
+
+    @property
+    def combined(self) -> str:
+        """How the task vector is made."""
+        return combination(self.recipe, self.searched)
 
     def whole(self, constant: float) -> Recipe:
         """Return the recipe with one lambda everywhere."""
@@ -91,11 +98,12 @@ def planned_edits(plan: Plan) -> list[PlannedEdit]:
             recipe = Recipe.make("single", weights=_only(group.name, list(plan.spec.experts)))
             edits[group.name] = PlannedEdit("edit", group.name, {**(known.tasks if known else {}), **tasks}, recipe)
         elif group.kind == "merge" and group.search.sampler != "greedy":
-            merges.append(PlannedEdit("merge", group.arm, tasks, _merge(group), _constants(arms[group.arm], plan.spec)))
-    same: dict[Recipe, PlannedEdit] = {}
+            constants, searched = _constants(arms[group.arm], plan.spec), tuple(d.name for d in group.space.dims)
+            merges.append(PlannedEdit("merge", group.arm, tasks, _merge(group), constants, searched))
+    same: dict[tuple[Recipe, str], PlannedEdit] = {}
     for merge in merges:  # arms that differ in their scaling alone are one merge; one with alpha 0 is the base
         if merge.constants:
-            same.setdefault(merge.recipe, merge)
+            same.setdefault((merge.recipe, merge.combined), merge)
     return [*edits.values(), *same.values()]
 
 
@@ -231,7 +239,7 @@ def _measured(edits: list[PlannedEdit], scores: _Scores) -> list[GatedEdit]:
 
 def _gated(edit: PlannedEdit, constant: float, scores: _Scores) -> GatedEdit:
     metrics = {scores.ledger.identity.metrics[task] for task, role in edit.tasks.items() if role == "target"}
-    found = GatedEdit(edit.kind, edit.name, combination(edit.recipe), constant, metrics == {"accuracy"})
+    found = GatedEdit(edit.kind, edit.name, edit.combined, constant, metrics == {"accuracy"})
     tried = {third: edit.without(third, constant) for third in THIRDS}
     whole, without = edit.whole(constant), {t: some[scores.best(some, edit.tasks)] for t, some in tried.items()}
     for recipe in (_BASE, whole, *without.values()):

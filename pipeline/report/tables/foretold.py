@@ -10,7 +10,7 @@ from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.gate import title
-from pipeline.report.tables.table import Table, TableCell, role_units
+from pipeline.report.tables.table import Table, TableCell, lead, role_units
 from pipeline.report.tables.verdict import ROLE_WORDS, ArmComparison
 from tasks.files.json_files import read_object
 
@@ -99,9 +99,13 @@ def _grows(arm: ArmResult) -> bool:
 
 
 def _edit_of(gate: Gate, arm: ArmResult, group: str) -> GatedEdit | None:
-    """Return what the gate took apart: the edit of an expert, or a merge that combines in the same way."""
-    made = {combination(c.recipe) for c in arm.candidates if c.group == group and c.recipe.method != "zero"}
-    return next((e for e in gate.edits if e.kind == arm.kind and e.combined in made), None)
+    """Return what the gate took apart: the edit of an expert, or a merge that combines in the same way.
+
+    Of several merges the arm's own counts: they may search the same parameters over other ranges.
+    """
+    made = {combination(c.recipe, c.point) for c in arm.candidates if c.group == group and c.recipe.method != "zero"}
+    found = [e for e in gate.edits if e.kind == arm.kind and e.combined in made]
+    return next((e for e in found if e.name == arm.name), found[0] if found else None)
 
 
 def _compared(
@@ -136,8 +140,7 @@ def _table(found: list[_Outcome], measure: Measure) -> Table:
         right = {True: "right", False: "wrong", None: "open"}[outcome.right]
         word = outcome.comparison.word
         about = (TableCell(outcome.edit.foretold.word), TableCell(word, tone=word), TableCell(right))
-        lead = TableCell(outcome.arm.name, title(outcome.edit), tone="lead", colour=outcome.arm.colour)
-        rows.append((lead, *about, *cells))
+        rows.append((lead(outcome.arm, f"({title(outcome.edit)})"), *about, *cells))
     note = (
         "Foretold on validation by `lines inspect`; shown on test: the LiNeS arm minus its tuned constant, paired "
         "differences with 95% intervals. Room is right if LiNeS is better; no room is right if it is not. A tie may "

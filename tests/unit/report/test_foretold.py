@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from toy_run import EXPERTS, SAMPLES, UNTRUSTED
 
+from pipeline.recipe import Recipe
 from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses
 from pipeline.records.provenance_file import read_provenance
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.run import CandidateRow
 from pipeline.report.tables.foretold import foretold
 from search.intervals import Interval
 
@@ -43,6 +45,7 @@ def test_a_report_says_what_was_foretold_and_what_came_of_it(measure: Measure) -
     rows = [[cell.text for cell in row] for row in found.table.rows]
     assert [row[0] for row in rows] == [*[UNTRUSTED] * 4, "task arithmetic + LiNeS"]
     assert [row[1] for row in rows] == ["room", "no room", "no room", "open", "no room"]
+    assert found.table.rows[-1][0].plain == "task arithmetic + LiNeS (merge of any at λ = 1)"
     for _, word, shown, verdict, *_ in rows:
         assert verdict == (
             "open" if word == "open" else "right" if (word == "room") == (shown == "better") else "wrong"
@@ -55,6 +58,40 @@ def test_a_report_says_what_was_foretold_and_what_came_of_it(measure: Measure) -
     decided = [row[3] for row in rows if row[3] != "open"]
     assert found.sentence.startswith(f"The gate was right in {decided.count('right')} of 4: of 1 with room LiNeS beat")
     assert found.sentence.endswith("It left 1 open.")
+
+
+@pytest.mark.parametrize(
+    ("point", "edits", "judged"),
+    [
+        ({}, {"TIES 10": "ties:keep=10 [] []", "TIES 90": "ties:keep=90 [] []"}, "TIES 90"),
+        ({}, {"task arithmetic + LiNeS": "ties:keep=10 [] []", "TIES": "ties:keep=* [] []"}, ""),
+        ({"keep": 90}, {"TIES": "ties:keep=90 [] []", "wide": "ties:keep=* [] []"}, "wide"),
+        (
+            {"keep": 90},
+            {"wide": "ties:keep=* [] []", "task arithmetic + LiNeS": "ties:keep=* [] []"},
+            "task arithmetic + LiNeS",
+        ),
+    ],
+)
+def test_a_merge_is_judged_by_one_with_its_parameters(
+    measure: Measure, point: dict[str, object], edits: dict[str, str], judged: str, tmp_path: Path
+) -> None:
+    gate = Gate.from_json(json.loads((measure.run.folder / FILE_NAME).read_text())["gate"])
+    merges = [replace(gated("digits", 0.1), kind="merge", name=name, combined=made) for name, made in edits.items()]
+    (tmp_path / FILE_NAME).write_text(json.dumps({"gate": replace(gate, edits=tuple(merges)).to_json()}))
+    arms = [replace(arm, candidates=tuple(as_ties(c, point) for c in arm.candidates)) for arm in measure.arms]
+    found = foretold(Measure(replace(measure.run, folder=tmp_path), arms))
+    leads = [row[0].plain for row in found.table.rows] if found else []
+    assert leads == ([f"task arithmetic + LiNeS (merge of {judged} at λ = 1)"] if judged else [])
+
+
+def as_ties(candidate: CandidateRow, point: dict[str, object]) -> CandidateRow:
+    """Return a merge as one by TIES that keeps 90 per cent."""
+    if candidate.kind != "merge":
+        return candidate
+    old = candidate.recipe
+    recipe = Recipe.make("ties", old.scaling, old.alpha, old.beta, params={"keep": 90})
+    return replace(candidate, recipe=recipe, point={**candidate.point, **point})
 
 
 @pytest.mark.parametrize("damage", ["checkpoints", "tasks", "damaged", "absent"])

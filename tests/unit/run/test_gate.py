@@ -93,6 +93,19 @@ def test_thirds_are_left_out_and_scores_are_those_of_validation_and_shared(tmp_p
     assert {edit.whole(c) for edit in planned_edits(plan) for c in edit.constants} <= of_the_run
 
 
+def test_merges_are_told_apart_by_parameters_and_by_what_is_searched(tmp_path: Path) -> None:
+    keeps = {"few": 10, "some": {"grid": [5, 10, 90]}, "many": 90}
+    arms = {
+        name: {"merge": {"method": "ties", "params": {"keep": keep}}, "scaling": {"alpha": {"grid": [0.5, 1.0]}}}
+        for name, keep in keeps.items()
+    }
+    edits = planned_edits(make_plan(toy_spec(arms=arms, controls=[])))
+    combined = [f"ties:keep={keep} [] []" for keep in ("10", "*", "90")]
+    assert [(edit.name, edit.combined) for edit in edits] == list(zip(keeps, combined, strict=True))
+    gates = [Gate({}, {}, "", (GatedEdit("merge", "TIES", made, 1.0),)) for made in combined]
+    assert [edit.combined for edit in gates[2].with_earlier(gates[0]).edits] == [combined[2], combined[0]]
+
+
 def test_a_failure_is_a_record(tmp_path: Path) -> None:
     found, _ = measured(tmp_path / "gate", broken="dogs")
     assert all("broken" in edit.failure and edit.foretold.word == "open" and not edit.roles for edit in found)
