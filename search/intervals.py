@@ -130,6 +130,24 @@ def linearised_ratio(parts_N: npt.ArrayLike, sizes_N: npt.ArrayLike) -> Array:
     return linear
 
 
+def sample_means(outcomes_O: npt.ArrayLike, draws: int) -> Array:
+    """Return one outcome for each sample, (N,): the mean of its draws, as completions of a prompt are correlated.
+
+    Args:
+        outcomes_O: (N * draws,) outcomes, the draws of a sample side by side.
+        draws: of each sample.
+
+    Raises:
+        ValueError: if the number of outcomes is not a multiple of `draws`.
+
+    Example:
+        >>> sample_means([1, 0, 1, 1], draws=2)
+        array([0.5, 1. ])
+    """
+    means_N: Array = np.asarray(outcomes_O, np.float64).reshape(-1, draws).mean(axis=1)
+    return means_N
+
+
 def percentile_interval(value: float, resampled_R: Array, n: int, level: float = 0.95) -> Interval:
     """Return an estimate with the percentile interval of its bootstrap resamples.
 

@@ -27,7 +27,7 @@ from pipeline.spec.arms import Arm
 from pipeline.spec.run import RunSpec
 from pipeline.spec.values import Range, listed
 from pipeline.storage.caches.scores import ScoreCache
-from search.intervals import Interval, TaskOutcomes, linearised_ratio, paired_difference
+from search.intervals import Interval, TaskOutcomes, linearised_ratio, paired_difference, sample_means
 from tasks.metrics import lower_is_better
 
 #: Constants of a merge that are tried at most.
@@ -160,8 +160,9 @@ def gate_edits(
     progress, ledger = RunProgress("gate"), Ledger(identity, plan.spec.shard_size, {})
     with closing(Journal(folder)) as journal, closing(open_pool()) as pool:
         try:
-            scores = _Scores(ledger, ShardRequests(ledger, journal, pool, cache, progress), lambda: watch(progress))
-            return _measured(edits, scores)
+            requests = ShardRequests(ledger, journal, pool, cache, progress)
+            draws = plan.spec.generation.samples if plan.spec.generation else 1
+            return _measured(edits, _Scores(ledger, requests, lambda: watch(progress), draws))
         finally:
             if cache is not None:
                 cache.flush()
@@ -169,11 +170,12 @@ def gate_edits(
 
 @dataclass(frozen=True)
 class _Scores:
-    """Validation scores, which are requested when they are needed."""
+    """Validation scores, which are requested when they are needed; `draws` is the number of completions of a prompt."""
 
     ledger: Ledger
     requests: ShardRequests
     watch: Callable[[], None]
+    draws: int
 
     def score(self, wanted: Iterable[tuple[Recipe, Iterable[str]]]) -> None:
         """Have recipes scored on tasks."""
@@ -189,12 +191,12 @@ class _Scores:
         return cause_of(found) if found else ""
 
     def outcomes(self, recipe: Recipe, task: str) -> npt.NDArray[np.float64]:
-        """Return one value a sample, whose mean is the score; larger is better."""
+        """Return one value a sample or prompt, whose mean is the score; larger is better."""
         found = self.ledger.outcomes(self.ledger.recipe_id(recipe), task, "val")
         assert found is not None, "it was scored, without a failure"
         sizes = self.ledger.identity.sizes.get(task, {}).get("val", ())
         values = linearised_ratio(found, sizes) if len(sizes) else found.astype(np.float64)
-        return -values if self.lower(task) else values
+        return sample_means(-values if self.lower(task) else values, self.draws)
 
     def lower(self, task: str) -> bool:
         """Return whether a smaller value of a task is the better one."""

@@ -7,14 +7,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
-from search.intervals import Array
+from search.intervals import Array, sample_means
 from search.objective_arrays import objective_array, role_metric_arrays
 from search.objectives import METRICS, Objective, Role
 from search.winners_curse import BagMeans, Choice, Foretold, foretell
@@ -97,18 +95,12 @@ class _Bags:
             kept = {recipe: o for (recipe, split), o in self._run.samples.get(task, {}).items() if split == "val"}
             if not kept:
                 raise _UnknownError(f"no outcomes of single samples on {task} are kept, only their sums")
-            outcomes_AN = np.stack([_by_prompt(o, self._draws) for o in kept.values()])
+            outcomes_AN = np.stack([sample_means(o, self._draws) for o in kept.values()])
             if outcomes_AN.shape[1] < _FEWEST:
                 raise _UnknownError(f"{task} has {outcomes_AN.shape[1]} samples; {_FEWEST} are the fewest")
             bag = BagMeans.of(outcomes_AN, zlib.crc32(f"choices of {task}".encode()))
             self._known[task] = bag, {recipe: place for place, recipe in enumerate(kept)}
         return self._known[task]
-
-
-def _by_prompt(outcomes: npt.NDArray[Any], draws: int) -> Array:
-    """Return one outcome for each prompt: its completions are correlated."""
-    mean_N: Array = outcomes.astype(np.float64).reshape(-1, draws).mean(axis=1)
-    return mean_N
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from toy import IDENTITY, TASKS, ToyEvaluator, _uniform, toy_spec
 from pipeline.inspection.gate_figure import gate_figure
 from pipeline.inspection.rows import GATE, gate_rows
 from pipeline.merging.scaling import LayerSizes, coefficients
-from pipeline.messages import EvalRequest, ShardScore
+from pipeline.messages import EvalRequest, Identity, ShardScore
 from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
 from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses, thirds
 from pipeline.report.tables.gate import gate_sentences, gate_tables
 from pipeline.run.gate import gate_edits, planned_edits
+from pipeline.spec.generation import Generation
 from pipeline.storage.caches.gates import bring_gate, find_gate, keep_gate
 from pipeline.storage.caches.scores import ScoreCache
 from search.intervals import Interval
@@ -63,10 +64,20 @@ class Blocks(ToyEvaluator):
         return np.array([_uniform(task, "val", i) < accuracy(recipe, task) for i in rows])
 
 
-def measured(folder: Path, cache: ScoreCache | None = None, broken: str = "") -> tuple[list[GatedEdit], Blocks]:
+def measured(
+    folder: Path,
+    cache: ScoreCache | None = None,
+    broken: str = "",
+    identity: Identity = IDENTITY,
+    samples: int | None = None,
+) -> tuple[list[GatedEdit], Blocks]:
     folder.mkdir()
-    worker = Blocks(broken=broken)  # type: ignore[arg-type]
-    return gate_edits(make_plan(SPEC), IDENTITY, folder, lambda: LocalPool(worker), cache), worker
+    worker, plan = Blocks(broken=broken), make_plan(SPEC)  # type: ignore[arg-type]
+    if samples:
+        data = {"prompts": {"source": "prompts"}, "max_new_tokens": 1, "temperature": 1, "samples": samples}
+        generation = Generation.model_validate(data)
+        plan = replace(plan, spec=plan.spec.model_copy(update={"generation": generation}))
+    return gate_edits(plan, identity, folder, lambda: LocalPool(worker), cache), worker
 
 
 def test_thirds_are_left_out_and_scores_are_those_of_validation_and_shared(tmp_path: Path) -> None:
@@ -104,6 +115,11 @@ def test_merges_are_told_apart_by_parameters_and_by_what_is_searched(tmp_path: P
     assert [(edit.name, edit.combined) for edit in edits] == list(zip(keeps, combined, strict=True))
     gates = [Gate({}, {}, "", (GatedEdit("merge", "TIES", made, 1.0),)) for made in combined]
     assert [edit.combined for edit in gates[2].with_earlier(gates[0]).edits] == [combined[2], combined[0]]
+
+
+def test_completions_of_a_prompt_are_no_samples_of_their_own(tmp_path: Path) -> None:
+    samples, prompts = (measured(tmp_path / str(n), samples=n)[0][0].roles["target"].gain for n in (1, 3))
+    assert (samples.n, prompts.n) == (90, 30) and samples.value == pytest.approx(prompts.value)
 
 
 def test_a_failure_is_a_record(tmp_path: Path) -> None:
