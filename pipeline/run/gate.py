@@ -46,6 +46,7 @@ class PlannedEdit:
         recipe: the whole edit with lambda 1.
         constants: lambdas to choose from.
         searched: names of the dimensions that the arm searches.
+        measured: whether the statistics of batch normalisation are measured for every candidate.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class PlannedEdit:
     recipe: Recipe
     constants: tuple[float, ...] = (1.0,)
     searched: tuple[str, ...] = ()
+    measured: bool = False
 
     @property
     def combined(self) -> str:
@@ -61,8 +63,13 @@ class PlannedEdit:
         return combination(self.recipe, self.searched)
 
     def whole(self, constant: float) -> Recipe:
-        """Return the recipe with one lambda everywhere."""
-        return self._scaled("constant", constant, 0, {})
+        """Return the recipe with one lambda everywhere.
+
+        An unscaled expert would keep the statistics of its file, and a difference to the same edit without a third
+        would be one of statistics too: written as groups of lambda 1, it is measured.
+        """
+        recipe = self._scaled("constant", constant, 0, {})
+        return self._grouped((1.0,) * len(THIRDS), constant) if self.measured and recipe.is_expert else recipe
 
     def without(self, third: str, constant: float) -> tuple[Recipe, ...]:
         """Return the recipes whose lambda is 0 in a third of the blocks; a merge is also tried at twice the constant.
@@ -72,7 +79,10 @@ class PlannedEdit:
         """
         factors = tuple(float(third != other) for other in THIRDS)
         constants = (constant, 2 * constant) if self.kind == "merge" else (constant,)
-        return tuple(self._scaled("grouped", 0, c, {"factors": factors, OUTSIDE: c}) for c in constants)
+        return tuple(self._grouped(factors, c) for c in constants)
+
+    def _grouped(self, factors: tuple[float, ...], constant: float) -> Recipe:
+        return self._scaled("grouped", 0, constant, {"factors": factors, OUTSIDE: constant})
 
     def _scaled(self, scaling: str, alpha: float, beta: float, params: Mapping[str, ParamValue]) -> Recipe:
         recipe = self.recipe
@@ -152,7 +162,7 @@ def gate_edits(
     Raises:
         ValueError: if the model has fewer blocks than thirds, or the spec has nothing that the gate takes apart.
     """
-    edits = planned_edits(plan)
+    edits = [replace(edit, measured=bool(identity.calibration)) for edit in planned_edits(plan)]
     if len(identity.block_sizes) < len(THIRDS):
         raise ValueError(f"the gate needs {len(THIRDS)} blocks or more, got {len(identity.block_sizes)}: use --no-gate")
     if not edits:

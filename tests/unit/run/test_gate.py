@@ -117,6 +117,12 @@ def test_merges_are_told_apart_by_parameters_and_by_what_is_searched(tmp_path: P
     assert [edit.combined for edit in gates[2].with_earlier(gates[0]).edits] == [combined[2], combined[0]]
 
 
+def test_with_batch_normalisation_no_edit_keeps_the_statistics_of_a_file(tmp_path: Path) -> None:
+    found, worker = measured(tmp_path / "gate", identity=replace(IDENTITY, calibration={"cats": 2}))
+    assert not any(request.recipe.is_expert for request in worker.evaluated)
+    assert found == measured(tmp_path / "other")[0], "in this toy a group of lambda 1 is the expert"
+
+
 def test_completions_of_a_prompt_are_no_samples_of_their_own(tmp_path: Path) -> None:
     samples, prompts = (measured(tmp_path / str(n), samples=n)[0][0].roles["target"].gain for n in (1, 3))
     assert (samples.n, prompts.n) == (90, 30) and samples.value == pytest.approx(prompts.value)
