@@ -9,25 +9,32 @@ from pipeline.messages import Identity
 from pipeline.records.gate import FILE_NAME, Gate
 from tasks.files.atomic import write_whole
 from tasks.files.json_files import read_object
+from tasks.files.locks import locked
 
 logger = logging.getLogger(__name__)
 
 
 def keep_gate(root: Path, identity: Identity, gate: Gate) -> None:
-    """Keep a gate in the cache, beside what earlier specs of the same checkpoints and data took apart."""
-    path, earlier = _place(root, identity), find_gate(root, identity)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps((gate.with_earlier(earlier) if earlier else gate).to_json()))
+    """Keep a gate in the cache, beside what earlier specs of the same checkpoints and data took apart.
+
+    A gate that cannot be written is a warning: it is measured, and shown all the same.
+    """
+    path = _place(root, identity)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            earlier = find_gate(root, identity)
+            write_whole(path, json.dumps((gate.with_earlier(earlier) if earlier else gate).to_json()))
+    except (OSError, ValueError) as error:  # ValueError: the file system has no locks
+        logger.warning("%s: the gate is not kept, and a later run will not find it: %s", path, error)
 
 
 def find_gate(root: Path, identity: Identity) -> Gate | None:
     """Return the gate of a run's checkpoints and data; None if there is none that can be read."""
     path = _place(root, identity)
-    if not path.is_file():
-        return None
     try:
-        return Gate.from_json(read_object(path, str(path)))
-    except ValueError as error:
+        return Gate.from_json(read_object(path, str(path))) if path.is_file() else None
+    except (OSError, ValueError) as error:
         logger.warning("%s: ignored: %s", path, error)
         return None
 

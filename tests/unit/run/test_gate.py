@@ -1,6 +1,7 @@
 """Proves that the gate leaves out thirds, asks for validation once, and says what its thresholds say; and is kept."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,11 +147,26 @@ def test_a_gate_is_kept_for_runs_of_the_same_checkpoints_and_data(tmp_path: Path
     (tmp_path / "run" / FILE_NAME).write_text("{}")
     bring_gate(tmp_path, IDENTITY, tmp_path / "run")
     assert (tmp_path / "run" / FILE_NAME).read_text() == "{}", "what was foretold first stays"
-    for damaged in ({}, {**written, "version": 0}, {**written, "edits": [{}]}):
+    for damaged in ({}, {**written, "version": 1}, {**written, "edits": [{}]}):
         with pytest.raises(ValueError, match="inspect"):
             Gate.from_json(damaged)
     assert len(gate_rows(gate)) == 3 * 8 + 4 and set(gate_rows(gate)[0]) == set(GATE.names)
     assert [len(table.rows) for table in gate_tables(gate.edits)] == [4, 3] and len(gate_figure(gate.edits).panels) == 2
+
+
+def test_a_gate_that_cannot_be_kept_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    keep_gate(tmp_path / "file", IDENTITY, Gate.of(IDENTITY, []))
+    assert "not kept" in caplog.text and find_gate(tmp_path / "file", IDENTITY) is None
+
+
+def test_gates_that_are_kept_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = [f"merge {number}" for number in range(6)]
+    gates = [Gate.of(IDENTITY, [GatedEdit("merge", name, "sum [] []", 1.0)]) for name in names]
+    with ThreadPoolExecutor(len(gates)) as threads:
+        list(threads.map(lambda gate: keep_gate(tmp_path, IDENTITY, gate), gates))
+    kept = find_gate(tmp_path, IDENTITY)
+    assert kept is not None and sorted(edit.name for edit in kept.edits) == names
 
 
 def interval(value: float, width: float = 0.004) -> Interval:
