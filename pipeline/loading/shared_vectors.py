@@ -33,8 +33,8 @@ def load_flat(
 ) -> tuple[LoadedModel, Iterator[Expert]]:
     """Load as `load_checkpoints`, with the task vectors on the device, those of whole models flat.
 
-    If other workers of the run may evaluate on this machine's CPU, they share these and the flat base; nobody may write
-    to them. Nothing is shared if all experts are adapters, which are small, and may need no flat base.
+    On the CPU the base is flat too. If other workers of the run may evaluate on this machine's CPU, they share both;
+    nobody may write to them. Nothing is flat if all experts are adapters, which are small, and may need no flat base.
 
     Raises:
         ValueError: as `load_checkpoints`.
@@ -46,9 +46,12 @@ def load_flat(
         return model, load_experts(sources, model)
     shapes = {name: p.shape for name, p in model.backbone.module.named_parameters()}
     arena = Arena.plan(shapes, model.backbone.layer_map)
-    if device.type == "cpu" and spec.resources.pool == "ray" and spec.resources.workers != 1:
-        shared = _Shared(spec, sources, arena)
-        model = replace(model, base=NamedTensors(model.base.source, shared.base(model)))
+    shares = device.type == "cpu" and spec.resources.pool == "ray" and spec.resources.workers != 1
+    shared = _Shared(spec, sources, arena, model) if shares else None
+    if device.type == "cpu":  # elsewhere task vectors are computed on the CPU, before they are flat on the device
+        base = shared.base(model) if shared else arena.flat(model.base.tensors, device)
+        model = replace(model, base=NamedTensors(model.base.source, base))
+    if shared:
         return model, load_experts(sources, model, shared.expert)
     experts = load_experts(sources, model)
     return model, (replace(expert, delta=arena.hold(expert.delta, device)) for expert in experts)
@@ -57,11 +60,12 @@ def load_flat(
 class _Shared:
     """The flat tensors of one base and its experts in memory that this machine's workers share.
 
-    The key of each is everything that it depends on. A file counts by its stamps: it is read, and compared with what is
-    known of it, by the worker that makes the flat tensor; the others do not read it.
+    The key of each is everything that it depends on. The base, which every worker has read, counts by its fingerprint
+    too. An expert's file counts by its stamps: it is read, and compared with what is known of it, by the worker that
+    makes the flat tensor; the others do not read it.
     """
 
-    def __init__(self, spec: RunSpec, sources: SpecSources, arena: Arena) -> None:
+    def __init__(self, spec: RunSpec, sources: SpecSources, arena: Arena, model: LoadedModel) -> None:
         self._arena = arena
         self._common = [
             _FORMAT,
@@ -69,6 +73,7 @@ class _Shared:
             metadata.version("lines-sweep"),
             repr(spec.backbone),
             repr(arena.places),
+            model.fingerprint,
             *_stamps_of(sources.base),
             *stamps([Path(file) for name in spec.plugins if (file := imported(name).__file__)]),
         ]
@@ -83,7 +88,10 @@ class _Shared:
         return flat
 
     def expert(self, name: str, files: CheckpointFiles, read: Callable[[], Expert]) -> Expert:
-        """Return an expert that another worker has read, or that is read now; an adapter's factors are not shared."""
+        """Return an expert that another worker has read, or that is read now.
+
+        Neither an adapter's factors are shared, nor what files without stamps hold.
+        """
         if files.adapter_config:
             return read()
 
@@ -91,7 +99,8 @@ class _Shared:
             expert = read()
             return replace(expert, delta=self._arena.flat(expert.delta, torch.device("cpu")))
 
-        return replace(self._shared(["expert", *_stamps_of(files)], make), name=name)
+        found = _stamps_of(files)
+        return replace(self._shared(["expert", *found], make), name=name) if found else make()
 
     def _shared(self, parts: Sequence[str], make: Callable[[], Expert]) -> Expert:
         made: list[Expert] = []
@@ -122,6 +131,9 @@ def _content(expert: Expert) -> list[memoryview]:
 
 
 def _stamps_of(files: CheckpointFiles) -> list[str]:
-    """Return the stamps of the weights, and of what a family's `select` may read beside them."""
+    """Return the stamps of the weights, and of what a family's `select` may read beside them; [] if one is gone.
+
+    A link without its file, as in a snapshot of the hub's cache that was pruned, can be read by nobody.
+    """
     beside = sorted(files.weights[0].parent.glob("*.json")) if files.folder else []
-    return stamps([*files.weights, *beside])
+    return stamps([*files.weights, *filter(Path.exists, beside)])

@@ -16,6 +16,7 @@ from pipeline.loading import experts as reading
 from pipeline.loading import shared_vectors
 from pipeline.loading.experts import load_checkpoints
 from pipeline.loading.shared_vectors import load_flat
+from pipeline.merging.flat import Flat
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import RunSpec
 from tasks.files.shared_memory import IS_AVAILABLE
@@ -23,11 +24,15 @@ from tasks.files.shared_memory import IS_AVAILABLE
 CPU = torch.device("cpu")
 
 
+def scaled(factor: float) -> dict[str, Tensor]:
+    """Return the base with its image tower times a factor."""
+    base = load_file(locate("embedded/base").weights[0])
+    return {name: factor * tensor if name.startswith("visual.") else tensor for name, tensor in base.items()}
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    base = load_file(locate("embedded/base").weights[0])
-    state = {name: 1.01 * tensor if name.startswith("visual.") else tensor for name, tensor in base.items()}
-    save_file(state, tmp_path / "expert.safetensors")
+    save_file(scaled(1.01), tmp_path / "expert.safetensors")
     return tmp_path / "expert.safetensors"
 
 
@@ -77,8 +82,9 @@ def test_a_single_worker_and_a_system_without_such_memory_keep_their_own(
 ) -> None:
     (expert,) = load_checkpoints(spec, CPU)[1]
     single = spec.model_copy(update={"resources": spec.resources.changed(None, 1)})
-    (own,) = load_flat(single, CPU)[1]
-    assert same(own.delta, expert.delta) and maps() == 0
+    model, experts = load_flat(single, CPU)
+    (own,) = experts
+    assert same(own.delta, expert.delta) and maps() == 0 and isinstance(model.base.tensors, Flat)
 
     def refuse(key: str, create: object) -> None:
         raise OSError("no memory files")
@@ -90,3 +96,26 @@ def test_a_single_worker_and_a_system_without_such_memory_keep_their_own(
     assert [r.message for r in caplog.records].count(
         "each worker of this machine keeps base and task vectors of its own: no memory files"
     ) == 1
+
+
+def write(folder: Path, factor: float) -> str:
+    """Write a checkpoint beside a link without its file, as in a snapshot of the hub's cache that was pruned."""
+    folder.mkdir()
+    save_file(scaled(factor), folder / "model.safetensors")
+    (folder / "tokenizer.json").symlink_to(folder / "gone")
+    return str(folder)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_checkpoints_without_a_file_or_without_stamps_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamped: bool
+) -> None:
+    places = [write(tmp_path / str(factor), factor) for factor in (1.0, 1.01, 1.02)]
+    if not stamped:
+        monkeypatch.setattr(shared_vectors, "stamps", lambda paths: [])
+    experts = {"digits": Path(places[1]), "letters": Path(places[2])}
+    made = small_spec(experts, tasks=["digits"], targets=dict.fromkeys(experts, "digits"), resources={"pool": "ray"})
+    models, (first, *_) = zip(*(load_flat(parse_spec(made | {"base": base}), CPU) for base in places[:2]), strict=True)
+    assert not same(models[0].base.tensors, models[1].base.tensors)
+    digits, letters = first
+    assert not same(digits.delta, letters.delta) and digits.fingerprint != letters.fingerprint
