@@ -114,7 +114,7 @@ class Candidates:
         found = {name: LowRank(f.b * scales[name], f.a) for name, f in combined.vector.factors.items()}
         if not all(bool(side.isfinite().all()) for factor in found.values() for side in (factor.a, factor.b)):
             raise NonFiniteError(f"non-finite factors: {recipe}")
-        asked = any(lambdas.all) and any(recipe.weights or (1,))
+        asked = any(scales.values()) and any(recipe.weights or (1,))
         if asked and not any(bool(f.b.any()) and bool(f.a.any()) for f in found.values()):
             raise ValueError(f"the scaled factors are 0 everywhere: {recipe} does nothing: are the experts copies?")
         return alpha, found

@@ -183,3 +183,18 @@ def test_only_arms_of_sums_without_steps_keep_policies_apart(merge: str | dict[s
     weights = {"method": "weighted", "weights": {"cats": 1}}
     spec = toy_spec(arms={"x": {"merge": weights if merge == "weighted" else merge}, "edit": {"edit": "each_expert"}})
     assert has_only_sums(spec) == only
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe.make("average", params={"component.attention": 0, "component.mlp": 0}),
+        Recipe.make("average", alpha=0, params={"lambda_outside": 0.5}),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_scales_everything_edited_by_0_asks_for_the_base(parts: Parts, recipe: Recipe) -> None:
+    backbone, adapted_model = parts.adapted_model()
+    base = logits(backbone)
+    adapted_model.materialise(recipe)
+    assert torch.equal(logits(backbone), base)
