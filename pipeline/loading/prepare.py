@@ -1,7 +1,7 @@
 """Check every checkpoint and prepare every task, before any worker starts."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 import torch
@@ -78,6 +78,8 @@ def _prepare(
         if edited is not None:
             edited.add(expert.delta)
         report(f"checked {expert.name}", len(fingerprints), len(spec.experts))
+    if edited is not None:
+        _check_components(spec, sorted(edited.names))
     if spec.generation is not None and has_statistics(model.backbone.module):
         logger.warning(
             "backbone.family: %s: has batch normalisation, whose statistics stay the base's in every candidate of a "
@@ -110,15 +112,24 @@ def _check_scalings(spec: RunSpec, model: LoadedModel) -> None:
     Raises:
         ValueError: if an arm has one; the field is named.
     """
-    names = [name for name, _ in model.backbone.module.named_parameters()]
     for name, arm in spec.arms.items():
         try:
             check_groups(arm.scaling.function, arm.scaling.params, model.backbone.layer_map.num_blocks)
         except ValueError as error:
             raise ValueError(f"arms.{name}.scaling.params.{error}") from None
+    _check_components(spec, [name for name, _ in model.backbone.module.named_parameters()])
+
+
+def _check_components(spec: RunSpec, edited: Collection[str]) -> None:
+    """Refuse components that none of the edited parameters has.
+
+    Raises:
+        ValueError: if an arm has one; the field is named.
+    """
+    for name, arm in spec.arms.items():
         used = dict.fromkeys(arm.scaling.components, 1.0)
         try:
-            Components(tuple(used.items()), tuple(arm.scaling.patterns.items())).check(names)
+            Components(tuple(used.items()), tuple(arm.scaling.patterns.items())).check(edited)
         except ValueError as error:
             raise ValueError(f"arms.{name}.scaling.{error}") from None
 

@@ -136,6 +136,9 @@ def test_policies_are_resolved_once_too(
     prepare(run, "cpu", lambda what, done, total: None)
     assert counts["locate"] == Counter([run.base, *run.experts.values()])
     assert [counts["parse"][source] for source in run.experts.values()] == [1, 1]
+    arms = {"x": {"merge": {"method": "weighted", "lambdas": 3}, "scaling": {"components": {"norms": 0.5}}}}
+    with pytest.raises(ValueError, match="arms.x.scaling.components.norms: matches none of the 28 edited .* mlp"):
+        prepare(parse_spec(soup_spec(arms=arms)), "cpu", lambda what, done, total: None)
 
 
 def test_a_tag_is_refused_for_an_expert() -> None:
