@@ -95,6 +95,8 @@ class Arena:
         return [part for index in range(len(self.groups)) for part in self._parts(index, lambdas)]
 
     def _parts(self, index: int, lambdas: Coefficients) -> Iterator[Part]:
+        if not self.members[index]:
+            return
         group, block = self.groups[index], index - 1 if index else None
         runs = [(value, tuple(run)) for value, run in groupby(self.members[index], lambda n: lambdas.of(block, n))]
         starts = [self.places[run[0]][0] for _, run in runs]

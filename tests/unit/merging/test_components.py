@@ -11,7 +11,9 @@ from torch import Tensor
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.merge import merge_states
 from pipeline.merging.components import USUAL, Components, usual_component
+from pipeline.merging.flat import Arena
 from pipeline.merging.resident import ResidentModel
+from pipeline.merging.scaling import Coefficients
 from pipeline.recipe import Recipe
 from tasks.base import LayerMap
 
@@ -187,3 +189,11 @@ def test_experts_that_differ_only_where_the_factor_is_0_ask_for_the_base() -> No
     assert made.fingerprint == model.base_fingerprint
     with pytest.raises(ValueError, match="below the resolution"):
         model.materialise(Recipe.make("sum", alpha=1e-30, params={"component.heads": 0}))
+
+
+def test_a_group_without_parameters_has_no_part() -> None:
+    shapes = {name: torch.Size(shape) for name, shape in SHAPES.items() if name.startswith("h.")}
+    lambdas = Coefficients(0.5, (0.2, 0.9), Components.of({"component.mlp": 0.5}))
+    parts = Arena.plan(shapes, LayerMap.from_pattern(shapes, r"h\.(\d)\.")).parts(lambdas)
+    assert {name for part in parts for name in part.members} == shapes.keys()
+    assert {part.group for part in parts} == {1, 2}
