@@ -276,4 +276,5 @@ def pre_trained(spec: RunSpec) -> Group:
 def is_fine_tuned(group: Group) -> bool:
     """Whether the group is an unscaled expert: the reference of its target task."""
     plain = group.kind == "edit" and not group.space.dims and group.derivation is None
-    return plain and group.recipe({}).is_expert
+    # Lambda outside the blocks makes an arm of its own, whatever it is: plans of older runs stay as they are.
+    return plain and OUTSIDE not in group.template.params and group.recipe({}).is_expert

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from toy import TASKS, toy_spec
 
-from pipeline.plan.groups import Group, Template, make_groups, pre_trained
+from pipeline.plan.groups import Group, Template, is_fine_tuned, make_groups, pre_trained
 from pipeline.recipe import Recipe
 from search.space import Choice, Float
 
@@ -106,3 +106,9 @@ def test_one_minus_alpha_follows_alpha(alpha: float) -> None:
 def test_the_pre_trained_model_is_the_zero_recipe_with_every_experts_task_as_target() -> None:
     group = pre_trained(toy_spec())
     assert group.recipe({}) == Recipe.make("zero") and group.key == ("pre-trained", "")
+
+
+@pytest.mark.parametrize(("scaling", "plain"), [({}, True), ({"alpha": 0.5}, False), ({"outside": 1}, False)])
+def test_an_expert_whose_arm_says_nothing_of_lambda_is_the_reference(scaling: dict[str, Any], plain: bool) -> None:
+    (group,) = groups({"edit": "cats", "scaling": scaling})
+    assert is_fine_tuned(group) == plain
