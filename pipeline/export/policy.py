@@ -20,6 +20,7 @@ from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
 from tasks.base import Backbone
 from tasks.language.backbone import LanguageBackbone
+from tasks.language.models import save_model
 from tasks.language.vllm_engine import write_adapter
 from tasks.towers.backbone import VisionBackbone
 
@@ -57,7 +58,7 @@ def write_policy(
     resident.sizes = edited.sizes
     resident.materialise(recipe)
     assert isinstance(backbone.module, PreTrainedModel)
-    backbone.module.save_pretrained(str(folder))
+    save_model(backbone.module, folder)
     return "transformers", _coverage(backbone, edited.names)
 
 
@@ -70,7 +71,7 @@ def write_language_model(folder: Path, backbone: Backbone) -> list[Part]:
     assert isinstance(backbone, LanguageBackbone)
     assert isinstance(backbone.module, PreTrainedModel)
     backbone.tokenizer.save_pretrained(str(folder))
-    backbone.module.save_pretrained(str(folder))
+    save_model(backbone.module, folder)
     return _coverage(backbone, dict(backbone.module.named_parameters()))
 
 
@@ -84,7 +85,7 @@ def write_image_tower(folder: Path, backbone: Backbone) -> tuple[str, list[Part]
     for file in backbone.companions:
         shutil.copyfile(file, folder / file.name)
     if isinstance(backbone.module, PreTrainedModel):
-        backbone.module.save_pretrained(str(folder))
+        save_model(backbone.module, folder)
     else:
         state = {name: tensor.cpu() for name, tensor in backbone.module.state_dict().items()}
         write_safetensors(folder / "model.safetensors", state, {})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from shutil import copymode
 from typing import Any, TypeVar, cast
 
 import torch
@@ -239,6 +240,14 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnpicklingError):
         return "its .bin holds more than tensors, and code in files is never run: save the weights as safetensors"
     return f"{'its weights are damaged' if isinstance(error, SafetensorError) else 'cannot be read'}: {text:.300}"
+
+
+def save_model(module: PreTrainedModel, folder: Path) -> None:
+    """Write weights and configuration; who may read the one may read the other."""
+    with without_progress_bars():
+        module.save_pretrained(folder)
+    for file in folder.glob("model*.safetensors"):
+        copymode(folder / CONFIG, file)  # safetensors makes it readable for its owner only
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copymode
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from tasks.base import Backbone, LayerMap
 from tasks.files.sources import Source
 from tasks.language.backbone import LanguageBackbone
 from tasks.language.blocks import encoder_decoder_map
-from tasks.language.models import model_folder, without_progress_bars
+from tasks.language.models import model_folder, save_model
 
 _TASK_TYPES = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 
@@ -75,13 +74,10 @@ def write_model(folder: Path, module: PreTrainedModel, dtype: torch.dtype) -> No
     try:
         for parameter, data in held:  # not module.to, which would round the angles of rotary positions
             parameter.data = data.to(dtype)
-        with without_progress_bars():
-            module.save_pretrained(folder)
+        save_model(module, folder)
     finally:
         for parameter, data in held:
             parameter.data = data
-    for file in folder.glob("model*.safetensors"):
-        copymode(folder / "config.json", file)  # safetensors makes it readable for its owner only
 
 
 def dense_tuning(

@@ -7,7 +7,6 @@ Training is cut into segments of `checkpoint_every` steps. A segment depends onl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from shutil import copymode
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -45,7 +44,7 @@ from pipeline.train.ppo.quiet import quiet
 from pipeline.train.ppo.spec import Sft
 from pipeline.versions import exact_versions
 from tasks.language.base import Prompt
-from tasks.language.models import load_tokenizer, model_folder
+from tasks.language.models import load_tokenizer, model_folder, save_model
 
 #: One row for each step.
 SFT_LOG = pa.schema(
@@ -162,10 +161,8 @@ class _SftState:
         job, seconds = self._job, self._seconds()
         count = sum(p.numel() for p in trained(self._model).values())
         model: Any = self._model.merge_and_unload() if self._sft.lora else self._model
-        model.to(getattr(torch, job.spec.precision)).save_pretrained(job.folder)
+        save_model(model.to(getattr(torch, job.spec.precision)), job.folder)
         self._tokenizer.save_pretrained(job.folder)
-        for file in job.folder.glob("model*.safetensors"):
-            copymode(job.folder / "config.json", file)  # safetensors makes it readable for its owner only
         log = self._state.log
         result = {
             "name": job.name,
