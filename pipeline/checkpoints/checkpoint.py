@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import xxhash
@@ -112,10 +111,9 @@ def checked(
     if not hashed:
         _refuse(source, state, _infinite(state))
         return Checkpoint(source, state, "")
-    digest = _blake2b() if known is None else xxhash.xxh3_128()
+    digest = _Digest(known)
     _refuse(source, state, _infinite(state, digest))
-    found = digest.hexdigest()
-    return Checkpoint(source, state, found if known is None else known.get(found, lambda: fingerprint(state)))
+    return Checkpoint(source, state, digest.fingerprint(state))
 
 
 def check_filled(source: str, state: Mapping[str, Tensor]) -> None:
@@ -141,9 +139,10 @@ def fingerprint(state: Mapping[str, Tensor], known: KnownFingerprints | None = N
         state: tensors by name.
         known: of the files that they were read from; a known fingerprint takes a twentieth of the time.
     """
-    if known is None:
-        return _hashed(state, _blake2b())
-    return known.get(_hashed(state, xxhash.xxh3_128()), lambda: fingerprint(state))
+    digest = _Digest(known)
+    for _ in _examined(state, digest):
+        pass
+    return digest.fingerprint(state)
 
 
 def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
@@ -156,21 +155,28 @@ def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
     _refuse(source, state, _infinite(state))
 
 
-class _Digest(Protocol):
-    """A hash of bytes."""
-
-    def update(self, data: bytes | memoryview, /) -> None: ...
-    def hexdigest(self) -> str: ...
-
-
-def _blake2b() -> _Digest:
+def _blake2b() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=8)
 
 
-def _hashed(state: Mapping[str, Tensor], digest: _Digest) -> str:
-    for _ in _examined(state, digest):
-        pass
-    return digest.hexdigest()
+class _Digest:
+    """Hashes what is read: by BLAKE2b, by XXH3 if the fingerprint may be known, by both if it is not, in one pass."""
+
+    def __init__(self, known: KnownFingerprints | None) -> None:
+        self._known, self._checksum = known, xxhash.xxh3_128()
+        self._whole = _blake2b() if known is None or known.is_new else None
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take bytes of the state."""
+        if self._known:
+            self._checksum.update(data)
+        if self._whole:
+            self._whole.update(data)
+
+    def fingerprint(self, state: Mapping[str, Tensor]) -> str:
+        """Return the fingerprint of the state, all of which was taken; it is read again if another one is known."""
+        compute = self._whole.hexdigest if self._whole else lambda: fingerprint(state)
+        return self._known.get(self._checksum.hexdigest(), compute) if self._known else compute()
 
 
 def _infinite(state: Mapping[str, Tensor], digest: _Digest | None = None) -> set[str]:

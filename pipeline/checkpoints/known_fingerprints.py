@@ -21,6 +21,12 @@ class KnownFingerprints:
     def __init__(self, paths: Sequence[Path]) -> None:
         """Note the state of the files."""
         self._paths, self._stamps = paths, stamps(paths)
+        self._folder, self._files = cache_root() / "fingerprints", digest(self._stamps)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is known of the files, so that the fingerprint will have to be computed."""
+        return not any(self._folder.glob(f"{self._files}-*"))
 
     def get(self, checksum: str, compute: Callable[[], str]) -> str:
         """Return the fingerprint of what was read, computed if it is not known or its entry is damaged.
@@ -37,7 +43,7 @@ class KnownFingerprints:
         """
         if not self._stamps:
             return compute()
-        entry = cache_root() / "fingerprints" / digest([checksum, *self._stamps])
+        entry = self._folder / f"{self._files}-{checksum}"
         with suppress(OSError, DamagedError):
             return unseal(entry.read_bytes())[1].decode()
         found = compute()

@@ -43,6 +43,14 @@ def test_an_unchanged_file_is_hashed_once(read: Callable[[str], Checkpoint], pat
     assert first == second == fingerprint(STATE)
 
 
+def test_a_file_of_which_nothing_is_known_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    pieces_of = checkpoint.pieces_of
+    monkeypatch.setattr(checkpoint, "pieces_of", lambda state, name, n: reads.append(name) or pieces_of(state, name, n))
+    state = open_checkpoint(str(path)).state
+    assert reads == list(state) == ["a.weight", "b.bias"]
+
+
 def test_a_bit_that_flips_in_place_gives_another_fingerprint(path: Path, computed: list[str]) -> None:
     before, stat = read_checkpoint(str(path)).fingerprint, path.stat()
     with path.open("r+b") as file:
