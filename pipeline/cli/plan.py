@@ -148,7 +148,7 @@ def _print_hours(run: "Plan", arms: "list[ArmWork]", machine: "Machine", rate: t
         unit, steps = "completions", f"at most {run.spec.generation.max_new_tokens} forward passes each"
     asked = run.spec.resources.workers
     workers = machine.workers(run.spec.resources) if asked == "auto" or run.spec.resources.pool == "local" else asked
-    console.print(f"at most {samples:,} {unit}, {steps}; {workers} workers", highlight=False)
+    console.print(f"at most {samples:,} {unit}, {steps}; {workers} worker{'s' * (workers != 1)}", highlight=False)
     if rate is None:
         print_result("hours: not known: give --throughput, --like RUN or --measure")
         return

@@ -37,7 +37,7 @@ def test_as_many_completions_are_planned_as_a_run_makes(soup: Path, run: Path) -
     status, output = lines("plan", soup)
     assert status == 0
     assert planned(output) == pq.read_metadata(run / "completions.parquet").num_rows
-    assert "at most 6 forward passes each; 1 workers" in output
+    assert "at most 6 forward passes each; 1 worker" in output
     assert "hours: not known: give --throughput, --like RUN or --measure" in output
 
 
