@@ -18,7 +18,6 @@ from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, origin_
 from pipeline.merging.steps import STEPS
 from pipeline.parameters import look_up
 from pipeline.recipe import AUTO, ParamValue, Recipe
-from pipeline.spec.values import repeated
 from tasks.registry import near
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
@@ -286,6 +285,8 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
         raise ValueError(f"{option}: must be NAME=VALUE, got {wrong[0]!r}")
+    from pipeline.spec.values import repeated  # pydantic: not for `lines --help`
+
     if twice := repeated(name for name, _, _ in pairs):
         raise ValueError(f"{option} {twice[0]}: may be given once")
     return {name: value for name, _, value in pairs}
