@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.checkpoints.lazy import Difference, LastWide, only
 from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
 from pipeline.checkpoints.threads import one_thread
-from pipeline.merging.chain import Chain, LazyCombined
+from pipeline.merging.chain import Chain, lazily_combined
 from pipeline.merging.components import Components
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Entry, Experts, Method, Params, resolve_weights
@@ -125,7 +125,7 @@ class Edit:
         if word not in self._alphas:
             used = [delta for delta, weight in zip(self._deltas, self.weights, strict=True) if weight]
             with one_thread(self.is_cut):
-                self._alphas[word] = resolve_alpha(word, used, LazyCombined(self._experts, self._entry))
+                self._alphas[word] = resolve_alpha(word, used, lazily_combined(self._experts, self._entry))
         return self._alphas[word]
 
     def compute(self, key: str) -> Iterator[Edited]:
@@ -169,7 +169,7 @@ class Edit:
         return constant_or_alpha(recipe, self.sizes, alpha, counts, self._norms)
 
     def _norms(self, components: Components) -> Mapping[Cell, float]:
-        combined = LazyCombined(self._experts, self._entry)
+        combined = lazily_combined(self._experts, self._entry)
         return cell_norms(self.layer_map, combined, components, lambda key: self.pieces[key][0])
 
     def _place(self, key: str) -> Place:

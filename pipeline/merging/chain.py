@@ -2,27 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from pipeline.merging.lazy_tensors import LazyTensors
+from pipeline.merging.lazy_tensors import Computed
 from pipeline.merging.methods.base import Entry, Experts, Params, selected
 from pipeline.merging.steps import STEPS, resolve_step
 from pipeline.merging.steps.base import Apply, Merged, Place
 from pipeline.recipe import Number, Recipe
 
 
-class LazyCombined(LazyTensors):
-    """A combined vector, of which an entry is computed each time it is read."""
-
-    def __init__(self, experts: Experts, entry: Entry) -> None:
-        """Take the inputs of a merge, and what computes an entry of it."""
-        super().__init__(experts.deltas[0])
-        self._experts, self._entry = experts, entry
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Compute one entry."""
-        return self._entry(self._experts, name)
+def lazily_combined(experts: Experts, entry: Entry) -> Computed:
+    """Return a combined vector, of which an entry is computed each time it is read."""
+    return Computed(experts.deltas[0], partial(entry, experts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class Chain:
         """
         following = Following((), weights)
         for name, params in self.steps:
-            combined = LazyCombined(experts, following.after(entry, place))
+            combined = lazily_combined(experts, following.after(entry, place))
             apply = STEPS[name].prepare(Merged(combined, selected(experts, weights), place), params)
             following = Following((*following.applies, apply), weights)
         return following

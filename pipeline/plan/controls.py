@@ -7,7 +7,7 @@ from pipeline.merging.scaling import SCALINGS
 from pipeline.plan.groups import Chosen, Derivation, Group, Template
 from pipeline.spec.arms import Arm, ScalingSpec, Search
 from pipeline.spec.run import RunSpec
-from pipeline.spec.values import Grid, Range, listed
+from pipeline.spec.values import Grid, Range, listed, searched
 from search.space import Space
 
 #: Endings of the names of controls: "ARM, uniform".
@@ -49,23 +49,13 @@ def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
     If a sampler also searches the merge, or lambda outside the blocks, no grid covers the space; the control then
     searches the interval of constants with the arm's own sampler and number of trials.
     """
-    merge = arm.merge
-    steps = () if merge is None else tuple(value for step in merge.then for value in step.params.values())
-    others = () if merge is None else (*merge.params.values(), *merge.weights.values(), *steps)
-    searched = any(map(_is_searched, (*others, arm.scaling.outside)))
-    if searched and arm.search.sampler != "grid":
+    if searched((arm.merge, arm.scaling.outside)) and arm.search.sampler != "grid":
         constants: Range | Grid = Range(range=(0.0, max(1.0, _highest(arm, spec))))
         return {"scaling": ScalingSpec(alpha=constants, outside=arm.scaling.outside)}
     return {
         "scaling": ScalingSpec(alpha=Grid(grid=dense_constants(arm, spec)), outside=arm.scaling.outside),
         "search": Search(),
     }
-
-
-def _is_searched(value: object) -> bool:
-    if isinstance(value, tuple):
-        return any(map(_is_searched, value))
-    return isinstance(value, Range) or (isinstance(value, Grid) and len(value.grid) > 1)
 
 
 def derived_controls(group: Group, spec: RunSpec) -> list[Group]:

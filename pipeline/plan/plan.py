@@ -6,18 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.merging.components import Components
-from pipeline.merging.methods import METHODS, look_up_method
+from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import resolve_weights
 from pipeline.merging.scaling import LAMBDA_OUTSIDE, SCALINGS
 from pipeline.merging.steps import resolve_step
 from pipeline.parameters import look_up, require_known, resolve
-from pipeline.plan.controls import NAMES, derived_controls, is_shaped, tuned_controls
-from pipeline.plan.derived import MASKS, needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
+from pipeline.plan.controls import derived_controls, is_shaped, tuned_controls
+from pipeline.plan.derived import needs_tall_masks, rescaled_merge, tall_mask_groups, with_tall_masks
 from pipeline.plan.exhibit_checks import check_exhibits, shown_in_full
 from pipeline.plan.groups import (
     FINE_TUNED,
     GREEDY,
-    PRE_TRAINED,
     Chosen,
     Group,
     is_fine_tuned,
@@ -26,9 +25,10 @@ from pipeline.plan.groups import (
     validation_tasks,
 )
 from pipeline.plan.references import implicit_experts
-from pipeline.plan.seeds import SEEDS, seed_groups, with_seeds
+from pipeline.plan.seeds import seed_groups
+from pipeline.plan.spec_checks import check_arena, check_merge_of_rewards, check_name, check_size, taken_names
 from pipeline.recipe import COMPONENT, PATTERN
-from pipeline.spec.arms import Arm, Merge
+from pipeline.spec.arms import Arm
 from pipeline.spec.run import RunSpec
 from pipeline.spec.thresholds import check_regress
 from search.greedy import GreedyProposer
@@ -37,8 +37,6 @@ from search.proposer import Proposer
 from search.sampling import SearchConfig, make_proposer
 from search.space import Choice, Float
 
-#: The largest plan: searches, and searches times tasks. A larger one is taken for a mistake.
-_MOST_GROUPS, _MOST_CELLS = 10_000, 1_000_000
 _SCALE_SEPARATELY = "scale the soup in another arm, with merge: {of: THIS ARM}"
 
 
@@ -91,15 +89,15 @@ def make_plan(spec: RunSpec, whole_references: bool = False) -> Plan:
         >>> [str(merge.recipe(point)) for point in merge.space.grid()]
         ['method sum, scaling constant, alpha 0.5, beta 0', 'method sum, scaling constant, alpha 1, beta 0']
     """
-    _check_size(spec)
-    _check_arena(spec)
-    taken = _taken_names(spec)
+    check_size(spec)
+    check_arena(spec)
+    taken = taken_names(spec)
     references: list[Group] = [pre_trained(spec)]
     planned = _Planned()
     for name, arm in spec.arms.items():
-        _check_name(name, taken)
+        check_name(name, taken)
         if spec.generation is not None and arm.merge is not None:
-            _check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
+            check_merge_of_rewards(f"arms.{name}.merge", arm.merge)
         groups = _checked_groups(name, arm, spec, planned)
         references += [g for g in groups if is_fine_tuned(g)]
         planned.add(g for g in groups if not is_fine_tuned(g))
@@ -147,51 +145,6 @@ class _Planned:
             chosen = [Chosen(parent, corners(parent)[-1]) for parent in parents]
             self._examples[group.key] = group.derivation.complete(group, chosen)
         return self._examples[group.key]
-
-
-def _check_size(spec: RunSpec) -> None:
-    """Refuse a plan that would fill the memory: each group holds the roles of all tasks.
-
-    Raises:
-        ValueError: if there are too many groups, or groups times tasks.
-    """
-    edits = [
-        len(spec.experts) if "each_expert" in arm.edit else len(arm.edit) for arm in spec.arms.values() if arm.edit
-    ]
-    groups = (sum(edits) + len(spec.arms)) * (1 + len(NAMES) * bool(spec.controls.kinds))
-    if groups > _MOST_GROUPS or groups * len(spec.tasks) > _MOST_CELLS:
-        raise ValueError(
-            f"arms: at most {_MOST_GROUPS:,} searches (arms times the experts that they edit, and controls), and "
-            f"{_MOST_CELLS:,} searches times tasks, got {groups:,} and {len(spec.tasks)} tasks: use several runs"
-        )
-
-
-def _taken_names(spec: RunSpec) -> dict[str, str]:
-    """Return the names of controls and of further seeds -> whose they are, in words."""
-    lines = [name for name, arm in spec.arms.items() if spec.controls.kinds and is_shaped(arm)]
-    taken = {f"{name}, {control}": f"a control of the arm {name!r}" for name in lines for control in NAMES}
-    random = [name for name, arm in spec.arms.items() if with_seeds(arm)]
-    return taken | {f"{name}, {SEEDS}": f"the seeds of the arm {name!r}" for name in random}
-
-
-def _check_arena(spec: RunSpec) -> None:
-    """Require known methods and functions in an arena: errors name its own fields, and not those of its arms."""
-    if spec.arena is None:
-        return
-    for label, merge in spec.arena.methods.items():
-        look_up_method(merge.method, f"arena.methods.{label}")
-    for label, profile in spec.arena.profiles.items():
-        look_up(SCALINGS, profile.function, f"arena.profiles.{label}")
-
-
-def _check_name(name: str, taken: Mapping[str, str]) -> None:
-    """Refuse an arm with a name that the run gives to an arm of its own; `taken` says to which else."""
-    if name == PRE_TRAINED:
-        raise ValueError(f"arms.{name}: this name is taken by the pre-trained model; use another one")
-    if name.startswith(MASKS):
-        raise ValueError(f"arms.{name}: names that begin with {MASKS!r} are taken by the searches of mask lambdas")
-    if name in taken:
-        raise ValueError(f"arms.{name}: this name is taken by {taken[name]}; use another one")
 
 
 def _arm_groups(
@@ -304,13 +257,3 @@ def proposer(group: Group, spec: RunSpec) -> Proposer:
     seed = zlib.crc32(f"{spec.seed}/{group.arm}/{group.name}".encode())
     config = SearchConfig(search.sampler, search.trials, len(group.objectives), seed, search.options)
     return make_proposer(group.space, config)
-
-
-def _check_merge_of_rewards(field: str, merge: Merge) -> None:
-    """Refuse a merge that needs accuracies or labelled data, which a run of rewards does not have."""
-    if merge.method in METHODS and METHODS[merge.method].needs:
-        raise ValueError(f"{field}.method: {merge.method} learns from labelled data, but a run of rewards has none")
-    if merge.params.get("tall_lambda") == "auto":
-        raise ValueError(f"{field}.params.tall_lambda: auto is chosen by accuracies, but a run of rewards has none")
-    if merge.seeds > 1:
-        raise ValueError(f"{field}.seeds: scores a choice again, but a run of rewards chooses nothing")

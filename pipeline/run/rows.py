@@ -5,13 +5,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.plan.groups import Group
 from pipeline.plan.plan import Plan
-from pipeline.plan.references import narrowed_references
 from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
@@ -253,76 +251,3 @@ def _margin_rows(task: str, places: Iterable[_Place], ledger: Ledger) -> Iterato
         found = (ledger.margins(recipe_id, task, s) for s in own)
         if (margins := next((m for m in found if m is not None), None)) is not None:
             yield {"recipe_id": recipe_id, "split": split, "margins": margins}
-
-
-def provenance(
-    plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]], known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the contents of provenance.json, to which every number of the report can be traced.
-
-    Args:
-        plan: the run's plan.
-        ledger: its answers.
-        proposals: group -> its proposals.
-        known: facts that only the run itself knows: versions, workers, seconds, counts, whether it is complete.
-    """
-    identity, spec = ledger.identity, plan.spec
-    return {
-        "schema_version": tables.SCHEMA_VERSION,
-        "name": spec.name,
-        "spec": spec.model_dump(mode="json"),
-        "objectives": {g.arm: list(g.objectives) for g in plan.groups if g.kind != "seeds"},
-        "tasks": [
-            {
-                "name": name,
-                "fingerprint": fingerprint,
-                "role_hint": "ood" if name in spec.ood else "task",
-                "n": {"val": val, "test": test},
-            }
-            for name, (fingerprint, val, test) in identity.tasks.items()
-        ],
-        "experts": list(spec.experts),
-        "targets": {expert: spec.target(expert) for expert in spec.experts},
-        **({"reference_tasks": narrowed} if (narrowed := narrowed_references(spec, plan.references)) else {}),
-        "layers": {"block_sizes": list(identity.block_sizes), "outside_size": identity.outside_size},
-        "checkpoints": dict(identity.checkpoints),
-        "fingerprint": identity.fingerprint,
-        "numerics": identity.numerics,
-        **({"calibration": dict(identity.calibration)} if identity.calibration else {}),
-        **({"arm_seconds": _arm_seconds(plan, ledger, proposals)} if spec.arena else {}),
-        "failures": _failures(ledger),
-        "not_searched": _not_searched(plan, ledger, proposals) if known["complete"] else [],
-        **known,
-    }
-
-
-def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> list[dict[str, str]]:
-    """Return the groups without candidates: every candidate of a group that they derive from failed."""
-    if all(g.derivation is None for g in plan.searched):
-        return []
-    judged = judge_all(plan, ledger, proposals)
-    found = []
-    for group in (g for g in plan.searched if g.key not in judged):
-        assert group.derivation is not None, "every other group is judged"
-        parents = [key for key in group.derivation.parents if choose(judged.get(key, [])) is None]
-        cause = f"nothing could be chosen of {', '.join(f'{a} ({name})' if name else a for a, name in parents)}"
-        found.append({"arm": group.arm, "group": group.name, "cause": cause})
-    return found
-
-
-def _arm_seconds(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> dict[str, float]:
-    """Return arm -> the seconds of workers that all its candidates took."""
-    found: dict[str, float] = {}
-    for candidates in judge_all(plan, ledger, proposals).values():
-        for candidate in candidates:
-            arm = candidate.group.arm
-            found[arm] = found.get(arm, 0.0) + ledger.answers.seconds(candidate.recipe_id)
-    return {arm: round(seconds, 1) for arm, seconds in found.items()}
-
-
-def _failures(ledger: Ledger) -> list[dict[str, Any]]:
-    fields = ("recipe_id", "task", "split", "shard")
-    return [
-        {**{name: getattr(failure.request, name) for name in fields}, "kind": failure.kind, "cause": failure.cause}
-        for failure in ledger.answers.failures.values()
-    ]

@@ -17,7 +17,8 @@ from pipeline.records.ledger import Ledger
 from pipeline.records.provenance_file import write_provenance
 from pipeline.run.driver import Driver
 from pipeline.run.progress import RunProgress
-from pipeline.run.rows import provenance, write_tables
+from pipeline.run.provenance import provenance
+from pipeline.run.rows import write_tables
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS
 from pipeline.storage.caches.scores import ScoreCache

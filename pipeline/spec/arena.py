@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pipeline.spec.arms import Merge, ScalingSpec
 from pipeline.spec.extends import merge_over
-from pipeline.spec.values import Grid, Number, Range, ShortName, SpecModel
+from pipeline.spec.values import Grid, Number, Range, ShortName, SpecModel, searched
 
 #: The profile that every other one must beat.
 CONSTANT = "constant"
@@ -66,7 +66,7 @@ class Arena(SpecModel):
             raise ValueError(f"profiles.{CONSTANT}: must have the function constant, got {shape}: use another label")
         for field, parts in (("methods", self.methods), ("profiles", self.profiles)):
             for label, part in parts.items():
-                if any(isinstance(v, Grid) or v.step is not None for v in _searched(part)):
+                if any(isinstance(v, Grid) or v.step is not None for v in searched(part)):
                     raise ValueError(
                         f"{field}.{label}: a grid scores as many candidates as it has points: write {{range: [lowest, "
                         f"highest]}}, so that every arm has the same budget, or write this arm under arms"
@@ -117,7 +117,7 @@ def _arm(arena: Arena, label: str, method: str, profile: str) -> dict[str, Any]:
     chosen = scaling if scaling.model_fields_set - {"function"} else _default_profile(scaling.function, arena.lambdas)
     shape = chosen.model_dump(mode="json", exclude_unset=True)
     arm: dict[str, Any] = {"merge": merge, "scaling": shape}
-    if any(_searched(part) for part in (arena.methods[method], chosen)):
+    if any(searched(part) for part in (arena.methods[method], chosen)):
         arm["search"] = {"trials": arena.budget.evaluations}
     return arm | ({"experts": list(experts)} if label and (experts := arena.sets[label]) else {})
 
@@ -134,13 +134,3 @@ def _default_profile(function: str, lambdas: tuple[float, float]) -> ScalingSpec
     params = {"p": Range(range=_EXPONENTS, log=True)} if function == "power" else {}
     alpha, beta = Range(range=(low, middle)), Range(range=(0, high - middle))
     return ScalingSpec(function=function, alpha=alpha, beta=beta, params=params)
-
-
-def _searched(part: object) -> list[Grid | Range]:
-    """Return what is searched in a merge or a scaling."""
-    if isinstance(part, Range) or (isinstance(part, Grid) and len(part.grid) > 1):
-        return [part]
-    if isinstance(part, SpecModel):
-        part = dict(part)
-    values = part.values() if isinstance(part, Mapping) else part if isinstance(part, tuple) else ()
-    return [found for value in values for found in _searched(value)]

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -118,6 +118,16 @@ def listed(value: object) -> tuple[float, ...]:
     if isinstance(value, Range):
         return value.range
     return (value,) if isinstance(value, float | int) else ()
+
+
+def searched(value: object) -> "list[Grid | Range]":
+    """Return the ranges, and the grids of several values, in a value, or anywhere in a part of a spec."""
+    if isinstance(value, Range) or (isinstance(value, Grid) and len(value.grid) > 1):
+        return [value]
+    if isinstance(value, SpecModel):
+        value = dict(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    return [found for part in parts for found in searched(part)]
 
 
 Alpha = Annotated[_Forms | Annotated[Literal["auto", "auto_l2"], Tag("<word>")], _discriminator]

@@ -1,13 +1,13 @@
 """The arena: its arms and their reversed controls, ranked on test for each set of experts, accuracy beside cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.merging.needs import learned_from
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
-from pipeline.report.data.estimates import Measure
+from pipeline.report.data.estimates import Average, Measure
 from pipeline.report.data.ranking import Rank, ranked
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
 from pipeline.spec.arena import Arena, arms_of
@@ -38,12 +38,13 @@ def arena_tables(measure: Measure) -> list[Table]:
 def _table(measure: Measure, bench: ComparableArms, label: str, names: set[str]) -> Table | None:
     places = bench.over("target")
     own = [arm for arm in bench.arms if arm.name in names or arm.control_of in names]
-    averages = {arm.name: measure.average(arm.chosen, places, "test") for arm in own}
-    arms = [arm for arm in own if averages[arm.name]]
-    if not arms:
+    found = {arm.name: measure.average(arm.chosen, places, "test") for arm in own}
+    averages = {name: average for name, average in found.items() if average}
+    if not averages:
         return None
-    ranks = ranked([average.cells for arm in arms if (average := averages[arm.name])])
-    missing = [arm.name for arm in own if not averages[arm.name]]
+    arms = [arm for arm in own if arm.name in averages]
+    ranks = ranked([average.cells for average in averages.values()])
+    missing = [name for name in found if name not in averages]
     left = f" Without a score on every task: {', '.join(missing)}." * bool(missing)
     budget = measure.run.provenance["spec"]["arena"]["budget"]["evaluations"]
     scope = f"Test split, mean accuracy over {counted(len(places), 'task')}; {budget} candidates for each arm."
@@ -59,7 +60,8 @@ def _table(measure: Measure, bench: ComparableArms, label: str, names: set[str])
         "samples",
         "seconds",
     )
-    note = f"{scope} {_said(arms, ranks)}{_unchanged(measure, bench, arms)}{left} {' '.join(_MEANINGS)}"
+    base = measure.average(bench.arms[0].chosen, places, "test")
+    note = f"{scope} {_said(arms, ranks)}{_unchanged(base, averages)}{left} {' '.join(_MEANINGS)}"
     return Table(f"Ranking, {label}" if label else "Ranking", note, columns, rows)
 
 
@@ -90,16 +92,14 @@ def _said(arms: Sequence[ArmResult], ranks: Sequence[Rank]) -> str:
     return f"{best} is first, and {counted(len(others), 'other')} of {len(ranks) - 1} tie with it{without}."
 
 
-def _unchanged(measure: Measure, bench: ComparableArms, arms: Sequence[ArmResult]) -> str:
+def _unchanged(base: Average | None, averages: Mapping[str, Average]) -> str:
     """Which choices answer as the pre-trained model does, in a sentence."""
-
-    def outcomes(arm: ArmResult) -> list[list[float]]:
-        average = measure.average(arm.chosen, bench.over("target"), "test")
-        return [np.asarray(cell.a).tolist() for cell in average.cells] if average else []
-
-    base = outcomes(bench.arms[0])
-    same = [arm.name for arm in arms if base and outcomes(arm) == base]
+    same = [name for name, average in averages.items() if base and _equal(average, base)]
     return f" As the pre-trained model on every sample: {', '.join(same)}." * bool(same)
+
+
+def _equal(one: Average, other: Average) -> bool:
+    return all(np.array_equal(a.a, b.a) for a, b in zip(one.cells, other.cells, strict=True))
 
 
 def _data(arm: ArmResult) -> str:
