@@ -1,11 +1,11 @@
-"""How much the best of many candidates looks better than it is, and whether what is foretold of it is right.
+"""Measures how much better the best of many candidates looks than it is, and how well the report corrects it.
 
 Worlds with a known truth: outcomes of K candidates that are equally good or differ, more or less correlated; and the
 real outcomes of the two runs of `benchmarks.regret`, whose 240 samples a task are taken for the whole population. Each
 repetition draws n validation samples of each task, chooses the best candidate, and compares its true value with four
 estimates: as measured, minus the optimism of the bootstrap (Efron), on the other half when half of the samples chooses,
-and on the samples that resamples leave out (`search.winners_curse`). Then a test set is drawn, and the drop foretold is
-compared with the drop measured. Values are hundredths. Run: python -m benchmarks.selection
+and on the samples that resamples leave out (`search.winners_curse`). Then it draws a test set, and compares the
+foretold drop with the measured one. Values are hundredths. Run: python -m benchmarks.selection
 """
 
 import argparse
@@ -89,7 +89,8 @@ def _drawn(pool_TKP: Array, samples: int, rng: np.random.Generator) -> Array:
 def estimates(world: World, kept_K: npt.NDArray[np.bool_], seed: int) -> Mapping[str, tuple[float, ...]]:
     """Return estimate -> (error against the truth, whether its 95% interval holds the truth); and the drop.
 
-    The drop is (foretold, measured, whether its interval holds what is measured). Only the candidates kept are known.
+    The drop has three values: the foretold one, the measured one, and whether the interval holds the measured one.
+    Only the candidates that are kept are known.
     """
     val_TKN = world.val_TKN[:, kept_K]
     bags = [BagMeans.of(task, seed * 100 + i, RESAMPLES) for i, task in enumerate(val_TKN)]
