@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.plan.groups import FINE_TUNED
 from pipeline.report.data.run import CandidateRow, Run
-from search.intervals import Array
+from search.intervals import Array, sample_means
 
 #: (arm, role, task): a comparison is of the mean over the models of an arm that have the task in this role.
 SnapshotKey = tuple[str, str, str]
@@ -141,23 +141,18 @@ def snapshot_of(run: Run, place: str) -> Snapshot:
     return Snapshot(place, {key: run.provenance[key] for key in _ABOUT if key in run.provenance}, rows)
 
 
-def sample_means(outcomes: npt.NDArray[Any], draws: int) -> Array:
-    """Return (N,) means of N * draws outcomes: completions of a prompt are correlated, so their mean is one sample.
-
-    Rounded to float32, the precision of a baseline's file: a run must not differ from its own baseline.
-    """
-    mean_N: Array = outcomes.astype(np.float64).reshape(-1, draws).mean(axis=1)
-    return mean_N.astype(np.float32).astype(np.float64)
+def baseline_samples(outcomes: npt.ArrayLike, draws: int) -> Array:
+    """Return `sample_means` in float32, the precision of a baseline's file: a run must not differ from its own."""
+    return sample_means(outcomes, draws).astype(np.float32).astype(np.float64)
 
 
 def _rows(run: Run, candidate: CandidateRow) -> list[ScoredModel]:
-    draws = (run.provenance["spec"].get("generation") or {}).get("samples", 1)
     found = []
     for (task, split), score in run.scored(candidate).items():
         outcomes = run.outcomes(candidate, task, split)
         if split != "test" or outcomes is None:
             continue
-        mean_N = sample_means(outcomes, draws)
+        mean_N = baseline_samples(outcomes, run.draws)
         who = (candidate.arm, candidate.kind, candidate.group, candidate.control_of)
         what = (candidate.recipe_id, candidate.recipe.canonical().decode())
         found.append(ScoredModel(*who, *what, task, score.role, score.metric, mean_N))

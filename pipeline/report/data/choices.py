@@ -74,7 +74,6 @@ class _Bags:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._draws = int((run.provenance["spec"].get("generation") or {}).get("samples", 1))
         self._sizes: Mapping[str, Mapping[str, int]] = {t["name"]: t["n"] for t in run.provenance["tasks"]}
         self._known: dict[str, tuple[BagMeans, dict[str, int]]] = {}
 
@@ -87,7 +86,7 @@ class _Bags:
         if missing := [c for c in candidates if c.recipe_id not in places]:
             raise _UnknownError(f"no outcomes of single samples of {missing[0].recipe_id} on {task} are kept")
         here = [places[c.recipe_id] for c in candidates]
-        test = max(1, self._sizes[task]["test"])
+        test = max(1, self._sizes[task]["test"] // self._run.draws)
         return bag.mean_A[None, here], bag.bag_RA[:, here], bag.left_out_RA[:, here], bag.elsewhere(test)[:, here]
 
     def _of(self, task: str) -> tuple[BagMeans, dict[str, int]]:
@@ -95,7 +94,7 @@ class _Bags:
             kept = {recipe: o for (recipe, split), o in self._run.samples.get(task, {}).items() if split == "val"}
             if not kept:
                 raise _UnknownError(f"no outcomes of single samples on {task} are kept, only their sums")
-            outcomes_AN = np.stack([sample_means(o, self._draws) for o in kept.values()])
+            outcomes_AN = np.stack([sample_means(o, self._run.draws) for o in kept.values()])
             if outcomes_AN.shape[1] < _FEWEST:
                 raise _UnknownError(f"{task} has {outcomes_AN.shape[1]} samples; {_FEWEST} are the fewest")
             bag = BagMeans.of(outcomes_AN, zlib.crc32(f"choices of {task}".encode()))

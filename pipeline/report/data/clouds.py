@@ -70,7 +70,7 @@ class CloudSet:
         group: the expert; "" for an average over experts and for a merge.
         objectives: M of them, as the spec writes them.
         clouds: one for each arm that has scores.
-        samples: number of validation images over all tasks.
+        samples: number of validation images, or prompts, over all tasks.
     """
 
     group: str
@@ -120,7 +120,8 @@ def group_clouds(measure: Measure, objectives: tuple[str, ...], arms: Sequence[A
 
 
 def _samples(measure: Measure) -> int:
-    return sum(int(task["n"]["val"]) for task in measure.run.provenance["tasks"] if task["role_hint"] != "ood")
+    tasks = [task for task in measure.run.provenance["tasks"] if task["role_hint"] != "ood"]
+    return sum(int(task["n"]["val"]) for task in tasks) // measure.run.draws
 
 
 def _averaged(

@@ -14,7 +14,7 @@ from pipeline.report.data.arms import ArmResult, read_arms
 from pipeline.report.data.comparable import ComparableArms, GroupTask, make_benches
 from pipeline.report.data.resamples import ACCURACY_RESAMPLES, resampled_means
 from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
-from search.intervals import Array, Interval, TaskOutcomes, mean_interval, paired_difference
+from search.intervals import Array, Interval, TaskOutcomes, mean_interval, paired_difference, sample_means
 from tasks.metrics import lower_is_better
 
 #: Picks the candidate of a group that represents an arm: the chosen one, or one point of a curve.
@@ -26,7 +26,8 @@ class Average:
     """A mean over places, kept in parts, so that two means can be subtracted sample by sample.
 
     Attributes:
-        parts: task -> (its share of the places, (N,) outcomes, averaged over the places of that task).
+        parts: task -> (its share of the places, (N,) outcomes, averaged over the places of that task); one a prompt,
+            the mean of its completions.
     """
 
     parts: Mapping[str, tuple[Fraction, Array]]
@@ -157,8 +158,8 @@ class Measure:
             kept = {recipe_id: o for (recipe_id, split), o in self.run.samples.get(task, {}).items() if split == "val"}
             self._resampled[task] = {}
             if kept:
-                outcomes_AN = np.stack(list(kept.values())).astype(np.float64)
-                means_SA = resampled_means(outcomes_AN, ACCURACY_RESAMPLES, zlib.crc32(task.encode()))
+                outcomes_AO = np.stack(list(kept.values())).astype(np.float64)
+                means_SA = resampled_means(outcomes_AO, ACCURACY_RESAMPLES, zlib.crc32(task.encode()), self.run.draws)
                 self._resampled[task] = dict(zip(kept, means_SA.T, strict=True))
         return None if candidate is None else self._resampled[task].get(candidate.recipe_id)
 
@@ -175,7 +176,7 @@ class Measure:
         reference = 1.0 if own is None else self.references.get((place.task, own, split))
         if not reference:
             return None
-        wide = outcomes.astype(np.float64)
+        wide = sample_means(outcomes, self.run.draws)
         if own is None or not self.lower_is_better(place.task):
             return wide / reference
         mean = wide.mean()  # reference / mean, to first order in the samples

@@ -136,6 +136,11 @@ class Run:
         return {task: s.metric for by_task in self.scores.values() for (task, _), s in by_task.items()}
 
     @cached_property
+    def draws(self) -> int:
+        """Completions of each prompt, side by side in the outcomes. They are correlated and count as one sample."""
+        return int((self.provenance["spec"].get("generation") or {}).get("samples", 1))
+
+    @cached_property
     def percent(self) -> bool:
         """Whether every metric is an accuracy, so that values are shown as per cent; bits per byte have means apart."""
         return all(metric == "accuracy" for metric in self.metrics.values() if not lower_is_better(metric))

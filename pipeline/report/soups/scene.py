@@ -63,7 +63,7 @@ def is_soup(run: Run) -> bool:
     generation = run.provenance["spec"].get("generation")
     if not isinstance(generation, Mapping) or len(rewards_of(run)) < 2:
         return False
-    return not (run.metrics and run.percent) or int(generation.get("samples", 1)) > 1
+    return not (run.metrics and run.percent) or run.draws > 1
 
 
 def rewards_of(run: Run) -> tuple[str, ...]:
@@ -84,17 +84,16 @@ def read_scene(measure: Measure) -> SoupScene | None:
     if not rows:
         return None
     found = [run.samples[reward][recipe_id, split] for recipe_id in rows for reward in rewards]
-    draws = int(run.provenance["spec"]["generation"].get("samples", 1))
     # One draw of prompts for all rewards: they score the same completions.
-    means_SA = resampled_means(np.stack(found).astype(np.float64), REWARD_RESAMPLES, draws=draws)
+    means_SA = resampled_means(np.stack(found).astype(np.float64), REWARD_RESAMPLES, draws=run.draws)
     means = dict(zip(rows, means_SA.reshape(-1, len(rows), len(rewards)).transpose(1, 0, 2), strict=True))
     clouds = [_cloud(arm, kept[arm.name], run, means) for arm in measure.arms if kept[arm.name]]
     return SoupScene(
         run,
         rewards,
         split,
-        draws,
-        prompts=len(found[0]) // draws,
+        run.draws,
+        prompts=len(found[0]) // run.draws,
         sft=next((c for c in clouds if c.arm.kind == PRE_TRAINED), None),
         policies=next((c for c in clouds if c.arm.kind == "edit" and c.arm.role == "plain"), None),
         soups=[c for c in clouds if c.arm.kind == "merge"],

@@ -11,7 +11,7 @@ from pipeline.regress.baseline import read_baseline, write_baseline
 from pipeline.regress.history import make_history, sparkline
 from pipeline.regress.history_page import write_history
 from pipeline.regress.junit import junit_report
-from pipeline.regress.snapshot import sample_means
+from pipeline.regress.snapshot import baseline_samples
 from pipeline.regress.text import comparison_markdown
 from search.intervals import TaskOutcomes, mean_interval
 
@@ -97,7 +97,7 @@ def test_a_baseline_keeps_every_outcome(tmp_path: Path) -> None:
 def test_means_over_completions_do_not_differ_from_their_own_baseline(tmp_path: Path) -> None:
     """float32 rounds one third and two thirds up, so all differences would have one sign."""
     run, drawn = night({}, 0), np.random.default_rng(0).integers(0, 2, (len(TASKS), 3 * N))
-    rows = [replace(row, outcomes_N=sample_means(d, 3)) for row, d in zip(run.rows, drawn, strict=True)]
+    rows = [replace(row, outcomes_N=baseline_samples(d, 3)) for row, d in zip(run.rows, drawn, strict=True)]
     run = replace(run, rows=tuple(rows))
     write_baseline(run, tmp_path / "b.parquet")
     found = held(run, read_baseline(tmp_path / "b.parquet"), tolerance=0)
