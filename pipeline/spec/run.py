@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.parameters import require_known
 from pipeline.spec.arena import Arena, with_arena
@@ -61,7 +61,7 @@ class RunSpec(SpecModel):
     """Expert -> its task, if the names differ."""
     arena: Arena | None = None
     """Merge methods times profiles over depth, written out as arms of equal budget and ranked in the report."""
-    arms: dict[Name, Arm] = {}
+    arms: dict[Name, Arm] = Field({}, validate_default=True)
     """The models to compare: each arm is a row of the tables. At least one, or an arena."""
     controls: Annotated[
         Controls, BeforeValidator(_as_kinds, json_schema_input_type=tuple[ControlKind, ...] | Controls)
@@ -89,11 +89,17 @@ class RunSpec(SpecModel):
     def _defaults(cls, data: Any) -> Any:
         return with_arena(reward_defaults(data)) if isinstance(data, dict) else data
 
+    @field_validator("arms")
+    @classmethod
+    def _at_least_one(cls, arms: dict[str, Arm], info: ValidationInfo) -> dict[str, Arm]:
+        """Check the field, not the whole spec, so that the error comes with those of other fields."""
+        if not arms and "arena" in info.data:  # an arena that is not valid has an error of its own
+            raise ValueError("must have at least one arm, or the spec an arena")
+        return arms
+
     @model_validator(mode="after")
     def _references(self) -> "RunSpec":
         _check_rewards(self)
-        if not self.arms:
-            raise ValueError("arms: must have at least one arm, or the spec an arena")
         if "base" in self.experts:
             raise ValueError("experts.base: this name is taken by the pre-trained checkpoint; use another one")
         if both := set(self.tasks) & set(self.ood):

@@ -90,3 +90,7 @@ def test_a_mistake_is_named_with_its_field(changes: dict[str, Any], message: str
 def test_a_spec_needs_an_arm_or_an_arena() -> None:
     with pytest.raises(SpecError, match="arms: must have at least one arm, or the spec an arena"):
         parse_spec(BASE)
+    with pytest.raises(SpecError, match="(?s)^spec: name: is required.*spec: arms: must have at least one arm"):
+        parse_spec({key: value for key, value in BASE.items() if key != "name"})
+    with pytest.raises(SpecError, match="^spec: arena.budget: is required$"):
+        parse_spec(BASE | {"arena": {"methods": ["sum"], "profiles": ["linear"]}})
