@@ -8,20 +8,18 @@ from pipeline.plan.references import narrowed_references
 from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
-from pipeline.run.selection import choose
-from pipeline.run.walk import judge_all
-from search.proposer import Proposal
+from pipeline.run.selection import Candidate, choose
 
 
 def provenance(
-    plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]], known: Mapping[str, Any]
+    plan: Plan, ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]], known: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the contents of provenance.json, to which every number of the report can be traced.
 
     Args:
         plan: the run's plan.
         ledger: its answers.
-        proposals: group -> its proposals.
+        judged: the final candidates of every group but the references (see `judge_all`).
         known: facts that only the run itself knows: versions, workers, seconds, counts, whether it is complete.
     """
     identity, spec = ledger.identity, plan.spec
@@ -47,18 +45,15 @@ def provenance(
         "fingerprint": identity.fingerprint,
         "numerics": identity.numerics,
         **({"calibration": dict(identity.calibration)} if identity.calibration else {}),
-        **({"arm_seconds": _arm_seconds(plan, ledger, proposals)} if spec.arena else {}),
+        **({"arm_seconds": _arm_seconds(ledger, judged)} if spec.arena else {}),
         "failures": _failures(ledger),
-        "not_searched": _not_searched(plan, ledger, proposals) if known["complete"] else [],
+        "not_searched": _not_searched(plan, judged) if known["complete"] else [],
         **known,
     }
 
 
-def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> list[dict[str, str]]:
+def _not_searched(plan: Plan, judged: Mapping[GroupKey, list[Candidate]]) -> list[dict[str, str]]:
     """Return the groups without candidates: every candidate of a group that they derive from failed."""
-    if all(g.derivation is None for g in plan.searched):
-        return []
-    judged = judge_all(plan, ledger, proposals)
     found = []
     for group in (g for g in plan.searched if g.key not in judged):
         assert group.derivation is not None, "every other group is judged"
@@ -68,10 +63,10 @@ def _not_searched(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[
     return found
 
 
-def _arm_seconds(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> dict[str, float]:
+def _arm_seconds(ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> dict[str, float]:
     """Return arm -> the seconds of workers that all its candidates took."""
     found: dict[str, float] = {}
-    for candidates in judge_all(plan, ledger, proposals).values():
+    for candidates in judged.values():
         for candidate in candidates:
             arm = candidate.group.arm
             found[arm] = found.get(arm, 0.0) + ledger.answers.seconds(candidate.recipe_id)

@@ -14,7 +14,6 @@ from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.selection import REWARD, Candidate, References, Stopped, answered, choose, references
-from pipeline.run.walk import judge_all
 from search.intervals import linearised_ratio
 from search.pareto import non_dominated
 from search.proposer import Proposal
@@ -36,8 +35,14 @@ class _Entry:
     on_front: bool
 
 
-def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> int:
+def write_tables(folder: Path, plan: Plan, ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> int:
     """Write candidates, scores, samples/, margins/, sizes/ and completions (.parquet) for all answers so far.
+
+    Args:
+        folder: of the run.
+        plan: of the run.
+        ledger: the answers.
+        judged: the final candidates of every group but the references (see `judge_all`).
 
     Returns:
         The number of candidates, references included, as every count of candidates has it.
@@ -46,7 +51,7 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, proposals: Mapping[Gr
         OSError: if the folder cannot be written.
         ValueError: if the prompts.parquet of a run with rewards is missing.
     """
-    entries = list(_entries(plan, ledger, proposals))
+    entries = list(_entries(plan, ledger, judged))
     recipe_ids = list(dict.fromkeys(entry.candidate.recipe_id for entry in entries))
     places = _places(entries)
     refs = {split: references(plan, ledger, split) for split in _SPLITS}
@@ -125,11 +130,11 @@ def _texts(recipe_id: str, split: str, ledger: Ledger) -> list[str]:
     return [text for shard in range(len(by_shard)) for text in by_shard[shard]]
 
 
-def _entries(plan: Plan, ledger: Ledger, proposals: Mapping[GroupKey, list[Proposal]]) -> Iterator[_Entry]:
+def _entries(plan: Plan, ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> Iterator[_Entry]:
     for group in plan.references:
         if answered(group, Proposal(0, {}), ledger):
             yield _reference(group, ledger)
-    for candidates in judge_all(plan, ledger, proposals).values():
+    for candidates in judged.values():
         # Seeds are scored for their spread; none of them is a choice.
         chosen = choose(c for c in candidates if c.group.kind != "seeds")
         for candidate, on_front in zip(candidates, _front(candidates), strict=True):

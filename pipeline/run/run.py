@@ -19,6 +19,7 @@ from pipeline.run.driver import Driver
 from pipeline.run.progress import RunProgress
 from pipeline.run.provenance import provenance
 from pipeline.run.rows import write_tables
+from pipeline.run.walk import judge_all
 from pipeline.spec.load import parse_spec
 from pipeline.spec.run import FIELDS_OUTSIDE_RESULT, REPORTING_FIELDS
 from pipeline.storage.caches.scores import ScoreCache
@@ -237,6 +238,7 @@ def rebuild(folder: Path) -> None:
 def write_results(folder: Path, plan: Plan, ledger: Ledger, proposals: Any, known: dict[str, Any]) -> None:
     """Write the tables, and provenance.json last."""
     counts = {"candidates": 0, **known["counts"]}
-    counts["candidates"] = write_tables(folder, plan, ledger, proposals)
-    contents = provenance(plan, ledger, proposals, {**known, "counts": counts})
+    judged = judge_all(plan, ledger, proposals)
+    counts["candidates"] = write_tables(folder, plan, ledger, judged)
+    contents = provenance(plan, ledger, judged, {**known, "counts": counts})
     write_provenance(folder, contents)
