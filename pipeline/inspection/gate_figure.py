@@ -5,9 +5,8 @@ from textwrap import wrap
 
 import plotly.graph_objects as go
 
-from pipeline.inspection.weight_tables import as_arm
 from pipeline.records.gate import THIRDS, GatedEdit
-from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.arms import ArmResult, legend_arm
 from pipeline.report.figures.figure import Figure, Panel, error_bars, panel, safe
 from pipeline.report.tables.gate import title, units_of
 
@@ -17,7 +16,7 @@ _WIDTH = 18
 
 def gate_figure(edits: Sequence[GatedEdit]) -> Figure:
     """Return one panel for each role, with three bars for each edit."""
-    legend = [as_arm(f"without the {third} third", i) for i, third in enumerate(THIRDS)]
+    legend = [legend_arm(f"without the {third} third", i) for i, third in enumerate(THIRDS)]
     roles = dict.fromkeys(role for edit in edits for role in edit.roles)
     panels = [_panel(role, [e for e in edits if role in e.roles], legend) for role in roles]
     note = "What is lost on validation without the update of a third of the blocks; below 0 it is a gain."

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from pipeline.inspection.rows import OUTSIDE, number, parts
 from pipeline.inspection.weights import Array, Weights
 from pipeline.records.gate import THIRDS, thirds
-from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
+from pipeline.report.data.arms import legend_arm
 from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel, safe
 from pipeline.report.tables.table import NONE, Table, TableCell, decimal
 
@@ -112,14 +112,8 @@ def _percent(value: float) -> TableCell:
     return TableCell(NONE if np.isnan(value) else decimal(100 * float(value), 1))
 
 
-def as_arm(name: str, place: int) -> ArmResult:
-    """Return a name with a colour and a symbol, for a figure's legend."""
-    colour, symbol = PALETTE[place % len(PALETTE)], SYMBOLS[place % len(SYMBOLS)]
-    return ArmResult(name, "edit", "plain", "", (), (), colour, symbol)
-
-
 def _norm_figure(weights: Weights) -> Figure:
-    experts = [as_arm(name, i) for i, name in enumerate(weights.experts)]
+    experts = [legend_arm(name, i, "plain") for i, name in enumerate(weights.experts)]
     template = "%{hovertext}<br>block %{x}: %{y:.3g} %<extra></extra>"
     blocks = range(1, weights.num_blocks + 1)
     values = [100 * weights.relative(slice(block, block + 1)) for block in blocks]

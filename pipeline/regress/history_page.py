@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from pipeline.regress.history import MetricHistory, RunChanges, history_table, run_changes, trend_table
-from pipeline.report.data.arms import PALETTE, SYMBOLS, ArmResult
+from pipeline.report.data.arms import ArmResult, legend_arm
 from pipeline.report.figures.figure import Figure, MarkStyle, error_bars, marks, panel
 from pipeline.report.rendering import render
 from pipeline.report.tables.table import Table
@@ -36,10 +36,7 @@ def write_history(history: MetricHistory, out: Path) -> list[Path]:
 
 
 def _figure(history: MetricHistory) -> Figure:
-    legend = [
-        ArmResult(arm, "", "", "", (), (), PALETTE[i % len(PALETTE)], SYMBOLS[(i + i // len(PALETTE)) % len(SYMBOLS)])
-        for i, arm in enumerate(history.lines)
-    ]
+    legend = [legend_arm(name, i) for i, name in enumerate(history.lines)]
     traces = [_trace(history, arm) for arm in legend]
     shapes = [_mark(time.isoformat()) for time, changes in zip(history.times, history.changed, strict=True) if changes]
     axis = {"title": {"text": "run, UTC"}, "automargin": True, "zeroline": False, "type": "date"}

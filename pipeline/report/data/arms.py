@@ -43,8 +43,8 @@ class ArmResult:
         control_of: the LiNeS arm of a control, else "".
         groups: an edit's experts, or ("",).
         candidates: in the order of their proposal, within each group.
-        colour: the same in every figure.
-        symbol: the same in every figure.
+        colour, symbol: of its marks. The same in every figure, except where two arms of one figure have one colour.
+        lap: number of earlier arms with its colour; their symbols differ.
     """
 
     name: str
@@ -55,6 +55,12 @@ class ArmResult:
     candidates: tuple[CandidateRow, ...]
     colour: str
     symbol: str
+    lap: int = 0
+
+    @property
+    def look(self) -> tuple[str, str]:
+        """What distinguishes its marks from those of other arms."""
+        return self.colour, self.symbol
 
     @property
     def dash(self) -> str:
@@ -102,17 +108,27 @@ def opponents(arm: ArmResult, arms: Iterable[ArmResult]) -> list[ArmResult]:
     return (same or plain) + [a for a in others if a.control_of == arm.name]
 
 
+def legend_arm(name: str, number: int, role: str = "") -> ArmResult:
+    """Return a name with a look of its own for a legend, such as a policy's or an expert's; number counts them."""
+    bare = ArmResult(name, "edit", role, "", (), (), GREY, "square")
+    return _painted(bare, number % len(PALETTE), number // len(PALETTE))
+
+
 def distinct(arms: Iterable[ArmResult]) -> list[ArmResult]:
-    """Return the arms of one exhibit in different colours, as far as the palette goes; the first keeps its own."""
+    """Return the arms of one exhibit in different colours, as far as the palette goes; the first keeps its own.
+
+    Beyond the palette they have different looks.
+    """
     arms = list(arms)
     used = Counter({arm.colour for arm in arms})
-    seen: set[str] = set()
-    found = []
+    found: list[ArmResult] = []
     for arm in arms:
-        if arm.colour in seen and arm.colour in PALETTE:
-            arm = _painted(arm, min(range(len(PALETTE)), key=lambda i: used[PALETTE[i]]))
+        place = min(range(len(PALETTE)), key=lambda i: used[PALETTE[i]])
+        looks = [a.look for a in found]
+        if arm.look in looks or (any(arm.colour == colour for colour, _ in looks) and not used[PALETTE[place]]):
+            painted = (_painted(arm, place, lap) for lap in range(len(SYMBOLS)))
+            arm = next((a for a in painted if a.look not in looks), arm) if arm.colour in PALETTE else arm
             used[arm.colour] += 1
-        seen.add(arm.colour)
         found.append(arm)
     return found
 
@@ -144,7 +160,8 @@ def _colour(arms: list[ArmResult]) -> list[ArmResult]:
             adjacent = Counter(places[a.name] for a in arms if a.name in places and _side_by_side(arm, a))
             used = Counter(places.values())
             places[arm.name] = min(range(len(PALETTE)), key=lambda i: (adjacent[i], used[i], i))
-    return [_painted(arm, places[arm.name]) for arm in arms]
+    laps = {name: list(places.values())[:i].count(place) for i, (name, place) in enumerate(places.items())}
+    return [_painted(arm, places[arm.name], laps[arm.name]) for arm in arms]
 
 
 def _side_by_side(a: ArmResult, b: ArmResult) -> bool:
@@ -153,5 +170,5 @@ def _side_by_side(a: ArmResult, b: ArmResult) -> bool:
     return family or ("plain" in (a.role, b.role) and bool(a.methods & b.methods))
 
 
-def _painted(arm: ArmResult, place: int) -> ArmResult:
-    return replace(arm, colour=PALETTE[place], symbol=SYMBOLS[place])
+def _painted(arm: ArmResult, place: int, lap: int) -> ArmResult:
+    return replace(arm, colour=PALETTE[place], symbol=SYMBOLS[(place + lap) % len(SYMBOLS)], lap=lap)

@@ -1,7 +1,7 @@
 """Exhibit: a table of the chosen candidates with the rows of the paper's table, and the paper's numbers if given."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pipeline.report.data.arms import ArmResult, distinct
@@ -10,7 +10,7 @@ from pipeline.report.data.run import CandidateRow
 from pipeline.report.exhibits.scope import Scope, caption
 from pipeline.report.tables.chosen import alpha_origin
 from pipeline.report.tables.results import INTERVALS, split_word
-from pipeline.report.tables.table import NONE, Table, TableCell, Units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 from pipeline.spec.exhibits import ACCURACIES, TableExhibit
 
 EMPTY = TableCell("")
@@ -124,9 +124,11 @@ def _leads(exhibit: TableExhibit, measure: Measure) -> list[TableCell]:
     arms = {arm.name: arm for arm in measure.arms}
     whole = {row: {cell.arm for cell in cells if cell} for row, cells in exhibit.rows.items()}
     alone = {row: name for row, names in whole.items() if len(names) == 1 and (name := next(iter(names))) in arms}
-    shown = distinct([arms[name] for name in dict.fromkeys(alone.values())])
-    colours = {arm.name: arm.colour for arm in shown}
-    return [TableCell(row, tone="lead", colour=colours.get(alone.get(row, ""), "")) for row in exhibit.rows]
+    shown = {arm.name: arm for arm in distinct([arms[name] for name in dict.fromkeys(alone.values())])}
+    return [
+        lead(replace(shown[alone[row]], name=row)) if row in alone else TableCell(row, tone="lead")
+        for row in exhibit.rows
+    ]
 
 
 def _note(exhibit: TableExhibit, units: Units) -> str:

@@ -24,6 +24,8 @@ GROUPED = {
 
 #: With more arms, each task has a small panel of its own, at least this wide.
 MANY_ARMS, LEAST_WIDTH = 8, 260
+#: Of the bars of arms and of controls, for each lap of the palette.
+_PATTERNS = (("", "/"), (".", "x"), ("-", "+"), ("|", "\\"))
 #: An arm with its mean on each task.
 ArmMeans = tuple[ArmResult, Mapping[str, Interval]]
 
@@ -96,7 +98,8 @@ def task_means(
 def bar(arm: ArmResult, means: Mapping[str, Interval], units: Units) -> go.Bar:
     """Return the arm's bars, with their intervals."""
     error = error_bars(means.values(), units, color="#7d8590", thickness=1.2, width=2)
-    pattern = {"shape": "/" if arm.control_of else "", "fillmode": "overlay", "size": 6, "solidity": 0.3}
+    shape = _PATTERNS[arm.lap % len(_PATTERNS)][bool(arm.control_of)]
+    pattern = {"shape": shape, "fillmode": "overlay", "size": 6, "solidity": 0.3}
     return go.Bar(
         x=[safe(task) for task in means],
         y=units.axes(i.value for i in means.values()),

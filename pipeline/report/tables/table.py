@@ -21,13 +21,14 @@ class TableCell:
         text: the main text.
         detail: smaller text after it, such as an interval.
         tone: "", one of WORDS, lead (a row's name) or code.
-        colour: of the arm's swatch, or "".
+        colour, symbol: of the arm's swatch, or "".
     """
 
     text: str
     detail: str = ""
     tone: str = ""
     colour: str = ""
+    symbol: str = ""
 
     @property
     def plain(self) -> str:
@@ -53,7 +54,7 @@ def role_units(run: Run, role: str) -> "Units":
 
 def lead(arm: ArmResult, detail: str = "") -> TableCell:
     """Return an arm's name as the first cell of a row."""
-    return TableCell(arm.name, detail, tone="lead", colour=arm.colour)
+    return TableCell(arm.name, detail, tone="lead", colour=arm.colour, symbol=arm.symbol)
 
 
 def counted(number: int, what: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.report.data.arms import DASHES, PALETTE, SYMBOLS, ArmResult
+from pipeline.report.data.arms import DASHES, ArmResult, legend_arm
 from pipeline.report.figures.figure import Figure, MarkStyle, Panel, marks, panel
 from pipeline.report.tables.table import Table, TableCell, decimal
 
@@ -42,7 +42,7 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
     filled = {name: table for name, table in curves.items() if table.num_rows}
     if not filled:
         return []
-    arms = {name: _arm(name, number) for number, name in enumerate(filled)}
+    arms = {name: legend_arm(name, number) for number, name in enumerate(filled)}
     rewards = [_panel({name: table}, arms, _REWARD, f"{name}: reward") for name, table in filled.items()]
     return [
         Figure(
@@ -67,12 +67,6 @@ def training_figures(curves: Mapping[str, pa.Table]) -> list[Figure]:
             folded=True,
         ),
     ]
-
-
-def _arm(name: str, number: int) -> ArmResult:
-    """A policy as an arm of the legend."""
-    colour, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
-    return ArmResult(name, "edit", "plain", "", ("",), (), colour, symbol)
 
 
 def _panel(curves: Mapping[str, pa.Table], arms: Mapping[str, ArmResult], curve: _Curve, title: str) -> Panel:

@@ -1,9 +1,10 @@
 """The report's figures, drawn for a run in progress."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Measure
 from pipeline.report.exhibits import exhibits
 from pipeline.report.figures.figure import Figure
@@ -19,11 +20,11 @@ class LiveFigures:
 
     Attributes:
         figures: in their order on the page.
-        colours: arm -> its colour in all of them.
+        arms: by name, with their colours and symbols.
     """
 
     figures: Sequence[Figure] = ()
-    colours: dict[str, str] = field(default_factory=dict)
+    arms: Mapping[str, ArmResult] = field(default_factory=dict)
 
 
 def draw(tables: Path) -> LiveFigures:
@@ -34,4 +35,4 @@ def draw(tables: Path) -> LiveFigures:
         figures = list(soup_page(measure).fronts)
     else:
         figures = [*tradeoff(measure), *sweeps(measure), *searched(measure)]
-    return LiveFigures([*figures, *own], {arm.name: arm.colour for arm in measure.arms})
+    return LiveFigures([*figures, *own], {arm.name: arm for arm in measure.arms})

@@ -135,7 +135,7 @@ class Live:
             state = "finished"
         expected = self._view.expected if self._view else 0
         page = PageState(self.place, self._tail.state, driver, state, quiet_for, self._rate(driver), expected)
-        page.survey, page.colours, page.trouble = self._survey, self._drawn.colours, self._trouble
+        page.survey, page.arms, page.trouble = self._survey, self._drawn.arms, self._trouble
         return page
 
     def _rate(self, driver: DriverStatus) -> float:

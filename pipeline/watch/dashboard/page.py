@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.records.sample_order import data_split
+from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.points import describe
 from pipeline.report.figures.figure import Figure
 from pipeline.report.rendering.render import fragment
 from pipeline.report.tables.results import FAILED
-from pipeline.report.tables.table import NONE, Table, TableCell, decimal
+from pipeline.report.tables.table import NONE, Table, TableCell, decimal, lead
 from pipeline.run.selection import Candidate, choose
 from pipeline.watch.follow.survey import PendingCandidate, Survey, label
 from pipeline.watch.follow.tail import TailState, WorkerTally
@@ -35,7 +36,7 @@ class PageState:
         rate: shards a second.
         expected: shards in all, at most.
         survey: its candidates; None before the run has started.
-        colours: arm -> colour, for the arms of the figures.
+        arms: those of the figures, by name.
         trouble: why something cannot be shown.
     """
 
@@ -47,7 +48,7 @@ class PageState:
     rate: float = 0.0
     expected: int = 0
     survey: Survey | None = None
-    colours: Mapping[str, str] = field(default_factory=dict)
+    arms: Mapping[str, ArmResult] = field(default_factory=dict)
     trouble: str = ""
 
     @property
@@ -152,7 +153,7 @@ def _best_row(page: PageState, arm: str, groups: Sequence[Sequence[Candidate]]) 
     means = [sum(values) / len(values) for values in columns]
     point = describe(chosen[0].proposal.point) if len(groups) == len(chosen) == 1 else ""
     return _row(
-        TableCell(arm, tone="lead", colour=page.colours.get(arm, "")),
+        lead(page.arms[arm]) if arm in page.arms else arm,
         ", ".join(decimal(mean, 4) for mean in means),
         f"{len(chosen)} of {len(groups)}",
         str(len(candidates)),
@@ -162,10 +163,10 @@ def _best_row(page: PageState, arm: str, groups: Sequence[Sequence[Candidate]]) 
     )
 
 
-def _row(lead: str | TableCell, *texts: str) -> TableRow:
+def _row(first: str | TableCell, *texts: str) -> TableRow:
     """Return a row of a leading cell and texts, of which empty ones are shown as none."""
-    first = TableCell(lead, tone="lead") if isinstance(lead, str) else lead
-    return first, *(TableCell(text or NONE) for text in texts)
+    name = TableCell(first, tone="lead") if isinstance(first, str) else first
+    return name, *(TableCell(text or NONE) for text in texts)
 
 
 def pending_table(page: PageState) -> Table:

@@ -7,14 +7,16 @@ from exhibit_run import ARMS, write_run
 from toy_run import RunBuilder
 
 from pipeline.recipe import Recipe
-from pipeline.report.data.arms import PALETTE, distinct, read_arms
+from pipeline.report.data.arms import PALETTE, ArmResult, distinct, read_arms
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import CandidateRow, Run
+from pipeline.report.figures.bars import bar
 from pipeline.report.page import build
 from pipeline.report.tables.chosen import chosen_table, ingredients
 from pipeline.report.tables.results import main_tables, split_params
-from pipeline.report.tables.table import Table
+from pipeline.report.tables.table import Table, Units
 from pipeline.watch.mirrors.snapshot import read_snapshot
+from search.intervals import Interval
 
 
 def cells(table: Table, name: str) -> dict[str, str]:
@@ -119,3 +121,9 @@ def test_a_verdict_of_a_large_run_repeats_no_colour() -> None:
         own = [arm for arm in arms if arm.name.startswith(method)]
         assert len(own) == 6 and len({arm.colour for arm in own}) == 6
     assert {arm.colour for arm in arms} == set(PALETTE)
+    assert len({arm.look for arm in arms}) == len({(arm.colour, _pattern(arm)) for arm in arms}) == len(arms) == 24
+    assert distinct(arms) == arms and len({arm.look for arm in distinct([arms[0]] * 12)}) == 12
+
+
+def _pattern(arm: ArmResult) -> str:
+    return str(bar(arm, {"task": Interval(0.5, 0.4, 0.6, 9)}, Units(True)).marker.pattern.shape)
