@@ -29,11 +29,12 @@ def runs(
         if not found:
             print_note(f"{folder}: no run is here")
             return
-        table = folded_table("run", "state", "candidates", "best", "objective", "age")
+        table = folded_table("run", "state", "candidates", "best", "value", "objective", "age")
         for run in found:
-            objective = "" if run.objective is None else f"{run.objective:.4g}"
+            value = "" if run.objective is None else f"{run.objective:.4g}"
+            objective = "several" if len(run.maximised) > 1 else "".join(run.maximised)
             count = "" if run.candidates is None else f"{run.candidates:,}"
-            table.add_row(run.place, run.state, count, run.best, objective, _age(time.time() - run.changed))
+            table.add_row(run.place, run.state, count, run.best, value, objective, _age(time.time() - run.changed))
         console.print(table)
 
 

@@ -4,12 +4,14 @@ import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import pyarrow.compute as pc
 
-from pipeline.records import tables
+from pipeline.records import provenance_file, tables
 from pipeline.records.journal import FILE_NAME, has_ended
+from pipeline.records.provenance_file import read_provenance
 
 #: Folders within folders that are searched for runs; models and exports lie deeper.
 _DEPTH = 4
@@ -24,8 +26,10 @@ class ListedRun:
         state: finished; running: a process is writing; stopped: it may be resumed.
         changed: seconds since the epoch of the journal's last change.
         candidates: number of candidates in its tables; None if it has none yet, or they cannot be read.
-        best: arm with the highest first objective on validation among the chosen candidates; "" if none was chosen.
-        objective: this objective.
+        best: arm whose chosen candidates have the highest first objective on validation, in the mean over its experts;
+            "" if none was chosen, or the arms maximise different objectives, whose values cannot be compared.
+        objective: the value of this objective.
+        maximised: the first objectives of the arms that chose, each once, as the spec writes them.
     """
 
     place: str
@@ -34,6 +38,7 @@ class ListedRun:
     candidates: int | None = None
     best: str = ""
     objective: float | None = None
+    maximised: tuple[str, ...] = ()
 
 
 def list_runs(folder: Path) -> list[ListedRun]:
@@ -59,12 +64,17 @@ def _listed(run: Path, folder: Path) -> ListedRun:
     place, changed = run.relative_to(folder).as_posix(), journal.stat().st_mtime
     try:
         candidates = tables.read(run / "candidates.parquet", tables.CANDIDATES)
-    except (ValueError, OSError):
+        objectives = read_provenance(run / provenance_file.FILE_NAME)["objectives"]
+    except (ValueError, OSError, KeyError):
         return ListedRun(place, state, changed)
     chosen = candidates.filter(pc.and_(candidates["chosen"], pc.is_valid(candidates["objectives"])))
-    found = [(row["objectives"][0], row["arm"]) for row in chosen.select(["arm", "objectives"]).to_pylist()]
+    values: dict[str, list[float]] = {}
+    for row in chosen.select(["arm", "objectives"]).to_pylist():
+        values.setdefault(row["arm"], []).append(row["objectives"][0])
+    maximised = tuple(dict.fromkeys(objectives[arm][0] for arm in values))
+    found = [(fmean(of), arm) for arm, of in values.items()] if len(maximised) == 1 else []
     objective, best = max(found, key=lambda pair: pair[0], default=(None, ""))
-    return ListedRun(place, state, changed, candidates.num_rows, best, objective)
+    return ListedRun(place, state, changed, candidates.num_rows, best, objective, maximised)
 
 
 def _is_locked(path: Path) -> bool:

@@ -4,8 +4,9 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from exhibit_run import write_run
+from exhibit_run import ARMS, write_run
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
@@ -35,8 +36,13 @@ def test_runs_are_listed_newest_first_with_their_state_and_best_arm(folder: Path
         ("a [finished] run", "finished"), ("sweeps/stopped", "stopped"), ("damaged", "finished"),
     ]  # fmt: skip
     rows = tables.read(folder / "a [finished] run" / "candidates.parquet", tables.CANDIDATES).to_pylist()
-    best = max((row for row in rows if row["chosen"] and row["objectives"]), key=lambda row: row["objectives"][0])
-    assert (found[0].candidates, found[0].best, found[0].objective) == (len(rows), best["arm"], best["objectives"][0])
+    means = {
+        arm: np.mean([row["objectives"][0] for row in rows if row["arm"] == arm and row["chosen"]])
+        for arm in {row["arm"]: 0 for row in rows if row["objectives"]}
+    }
+    best = max(means, key=lambda arm: means[arm])
+    assert (found[0].candidates, found[0].best, found[0].objective) == (len(rows), best, pytest.approx(means[best]))
+    assert found[0].maximised == ("2 * target + control",)
     assert found[1].candidates is found[2].candidates is None
 
 
@@ -56,3 +62,11 @@ def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> Non
     assert "no run is here" in CliRunner().invoke(app, ["runs", str(tmp_path)]).output
     result = CliRunner().invoke(app, ["runs", str(tmp_path / "none")])
     assert result.exit_code == 2 and "there is no such folder" in result.output
+
+
+def test_arms_with_different_objectives_have_no_best(tmp_path: Path) -> None:
+    arms = {"ta": ARMS["ta"], "other": ARMS["ta"] | {"select": {"maximise": "control"}}}
+    write_run(tmp_path / "run", arms=arms, exhibits={})
+    (found,) = list_runs(tmp_path)
+    assert (found.best, found.objective, found.maximised) == ("", None, ("2 * target + control", "control"))
+    assert "several" in CliRunner().invoke(app, ["runs", str(tmp_path)]).output
