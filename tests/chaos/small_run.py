@@ -7,6 +7,7 @@ from pathlib import Path
 from small_run import Lines, write_spec
 
 from chaos import faults
+from chaos.hosts import Host
 from chaos.ray_hosts import Driver, ray_hosts
 from chaos.run import Answers, Chaos, Injected, spec_of
 
@@ -18,7 +19,22 @@ class StoppedForGood(faults.WorkerStopped):
 
 
 class FullUntilReported(faults.DiskFull):
-    """The disk stays full until a worker has reported it, however busy the machine is."""
+    """The disk stays full until a worker has reported it; until then others are slow, or they would end the run."""
+
+    def begin(self) -> None:
+        """Fill the disk, and slow the other nodes."""
+        super().begin()
+        for other in self._others():
+            other.slow(faults.Slowed.share)
+
+    def end(self) -> None:
+        """Free the disk, and let the other nodes run freely."""
+        for other in self._others():
+            other.quick()
+        super().end()
+
+    def _others(self) -> list[Host]:
+        return [node for node in self.scene.cluster.nodes if node is not self.host]
 
     def over(self, passed: float) -> bool:
         return "no space left" in self.scene.driver.output()
@@ -33,7 +49,7 @@ KINDS = (
     faults.NodeKilled,
     StoppedForGood,
 )
-_TRIALS, _SAMPLES = 40, 200
+_SAMPLES = 200
 
 
 @dataclass
@@ -51,10 +67,14 @@ class Survived:
         return found
 
 
-def survive(folder: Path) -> Survived:
-    """Make one run undisturbed in this process, and one on two nodes under faults."""
+def survive(folder: Path, trials: int) -> Survived:
+    """Make one run undisturbed in this process, and one on two nodes under faults.
+
+    Raises:
+        RunTooShortError: if it ends while a fault lasts, before the others: it needs more trials.
+    """
     lines = Lines(folder, {})
-    spec = write_spec(folder, spec_of(_TRIALS, _SAMPLES))
+    spec = write_spec(folder, spec_of(trials, _SAMPLES))
     status, output = lines("run", spec, "--out", folder / "undisturbed", "--no-cache", "--pool", "local")
     assert status == 0, output
     with ray_hosts(nodes=2) as cluster:

@@ -55,16 +55,16 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
     if reason := permitted():
         pytest.skip(reason)
 
-    def run() -> "Survived":
+    def run(trials: int) -> "Survived":
         folder = tmp_path_factory.mktemp("chaos")
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setenv("LINES_SWEEP_CACHE", str(folder / "cache"))
-            return survive(folder)
+            return survive(folder, trials)
 
     try:
-        return run()
-    except RunTooShortError:  # on a busy machine a fault may outlast the rest of the run
-        return run()
+        return run(trials=60)
+    except RunTooShortError:  # while a worker loads on a busy machine, the other may score all of the rest
+        return run(trials=240)
 
 
 @pytest.fixture(autouse=True, scope="module")
