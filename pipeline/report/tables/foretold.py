@@ -34,8 +34,14 @@ class Foretold:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """One edit or merge: what the gate said, and a LiNeS arm against its tuned constant on test."""
+class Outcome:
+    """One edit or merge: what the gate said, and a LiNeS arm against its tuned constant on test.
+
+    Attributes:
+        edit: what was left out on validation, and what that cost.
+        arm: the LiNeS arm.
+        comparison: with its tuned constant, on test.
+    """
 
     edit: GatedEdit
     arm: ArmResult
@@ -50,9 +56,14 @@ class _Outcome:
 
 def foretold(measure: Measure) -> Foretold | None:
     """Return what a gate in the run's folder foretold; None without one, or if no LiNeS arm has a tuned constant."""
-    gate = _read(measure)
-    found = [] if gate is None else list(_outcomes(gate, measure))
+    found = outcomes(measure)
     return Foretold(_sentence(found), _table(found, measure)) if found else None
+
+
+def outcomes(measure: Measure) -> list[Outcome]:
+    """Return each edit and merge of a LiNeS arm with a tuned constant that the gate in the run's folder took apart."""
+    gate = _read(measure)
+    return [] if gate is None else list(_outcomes(gate, measure))
 
 
 def _read(measure: Measure) -> Gate | None:
@@ -77,7 +88,7 @@ def _is_of_run(gate: Gate, provenance: Mapping[str, Any]) -> bool:
     )
 
 
-def _outcomes(gate: Gate, measure: Measure) -> Iterator[_Outcome]:
+def _outcomes(gate: Gate, measure: Measure) -> Iterator[Outcome]:
     for arm in (a for a in measure.arms if a.role == "lines" and _grows(a)):
         bench = measure.bench(arm)
         constant = _constant(arm, bench) if bench else None
@@ -87,7 +98,7 @@ def _outcomes(gate: Gate, measure: Measure) -> Iterator[_Outcome]:
             edit = _edit_of(gate, arm, group)
             comparison = _compared(arm, constant, group, measure, bench)
             if edit is not None and comparison.differences:
-                yield _Outcome(edit, arm, comparison)
+                yield Outcome(edit, arm, comparison)
 
 
 def _constant(arm: ArmResult, bench: ComparableArms) -> ArmResult | None:
@@ -120,7 +131,7 @@ def _compared(
     return ArmComparison(constant, tuple(found))
 
 
-def _sentence(found: list[_Outcome]) -> str:
+def _sentence(found: list[Outcome]) -> str:
     right = {word: [o.right for o in found if o.edit.foretold.word == word] for word in ("room", "no room", "open")}
     decided, parts = [*right["room"], *right["no room"]], []
     if of := right["room"]:
@@ -131,7 +142,7 @@ def _sentence(found: list[_Outcome]) -> str:
     return f"{sums}It left {len(right['open'])} open." if decided else "The gate decided nothing: it left all open."
 
 
-def _table(found: list[_Outcome], measure: Measure) -> Table:
+def _table(found: list[Outcome], measure: Measure) -> Table:
     roles = list(dict.fromkeys(role for o in found for role, _ in o.comparison.differences))
     rows = []
     for outcome in found:

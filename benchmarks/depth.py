@@ -1,0 +1,168 @@
+"""Joins the runs of docs/when-depth-matters.md: what is known of an edit or merge before a search, and what LiNeS did.
+
+Each run folder has the gate of `lines inspect`, and arms whose profile grows with depth beside their tuned constant. On
+validation, the gate says what the target and the control tasks lose without the first and without the last third of the
+blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two, in percent, over
+all edits and within each base, say what predicts it. All other values are points. Runs are named BASE or BASE-RATE.
+Matplotlib, for the figure, is not a part of this project. Run: python -m benchmarks.depth RUN... [--figure depth.svg]
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import spearmanr
+
+from pipeline.records.gate import RoleLosses
+from pipeline.report.data.estimates import Measure
+from pipeline.report.tables.foretold import Outcome, outcomes
+from search.intervals import Interval
+
+#: The arm whose differences are shown; other profiles would count an edit several times.
+FUNCTION = "linear"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One edit or merge of one run.
+
+    Attributes:
+        base, rate: from the run's name.
+        outcome: what was foretold, and what came of it.
+    """
+
+    base: str
+    rate: str
+    outcome: Outcome
+
+    @property
+    def shown(self) -> dict[str, Interval]:
+        """LiNeS minus its tuned constant on test, by role."""
+        return dict(self.outcome.comparison.differences)
+
+    @property
+    def worth(self) -> float:
+        """The same in one number: of an edit as its search weighs it, 2 target + control; of a merge, the target."""
+        shown = [interval.value for interval in self.shown.values()]
+        return 2 * shown[0] + sum(shown[1:2]) if self.outcome.edit.kind == "edit" else shown[0]
+
+
+def read(folders: Iterable[Path]) -> list[Row]:
+    """Return the rows of all runs, in their order; a run without a gate has none."""
+    found = []
+    for folder in folders:
+        measure = Measure.read(folder)
+        base, _, rate = str(measure.run.provenance["spec"]["name"]).partition("-")
+        found += [Row(base, rate or "usual", o) for o in outcomes(measure) if _is_shown(o)]
+    return found
+
+
+def _is_shown(outcome: Outcome) -> bool:
+    return any(candidate.recipe.scaling == FUNCTION for candidate in outcome.arm.candidates)
+
+
+def _first_minus_last(losses: RoleLosses | None) -> float:
+    """By how much less a role loses without the first third than without the last."""
+    return 0.0 if losses is None else losses.cost["last"].value - losses.cost["first"].value
+
+
+def _target(row: Row) -> float:
+    return _first_minus_last(row.outcome.edit.target)
+
+
+def _control(row: Row) -> float:
+    return _first_minus_last(row.outcome.edit.control)
+
+
+def _forgotten(row: Row) -> float:
+    losses = row.outcome.edit.control
+    return 0.0 if losses is None else -losses.gain.value
+
+
+#: What is known on validation before a search; larger should be better for LiNeS.
+PREDICTORS: dict[str, Callable[[Row], float]] = {
+    "target: cost of the last third - of the first": _target,
+    "control: regained without the first third - without the last": _control,
+    "both: 2 target + control": lambda row: 2 * _target(row) + _control(row),
+    "control lost by the whole edit": _forgotten,
+}
+
+
+def correlations(rows: list[Row]) -> list[tuple[str, dict[str, tuple[float, int]]]]:
+    """Return each predictor with its rank correlation with the worth of LiNeS: over all rows, and in each base.
+
+    Returns:
+        (predictor, {"all" or base: (Spearman's rho, number of rows)}); sets of fewer than five rows are left out.
+    """
+    sets = {"all": rows, **{base: [r for r in rows if r.base == base] for base in dict.fromkeys(r.base for r in rows)}}
+    return [
+        (name, {of: (_rho(predictor, some), len(some)) for of, some in sets.items() if len(some) >= 5})
+        for name, predictor in PREDICTORS.items()
+    ]
+
+
+def _rho(predictor: Callable[[Row], float], rows: list[Row]) -> float:
+    return float(spearmanr([predictor(r) for r in rows], [r.worth for r in rows]).statistic)
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _line(row: Row) -> str:
+    edit, target, control = row.outcome.edit, row.outcome.edit.target, row.outcome.edit.control
+    costs = [_points(found.cost[third]) if found else "" for found in (target, control) for third in ("first", "last")]
+    cells = [edit.name, edit.foretold.word, *costs, *map(_points, row.shown.values())]
+    return f"| {row.base} {row.rate} | {' | '.join(cells)} |"
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw each edit and each merge: what the gate measured, and the worth of LiNeS against its tuned constant."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams |= {"svg.hashsalt": "lines", "font.size": 9}
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4))
+    titles = {
+        "edit": ("edits: 2 target + control", "both: 2 target + control"),
+        "merge": ("merges: mean accuracy", "target: cost of the last third - of the first"),
+    }
+    bases = list(dict.fromkeys(row.base for row in rows))
+    for axes, (kind, (title, predictor)) in zip(panels, titles.items(), strict=True):
+        for base in bases:
+            some = [row for row in rows if row.base == base and row.outcome.edit.kind == kind]
+            across, up = ([100 * of(row) for row in some] for of in (PREDICTORS[predictor], lambda row: row.worth))
+            axes.scatter(across, up, s=22, alpha=0.8, label=base)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.axvline(0, color="grey", linewidth=0.5)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("gate: cost of the last third minus the first, points")
+        axes.set_ylabel("LiNeS minus the tuned constant on test, points")
+    panels[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Print the table and the correlations, and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders with the gate of `lines inspect`")
+    parser.add_argument("--figure", type=Path, help="write the scatter plot to this file")
+    options = parser.parse_args()
+    rows = read(options.runs)
+    for kind in ("edit", "merge"):
+        some = [row for row in rows if row.outcome.edit.kind == kind]
+        print(f"\n{kind}s, {len(some)}: foretold; target without first, last; control without both; LiNeS - constant")
+        print(*map(_line, some), sep="\n")
+        for name, by_set in correlations(some):
+            print(f"{name}: " + ", ".join(f"{of} {100 * rho:.0f} (n = {n})" for of, (rho, n) in by_set.items()))
+        decided = [row.outcome.right for row in some if row.outcome.right is not None]
+        print(f"the gate was right in {sum(decided)} of {len(decided)} that it decided, of {len(some)}")
+    if options.figure:
+        draw(rows, options.figure)
+
+
+if __name__ == "__main__":
+    main()
