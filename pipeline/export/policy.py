@@ -1,6 +1,5 @@
 """Export a candidate of a language model or an image tower: a LoRA adapter if it merges policies that are adapters."""
 
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.checkpoints.coverage import Part, edited_parts, present
-from pipeline.checkpoints.writing import write_safetensors
+from pipeline.checkpoints.whole_models import write_transformers, write_vision_tower
 from pipeline.loading.model import LoadedModel
 from pipeline.loading.rewards import as_policy
 from pipeline.merging.edited_parameters import EditedParameters
@@ -20,7 +19,6 @@ from pipeline.merging.resident_low_rank import Candidates
 from pipeline.recipe import Recipe
 from tasks.base import Backbone
 from tasks.language.backbone import LanguageBackbone
-from tasks.language.models import save_model
 from tasks.language.vllm_engine import write_adapter
 from tasks.towers.backbone import VisionBackbone
 
@@ -58,7 +56,7 @@ def write_policy(
     resident.sizes = edited.sizes
     resident.materialise(recipe)
     assert isinstance(backbone.module, PreTrainedModel)
-    save_model(backbone.module, folder)
+    write_transformers(folder, backbone.module)
     return "transformers", _coverage(backbone, edited.names)
 
 
@@ -71,7 +69,7 @@ def write_language_model(folder: Path, backbone: Backbone) -> list[Part]:
     assert isinstance(backbone, LanguageBackbone)
     assert isinstance(backbone.module, PreTrainedModel)
     backbone.tokenizer.save_pretrained(str(folder))
-    save_model(backbone.module, folder)
+    write_transformers(folder, backbone.module)
     return _coverage(backbone, dict(backbone.module.named_parameters()))
 
 
@@ -82,13 +80,7 @@ def write_image_tower(folder: Path, backbone: Backbone) -> tuple[str, list[Part]
         The library that reads it, transformers or timm; and what became of every parameter.
     """
     assert isinstance(backbone, VisionBackbone)
-    for file in backbone.companions:
-        shutil.copyfile(file, folder / file.name)
-    if isinstance(backbone.module, PreTrainedModel):
-        save_model(backbone.module, folder)
-    else:
-        state = {name: tensor.cpu() for name, tensor in backbone.module.state_dict().items()}
-        write_safetensors(folder / "model.safetensors", state, {})
+    write_vision_tower(backbone, folder, backbone.module)
     return backbone.library, _coverage(backbone, dict(backbone.module.named_parameters()))
 
 

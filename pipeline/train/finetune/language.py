@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from pipeline.checkpoints.whole_models import write_transformers
 from pipeline.recipe import ParamValue
 from pipeline.train.finetune.methods import FinetuneMethod
 from pipeline.train.finetune.tuning import DenseTuning
@@ -16,7 +17,7 @@ from tasks.base import Backbone, LayerMap
 from tasks.files.sources import Source
 from tasks.language.backbone import LanguageBackbone
 from tasks.language.blocks import encoder_decoder_map
-from tasks.language.models import model_folder, save_model
+from tasks.language.models import model_folder
 
 _TASK_TYPES = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 
@@ -64,20 +65,8 @@ class LanguageFiles:
     def __call__(self, folder: Path, module: nn.Module, dtype: torch.dtype) -> None:
         """Write weights that are rounded to `dtype`, configuration and tokenizer."""
         assert isinstance(module, PreTrainedModel)
-        write_model(folder, module, dtype)
+        write_transformers(folder, module, dtype)
         self.backbone.tokenizer.save_pretrained(str(folder))
-
-
-def write_model(folder: Path, module: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Write weights that are rounded to `dtype`, and the configuration."""
-    held = [(parameter, parameter.data) for parameter in module.parameters()]
-    try:
-        for parameter, data in held:  # not module.to, which would round the angles of rotary positions
-            parameter.data = data.to(dtype)
-        save_model(module, folder)
-    finally:
-        for parameter, data in held:
-            parameter.data = data
 
 
 def dense_tuning(

@@ -1,7 +1,10 @@
 """Choose what is trained of a model, by the method of the spec and the model's family."""
 
+from functools import partial
+
 from torch import nn
 
+from pipeline.checkpoints.whole_models import write_vision_tower
 from pipeline.train.finetune.methods import METHODS
 from pipeline.train.finetune.rates import rate_factors
 from pipeline.train.finetune.spec import TEXT_FAMILIES, FinetuneRun
@@ -51,11 +54,10 @@ def tuning_of(backbone: Backbone, run: FinetuneRun, base: str, classifier: nn.Mo
 def _files_of(backbone: Backbone) -> WriteModule:
     if backbone.family != "vision":
         return write_tower
-    from pipeline.train.finetune.towers import TowerFiles
     from tasks.towers.backbone import VisionBackbone
 
     assert isinstance(backbone, VisionBackbone)
-    return TowerFiles(backbone)
+    return partial(write_vision_tower, backbone)
 
 
 def _adapter_settings(backbone: Backbone, base: str) -> AdapterSettings:

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoints.whole_models import WEIGHTS
 from pipeline.checkpoints.writing import write_safetensors
 
-WEIGHTS = "model.safetensors"
 #: Writes a module that holds rounded weights: (folder, module, their type).
 WriteModule = Callable[[Path, nn.Module, torch.dtype], None]
 
