@@ -27,19 +27,19 @@ _OURS = """
 import json, sys
 from pathlib import Path
 from pipeline.checkpoints.merge_files import MergeSources, merge_files
-from pipeline.cli.merge import _params
+from pipeline.cli.merge_options import parsed_params
 from pipeline.recipe import Recipe
 method, params, weights, base, experts, out = json.loads(sys.argv[1])
-recipe = Recipe.make(method, "constant", 1, 0, tuple(weights), _params(method, "constant", params))
+recipe = Recipe.make(method, "constant", 1, 0, tuple(weights), parsed_params(method, "constant", params))
 run = lambda: merge_files(MergeSources(base, experts), recipe, Path(out))
 """
 _OURS_IN_MEMORY = """
 import json, sys
 from lines_sweep.merging import merge
-from pipeline.cli.merge import _params
+from pipeline.cli.merge_options import parsed_params
 method, params, weights, base, experts, out = json.loads(sys.argv[1])
 given = {"method": method, "scaling": "constant", "alpha": 1, "weights": weights}
-run = lambda: merge(base, experts, params=_params(method, "constant", params), **given)
+run = lambda: merge(base, experts, params=parsed_params(method, "constant", params), **given)
 """
 _THEIRS = """
 import json, sys

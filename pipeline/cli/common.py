@@ -1,5 +1,6 @@
 """Arguments and functions that several commands share."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -33,3 +34,19 @@ Cache = Annotated[bool, typer.Option(help="Use scores of earlier runs, and keep 
 #: What remains after Ctrl-C while models are trained.
 MODELS_KEPT = "finished models and the last checkpoint of the others are kept; rerun the same command to resume"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def named_values(option: str, texts: Iterable[str], form: str = "NAME=VALUE") -> list[tuple[str, str]]:
+    """Return the names and values of a repeatable option, in their order.
+
+    Raises:
+        ValueError: if one has no name, no "=" or no value.
+
+    Example:
+        >>> named_values("--param", ["keep=20"])
+        [('keep', '20')]
+    """
+    pairs = [(name.strip(), value, text) for text in texts for name, _, value in [text.partition("=")]]
+    if wrong := [text for name, value, text in pairs if not name or not value.strip()]:
+        raise ValueError(f"{option}: must be {form}, got {wrong[0]!r}")
+    return [(name, value) for name, value, _ in pairs]

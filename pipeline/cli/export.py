@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.common import RunPlace
+from pipeline.cli.common import RunPlace, named_values
 from pipeline.cli.completion import complete_arm, complete_expert
 from pipeline.console import print_result, user_errors
 
@@ -88,8 +88,4 @@ def _push(folder: Path, repository: str, public: bool, dry_run: bool) -> None:
 
 
 def _point(texts: list[str]) -> dict[str, str]:
-    """Parse NAME=VALUE."""
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
-        raise ValueError(f"--point {wrong[0]}: must be NAME=VALUE, such as lambda=0.4")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name: value.strip() for name, value in named_values("--point", texts, "NAME=VALUE, such as lambda=0.4")}

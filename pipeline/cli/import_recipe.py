@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.common import named_values
 from pipeline.console import print_note, print_result, user_errors
 
 
@@ -48,11 +49,5 @@ def import_recipe(
 
 
 def _tasks(texts: list[str]) -> dict[str, str]:
-    """Parse NAME=SOURCE."""
-    tasks = {}
-    for text in texts:
-        name, equals, source = (part.strip() for part in text.partition("="))
-        if not equals or not name or not source:
-            raise ValueError(f"--task: must be NAME=SOURCE, such as arc=lm_eval/arc_easy, got {text!r}")
-        tasks[name] = source
-    return tasks
+    form = "NAME=SOURCE, such as arc=lm_eval/arc_easy"
+    return {name: source.strip() for name, source in named_values("--task", texts, form)}

@@ -1,8 +1,5 @@
 """The command `lines merge`."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from pipeline.cli.merge_options import output_path, parsed_alpha, parsed_components, parsed_params, parsed_step
 from pipeline.console import console, folded_table, print_note, print_result, progress_bar, user_errors
-from pipeline.merging.components import FACTOR, USUAL, component_params
+from pipeline.merging.components import USUAL
 from pipeline.merging.methods import METHODS, look_up_method
-from pipeline.merging.methods.base import OF_SEVERAL, Method
-from pipeline.merging.scaling import CONTROLS, LAMBDA_OUTSIDE, SCALINGS, origin_of_constant, split_control
+from pipeline.merging.methods.base import OF_SEVERAL
+from pipeline.merging.scaling import CONTROLS, SCALINGS, origin_of_constant, split_control
 from pipeline.merging.steps import STEPS
-from pipeline.parameters import look_up
-from pipeline.recipe import AUTO, ParamValue, Recipe
-from tasks.registry import near
+from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:  # torch takes two seconds to import, which `lines --help` need not wait for
     from pipeline.checkpoints.merge import Merged
@@ -156,7 +152,7 @@ def merge(
     the base (float8 becomes bfloat16); integer tensors and masks are the base's.
     """
     with user_errors():
-        path = _output(output, overwrite)
+        path = output_path(output, overwrite)
         if recipe is not None:
             _refuse_with_recipe(context)
             _merge_recipe(recipe, path, blocks, exclude)
@@ -164,10 +160,10 @@ def merge(
             return
         if base is None or not expert:
             raise ValueError(f"--{'expert' if base else 'base'}: is required, unless --recipe gives the models")
-        made = Recipe.make(
-            method, scaling, _alpha(alpha, look_up_method(method, "--method")), beta, tuple(weight or ()),
-            _params(method, scaling, param or []) | _components(component or [], pattern or []),
-        ).followed_by(map(_step, then or ()))  # fmt: skip
+        strength = parsed_alpha(alpha, look_up_method(method, "--method"))
+        params = parsed_params(method, scaling, param or []) | parsed_components(component or [], pattern or [])
+        made = Recipe.make(method, scaling, strength, beta, tuple(weight or ()), params)
+        made = made.followed_by(map(parsed_step, then or ()))
         from pipeline.checkpoints.merge_files import merge_files
         from pipeline.checkpoints.prepared_merge import MergeSources
 
@@ -214,82 +210,6 @@ def _merge_recipe(file: Path, output: Path, blocks: str | None, exclude: str | N
         print_result(written.layers)
     for part in written.coverage:
         print_result(str(part))
-
-
-def _output(text: str, overwrite: bool) -> Path:
-    from pipeline.checkpoints.model_folder import is_merged_folder
-
-    output, folder = Path(text), text.endswith(("/", os.sep))
-    if not folder and output.suffix != ".safetensors":
-        raise ValueError(f"--output: must end in .safetensors, or in / for a folder, got {text}")
-    if folder and output.suffix == ".safetensors":
-        raise ValueError(f"--output: a folder must not be called .safetensors, got {text}")
-    if output.exists() and not overwrite:
-        raise ValueError(f"--output: {output} exists; choose another name, or give --overwrite")
-    if output.exists() and output.is_dir() != folder:
-        raise ValueError(f"--output: {output} is {'a file' if folder else 'a folder'}; choose another name")
-    if folder and output.is_dir() and not is_merged_folder(output):
-        raise ValueError(f"--output: {output} holds no merged model, so it is not replaced; choose another name")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output: there is no folder {output.parent}; create it")
-    return output
-
-
-def _alpha(text: str | None, method: Method) -> float | str:
-    if text is None:
-        return 1 if method.whole else AUTO["l1"]
-    if text in AUTO.values():
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        words = ", ".join(AUTO.values())
-        raise ValueError(
-            f"--alpha: must be a number or one of {words}, got {text!r}; {near(text, AUTO.values())}"
-        ) from None
-
-
-def _params(method: str, scaling: str, texts: Sequence[str]) -> dict[str, ParamValue]:
-    of_scaling = (*split_control(scaling)[1].parameters, LAMBDA_OUTSIDE)
-    declared = {p.name: p for p in (*METHODS[method].parameters, *of_scaling)}
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--param: must be key=value, got {text!r}")
-        if name == "samples" and METHODS[method].needs:
-            raise ValueError("--param samples: is an option of `lines statistics`; leave it out here")
-        values[name] = look_up(declared, name, f"--param of {method} and {scaling}").parse(value)
-    return values
-
-
-def _step(text: str) -> tuple[str, dict[str, ParamValue]]:
-    name, _, given = text.partition(":")
-    declared = {p.name: p for p in look_up(STEPS, name, "--then").parameters}
-    values = {}
-    for part in given.split(",") if given else ():
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"--then: must be STEP:key=value,..., got {text!r}")
-        values[key] = look_up(declared, key, f"--then {name}").parse(value)
-    return name, values
-
-
-def _components(factors: Sequence[str], patterns: Sequence[str]) -> dict[str, ParamValue]:
-    given, named = _pairs("--component", factors), _pairs("--pattern", patterns)
-    parsed = {name: replace(FACTOR, name=f"--component {name}").parse(value) for name, value in given.items()}
-    return component_params(parsed, named)
-
-
-def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
-        raise ValueError(f"{option}: must be NAME=VALUE, got {wrong[0]!r}")
-    from pipeline.spec.values import repeated  # pydantic: not for `lines --help`
-
-    if twice := repeated(name for name, _, _ in pairs):
-        raise ValueError(f"{option} {twice[0]}: may be given once")
-    return {name: value for name, _, value in pairs}
 
 
 def _coefficients(recipe: Recipe, merged: "Merged") -> str:
