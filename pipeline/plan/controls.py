@@ -27,8 +27,9 @@ def tuned_controls(arm: Arm, spec: RunSpec) -> dict[str, Arm]:
     No candidate of a rewarded soup is chosen, so its controls cover every lambda, each with the constant of equal mean.
     """
     # A constant with factors of components has no depth to reverse.
-    kinds = [kind for kind in spec.controls.kinds if kind == "uniform" or arm.scaling.function != "constant"]
+    kinds = [kind for kind in spec.controls.kinds if kind != "reversed" or arm.scaling.function != "constant"]
     if arm.merge is not None and arm.merge.lambdas is not None:
+        kinds = ["uniform" if kind == "equal" else kind for kind in kinds]
         return {kind: _prefixed(arm, kind) for kind in ("uniform", "reversed") if kind in kinds}
     controls = {}
     if "uniform" in kinds:
@@ -60,7 +61,7 @@ def _constants(arm: Arm, spec: RunSpec) -> dict[str, ScalingSpec | Search]:
 
 def derived_controls(group: Group, spec: RunSpec) -> list[Group]:
     """Return the controls whose recipes derive from the candidate that `group` chooses."""
-    if "uniform" not in spec.controls.kinds or group.template.soup:
+    if not {"uniform", "equal"} & {*spec.controls.kinds} or group.template.soup:
         return []
     return [
         replace(

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.report.data.arena import rankings
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import Run
 from pipeline.report.exhibits import exhibits
+from pipeline.report.figures.arena import arena_figures
 from pipeline.report.figures.bars import bars
 from pipeline.report.figures.depths import depths
 from pipeline.report.figures.figure import Figure
@@ -64,6 +66,7 @@ class AccuracyPage(Page):
     """The report of a run of accuracies."""
 
     arena: Sequence[Table]
+    contests: Sequence[Figure]
     verdicts: Sequence[ArmVerdict]
     note: str
     foretold: Foretold | None
@@ -128,7 +131,12 @@ def summary_of(measure: Measure) -> Summary:
         return _soup_summary(measure, own)
     rows = {split: main_tables(measure, split) for split in ("test", "val")}
     found = verdicts(measure)
-    tables = (*own, *arena_tables(measure), *(rows["test"] or rows["val"]), *(v.table for v in found))
+    tables = (
+        *own,
+        *arena_tables(measure, rankings(measure)),
+        *(rows["test"] or rows["val"]),
+        *(v.table for v in found),
+    )
     checked = foretold(measure)
     return Summary(measure.run.name, (*_sentences(found), *([checked.sentence] if checked else [])), tables)
 
@@ -139,7 +147,7 @@ def figures(measure: Measure) -> list[Figure]:
     if is_soup(measure.run):
         soups = soup_page(measure)
         return [*own, *soups.fronts, *soups.training]
-    return [*own, *tradeoff(measure), *_figures(measure)]
+    return [*own, *arena_figures(measure, rankings(measure)), *tradeoff(measure), *_figures(measure)]
 
 
 def _figures(measure: Measure) -> list[Figure]:
@@ -164,13 +172,15 @@ def _page(measure: Measure) -> Page:
     if is_soup(run):
         soups = soup_page(measure)
         return RewardPage(run=run, exhibits=own, failures=failures, origin=origin, spec=spec, soups=soups)
+    contests = rankings(measure)
     return AccuracyPage(
         run=run,
         exhibits=own,
         failures=failures,
         origin=origin,
         spec=spec,
-        arena=arena_tables(measure),
+        arena=arena_tables(measure, contests),
+        contests=arena_figures(measure, contests),
         verdicts=verdicts(measure),
         note=verdict_note(run),
         foretold=foretold(measure),

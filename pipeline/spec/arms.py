@@ -1,5 +1,6 @@
 """The arms of a spec: what is edited or merged, and how it is scaled, searched and chosen."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -133,6 +134,22 @@ _Several = Annotated[tuple[str, ...], Field(min_length=1)]
 Names = Annotated[_Several, BeforeValidator(_as_tuple, json_schema_input_type=str | _Several)]
 
 
+def check_edit(names: Names) -> None:
+    """Require that each expert is named once, and each_expert alone.
+
+    Raises:
+        ValueError: if not.
+    """
+    if "each_expert" in names and len(names) > 1:
+        raise ValueError(f"edit: each_expert must be the only entry, got {list(names)}")
+    _check_repeated("edit", names)
+
+
+def _check_repeated(field: str, names: Sequence[str]) -> None:
+    if twice := repeated(names):
+        raise ValueError(f"{field}: each expert may be named once, got {twice} more than once")
+
+
 def _as_merge(value: object) -> object:
     return {"method": value} if isinstance(value, str) else value
 
@@ -177,11 +194,8 @@ class Arm(SpecModel):
             raise ValueError(f"experts: this arm uses those of {self.merge.of!r}; leave them out")
         if self.edit is not None and self.experts is not None:
             raise ValueError("experts: is for a merge; name the experts of an edit in edit, as in edit: [a, b]")
-        if self.edit is not None and "each_expert" in self.edit and len(self.edit) > 1:
-            raise ValueError(f"edit: each_expert must be the only entry, got {list(self.edit)}")
-        for key, names in (("edit", self.edit or ()), ("experts", self.experts or ())):
-            if twice := repeated(names):
-                raise ValueError(f"{key}: each expert may be named once, got {twice} more than once")
+        check_edit(self.edit or ())
+        _check_repeated("experts", self.experts or ())
         if self.merge is not None and self.experts is not None:
             for name in self.merge.weights:
                 require_known("merge.weights", name, self.experts, "expert of this arm")

@@ -18,14 +18,14 @@ from pipeline.spec.values import Count, ShortName, SpecModel
 Name = Annotated[str, Field(pattern=r"^[\w][\w .,+()=-]*$"), ShortName]
 
 
-ControlKind = Literal["uniform", "reversed"]
+ControlKind = Literal["uniform", "equal", "reversed"]
 
 
 class Controls(SpecModel):
     """The matched controls of every LiNeS arm."""
 
     kinds: tuple[ControlKind, ...] = ()
-    """uniform: constants of equal mean and of equal norm, and a dense grid of constants; reversed: mirrored depth."""
+    """equal: constants of equal mean and norm; uniform: also a dense grid of constants; reversed: mirrored depth."""
     constants: int = Field(21, ge=2, le=10_000)
     """Constants in the grid, from 0 to the arm's highest coefficient (at least 1); the arm's own values are added."""
 
@@ -60,7 +60,7 @@ class RunSpec(SpecModel):
     targets: dict[str, str] = {}
     """Expert -> its task, if the names differ."""
     arena: Arena | None = None
-    """Merge methods times profiles over depth, written out as arms of equal budget and ranked in the report."""
+    """Merge methods or edits times profiles over depth: arms of equal budget, ranked in the report."""
     arms: dict[Name, Arm] = Field({}, validate_default=True)
     """The models to compare: each arm is a row of the tables. At least one, or an arena."""
     controls: Annotated[
@@ -114,6 +114,9 @@ class RunSpec(SpecModel):
         for label, members in (self.arena.sets if self.arena else {}).items():
             for expert in members or ():
                 require_known(f"arena.sets.{label}", expert, self.experts, "expert")
+        for expert in (self.arena.edit if self.arena else None) or ():
+            if expert != "each_expert":
+                require_known("arena.edit", expert, self.experts, "expert")
         for name, arm in self.arms.items():
             named = {
                 "edit": [e for e in arm.edit or () if e != "each_expert"],

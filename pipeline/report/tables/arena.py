@@ -1,105 +1,146 @@
-"""The arena: its arms and their reversed controls, ranked on test for each set of experts, accuracy beside cost."""
+"""The tables of an arena: its arms and their controls, ranked on test, accuracy beside cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.merging.needs import learned_from
+from pipeline.report.data.arena import Ranking
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Average, Measure
-from pipeline.report.data.ranking import Rank, ranked
-from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead
-from pipeline.spec.arena import Arena, arms_of
+from pipeline.report.data.ranking import Rank
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead, role_units
+from pipeline.report.tables.verdict import ROLE_WORDS
+from search.intervals import Interval
 
-_MEANINGS = (
-    "Behind the best: the best model's mean minus the row's, with intervals that hold for all pairs of rows at once "
-    "(95%, by bootstrap over the test samples): they allow for the number of comparisons, and for the best being "
-    "picked by the same samples. A tie is not shown to be worse than the best.",
-    "Free scalars: the numbers that were searched. Data: what method and profile learn from, besides the validation "
-    "split that chooses. Candidates: scored on validation; samples: of them, without those that were not needed. "
-    "Seconds: of all workers, to set the weights and to score them.",
+#: Differences of objectives are hundredths.
+_HUNDREDTHS = Units(percent=True)
+_BEHIND = (
+    "Behind the best: the best model's {what} minus the row's, with intervals that hold for all pairs of rows at once "
+    "(95%): they allow for the number of comparisons, and for the best being picked by the same samples. A tie is not "
+    "shown to be worse than the best."
+)
+_COST = (
+    "Free scalars: the numbers that were searched{each}. Data: what method and profile learn from, besides the "
+    "validation split that chooses. Candidates: scored on validation; samples: of them, without those that were not "
+    "needed. Seconds: of all workers, to set the weights and to score them."
 )
 
 
-def arena_tables(measure: Measure) -> list[Table]:
-    """Return the ranking of each set of experts; none if the spec has no arena, or nothing is scored on test."""
-    written = measure.run.provenance["spec"].get("arena")
-    if not written:
-        return []
-    sets: dict[str, set[str]] = {}
-    for name, (label, _, _) in arms_of(Arena.model_validate(written)).items():
-        sets.setdefault(label, set()).add(name)
-    benches = [bench for bench in measure.benches if bench.kind == "merge"]
-    tables = [_table(measure, bench, label, names) for label, names in sets.items() for bench in benches]
-    return [table for table in tables if table]
+def arena_tables(measure: Measure, rankings: Sequence[Ranking]) -> list[Table]:
+    """Return the ranking of each set of experts; of edits of several experts, also that of each expert."""
+    tables = []
+    for ranking in rankings:
+        tables.append(_edits(measure, ranking) if ranking.objectives else _merges(measure, ranking))
+        tables += [_by_expert(ranking)] if ranking.by_expert else []
+    return tables
 
 
-def _table(measure: Measure, bench: ComparableArms, label: str, names: set[str]) -> Table | None:
+def _merges(measure: Measure, ranking: Ranking) -> Table:
+    bench = ranking.bench
     places = bench.over("target")
-    own = [arm for arm in bench.arms if arm.name in names or arm.control_of in names]
-    found = {arm.name: measure.average(arm.chosen, places, "test") for arm in own}
-    averages = {name: average for name, average in found.items() if average}
-    if not averages:
-        return None
-    arms = [arm for arm in own if arm.name in averages]
-    ranks = ranked([average.cells for average in averages.values()])
-    missing = [name for name in found if name not in averages]
-    left = f" Without a score on every task: {', '.join(missing)}." * bool(missing)
-    budget = measure.run.provenance["spec"]["arena"]["budget"]["evaluations"]
-    scope = f"Test split, mean accuracy over {counted(len(places), 'task')}; {budget} candidates for each arm."
-    rows = tuple(_row(measure, bench, arms[rank.place], place, rank) for place, rank in enumerate(ranks, 1))
-    columns = (
-        "",
-        "model",
-        "mean accuracy",
-        "behind the best",
-        "free scalars",
-        "data",
-        "candidates",
-        "samples",
-        "seconds",
-    )
-    base = measure.average(bench.arms[0].chosen, places, "test")
-    note = f"{scope} {_said(arms, ranks)}{_unchanged(base, averages)}{left} {' '.join(_MEANINGS)}"
-    return Table(f"Ranking, {label}" if label else "Ranking", note, columns, rows)
-
-
-def _row(measure: Measure, bench: ComparableArms, arm: ArmResult, place: int, rank: Rank) -> tuple[TableCell, ...]:
+    scope = f"Test split, mean accuracy over {counted(len(places), 'task')}; {_budget(measure)} for each arm."
+    said = f"{_said(ranking)}{_unchanged(measure, ranking)}{_left(ranking)}"
+    note = f"{scope} {said} {_BEHIND.format(what='mean')} {_COST.format(each='')}"
     units = Units(measure.run.percent)
-    behind = rank.behind
-    tone = "tie" if rank.ties else "worse"
+    return _table(measure, ranking, note, (), units)
+
+
+def _edits(measure: Measure, ranking: Ranking) -> Table:
+    experts = counted(len(ranking.bench.experts), "expert")
+    scope = (
+        f"Test split, mean over {experts}, each edited by itself; {_budget(measure)} for each arm and expert. Ranked "
+        f"by {what(ranking)}, by which validation chose; target and control are accuracies."
+    )
+    behind = _BEHIND.format(what="objective, in hundredths,")
+    note = f"{scope} {_said(ranking)}{_left(ranking)} {behind} {_COST.format(each=' for each expert')}"
+    values = tuple(TableCell(f"{value:.4f}") for value in ranking.values)
+    return _table(measure, ranking, note, ((what(ranking), values),), _HUNDREDTHS)
+
+
+def what(ranking: Ranking) -> str:
+    """Return the objective in words."""
+    return " + ".join(ranking.objectives if len(ranking.objectives) == 1 else (f"({o})" for o in ranking.objectives))
+
+
+def _table(
+    measure: Measure,
+    ranking: Ranking,
+    note: str,
+    values: Sequence[tuple[str, Sequence[TableCell]]],
+    units: Units,
+) -> Table:
+    """Return a ranking; `values` are columns before those of the roles, `units` those of the differences."""
+    bench = ranking.bench
+    roles = [role for role in bench.roles if not role.startswith("ood")]
+    rows = []
+    for i, (arm, rank) in enumerate(zip(ranking.arms, ranking.ranks, strict=True)):
+        means = [role_units(measure.run, r).mean(measure.mean(arm.chosen, bench.over(r), "test")) for r in roles]
+        own = [cells[i] for _, cells in values]
+        rows.append((TableCell(str(i + 1)), lead(arm), *own, *means, _behind(rank, units), *_cost(measure, arm)))
+    names = [name for name, _ in values] + [ROLE_WORDS[bench.kind, role] for role in roles]
+    costs = ("free scalars", "data", "candidates", "samples", "seconds")
+    return Table(ranking.title, note, ("", "model", *names, "behind the best", *costs), tuple(rows))
+
+
+def _by_expert(ranking: Ranking) -> Table:
+    """Return how far each edit is behind the best one of each expert."""
+    rows = []
+    for arm in ranking.arms:
+        ranks = [found.get(arm.name) for found in ranking.by_expert.values()]
+        rows.append((lead(arm), *(_behind(rank, _HUNDREDTHS) if rank else TableCell(NONE) for rank in ranks)))
+    note = (
+        f"Test split: how far each edit is behind the best edit of the same expert, in hundredths of {what(ranking)}, "
+        "with intervals that hold for all pairs of an expert's edits at once (95%)."
+    )
+    return Table(f"{ranking.title}, expert by expert", note, ("model", *ranking.by_expert), tuple(rows))
+
+
+def _behind(rank: Rank, units: Units) -> TableCell:
+    behind: Interval = rank.behind
+    return TableCell(units.number(behind.value), units.range(behind, True), "tie" if rank.ties else "worse")
+
+
+def _budget(measure: Measure) -> str:
+    return f"{measure.run.provenance['spec']['arena']['budget']['evaluations']} candidates"
+
+
+def _left(ranking: Ranking) -> str:
+    return f" Without a score on every task: {', '.join(ranking.missing)}." * bool(ranking.missing)
+
+
+def _said(ranking: Ranking) -> str:
+    """Which models tie with the best, in a sentence."""
+    tied = [arm for arm, rank in zip(ranking.arms, ranking.ranks, strict=True) if rank.ties]
+    best, *others = [arm.name for arm in tied]
+    if not others:
+        return f"{best} is better than all others."
+    constants = [arm.name for arm in tied[1:] if arm.role == "plain"]
+    without = f"; of these without a profile over depth: {', '.join(constants)}" * bool(constants)
+    return f"{best} is first, and {counted(len(others), 'other')} of {len(ranking.ranks) - 1} tie with it{without}."
+
+
+def _unchanged(measure: Measure, ranking: Ranking) -> str:
+    """Which choices answer as the pre-trained model does, in a sentence."""
+    places = ranking.bench.over("target")
+    base, *found = (measure.average(arm.chosen, places, "test") for arm in (ranking.bench.arms[0], *ranking.arms))
+    pairs = zip(ranking.arms, found, strict=True)
+    same = [arm.name for arm, average in pairs if base and average and _equal(average, base)]
+    return f" As the pre-trained model on every sample: {', '.join(same)}." * bool(same)
+
+
+def _equal(one: Average, other: Average) -> bool:
+    return all(np.array_equal(a.a, b.a) for a, b in zip(one.cells, other.cells, strict=True))
+
+
+def _cost(measure: Measure, arm: ArmResult) -> tuple[TableCell, ...]:
     return (
-        TableCell(str(place)),
-        lead(arm),
-        units.mean(measure.mean(arm.chosen, bench.over("target"), "test")),
-        TableCell(units.number(behind.value), units.range(behind, True), tone),
         TableCell(str(max(len(candidate.point) for candidate in arm.candidates))),
         TableCell(_data(arm)),
         TableCell(f"{len(arm.candidates):,}"),
         TableCell(f"{_samples(measure, arm):,}"),
         TableCell(_seconds(measure, arm)),
     )
-
-
-def _said(arms: Sequence[ArmResult], ranks: Sequence[Rank]) -> str:
-    """Which models tie with the best, in a sentence."""
-    best, *others = [arms[rank.place].name for rank in ranks if rank.ties]
-    if not others:
-        return f"{best} is better than all others."
-    constants = [name for name in others if not name.partition(" + ")[1]]
-    without = f"; of these without a profile over depth: {', '.join(constants)}" * bool(constants)
-    return f"{best} is first, and {counted(len(others), 'other')} of {len(ranks) - 1} tie with it{without}."
-
-
-def _unchanged(base: Average | None, averages: Mapping[str, Average]) -> str:
-    """Which choices answer as the pre-trained model does, in a sentence."""
-    same = [name for name, average in averages.items() if base and _equal(average, base)]
-    return f" As the pre-trained model on every sample: {', '.join(same)}." * bool(same)
-
-
-def _equal(one: Average, other: Average) -> bool:
-    return all(np.array_equal(a.a, b.a) for a, b in zip(one.cells, other.cells, strict=True))
 
 
 def _data(arm: ArmResult) -> str:

@@ -1,10 +1,14 @@
 """Proves that a ranking is right, paired, and allows for many models: the best ties with no worse model too often."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipeline.report.data.estimates import Measure
+from pipeline.report.data.objective_outcomes import objective_outcomes
 from pipeline.report.data.ranking import ranked
-from search.intervals import TaskOutcomes, paired_difference
+from search.intervals import TaskOutcomes, mean_interval, paired_difference
 
 
 def models(rates: list[float], samples: int, seed: int, tasks: int = 2) -> list[list[TaskOutcomes]]:
@@ -52,3 +56,30 @@ def test_models_of_other_tasks_are_refused() -> None:
         ranked([a, b[:1]])
     with pytest.raises(ValueError, match="at least one model"):
         ranked([])
+
+
+def test_few_samples_tell_nothing_apart_and_equal_models_still_tie() -> None:
+    right, wrong = [TaskOutcomes("t", [1.0] * 4)], [TaskOutcomes("t", [0.0, 0.0, 0.0, 1.0])]
+    ranks = ranked([right, wrong, right])
+    assert [rank.ties for rank in ranks] == [True, True, True]
+    assert ranks[-1].behind.high == np.inf and ranks[1].behind.high == 0
+
+
+def test_an_equally_good_model_is_seldom_left_out() -> None:
+    wrong = sum(any(not r.ties for r in ranked(models([0.7] * 8, 60, seed))) for seed in range(60))
+    assert wrong <= 7  # 3 are expected; 8 or more have a probability of 1%
+
+
+def test_the_objective_of_an_edit_is_a_mean_over_samples(finished_run: Path) -> None:
+    measure = Measure.read(finished_run)
+    arm = next(a for a in measure.arms if a.kind == "edit" and a.role == "lines")
+    experts = measure.bench(arm).experts
+    cells = objective_outcomes(measure, arm, experts, ["2 * target + control"])
+    places = {role: measure.bench(arm).over(role) for role in ("target", "control")}
+    parts = {role: measure.normalised(arm.chosen, p, "test", role == "target").value for role, p in places.items()}
+    assert mean_interval(cells).value == pytest.approx(2 * parts["target"] + parts["control"])
+    worst = objective_outcomes(measure, arm, experts[:1], ["worst"])
+    scores = [
+        s for (_, at), s in measure.run.scored(arm.chosen(experts[0])).items() if at == "test" and s.role != "ood"
+    ]
+    assert mean_interval(worst).value == pytest.approx(min(s.normalised for s in scores))

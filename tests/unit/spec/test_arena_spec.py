@@ -48,6 +48,18 @@ def test_all_profiles_reach_the_same_coefficients() -> None:
     assert {factor.range for factor in arms["sum + grouped"].scaling.params["factors"]} == {(-0.5, 1.5)}
 
 
+def test_each_expert_is_edited_with_every_profile_and_its_controls() -> None:
+    profiles = ["linear", {"grouped": 2}, {"grouped": 4}]
+    plan = make_plan(parse_spec(spec(methods=[], edit="each_expert", profiles=profiles)))
+    scalars = {g.arm: len(g.space.dims) for g in plan.searched if g.search.trials == 12 and not g.control}
+    assert scalars == {"edit": 1, "edit + linear": 2, "edit + grouped 2": 3, "edit + grouped 4": 5}
+    assert {g.name for g in plan.searched if g.arm == "edit"} == set(BASE["experts"])
+    assert {g.control for g in plan.searched} == {"", "reversed", "uniform", "equal_norm"}
+    both = make_plan(parse_spec(spec(edit=["kana"], sets={"two": ["mnist", "fashion"]})))
+    found = {g.arm: g.kind for g in both.searched}
+    assert found["edit + power"] == "edit" and found["sum + power, two"] == "merge" and "edit, two" not in found
+
+
 def test_arms_that_are_written_out_lie_over_those_of_the_arena() -> None:
     own = {"sum + linear": {"search": {"trials": 30}}, "mine": {"merge": "average"}}
     arms = parse_spec(spec({"arms": own, "controls": []})).arms
@@ -78,6 +90,15 @@ def test_the_spec_of_the_run_folder_is_read_back_as_the_same() -> None:
         ({"profiles": {"l": {"function": "linear", "alpha": {"grid": [0, 1]}}}}, "profiles.l: a grid scores as many"),
         ({"methods": {"m": {"of": "sum"}}}, "methods.m: needs a method that gives one model"),
         ({"rounds": 3}, "arena.rounds: unknown key"),
+        ({"methods": []}, "methods: needs at least one merge method, or the arena edit: each_expert"),
+        ({"methods": [], "edit": ["kanna"]}, "arena.edit: unknown expert 'kanna'; did you mean 'kana'"),
+        ({"edit": ["each_expert", "kana"]}, "edit: each_expert must be the only entry"),
+        ({"methods": ["sum"], "edit": ["kana", "kana"]}, "edit: each expert may be named once"),
+        ({"methods": {"edit": "sum"}, "edit": "kana"}, "methods.edit: this label is taken by the edits"),
+        ({"methods": [], "edit": "kana", "sets": {"a": None}}, "sets: are of merged experts"),
+        ({"profiles": [{"linear": 3}]}, "profiles.linear: only piecewise and grouped have a number of values, got 3"),
+        ({"profiles": {"grouped": 1}}, "profiles.grouped: must be from 2 to 50 values over depth, got 1"),
+        ({"profiles": ["sqrt", {"grouped": 3}, {"grouped": 3}]}, "each label may be there once, got ['grouped 3']"),
         ({"budget": {"evaluations": 3, "trials": 3}}, "arena.budget.trials: unknown key; it has no place here"),
     ],
 )

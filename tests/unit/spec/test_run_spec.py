@@ -62,7 +62,7 @@ BAD = [
     ("arms/LiNeS, reversed", merge(), "arms.LiNeS, reversed: this name is taken by a control of the arm 'LiNeS'"),
     ("arms/fine-tuned", merge(), "arms.fine-tuned: this name is taken by the unscaled experts"),
     ("name", "a/b", "name: must begin with a letter, digit or _, and hold only these and any of ' .,+()=-', got 'a/b'"),
-    ("controls", ["uniforms"], "controls.kinds.0: must be 'uniform' or 'reversed', got 'uniforms'"),
+    ("controls", ["uniforms"], "controls.kinds.0: must be 'uniform', 'equal' or 'reversed', got 'uniforms'"),
     (
         "backbone/precision",
         "int8",
