@@ -106,12 +106,17 @@ def merge(
     hashed = repeat(bool(statistics))
     with single_threads() as pool:
         first, *others = pool.map(_opened, ["base", *names], [base, *models], hashed)
-    prepared = prepare_merge(first, others, recipe, sources)
-    state = Tensors(outline(prepared.merge.base))
-    prepared.merge.fill(state)
-    for opened in (first, *others):
-        if isinstance(opened.state, CheckedWhenRead):
-            opened.state.finish()
+    stored = [opened.state for opened in (first, *others) if isinstance(opened.state, CheckedWhenRead)]
+    try:
+        prepared = prepare_merge(first, others, recipe, sources)
+        state = Tensors(outline(prepared.merge.base))
+        prepared.merge.fill(state)
+    except ValueError:
+        for model in stored:
+            model.check_taken()  # an input that is not finite is the cause, and gives the better error
+        raise
+    for model in stored:
+        model.finish()
     for line in (*prepared.notes, *map(str, prepared.coverage)):
         _log.info("%s", line)
     return dict(state) | {other: state[name] for other, name in prepared.tied.items()}

@@ -106,6 +106,8 @@ class Edit:
         self._by_parameter = self.method.by_parameter(self.params) if in_pieces else None
         self.is_cut = self.is_entrywise or self._by_parameter is not None
         self._outlines = outlines
+        # A result that is finite then says that all that it was computed of is: one check in place of several.
+        self._reads_checked = not (self.method.propagates and self.is_cut and not self.chain.steps)
         self._base, self._states = self._parts(base), [self._parts(state) for state in experts]
         self._statistics = statistics
         self._deltas = [Difference(self._base, state) for state in self._states]
@@ -139,7 +141,11 @@ class Edit:
             yield self._edited(self._base, self._states, self._entry, key, name, place.start)
             return
         places = cut({name: self._outlines[name]})
-        base, states = Cut(self._base, places), [Cut(state, places) for state in self._states]
+        base, *states = (Cut(state, places, self._reads_checked) for state in (self._base, *self._states))
+        if self._coefficient(name) == 0:
+            for piece, (_, part) in places.items():
+                yield self._unchanged(name, part.start, base[piece])
+            return
         wide = LastWide(base)
         experts = Experts([Difference(wide, state) for state in states], wide)
         where = self._place(name)
@@ -148,10 +154,9 @@ class Edit:
             yield self._edited(base, states, entry, piece, name, part.start)
 
     def _edited(self, base: State, experts: Sequence[State], entry: Entry, key: str, name: str, start: int) -> Edited:
-        theta0, coefficient = base[key], self.lambdas.of(self.layer_map.blocks.get(name), name)
-        flat = theta0.reshape(-1)
+        theta0, coefficient = base[key], self._coefficient(name)
         if coefficient == 0:
-            return Edited(name, start, flat, flat)
+            return self._unchanged(name, start, theta0)
         wide = theta0.float()
         bases = {key: wide}
         deltas = [Difference(bases, expert) for expert in experts]
@@ -159,9 +164,22 @@ class Edit:
         combined = entry(Experts(deltas, bases, self._statistics), key)
         scaled = combined if coefficient == 1 else combined.mul_(coefficient)
         theta = scaled.add_(wide).to(theta0.dtype)
+        self._check_finite(name, theta)
+        return Edited(name, start, theta.reshape(-1), theta0.reshape(-1))
+
+    def _unchanged(self, name: str, start: int, theta0: Tensor) -> Edited:
+        if not self._reads_checked:
+            self._check_finite(name, theta0)
+        flat = theta0.reshape(-1)
+        return Edited(name, start, flat, flat)
+
+    def _check_finite(self, name: str, theta: Tensor) -> None:
         if not is_finite(theta):
+            coefficient = self._coefficient(name)
             raise ValueError(f"{name}: NaN or infinite after the merge in {theta.dtype}, coefficient {coefficient:g}")
-        return Edited(name, start, theta.reshape(-1), flat)
+
+    def _coefficient(self, name: str) -> float:
+        return self.lambdas.of(self.layer_map.blocks.get(name), name)
 
     def _alpha(self, recipe: Recipe) -> float:
         alpha = self.resolve_alpha(recipe.alpha) if isinstance(recipe.alpha, str) else recipe.alpha
@@ -177,7 +195,7 @@ class Edit:
         return Place(name, self.layer_map.blocks.get(name))
 
     def _parts(self, state: State) -> State:
-        return Cut(state, self.pieces) if self.is_entrywise else only(state, list(self.pieces))
+        return Cut(state, self.pieces, self._reads_checked) if self.is_entrywise else only(state, list(self.pieces))
 
 
 def _square(tensor: Tensor) -> float:

@@ -14,7 +14,7 @@ class CheckedWhenRead(PieceReader):
     def __init__(self, source: str, state: PieceReader) -> None:
         """Take the tensors, and their source for errors."""
         super().__init__(state)
-        self._source, self._state = source, state
+        self._source, self._state, self._answered = source, state, False
         weights = {n: t for n, t in state.outline().items() if t.is_floating_point() and not is_buffer(n, t)}
         self._left = {(name, at.start, at.stop) for name, t in weights.items() for at in places_of(t.numel())}
 
@@ -43,6 +43,21 @@ class CheckedWhenRead(PieceReader):
         piece = self._state.piece(name, place)
         self._check(name, place, piece)
         return piece
+
+    def unchecked(self, name: str, place: slice) -> Tensor:
+        """Read entries of one tensor that the caller answers for, as `PieceReader.unchecked`."""
+        self._left.discard((name, place.start, place.stop))
+        self._answered = True
+        return self._state.piece(name, place)
+
+    def check_taken(self) -> None:
+        """Check all, if the caller of `unchecked` cannot answer for what it read.
+
+        Raises:
+            ValueError: as `checkpoint.check_finite`.
+        """
+        if self._answered:
+            check_finite(self._source, self._state)
 
     def finish(self) -> None:
         """Check what was not read.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -59,6 +60,10 @@ class StoredTensors(PieceReader):
 
     def outline(self) -> dict[str, Tensor]:
         """Return tensors without values, of the types and shapes of those in the files; nothing is read."""
+        return dict(self._outline)
+
+    @cached_property
+    def _outline(self) -> dict[str, Tensor]:
         empty = {
             name: torch.empty(place.shape, dtype=TYPES.get(place.kind, torch.bfloat16), device="meta")
             for name, place in self._places.items()
@@ -107,6 +112,10 @@ class Renamed(PieceReader):
     def piece(self, name: str, place: slice) -> Tensor:
         """Read entries of one tensor."""
         return read_piece(self._state, self._old[name], place)
+
+    def unchecked(self, name: str, place: slice) -> Tensor:
+        """Read entries as `PieceReader.unchecked`."""
+        return read_piece(self._state, self._old[name], place, checked=False)
 
 
 class Adapted(PieceReader):
@@ -163,6 +172,8 @@ class LastWide(LazyTensors):
 
 class Difference(LazyTensors):
     """A task vector: the expert's weights minus the base's, in float32, computed each time an entry is read."""
+
+    makes_new = True
 
     def __init__(self, base: Mapping[str, Tensor], expert: Mapping[str, Tensor]) -> None:
         """Take two state dicts; the expert has all names of `base`, in the same shapes."""

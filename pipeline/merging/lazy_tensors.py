@@ -8,6 +8,9 @@ from torch import Tensor
 class LazyTensors(Mapping[str, Tensor]):
     """A mapping whose names are known and whose tensors are made by `__getitem__`, which subclasses define."""
 
+    #: Whether each tensor is new memory that nothing else uses.
+    makes_new = False
+
     def __init__(self, names: Collection[str]) -> None:
         """Take the names, in their order; looking one up must be cheap."""
         self._names = names

@@ -147,9 +147,14 @@ def elect(
     return merged, total
 
 
-def sum_of(entries: "Iterable[Tensor]") -> "Tensor":
-    """Sum tensors in their order into a new one."""
+def sum_of(entries: "Iterable[Tensor]", into_first: bool = False) -> "Tensor":
+    """Sum tensors in their order into a new one, or into the first."""
     parts = iter(entries)
+    if into_first:
+        total = next(parts)
+        for part in parts:
+            total += part
+        return total
     first, second = next(parts), next(parts, None)
     if second is None:
         return first.clone()

@@ -89,6 +89,8 @@ class Method:
         by_parameter: parameters -> what computes a parameter by itself from its pieces, if the method can; None if it
             needs whole parameters, or is entrywise.
         at_once: what `combine` does, if that is faster than to prepare, and then to compute every parameter.
+        propagates: whether each entry of the result is a sum that has in it the same entry of every expert that takes
+            part, times some number: one that is NaN or infinite then makes it so too, as 0 times infinity is NaN.
 
     Example:
         >>> METHODS["average"].combine(Experts([{"w": torch.ones(2)}, {"w": torch.zeros(2)}]), (1, 1), {})
@@ -105,6 +107,7 @@ class Method:
     entrywise: Callable[[Params], bool] = never
     by_parameter: "Callable[[Params], PrepareParameter | None]" = no_pieces
     at_once: "Combine | None" = None
+    propagates: bool = False
 
     def combine(self, experts: Experts, weights: Sequence[Number], params: Params) -> "Delta":
         """Return the combined vector: float32, with the names and shapes of the task vectors; it may be one of them."""
@@ -180,6 +183,14 @@ def number(params: Params, name: str) -> float:
     value = params[name]
     assert isinstance(value, float | int), "checked with its declaration"
     return value
+
+
+def times(delta: "Delta", name: str, factor: Number) -> "Tensor":
+    """Return a parameter of a task vector times a number, as a new tensor that the caller may write to."""
+    entry = delta[name]
+    if not getattr(delta, "makes_new", False):
+        return entry * factor
+    return entry if factor == 1 else entry.mul_(factor)
 
 
 def selected(experts: Experts, weights: Sequence[Number]) -> "list[Delta]":

@@ -91,10 +91,11 @@ def products(points: "Callable[[str], Sequence[Tensor]]", keys: "Mapping[str, Te
     """
     import torch
 
-    total = torch.zeros(count, count, dtype=torch.float64)
+    sums = [[0.0] * count for _ in range(count)]
     for key in keys:
         wide = [point.reshape(-1).double() for point in points(key)]
         for row, a in enumerate(wide):
             for column, b in enumerate(wide[: row + 1]):
-                total[row, column] += float(a @ b)
+                sums[row][column] += float(a @ b)
+    total = torch.tensor(sums, dtype=torch.float64).view(count, count)
     return total + total.tril(-1).T

@@ -14,6 +14,7 @@ from pipeline.merging.methods.base import (
     check_selection,
     number,
     selected,
+    times,
     used_experts,
 )
 from pipeline.merging.methods.by_parameter import over_pieces, products
@@ -69,7 +70,12 @@ def _stock(name: str, experts: Experts, weights: Sequence[Number], params: Param
         return [delta[key] for delta in selected(experts, weights)]
 
     t = 1.0 if count == 1 else _shortening(products(entries, experts.deltas[used[0]], count), params)
-    return lambda experts, key: sum_of(delta[key] for delta in selected(experts, weights)).mul_(t)
+
+    def entry(experts: Experts, key: str) -> "Tensor":
+        terms = (times(delta, key, 1) for delta in selected(experts, weights))
+        return sum_of(terms, into_first=True).mul_(t)
+
+    return entry
 
 
 def _shortening(products_TT: "Tensor", params: Params) -> float:
@@ -88,20 +94,18 @@ def _slerp(name: str, experts: Experts, weights: Sequence[Number], params: Param
     """Interpolate the weights theta0 + tau; return the change, so that equal experts give their task vector."""
     used = used_experts(weights)
 
-    def read(experts: Experts, key: str) -> "tuple[Tensor, Tensor, Tensor]":
-        assert experts.base is not None, "every caller has the base's weights"
-        first, second = selected(experts, weights)
-        return experts.base[key].float(), first[key], second[key]
-
     def points(key: str) -> "list[Tensor]":
-        theta0, a, b = read(experts, key)
-        return [theta0 + a, theta0 + b]
+        assert experts.base is not None, "every caller has the base's weights"
+        theta0 = experts.base[key].float()
+        return [times(delta, key, 1).add_(theta0) for delta in selected(experts, weights)]
 
     share_a, share_b = _shares(products(points, experts.deltas[used[0]], 2), number(params, "t"))
 
     def entry(experts: Experts, key: str) -> "Tensor":
-        theta0, a, b = read(experts, key)
-        return (a * share_a).add_(b * share_b).add_(theta0 * (share_a + share_b - 1))
+        assert experts.base is not None, "every caller has the base's weights"
+        first, second = selected(experts, weights)
+        moved = times(first, key, share_a).add_(times(second, key, share_b))
+        return moved.add_(experts.base[key].float() * (share_a + share_b - 1))
 
     return entry
 
@@ -132,6 +136,7 @@ MODEL_STOCK = Method(
     check=check_selection("model_stock"),
     whole=True,
     by_parameter=lambda params: _stock if params["by"] == "tensor" else None,
+    propagates=True,
 )
 SLERP = Method(
     "spherical interpolation of two experts' weights (Shoemake, 1985)",
@@ -140,4 +145,5 @@ SLERP = Method(
     check=check_count("slerp", 2),
     whole=True,
     by_parameter=lambda params: _slerp,
+    propagates=True,
 )

@@ -14,6 +14,7 @@ from pipeline.merging.methods.base import (
     always,
     check_count,
     check_selection,
+    times,
 )
 from pipeline.recipe import Number
 
@@ -60,9 +61,10 @@ def _sum(experts: Experts, factors: Sequence[Number], name: str) -> "Tensor":
     if not used:
         first = experts.deltas[0][name]
         return first.new_zeros(first.shape)
-    total = used[0][0][name] * used[0][1]
-    for delta, factor in used[1:]:
-        total += delta[name] if factor == 1 else delta[name] * factor
+    (start, share), *rest = used
+    total = times(start, name, share)
+    for delta, factor in rest:
+        total += delta[name] if factor == 1 else times(delta, name, factor)
     return total
 
 
@@ -94,6 +96,7 @@ SINGLE = Method(
     shares=_own,
     whole=True,
     entrywise=always,
+    propagates=True,
     at_once=_single,
 )
 SUM = Method(
@@ -102,6 +105,7 @@ SUM = Method(
     check=check_selection("sum"),
     shares=_own,
     entrywise=always,
+    propagates=True,
 )
 AVERAGE = Method(
     "mean of the selected experts' task vectors: uniform soup (equation 3)",
@@ -110,6 +114,7 @@ AVERAGE = Method(
     shares=_equal,
     whole=True,
     entrywise=always,
+    propagates=True,
 )
 WEIGHTED = Method(
     "sum with one weight for each expert: rewarded soup (equation 4)",
@@ -119,4 +124,5 @@ WEIGHTED = Method(
     shares=_shares,
     whole=True,
     entrywise=always,
+    propagates=True,
 )

@@ -179,6 +179,7 @@ DARE = Method(
     parameters=(_DROP, _SEED, aggregate("sum"), rescale("density", "density")),
     check=check_some("dare"),
     by_parameter=lambda params: _DARE,
+    propagates=True,
 )
 DARE_TIES = Method(
     "drop entries at random, rescale the rest, elect a sign, add up what has it: DARE with TIES, as in mergekit",
@@ -205,6 +206,7 @@ BREADCRUMBS = Method(
     parameters=_CRUMBS,
     check=_check_breadcrumbs("breadcrumbs"),
     by_parameter=lambda params: _BREADCRUMBS,
+    propagates=True,
 )
 BREADCRUMBS_TIES = Method(
     "breadcrumbs with an election of signs, as in mergekit",

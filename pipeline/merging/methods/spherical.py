@@ -18,6 +18,7 @@ from pipeline.merging.methods.base import (
     check_selection,
     check_some,
     number,
+    times,
     used_experts,
 )
 from pipeline.merging.methods.by_parameter import over_pieces, products
@@ -37,19 +38,19 @@ _ROUNDING = 1e-12
 
 def _points(experts: Experts, used: Sequence[int], name: str, between: str) -> "list[Tensor]":
     """Return what is interpolated: task vectors, or weights theta0 + tau; flat."""
-    entries = [experts.deltas[place][name].reshape(-1) for place in used]
     if between == "changes":
-        return entries
+        return [experts.deltas[place][name].reshape(-1) for place in used]
     assert experts.base is not None, "every caller has the base's weights"
     theta0 = experts.base[name].float().reshape(-1)
-    return [theta0 + entry for entry in entries]
+    return [times(experts.deltas[place], name, 1).reshape(-1).add_(theta0) for place in used]
 
 
 def _combined(
     experts: Experts, used: Sequence[int], name: str, coefficients: Sequence[float], between: str
 ) -> "Tensor":
     """Return the task vector of sum_i c_i point_i: for weights, theta0 is left over if the c_i do not sum to 1."""
-    total = sum_of(experts.deltas[place][name] * c for place, c in zip(used, coefficients, strict=True))
+    terms = (times(experts.deltas[place], name, c) for place, c in zip(used, coefficients, strict=True))
+    total = sum_of(terms, into_first=True)
     left = math.fsum(coefficients) - 1
     if between == "changes" or abs(left) < _ROUNDING:
         return total
@@ -214,6 +215,7 @@ NUSLERP = Method(
     check=_check_nuslerp,
     whole=True,
     by_parameter=lambda params: _arc if params["by"] == "tensor" else None,
+    propagates=True,
 )
 MULTISLERP = Method(
     "mean direction and mean length of any number of experts: Multi-SLERP of mergekit",
@@ -222,6 +224,7 @@ MULTISLERP = Method(
     check=_check_multislerp,
     whole=True,
     by_parameter=lambda params: _multislerp,
+    propagates=True,
 )
 KARCHER = Method(
     "Riemannian mean of the experts' weights on the sphere: Karcher mean",
@@ -233,4 +236,5 @@ KARCHER = Method(
     check=check_selection("karcher"),
     whole=True,
     by_parameter=lambda params: _karcher,
+    propagates=True,
 )

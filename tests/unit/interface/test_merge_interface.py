@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lines_sweep as lines
 from pipeline.checkpoints.merge_files import merge_files
 from pipeline.checkpoints.prepared_merge import MergeSources
+from pipeline.merging.methods import METHODS
 from pipeline.recipe import Recipe
 
 BLOCKS = r"blocks\.(\d+)\."
@@ -112,6 +113,21 @@ def test_files_are_checked_wherever_the_merge_reads_them_or_not(model: str, at: 
     base, *experts = (tmp_path / f"{name}.safetensors" for name in ("base", "a", "b"))
     with pytest.raises(ValueError, match=rf"/{model}\.safetensors: NaN or infinite values in {at}: "):
         lines.merge(base, experts, method="weighted", weights=[0.5, 0], alpha=0, beta=1, blocks=BLOCKS, exclude="head")
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.propagates])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_one_entry_is_found_where_only_the_result_is_checked(method: str, value: float, tmp_path: Path) -> None:
+    weights = [1, 0] if method == "single" else [1, 1]
+    for bad in ("base", "a") if method == "single" else ("base", "a", "b"):
+        for at in ("blocks.0.fc.weight", "blocks.1.fc.weight"):  # coefficients 0 and 0.5
+            for name, state in {"base": BASE, "a": EXPERTS[0], "b": EXPERTS[1]}.items():
+                changed = {**state, at: state[at].clone()}
+                changed[at][1, 2] = value if name == bad else changed[at][1, 2]
+                save_file(changed, tmp_path / f"{name}.safetensors")
+            base, *experts = (tmp_path / f"{name}.safetensors" for name in ("base", "a", "b"))
+            with pytest.raises(ValueError, match=rf"/{bad}\.safetensors: NaN or infinite values in {at}: "):
+                lines.merge(base, experts, method=method, weights=weights, alpha=0, beta=1, blocks=BLOCKS)
 
 
 def test_what_does_not_fit_is_named() -> None:

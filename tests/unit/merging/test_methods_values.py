@@ -12,7 +12,7 @@ from merge_methods import combine
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.merging.methods import aggregation
+from pipeline.merging.methods import METHODS, aggregation
 from pipeline.merging.methods.aggregation import column_sum
 from pipeline.merging.methods.base import Experts
 from pipeline.merging.task_vectors import NamedTensors, task_vector
@@ -196,6 +196,16 @@ def test_dares_random_numbers_belong_to_seed_expert_and_parameter() -> None:
 
 
 # --- by angle
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.propagates])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_stay_where_the_method_says_so(name: str, value: float) -> None:
+    weights = (0, 1) if name == "single" else (1, 1)
+    for place in range(8):
+        experts = random_experts(2, w=(8,))
+        experts.deltas[1]["w"][place] = value
+        assert not combine(name, experts, weights)["w"][place].isfinite()
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 60, 90, 135])
