@@ -17,9 +17,9 @@ from pipeline.pools.base import A, Evaluator, Q
 from pipeline.pools.dispatch import Dispatch
 from pipeline.pools.failures import failure_kind, is_broken
 from pipeline.pools.fault_attribution import SuspectRequests
+from pipeline.pools.lost_requests import LostRequests
 from pipeline.pools.queue import RequestQueue
 from pipeline.pools.stragglers import AnswerTimes
-from pipeline.records.sample_order import data_split
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class RayPool(Generic[Q, A]):
         self._times = AnswerTimes()
         self._dispatch = Dispatch(self._queue, self._suspects, self._times)
         self._group = ActorGroup[Q, A](make, shape, kind, check, held)
+        self._lost = LostRequests(self._queue, self._suspects, self._group.losses)
         #: Actors that can take a request, by the number of messages that they have.
         self._free: list[dict[Actor[Q], None]] = [{} for _ in range(_IN_FLIGHT)]
         self._poll_at = self._overdue_at = 0.0
@@ -257,31 +258,12 @@ class RayPool(Generic[Q, A]):
             # After a hang the copy counts as lost too, else copy after copy would hang.
             if job.answered or (job.actors and not isinstance(error, TimeoutError)):
                 continue
-            given_up, left = self._sort(job, actor, error)
+            given_up, left = self._lost.sort(job, actor, error)
             several = len(job.requests) > 1  # they are sent again one by one, whatever a copy answers
             again += left if several or not job.actors else []
             if given_up or several:
-                self._answer(job, given_up)
+                self._answer(job, [*given_up])
         self._queue.put_first(reversed(again))
-
-    def _sort(self, job: InFlight[Q], actor: Actor[Q], error: BaseException) -> tuple[list[A | Failure], list[Q]]:
-        """Return the failures of requests that were lost too often, and the others."""
-        given_up: list[A | Failure] = []
-        left: list[Q] = []
-        for request in job.requests:
-            if losses := self._suspects.losses_over_limit(request):
-                self._give_up(request)
-                cause = f"its worker was lost {losses:g} times; the last: {describe(error)}"
-                given_up.append(Failure(request.origin, "lost", cause, actor.name))
-            else:
-                left.append(request)
-        return given_up, left
-
-    def _give_up(self, request: Q) -> None:
-        """Attribute losses to a request, not to nodes; others of its candidate may be deadly too, and go last."""
-        if nodes := self._suspects.give_up(request):
-            self._queue.put_last(request.recipe_id)
-            self._group.losses.attribute_to_request(request.recipe_id, nodes)
 
     def _poll(self) -> None:
         """Every few seconds: replace actors that hang or whose nodes have left, and use nodes that have joined."""
@@ -289,30 +271,13 @@ class RayPool(Generic[Q, A]):
             return
         self._poll_at = time.monotonic() + _POLL
         for actor in list(self._group.actors):
-            self._check_time(actor)
+            if hangs := self._times.hangs(actor, time.monotonic()):
+                self._lose(actor, TimeoutError(hangs))
         for actor in self._group.poll():
             self._lose(actor, exceptions.RayActorError(error_msg="its node has left, or is out of reach"))
         for actor in self._group.surplus():
             self._retry(actor, self._remove(actor), 0.0, exceptions.RayActorError())
         self._group.start_missing()
-
-    def _check_time(self, actor: Actor[Q]) -> None:
-        """Warn of a request that takes far longer than usual; replace the process of one that takes longer still."""
-        job = actor.current
-        if job is None or actor.unreachable_since is not None:
-            return
-        request, seconds = job.requests[0].origin, time.monotonic() - actor.since
-        long, hangs = self._times.limits(request.task)
-        split = data_split(request.split)
-        what = f"shard {request.shard} of {request.task}, {split}, candidate {request.recipe_id[:12]}"
-        if others := len(job.requests) - 1:
-            what += f", and {others} sent with it"
-        if seconds > hangs:
-            self._lose(actor, TimeoutError(f"it has been at {what} for {seconds:.0f} s"))
-        elif seconds > long and not job.warned:
-            job.warned = True
-            log.warning("%s has been at %s for %.0f s, %.1f s are usual; its process is replaced after %.0f s",
-                        actor.name, what, seconds, self._times.usual(request.task), hangs)  # fmt: skip
 
     def _copy_overdue(self) -> None:
         """If nothing is queued, give idle actors copies of the most overdue requests of others."""

@@ -1,5 +1,6 @@
 """Find overdue requests: an idle worker gets a copy of the request, and the first answer counts."""
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from math import inf
@@ -7,6 +8,9 @@ from statistics import median
 
 from pipeline.pools.actor import Actor, InFlight
 from pipeline.pools.base import Q
+from pipeline.records.sample_order import data_split
+
+log = logging.getLogger(__name__)
 
 #: Answers of each task whose median is the task's usual time.
 _REMEMBERED = 31
@@ -58,6 +62,25 @@ class AnswerTimes:
         usual = self.usual(task)
         long, hangs = (inf if usual is None else max(least, times * usual) for times, least in (_LONG, _HANGS))
         return long, hangs
+
+    def hangs(self, actor: Actor[Q], now: float) -> str:
+        """Return what an actor hangs at, or ""; warn once of a request that takes far longer than usual."""
+        job = actor.current
+        if job is None or actor.unreachable_since is not None:
+            return ""
+        request, seconds = job.requests[0].origin, now - actor.since
+        long, hangs = self.limits(request.task)
+        split = data_split(request.split)
+        what = f"shard {request.shard} of {request.task}, {split}, candidate {request.recipe_id[:12]}"
+        if others := len(job.requests) - 1:
+            what += f", and {others} sent with it"
+        if seconds > hangs:
+            return f"it has been at {what} for {seconds:.0f} s"
+        if seconds > long and not job.warned:
+            job.warned = True
+            log.warning("%s has been at %s for %.0f s, %.1f s are usual; its process is replaced after %.0f s",
+                        actor.name, what, seconds, self.usual(request.task), hangs)  # fmt: skip
+        return ""
 
     def to_copy(self, actors: Iterable[Actor[Q]], now: float) -> list[InFlight[Q]]:
         """Return the overdue messages that only one actor has, the most overdue first."""
