@@ -13,9 +13,10 @@ from pipeline.checkpoints.pieces import Cut, cut, is_finite, outline
 from pipeline.checkpoints.threads import one_thread
 from pipeline.merging.chain import Chain, lazily_combined
 from pipeline.merging.components import Components
+from pipeline.merging.control_constants import Cell, constant_or_alpha
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Entry, Experts, Method, Params, resolve_weights
-from pipeline.merging.scaling import Cell, Coefficients, LayerSizes, coefficients, constant_or_alpha
+from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients
 from pipeline.merging.steps.base import Place
 from pipeline.merging.task_vectors import cell_counts, cell_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pipeline.merging.chain import Chain
 from pipeline.merging.components import Components
+from pipeline.merging.control_constants import Cell, constant_or_alpha
 from pipeline.merging.flat import DeviceVector
 from pipeline.merging.methods import look_up_method
 from pipeline.merging.methods.base import Params, resolve_weights
-from pipeline.merging.scaling import Cell, Coefficients, LayerSizes, coefficients, constant_or_alpha
+from pipeline.merging.scaling import Coefficients, LayerSizes, coefficients
 from pipeline.merging.task_vectors import cell_counts, cell_norms, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import Number, Recipe

@@ -10,19 +10,15 @@ This module does not import torch, so that specs, reports and head nodes can use
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 from pipeline.merging.components import Components
 from pipeline.parameters import Parameter, look_up, resolve
-from pipeline.recipe import OUTSIDE, ParamValue, Recipe, canonical_number
+from pipeline.recipe import OUTSIDE, ParamValue, Recipe
 from tasks.registry import near
 
 #: A control is a prefix of a function's name: "reversed:linear".
 CONTROLS = ("reversed", "uniform", "equal_norm")
-
-#: Parameters with one coefficient: (0 outside the blocks, else 1 + block; factor of their component).
-Cell: TypeAlias = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +174,7 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     Depth is (l - 1) / (L - 1), and 0 if there is one block. "reversed:" takes f at 1 - d. "uniform:" is one constant:
     the mean of lambda over all edited parameters, including those outside the blocks. "equal_norm:" is one constant
     that depends on the combined task vector. Constants have no factors of components. `alpha` must be the control's
-    constant if `alpha_is_constant`: see `constant_or_alpha`.
+    constant if `alpha_is_constant`: see `control_constants`.
 
     Raises:
         ValueError: if the function is unknown, or a parameter is not allowed or has more groups than there are blocks.
@@ -201,8 +197,8 @@ def coefficients(recipe: Recipe, sizes: LayerSizes, alpha: float) -> Coefficient
     blocks = tuple(alpha + recipe.beta * scaling.function(depth, params) for depth in depths)
     if control == "uniform":
         if fixed is not None:
-            return Coefficients(fixed, (_weighted_mean(blocks, sizes.blocks),) * num_blocks)
-        mean = _weighted_mean((alpha, *blocks), (sizes.outside, *sizes.blocks))
+            return Coefficients(fixed, (weighted_mean(blocks, sizes.blocks),) * num_blocks)
+        mean = weighted_mean((alpha, *blocks), (sizes.outside, *sizes.blocks))
         return Coefficients(mean, (mean,) * num_blocks)
     return Coefficients(outside, blocks, components)
 
@@ -233,83 +229,6 @@ def origin_of_constant(recipe: Recipe) -> str:
     return names[split_control(recipe.scaling)[0]] if alpha_is_constant(recipe) else ""
 
 
-def constant_or_alpha(
-    recipe: Recipe,
-    sizes: LayerSizes,
-    alpha: float,
-    counts: Callable[[Components], Mapping[Cell, float]],
-    norms: Callable[[Components], Mapping[Cell, float]],
-) -> float:
-    """Return the constant of a control if `alpha_is_constant`, else `alpha`.
-
-    Args:
-        recipe: of the candidate.
-        sizes: of the blocks.
-        alpha: the recipe's alpha as a number (equation 2 resolved).
-        counts: returns the number of edited parameters in each cell.
-        norms: returns the L2 norm of the combined vector in each cell.
-
-    Raises:
-        ValueError: if the combined vector is 0 everywhere.
-    """
-    if not alpha_is_constant(recipe):
-        return alpha
-    components = Components.of(dict(recipe.params))
-    if split_control(recipe.scaling)[0] == "equal_norm":
-        return equal_norm(recipe, sizes, alpha, norms(components))
-    return equal_mean(recipe, sizes, alpha, counts(components))
-
-
-def equal_mean(recipe: Recipe, sizes: LayerSizes, alpha: float, counts: Mapping[Cell, float]) -> float:
-    """Compute the mean of lambda times factor over all edited parameters, for the function after "uniform:".
-
-    If the recipe fixes lambda outside the blocks, the mean is over those in the blocks. It is rounded to seven digits.
-
-    Args:
-        recipe: its scaling begins with "uniform:", and components have factors.
-        sizes: of the blocks.
-        alpha: the recipe's alpha as a number (equation 2 resolved).
-        counts: numbers of edited parameters.
-    """
-    cells = _coefficients_of_cells(recipe, sizes, alpha, counts)
-    return float(canonical_number(_weighted_mean([x for x, _ in cells], [n for _, n in cells])))
-
-
-def equal_norm(recipe: Recipe, sizes: LayerSizes, alpha: float, norms: Mapping[Cell, float]) -> float:
-    """Compute the constant c with ||c tau|| = ||lambda o tau|| (L2), for the function after "equal_norm:".
-
-    c = sqrt(sum_g lambda_g^2 n_g^2 / sum_g n_g^2), rounded to a recipe's seven digits; g runs over the blocks, and over
-    the part outside them unless the recipe fixes lambda there. If components have factors, g runs over the parts of a
-    block with equal factors, and lambda_g is that of the block times the factor. It is the negative root if
-    sum_g lambda_g n_g is negative: a profile that points away from the experts has a control that does so too.
-
-    Args:
-        recipe: its scaling begins with "equal_norm:".
-        sizes: of the groups.
-        alpha: the recipe's alpha as a number (equation 2 resolved).
-        norms: n_g, the L2 norm of the combined vector tau in each cell (see `task_vectors.cell_norms`).
-
-    Raises:
-        ValueError: if the combined vector is 0 everywhere.
-    """
-    cells = _coefficients_of_cells(recipe, sizes, alpha, norms)
-    total = math.fsum(n * n for _, n in cells)
-    if total == 0:
-        raise ValueError(f"scaling: {recipe.scaling!r} is not defined: the combined task vector is 0 everywhere")
-    parts = [x * n for x, n in cells]
-    constant = math.sqrt(math.fsum(part * part for part in parts) / total)
-    return float(canonical_number(math.copysign(constant, math.fsum(parts))))
-
-
-def _coefficients_of_cells(
-    recipe: Recipe, sizes: LayerSizes, alpha: float, values: Mapping[Cell, float]
-) -> list[tuple[float, float]]:
-    """Return (coefficient without the control, value) of each cell on which the control's constant depends."""
-    lambdas = coefficients(replace(recipe, scaling=recipe.scaling.partition(":")[2]), sizes, alpha).all
-    first = 0 if fixed_outside(recipe) is None else 1
-    return [(lambdas[place] * factor, value) for (place, factor), value in values.items() if place >= first]
-
-
-def _weighted_mean(lambdas: Sequence[float], counts: Sequence[float]) -> float:
-    """Return 0 if nothing is edited in any of the groups."""
+def weighted_mean(lambdas: Sequence[float], counts: Sequence[float]) -> float:
+    """Return the mean lambda over parameters; 0 if nothing is edited in any of the groups."""
     return math.fsum(n * x for n, x in zip(counts, lambdas, strict=True)) / max(1, sum(counts))

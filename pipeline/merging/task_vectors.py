@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pipeline.merging.components import Components
+from pipeline.merging.control_constants import Cell
 from pipeline.merging.low_rank import LowRankDelta, entry_of_sum
 from pipeline.merging.parameter_pieces import l1
-from pipeline.merging.scaling import Cell, LayerSizes
+from pipeline.merging.scaling import LayerSizes
 from pipeline.recipe import AUTO, canonical_number
 from tasks.base import LayerMap
 from tasks.tensors import first_names

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.merging.control_constants import Cell, equal_norm
 from pipeline.merging.scaling import (
     SCALINGS,
-    Cell,
     Coefficients,
     LayerSizes,
     alpha_is_constant,
     coefficients,
-    equal_norm,
     split_control,
 )
 from pipeline.recipe import Recipe
