@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.messages import EvalRequest, Identity, ShardScore
+from pipeline.recipe import OUTSIDE, Recipe
 from pipeline.records.answers import Answers
 from pipeline.records.append_log import Record
 from pipeline.records.journal import ShardKey, answer_record, parse_answer
@@ -42,6 +43,7 @@ class ScoreCache:
         context = f"{FORMAT} {identity.fingerprint} {identity.numerics}".encode()
         name = hashlib.blake2b(context, digest_size=12).hexdigest()
         self._data = {name: task[0] for name, task in identity.tasks.items()}
+        self._measured = bool(identity.calibration)
         self._known = Answers()
         self._records = CacheRecords(folder, f"{_FOLDER}/{name}", _BATCH, _SHARED_BATCH)
         for score in self._records.read(_parse):
@@ -49,10 +51,15 @@ class ScoreCache:
 
     def get(self, request: EvalRequest) -> ShardScore | None:
         """Return the cached score of `request`; a reward counts only if one of the run's has the completions."""
-        score = self._find(request, self._data[request.task])
+        score = self._find(request, self._data_of(request))
         if score is None or (request.task in self._rewards and not self._has_texts(request)):
             return None
         return replace(score, request=request)
+
+    def _data_of(self, request: EvalRequest) -> str:
+        """Return the fingerprint of the task's data, marked where older scores of the recipe must not be found."""
+        data = self._data[request.task]
+        return f"{data} measured" if self._measured and _had_stored_statistics(request.recipe) else data
 
     def _find(self, request: EvalRequest, data: str) -> ShardScore | None:
         found = self._known.get(_key(request, data))
@@ -66,7 +73,7 @@ class ScoreCache:
         """Add new scores; they are written when a batch is full, or by `flush`."""
         records = []
         for score in scores:
-            data = self._data[score.request.task]
+            data = self._data_of(score.request)
             known = self._find(score.request, data)
             if known is None or (score.texts and not known.texts):
                 filed = replace(score, request=_filed(score.request, data))
@@ -77,6 +84,16 @@ class ScoreCache:
     def flush(self) -> None:
         """Write what is new."""
         self._records.flush()
+
+
+def _had_stored_statistics(recipe: Recipe) -> bool:
+    """Whether older programs scored an edit with the statistics of its file that is measured by now.
+
+    They took an expert with alpha 1 and another lambda outside the blocks for an unscaled one, in models with batch
+    normalisation. `FORMAT` stays, as no other score has changed.
+    """
+    plain = (recipe.method, recipe.scaling, recipe.alpha, recipe.then) == ("single", "constant", 1, ())
+    return plain and OUTSIDE in dict(recipe.params) and not recipe.has_components
 
 
 def _parse(record: Record) -> ShardScore:

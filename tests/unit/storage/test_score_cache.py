@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy import IDENTITY
 
-from pipeline.messages import Completions, EvalRequest, ShardScore
+from pipeline.messages import Completions, EvalRequest, Identity, ShardScore
 from pipeline.recipe import Recipe
 from pipeline.records.append_log import AppendLog
 from pipeline.storage.caches.completions import CompletionCache
@@ -44,6 +44,37 @@ def test_scores_of_a_program_that_rebuilt_or_scored_otherwise_are_not_found(
     cache.flush()
     monkeypatch.setattr("pipeline.storage.caches.scores.FORMAT", "of another program")
     assert ScoreCache(tmp_path, IDENTITY).get(REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "calibration", "kept"),
+    [
+        ({"lambda_outside": 0.5}, {"cats": 2}, False),
+        ({"lambda_outside": 0.5}, {}, True),
+        ({}, {"cats": 2}, True),
+        ({"lambda_outside": 0.5, "component.mlp": 0.5}, {"cats": 2}, True),
+    ],
+)
+def test_only_edits_that_had_the_statistics_of_their_file_lose_their_older_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, float], calibration: dict[str, int], kept: bool
+) -> None:
+    identity, recipe = (
+        replace(IDENTITY, calibration=calibration),
+        Recipe.make("single", weights=(1, 0, 0), params=params),
+    )
+    request = replace(REQUEST, recipe=recipe, recipe_id=recipe.id("f"))
+    with monkeypatch.context() as older:
+        older.setattr("pipeline.storage.caches.scores._had_stored_statistics", lambda recipe: False)
+        _filled(tmp_path, identity, request)
+    assert (ScoreCache(tmp_path, identity).get(request) is not None) == kept
+    _filled(tmp_path, identity, request)
+    assert ScoreCache(tmp_path, identity).get(request) is not None
+
+
+def _filled(folder: Path, identity: Identity, request: EvalRequest) -> None:
+    cache = ScoreCache(folder, identity)
+    cache.add([replace(SCORE, request=request)])
+    cache.flush()
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "other"}, {"numerics": "bfloat16"}])
