@@ -66,6 +66,7 @@ def test_a_report_says_what_was_foretold_and_what_came_of_it(measure: Measure) -
         ({}, {"TIES 10": "ties:keep=10 [] []", "TIES 90": "ties:keep=90 [] []"}, "TIES 90"),
         ({}, {"task arithmetic + LiNeS": "ties:keep=10 [] []", "TIES": "ties:keep=* [] []"}, ""),
         ({"keep": 90}, {"TIES": "ties:keep=90 [] []", "wide": "ties:keep=* [] []"}, "wide"),
+        ({"weights.mnist": 0.3}, {"TIES": "ties:keep=90 [] []", "mixed": "ties:keep=90 * []"}, "mixed"),
         (
             {"keep": 90},
             {"wide": "ties:keep=* [] []", "task arithmetic + LiNeS": "ties:keep=* [] []"},

@@ -114,6 +114,10 @@ def test_merges_are_told_apart_by_parameters_and_by_what_is_searched(tmp_path: P
     edits = planned_edits(make_plan(toy_spec(arms=arms, controls=[])))
     combined = [f"ties:keep={keep} [] []" for keep in ("10", "*", "90")]
     assert [(edit.name, edit.combined) for edit in edits] == list(zip(keeps, combined, strict=True))
+    weights = {"cats": {"grid": [0.1, 0.5, 0.9]}, "dogs": 0.5, "cars": 0.5}
+    searched = {"all": {"merge": {"method": "weighted", "weights": weights}}}
+    (edit,) = planned_edits(make_plan(toy_spec(arms=searched, controls=[])))
+    assert (edit.recipe.weights, edit.combined) == ((0.5, 0.5, 0.5), "weighted * []")
     gates = [Gate({}, {}, "", (GatedEdit("merge", "TIES", made, 1.0),)) for made in combined]
     assert [edit.combined for edit in gates[2].with_earlier(gates[0]).edits] == [combined[2], combined[0]]
 
