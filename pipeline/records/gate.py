@@ -45,7 +45,7 @@ def combination(recipe: Recipe, searched: Iterable[str] = ()) -> str:
 
     Args:
         recipe: of a candidate.
-        searched: names of dimensions; a parameter that is searched is a star, whatever its value.
+        searched: names of dimensions; a parameter that is searched is a star, whatever its value, and so are weights.
 
     Example:
         >>> combination(Recipe.make("sum", "linear", 0.5, 0.5))
@@ -60,7 +60,8 @@ def combination(recipe: Recipe, searched: Iterable[str] = ()) -> str:
         step_text(name, [(k, _shown(f"{title}.{k}", v, dims)) for k, v in params])
         for title, (name, params) in zip(step_titles(name for name, _ in recipe.then), recipe.then, strict=True)
     ]
-    return f"{method} {list(recipe.weights)} {steps}"
+    weights = "*" if any(name.startswith("weights.") for name in dims) else list(recipe.weights)
+    return f"{method} {weights} {steps}"
 
 
 def _shown(dimension: str, value: ParamValue, searched: tuple[str, ...]) -> ParamValue:
