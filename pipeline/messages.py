@@ -62,6 +62,7 @@ class ShardScore:
         note: seconds, peak_bytes and coefficients of a method that learns from data; {} for other methods.
         texts: the completions that a reward scored; only the first reward of a shard returns them.
         margins: (N,) by how much each sample is wrong (see `tasks.base.ShardResult`); None if the task has none.
+        memory: in a run with an arena, the most bytes of tensors that setting the weights made at once; 0 if not known.
     """
 
     request: EvalRequest
@@ -73,6 +74,7 @@ class ShardScore:
     note: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     margins: npt.NDArray[np.float32] | None = None
+    memory: int = 0
 
 
 #: The task of a request for completions; rewards then score them.

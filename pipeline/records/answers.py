@@ -15,8 +15,9 @@ from tasks.stats import Stats
 
 _Key = tuple[str, str, str, int]
 _Place = tuple[str, str, int]
-#: Samples, sum, sum of squares; alpha, seconds (rebuilding, evaluating), start, stop, worker, whether bits follow.
-_HEAD = struct.Struct("<qdddddqqi?")
+#: Samples, sum, sum of squares; alpha, seconds (rebuilding, evaluating), start, stop, memory, worker, whether there
+#: are bits.
+_HEAD = struct.Struct("<qdddddqqqi?")
 _SUMS = struct.Struct("<qdd")
 
 
@@ -93,11 +94,12 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
             return self.failures[key]
         recipe_id, task, split, shard = key
         data = self._scores[recipe_id][task, split, shard]
-        n, total, squares, alpha, rebuilding, evaluating, start, stop, worker, _ = _HEAD.unpack_from(data)
+        n, total, squares, alpha, rebuilding, evaluating, start, stop, memory, worker, _ = _HEAD.unpack_from(data)
         request = EvalRequest(self.recipes[recipe_id], recipe_id, task, split, shard, start, stop)
         note, texts, _ = self._extras.get(key, ({}, (), None))
         stats, seconds, name = Stats(n, total, squares), (rebuilding, evaluating), self._names[worker]
-        return ShardScore(request, stats, _outcomes(data), alpha, seconds, name, note, texts, self._margins(key))
+        known = request, stats, _outcomes(data), alpha, seconds, name, note, texts, self._margins(key)
+        return ShardScore(*known, memory=memory)
 
     def margins(self, recipe_id: str, places: Sequence[_Place]) -> npt.NDArray[np.float32] | None:
         """Return the margins of a candidate's shards in this order; None unless every shard has them."""
@@ -115,7 +117,7 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
         if worker == len(self._names):
             self._names.append(score.worker)
         sums = stats.n, stats.total, stats.squares
-        head = _HEAD.pack(*sums, score.alpha, *score.seconds, request.start, request.stop, worker, bits)
+        head = _HEAD.pack(*sums, score.alpha, *score.seconds, request.start, request.stop, score.memory, worker, bits)
         return head + packed(outcomes)
 
     def stats(self, recipe_id: str, places: Sequence[_Place]) -> Stats | None:
@@ -133,7 +135,12 @@ class Answers(MutableMapping[_Key, ShardScore | Failure]):
     def seconds(self, recipe_id: str) -> float:
         """Return the time that workers took for all answers of a candidate: rebuilding its weights, and evaluating."""
         heads = map(_HEAD.unpack_from, self._scores.get(recipe_id, {}).values())
-        return math.fsum(rebuilding + evaluating for *_, rebuilding, evaluating, _, _, _, _ in heads)
+        return math.fsum(rebuilding + evaluating for *_, rebuilding, evaluating, _, _, _, _, _ in heads)
+
+    def memory(self, recipe_id: str) -> int:
+        """Return the most bytes that setting the weights of a candidate took; 0 if not known."""
+        heads = map(_HEAD.unpack_from, self._scores.get(recipe_id, {}).values())
+        return max((memory for *_, memory, _, _ in heads), default=0)
 
     def outcomes(self, recipe_id: str, places: Sequence[_Place]) -> npt.NDArray[Any] | None:
         """Return the outcomes of a candidate's shards in this order; None unless every shard is scored."""

@@ -4,7 +4,7 @@ import base64
 import binascii
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -194,6 +194,7 @@ def answer_record(answer: ShardScore | Failure) -> Record:
         **note,
         **({"texts": list(answer.texts)} if answer.texts else {}),
         **({"margins": _pack(answer.margins)} if answer.margins is not None else {}),
+        **({"memory": answer.memory} if answer.memory else {}),
     }
 
 
@@ -214,7 +215,8 @@ def parse_answer(kind: str, record: Record, known: Mapping[str, Recipe] = Mappin
     rebuild, evaluate = record["seconds"]
     note, texts, seconds = record.get("note", {}), tuple(record.get("texts", ())), (rebuild, evaluate)
     margins = _unpack(record["margins"], stats.n).astype(np.float32) if "margins" in record else None
-    return ShardScore(request, stats, outcomes, record["alpha"], seconds, record["worker"], note, texts, margins)
+    score = ShardScore(request, stats, outcomes, record["alpha"], seconds, record["worker"], note, texts, margins)
+    return replace(score, memory=record["memory"]) if "memory" in record else score
 
 
 def request_fields(request: EvalRequest) -> list[Any]:

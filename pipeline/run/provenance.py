@@ -45,7 +45,7 @@ def provenance(
         "fingerprint": identity.fingerprint,
         "numerics": identity.numerics,
         **({"calibration": dict(identity.calibration)} if identity.calibration else {}),
-        **({"arm_seconds": _arm_seconds(ledger, judged)} if spec.arena else {}),
+        **(_costs(ledger, judged) if spec.arena else {}),
         "failures": _failures(ledger),
         "not_searched": _not_searched(plan, judged) if known["complete"] else [],
         **known,
@@ -63,14 +63,18 @@ def _not_searched(plan: Plan, judged: Mapping[GroupKey, list[Candidate]]) -> lis
     return found
 
 
-def _arm_seconds(ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> dict[str, float]:
-    """Return arm -> the seconds of workers that all its candidates took."""
-    found: dict[str, float] = {}
-    for candidates in judged.values():
-        for candidate in candidates:
-            arm = candidate.group.arm
-            found[arm] = found.get(arm, 0.0) + ledger.answers.seconds(candidate.recipe_id)
-    return {arm: round(seconds, 1) for arm, seconds in found.items()}
+def _costs(ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> dict[str, dict[str, float]]:
+    """Return arm -> the seconds of workers that its candidates took, and the most bytes to set the weights of one."""
+    seconds: dict[str, float] = {}
+    memory: dict[str, float] = {}
+    for candidate in (c for candidates in judged.values() for c in candidates):
+        arm = candidate.group.arm
+        seconds[arm] = seconds.get(arm, 0.0) + ledger.answers.seconds(candidate.recipe_id)
+        memory[arm] = max(memory.get(arm, 0), ledger.answers.memory(candidate.recipe_id))
+    return {
+        "arm_seconds": {arm: round(found, 1) for arm, found in seconds.items()},
+        "arm_memory": {arm: found for arm, found in memory.items() if found},
+    }
 
 
 def _failures(ledger: Ledger) -> list[dict[str, Any]]:

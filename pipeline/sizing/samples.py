@@ -7,9 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from pipeline.learning.live_bytes import LiveBytes
 from pipeline.loading.model import Report
 from pipeline.loading.tasks import load_tasks
-from pipeline.sizing.live_bytes import LiveBytes, WithoutPairs, peak_bytes
+from pipeline.sizing.forward_bytes import WithoutPairs, peak_bytes
 from pipeline.sizing.model import ModelSize
 from pipeline.spec.run import RunSpec
 from tasks.base import Backbone, KeepsOutputs, Task, TaskRequest

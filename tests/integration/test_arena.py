@@ -37,6 +37,9 @@ def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
     for row in ranked:
         target, control = objective_parts(measure, row["model"].text)
         assert float(row["2 * target + control"].text) == pytest.approx(2 * target + control, abs=1e-4)
+    memory = {row["model"].text: row["memory, MB"].text for row in rows + ranked}
+    assert memory.pop("fine-tuned") == "–" and len({memory[name] for name in names}) == 1
+    assert 1 < float(memory["edit"]) < float(memory["sum"]) < 10  # a combined vector has 3.7 MB
     assert "Ranking" in output and '<section id="arena">' in (out / "report.html").read_text()
     assert "## Arena" in (out / "report.md").read_text()
     (said,) = [v.sentences[0] for v in verdicts(measure) if v.arm.name == "iso_c + linear"]

@@ -23,7 +23,8 @@ _BEHIND = (
 _COST = (
     "Free scalars: the numbers that were searched{each}. Data: what method and profile learn from, besides the "
     "validation split that chooses. Candidates: scored on validation; samples: of them, without those that were not "
-    "needed. Seconds: of all workers, to set the weights and to score them."
+    "needed. Seconds: of all workers, to set the weights and to score them. Memory: the most that a worker's tensors "
+    "took at once to set the weights, or to learn what they need, besides base, task vectors and the weights."
 )
 
 
@@ -79,7 +80,7 @@ def _table(
         own = [cells[i] for _, cells in values]
         rows.append((TableCell(str(i + 1)), lead(arm), *own, *means, _behind(rank, units), *_cost(measure, arm)))
     names = [name for name, _ in values] + [ROLE_WORDS[bench.kind, role] for role in roles]
-    costs = ("free scalars", "data", "candidates", "samples", "seconds")
+    costs = ("free scalars", "data", "candidates", "samples", "seconds", "memory, MB")
     return Table(ranking.title, note, ("", "model", *names, "behind the best", *costs), tuple(rows))
 
 
@@ -140,6 +141,7 @@ def _cost(measure: Measure, arm: ArmResult) -> tuple[TableCell, ...]:
         TableCell(f"{len(arm.candidates):,}"),
         TableCell(f"{_samples(measure, arm):,}"),
         TableCell(_seconds(measure, arm)),
+        TableCell(_memory(measure, arm)),
     )
 
 
@@ -159,3 +161,10 @@ def _samples(measure: Measure, arm: ArmResult) -> int:
 def _seconds(measure: Measure, arm: ArmResult) -> str:
     seconds = measure.run.provenance.get("arm_seconds", {}).get(arm.name)
     return NONE if seconds is None else f"{seconds:,.1f}"
+
+
+def _memory(measure: Measure, arm: ArmResult) -> str:
+    """Return the larger of what setting the weights took and what a method's learning did."""
+    learning = max((int(candidate.note.get("peak_bytes", 0)) for candidate in arm.candidates), default=0)
+    most = max(learning, measure.run.provenance.get("arm_memory", {}).get(arm.name, 0))
+    return f"{most / 1e6:,.1f}" if most else NONE

@@ -10,7 +10,8 @@ from tiny_language import bart_config, row, t5_config, write_tiny_llama, write_t
 from torch import nn
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.sizing.live_bytes import LiveBytes, peak_bytes
+from pipeline.learning.live_bytes import LiveBytes
+from pipeline.sizing.forward_bytes import peak_bytes
 from tasks.base import TaskRequest
 from tasks.loading import load_task
 from tasks.registry import BACKBONES
