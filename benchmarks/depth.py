@@ -80,17 +80,23 @@ def _forgotten(row: Row) -> float:
     return 0.0 if losses is None else -losses.gain.value
 
 
-#: What is known on validation before a search; larger should be better for LiNeS.
-PREDICTORS: dict[str, Callable[[Row], float]] = {
-    "target: cost of the last third - of the first": _target,
-    "control: regained without the first third - without the last": _control,
-    "both: 2 target + control": lambda row: 2 * _target(row) + _control(row),
-    "control lost by the whole edit": _forgotten,
+#: What is known on validation before a search, of edits and of merges; larger should be better for LiNeS.
+PREDICTORS: dict[str, dict[str, Callable[[Row], float]]] = {
+    "edit": {
+        "2 target + control: cost of the last third - of the first": lambda row: 2 * _target(row) + _control(row),
+        "target alone": _target,
+        "control alone: regained without the first third - without the last": _control,
+        "control lost by the whole edit": _forgotten,
+    },
+    "merge": {"target: cost of the last third - of the first": _target},
 }
 
 
 def correlations(rows: list[Row]) -> list[tuple[str, dict[str, tuple[float, int]]]]:
-    """Return each predictor with its rank correlation with the worth of LiNeS: over all rows, and in each base.
+    """Return each predictor of edits or of merges with its rank correlation with the worth of LiNeS.
+
+    Args:
+        rows: all edits or all merges; at least one.
 
     Returns:
         (predictor, {"all" or base: (Spearman's rho, number of rows)}); sets of fewer than five rows are left out.
@@ -98,7 +104,7 @@ def correlations(rows: list[Row]) -> list[tuple[str, dict[str, tuple[float, int]
     sets = {"all": rows, **{base: [r for r in rows if r.base == base] for base in dict.fromkeys(r.base for r in rows)}}
     return [
         (name, {of: (_rho(predictor, some), len(some)) for of, some in sets.items() if len(some) >= 5})
-        for name, predictor in PREDICTORS.items()
+        for name, predictor in PREDICTORS[rows[0].outcome.edit.kind].items()
     ]
 
 
@@ -125,15 +131,13 @@ def draw(rows: list[Row], path: Path) -> None:
 
     plt.rcParams |= {"svg.hashsalt": "lines", "font.size": 9}
     figure, panels = plt.subplots(1, 2, figsize=(9, 4))
-    titles = {
-        "edit": ("edits: 2 target + control", "both: 2 target + control"),
-        "merge": ("merges: mean accuracy", "target: cost of the last third - of the first"),
-    }
+    titles = {"edit": "edits: 2 target + control", "merge": "merges: mean accuracy"}
     bases = list(dict.fromkeys(row.base for row in rows))
-    for axes, (kind, (title, predictor)) in zip(panels, titles.items(), strict=True):
+    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
+        predictor = next(iter(PREDICTORS[kind].values()))
         for base in bases:
             some = [row for row in rows if row.base == base and row.outcome.edit.kind == kind]
-            across, up = ([100 * of(row) for row in some] for of in (PREDICTORS[predictor], lambda row: row.worth))
+            across, up = ([100 * of(row) for row in some] for of in (predictor, lambda row: row.worth))
             axes.scatter(across, up, s=22, alpha=0.8, label=base)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.axvline(0, color="grey", linewidth=0.5)
@@ -152,8 +156,9 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="write the scatter plot to this file")
     options = parser.parse_args()
     rows = read(options.runs)
-    for kind in ("edit", "merge"):
-        some = [row for row in rows if row.outcome.edit.kind == kind]
+    for kind in PREDICTORS:
+        if not (some := [row for row in rows if row.outcome.edit.kind == kind]):
+            continue
         print(f"\n{kind}s, {len(some)}: foretold; target without first, last; control without both; LiNeS - constant")
         print(*map(_line, some), sep="\n")
         for name, by_set in correlations(some):
