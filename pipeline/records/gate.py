@@ -89,7 +89,8 @@ class Reason:
 
     Attributes:
         word: room, no room or open.
-        why: the key of a sentence: free, nothing gained, needed, even, nothing lost, not given back or unsure.
+        why: the key of a sentence: free, nothing gained, needed, even, nothing lost, not given back, lost deep or
+            unsure.
     """
 
     word: Word
@@ -108,6 +109,8 @@ class GatedEdit:
         accuracy: whether the target's metric is an accuracy.
         roles: role -> losses; a role in bits per byte has its own name, as in the report.
         last_over_first: by how much more the target loses without the last third than without the first.
+        control_last_over_first: the same of the control tasks; negative if they regain more without the last. None
+            if there are none, or in gates of earlier versions.
         failure: why nothing was measured; "" if it was.
     """
 
@@ -118,6 +121,7 @@ class GatedEdit:
     accuracy: bool = True
     roles: Mapping[str, RoleLosses] = field(default_factory=dict)
     last_over_first: Interval | None = None
+    control_last_over_first: Interval | None = None
     failure: str = ""
 
     @property
@@ -151,6 +155,8 @@ class GatedEdit:
             return Reason("no room", "nothing lost")
         if control is not None and control.cost["first"].low > 0:
             return Reason("no room", "not given back")
+        if control is not None and (deep := self.control_last_over_first) is not None and deep.high < 0:
+            return Reason("no room", "lost deep")
         if first.high <= allowed and over.low > 0:
             return Reason("room", "free")
         if target.gain.low <= 0:
@@ -170,10 +176,14 @@ class GatedEdit:
         """
         try:
             roles = {role: _losses(found) for role, found in data["roles"].items()}
-            over = data["last_over_first"]
-            return cls(**{**data, "roles": roles, "last_over_first": None if over is None else Interval(**over)})
+            over = {name: _interval(data.get(name)) for name in ("last_over_first", "control_last_over_first")}
+            return cls(**{**data, "roles": roles, **over})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not what `lines inspect` writes ({error!r})") from error
+
+
+def _interval(data: Mapping[str, Any] | None) -> Interval | None:
+    return None if data is None else Interval(**data)
 
 
 def _losses(data: Mapping[str, Any]) -> RoleLosses:

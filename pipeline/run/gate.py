@@ -261,8 +261,14 @@ def _gated(edit: PlannedEdit, constant: float, scores: _Scores) -> GatedEdit:
     for role, tasks in _by_role(edit, scores).items():
         cost = {third: scores.difference(whole, recipe, tasks) for third, recipe in without.items()}
         roles[role] = RoleLosses(scores.difference(whole, _BASE, tasks), cost)
-    targets = next(tasks for role, tasks in _by_role(edit, scores).items() if role.startswith("target"))
-    return replace(found, roles=roles, last_over_first=scores.difference(without["first"], without["last"], targets))
+    target, control = (_last_over_first(role, edit, without, scores) for role in ("target", "control"))
+    return replace(found, roles=roles, last_over_first=target, control_last_over_first=control)
+
+
+def _last_over_first(role: str, edit: PlannedEdit, without: Mapping[str, Recipe], scores: _Scores) -> Interval | None:
+    """Return by how much more a role loses without the last third than without the first; None if it has no tasks."""
+    tasks = next((tasks for name, tasks in _by_role(edit, scores).items() if name.startswith(role)), None)
+    return None if tasks is None else scores.difference(without["first"], without["last"], tasks)
 
 
 def _by_role(edit: PlannedEdit, scores: _Scores) -> dict[str, list[str]]:

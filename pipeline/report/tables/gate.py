@@ -17,6 +17,8 @@ REASONS = {
     "nothing lost": "No room: the control tasks lost nothing that could be repaired",
     "not given back": "No room: the control tasks lose even more without the first third, so damping it repairs "
     "nothing; a constant is expected to repair better",
+    "lost deep": "No room: what the control tasks lost comes back without the last third more than without the first, "
+    "and a profile keeps the last; a constant is expected to repair better",
     "nothing gained": "Open: the edit is not shown to improve its target on validation",
     "unsure": "Open: the intervals contain the thresholds; more validation samples would decide",
 }
@@ -31,8 +33,9 @@ def gate_note() -> str:
         f"blocks surely costs the target at most {point} point of accuracy (of other metrics {ALLOWED_PART:.0%} of "
         "what the edit changes), and removing that of the last third surely costs more than that of the first. It has "
         f"none if the first third surely costs more than {point} point, if the last surely costs at most {point} "
-        f"point more than the first, if the control tasks surely lost at most {point} point, or if they surely lose "
-        "more without the first third. Otherwise the gate is open: it says nothing. Surely: by the end of the interval."
+        f"point more than the first, if the control tasks surely lost at most {point} point, if they surely lose more "
+        "without the first third, or if they surely regain more without the last third than without the first. "
+        "Otherwise the gate is open: it says nothing. Surely: by the end of the interval."
     )
 
 

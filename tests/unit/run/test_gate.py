@@ -95,7 +95,10 @@ def test_thirds_are_left_out_and_scores_are_those_of_validation_and_shared(tmp_p
         assert cats.roles["target"].cost[third].value == pytest.approx(whole - without)
     middle = cats.roles["target"].cost["middle"]
     assert (middle.value, middle.low, middle.high) == (0, -3 / 90, 3 / 90), "no answer differs: the rule of three"
-    assert cats.roles["control"].cost["first"].value < 0
+    costs, over = cats.roles["control"].cost, cats.control_last_over_first
+    assert costs["first"].value < 0 and over is not None
+    assert over.value == pytest.approx(costs["last"].value - costs["first"].value)
+    assert found[3].control_last_over_first is None, "a merge of all experts has no control tasks"
     asked = [request.key for request in worker.evaluated]
     assert len(asked) == len(set(asked)) and {request.split for request in worker.evaluated} == {"val"}
     again, worker = measured(tmp_path / "again", ScoreCache(tmp_path / "cache", IDENTITY))
@@ -185,18 +188,21 @@ def interval(value: float, width: float = 0.004) -> Interval:
         (0.3, 0.004, 0.002, (-0.17, -0.02), "no room", "even"),
         (0.3, 0.004, 0.16, (-0.001, -0.02), "no room", "nothing lost"),
         (0.3, 0.004, 0.16, (-0.17, 0.04), "no room", "not given back"),
+        (0.3, 0.004, 0.16, (-0.17, -0.02, -0.05), "no room", "lost deep"),
+        (0.3, 0.004, 0.16, (-0.17, -0.02, -0.003), "room", "free"),
         (0.0, 0.01, 0.16, (-0.17, -0.02), "open", "nothing gained"),
         (0.3, 0.01, 0.16, (-0.17, -0.02), "open", "unsure"),
     ],
 )
 def test_the_gate_says_what_its_thresholds_say(
-    gain: float, first: float, over: float, control: tuple[float, float], word: str, why: str
+    gain: float, first: float, over: float, control: tuple[float, ...], word: str, why: str
 ) -> None:
     roles = {
         role: RoleLosses(interval(whole), dict.fromkeys(THIRDS, interval(cost)))
-        for role, whole, cost in (("target", gain, first), ("control", *control))
+        for role, whole, cost in (("target", gain, first), ("control", *control[:2]))
     }
-    edit = GatedEdit("edit", "cats", "single [1, 0, 0] []", 1.0, True, roles, interval(over))
+    deep = [interval(value) for value in control[2:]]
+    edit = GatedEdit("edit", "cats", "single [1, 0, 0] []", 1.0, True, roles, interval(over), *deep)
     assert (edit.foretold.word, edit.foretold.why) == (word, why)
     bits = {name.replace("control", "control (bits per byte)"): losses for name, losses in roles.items()}
     assert why == "nothing lost" or replace(edit, roles=bits).foretold == edit.foretold
