@@ -171,8 +171,7 @@ def gate_edits(
     with closing(Journal(folder)) as journal, closing(open_pool()) as pool:
         try:
             requests = ShardRequests(ledger, journal, pool, cache, progress)
-            draws = plan.spec.generation.samples if plan.spec.generation else 1
-            return _measured(edits, _Scores(ledger, requests, lambda: watch(progress), draws))
+            return _measured(edits, _Scores(ledger, requests, lambda: watch(progress), plan.spec.draws))
         finally:
             if cache is not None:
                 cache.flush()

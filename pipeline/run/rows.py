@@ -14,7 +14,7 @@ from pipeline.records import tables
 from pipeline.records.journal import GroupKey
 from pipeline.records.ledger import Ledger
 from pipeline.run.selection import REWARD, Candidate, References, Stopped, answered, choose, references
-from search.intervals import linearised_ratio
+from search.intervals import Array, linearised_ratio, sample_means
 from search.pareto import non_dominated
 from search.proposer import Proposal
 from tasks.metrics import lower_is_better
@@ -56,7 +56,7 @@ def write_tables(folder: Path, plan: Plan, ledger: Ledger, judged: Mapping[Group
     places = _places(entries)
     refs = {split: references(plan, ledger, split) for split in _SPLITS}
     tables.write(folder / "candidates.parquet", (_candidate_row(e, ledger) for e in entries), tables.CANDIDATES)
-    scores = (row for e in entries for row in _score_rows(e, ledger, refs))
+    scores = (row for e in entries for row in _score_rows(e, ledger, refs, plan.spec.draws))
     tables.write(folder / "scores.parquet", scores, tables.SCORES)
     if stopped := [_stopped_row(e.candidate, e.candidate.stopped) for e in entries if e.candidate.stopped]:
         tables.write(folder / "stopped.parquet", stopped, tables.STOPPED)
@@ -194,7 +194,7 @@ def _stopped_row(candidate: Candidate, stopped: Stopped) -> Row:
     }
 
 
-def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -> Iterator[Row]:
+def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References], draws: int) -> Iterator[Row]:
     candidate = entry.candidate
     group, metrics = candidate.group, ledger.identity.metrics
     for split in _SPLITS if candidate.stopped is None else ():
@@ -213,18 +213,25 @@ def _score_rows(entry: _Entry, ledger: Ledger, refs: Mapping[str, References]) -
                 "role": role,
                 "metric": metrics[task],
                 "value": stats.mean,
-                "std_err": _std_err(stats, candidate.recipe_id, task, split, ledger),
+                "std_err": _std_err(stats, _independent(candidate.recipe_id, task, split, ledger, draws)),
                 "n": stats.n,
                 "normalised": _normalised(stats.mean, task, metrics[task], known, refs[split]),
             }
 
 
-def _std_err(stats: Stats, recipe_id: str, task: str, split: str, ledger: Ledger) -> float:
-    """Return the standard error of a mean, or of a ratio of sums."""
+def _independent(recipe_id: str, task: str, split: str, ledger: Ledger, draws: int) -> Array | None:
+    """Return values of independent samples whose mean is a score; None if each outcome is one."""
     sizes, outcomes = ledger.identity.sizes.get(task), ledger.outcomes(recipe_id, task, split)
-    if sizes is None or outcomes is None or len(outcomes) < 2:
+    if outcomes is None or (sizes is None and draws == 1):
+        return None
+    return sample_means(outcomes if sizes is None else linearised_ratio(outcomes, sizes[split]), draws)
+
+
+def _std_err(stats: Stats, values_N: Array | None) -> float:
+    """Return the standard error of a mean, or of a ratio of sums."""
+    if values_N is None or len(values_N) < 2:
         return stats.std_err
-    return float(linearised_ratio(outcomes, sizes[split]).std(ddof=1) / math.sqrt(len(outcomes)))
+    return float(values_N.std(ddof=1) / math.sqrt(len(values_N)))
 
 
 def _normalised(value: float, task: str, metric: str, known: Mapping[str, float], refs: References) -> float | None:

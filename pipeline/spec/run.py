@@ -133,6 +133,11 @@ class RunSpec(SpecModel):
         """Whether the run scores completions by a reward that is no accuracy."""
         return self.generation is not None and any(task.metric != "accuracy" for task in self.tasks.values())
 
+    @property
+    def draws(self) -> int:
+        """Completions of each prompt, which count as one sample; 1 in other runs."""
+        return self.generation.samples if self.generation else 1
+
     def target(self, expert: str) -> str:
         """Return the task that `expert` was fine-tuned on."""
         return self.targets.get(expert, expert)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from peft import PeftModel
@@ -160,6 +161,14 @@ def test_several_samples_of_a_prompt_are_seeded_each(files: Path, tmp_path: Path
             [(c["recipe_id"], c["split"], c["index"], c["completion"]) for c in rows(tmp_path / name, "completions")]
         )
     assert out[0] == out[1]
+    score, samples = rows(tmp_path / "one", "scores")[0], rows(tmp_path / "one", "samples/brief")
+    assert score["task"] == "brief"
+    of_prompts = next(
+        np.reshape(s["outcomes"], (-1, 3)).mean(axis=1)
+        for s in samples
+        if (s["recipe_id"], s["split"]) == (score["recipe_id"], score["split"])
+    )
+    assert score["std_err"] == pytest.approx(of_prompts.std(ddof=1) / len(of_prompts) ** 0.5)
     of_one_prompt = [c[3] for c in out[0][:3]]
     assert len(set(of_one_prompt)) > 1
 
