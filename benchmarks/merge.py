@@ -4,7 +4,7 @@ Experts of random weights near a base; 134 M parameters unless --layers and --wi
 process of its own, ours and mergekit's in turn; files are in the page cache. "command" is `lines merge` against
 `mergekit-yaml`, whole processes. "files" is `merge_files` against `run_merge`, and "memory" is `lines_sweep.merge`
 against mergekit's executor of the tensors that are planned (`plan_in_memory` around it fails with pydantic 2.14), both
-after all imports. Torch has one thread; ours uses threads for pieces too.
+the first merge after all imports, in forks of two processes. Torch has one thread; ours uses threads for pieces too.
 
 Run, with the python of an environment that has mergekit 0.1.5:
 python -m benchmarks.merge --mergekit VENV/bin/python --json merge.json
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.merge_cases import CASES, Models, largest_difference
@@ -79,14 +80,28 @@ print(json.dumps([time.perf_counter() - start, used.ru_utime + used.ru_stime, us
 sys.exit(bool(status))
 """
 #: Memory counts pages of mapped files, through which mergekit reads, and the result if it is in memory.
-_MEASURE = """
-import time
+_SERVE = """
+import gc, os, time, traceback
 def memory(what):
     return int(open("/proc/self/status").read().split(what + ":")[1].split()[0])
-open("/proc/self/clear_refs", "w").write("5")
-before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
-made = run()
-print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, (memory("VmHWM") - before) / 1024]))
+def measured():
+    open("/proc/self/clear_refs", "w").write("5")
+    before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
+    made = run()
+    return [time.perf_counter() - wall, time.process_time() - cpu, (memory("VmHWM") - before) / 1024]
+gc.collect()
+gc.freeze()
+for cache in sys.stdin:
+    os.environ["LINES_SWEEP_CACHE"] = cache.strip()
+    if not (child := os.fork()):
+        try:
+            print(json.dumps(measured()), flush=True)
+        except Exception:
+            traceback.print_exc()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("end", flush=True)
+os._exit(0)
 """
 _UNITS = ("wall", "cpu", "memory")
 Figures = tuple[float, float, float]
@@ -100,50 +115,71 @@ class Comparison:
         self._models, self._python = models, mergekit
         self.outputs = (models.folder / "ours", models.folder / "theirs")
 
-    def pair(self, method: str, how: str) -> tuple[Callable[[], Figures], Callable[[], Figures]]:
+    def pair(self, method: str, how: str, servers: "Servers") -> tuple[Callable[[], Figures], Callable[[], Figures]]:
         """Return what measures ours and theirs: wall and CPU seconds, peak memory in MiB."""
-        mine, other = map(str, self.outputs)
+        out, other = map(str, self.outputs)
         case = CASES[method]
-        ours, theirs = self._models.ours(case, mine), self._models.theirs(method, other)
+        ours, theirs = self._models.ours(case, out), self._models.theirs(method, other)
         if how == "files":
-            return (lambda: _api(sys.executable, _OURS, ours), lambda: _api(self._python, _THEIRS, theirs))
+            return servers.start(sys.executable, _OURS, ours), servers.start(self._python, _THEIRS, theirs)
         if how == "memory":
-            return (
-                lambda: _api(sys.executable, _OURS_IN_MEMORY, ours),
-                lambda: _api(self._python, _THEIRS_IN_MEMORY, theirs),
-            )
+            mine = servers.start(sys.executable, _OURS_IN_MEMORY, ours)
+            return mine, servers.start(self._python, _THEIRS_IN_MEMORY, theirs)
         config = self._models.folder / "config.yml"
         config.write_text(json.dumps(json.loads(theirs)[0]))
         program = [str(Path(self._python).with_name("mergekit-yaml")), str(config), other]
         program += ["--no-copy-tokenizer", "--no-write-model-card"]
-        lines = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *self._models.command(case, mine)]
+        lines = [sys.executable, "-c", "from pipeline.cli.main import main; main()", *self._models.command(case, out)]
         return (lambda: _command(lines), lambda: _command(program))
 
 
 def _command(words: list[str]) -> Figures:
-    return _measured([sys.executable, "-c", _TIMED, *words])
-
-
-def _api(python: str, code: str, argument: str) -> Figures:
-    return _measured([python, "-c", code + _MEASURE, argument])
-
-
-def _measured(words: list[str]) -> Figures:
-    # Installed programs have byte code, unless the environment forbids to write any.
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as cache:
-        env["LINES_SWEEP_CACHE"] = cache  # no fingerprint is known
-        done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    with tempfile.TemporaryDirectory() as cache:  # in which no fingerprint is known
+        env = _environment() | {"LINES_SWEEP_CACHE": cache}
+        done = subprocess.run(
+            [sys.executable, "-c", _TIMED, *words], capture_output=True, text=True, env=env, check=False
+        )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     wall, cpu, peak = json.loads(done.stdout.splitlines()[-1])
     return wall, cpu, peak
 
 
+class Servers(ExitStack):
+    """Processes that import once, and end with this."""
+
+    def start(self, python: str, code: str, argument: str) -> Callable[[], Figures]:
+        """Start one, and return what measures a merge in a fork of it."""
+        words = [python, "-c", code + _SERVE, argument]
+        server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment())
+        assert server.stdin and server.stdout
+        self.enter_context(server)
+        asked, answers = server.stdin, server.stdout
+
+        def measure() -> Figures:
+            with tempfile.TemporaryDirectory() as cache:
+                print(cache, file=asked, flush=True)
+                last = line = answers.readline()
+                while line not in ("end\n", ""):
+                    last, line = line, answers.readline()
+            if not last.startswith("["):
+                raise RuntimeError(f"{python}: the merge failed: see above")
+            wall, cpu, peak = json.loads(last)
+            return wall, cpu, peak
+
+        return measure
+
+
+def _environment() -> dict[str, str]:
+    """Return that of a user: byte code is written, as installed programs have it; torch has one thread."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"}
+
+
 def compare(comparison: Comparison, method: str, how: str, runs: int) -> dict[str, list[float]]:
     """Measure in turn, and print the medians of both sides, and of their ratios pair by pair."""
-    mine, theirs = comparison.pair(method, how)
-    pairs = [(mine(), theirs()) for _ in range(runs)]
+    with Servers() as servers:
+        mine, theirs = comparison.pair(method, how, servers)
+        pairs = [(mine(), theirs()) for _ in range(runs)]
     found, shown = {}, []
     for place, unit in enumerate(_UNITS):
         each = [statistics.median(pair[side][place] for pair in pairs) for side in (0, 1)]
