@@ -1,6 +1,7 @@
 """Proves that `lines merge` writes the oracle's files from its checkpoints, and writes nothing on bad input."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -388,7 +389,19 @@ def test_experts_without_a_text_tower_are_merged_and_the_base_keeps_its_own(tmp_
     assert not torch.equal(merged["visual.proj"], base["visual.proj"])
 
 
-def test_a_merge_ends_with_its_status_after_exit_handlers_and_flushed_streams() -> None:
-    code = "import atexit; from pipeline.cli.main import main; atexit.register(print, 'last'); main()"
-    ended = subprocess.run([sys.executable, "-c", code, "merge", "-o", "a.safetensors"], capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stdout == "last\n" and ended.stderr.startswith("error: --base: is required")
+def test_a_command_that_has_torch_ends_after_its_threads_exit_handlers_and_open_files(tmp_path: Path) -> None:
+    code = """
+import atexit, threading, time
+from pipeline.cli.main import main
+class Late:
+    def __del__(self): print("torn down")
+late, kept = Late(), open("kept", "w")
+kept.write("whole")
+atexit.register(print, "last")
+threading.Thread(target=lambda: (time.sleep(0.1), print("joined"))).start()
+main()"""
+    words = [sys.executable, "-c", code, "merge", "-o", "a.safetensors"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: --base: is required")
+    assert ended.stdout == "joined\nlast\n" and (tmp_path / "kept").read_text() == "whole"
