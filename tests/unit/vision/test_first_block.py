@@ -192,8 +192,8 @@ def test_what_is_kept_is_bounded_and_planned() -> None:
             Side(encoder_memory=bad)
 
 
-def vit(layers: int, **more: Any) -> Any:
-    return open_clip.transformer.VisionTransformer(32, 16, 32, layers, 2, 4.0, output_dim=8, **more)
+def vit(layers: int, heads: int = 2, **more: Any) -> Any:
+    return open_clip.transformer.VisionTransformer(32, 16, 48, layers, heads, 4.0, output_dim=8, **more)
 
 
 OTHERS = {
@@ -213,6 +213,22 @@ def test_other_towers_are_run_as_a_whole(kind: str) -> None:
         made, whole = first_block.features(lambda: pixels, "batch"), tower(pixels)
         assert all(torch.equal(a, b) for a, b in zip(made, whole, strict=True))
     assert first_block.outputs.size == 0 == first_block.most_bytes(10, 10)
+
+
+@pytest.mark.parametrize(("pool", "images", "tokens"), [("tok", 4, 1), ("tok", 3, 5), ("avg", 4, 5)])
+@pytest.mark.parametrize(("heads", "scale"), [(2, None), (3, 0.5)])
+def test_the_last_mlp_reads_the_class_token_alone(
+    pool: str, images: int, tokens: int, heads: int, scale: float | None
+) -> None:
+    torch.manual_seed(0)
+    tower, pixels = vit(3, heads, pool_type=pool, ls_init_value=scale).eval(), torch.randn(images, 3, 32, 32)
+    for bias in (block.attn.in_proj_bias for block in tower.transformer.resblocks):
+        torch.nn.init.normal_(bias)
+    expected, seen = tower(pixels), []
+    tower.transformer.resblocks[-1].mlp.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
+    for kept in (0.0, 1.0):
+        torch.testing.assert_close(FirstBlock(tower, kept).features(lambda: pixels, "batch"), expected)
+    assert seen == [(images, tokens, 48)] * 2
 
 
 def test_two_rows_are_not_taken_for_a_range() -> None:
