@@ -11,9 +11,10 @@ from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.merge import merge_states
 from pipeline.merging import parameter_pieces
 from pipeline.merging.components import Components
+from pipeline.merging.control_constants import equal_norm
 from pipeline.merging.methods import METHODS
 from pipeline.merging.methods.base import OF_SEVERAL, Experts
-from pipeline.merging.scaling import coefficients, equal_norm
+from pipeline.merging.scaling import coefficients
 from pipeline.merging.task_vectors import cell_norms, layer_sizes, resolve_alpha
 from pipeline.parameters import resolve
 from pipeline.recipe import ParamValue, Recipe
