@@ -3,18 +3,22 @@
 Each run folder has the gate of `lines inspect`, and arms whose profile grows with depth beside their tuned constant. On
 validation, the gate says what the target and the control tasks lose without the first and without the last third of the
 blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two, in percent, over
-all edits and within each base, say what predicts it. All other values are points. Runs are named BASE or BASE-RATE.
-Matplotlib, for the figure, is not a part of this project. Run: python -m benchmarks.depth RUN... [--figure depth.svg]
+all edits and within each base, say what predicts it. All other values are points. Runs are named depth-BASE or
+depth-BASE-RATE. Matplotlib, for the figure, is not a part of this project.
+Run: python -m benchmarks.depth RUN... [--figure depth.svg]
 """
 
 import argparse
+import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from scipy.stats import spearmanr
 
-from pipeline.records.gate import RoleLosses
+from pipeline.records.gate import GatedEdit, RoleLosses
+from pipeline.report.data.comparable import members
 from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.foretold import Outcome, outcomes
 from search.intervals import Interval
@@ -30,11 +34,13 @@ class Row:
     Attributes:
         base, rate: from the run's name.
         outcome: what was foretold, and what came of it.
+        experts: what the gate found for the edits of those that a merge combines, if its run has them all.
     """
 
     base: str
     rate: str
     outcome: Outcome
+    experts: tuple[GatedEdit, ...] = ()
 
     @property
     def shown(self) -> dict[str, Interval]:
@@ -53,8 +59,12 @@ def read(folders: Iterable[Path]) -> list[Row]:
     found = []
     for folder in folders:
         measure = Measure.read(folder)
-        base, _, rate = str(measure.run.provenance["spec"]["name"]).partition("-")
-        found += [Row(base, rate or "usual", o) for o in outcomes(measure) if _is_shown(o)]
+        base, _, rate = str(measure.run.provenance["spec"]["name"]).removeprefix("depth-").partition("-")
+        rows = [Row(base, rate or "usual", o) for o in outcomes(measure) if _is_shown(o)]
+        edits = {row.outcome.edit.name: row.outcome.edit for row in rows if row.outcome.edit.kind == "edit"}
+        for row in rows:
+            names = members(measure.run, row.outcome.arm) if row.outcome.edit.kind == "merge" else []
+            found.append(replace(row, experts=tuple(edits[n] for n in names) if {*names} <= {*edits} else ()))
     return found
 
 
@@ -71,6 +81,11 @@ def _target(row: Row) -> float:
     return _first_minus_last(row.outcome.edit.target)
 
 
+def _neediest(row: Row) -> float | None:
+    """Return what the merged expert that needs its last third most loses more without it than without the first."""
+    return max((_first_minus_last(edit.target) for edit in row.experts), default=None)
+
+
 def _control(row: Row) -> float:
     return _first_minus_last(row.outcome.edit.control)
 
@@ -80,15 +95,18 @@ def _forgotten(row: Row) -> float:
     return 0.0 if losses is None else -losses.gain.value
 
 
-#: What is known on validation before a search, of edits and of merges; larger should be better for LiNeS.
-PREDICTORS: dict[str, dict[str, Callable[[Row], float]]] = {
+#: What is known on validation before a search, of edits and of merges; the first is drawn.
+PREDICTORS: dict[str, dict[str, Callable[[Row], float | None]]] = {
     "edit": {
-        "2 target + control: cost of the last third - of the first": lambda row: 2 * _target(row) + _control(row),
-        "target alone": _target,
-        "control alone: regained without the first third - without the last": _control,
+        "control: regained without the first third - without the last": _control,
+        "target: cost of the last third - of the first": _target,
+        "2 target + control": lambda row: 2 * _target(row) + _control(row),
         "control lost by the whole edit": _forgotten,
     },
-    "merge": {"target: cost of the last third - of the first": _target},
+    "merge": {
+        "target of the neediest expert's own edit: cost of the last third - of the first": _neediest,
+        "mean of the targets, in the merge": _target,
+    },
 }
 
 
@@ -102,14 +120,15 @@ def correlations(rows: list[Row]) -> list[tuple[str, dict[str, tuple[float, int]
         (predictor, {"all" or base: (Spearman's rho, number of rows)}); sets of fewer than five rows are left out.
     """
     sets = {"all": rows, **{base: [r for r in rows if r.base == base] for base in dict.fromkeys(r.base for r in rows)}}
-    return [
-        (name, {of: (_rho(predictor, some), len(some)) for of, some in sets.items() if len(some) >= 5})
-        for name, predictor in PREDICTORS[rows[0].outcome.edit.kind].items()
-    ]
+    found = []
+    for name, predictor in PREDICTORS[rows[0].outcome.edit.kind].items():
+        known = {of: [(x, r.worth) for r in some if (x := predictor(r)) is not None] for of, some in sets.items()}
+        found.append((name, {of: (_rho(pairs), len(pairs)) for of, pairs in known.items() if len(pairs) >= 5}))
+    return found
 
 
-def _rho(predictor: Callable[[Row], float], rows: list[Row]) -> float:
-    return float(spearmanr([predictor(r) for r in rows], [r.worth for r in rows]).statistic)
+def _rho(pairs: list[tuple[float, float]]) -> float:
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def _points(interval: Interval | None) -> str:
@@ -130,20 +149,20 @@ def draw(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     plt.rcParams |= {"svg.hashsalt": "lines", "font.size": 9}
-    figure, panels = plt.subplots(1, 2, figsize=(9, 4))
-    titles = {"edit": "edits: 2 target + control", "merge": "merges: mean accuracy"}
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4))
+    worth = {"edit": "2 target + control", "merge": "mean accuracy"}
     bases = list(dict.fromkeys(row.base for row in rows))
-    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-        predictor = next(iter(PREDICTORS[kind].values()))
+    for axes, (kind, predictors) in zip(panels, PREDICTORS.items(), strict=True):
+        name, predictor = next(iter(predictors.items()))
         for base in bases:
-            some = [row for row in rows if row.base == base and row.outcome.edit.kind == kind]
-            across, up = ([100 * of(row) for row in some] for of in (predictor, lambda row: row.worth))
-            axes.scatter(across, up, s=22, alpha=0.8, label=base)
+            some = [row for row in rows if (row.base, row.outcome.edit.kind) == (base, kind)]
+            pairs = [(x, row.worth) for row in some if (x := predictor(row)) is not None]
+            axes.scatter(*(100 * np.array(pairs).reshape(-1, 2).T), s=22, alpha=0.8, label=base)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.axvline(0, color="grey", linewidth=0.5)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("gate: cost of the last third minus the first, points")
-        axes.set_ylabel("LiNeS minus the tuned constant on test, points")
+        axes.set_title(f"{kind}s", fontsize=10)
+        axes.set_xlabel(textwrap.fill(f"{name}, points on validation", 56))
+        axes.set_ylabel(f"LiNeS minus its tuned constant on test,\n{worth[kind]}, points")
     panels[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
@@ -164,6 +183,8 @@ def main() -> None:
         for name, by_set in correlations(some):
             print(f"{name}: " + ", ".join(f"{of} {100 * rho:.0f} (n = {n})" for of, (rho, n) in by_set.items()))
         decided = [row.outcome.right for row in some if row.outcome.right is not None]
+        better = sum(row.outcome.comparison.word == "better" for row in some)
+        print(f"LiNeS was better than its tuned constant in {better} of {len(some)}")
         print(f"the gate was right in {sum(decided)} of {len(decided)} that it decided, of {len(some)}")
     if options.figure:
         draw(rows, options.figure)
