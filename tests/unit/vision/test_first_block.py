@@ -17,7 +17,7 @@ from tasks.vision.classification import Evaluation, ReusesBatches, ZeroShotClass
 from tasks.vision.classifier import build as build_classifier
 from tasks.vision.clip.architectures import create
 from tasks.vision.clip.backbone import build
-from tasks.vision.clip.first_block import FirstBlock
+from tasks.vision.clip.first_block import FirstBlock, _activate
 from tasks.vision.decoded import ImageSet
 from tasks.vision.heads import Head
 
@@ -210,7 +210,8 @@ def test_other_towers_are_run_as_a_whole(kind: str) -> None:
     first_block = FirstBlock(tower, 1.0)
     for _ in range(2):
         first_block.set_weights("the same")
-        made, whole = first_block.features(lambda: pixels, "batch"), tower(pixels)
+        with torch.inference_mode():
+            made, whole = first_block.features(lambda: pixels, "batch"), tower(pixels)
         assert all(torch.equal(a, b) for a, b in zip(made, whole, strict=True))
     assert first_block.outputs.size == 0 == first_block.most_bytes(10, 10)
 
@@ -225,10 +226,24 @@ def test_the_last_mlp_reads_the_class_token_alone(
     for bias in (block.attn.in_proj_bias for block in tower.transformer.resblocks):
         torch.nn.init.normal_(bias)
     expected, seen = tower(pixels), []
-    tower.transformer.resblocks[-1].mlp.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
+    tower.transformer.resblocks[-1].mlp.c_fc.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
     for kept in (0.0, 1.0):
         torch.testing.assert_close(FirstBlock(tower, kept).features(lambda: pixels, "batch"), expected)
     assert seen == [(images, tokens, 48)] * 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("activation", [open_clip.transformer.QuickGELU(), torch.nn.GELU()])
+def test_an_activation_that_overwrites_gives_the_same_bits(activation: torch.nn.Module, threads: int) -> None:
+    hidden_BTF = torch.linspace(-9, 9, 3 * 47 * 1001).view(3, 47, 1001)  # three pieces; the last ends in half a vector
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for given in (hidden_BTF, hidden_BTF.transpose(0, 1)):
+            expected = activation(given)
+            assert torch.equal(_activate(activation, given.clone()), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_two_rows_are_not_taken_for_a_range() -> None:
