@@ -2,7 +2,7 @@
 
 Each run folder has the gate of `lines inspect`, and arms whose profile grows with depth beside their tuned constant. On
 validation, the gate says what the target and the control tasks lose without the first and without the last third of the
-blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two, in percent, over
+blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two over
 all edits and within each base, say what predicts it. All other values are points. Runs are named depth-BASE or
 depth-BASE-RATE. Matplotlib, for the figure, is not a part of this project.
 Run: python -m benchmarks.depth RUN... [--figure depth.svg]
@@ -181,7 +181,7 @@ def main() -> None:
         print(f"\n{kind}s, {len(some)}: foretold; target without first, last; control without both; LiNeS - constant")
         print(*map(_line, some), sep="\n")
         for name, by_set in correlations(some):
-            print(f"{name}: " + ", ".join(f"{of} {100 * rho:.0f} (n = {n})" for of, (rho, n) in by_set.items()))
+            print(f"{name}: " + ", ".join(f"{of} {rho:.2f} (n = {n})" for of, (rho, n) in by_set.items()))
         decided = [row.outcome.right for row in some if row.outcome.right is not None]
         better = sum(row.outcome.comparison.word == "better" for row in some)
         print(f"LiNeS was better than its tuned constant in {better} of {len(some)}")
