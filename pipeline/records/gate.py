@@ -4,6 +4,7 @@ A profile such as LiNeS damps the first blocks. It can win only where the target
 much less than that of the last, and where something is lost that damping the first third gives back.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -24,6 +25,8 @@ VERSION = 2
 #: In a run's folder, and in that of an inspection: the field `gate` holds the gate.
 FILE_NAME = "inspect.json"
 
+_SEARCHED_WEIGHTS = re.compile(r" \[[^]]*\*[^]]*\] ")
+
 Word = Literal["room", "no room", "open"]
 
 
@@ -40,18 +43,19 @@ def thirds(num_blocks: int) -> tuple[range, ...]:
     return tuple(range(start, stop) for start, stop in zip(starts, starts[1:], strict=False))
 
 
-def combination(recipe: Recipe, searched: Iterable[str] = ()) -> str:
+def combination(recipe: Recipe, searched: Iterable[str], experts: Iterable[str]) -> str:
     """Return the method with its parameters, the weights of the experts and the steps of a recipe, without scaling.
 
     Args:
         recipe: of a candidate.
-        searched: names of dimensions; a parameter that is searched is a star, whatever its value, and so are weights.
+        searched: names of dimensions; a parameter or weight that is searched is a star, whatever its value.
+        experts: their names, in the run's order.
 
     Example:
-        >>> combination(Recipe.make("sum", "linear", 0.5, 0.5))
-        'sum [] []'
+        >>> combination(Recipe.make("weighted", "linear", 0.5, 0.5, (0.2, 0, 0.7)), ["weights.a", "beta"], "abc")
+        'weighted [*, 0, 0.7] []'
         >>> recipe = Recipe.make("ties", params={"keep": 10}).followed_by([("norm_match", {"by": "block"})])
-        >>> combination(recipe, ["norm_match.by"])
+        >>> combination(recipe, ["norm_match.by"], "abc")
         "ties:keep=10 [] ['norm_match:by=*']"
     """
     own, dims = {p.name for p in METHODS[recipe.method].parameters}, tuple(searched)
@@ -60,8 +64,18 @@ def combination(recipe: Recipe, searched: Iterable[str] = ()) -> str:
         step_text(name, [(k, _shown(f"{title}.{k}", v, dims)) for k, v in params])
         for title, (name, params) in zip(step_titles(name for name, _ in recipe.then), recipe.then, strict=True)
     ]
-    weights = "*" if any(name.startswith("weights.") for name in dims) else list(recipe.weights)
-    return f"{method} {weights} {steps}"
+    weights = ("*" if f"weights.{e}" in dims else str(w) for e, w in zip(experts, recipe.weights, strict=False))
+    return f"{method} [{', '.join(weights)}] {steps}"
+
+
+def earlier_form(combined: str) -> str:
+    """Return how gates of earlier versions wrote a combination: one star for all weights if one of them is searched.
+
+    Example:
+        >>> earlier_form("weighted [*, 0, 0.7] []")
+        'weighted * []'
+    """
+    return _SEARCHED_WEIGHTS.sub(" * ", combined, count=1)
 
 
 def _shown(dimension: str, value: ParamValue, searched: tuple[str, ...]) -> ParamValue:
@@ -214,7 +228,7 @@ class Gate:
 
     def with_earlier(self, earlier: "Gate") -> "Gate":
         """Return a gate that also has the edits of an earlier inspection that this one lacks."""
-        own = {(edit.kind, edit.name, edit.combined) for edit in self.edits}
+        own = {(e.kind, e.name, form) for e in self.edits for form in (e.combined, earlier_form(e.combined))}
         rest = (edit for edit in earlier.edits if (edit.kind, edit.name, edit.combined) not in own)
         return replace(self, edits=(*self.edits, *rest))
 

@@ -46,6 +46,7 @@ class PlannedEdit:
         recipe: the whole edit with lambda 1.
         constants: lambdas to choose from.
         searched: names of the dimensions that the arm searches.
+        experts: of the run, in its order.
         measured: whether the statistics of batch normalisation are measured for every candidate.
     """
 
@@ -55,12 +56,13 @@ class PlannedEdit:
     recipe: Recipe
     constants: tuple[float, ...] = (1.0,)
     searched: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
     measured: bool = False
 
     @property
     def combined(self) -> str:
         """How the task vector is made."""
-        return combination(self.recipe, self.searched)
+        return combination(self.recipe, self.searched, self.experts)
 
     def whole(self, constant: float) -> Recipe:
         """Return the recipe with one lambda everywhere.
@@ -109,7 +111,8 @@ def planned_edits(plan: Plan) -> list[PlannedEdit]:
             edits[group.name] = PlannedEdit("edit", group.name, {**(known.tasks if known else {}), **tasks}, recipe)
         elif group.kind == "merge" and group.search.sampler != "greedy":
             constants, searched = _constants(arms[group.arm], plan.spec), tuple(d.name for d in group.space.dims)
-            merges.append(PlannedEdit("merge", group.arm, tasks, _merge(group), constants, searched))
+            merge = PlannedEdit("merge", group.arm, tasks, _merge(group), constants, searched, tuple(plan.spec.experts))
+            merges.append(merge)
     same: dict[tuple[Recipe, str], PlannedEdit] = {}
     for merge in merges:  # arms that differ in their scaling alone are one merge; one with alpha 0 is the base
         if merge.constants:

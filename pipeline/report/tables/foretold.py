@@ -1,11 +1,11 @@
 """Was the gate right? What `lines inspect` foretold on validation, beside what LiNeS arms showed on test."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.records.gate import FILE_NAME, Gate, GatedEdit, combination
+from pipeline.records.gate import FILE_NAME, Gate, GatedEdit, combination, earlier_form
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.comparable import ComparableArms
 from pipeline.report.data.estimates import Measure
@@ -95,7 +95,7 @@ def _outcomes(gate: Gate, measure: Measure) -> Iterator[Outcome]:
         if bench is None or constant is None:
             continue
         for group in arm.groups:
-            edit = _edit_of(gate, arm, group)
+            edit = _edit_of(gate, arm, group, measure.run.provenance["experts"])
             comparison = _compared(arm, constant, group, measure, bench)
             if edit is not None and comparison.differences:
                 yield Outcome(edit, arm, comparison)
@@ -109,14 +109,17 @@ def _grows(arm: ArmResult) -> bool:
     return any(candidate.recipe.scaling in _GROWING for candidate in arm.candidates)
 
 
-def _edit_of(gate: Gate, arm: ArmResult, group: str) -> GatedEdit | None:
+def _edit_of(gate: Gate, arm: ArmResult, group: str, experts: Sequence[str]) -> GatedEdit | None:
     """Return what the gate took apart: the edit of an expert, or a merge that combines in the same way.
 
-    Of several merges the arm's own counts: they may search the same parameters over other ranges.
+    Of several merges the arm's own counts: they may search the same parameters over other ranges. A gate of an earlier
+    version does not say which experts a merge has whose weights are searched: only the arm's own counts then.
     """
-    made = {combination(c.recipe, c.point) for c in arm.candidates if c.group == group and c.recipe.method != "zero"}
-    found = [e for e in gate.edits if e.kind == arm.kind and e.combined in made]
-    return next((e for e in found if e.name == arm.name), found[0] if found else None)
+    candidates = [c for c in arm.candidates if c.group == group and c.recipe.method != "zero"]
+    made = {combination(c.recipe, c.point, experts) for c in candidates}
+    earlier = set(map(earlier_form, made))
+    own = (e for e in gate.edits if (e.kind, e.name) == (arm.kind, arm.name) and e.combined in made | earlier)
+    return next(own, next((e for e in gate.edits if e.kind == arm.kind and e.combined in made), None))
 
 
 def _compared(

@@ -66,7 +66,17 @@ def test_a_report_says_what_was_foretold_and_what_came_of_it(measure: Measure) -
         ({}, {"TIES 10": "ties:keep=10 [] []", "TIES 90": "ties:keep=90 [] []"}, "TIES 90"),
         ({}, {"task arithmetic + LiNeS": "ties:keep=10 [] []", "TIES": "ties:keep=* [] []"}, ""),
         ({"keep": 90}, {"TIES": "ties:keep=90 [] []", "wide": "ties:keep=* [] []"}, "wide"),
-        ({"weights.mnist": 0.3}, {"TIES": "ties:keep=90 [] []", "mixed": "ties:keep=90 * []"}, "mixed"),
+        (
+            {f"weights.{EXPERTS[1]}": 0.3},
+            {"another": "ties:keep=90 [*, 0.3, 0, 0.5] []", "mixed": "ties:keep=90 [0, *, 0, 0.5] []"},
+            "mixed",
+        ),
+        ({f"weights.{EXPERTS[1]}": 0.3}, {"an old gate": "ties:keep=90 * []"}, ""),
+        (
+            {f"weights.{EXPERTS[1]}": 0.3},
+            {"task arithmetic + LiNeS": "ties:keep=90 * []"},
+            "task arithmetic + LiNeS",
+        ),
         (
             {"keep": 90},
             {"wide": "ties:keep=* [] []", "task arithmetic + LiNeS": "ties:keep=* [] []"},
@@ -87,11 +97,12 @@ def test_a_merge_is_judged_by_one_with_its_parameters(
 
 
 def as_ties(candidate: CandidateRow, point: dict[str, object]) -> CandidateRow:
-    """Return a merge as one by TIES that keeps 90 per cent."""
+    """Return a merge as one by TIES that keeps 90 per cent, of two experts if a weight is searched."""
     if candidate.kind != "merge":
         return candidate
     old = candidate.recipe
-    recipe = Recipe.make("ties", old.scaling, old.alpha, old.beta, params={"keep": 90})
+    weights = (0, 0.3, 0, 0.5) if any(name.startswith("weights.") for name in point) else ()
+    recipe = Recipe.make("ties", old.scaling, old.alpha, old.beta, weights, {"keep": 90})
     return replace(candidate, recipe=recipe, point={**candidate.point, **point})
 
 

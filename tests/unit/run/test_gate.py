@@ -13,10 +13,10 @@ from pipeline.inspection.gate_figure import gate_figure
 from pipeline.inspection.rows import GATE, gate_rows
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.messages import EvalRequest, Identity, ShardScore
-from pipeline.plan.plan import make_plan
+from pipeline.plan.plan import corners, make_plan
 from pipeline.pools.local import LocalPool
 from pipeline.recipe import Recipe
-from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses, thirds
+from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses, combination, thirds
 from pipeline.report.tables.gate import gate_sentences, gate_tables
 from pipeline.run.gate import gate_edits, planned_edits
 from pipeline.spec.generation import Generation
@@ -117,12 +117,29 @@ def test_merges_are_told_apart_by_parameters_and_by_what_is_searched(tmp_path: P
     edits = planned_edits(make_plan(toy_spec(arms=arms, controls=[])))
     combined = [f"ties:keep={keep} [] []" for keep in ("10", "*", "90")]
     assert [(edit.name, edit.combined) for edit in edits] == list(zip(keeps, combined, strict=True))
-    weights = {"cats": {"grid": [0.1, 0.5, 0.9]}, "dogs": 0.5, "cars": 0.5}
-    searched = {"all": {"merge": {"method": "weighted", "weights": weights}}}
-    (edit,) = planned_edits(make_plan(toy_spec(arms=searched, controls=[])))
-    assert (edit.recipe.weights, edit.combined) == ((0.5, 0.5, 0.5), "weighted * []")
     gates = [Gate({}, {}, "", (GatedEdit("merge", "TIES", made, 1.0),)) for made in combined]
     assert [edit.combined for edit in gates[2].with_earlier(gates[0]).edits] == [combined[2], combined[0]]
+
+
+def test_merges_with_searched_weights_are_told_apart_by_their_experts() -> None:
+    grid = {"grid": [0.0, 0.5, 0.9]}
+    weights = {"two": {"cats": grid, "dogs": grid}, "others": {"dogs": grid, "cars": grid}, "one": {"cats": grid}}
+    weights["one"] |= {"dogs": 0.5, "cars": 0.3}
+    scaling = {"function": "linear", "alpha": 0.5, "beta": {"grid": [0.1, 0.5]}}
+    arms = {
+        name + lines: {"merge": {"method": "weighted", "weights": of}, "experts": list(of), **scaled}
+        for name, of in weights.items()
+        for lines, scaled in (("", {}), (" + LiNeS", {"scaling": scaling}))
+    }
+    plan = make_plan(toy_spec(arms=arms, controls=[]))
+    combined = {edit.name: edit.combined for edit in planned_edits(plan)}
+    assert list(combined.values()) == [f"weighted {of} []" for of in ("[*, *, 0]", "[0, *, *]", "[*, 0.5, 0.3]")]
+    for group in (g for g in plan.groups if g.arm in arms):
+        made = {combination(group.template.recipe(point), point, TASKS) for point in corners(group)}
+        assert made - {"zero [] []"} == {combined[group.arm.removesuffix(" + LiNeS")]}
+    old, new = (GatedEdit("merge", "two", made, 1.0) for made in ("weighted * []", combined["two"]))
+    of_both = Gate({}, {}, "", (new,)).with_earlier(Gate({}, {}, "", (old, replace(old, name="others"))))
+    assert [(edit.name, edit.combined) for edit in of_both.edits] == [("two", new.combined), ("others", old.combined)]
 
 
 def test_with_batch_normalisation_no_edit_keeps_the_statistics_of_a_file(tmp_path: Path) -> None:
