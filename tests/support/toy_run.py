@@ -82,7 +82,7 @@ class RunBuilder:
             outcomes = toy_outcomes(recipe, task, split)
             self.samples.setdefault(task, {})[str(row["recipe_id"]), split] = outcomes.tolist()
             role = "ood" if task not in EXPERTS else "target" if row["group"] in ("", task) else "control"
-            reference = toy_outcomes(_single(task) if role == "target" else ZERO, task, split).mean()
+            reference = toy_outcomes(single(task) if role == "target" else ZERO, task, split).mean()
             value, n = float(outcomes.mean()), len(outcomes)
             score: dict[str, object] = {key: row[key] for key in ("arm", "group", "number", "recipe_id")}
             score |= {"task": task, "split": split, "role": role, "metric": "accuracy", "value": value, "n": n}
@@ -146,7 +146,7 @@ def toy_outcomes(recipe: Recipe, task: str, split: str) -> np.ndarray:
     return (skill + own_noise.normal(scale=0.1, size=SAMPLES[split]) > hardness).astype(np.float32)
 
 
-def _single(expert: str, scaling: str = "constant", alpha: float = 1, beta: float = 0) -> Recipe:
+def single(expert: str, scaling: str = "constant", alpha: float = 1, beta: float = 0) -> Recipe:
     weights = tuple(int(e == expert) for e in EXPERTS)
     return Recipe.make("single", scaling, alpha, beta, weights)
 
@@ -156,12 +156,12 @@ def build_run() -> RunBuilder:
     run = RunBuilder()
     run.add_group(("pre-trained", "pre-trained", "", ""), "", [({}, ZERO)])
     for expert in EXPERTS:
-        run.add_group(("fine-tuned", "edit", "", ""), expert, [({}, _single(expert))])
+        run.add_group(("fine-tuned", "edit", "", ""), expert, [({}, single(expert))])
     shapes = {"": "linear", "uniform": "uniform:linear", "constant": "constant", "reversed": "reversed:linear"}
     for control, scaling in shapes.items():
         name = f"{UNTRUSTED}, {control}" if control else UNTRUSTED
         for expert in EXPERTS:
-            points = [({"alpha": a}, _single(expert, scaling, a, 1 - a)) for a in GRID]
+            points = [({"alpha": a}, single(expert, scaling, a, 1 - a)) for a in GRID]
             run.add_group((name, "edit", control and UNTRUSTED, control), expert, points)
     merges = [({"alpha": a}, Recipe.make("sum", "constant", a)) for a in GRID]
     run.add_group(("task arithmetic", "merge", "", ""), "", merges)

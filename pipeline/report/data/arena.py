@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.data.comparable import ComparableArms
+from pipeline.report.data.comparable import ComparableArms, GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.objective_outcomes import objective_outcomes
 from pipeline.report.data.ranking import Rank, ranked
@@ -79,17 +79,19 @@ def _of_edits(measure: Measure, bench: ComparableArms, label: str, names: set[st
     own = [a for a in bench.arms if a.name in names or a.control_of in names or (a.kind, a.role) == ("edit", "plain")]
     objectives = tuple(measure.run.provenance["spec"]["select"]["maximise"])
 
-    def outcomes(experts: Sequence[str]) -> Scored:
-        return {arm.name: objective_outcomes(measure, arm, experts, objectives) for arm in own}
+    places = (*bench.normalised_over("target"), *bench.normalised_over("control"))
 
-    found = outcomes(bench.experts)
+    def outcomes(places: Sequence[GroupTask]) -> Scored:
+        return {arm.name: objective_outcomes(measure, arm, places, objectives) for arm in own}
+
+    found = outcomes(places)
     arms, ranks, missing = _ranked(own, found)
     if not arms:
         return None
     values = tuple(mean_interval(found[arm.name] or []).value for arm in arms)
     by_expert = {}
     for expert in bench.experts if len(bench.experts) > 1 else []:
-        placed, its, _ = _ranked(own, outcomes([expert]))
+        placed, its, _ = _ranked(own, outcomes([place for place in places if place.group == expert]))
         by_expert[expert] = {arm.name: rank for arm, rank in zip(placed, its, strict=True)}
     return Ranking(bench, label, arms, ranks, missing, objectives, values, by_expert)
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from pipeline.report.data.arms import ArmResult
+from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import CandidateRow
-from search.intervals import Array, TaskOutcomes
+from search.intervals import Array, TaskOutcomes, sample_means
 from search.objectives import Objective, Role, role_metrics
 from tasks.metrics import lower_is_better
 
@@ -16,7 +15,7 @@ _STEP = 1e-6
 
 
 def objective_outcomes(
-    measure: Measure, arm: ArmResult, experts: Sequence[str], objectives: Sequence[str]
+    measure: Measure, arm: ArmResult, places: Sequence[GroupTask], objectives: Sequence[str]
 ) -> list[TaskOutcomes] | None:
     """Return outcomes whose mean is the sum of the objectives on test, averaged over experts.
 
@@ -27,25 +26,29 @@ def objective_outcomes(
     Args:
         measure: of the run.
         arm: an edit.
-        experts: the groups to average over.
+        places: the experts to average over, each with the tasks of its objective.
         objectives: expressions over the metrics of accuracies.
 
     Returns:
-        One entry a task; None if the arm lacks a score or a reference.
+        One entry a task; None if the arm lacks the score of a place or its reference.
     """
+    tasks_of: dict[str, list[str]] = {}
+    for place in places:
+        tasks_of.setdefault(place.group, []).append(place.task)
     totals: dict[str, Array] = {}
     value = 0.0
-    for expert in experts:
+    for expert, its in tasks_of.items():
         candidate = arm.chosen(expert)
-        found = None if candidate is None else _linear(measure, candidate, objectives)
+        found = None if candidate is None else _linear(measure, candidate, its, objectives)
         if candidate is None or found is None:
             return None
-        value += found[0] / len(experts)
+        value += found[0] / len(tasks_of)
         for task, weight in found[1].items():
             outcomes = measure.run.outcomes(candidate, task, "test")
             if outcomes is None:
                 return None
-            totals[task] = totals.get(task, 0.0) + weight / len(experts) * outcomes.astype(np.float64)
+            wide = sample_means(outcomes, measure.run.draws)
+            totals[task] = totals.get(task, 0.0) + weight / len(tasks_of) * wide
     means = {task: float(total_N.mean()) for task, total_N in totals.items()}
     rest = value - sum(means.values())
     tasks = [task for task in measure.run.task_names if task in totals]
@@ -53,10 +56,13 @@ def objective_outcomes(
 
 
 def _linear(
-    measure: Measure, candidate: CandidateRow, objectives: Sequence[str]
+    measure: Measure, candidate: CandidateRow, tasks: Sequence[str], objectives: Sequence[str]
 ) -> tuple[float, dict[str, float]] | None:
-    """Return a candidate's objective, and its derivative by the mean of each task; None if a reference is missing."""
-    scores = {t: s for (t, at), s in measure.run.scored(candidate).items() if at == "test" and s.role != "ood"}
+    """Return a candidate's objective and its derivative by the mean of each task; None without a score or reference."""
+    scored = measure.run.scored(candidate)
+    scores = {task: scored[task, "test"] for task in tasks if (task, "test") in scored}
+    if len(scores) < len(tasks):  # an objective of fewer tasks is another one
+        return None
     lower = [task for task, score in scores.items() if lower_is_better(score.metric)]
     roles: dict[str, Role] = {task: score.role for task, score in scores.items()}  # type: ignore[misc]
     references = {}

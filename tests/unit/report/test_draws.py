@@ -1,5 +1,6 @@
 """Proves that completions of one prompt count as one sample of every mean and difference, also outside the soups."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from pipeline.recipe import Recipe
 from pipeline.report.data.clouds import group_clouds
 from pipeline.report.data.comparable import GroupTask
 from pipeline.report.data.estimates import Measure
+from pipeline.report.data.objective_outcomes import objective_outcomes
+from search.intervals import mean_interval
 
 PLACES = [GroupTask("", "faithful")]
 
@@ -35,8 +38,12 @@ def test_more_completions_of_the_same_prompts_make_no_interval_narrower(tmp_path
         difference = measure.difference(lambda _, it=merge: it, lambda _, it=base: it, PLACES, "test")
         (cloud,) = group_clouds(measure, ('task["faithful"]',), [arm for arm in measure.arms if arm.kind == "merge"])
         means_S = measure.resampled(merge, "faithful")
+        (arm,) = (arm for arm in measure.arms if arm.kind == "merge")
+        only = replace(arm, candidates=(merge,))
+        objective = objective_outcomes(measure, only, PLACES, ['task["faithful"]'])
         assert mean and difference and means_S is not None
-        found.append((mean, difference, cloud.samples))
+        found.append((mean, difference, cloud.samples, mean_interval(objective or [])))
         spreads.append(means_S[1:].std())
+    assert found[0][3].value == pytest.approx(found[0][0].value)
     assert found[0] == found[1] and found[0][0].n == found[0][2] // 2 * 3 == PROMPTS["test"]
     assert spreads[1] == pytest.approx(spreads[0], rel=0.2)

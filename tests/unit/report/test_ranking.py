@@ -74,11 +74,12 @@ def test_the_objective_of_an_edit_is_a_mean_over_samples(finished_run: Path) -> 
     measure = Measure.read(finished_run)
     arm = next(a for a in measure.arms if a.kind == "edit" and a.role == "lines")
     experts = measure.bench(arm).experts
-    cells = objective_outcomes(measure, arm, experts, ["2 * target + control"])
     places = {role: measure.bench(arm).over(role) for role in ("target", "control")}
+    everywhere = (*places["target"], *places["control"])
+    cells = objective_outcomes(measure, arm, everywhere, ["2 * target + control"])
     parts = {role: measure.normalised(arm.chosen, p, "test", role == "target").value for role, p in places.items()}
     assert mean_interval(cells).value == pytest.approx(2 * parts["target"] + parts["control"])
-    worst = objective_outcomes(measure, arm, experts[:1], ["worst"])
+    worst = objective_outcomes(measure, arm, [p for p in everywhere if p.group == experts[0]], ["worst"])
     scores = [
         s for (_, at), s in measure.run.scored(arm.chosen(experts[0])).items() if at == "test" and s.role != "ood"
     ]
