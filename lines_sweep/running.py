@@ -8,6 +8,7 @@ from lines_sweep.arguments import named_arguments
 from pipeline.cluster.auth import use_token
 from pipeline.console import print_note, progress_console
 from pipeline.plan.plan import Plan, make_plan
+from pipeline.plan.spec_checks import check_ranking
 from pipeline.spec.load import load_spec, parse_spec
 from pipeline.spec.run import RunSpec
 from pipeline.spec.user_code import announce_code
@@ -92,6 +93,7 @@ def plan_of(spec: Spec, pool: str | None = None, workers: int | None = None) -> 
     found, source = _read(spec)
     found = found.model_copy(update={"resources": found.resources.changed(pool, workers)})
     try:
+        check_ranking(found)
         return make_plan(found)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error

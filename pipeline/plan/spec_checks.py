@@ -9,6 +9,7 @@ from pipeline.plan.controls import NAMES, is_shaped
 from pipeline.plan.derived import MASKS
 from pipeline.plan.groups import PRE_TRAINED
 from pipeline.plan.seeds import SEEDS, with_seeds
+from pipeline.spec.arena import EDIT, arms_of
 from pipeline.spec.arms import Merge
 from pipeline.spec.run import RunSpec
 
@@ -53,6 +54,23 @@ def check_arena(spec: RunSpec) -> None:
         look_up_method(merge.method, f"arena.methods.{label}")
     for label, profile in spec.arena.profiles.items():
         look_up(SCALINGS, profile.function, f"arena.profiles.{label}")
+
+
+def check_ranking(spec: RunSpec) -> None:
+    """Require that an arena scores all edits on the same tasks; run folders of earlier versions may not.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if spec.arena is None or spec.arena.edit is None or len(spec.tasks) == 1:
+        return
+    edits = {name: spec.arms[name].score for name, (_, method, _) in arms_of(spec.arena).items() if method == EDIT}
+    if len({*edits.values()}) > 1:
+        name = next(name for name, score in edits.items() if score == "targets")
+        raise ValueError(
+            f"arms.{name}.score: targets scores other tasks than the arena's other edits, so that they cannot be "
+            "ranked: give all of them the same score, or none"
+        )
 
 
 def check_name(name: str, taken: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lines_sweep.running import plan_of
 from pipeline.plan.plan import make_plan
 from pipeline.spec.load import SpecError, parse_spec
 
@@ -106,6 +107,16 @@ def test_a_mistake_is_named_with_its_field(changes: dict[str, Any], message: str
     with pytest.raises(ValueError) as error:
         make_plan(parse_spec(spec(**changes)))
     assert message in str(error.value)
+
+
+def test_edits_that_are_ranked_are_scored_on_the_same_tasks() -> None:
+    every = {f"edit{p}": {"score": "targets"} for p in PROFILES}
+    assert plan_of(spec({"arms": every}, edit="each_expert"))
+    one = spec({"arms": {"edit + linear": {"score": "targets"}}}, edit="each_expert")
+    with pytest.raises(ValueError, match=r"^spec: arms\.edit \+ linear\.score: targets scores other tasks than the ar"):
+        plan_of(one)
+    assert plan_of({**one, "tasks": ["mnist"], "targets": {"fashion": "mnist", "kana": "mnist"}})
+    assert make_plan(parse_spec(one))  # the run folders of earlier versions are read
 
 
 def test_a_spec_needs_an_arm_or_an_arena() -> None:
