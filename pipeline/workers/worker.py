@@ -6,16 +6,14 @@ import time
 import torch
 
 from pipeline.learning.gatherer import Gatherer
-from pipeline.learning.live_bytes import LiveBytes
 from pipeline.learning.normalisation import Calibration, NormalisedModel
 from pipeline.loading.loaded import Fetch, Loaded, load_run
-from pipeline.merging.methods import METHODS
 from pipeline.merging.resident import ResidentModel
 from pipeline.messages import EvalRequest, ShardScore, WorkerInfo
-from pipeline.recipe import Recipe
 from pipeline.records.sample_order import data_split
 from pipeline.spec.run import RunSpec
 from pipeline.workers.held import HeldRecipe
+from pipeline.workers.measured import MeasuredRecipe
 from tasks.base import ScoresRows, ShardResult, Task
 
 
@@ -62,14 +60,14 @@ class Worker:
             self._gather,
         )
         stored = [expert.statistics for expert in loaded.experts]
-        #: Method and steps -> bytes; None if the run does not ask for it.
-        self._memory: dict[tuple[str, ...], int] | None = {} if spec.arena else None
         self._held = HeldRecipe(
             NormalisedModel(self.resident, Calibration(self.backbone, self._tasks, samples), stored)
             if (samples := self._identity.calibration)
             else self.resident,
             self.backbone,
         )
+        #: None if the run does not ask for the memory.
+        self._measured = MeasuredRecipe(self._held, len(stored)) if spec.arena else None
 
     def info(self) -> WorkerInfo:
         """Return what this worker has loaded."""
@@ -83,28 +81,15 @@ class Worker:
             NonFiniteError: if weights, statistics or logits are NaN or infinite.
         """
         started = time.perf_counter()
-        alpha, memory = self._hold(request.recipe)
+        recipe = request.recipe
+        alpha, memory = self._measured.hold(recipe) if self._measured else (self._held.hold(recipe).alpha, 0)
         rebuilt = time.perf_counter()
         task = self._tasks[request.task]
         result = self._scored(task, request)
         seconds = (rebuilt - started, time.perf_counter() - rebuilt)
-        note = self._gather.note(request.recipe)
+        note = self._gather.note(recipe)
         known = request, result.stats, result.outcomes, alpha, seconds, self.name, note
         return ShardScore(*known, margins=result.margins, memory=memory)
-
-    def _hold(self, recipe: Recipe) -> tuple[float, int]:
-        """Set a recipe, and return its alpha and the most bytes of tensors that this makes at once.
-
-        They are measured for the first recipe of a method and its steps: a measurement takes 10 to 30 µs for each
-        operation. What a method learns from data is measured by itself (`Gatherer.note`).
-        """
-        key = (recipe.method, *(name for name, _ in recipe.then))
-        if self._memory is None or recipe.method == "zero" or METHODS[recipe.method].needs or key in self._memory:
-            return self._held.hold(recipe).alpha, (self._memory or {}).get(key, 0)
-        with LiveBytes() as live:
-            alpha = self._held.hold(recipe).alpha
-        self._memory[key] = live.peak
-        return alpha, live.peak
 
     def _scored(self, task: Task, request: EvalRequest) -> ShardResult:
         if not request.rows:
