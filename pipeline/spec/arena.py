@@ -1,10 +1,11 @@
 """`arena`: merges and edits times profiles over depth, each searched with the same budget; written out as arms."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from pipeline.spec.arms import Merge, Names, ScalingSpec, check_edit
 from pipeline.spec.extends import merge_over
@@ -21,6 +22,7 @@ _EXPONENTS = (0.25, 4.0)
 _Label = Annotated[str, Field(pattern=r"^[\w][\w .,()=-]*$"), ShortName]
 _Entry = str | dict[str, Any]
 _Values = Annotated[int, Field(ge=2, le=_MOST_VALUES)]
+_LAMBDAS = TypeAdapter(tuple[Number, Number])
 
 
 def _pairs(value: object) -> list[tuple[Any, Any]] | None:
@@ -76,9 +78,11 @@ class Arena(SpecModel):
         pairs = _pairs(data.get("profiles")) if isinstance(data, Mapping) else None
         if pairs is None or not any(isinstance(entry, int) for _, entry in pairs):
             return data
-        lambdas = data.get("lambdas", cls.model_fields["lambdas"].default)
-        if not isinstance(lambdas, list | tuple) or len(lambdas) != 2:
-            return data
+        lambdas = cls.model_fields["lambdas"].default
+        if "lambdas" in data:
+            with suppress(ValidationError):  # the only error is then that of lambdas
+                low, high = _LAMBDAS.validate_python(data["lambdas"])
+                lambdas = (low, high) if low < high else lambdas
         return {**data, "profiles": [dict([_of_values(*pair, lambdas)]) for pair in pairs]}
 
     @model_validator(mode="after")

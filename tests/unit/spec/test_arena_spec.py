@@ -119,6 +119,18 @@ def test_edits_that_are_ranked_are_scored_on_the_same_tasks() -> None:
     assert make_plan(parse_spec(one))  # the run folders of earlier versions are read
 
 
+@pytest.mark.parametrize("lambdas", [["a", "b"], [2, 0], [0, 1e101], [1], 3, None, [0, float("nan")]])
+def test_wrong_lambdas_beside_a_count_are_the_only_error(lambdas: Any) -> None:
+    with pytest.raises(SpecError) as error:
+        parse_spec(spec(lambdas=lambdas, profiles={"grouped": 5}))
+    found = str(error.value).splitlines()
+    assert found and all("lambdas" in line and "profiles" not in line for line in found), found
+    factors = (
+        parse_spec(spec(lambdas=["0", 1], profiles={"grouped": 5})).arms["sum + grouped 5"].scaling.params["factors"]
+    )
+    assert {factor.range for factor in factors} == {(0, 1)}
+
+
 def test_a_spec_needs_an_arm_or_an_arena() -> None:
     with pytest.raises(SpecError, match="arms: must have at least one arm, or the spec an arena"):
         parse_spec(BASE)
