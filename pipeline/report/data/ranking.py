@@ -12,8 +12,8 @@ from search.intervals import Array, Interval, TaskOutcomes
 
 #: Draws of the largest difference: its 95% quantile then has a standard error of about 1%.
 DRAWS = 4000
-#: Variances below are rounding.
-_NOTHING = 1e-18
+#: Variances of differences below this share of a model's own, and differences of means below _EQUAL, are rounding.
+_NOTHING, _EQUAL = 1e-12, 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ def ranked(models: Sequence[Sequence[TaskOutcomes]]) -> list[Rank]:
     differences that a score test does not reject: those d with |d' - d| <= m s(d), where s(d) is the standard error if
     d were true, s(d)^2 = s^2 + (d' - d)^2 / f, with f Satterthwaite's degrees of freedom. The tails of such a
     self-normalised mean are no wider than the normal's for symmetric outcomes, at any number of samples (Efron 1969).
+    Of models that differ by a constant, f is the number of samples without one a task; with too few the interval is
+    endless.
 
     Args:
         models: the outcomes of each model on the same tasks and samples; a larger outcome is the better one.
@@ -61,11 +63,14 @@ def ranked(models: Sequence[Sequence[TaskOutcomes]]) -> list[Rank]:
     """
     tasks = _outcomes(models)
     means_A = sum((outcomes_AN.mean(axis=1) for outcomes_AN in tasks), np.zeros(len(models))) / len(tasks)
+    apart_AA = np.abs(means_A[:, None] - means_A) > _EQUAL
     variances_AA, freedom_AA = _pairs(tasks)
-    square = float(np.quantile(_largest(tasks, variances_AA), 0.95)) ** 2
-    room_AA = 1 - square / freedom_AA
-    with np.errstate(divide="ignore"):  # with fewer samples than this, nothing can be told apart
-        widths_AA = np.where(variances_AA > 0, np.sqrt(square * variances_AA / np.maximum(room_AA, 0)), 0.0)
+    constant = bool((apart_AA & (variances_AA == 0)).any())
+    square = float(np.quantile(_largest(tasks, variances_AA, constant), 0.95)) ** 2
+    room_AA = np.maximum(freedom_AA - square, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # with fewer samples than this, nothing can be told apart
+        wide_AA = np.where(room_AA > 0, np.sqrt(square * variances_AA * freedom_AA / room_AA), np.inf)
+    widths_AA = np.where(apart_AA | (variances_AA > 0), wide_AA, 0.0)
     order = sorted(range(len(models)), key=lambda a: (-means_A[a], a))
     best, samples = order[0], sum(outcomes_AN.shape[1] for outcomes_AN in tasks)
     found = []
@@ -89,27 +94,31 @@ def _outcomes(models: Sequence[Sequence[TaskOutcomes]]) -> list[Array]:
 def _pairs(tasks: Sequence[Array]) -> tuple[Array, Array]:
     """Return the variance of the mean difference of each pair, and its degrees of freedom, (A, A) each."""
     size = len(tasks[0])
-    variances_AA, squares_AA = np.zeros((size, size)), np.zeros((size, size))
+    variances_AA, squares_AA, own_A = np.zeros((size, size)), np.zeros((size, size)), np.zeros(size)
     for outcomes_AN in tasks:
         count = outcomes_AN.shape[1]
-        spread_AA = np.stack([(outcomes_AN - outcomes_N).var(axis=1) for outcomes_N in outcomes_AN])
-        own_AA = spread_AA / max(1, count - 1) / len(tasks) ** 2
-        variances_AA += own_AA
-        squares_AA += own_AA**2 / max(1, count - 1)
-    variances_AA[variances_AA < _NOTHING] = 0  # equal models stay equal
-    return variances_AA, np.divide(
-        variances_AA**2, squares_AA, out=np.full_like(squares_AA, np.inf), where=variances_AA > 0
-    )
+        shifted_AN = outcomes_AN - outcomes_AN[:, :1]  # the differences of constants are exactly 0
+        spread_AA = np.stack([(shifted_AN - shifted_N).var(axis=1) for shifted_N in shifted_AN])
+        share = 1 / max(1, count - 1) / len(tasks) ** 2
+        variances_AA += spread_AA * share
+        squares_AA += (spread_AA * share) ** 2 / max(1, count - 1)
+        own_A += shifted_AN.var(axis=1) * share
+    variances_AA[variances_AA < _NOTHING * own_A.max()] = 0  # equal models stay equal
+    most = np.full_like(squares_AA, sum(outcomes_AN.shape[1] - 1 for outcomes_AN in tasks))
+    return variances_AA, np.divide(variances_AA**2, squares_AA, out=most, where=variances_AA > 0)
 
 
-def _largest(tasks: Sequence[Array], variances_AA: Array) -> Array:
-    """Draw the largest studentised difference of any pair, (R,), of normal means; 0 if all models are equal."""
+def _largest(tasks: Sequence[Array], variances_AA: Array, constant: bool) -> Array:
+    """Draw the largest studentised difference of any pair, (R,), of normal means; 0 if all models are equal.
+
+    Pairs without a variance have no covariance with others: if some differ by a `constant`, they count as one more.
+    """
     rng, size = np.random.default_rng(0), len(tasks[0])
     covariance_AA = np.zeros((size, size))
     for outcomes_AN in tasks:
         covariance_AA += np.cov(outcomes_AN, bias=True) / max(1, outcomes_AN.shape[1] - 1) / len(tasks) ** 2
     draws_RA = rng.multivariate_normal(np.zeros(size), covariance_AA, DRAWS, method="eigh")
-    largest_R = np.zeros(DRAWS)
+    largest_R = np.abs(rng.standard_normal(DRAWS)) if constant else np.zeros(DRAWS)
     for a, variances_A in enumerate(variances_AA):
         differ = variances_A > 0
         differ[: a + 1] = False

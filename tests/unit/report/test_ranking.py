@@ -65,6 +65,20 @@ def test_few_samples_tell_nothing_apart_and_equal_models_still_tie() -> None:
     assert ranks[-1].behind.high == np.inf and ranks[1].behind.high == 0
 
 
+@pytest.mark.parametrize(("samples", "scale", "ties"), [(1, 1, True), (4, 1, True), (8, 1, False), (8, 1e-9, False)])
+def test_a_constant_difference_is_shown_by_enough_samples(samples: int, scale: float, ties: bool) -> None:
+    one = np.arange(samples, dtype=float) * scale
+    ranks = ranked([[TaskOutcomes("t", one + shift * scale)] for shift in (0, 1, 0)])
+    assert [rank.ties for rank in ranks] == [True, ties, ties]
+    assert ranks[1].behind.high == (np.inf if ties else scale)
+
+
+def test_small_differences_keep_their_variance() -> None:
+    given = np.random.default_rng(0).normal(size=(2, 500))
+    large, small = (ranked([[TaskOutcomes("t", row * scale)] for row in given])[1].behind for scale in (1, 1e-8))
+    assert small.high - small.low == pytest.approx((large.high - large.low) * 1e-8, abs=1e-11)
+
+
 def test_an_equally_good_model_is_seldom_left_out() -> None:
     wrong = sum(any(not r.ties for r in ranked(models([0.7] * 8, 60, seed))) for seed in range(60))
     assert wrong <= 7  # 3 are expected; 8 or more have a probability of 1%
