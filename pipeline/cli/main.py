@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -93,7 +94,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command with warnings shown once, and with no more threads than a quota permits."""
+    """Run the command with warnings shown once, and with no more threads than a quota permits.
+
+    Raises:
+        SystemExit: at the end. Where nothing but a script's own lines called it, as `lines` does, the process may end
+            here instead; a function that calls it, a profiler or a tracer goes on.
+    """
     if VARIABLE in os.environ:
         complete(app)
     cores = permitted_cores()
@@ -105,9 +111,14 @@ def main() -> None:
     try:
         app()
     except SystemExit as ended:
-        if "torch" in sys.modules and isinstance(ended.code, int | None):
+        if "torch" in sys.modules and isinstance(ended.code, int | None) and _is_script(sys._getframe(1)):
             _leave(ended.code or 0)
         raise
+
+
+def _is_script(frame: FrameType) -> bool:
+    """Return whether a frame is the outermost of the process: nobody waits for it to return."""
+    return frame.f_back is None
 
 
 #: What holds text or bytes that are not in the file yet.
@@ -127,6 +138,7 @@ def _leave(code: int) -> None:
         for found in gc.get_objects():
             if issubclass(type(found), _WRITERS) and not found.closed:
                 found.flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # its descriptor was open when Python started
+                stream.flush()
         os._exit(code)
