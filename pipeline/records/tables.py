@@ -8,7 +8,7 @@ Example:
     {'arm': 'pre-trained', 'group': '', 'alpha': 0.0, 'beta': 0.0}
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.files.atomic import whole_file
+from tasks.files.columns import column
 
 #: Increased whenever a column changes its name, type or meaning; a golden test holds the schemas of each version.
 SCHEMA_VERSION = 2
@@ -161,11 +162,16 @@ PROMPTS = pa.schema(
 def write(path: Path, rows: Iterable[dict[str, object]], schema: pa.Schema) -> None:
     """Write `rows` as Parquet (zstd) in one step, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    left, parts = iter(rows), [schema.empty_table()]
+    left, parts = iter(rows), [_table([], schema)]
     while batch := list(islice(left, _BATCH)):
-        parts.append(pa.Table.from_pylist(batch, schema=schema))
+        parts.append(_table(batch, schema))
     with whole_file(path) as partial:
         pq.write_table(pa.concat_tables(parts), partial, compression="zstd", write_page_checksum=True)
+
+
+def _table(rows: Sequence[dict[str, object]], schema: pa.Schema) -> pa.Table:
+    columns = [column([row.get(field.name) for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -197,7 +203,9 @@ def read_parquet(path: Path, hint: str = "restore it, or make it again") -> pa.T
         FileNotFoundError: if there is none.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        # `pq.read_table` would import Arrow's data sets, and these pandas.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read()
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tasks.cores import permitted_cores
 from tasks.files.cache import cache_root, cached, digest, is_cached
+from tasks.files.columns import column
 from tasks.vision.decoding import NOTES, Decoded, Part, decode_image
 from tasks.vision.images import (
     BadImages,
@@ -253,8 +254,9 @@ def _batch(schema: Any, pixels_NCHW: Pixels, labels_N: Any, part: Sequence[Image
     images = pa.FixedSizeBinaryArray.from_buffers(
         schema.field("image").type, len(part), [None, pa.py_buffer(pixels_NCHW.reshape(-1))]
     )
-    keys, names = pa.array([r.digest.hex() for r in part]), pa.array([r.name for r in part])
-    return pa.RecordBatch.from_arrays([images, pa.array(labels_N), keys, names], schema=schema)
+    labels = column(labels_N, pa.int64())
+    keys, names = (column(texts, pa.string()) for texts in ([r.digest.hex() for r in part], [r.name for r in part]))
+    return pa.RecordBatch.from_arrays([images, labels, keys, names], schema=schema)
 
 
 def noted(splits: Iterable[ImageSet], preprocess: Preprocess) -> Iterator[str]:

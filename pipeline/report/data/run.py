@@ -179,7 +179,8 @@ def _read_samples(folder: Path, task: str) -> dict[tuple[str, str], Outcomes]:
     _check_exists(path)
     table = tables.read(path, tables.SAMPLES).combine_chunks()
     # `values` of a list scalar is a slice of one buffer: a column of a million outcomes never becomes Python floats.
-    values = [scalar.values.to_numpy(zero_copy_only=False) for scalar in table["outcomes"]]
+    # Arrow's own `to_numpy` would import pandas.
+    values: list[Any] = [np.from_dlpack(scalar.values) for scalar in table["outcomes"]]
     keys = zip(table["recipe_id"].to_pylist(), table["split"].to_pylist(), strict=True)
     samples = dict(zip(keys, values, strict=True))
     if not (path := folder / "sizes" / f"{task}.parquet").is_file():
