@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.report.data.arms import ArmResult
-from pipeline.report.data.comparable import ComparableArms, GroupTask
+from pipeline.report.data.comparable import ComparableArms, GroupTask, own_places
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.objective_outcomes import objective_outcomes
 from pipeline.report.data.ranking import Rank, ranked
@@ -27,6 +27,7 @@ class Ranking:
         missing: names of the others.
         objectives: what edits are ranked by; () for merges, which are ranked by their mean accuracy.
         values: the objective of each arm, its mean over experts; () for merges.
+        otherwise: names of edits that validation chose by other objectives; they are not ranked.
         by_expert: of several edited experts, expert -> arm -> its rank among the edits of this expert.
     """
 
@@ -37,6 +38,7 @@ class Ranking:
     missing: tuple[str, ...]
     objectives: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
+    otherwise: tuple[str, ...] = ()
     by_expert: Mapping[str, Mapping[str, Rank]] = field(default_factory=dict)
 
     @property
@@ -76,10 +78,15 @@ def _of_edits(measure: Measure, bench: ComparableArms, label: str, names: set[st
     """Rank edits, and the experts as they are."""
     if not any(arm.name in names for arm in bench.arms):
         return None
-    own = [a for a in bench.arms if a.name in names or a.control_of in names or (a.kind, a.role) == ("edit", "plain")]
     objectives = tuple(measure.run.provenance["spec"]["select"]["maximise"])
-
-    places = (*bench.normalised_over("target"), *bench.normalised_over("control"))
+    chosen_by = measure.run.provenance["objectives"]
+    whole = [a for a in bench.arms if a.name in names or a.control_of in names]
+    otherwise = tuple(a.name for a in whole if tuple(chosen_by.get(a.name, objectives)) != objectives)
+    arena = [a for a in whole if a.name not in otherwise]
+    own = [a for a in bench.arms if a in arena or (a.role == "plain" and a.is_unscaled)]
+    # Not all of the bench: arms of the user may be scored on more tasks.
+    scored = {p for arm in arena or whole for role in bench.roles for p in own_places(measure.run, arm, role)}
+    places = [p for role in ("target", "control") for p in bench.normalised_over(role) if p in scored]
 
     def outcomes(places: Sequence[GroupTask]) -> Scored:
         return {arm.name: objective_outcomes(measure, arm, places, objectives) for arm in own}
@@ -93,7 +100,7 @@ def _of_edits(measure: Measure, bench: ComparableArms, label: str, names: set[st
     for expert in bench.experts if len(bench.experts) > 1 else []:
         placed, its, _ = _ranked(own, outcomes([place for place in places if place.group == expert]))
         by_expert[expert] = {arm.name: rank for arm, rank in zip(placed, its, strict=True)}
-    return Ranking(bench, label, arms, ranks, missing, objectives, values, by_expert)
+    return Ranking(bench, label, arms, ranks, missing, objectives, values, otherwise, by_expert)
 
 
 def _ranked(

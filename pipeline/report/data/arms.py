@@ -79,6 +79,11 @@ class ArmResult:
         return frozenset(", ".join((r.method, *(name for name, _ in r.then))) for r in recipes)
 
     @property
+    def is_unscaled(self) -> bool:
+        """Whether it consists of experts as they are, without any scaling."""
+        return all(candidate.recipe.is_expert for candidate in self.candidates)
+
+    @property
     def has_components(self) -> bool:
         """Whether components have factors in any of its candidates."""
         return any(c.recipe.has_components for c in self.candidates)

@@ -38,7 +38,7 @@ class Scope:
     def of(cls, measure: Measure, arms: Iterable[ArmResult]) -> "Scope":
         """Return the scope of these arms."""
         models = [arm for arm in arms if arm.kind != PRE_TRAINED]
-        edited = [arm for arm in models if not _is_unscaled(arm)]
+        edited = [arm for arm in models if not arm.is_unscaled]
         return cls(measure, next(iter(edited or models), None))
 
     def places(self, arm: ArmResult, role: str, normalised: bool = False) -> tuple[GroupTask, ...]:
@@ -51,7 +51,7 @@ class Scope:
         if arm.kind == PRE_TRAINED:
             return own_places(self.measure.run, self.leader, role)
         own = own_places(self.measure.run, arm, role)
-        shared = set(members(self.measure.run, self.leader)) & set(arm.groups) if _is_unscaled(arm) else set()
+        shared = set(members(self.measure.run, self.leader)) & set(arm.groups) if arm.is_unscaled else set()
         return tuple(place for place in own if place.group in shared) if shared else own
 
     def average(self, arm: ArmResult, metric: str, split: str, pick: Pick | None = None) -> Average | None:
@@ -59,11 +59,6 @@ class Scope:
         role, normalised = ACCURACIES[metric]
         own = (role == "target") if normalised else None
         return self.measure.average(pick or arm.chosen, self.places(arm, role, normalised), split, own)
-
-
-def _is_unscaled(arm: ArmResult) -> bool:
-    """Whether the arm consists of experts without any scaling."""
-    return all(candidate.recipe.is_expert for candidate in arm.candidates)
 
 
 def subjects(measure: Measure, named: Mapping[str, str]) -> list[ArmResult]:

@@ -107,13 +107,16 @@ def _budget(measure: Measure) -> str:
 
 
 def _left(ranking: Ranking) -> str:
-    return f" Without a score on every task: {', '.join(ranking.missing)}." * bool(ranking.missing)
+    parts = {"Without a score on every task": ranking.missing, "Chosen by other objectives": ranking.otherwise}
+    return "".join(f" {why}, and not ranked: {', '.join(names)}." for why, names in parts.items() if names)
 
 
 def _said(ranking: Ranking) -> str:
     """Which models tie with the best, in a sentence."""
     tied = [arm for arm, rank in zip(ranking.arms, ranking.ranks, strict=True) if rank.ties]
     best, *others = [arm.name for arm in tied]
+    if len(ranking.ranks) == 1:
+        return f"{best} is the only one that is ranked."
     if not others:
         return f"{best} is better than all others."
     constants = [arm.name for arm in tied[1:] if arm.role == "plain"]
