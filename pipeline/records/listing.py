@@ -26,10 +26,10 @@ class ListedRun:
         state: finished; running: a process is writing; stopped: it may be resumed.
         changed: seconds since the epoch of the journal's last change.
         candidates: number of candidates in its tables; None if it has none yet, or they cannot be read.
-        best: arm whose chosen candidates have the highest first objective on validation, in the mean over its experts;
-            "" if none was chosen, or the arms maximise different objectives, whose values cannot be compared.
+        best: arm whose chosen candidates have the highest objective on validation, in the mean over its experts; "" if
+            none was chosen, or values cannot be compared: of several objectives, or of both edits and merges.
         objective: the value of this objective.
-        maximised: the first objectives of the arms that chose, each once, as the spec writes them.
+        maximised: the objectives of the arms that chose, each once, as the spec writes them.
     """
 
     place: str
@@ -71,8 +71,9 @@ def _listed(run: Path, folder: Path) -> ListedRun:
     values: dict[str, list[float]] = {}
     for row in chosen.select(["arm", "objectives"]).to_pylist():
         values.setdefault(row["arm"], []).append(row["objectives"][0])
-    maximised = tuple(dict.fromkeys(objectives[arm][0] for arm in values))
-    found = [(fmean(of), arm) for arm, of in values.items()] if len(maximised) == 1 else []
+    maximised = tuple(dict.fromkeys(objective for arm in values for objective in objectives[arm]))
+    comparable = len(maximised) == 1 and len(chosen["kind"].unique()) == 1
+    found = [(fmean(of), arm) for arm, of in values.items()] if comparable else []
     objective, best = max(found, key=lambda pair: pair[0], default=(None, ""))
     return ListedRun(place, state, changed, candidates.num_rows, best, objective, maximised)
 

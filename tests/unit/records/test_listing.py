@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pipeline.records.listing import list_runs
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, one below another folder that was stopped, and one whose tables are damaged."""
     folder = tmp_path_factory.mktemp("runs")
-    write_run(folder / "a [finished] run", exhibits={})
+    write_run(folder / "a [finished] run", arms={name: ARMS[name] for name in ("LiNeS", "wise")}, exhibits={})
     journal = Journal(folder / "sweeps" / "stopped")
     journal.header({"spec": {}})
     journal.close()
@@ -64,9 +65,20 @@ def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> Non
     assert result.exit_code == 2 and "there is no such folder" in result.output
 
 
-def test_arms_with_different_objectives_have_no_best(tmp_path: Path) -> None:
-    arms = {"ta": ARMS["ta"], "other": ARMS["ta"] | {"select": {"maximise": "control"}}}
-    write_run(tmp_path / "run", arms=arms, exhibits={})
+@pytest.mark.parametrize(
+    ("other", "maximised"),
+    [
+        (ARMS["ta"] | {"select": {"maximise": "control"}}, ("2 * target + control", "control")),
+        (ARMS["wise"], ("2 * target + control",)),
+        (None, ("target", "control")),
+    ],
+    ids=["two objectives", "an edit beside a merge", "one arm of two objectives"],
+)
+def test_values_that_cannot_be_compared_have_no_best(tmp_path: Path, other: Any, maximised: tuple[str, ...]) -> None:
+    ta = {"merge": "sum", "scaling": {"alpha": 0.5}}
+    arms = {"ta": ta, "other": other} if other else {"ta": ta | {"select": {"maximise": [*maximised]}}}
+    write_run(tmp_path / "run", arms=arms, exhibits={}, controls=[])
     (found,) = list_runs(tmp_path)
-    assert (found.best, found.objective, found.maximised) == ("", None, ("2 * target + control", "control"))
-    assert "several" in CliRunner().invoke(app, ["runs", str(tmp_path)]).output
+    assert (found.best, found.objective, found.maximised) == ("", None, maximised)
+    shown = CliRunner().invoke(app, ["runs", str(tmp_path)]).output
+    assert ("several" in shown) == (len(maximised) > 1)
