@@ -71,7 +71,8 @@ def parsed_params(method: str, scaling: str, texts: Sequence[str]) -> dict[str, 
     for name, value in named_values("--param", texts):
         if name == "samples" and METHODS[method].needs:
             raise ValueError("--param samples: is an option of `lines statistics`; leave it out here")
-        values[name] = look_up(declared, name, f"--param of {method} and {scaling}").parse(value)
+        parameter = look_up(declared, name, f"--param of {method} and {scaling}")
+        values[name] = replace(parameter, name=f"--param {name}").parse(value)
     return values
 
 

@@ -88,7 +88,7 @@ class Arena(SpecModel):
     @model_validator(mode="after")
     def _contestants(self) -> "Arena":
         if not self.methods and self.edit is None:
-            raise ValueError("methods: needs at least one merge method, or the arena edit: each_expert")
+            raise ValueError("needs methods (merges), edit (such as each_expert), or both")
         if EDIT in self.methods and self.edit is not None:
             raise ValueError(f"methods.{EDIT}: this label is taken by the edits; use another one")
         if self.sets and not self.methods:

@@ -94,7 +94,7 @@ class RunSpec(SpecModel):
     def _at_least_one(cls, arms: dict[str, Arm], info: ValidationInfo) -> dict[str, Arm]:
         """Check the field, not the whole spec, so that the error comes with those of other fields."""
         if not arms and "arena" in info.data:  # an arena that is not valid has an error of its own
-            raise ValueError("must have at least one arm, or the spec an arena")
+            raise ValueError("the spec needs at least one arm, or an arena")
         return arms
 
     @model_validator(mode="after")
@@ -114,12 +114,12 @@ class RunSpec(SpecModel):
         for label, members in (self.arena.sets if self.arena else {}).items():
             for expert in members or ():
                 require_known(f"arena.sets.{label}", expert, self.experts, "expert")
-        for expert in (self.arena.edit if self.arena else None) or ():
-            if expert != "each_expert":
-                require_known("arena.edit", expert, self.experts, "expert")
+        edits = {f"arms.{name}.edit": arm.edit for name, arm in self.arms.items()}
+        for field, names in {"arena.edit": self.arena.edit if self.arena else (), **edits}.items():
+            for expert in names or ():
+                require_known(field, expert, (*self.experts, "each_expert"), "expert")
         for name, arm in self.arms.items():
             named = {
-                "edit": [e for e in arm.edit or () if e != "each_expert"],
                 "experts": arm.experts or (),
                 "merge.weights": arm.merge.weights if arm.merge else (),
             }

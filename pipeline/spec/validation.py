@@ -15,6 +15,8 @@ _M = TypeVar("_M", bound=BaseModel)
 _SHOWN, _SHOWN_NAME, _MOST_ERRORS = 500, 100, 20
 #: A part of pydantic's path that is no field: the tag of a union's member, a validator, the key of a mapping.
 _NO_FIELD = re.compile(r"<[a-z]+>|function-\w+\[.*\]|\[key\]", re.DOTALL)
+#: The beginning of an error of a check between fields: its first field.
+_INNER = re.compile(r"(\w+)(?:\.[^:]+)?: ")
 #: Type of pydantic's error -> the rule.
 _RULES = {
     "string_type": "must be text",
@@ -91,6 +93,8 @@ def _line(error: Any, kind: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{where}: is required"
     message = _rule(error)
+    if error["type"] == "value_error" and (inner := _INNER.match(message)) and inner[1] in _keys_at(path, kind):
+        return f"{where}.{message}" if where else message
     if not where:
         return message
     got = error.get("input")

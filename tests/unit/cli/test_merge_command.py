@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
 from pipeline.checkpoints.statistics import origin
 from pipeline.cli.merge import merge
+from pipeline.cli.merge_options import parsed_params
 from pipeline.recipe import Recipe
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
@@ -405,3 +406,8 @@ main()"""
     ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ended.returncode == 2 and ended.stderr.startswith("error: --base: is required")
     assert ended.stdout == "joined\nlast\n" and (tmp_path / "kept").read_text() == "whole"
+
+
+def test_an_error_of_a_parameter_names_its_option() -> None:
+    with pytest.raises(ValueError, match=r"^--param keep: must be a number, got 'abc'"):
+        parsed_params("ties", "constant", ["keep=abc"])

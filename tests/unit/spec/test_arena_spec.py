@@ -91,14 +91,15 @@ def test_the_spec_of_the_run_folder_is_read_back_as_the_same() -> None:
         ({"profiles": {"l": {"function": "linear", "alpha": {"grid": [0, 1]}}}}, "profiles.l: a grid scores as many"),
         ({"methods": {"m": {"of": "sum"}}}, "methods.m: needs a method that gives one model"),
         ({"rounds": 3}, "arena.rounds: unknown key"),
-        ({"methods": []}, "methods: needs at least one merge method, or the arena edit: each_expert"),
+        ({"methods": []}, "spec: arena: needs methods (merges), edit (such as each_expert), or both"),
         ({"methods": [], "edit": ["kanna"]}, "arena.edit: unknown expert 'kanna'; did you mean 'kana'"),
-        ({"edit": ["each_expert", "kana"]}, "edit: each_expert must be the only entry"),
+        ({"methods": [], "edit": "all"}, "arena.edit: unknown expert 'all'; known: each_expert, fashion, kana, mnist"),
+        ({"edit": ["each_expert", "kana"]}, "spec: arena.edit: each_expert must be the only entry"),
         ({"methods": ["sum"], "edit": ["kana", "kana"]}, "edit: each expert may be named once"),
         ({"methods": {"edit": "sum"}, "edit": "kana"}, "methods.edit: this label is taken by the edits"),
         ({"methods": [], "edit": "kana", "sets": {"a": None}}, "sets: are of merged experts"),
         ({"profiles": [{"linear": 3}]}, "profiles.linear: only piecewise and grouped have a number of values, got 3"),
-        ({"profiles": {"grouped": 1}}, "profiles.grouped: must be from 2 to 50 values over depth, got 1"),
+        ({"profiles": {"grouped": 1}}, "spec: arena.profiles.grouped: must be from 2 to 50 values over depth, got 1"),
         ({"profiles": ["sqrt", {"grouped": 3}, {"grouped": 3}]}, "each label may be there once, got ['grouped 3']"),
         ({"budget": {"evaluations": 3, "trials": 3}}, "arena.budget.trials: unknown key; it has no place here"),
     ],
@@ -132,9 +133,9 @@ def test_wrong_lambdas_beside_a_count_are_the_only_error(lambdas: Any) -> None:
 
 
 def test_a_spec_needs_an_arm_or_an_arena() -> None:
-    with pytest.raises(SpecError, match="arms: must have at least one arm, or the spec an arena"):
+    with pytest.raises(SpecError, match="arms: the spec needs at least one arm, or an arena"):
         parse_spec(BASE)
-    with pytest.raises(SpecError, match="(?s)^spec: name: is required.*spec: arms: must have at least one arm"):
+    with pytest.raises(SpecError, match="(?s)^spec: name: is required.*spec: arms: the spec needs at least one arm"):
         parse_spec({key: value for key, value in BASE.items() if key != "name"})
     with pytest.raises(SpecError, match="^spec: arena.budget: is required$"):
         parse_spec(BASE | {"arena": {"methods": ["sum"], "profiles": ["linear"]}})

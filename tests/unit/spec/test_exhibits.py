@@ -43,12 +43,12 @@ def test_exhibits_do_not_change_what_is_evaluated() -> None:
 @pytest.mark.parametrize(
     ("exhibit", "message"),
     [
-        ({"kind": "tabel"}, r"exhibits\.T: kind: got 'tabel'; did you mean 'table'"),
-        ({"arms": "LiNeS"}, r"exhibits\.T: kind: is required"),
+        ({"kind": "tabel"}, r"exhibits\.T\.kind: got 'tabel'; did you mean 'table'"),
+        ({"arms": "LiNeS"}, r"exhibits\.T\.kind: is required"),
         (ONE | {"columns": {"Target": "targt"}}, r"exhibits\.T\.columns\.Target: must be .*got 'targt'.*mean 'target'"),
         (
             ONE | {"rows": {"A": ["LiNeS", "ta"]}},
-            r"exhibits\.T: rows\.A: must have one cell .* 1 columns, got 2",
+            r"exhibits\.T\.rows\.A: must have one cell .* 1 columns, got 2",
         ),
         (
             ONE | {"rows": {"A": {"arm": "LiNeS", "metric": "bset"}}},
