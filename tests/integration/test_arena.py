@@ -28,7 +28,8 @@ def test_an_arena_is_ranked_on_test_beside_its_cost(lines: Lines) -> None:
     means = [float(row["mean accuracy"].text) for row in rows]
     assert means == sorted(means, reverse=True)
     assert {row["free scalars"].text for row in rows if "linear" in row["model"].text} == {"2"}
-    assert {(row["candidates"].text, row["samples"].text) for row in rows} == {("3", "90")}
+    assert {row["samples"].text for row in rows} == {"90"} and "candidates" not in merges.columns
+    assert not any(row["model"].symbol for row in rows)  # the figure's marks are others
     assert all(float(row["seconds"].text) >= 0 for row in rows)
     ranked = [dict(zip(edits.columns, row, strict=True)) for row in edits.rows]
     edited = {"fine-tuned", "edit", "edit + linear", "edit + linear, reversed"}

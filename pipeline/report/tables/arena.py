@@ -9,7 +9,7 @@ from pipeline.report.data.arena import Ranking
 from pipeline.report.data.arms import ArmResult
 from pipeline.report.data.estimates import Average, Measure
 from pipeline.report.data.ranking import Rank
-from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, lead, role_units
+from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted, role_units
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
@@ -20,10 +20,14 @@ _BEHIND = (
     "(95%): they allow for the number of comparisons, and for the best being picked by the same samples. A tie is not "
     "shown to be worse than the best."
 )
+_SCALE = (
+    "In the objective, target is divided by the fine-tuned expert's accuracy and control by the pre-trained model's: "
+    "the fine-tuned expert's target is 1, and so is its control if it forgets nothing."
+)
 _COST = (
     "Free scalars: the numbers that were searched{each}. Data: what method and profile learn from, besides the "
-    "validation split that chooses. Candidates: scored on validation; samples: of them, without those that were not "
-    "needed. Seconds: of all workers, to set the weights and to score them. Memory: the most that a worker's tensors "
+    "validation split that chooses. Samples: scored on validation, without those that were not needed. Seconds: of all "
+    "workers, to set the weights and to score them. Memory: the most that a worker's tensors "
     "took at once to set the weights, or to learn what they need, besides base, task vectors and the weights."
 )
 
@@ -54,7 +58,7 @@ def _edits(measure: Measure, ranking: Ranking) -> Table:
         f"by {what(ranking)}, by which validation chose; target and control are accuracies."
     )
     behind = _BEHIND.format(what="objective, in hundredths,")
-    note = f"{scope} {_said(ranking)}{_left(ranking)} {behind} {_COST.format(each=' for each expert')}"
+    note = f"{scope} {_said(ranking)}{_left(ranking)} {_SCALE} {behind} {_COST.format(each=' for each expert')}"
     values = tuple(TableCell(f"{value:.4f}") for value in ranking.values)
     return _table(measure, ranking, note, ((what(ranking), values),), _HUNDREDTHS)
 
@@ -78,9 +82,9 @@ def _table(
     for i, (arm, rank) in enumerate(zip(ranking.arms, ranking.ranks, strict=True)):
         means = [role_units(measure.run, r).mean(measure.mean(arm.chosen, bench.over(r), "test")) for r in roles]
         own = [cells[i] for _, cells in values]
-        rows.append((TableCell(str(i + 1)), lead(arm), *own, *means, _behind(rank, units), *_cost(measure, arm)))
+        rows.append((TableCell(str(i + 1)), _named(arm), *own, *means, _behind(rank, units), *_cost(measure, arm)))
     names = [name for name, _ in values] + [ROLE_WORDS[bench.kind, role] for role in roles]
-    costs = ("free scalars", "data", "candidates", "samples", "seconds", "memory, MB")
+    costs = ("free scalars", "data", "samples", "seconds", "memory, MB")
     return Table(ranking.title, note, ("", "model", *names, "behind the best", *costs), tuple(rows))
 
 
@@ -89,12 +93,17 @@ def _by_expert(ranking: Ranking) -> Table:
     rows = []
     for arm in ranking.arms:
         ranks = [found.get(arm.name) for found in ranking.by_expert.values()]
-        rows.append((lead(arm), *(_behind(rank, _HUNDREDTHS) if rank else TableCell(NONE) for rank in ranks)))
+        rows.append((_named(arm), *(_behind(rank, _HUNDREDTHS) if rank else TableCell(NONE) for rank in ranks)))
     note = (
         f"Test split: how far each edit is behind the best edit of the same expert, in hundredths of {what(ranking)}, "
         "with intervals that hold for all pairs of an expert's edits at once (95%)."
     )
     return Table(f"{ranking.title}, expert by expert", note, ("model", *ranking.by_expert), tuple(rows))
+
+
+def _named(arm: ArmResult) -> TableCell:
+    """Return an arm's name without its mark: the figure above has marks of its own."""
+    return TableCell(arm.name, tone="lead")
 
 
 def _behind(rank: Rank, units: Units) -> TableCell:
@@ -141,7 +150,6 @@ def _cost(measure: Measure, arm: ArmResult) -> tuple[TableCell, ...]:
     return (
         TableCell(str(max(len(candidate.point) for candidate in arm.candidates))),
         TableCell(_data(arm)),
-        TableCell(f"{len(arm.candidates):,}"),
         TableCell(f"{_samples(measure, arm):,}"),
         TableCell(_seconds(measure, arm)),
         TableCell(_memory(measure, arm)),
