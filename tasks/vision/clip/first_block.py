@@ -1,8 +1,9 @@
 """An open_clip ViT that is run from its second block on, where candidates share all that comes before.
 
-In float32 on a CPU, the last block computes the MLP of the class token alone where the others are not read; an odd
-number of heads, for which torch has no fast path, attends without copies: 12 % of a pass of a ViT-T/32; and what a
-block has computed for itself alone is overwritten, since new memory costs more than the sums that fill it.
+In float32 on a CPU, in batches of 16 images or more, the last block computes the MLP of the class token alone where the
+others are not read, and an odd number of heads, for which torch has no fast path, attends without copies: 12 % of a
+pass of a ViT-T/32. What a block has computed for itself alone is overwritten, since new memory costs more than the sums
+that fill it.
 
 Shape legend: B images, T tokens of an image, D width of the tower, H heads, E width of a head, F width of an MLP.
 """
@@ -21,8 +22,8 @@ from tasks.vision.libraries import open_clip
 _Block = open_clip.transformer.ResidualAttentionBlock
 #: Identities of weights that are remembered; neighbours in a search are far closer.
 _REMEMBERED = 256
-#: From so many rows on, MKL's float32 product gives a row the same bits whatever the number of rows.
-_FEWEST_ROWS = 4
+#: MKL's float32 products of fewer images may round a row otherwise, depending on the number of rows and of threads.
+_FEWEST_IMAGES = 16
 #: Numbers that an activation takes at a time: 256 KB, which stay in a core's cache between its three passes.
 _PIECE = 2**16
 
@@ -83,7 +84,7 @@ class FirstBlock:
         *blocks, last = self._tower.transformer.resblocks[1:]
         for block in blocks:
             tokens_BTD = self._block(block, tokens_BTD)
-        read = 1 if self._reads_class_token and len(tokens_BTD) >= _FEWEST_ROWS else None
+        read = 1 if self._reads_class_token and len(tokens_BTD) >= _FEWEST_IMAGES else None
         pooled, _ = self._tower._pool(self._block(last, tokens_BTD, read))
         features: Tensor = pooled if self._tower.proj is None else pooled @ self._tower.proj
         return features
@@ -94,8 +95,8 @@ class FirstBlock:
             whole: Tensor = block(tokens_BTD)
             return whole
         normed_BTD = block.ln_1(tokens_BTD)
-        odd = block.attn.num_heads % 2
-        attended_BTD = _attention(block.attn, normed_BTD) if odd else block.attention(normed_BTD)
+        own = block.attn.num_heads % 2 and len(tokens_BTD) >= _FEWEST_IMAGES
+        attended_BTD = _attention(block.attn, normed_BTD) if own else block.attention(normed_BTD)
         tokens_BTD = block.ls_1(attended_BTD).add_(tokens_BTD)[:, :read]
         hidden_BTF = _activate(block.mlp.gelu, block.mlp.c_fc(block.ln_2(tokens_BTD)))
         made: Tensor = block.ls_2(block.mlp.c_proj(hidden_BTF)).add_(tokens_BTD)

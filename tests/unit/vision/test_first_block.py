@@ -216,7 +216,7 @@ def test_other_towers_are_run_as_a_whole(kind: str) -> None:
     assert first_block.outputs.size == 0 == first_block.most_bytes(10, 10)
 
 
-@pytest.mark.parametrize(("pool", "images", "tokens"), [("tok", 4, 1), ("tok", 3, 5), ("avg", 4, 5)])
+@pytest.mark.parametrize(("pool", "images", "tokens"), [("tok", 16, 1), ("tok", 15, 5), ("avg", 16, 5)])
 @pytest.mark.parametrize(("heads", "scale"), [(2, None), (3, 0.5)])
 def test_the_last_mlp_reads_the_class_token_alone(
     pool: str, images: int, tokens: int, heads: int, scale: float | None
@@ -230,6 +230,25 @@ def test_the_last_mlp_reads_the_class_token_alone(
     for kept in (0.0, 1.0):
         torch.testing.assert_close(FirstBlock(tower, kept).features(lambda: pixels, "batch"), expected)
     assert seen == [(images, tokens, 48)] * 2
+
+
+@pytest.mark.parametrize(("threads", "sizes"), [(1, (1, 2, 3, 5, 15, 16, 17, 32, 50)), (2, (5, 16, 17))])
+def test_batches_of_any_size_keep_the_bits_of_the_tower(threads: int, sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    tower = open_clip.transformer.VisionTransformer(96, 32, 192, 2, 3, 4.0, output_dim=8).eval()
+    for parameter in (p for p in tower.parameters() if p.dim() == 1):
+        torch.nn.init.normal_(parameter, std=0.05)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for images in sizes:
+            pixels = torch.randn(images, 3, 96, 96)
+            with torch.inference_mode():
+                assert torch.equal(FirstBlock(tower, 0.0).features(lambda given=pixels: given, ""), tower(pixels)), (
+                    images
+                )
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
