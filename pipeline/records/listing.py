@@ -71,8 +71,9 @@ def _listed(run: Path, folder: Path) -> ListedRun:
     values: dict[str, list[float]] = {}
     for row in chosen.select(["arm", "objectives"]).to_pylist():
         values.setdefault(row["arm"], []).append(row["objectives"][0])
-    maximised = tuple(dict.fromkeys(objective for arm in values for objective in objectives[arm]))
-    comparable = len(maximised) == 1 and len(chosen["kind"].unique()) == 1
+    maximised = tuple(dict.fromkeys(objective for arm in values for objective in objectives.get(arm, ())))
+    known = values.keys() <= objectives.keys()
+    comparable = known and len(maximised) == 1 and len(chosen["kind"].unique()) == 1
     found = [(fmean(of), arm) for arm, of in values.items()] if comparable else []
     objective, best = max(found, key=lambda pair: pair[0], default=(None, ""))
     return ListedRun(place, state, changed, candidates.num_rows, best, objective, maximised)

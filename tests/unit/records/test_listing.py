@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.cli.main import app
 from pipeline.records import tables
 from pipeline.records.journal import Journal
 from pipeline.records.listing import list_runs
+from pipeline.records.provenance_file import read_provenance, write_provenance
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,15 @@ def test_a_run_that_a_process_writes_is_running(folder: Path) -> None:
         assert {run.place: run.state for run in list_runs(folder)}["sweeps/stopped"] == "running"
     finally:
         journal.close()
+
+
+def test_a_provenance_that_lacks_an_arm_leaves_the_other_runs_listed(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "a [finished] run", tmp_path / "run")
+    provenance = read_provenance(tmp_path / "run" / "provenance.json")
+    del provenance["objectives"]["LiNeS"]
+    write_provenance(tmp_path / "run", provenance)
+    (run,) = list_runs(tmp_path)
+    assert (run.state, run.best, run.objective) == ("finished", "", None) and run.candidates
 
 
 def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
