@@ -84,7 +84,8 @@ def test_a_wrong_spec_is_refused(tmp_path: Path, changes: dict[str, Any], messag
 def test_the_examples_are_valid_and_write_where_their_name_says(path: Path) -> None:
     spec = load_finetune_spec(path)
     own = {"language/finetune": "language-experts"}.get(f"{path.parent.name}/{path.stem}", path.stem)
-    assert spec.name == (f"paper-{own}" if path.parent.name == "paper" else own)
+    names = {"paper": f"paper-{own}", "depth": own.replace("finetune-", "finetune-depth-")}
+    assert spec.name == names.get(path.parent.name, own)
     assert runs_of(spec)
 
 
