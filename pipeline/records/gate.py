@@ -64,7 +64,9 @@ def combination(recipe: Recipe, searched: Iterable[str], experts: Iterable[str])
         step_text(name, [(k, _shown(f"{title}.{k}", v, dims)) for k, v in params])
         for title, (name, params) in zip(step_titles(name for name, _ in recipe.then), recipe.then, strict=True)
     ]
-    weights = ("*" if f"weights.{e}" in dims else str(w) for e, w in zip(experts, recipe.weights, strict=False))
+    weights = (
+        "*" if f"weights.{e}" in dims else str(w) for e, w in zip(experts, recipe.weights, strict=bool(recipe.weights))
+    )
     return f"{method} [{', '.join(weights)}] {steps}"
 
 

@@ -98,7 +98,7 @@ def planned_edits(plan: Plan) -> list[PlannedEdit]:
     A merge whose parameters are searched has them at their middle. Rewarded soups, greedy soups, merges of what another
     arm chose, and masks that are searched first have no single merge to take apart, and are left out.
     """
-    arms = plan.spec.arms
+    arms, experts = plan.spec.arms, tuple(plan.spec.experts)
     edits: dict[str, PlannedEdit] = {}
     merges = []
     for group in plan.groups:
@@ -107,12 +107,12 @@ def planned_edits(plan: Plan) -> list[PlannedEdit]:
         tasks = {task: role for task, role in group.roles.items() if role != "ood"}
         if group.kind == "edit":
             known = edits.get(group.name)
-            recipe = Recipe.make("single", weights=_only(group.name, list(plan.spec.experts)))
-            edits[group.name] = PlannedEdit("edit", group.name, {**(known.tasks if known else {}), **tasks}, recipe)
+            recipe = Recipe.make("single", weights=_only(group.name, list(experts)))
+            scored = {**(known.tasks if known else {}), **tasks}
+            edits[group.name] = PlannedEdit("edit", group.name, scored, recipe, experts=experts)
         elif group.kind == "merge" and group.search.sampler != "greedy":
             constants, searched = _constants(arms[group.arm], plan.spec), tuple(d.name for d in group.space.dims)
-            merge = PlannedEdit("merge", group.arm, tasks, _merge(group), constants, searched, tuple(plan.spec.experts))
-            merges.append(merge)
+            merges.append(PlannedEdit("merge", group.arm, tasks, _merge(group), constants, searched, experts))
     same: dict[tuple[Recipe, str], PlannedEdit] = {}
     for merge in merges:  # arms that differ in their scaling alone are one merge; one with alpha 0 is the base
         if merge.constants:

@@ -87,6 +87,8 @@ def test_thirds_are_left_out_and_scores_are_those_of_validation_and_shared(tmp_p
         *(("edit", task, 1) for task in TASKS),
         ("merge", "sum", 1),
     ]
+    only = ("single [1, 0, 0] []", "single [0, 1, 0] []", "single [0, 0, 1] []")
+    assert [edit.combined for edit in found] == [*only, "sum [] ['norm_match']"]
     assert [list(blocks) for blocks in thirds(4)] == [[0], [1], [2, 3]]
     cats, rows = found[0], range(IDENTITY.tasks["cats"][1])
     for third, lambdas in zip(THIRDS, ((0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 0)), strict=True):
