@@ -62,9 +62,9 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> "Survived":
             return survive(folder, trials)
 
     try:
-        return run(trials=60)
+        return run(trials=40)
     except RunTooShortError:  # while a worker loads on a busy machine, the other may score all of the rest
-        return run(trials=240)
+        return run(trials=120)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -83,8 +83,9 @@ def test_each_file_reaches_each_node_once_and_the_tables_are_those_of_one_machin
     for cache in caches:
         folders = [path for path in (cache / "shipped").iterdir() if path.is_dir()]
         assert sorted(p.name for folder in folders for p in folder.iterdir()) == sorted(path.name for path in files)
-        # Each set was decoded once; a node that got no shard of a task decoded none of its images.
-        assert 1 <= len(list((cache / "images").glob("*.manifest"))) <= 3
+    # A node decodes a set once, and only for shards that it gets: the first may have scored all.
+    decoded_sets = [len(list((cache / "images").glob("*.manifest"))) for cache in caches]
+    assert 1 <= max(decoded_sets) <= 3
 
 
 @pytest.mark.cluster
