@@ -5,7 +5,8 @@
 - `journal/<0>-<end>.jsonl` holds everything before `end`. Compaction writes it, and then deletes what it covers.
 - A reader takes the longest of these, continues with the segment that begins where it ends, and so on.
 - Compaction keeps the first segment of every writer, which is where the writer before would write next. If that one
-  was only asleep, its next segment collides, so a writer need not check whether it is still the only one.
+  was only asleep, its next segment collides, so a writer need not check whether it is still the only one. Only its own
+  first segment may have come too late: the writer before may have written there and compacted that away.
 """
 
 import re
@@ -148,11 +149,21 @@ class Chain:
         data = seal(lines, first=self.end, opening=opening, writer=self.writer, chain=self.id)
         # An existing one may be ours: an earlier attempt was written, but its answer was lost.
         if not self._place.create(name, data) and self._place.read(name) != data:
-            raise LockedError(f"{self._place.url}: another run has resumed this one: this one ends here")
+            raise self._locked()
+        if opening and self._was_compacted():
+            raise self._locked()
         if not opening:
             self._others.append(self.end)
         self._opened = True
         self.end += len(lines)
+
+    def _was_compacted(self) -> bool:
+        """Whether a compacted object has the byte at `end` already, so that no reader looks at a segment there."""
+        found = map(_NAME.fullmatch, self._place.entries(FOLDER))
+        return any(match and match["end"] and int(match["end"]) > self.end for match in found)
+
+    def _locked(self) -> LockedError:
+        return LockedError(f"{self._place.url}: another run has resumed this one: this one ends here")
 
     def compact(self, log: bytes) -> None:
         """Write the whole log as one object, and delete the objects that it replaces.

@@ -100,6 +100,19 @@ def opened(place: StoreFolder, writer: str) -> Chain:
     return chain
 
 
+def test_a_writer_whose_place_was_written_and_compacted_by_the_one_before_is_fenced_off() -> None:
+    place = memory_place()
+    first = opened(place, "first")
+    first.append(b"a\n")
+    second = opened(place, "second")
+    first.append(b"b\n")
+    first.compact(b"a\nb\n")
+    with pytest.raises(LockedError, match="another run"):
+        second.append(b"c\n")
+    first.append(b"d\n")
+    assert log_of(place) == b"a\nb\nd\n"
+
+
 def test_a_writer_that_slept_is_fenced_off_even_after_a_compaction() -> None:
     place = memory_place()
     first = opened(place, "first")
