@@ -67,7 +67,7 @@ def test_a_provenance_that_lacks_an_arm_leaves_the_other_runs_listed(folder: Pat
 
 
 def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["runs", str(folder)])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["runs", str(folder)])
     assert result.exit_code == 0 and "a [finished] run" in result.output and " d " in result.output
     found = json.loads(CliRunner().invoke(app, ["runs", str(folder), "--json"]).output)
     assert [run["place"] for run in found] == [run.place for run in list_runs(folder)]
