@@ -12,6 +12,7 @@ from exhibit_run import ARMS, write_run
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
+from pipeline.console import console
 from pipeline.records import tables
 from pipeline.records.journal import Journal
 from pipeline.records.listing import list_runs
@@ -66,8 +67,9 @@ def test_a_provenance_that_lacks_an_arm_leaves_the_other_runs_listed(folder: Pat
     assert (run.state, run.best, run.objective) == ("finished", "", None) and run.candidates
 
 
-def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["runs", str(folder)])
+def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 200)
+    result = CliRunner().invoke(app, ["runs", str(folder)])
     assert result.exit_code == 0 and "a [finished] run" in result.output and " d " in result.output
     found = json.loads(CliRunner().invoke(app, ["runs", str(folder), "--json"]).output)
     assert [run["place"] for run in found] == [run.place for run in list_runs(folder)]
