@@ -2,9 +2,9 @@
 
 Each run folder has the gate of `lines inspect`, and arms whose profile grows with depth beside their tuned constant. On
 validation, the gate says what the target and the control tasks lose without the first and without the last third of the
-blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two over
-all edits and within each base, say what predicts it. All other values are points. Runs are named depth-BASE or
-depth-BASE-RATE. Matplotlib, for the figure, is not a part of this project.
+blocks; on test, the run says by how much LiNeS beat the constant. Rank correlations between the two, over all edits and
+within each base, say what predicts it. All other values are points. Runs are named depth-BASE or depth-BASE-RATE.
+Matplotlib, for the figure, is not a part of this project.
 Run: python -m benchmarks.depth RUN... [--figure depth.svg]
 """
 
@@ -72,22 +72,22 @@ def _is_shown(outcome: Outcome) -> bool:
     return any(candidate.recipe.scaling == FUNCTION for candidate in outcome.arm.candidates)
 
 
-def _first_minus_last(losses: RoleLosses | None) -> float:
-    """By how much less a role loses without the first third than without the last."""
+def _last_over_first(losses: RoleLosses | None) -> float:
+    """By how much more a role loses without the last third than without the first."""
     return 0.0 if losses is None else losses.cost["last"].value - losses.cost["first"].value
 
 
 def _target(row: Row) -> float:
-    return _first_minus_last(row.outcome.edit.target)
+    return _last_over_first(row.outcome.edit.target)
 
 
 def _neediest(row: Row) -> float | None:
     """Return what the merged expert that needs its last third most loses more without it than without the first."""
-    return max((_first_minus_last(edit.target) for edit in row.experts), default=None)
+    return max((_last_over_first(edit.target) for edit in row.experts), default=None)
 
 
 def _control(row: Row) -> float:
-    return _first_minus_last(row.outcome.edit.control)
+    return _last_over_first(row.outcome.edit.control)
 
 
 def _forgotten(row: Row) -> float:

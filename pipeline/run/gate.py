@@ -259,17 +259,19 @@ def _gated(edit: PlannedEdit, constant: float, scores: _Scores) -> GatedEdit:
     for recipe in (_BASE, whole, *without.values()):
         if failure := scores.failure(recipe, edit.tasks):
             return replace(found, failure=failure)
-    roles = {}
-    for role, tasks in _by_role(edit, scores).items():
+    roles, by_role = {}, _by_role(edit, scores)
+    for role, tasks in by_role.items():
         cost = {third: scores.difference(whole, recipe, tasks) for third, recipe in without.items()}
         roles[role] = RoleLosses(scores.difference(whole, _BASE, tasks), cost)
-    target, control = (_last_over_first(role, edit, without, scores) for role in ("target", "control"))
+    target, control = (_last_over_first(role, by_role, without, scores) for role in ("target", "control"))
     return replace(found, roles=roles, last_over_first=target, control_last_over_first=control)
 
 
-def _last_over_first(role: str, edit: PlannedEdit, without: Mapping[str, Recipe], scores: _Scores) -> Interval | None:
+def _last_over_first(
+    role: str, by_role: Mapping[str, list[str]], without: Mapping[str, Recipe], scores: _Scores
+) -> Interval | None:
     """Return by how much more a role loses without the last third than without the first; None if it has no tasks."""
-    tasks = next((tasks for name, tasks in _by_role(edit, scores).items() if name.startswith(role)), None)
+    tasks = next((tasks for name, tasks in by_role.items() if name.startswith(role)), None)
     return None if tasks is None else scores.difference(without["first"], without["last"], tasks)
 
 
