@@ -21,10 +21,24 @@ from pipeline.records.gate import GatedEdit, RoleLosses
 from pipeline.report.data.comparable import members
 from pipeline.report.data.estimates import Measure
 from pipeline.report.tables.foretold import Outcome, outcomes
+from pipeline.report.tables.table import Units
 from search.intervals import Interval
 
 #: The arm whose differences are shown; other profiles would count an edit several times.
 FUNCTION = "linear"
+POINTS = Units(percent=True)
+#: The table's columns; a merge has no control tasks.
+COLUMNS = (
+    "run",
+    "edit or merge",
+    "the gate",
+    "target lost without the first third",
+    "without the last",
+    "control lost without the first third",
+    "without the last",
+    "LiNeS - constant: target",
+    "control",
+)
 
 
 @dataclass(frozen=True)
@@ -131,16 +145,14 @@ def _rho(pairs: list[tuple[float, float]]) -> float:
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
-def _points(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+def _shown(interval: Interval) -> str:
+    return f"{POINTS.number(interval.value, sign=True)} {POINTS.range(interval, sign=True)}"
 
 
 def _line(row: Row) -> str:
     edit, target, control = row.outcome.edit, row.outcome.edit.target, row.outcome.edit.control
-    costs = [_points(found.cost[third]) if found else "" for found in (target, control) for third in ("first", "last")]
-    cells = [edit.name, edit.foretold.word, *costs, *map(_points, row.shown.values())]
+    costs = [_shown(found.cost[third]) if found else "" for found in (target, control) for third in ("first", "last")]
+    cells = [edit.name, edit.foretold.word, *costs, *map(_shown, row.shown.values())]
     return f"| {row.base} {row.rate} | {' | '.join(cells)} |"
 
 
@@ -178,8 +190,8 @@ def main() -> None:
     for kind in PREDICTORS:
         if not (some := [row for row in rows if row.outcome.edit.kind == kind]):
             continue
-        print(f"\n{kind}s, {len(some)}: foretold; target without first, last; control without both; LiNeS - constant")
-        print(*map(_line, some), sep="\n")
+        print(f"\n{len(some)} {kind}s; all values but the gate's are points\n")
+        print(f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(_line, some), "", sep="\n")
         for name, by_set in correlations(some):
             print(f"{name}: " + ", ".join(f"{of} {rho:.2f} (n = {n})" for of, (rho, n) in by_set.items()))
         decided = [row.outcome.right for row in some if row.outcome.right is not None]

@@ -13,7 +13,7 @@ from pipeline.report.tables.table import NONE, Table, TableCell, Units, counted,
 from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
-#: Differences of objectives are hundredths.
+#: Differences of objectives are multiplied by 100.
 _HUNDREDTHS = Units(percent=True)
 _BEHIND = (
     "Behind the best: the best model's {what} minus the row's, with intervals that hold for all pairs of rows at once "
@@ -27,8 +27,9 @@ _SCALE = (
 _COST = (
     "Free scalars: the numbers that were searched{each}. Data: what method and profile learn from, besides the "
     "validation split that chooses. Samples: scored on validation, without those that were not needed. Seconds: of all "
-    "workers, to set the weights and to score them. Memory: the most that a worker's tensors "
-    "took at once to set the weights, or to learn what they need, besides base, task vectors and the weights."
+    "workers, to set the weights and to score them; the first arm that uses an expert also pays for reading it. "
+    "Memory: the most that a worker's tensors took at once to set the weights, or to learn what they need, besides "
+    "base, task vectors and the weights."
 )
 
 
@@ -57,7 +58,7 @@ def _edits(measure: Measure, ranking: Ranking) -> Table:
         f"Test split, mean over {experts}, each edited by itself; {_budget(measure)} for each arm and expert. Ranked "
         f"by {what(ranking)}, by which validation chose; target and control are accuracies."
     )
-    behind = _BEHIND.format(what="objective, in hundredths,")
+    behind = _BEHIND.format(what="objective times 100")
     note = f"{scope} {_said(ranking)}{_left(ranking)} {_SCALE} {behind} {_COST.format(each=' for each expert')}"
     values = tuple(TableCell(f"{value:.4f}") for value in ranking.values)
     return _table(measure, ranking, note, ((what(ranking), values),), _HUNDREDTHS)
@@ -95,7 +96,7 @@ def _by_expert(ranking: Ranking) -> Table:
         ranks = [found.get(arm.name) for found in ranking.by_expert.values()]
         rows.append((_named(arm), *(_behind(rank, _HUNDREDTHS) if rank else TableCell(NONE) for rank in ranks)))
     note = (
-        f"Test split: how far each edit is behind the best edit of the same expert, in hundredths of {what(ranking)}, "
+        f"Test split: how far each edit is behind the best edit of the same expert, as {what(ranking)} times 100, "
         "with intervals that hold for all pairs of an expert's edits at once (95%)."
     )
     return Table(f"{ranking.title}, expert by expert", note, ("model", *ranking.by_expert), tuple(rows))

@@ -7,14 +7,14 @@ from pipeline.report.data.choices import CorrectedChoice, corrected_choices
 from pipeline.report.data.run import Run
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, decimal, lead
 
-#: Changes are hundredths of the objective.
+#: Changes are those of the objective times 100.
 _HUNDREDTHS = Units(percent=True)
 _VALUES = Units(percent=False, digits=4)
 _NOTE = (
     "The best of many candidates looks better on validation than it is. Here the choice is made again in resamples of "
     "the validation samples, and evaluated on the samples that each leaves out; of an edit, the mean over experts. "
     "Validation: the sum of objectives. Corrected: what it is worth, with a 95% interval. Change to test: below 0 is a "
-    "drop, in hundredths of the objective, as foretold from validation alone, with the 95% interval of what test will "
+    "drop of the objective times 100, as foretold from validation alone, with the 95% interval of what test will "
     "show; then as test shows it, with the references of validation."
 )
 _STOPPED = (

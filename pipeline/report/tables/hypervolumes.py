@@ -17,7 +17,7 @@ from pipeline.report.data.resamples import ACCURACY_RESAMPLES
 from pipeline.report.data.volumes import Volumes
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 
-#: Hypervolumes of accuracies are in hundredths.
+#: Hypervolumes are those of objectives times 100.
 _HUNDREDTHS = Units(percent=False, digits=1)
 EXPLAINED = (
     "Hypervolume: the volume that a front dominates above these worst values. 95% intervals and paired differences "
@@ -150,7 +150,7 @@ def _tables(measure: Measure, sets: Sequence[CloudSet], title: str) -> list[Tabl
 
 
 def _volumes(clouds: CloudSet) -> Volumes:
-    """In hundredths, so that values are far from 0; above the worst values of each resample."""
+    """Of the objectives times 100, so that values are far from 0; above the worst values of each resample."""
     found = {c.arm.name: 100 * c.xy_SPM for c in clouds.clouds}
     corner_SM = np.nanmin([np.nanmin(xy_SPM, axis=1) for xy_SPM in found.values()], axis=0)
     return Volumes.above(found, corner_SM, clouds.samples)
@@ -158,8 +158,8 @@ def _volumes(clouds: CloudSet) -> Volumes:
 
 def _note(sets: Sequence[CloudSet]) -> str:
     first = sets[0]
-    unit = "points of normalised accuracy" if first.objectives == TRADE_OFF else "hundredths"
-    note = f"Fronts of {' against '.join(first.objectives)}, in {unit}"
+    unit = "in points of normalised accuracy" if first.objectives == TRADE_OFF else "each times 100"
+    note = f"Fronts of {' against '.join(first.objectives)}, {unit}"
     if len(sets) > 1:
         return f"{note}, above the worst values among all arms of the same expert."
     corner_M = np.min([cloud.xy_PM.min(axis=0) for cloud in first.clouds], axis=0)
@@ -178,5 +178,5 @@ def _members(sets: Sequence[CloudSet]) -> Table:
                 recipe = TableCell(cloud.candidates[i].recipe_id, tone="code")
                 rows.append((lead(cloud.arm), *place, *values, recipe))
     columns = ("arm", "expert", "point", *sets[0].objectives, "recipe id")
-    note = "Validation split; objectives in hundredths, sorted by the first of them, best first."
+    note = "Validation split; objectives times 100, sorted by the first of them, best first."
     return Table("The points on the fronts", note, columns, tuple(rows))
