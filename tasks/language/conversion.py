@@ -2,9 +2,12 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -54,3 +57,29 @@ def in_module_names(state: Mapping[str, Tensor], module: PreTrainedModel, names:
     if report["missing_keys"] or report["mismatched_keys"] or names.strange(report["unexpected_keys"]):
         return state
     return {name: parameter.detach() for name, parameter in loaded.named_parameters()}
+
+
+def saved_modules(module: PreTrainedModel) -> dict[str, str]:
+    """Return the modules that files name otherwise: the name in files -> the module's own.
+
+    transformers 5 renamed the modules of many image towers, and goes on writing the old names. peft names the modules
+    of an adapter as the version did that it was trained with.
+
+    Returns:
+        Nothing if the weights of the architecture are saved in other shapes than they are held.
+    """
+    with torch.device("meta"):  # a loaded module may write the names that it was read by
+        fresh = type(module)(copy.deepcopy(module.config))
+    names = [name for name, _ in fresh.named_parameters()]
+    numbered = {name: torch.tensor(i) for i, name in enumerate(names)}
+    with TemporaryDirectory() as folder, without_progress_bars():
+        try:
+            fresh.save_pretrained(folder, state_dict=numbered)
+        except (IndexError, RuntimeError, ValueError):
+            return {}
+        saved = {name: names[int(number)] for name, number in load_file(Path(folder) / "model.safetensors").items()}
+    return {
+        name.removesuffix(".weight"): own.removesuffix(".weight")
+        for name, own in saved.items()
+        if name != own and name.endswith(".weight")
+    }

@@ -113,13 +113,16 @@ class TensorNames:
                 f"{source}: changes {tied[0]}, whose weight is tied to {self.tied[parts[tied[0]]]}: its factors would "
                 "change both; train without it"
             )
-        linear = {f"{name}.weight" for name in self.linear}
-        if strange := [module for module, name in parts.items() if name not in linear]:
+        if strange := self.not_linear(parts):
             raise ValueError(
                 f"{source}: changes {first_names(strange)}: not a linear module of the model; was it trained on "
                 "another architecture?"
             )
         return {module: WeightPart(name) for module, name in parts.items()}
+
+    def not_linear(self, modules: Iterable[str]) -> list[str]:
+        """Return those of an adapter's modules that are no linear modules of the model."""
+        return [module for module in modules if self._known(module, self.linear) not in self.linear]
 
     def untied(self, state: Mapping[str, Tensor]) -> list[str]:
         """Return the second names of tied weights of which a checkpoint holds two different tensors of equal shape."""

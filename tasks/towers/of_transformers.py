@@ -4,17 +4,19 @@ Shape legend: B images, T tokens of an image, D width of the tower, C, H, W chan
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from tasks.batch_norm import has_statistics
 from tasks.language.backbone import Loading, empty_model, with_weights
-from tasks.language.conversion import in_module_names
+from tasks.language.conversion import in_module_names, saved_modules
 from tasks.language.models import CONFIG, model_folder
 from tasks.language.tensor_names import TensorNames
+from tasks.lora import WeightPart
 from tasks.registry import near
 from tasks.towers.preprocessing import FILE, of_folder
 from tasks.towers.tower import Tower
@@ -58,12 +60,25 @@ def transformers_tower(
         module=module,
         features=lambda output: _pooled(output.last_hidden_state, pooling),
         select=lambda found, source: names.select(in_module_names(found, module, names), source),
-        weight_parts=names.weight_parts,
+        weight_parts=lambda modules, source: _weight_parts(module, names, modules, source),
         preprocess=of_folder(folder, model),
         identity=f"{pooling} {(folder / CONFIG).read_text()}",
         arguments={_INTERPOLATES: True} if _INTERPOLATES in takes else {},
         companions=[path for path in (folder / FILE,) if path.is_file()],
     )
+
+
+def _weight_parts(
+    module: PreTrainedModel, names: TensorNames, modules: Iterable[str], source: str
+) -> dict[str, WeightPart]:
+    """Find the weights that an adapter changes, which may name its modules as files of whole models do."""
+    given = list(modules)
+    own = dict(zip(given, given, strict=True))
+    if names.not_linear(given):
+        saved = saved_modules(module)
+        own |= {name: saved.get(name.removeprefix(names.prefix), name) for name in names.not_linear(given)}
+    parts = names.weight_parts(own.values(), source)
+    return {name: parts[own[name]] for name in given}
 
 
 def _pooled(hidden: Tensor, pooling: Pooling) -> Tensor:
