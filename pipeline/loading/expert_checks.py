@@ -92,8 +92,10 @@ def check_distance(delta: NamedTensors, base_norm: float) -> None:
     """Check that an expert is near its base, and not the base itself.
 
     Raises:
-        ValueError: if its task vector is zero.
+        ValueError: if its task vector is zero, or the base is.
     """
+    if base_norm == 0:
+        raise ValueError("base: every weight is 0; expected a pre-trained model")
     distance = norm(delta.tensors.values()) / base_norm
     if distance == 0:
         raise ValueError(f"{delta.source}: {NO_CHANGE}")

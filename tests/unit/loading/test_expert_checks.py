@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_language import write_adapter, write_tiny_llama
 
-from pipeline.loading.expert_checks import check_policies
+from pipeline.loading.expert_checks import check_distance, check_policies
 from pipeline.loading.spec_sources import SpecSources
+from pipeline.merging.task_vectors import NamedTensors
 from pipeline.spec.run import RunSpec
 from tasks.language.causal import CausalBackbone, build
 
@@ -74,3 +75,9 @@ def test_a_base_that_cannot_be_read_any_more_is_only_a_warning(
     with caplog.at_level(logging.WARNING):
         check(str(base), base, adapter, backbone)
     assert f"experts.a: its adapter was trained on {copy}, but the base is {base}" in caplog.text
+
+
+def test_a_base_of_zeros_is_refused() -> None:
+    delta = NamedTensors("experts.a: a.safetensors", {"w": torch.ones(2)})
+    with pytest.raises(ValueError, match="base: every weight is 0; expected a pre-trained model"):
+        check_distance(delta, 0.0)
