@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from tasks.embedded import BUILT_HERE, model_path, not_built
+from tasks.embedded import BUILT_HERE, adapter_path, checkpoint_names, model_path, not_built
 from tasks.embedded.sums import check
 from tasks.files.cache import built
 from tasks.files.hub import hub_silence, out_of_reach
@@ -105,15 +105,15 @@ def _embedded(source: Source) -> CheckpointFiles:
     if (path := folder / f"{source.name}.safetensors").is_file():
         check(path)
         return CheckpointFiles(source, (path,), source.text)
-    if model := model_path(source.name):
-        check(model / "model.safetensors")
-        return _in_folder(source, model, source.text)
+    if shipped := model_path(source.name) or adapter_path(source.name):
+        for weights in shipped.glob("*.safetensors"):
+            check(weights)
+        return _in_folder(source, shipped, source.text)
     if model := built(source.name):
         return _in_folder(source, model, source.text)
     if source.name in BUILT_HERE:
         raise ValueError(f"{source.text}: {not_built(source.name)}")
-    known = [*(p.stem for p in folder.glob("*.safetensors")), *BUILT_HERE]
-    raise ValueError(f"{source.text}: not embedded; {near(source.name, known)}")
+    raise ValueError(f"{source.text}: not embedded; {near(source.name, [*checkpoint_names(), *BUILT_HERE])}")
 
 
 def _in_folder(source: Source, folder: Path, place: str) -> CheckpointFiles:

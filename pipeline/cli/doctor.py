@@ -92,12 +92,9 @@ def _space() -> Iterator[Check]:
 
 
 def _embedded() -> Iterator[Check]:
-    import tasks.embedded
+    from tasks.embedded import checkpoint_names, pack_names
 
-    folder = Path(tasks.embedded.__file__).parent
-    packs, checkpoints = (
-        len(list((folder / d).glob(p))) for d, p in (("packs", "*.parquet"), ("checkpoints", "*.safetensors"))
-    )
+    packs, checkpoints = len(pack_names()), len(checkpoint_names())
     yield "embedded models", packs > 0 and checkpoints > 0, f"{packs} task packs, {checkpoints} checkpoints"
 
 

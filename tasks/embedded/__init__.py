@@ -56,8 +56,18 @@ def text_path(name: str) -> Path:
 
 def model_path(name: str) -> Path | None:
     """Return the folder of an embedded model of transformers, "tiny-t5"; None if there is none of this name."""
-    folder = _ROOT / "checkpoints" / name
-    return folder if "/" not in name and (folder / "model.safetensors").is_file() else None
+    return _folder_with("model.safetensors", name)
+
+
+def adapter_path(name: str) -> Path | None:
+    """Return the folder of an embedded LoRA adapter, "dinov2-small-letters"; None if there is none of this name."""
+    return _folder_with("adapter_model.safetensors", name)
+
+
+def checkpoint_names() -> list[str]:
+    """Return the names of all embedded checkpoints, models and adapters, sorted."""
+    root = _ROOT / "checkpoints"
+    return sorted({p.stem if p.parent == root else p.parent.name for p in root.rglob("*.safetensors")})
 
 
 def not_built(name: str) -> str:
@@ -84,6 +94,11 @@ def model_config_path(name: str) -> Path:
         ValueError: if the name is unknown; near names are suggested.
     """
     return _find("checkpoints", name, ".json", "model configuration")
+
+
+def _folder_with(weights: str, name: str) -> Path | None:
+    folder = _ROOT / "checkpoints" / name
+    return folder if "/" not in name and (folder / weights).is_file() else None
 
 
 def _find(folder: str, name: str, suffix: str, kind: str) -> Path:

@@ -199,8 +199,9 @@ def _embedded(spec: RunSpec) -> set[Path]:
     packs = {pack_path(name) for name in pack_names()} if tasks & set(pack_names()) else set()
     texts = {path for name in tasks & set(text_names()) for path in text_path(name).iterdir()}
     models = [s.name for s in map(Source.parse, (spec.base, *spec.experts.values())) if s.kind == "embedded"]
-    names = (file for name in models for file in (f"{name}.safetensors", f"{name}/model.safetensors"))
-    return packs | texts | {checkpoint_path("base").parent / name for name in names}
+    folder = checkpoint_path("base").parent
+    named = {p for name in models for p in (folder / f"{name}.safetensors", *(folder / name).glob("*.safetensors"))}
+    return packs | texts | named
 
 
 def _is_sent(path: Path, embedded: set[Path]) -> bool:

@@ -92,6 +92,12 @@ def test_an_embedded_language_model_is_sent_with_its_text_tasks_and_no_others(pl
     assert "tokenizer.json" in {p.name for p in files if p.parent.name == "tiny-t5"}
 
 
+def test_an_embedded_adapter_is_sent_whole(place: Path) -> None:
+    package, _ = packed(place, experts={"mnist": "embedded/dinov2-small-mnist"})
+    sent = {path.name for module in package.modules for path in module.rglob("dinov2-small-mnist/*")}
+    assert sent == {"adapter_config.json", "adapter_model.safetensors"}
+
+
 def test_what_the_cluster_sees_at_the_same_path_stays_there(place: Path) -> None:
     package, spec = packed(place, seen=(place / "elsewhere",))
     assert spec["experts"]["clipart"] == str(place / "elsewhere" / "clipart.safetensors")
