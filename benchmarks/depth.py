@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from pipeline.records.gate import GatedEdit, RoleLosses
 from pipeline.report.data.comparable import members
 from pipeline.report.data.estimates import Measure
-from pipeline.report.tables.foretold import Outcome, outcomes
+from pipeline.report.tables.predicted import Outcome, outcomes
 from pipeline.report.tables.table import Units
 from search.intervals import Interval
 
@@ -47,7 +47,7 @@ class Row:
 
     Attributes:
         base, rate: from the run's name.
-        outcome: what was foretold, and what came of it.
+        outcome: what was predicted, and what came of it.
         experts: what the gate found for the edits of those that a merge combines, if its run has them all.
     """
 
@@ -152,7 +152,7 @@ def _shown(interval: Interval) -> str:
 def _line(row: Row) -> str:
     edit, target, control = row.outcome.edit, row.outcome.edit.target, row.outcome.edit.control
     costs = [_shown(found.cost[third]) if found else "" for found in (target, control) for third in ("first", "last")]
-    cells = [edit.name, edit.foretold.word, *costs, *map(_shown, row.shown.values())]
+    cells = [edit.name, edit.predicted.word, *costs, *map(_shown, row.shown.values())]
     return f"| {row.base} {row.rate} | {' | '.join(cells)} |"
 
 

@@ -5,7 +5,7 @@ real outcomes of the two runs of `benchmarks.regret`, whose 240 samples a task a
 repetition draws n validation samples of each task, chooses the best candidate, and compares its true value with four
 estimates: as measured, minus the optimism of the bootstrap (Efron), on the other half when half of the samples chooses,
 and on the samples that resamples leave out (`search.winners_curse`). Then it draws a test set, and compares the
-foretold drop with the measured one. Values are hundredths. Run: python -m benchmarks.selection
+predicted drop with the measured one. Values are accuracies times 100. Run: python -m benchmarks.selection
 """
 
 import argparse
@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from benchmarks.regret import SETTINGS, Scored
 from search.intervals import Array
-from search.winners_curse import BagMeans, Choice, foretell
+from search.winners_curse import BagMeans, Choice, predict
 
 #: (candidates, samples, correlation of their outcomes, standard deviation of their true accuracies)
 WORLDS = (
@@ -89,7 +89,7 @@ def _drawn(pool_TKP: Array, samples: int, rng: np.random.Generator) -> Array:
 def estimates(world: World, kept_K: npt.NDArray[np.bool_], seed: int) -> Mapping[str, tuple[float, ...]]:
     """Return estimate -> (error against the truth, whether its 95% interval holds the truth); and the drop.
 
-    The drop has three values: the foretold one, the measured one, and whether the interval holds the measured one.
+    The drop has three values: the predicted one, the measured one, and whether the interval holds the measured one.
     Only the candidates that are kept are known.
     """
     val_TKN = world.val_TKN[:, kept_K]
@@ -102,7 +102,7 @@ def estimates(world: World, kept_K: npt.NDArray[np.bool_], seed: int) -> Mapping
     chosen, again_R = int(value_K.argmax()), bag_RK.argmax(axis=1)
     truth, value = world.truth_K[kept_K][chosen], float(value_K[chosen])
     rows = np.arange(RESAMPLES)
-    found = foretell([Choice.of(value_K, bag_RK, left_RK, elsewhere_RK)], val_TKN[0, 0].size)
+    found = predict([Choice.of(value_K, bag_RK, left_RK, elsewhere_RK)], val_TKN[0, 0].size)
     moves = {
         "measured": 0.0,
         "optimism": float((value_K[again_R] - bag_RK[rows, again_R]).mean()),
@@ -155,9 +155,9 @@ def show(name: str, worlds: Iterator[World], stops: bool = False) -> None:
             found.setdefault(key, []).append(values)
     means = {key: np.mean(values, axis=0) for key, values in found.items()}
     cells = [f"{100 * means[key][0]:.1f}, {100 * means[key][1]:.0f}%" for key in ESTIMATES]
-    foretold, measured, covered = means["drop"]
+    predicted, measured, covered = means["drop"]
     print(
-        f"| {name} | {' | '.join(cells)} | {100 * foretold:.1f} | {100 * measured:.1f} | {100 * covered:.0f}% |",
+        f"| {name} | {' | '.join(cells)} | {100 * predicted:.1f} | {100 * measured:.1f} | {100 * covered:.0f}% |",
         flush=True,
     )
 
@@ -168,9 +168,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the two real runs, for a second time")
     parser.add_argument("--repetitions", type=int, default=400)
     options = parser.parse_args()
-    print(
-        f"{options.repetitions} repetitions: bias and coverage of each estimate; mean drop foretold, measured, coverage"
-    )
+    print(f"{options.repetitions} repetitions: bias and coverage of each estimate; drop predicted, measured, coverage")
     for setting in WORLDS:
         count, samples, correlation, spread = setting
         name = f"{count} candidates, n = {samples}, correlation {correlation}, spread {100 * spread:g}"

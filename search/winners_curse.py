@@ -1,4 +1,4 @@
-"""The best of many candidates looks better than it is: its value corrected, and its drop to other samples foretold.
+"""The best of many candidates looks better than it is: its value corrected, and its drop to other samples predicted.
 
 Shape legend: A models, N samples of a task, R resamples, K candidates.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from search.intervals import Array, Interval, percentile_interval
 
-#: More do not move a foretold drop by a twentieth of the standard error of a mean.
+#: More do not move a predicted drop by a twentieth of the standard error of a mean.
 RESAMPLES = 500
 #: Weights of samples in memory at once: 16 MB.
 _BLOCK = 2_000_000
@@ -87,7 +87,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Predicted:
     """What the value of a choice is worth.
 
     Attributes:
@@ -101,7 +101,7 @@ class Foretold:
     drop: Interval
 
 
-def foretell(choices: list[Choice], samples: int) -> Foretold:
+def predict(choices: list[Choice], samples: int) -> Predicted:
     """Return the corrected mean value of choices from the same resamples, such as of one arm's experts.
 
     In every resample the choice is made again, and evaluated on the samples that the resample leaves out: bootstrap
@@ -118,7 +118,7 @@ def foretell(choices: list[Choice], samples: int) -> Foretold:
     Example:
         >>> rng = np.random.default_rng(0)
         >>> means = BagMeans.of(rng.random((50, 200)) < 0.7, seed=0)  # 50 candidates, equally good
-        >>> found = foretell([Choice.of(means.mean_A, means.bag_RA, means.left_out_RA, means.elsewhere(400))], 200)
+        >>> found = predict([Choice.of(means.mean_A, means.bag_RA, means.left_out_RA, means.elsewhere(400))], 200)
         >>> round(found.value, 3), round(found.corrected.value, 3), round(found.drop.value, 3)
         (0.775, 0.712, -0.063)
     """
@@ -130,7 +130,7 @@ def foretell(choices: list[Choice], samples: int) -> Foretold:
     known_R = np.isfinite(bag_R) & np.isfinite(elsewhere_R)
     moved_R = bag_R[known_R] + (corrected - value)
     dropped_R = moved_R + elsewhere_R[known_R] - 2 * value
-    return Foretold(
+    return Predicted(
         value,
         percentile_interval(corrected, moved_R, samples),
         percentile_interval(corrected - value, dropped_R, samples),

@@ -45,11 +45,11 @@ class Inspection:
 def _gate_facts(gate: Gate) -> dict[str, Any]:
     """Return the gate as the report of a run reads it, and what it says."""
     said = zip(gate.edits, gate_sentences(gate.edits), strict=True)
-    foretold = [
-        {"kind": e.kind, "name": e.name, "word": e.foretold.word, "why": e.foretold.why, "sentence": text}
+    predicted = [
+        {"kind": e.kind, "name": e.name, "word": e.predicted.word, "why": e.predicted.why, "sentence": text}
         for e, text in said
     ]
-    return {"gate": gate.to_json(), "foretold": foretold}
+    return {"gate": gate.to_json(), "foretold": predicted}
 
 
 @dataclass(frozen=True, slots=True)

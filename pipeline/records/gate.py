@@ -156,7 +156,7 @@ class GatedEdit:
         return ALLOWED_ACCURACY if self.accuracy and not in_bits else ALLOWED_PART * abs(losses.gain.value)
 
     @property
-    def foretold(self) -> Reason:
+    def predicted(self) -> Reason:
         """Whether a profile that damps the first blocks has room to win against constants."""
         target, over = self.target, self.last_over_first
         control = self.control if self.kind == "edit" else None

@@ -22,8 +22,8 @@ from pipeline.report.tables.arena import arena_tables
 from pipeline.report.tables.chosen import chosen_table
 from pipeline.report.tables.corrected import corrected_table
 from pipeline.report.tables.edges import edge_warnings
-from pipeline.report.tables.foretold import Foretold, foretold
 from pipeline.report.tables.hypervolumes import front_tables
+from pipeline.report.tables.predicted import Predicted, predicted
 from pipeline.report.tables.provenance import READERS, origin_tables, spec_text
 from pipeline.report.tables.results import failure_table, main_tables, result_tables
 from pipeline.report.tables.seeds import seeds_table
@@ -69,7 +69,7 @@ class AccuracyPage(Page):
     contests: Sequence[Figure]
     verdicts: Sequence[ArmVerdict]
     note: str
-    foretold: Foretold | None
+    predicted: Predicted | None
     warnings: Sequence[str]
     test: Sequence[Table]
     val: Sequence[Table]
@@ -137,7 +137,7 @@ def summary_of(measure: Measure) -> Summary:
         *(rows["test"] or rows["val"]),
         *(v.table for v in found),
     )
-    checked = foretold(measure)
+    checked = predicted(measure)
     return Summary(measure.run.name, (*_sentences(found), *([checked.sentence] if checked else [])), tables)
 
 
@@ -183,7 +183,7 @@ def _page(measure: Measure) -> Page:
         contests=arena_figures(measure, contests),
         verdicts=verdicts(measure),
         note=verdict_note(run),
-        foretold=foretold(measure),
+        predicted=predicted(measure),
         warnings=edge_warnings(measure),
         test=result_tables(measure, "test"),
         val=result_tables(measure, "val"),

@@ -35,7 +35,7 @@ def test_validate_lists_the_arms_and_evaluates_nothing(lines: Lines, tmp_path: P
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
 
 
-def test_inspect_foretells_which_edits_have_room_and_a_run_keeps_it(
+def test_inspect_predicts_which_edits_have_room_and_a_run_keeps_it(
     lines: Lines, undisturbed: Path, tmp_path: Path
 ) -> None:
     status, output = lines("inspect", lines.spec(), "--out", tmp_path / "out")

@@ -15,7 +15,7 @@ from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from search.intervals import Array, sample_means
 from search.objective_arrays import objective_array, role_metric_arrays
 from search.objectives import METRICS, Objective, Role
-from search.winners_curse import BagMeans, Choice, Foretold, foretell
+from search.winners_curse import BagMeans, Choice, Predicted, predict
 from tasks.metrics import lower_is_better
 
 #: Fewer samples of a task leave too few out.
@@ -32,7 +32,7 @@ class CorrectedChoice:
         arm: the arm.
         candidates: number of candidates that were scored in full, over all groups.
         stopped: number of candidates that were stopped, and that no resample can choose.
-        foretold: the sum of objectives, corrected, and its drop to test; None if it cannot be told.
+        predicted: the sum of objectives, corrected, and its drop to test; None if it cannot be told.
         reason: why it cannot be told, or "".
         measured: the drop that test shows, with the references of validation; None before test is read.
     """
@@ -40,7 +40,7 @@ class CorrectedChoice:
     arm: ArmResult
     candidates: int
     stopped: int
-    foretold: Foretold | None
+    predicted: Predicted | None
     reason: str = ""
     measured: float | None = None
 
@@ -57,7 +57,7 @@ def _corrected(run: Run, arm: ArmResult, bags: "_Bags") -> CorrectedChoice:
     counts = (arm, len(full), sum(c.stopped for c in arm.candidates))
     try:
         groups = [_Group(run, arm, [c for c in full if c.group == group]) for group in arm.groups]
-        found = foretell([group.choice(bags) for group in groups], bags.samples(groups[0].tasks))
+        found = predict([group.choice(bags) for group in groups], bags.samples(groups[0].tasks))
         drops = [group.measured_drop() for group in groups]
     except _UnknownError as error:
         return CorrectedChoice(*counts, None, str(error))

@@ -1,4 +1,4 @@
-"""The table of what validation is worth: its choices corrected, and their drops to test, foretold and measured."""
+"""The table of what validation is worth: its choices corrected, and their drops to test, predicted and measured."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ _NOTE = (
     "The best of many candidates looks better on validation than it is. Here the choice is made again in resamples of "
     "the validation samples, and evaluated on the samples that each leaves out; of an edit, the mean over experts. "
     "Validation: the sum of objectives. Corrected: what it is worth, with a 95% interval. Change to test: below 0 is a "
-    "drop of the objective times 100, as foretold from validation alone, with the 95% interval of what test will "
+    "drop of the objective times 100, as predicted from validation alone, with the 95% interval of what test will "
     "show; then as test shows it, with the references of validation."
 )
 _STOPPED = (
     " At least: candidates that were stopped have no scores to choose by in a resample; without them half to two "
-    "thirds of the drop are foretold."
+    "thirds of the drop are predicted."
 )
 
 
@@ -34,21 +34,21 @@ def corrected_table(run: Run, arms: Sequence[ArmResult]) -> Table:
 def _row(choice: CorrectedChoice) -> tuple[TableCell, ...]:
     stopped = f"(and {choice.stopped} stopped)" if choice.stopped else ""
     about = (lead(choice.arm), TableCell(str(choice.candidates), stopped))
-    if choice.foretold is None:
+    if choice.predicted is None:
         return (*about, TableCell(NONE), TableCell(NONE), TableCell(NONE, f"(none: {choice.reason})"))
-    foretold = choice.foretold
+    predicted = choice.predicted
     return (
         *about,
-        TableCell(decimal(foretold.value, 4)),
-        _VALUES.mean(foretold.corrected),
+        TableCell(decimal(predicted.value, 4)),
+        _VALUES.mean(predicted.corrected),
         TableCell(drop_in_words(choice)),
     )
 
 
 def drop_in_words(choice: CorrectedChoice) -> str:
-    """Return "foretold −0.8 [−1.9, +0.1], measured −1.1"."""
-    assert choice.foretold is not None
-    drop = choice.foretold.drop
+    """Return "predicted −0.8 [−1.9, +0.1], measured −1.1"."""
+    assert choice.predicted is not None
+    drop = choice.predicted.drop
     least = "at least " if choice.stopped else ""
-    words = f"foretold {least}{_HUNDREDTHS.number(drop.value, True)} {_HUNDREDTHS.range(drop, True)}"
+    words = f"predicted {least}{_HUNDREDTHS.number(drop.value, True)} {_HUNDREDTHS.range(drop, True)}"
     return words if choice.measured is None else f"{words}, measured {_HUNDREDTHS.number(choice.measured, True)}"

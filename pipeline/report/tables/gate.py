@@ -41,7 +41,7 @@ def gate_note() -> str:
 
 def gate_sentences(edits: Sequence[GatedEdit]) -> list[str]:
     """Return one sentence for each edit and merge."""
-    return [f"{title(edit)}: {_losses(edit)} {REASONS.get(edit.foretold.why, edit.foretold.why)}." for edit in edits]
+    return [f"{title(edit)}: {_losses(edit)} {REASONS.get(edit.predicted.why, edit.predicted.why)}." for edit in edits]
 
 
 def title(edit: GatedEdit) -> str:
@@ -73,7 +73,7 @@ def _table(edits: Sequence[GatedEdit], role: str) -> Table:
         losses, units = edit.roles[role], units_of(edit, role)
         gain = TableCell(units.number(losses.gain.value, True), units.range(losses.gain, True))
         costs = [TableCell(units.number(c.value), units.range(c)) for c in (losses.cost[third] for third in THIRDS)]
-        word = TableCell(edit.foretold.word) if role.startswith("target") else None
+        word = TableCell(edit.predicted.word) if role.startswith("target") else None
         rows.append((TableCell(title(edit), tone="lead"), gain, *costs, *([word] if word else [])))
     columns = ("edit", "whole edit", *(f"without the {third} third" for third in THIRDS))
     note = (

@@ -40,7 +40,7 @@ def find_gate(root: Path, identity: Identity) -> Gate | None:
 
 
 def bring_gate(root: Path, identity: Identity, folder: Path) -> None:
-    """Copy the gate of a run into its folder, unless one is there: it was foretold before the run ended."""
+    """Copy the gate of a run into its folder, unless one is there: it was predicted before the run ended."""
     place = folder / FILE_NAME
     if not place.exists() and (found := find_gate(root, identity)):
         write_whole(place, json.dumps({"gate": found.to_json()}, indent=2))

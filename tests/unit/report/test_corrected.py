@@ -1,4 +1,4 @@
-"""Proves that a report foretells the drop of each choice from validation alone, or says why it cannot."""
+"""Proves that a report predicts the drop of each choice from validation alone, or says why it cannot."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +45,12 @@ def test_every_searched_arm_has_a_row(measure: Measure, folder: Path) -> None:
     choices = found(measure.run, measure)
     assert list(choices) == ["edit", "merge"], "nothing was chosen in the third"
     for name, choice in choices.items():
-        assert choice.foretold is not None and choice.measured is not None
+        assert choice.predicted is not None and choice.measured is not None
         chosen = [c for c in measure.run.candidates if c.arm == name and c.chosen]
-        assert choice.foretold.value == pytest.approx(sum(sum(c.objectives or ()) for c in chosen) / len(chosen))
-        assert choice.foretold.corrected.low < choice.foretold.corrected.value < choice.foretold.value
+        assert choice.predicted.value == pytest.approx(sum(sum(c.objectives or ()) for c in chosen) / len(chosen))
+        assert choice.predicted.corrected.low < choice.predicted.corrected.value < choice.predicted.value
     page = build(folder)[1].read_text(encoding="utf-8")
-    assert "## What the choices are worth" in page and "foretold −" in page and ", measured " in page
+    assert "## What the choices are worth" in page and "predicted −" in page and ", measured " in page
     assert "## Spread over seeds" in page
 
 
@@ -67,10 +67,10 @@ def test_the_measured_drop_is_that_of_the_objective(measure: Measure) -> None:
     assert found(run, measure)["merge"].measured == pytest.approx(2 * sum(drops) / len(drops))
 
 
-def test_before_test_is_read_the_drop_is_only_foretold(measure: Measure) -> None:
+def test_before_test_is_read_the_drop_is_only_predicted(measure: Measure) -> None:
     scores = {who: {k: s for k, s in by.items() if k[1] == "val"} for who, by in measure.run.scores.items()}
     choice = found(replace(measure.run, scores=scores), measure)["merge"]
-    assert choice.measured is None and choice.foretold == found(measure.run, measure)["merge"].foretold
+    assert choice.measured is None and choice.predicted == found(measure.run, measure)["merge"].predicted
 
 
 def test_stopped_candidates_make_it_a_least_drop(measure: Measure) -> None:
@@ -86,7 +86,7 @@ def test_stopped_candidates_make_it_a_least_drop(measure: Measure) -> None:
         if arm.name == "merge"
     ]
     (row,) = corrected_table(measure.run, arms).rows
-    assert row[1].plain == "9 (and 2 stopped)" and row[4].text.startswith("foretold at least −")
+    assert row[1].plain == "9 (and 2 stopped)" and row[4].text.startswith("predicted at least −")
 
 
 @pytest.mark.parametrize(

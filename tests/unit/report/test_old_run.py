@@ -22,7 +22,7 @@ def test_an_old_journal_gives_the_numbers_of_its_old_report(tmp_path: Path) -> N
     folder.mkdir()
     shutil.copy(OLD / "journal.jsonl", folder)
     rebuild(folder)
-    # What the choices are worth is foretold since a later version.
+    # What the choices are worth is predicted since a later version.
     report = re.sub("## What the choices are worth.*?(?=## )", "", build(folder)[1].read_text("utf-8"), flags=re.S)
     found = numbers(report)
     assert len(found) > 50 and found == numbers((OLD / "report.md").read_text(encoding="utf-8"))

@@ -157,7 +157,7 @@ def test_completions_of_a_prompt_are_no_samples_of_their_own(tmp_path: Path) -> 
 
 def test_a_failure_is_a_record(tmp_path: Path) -> None:
     found, _ = measured(tmp_path / "gate", broken="dogs")
-    assert all("broken" in edit.failure and edit.foretold.word == "open" and not edit.roles for edit in found)
+    assert all("broken" in edit.failure and edit.predicted.word == "open" and not edit.roles for edit in found)
     assert "broken" in gate_sentences(found)[0]
 
 
@@ -172,7 +172,7 @@ def test_a_gate_is_kept_for_runs_of_the_same_checkpoints_and_data(tmp_path: Path
     assert gate.edits == (cats, *others) and gate == find_gate(tmp_path, IDENTITY)
     (tmp_path / "run" / FILE_NAME).write_text("{}")
     bring_gate(tmp_path, IDENTITY, tmp_path / "run")
-    assert (tmp_path / "run" / FILE_NAME).read_text() == "{}", "what was foretold first stays"
+    assert (tmp_path / "run" / FILE_NAME).read_text() == "{}", "what was predicted first stays"
     for damaged in ({}, {**written, "version": 1}, {**written, "edits": [{}]}):
         with pytest.raises(ValueError, match="inspect"):
             Gate.from_json(damaged)
@@ -222,7 +222,7 @@ def test_the_gate_says_what_its_thresholds_say(
     }
     deep = [interval(value) for value in control[2:]]
     edit = GatedEdit("edit", "cats", "single [1, 0, 0] []", 1.0, True, roles, interval(over), *deep)
-    assert (edit.foretold.word, edit.foretold.why) == (word, why)
+    assert (edit.predicted.word, edit.predicted.why) == (word, why)
     bits = {name.replace("control", "control (bits per byte)"): losses for name, losses in roles.items()}
-    assert why == "nothing lost" or replace(edit, roles=bits).foretold == edit.foretold
+    assert why == "nothing lost" or replace(edit, roles=bits).predicted == edit.predicted
     assert gate_sentences([edit])[0].startswith(f"cats: removing the first third costs the target {100 * first:.1f} [")

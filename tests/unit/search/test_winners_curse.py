@@ -6,20 +6,20 @@ import pytest
 from search.intervals import Array
 from search.objective_arrays import objective_array, role_metric_arrays
 from search.objectives import Objective, Role, role_metrics
-from search.winners_curse import BagMeans, Choice, Foretold, foretell
+from search.winners_curse import BagMeans, Choice, Predicted, predict
 
 
-def foretold(outcomes_KN: Array, seed: int, test: int) -> Foretold:
+def predicted(outcomes_KN: Array, seed: int, test: int) -> Predicted:
     bag = BagMeans.of(outcomes_KN, seed, resamples=100)
     choice = Choice.of(bag.mean_A, bag.bag_RA, bag.left_out_RA, bag.elsewhere(test))
-    return foretell([choice, choice], outcomes_KN.shape[1])
+    return predict([choice, choice], outcomes_KN.shape[1])
 
 
 def test_the_best_of_equals_is_corrected_to_what_all_are_worth() -> None:
     """30 candidates, each right on 70% of all samples; the mean of 40 estimates has a standard error of about 0.6%."""
     rng, found, held, dropped = np.random.default_rng(1), [], 0, 0
     for seed in range(40):
-        one = foretold(rng.random((30, 100)) < 0.7, seed, 400)
+        one = predicted(rng.random((30, 100)) < 0.7, seed, 400)
         found.append((one.value, one.corrected.value))
         held += one.corrected.low <= 0.7 <= one.corrected.high
         dropped += one.drop.low <= (rng.random(400) < 0.7).mean() - one.value <= one.drop.high
@@ -27,9 +27,9 @@ def test_the_best_of_equals_is_corrected_to_what_all_are_worth() -> None:
     assert value > 0.77 and corrected == pytest.approx(0.7, abs=0.015) and min(held, dropped) >= 35
 
 
-def test_without_a_choice_there_is_no_drop_and_a_larger_test_set_foretells_closer() -> None:
+def test_without_a_choice_there_is_no_drop_and_a_larger_test_set_predicts_closer() -> None:
     outcomes = np.random.default_rng(2).random((1, 150)) < 0.6
-    small, large = (foretold(outcomes, 0, test) for test in (50, 5000))
+    small, large = (predicted(outcomes, 0, test) for test in (50, 5000))
     assert large.drop.value == 0 and large.value == large.corrected.value == outcomes.mean()
     assert small.drop.high - small.drop.low > 1.5 * (large.drop.high - large.drop.low)
     assert large.corrected == small.corrected
@@ -37,7 +37,7 @@ def test_without_a_choice_there_is_no_drop_and_a_larger_test_set_foretells_close
 
 def test_a_resample_that_leaves_nothing_out_is_not_counted() -> None:
     assert np.isnan(BagMeans.of(np.array([[1.0, 0.0]]), 0, 20).left_out_RA).any()
-    assert np.isfinite(foretold(np.array([[1.0, 0.0]]), 0, 2).corrected.value)
+    assert np.isfinite(predicted(np.array([[1.0, 0.0]]), 0, 2).corrected.value)
 
 
 @pytest.mark.parametrize(

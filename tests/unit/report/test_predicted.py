@@ -13,7 +13,7 @@ from pipeline.records.gate import FILE_NAME, THIRDS, Gate, GatedEdit, RoleLosses
 from pipeline.records.provenance_file import read_provenance
 from pipeline.report.data.estimates import Measure
 from pipeline.report.data.run import CandidateRow
-from pipeline.report.tables.foretold import foretold
+from pipeline.report.tables.predicted import predicted
 from search.intervals import Interval
 
 
@@ -29,7 +29,7 @@ def gated(expert: str, first: float) -> GatedEdit:
 
 @pytest.fixture(scope="module")
 def measure(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure:
-    folder = shutil.copytree(finished_run, tmp_path_factory.mktemp("foretold") / "run")
+    folder = shutil.copytree(finished_run, tmp_path_factory.mktemp("predicted") / "run")
     provenance = read_provenance(folder / "provenance.json")
     tasks = {task["name"]: (task["fingerprint"], SAMPLES["val"]) for task in provenance["tasks"]}
     edits = [gated(expert, first) for expert, first in zip(EXPERTS, (0.0, 0.1, 0.1, 0.01), strict=True)]
@@ -39,8 +39,8 @@ def measure(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Mea
     return Measure.read(folder)
 
 
-def test_a_report_says_what_was_foretold_and_what_came_of_it(measure: Measure) -> None:
-    found = foretold(measure)
+def test_a_report_says_what_was_predicted_and_what_came_of_it(measure: Measure) -> None:
+    found = predicted(measure)
     assert found is not None
     rows = [[cell.text for cell in row] for row in found.table.rows]
     assert [row[0] for row in rows] == [*[UNTRUSTED] * 4, "task arithmetic + LiNeS"]
@@ -91,7 +91,7 @@ def test_a_merge_is_judged_by_one_with_its_parameters(
     merges = [replace(gated("digits", 0.1), kind="merge", name=name, combined=made) for name, made in edits.items()]
     (tmp_path / FILE_NAME).write_text(json.dumps({"gate": replace(gate, edits=tuple(merges)).to_json()}))
     arms = [replace(arm, candidates=tuple(as_ties(c, point) for c in arm.candidates)) for arm in measure.arms]
-    found = foretold(Measure(replace(measure.run, folder=tmp_path), arms))
+    found = predicted(Measure(replace(measure.run, folder=tmp_path), arms))
     leads = [row[0].plain for row in found.table.rows] if found else []
     assert leads == ([f"task arithmetic + LiNeS (merge of {judged} at λ = 1)"] if judged else [])
 
@@ -112,4 +112,4 @@ def test_a_gate_of_something_else_is_ignored(measure: Measure, damage: str, tmp_
     if damage != "absent":
         gate["gate"][damage] = {name: ["0", 1] if damage == "tasks" else "0" for name in gate["gate"].get(damage, {})}
         (tmp_path / FILE_NAME).write_text("[" if damage == "damaged" else json.dumps(gate))
-    assert foretold(Measure(replace(measure.run, folder=tmp_path), measure.arms)) is None
+    assert predicted(Measure(replace(measure.run, folder=tmp_path), measure.arms)) is None

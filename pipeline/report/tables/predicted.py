@@ -1,4 +1,4 @@
-"""Was the gate right? What `lines inspect` foretold on validation, beside what LiNeS arms showed on test."""
+"""Was the gate right? What `lines inspect` predicted on validation, beside what LiNeS arms showed on test."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
-    """What was foretold, and what came of it.
+class Predicted:
+    """What was predicted, and what came of it.
 
     Attributes:
         sentence: how often the gate was right.
@@ -50,14 +50,14 @@ class Outcome:
     @property
     def right(self) -> bool | None:
         """Whether the gate was right; None if it was open."""
-        won, word = self.comparison.word == "better", self.edit.foretold.word
+        won, word = self.comparison.word == "better", self.edit.predicted.word
         return None if word == "open" else won == (word == "room")
 
 
-def foretold(measure: Measure) -> Foretold | None:
-    """Return what a gate in the run's folder foretold; None without one, or if no LiNeS arm has a tuned constant."""
+def predicted(measure: Measure) -> Predicted | None:
+    """Return what a gate in the run's folder predicted; None without one, or if no LiNeS arm has a tuned constant."""
     found = outcomes(measure)
-    return Foretold(_sentence(found), _table(found, measure)) if found else None
+    return Predicted(_sentence(found), _table(found, measure)) if found else None
 
 
 def outcomes(measure: Measure) -> list[Outcome]:
@@ -135,7 +135,7 @@ def _compared(
 
 
 def _sentence(found: list[Outcome]) -> str:
-    right = {word: [o.right for o in found if o.edit.foretold.word == word] for word in ("room", "no room", "open")}
+    right = {word: [o.right for o in found if o.edit.predicted.word == word] for word in ("room", "no room", "open")}
     decided, parts = [*right["room"], *right["no room"]], []
     if of := right["room"]:
         parts.append(f"of {len(of)} with room LiNeS beat the tuned constant in {sum(map(bool, of))}")
@@ -153,11 +153,11 @@ def _table(found: list[Outcome], measure: Measure) -> Table:
         cells = [role_units(measure.run, role).difference(by_role.get(role)) for role in roles]
         right = {True: "right", False: "wrong", None: "open"}[outcome.right]
         word = outcome.comparison.word
-        about = (TableCell(outcome.edit.foretold.word), TableCell(word, tone=word), TableCell(right))
+        about = (TableCell(outcome.edit.predicted.word), TableCell(word, tone=word), TableCell(right))
         rows.append((lead(outcome.arm, f"({title(outcome.edit)})"), *about, *cells))
     note = (
-        "Foretold on validation by `lines inspect`; shown on test: the LiNeS arm minus its tuned constant, paired "
+        "Predicted on validation by `lines inspect`; shown on test: the LiNeS arm minus its tuned constant, paired "
         "differences with 95% intervals. Room is right if LiNeS is better; no room is right if it is not. A tie may "
         "also mean that there are too few samples."
     )
-    return Table("Was the gate right?", note, ("arm", "foretold", "shown", "the gate", *roles), tuple(rows))
+    return Table("Was the gate right?", note, ("arm", "predicted", "shown", "the gate", *roles), tuple(rows))
