@@ -6,6 +6,7 @@ import pytest
 from faulty_place import FaultyPlace, Killed, memory_place, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored_run import log_of
 
 from pipeline.errors import LockedError
 from pipeline.storage.segments import Chain, ChainError, segment_name
@@ -19,10 +20,6 @@ ACTIONS = st.tuples(
     st.sampled_from(WRITERS),
     st.lists(st.sampled_from(FAULTS), max_size=5),
 )
-
-
-def log_of(place: StoreFolder) -> bytes:
-    return Chain(place, "reader").read()
 
 
 @dataclass
@@ -94,16 +91,17 @@ def test_no_confirmed_line_is_lost_and_the_log_only_grows(actions: list[tuple[st
         world.act(*action)
 
 
-def opened(place: StoreFolder, writer: str) -> Chain:
+def opened(place: StoreFolder, writer: str, *lines: bytes) -> Chain:
+    """Open the log for a writer, who appends lines."""
     chain = Chain(place, writer)
     chain.read()
+    for line in lines:
+        chain.append(line)
     return chain
 
 
-def test_a_writer_whose_place_was_written_and_compacted_by_the_one_before_is_fenced_off() -> None:
-    place = memory_place()
-    first = opened(place, "first")
-    first.append(b"a\n")
+def test_a_writer_whose_place_was_written_and_compacted_by_the_one_before_is_fenced_off(place: StoreFolder) -> None:
+    first = opened(place, "first", b"a\n")
     second = opened(place, "second")
     first.append(b"b\n")
     first.compact(b"a\nb\n")
@@ -113,40 +111,26 @@ def test_a_writer_whose_place_was_written_and_compacted_by_the_one_before_is_fen
     assert log_of(place) == b"a\nb\nd\n"
 
 
-def test_a_writer_that_slept_is_fenced_off_even_after_a_compaction() -> None:
-    place = memory_place()
-    first = opened(place, "first")
-    first.append(b"a\n")
-    second = opened(place, "second")
-    second.append(b"b\n")
-    second.append(b"c\n")
+def test_a_writer_that_slept_is_fenced_off_even_after_a_compaction(place: StoreFolder) -> None:
+    first = opened(place, "first", b"a\n")
+    second = opened(place, "second", b"b\n", b"c\n")
     second.compact(b"a\nb\nc\n")
     with pytest.raises(LockedError, match="another run has resumed this one"):
         first.append(b"z\n")
     assert log_of(place) == b"a\nb\nc\n"
 
 
-def test_a_compaction_by_a_writer_that_slept_takes_nothing_away() -> None:
-    place = memory_place()
-    first = opened(place, "first")
-    first.append(b"a\n")
-    first.append(b"b\n")
-    second = opened(place, "second")
-    second.append(b"c\n")
-    second.append(b"d\n")
+def test_a_compaction_by_a_writer_that_slept_takes_nothing_away(place: StoreFolder) -> None:
+    first = opened(place, "first", b"a\n", b"b\n")
+    second = opened(place, "second", b"c\n", b"d\n")
     second.compact(b"a\nb\nc\nd\n")
     first.compact(b"a\nb\n")
     assert log_of(place) == b"a\nb\nc\nd\n"
 
 
-def test_compaction_leaves_one_object_and_the_first_segment_of_each_writer() -> None:
-    place = memory_place()
-    chain = opened(place, "first")
-    for line in (b"a\n", b"b\n", b"c\n"):
-        chain.append(line)
-    other = opened(place, "second")
-    other.append(b"d\n")
-    other.append(b"e\n")
+def test_compaction_leaves_one_object_and_the_first_segment_of_each_writer(place: StoreFolder) -> None:
+    opened(place, "first", b"a\n", b"b\n", b"c\n")
+    other = opened(place, "second", b"d\n", b"e\n")
     assert other.segments == 3
     other.compact(b"a\nb\nc\nd\ne\n")
     whole = "journal/000000000000000-000000000000010.jsonl"
@@ -155,11 +139,8 @@ def test_compaction_leaves_one_object_and_the_first_segment_of_each_writer() -> 
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "other"])
-def test_a_damaged_segment_is_an_error_that_names_it(damage: str) -> None:
-    place = memory_place()
-    chain = opened(place, "first")
-    chain.append(b"a\n")
-    chain.append(b"b\n")
+def test_a_damaged_segment_is_an_error_that_names_it(place: StoreFolder, damage: str) -> None:
+    opened(place, "first", b"a\n", b"b\n")
     data = place.read(segment_name(2))
     assert data is not None
     place.write(segment_name(2), {"cut": data[:-1], "changed": data[:-2] + b"x\n", "other": b"hello\n"}[damage])
@@ -167,21 +148,15 @@ def test_a_damaged_segment_is_an_error_that_names_it(damage: str) -> None:
         log_of(place)
 
 
-def test_a_missing_segment_is_an_error_that_names_it() -> None:
-    place = memory_place()
-    chain = opened(place, "first")
-    for line in (b"a\n", b"b\n", b"c\n"):
-        chain.append(line)
+def test_a_missing_segment_is_an_error_that_names_it(place: StoreFolder) -> None:
+    opened(place, "first", b"a\n", b"b\n", b"c\n")
     place.delete([segment_name(2)])
     with pytest.raises(ChainError, match=r"a segment is missing: journal/000000000000002\.jsonl"):
         log_of(place)
 
 
-def test_a_reader_that_meets_a_compaction_lists_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = memory_place()
-    chain = opened(place, "first")
-    for line in (b"a\n", b"b\n", b"c\n"):
-        chain.append(line)
+def test_a_reader_that_meets_a_compaction_lists_again(place: StoreFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = opened(place, "first", b"a\n", b"b\n", b"c\n")
     read_many = StoreFolder.read_many
     waiting = [chain]
 
