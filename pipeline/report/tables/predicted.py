@@ -135,14 +135,16 @@ def _compared(
 
 
 def _sentence(found: list[Outcome]) -> str:
-    right = {word: [o.right for o in found if o.edit.predicted.word == word] for word in ("room", "no room", "open")}
-    decided, parts = [*right["room"], *right["no room"]], []
-    if of := right["room"]:
-        parts.append(f"of {len(of)} with room LiNeS beat the tuned constant in {sum(map(bool, of))}")
-    if of := right["no room"]:
-        parts.append(f"of {len(of)} without room it did not in {sum(map(bool, of))}")
-    sums = f"The gate was right in {sum(map(bool, decided))} of {len(decided)}: {', '.join(parts)}. " if decided else ""
-    return f"{sums}It left {len(right['open'])} open." if decided else "The gate decided nothing: it left all open."
+    left = sum(o.edit.predicted.word == "open" for o in found)
+    decided = [o.right for o in found if o.right is not None]
+    if not decided:
+        return "The gate decided nothing: it left all open."
+    parts = [
+        f"{word} for {len(of)}, of which LiNeS beat the tuned constant in {sum(of)}"
+        for word in ("room", "no room")
+        if (of := [o.comparison.word == "better" for o in found if o.edit.predicted.word == word])
+    ]
+    return f"The gate was right in {sum(decided)} of {len(decided)}: {'; '.join(parts)}. It left {left} open."
 
 
 def _table(found: list[Outcome], measure: Measure) -> Table:

@@ -55,8 +55,8 @@ def test_a_report_says_what_was_predicted_and_what_came_of_it(measure: Measure) 
     places = [p for p in measure.benches[0].over("target") if p.group == "digits"]
     difference = measure.difference(lines.chosen, constant.chosen, places, "test")
     assert difference is not None and found.table.rows[0][4].text == f"{100 * difference.value:+.1f}".replace("-", "−")
-    decided = [row[3] for row in rows if row[3] != "open"]
-    assert found.sentence.startswith(f"The gate was right in {decided.count('right')} of 4: of 1 with room LiNeS beat")
+    right = [row[3] for row in rows].count("right")
+    assert found.sentence.startswith(f"The gate was right in {right} of 4: room for 1, of which LiNeS beat")
     assert found.sentence.endswith("It left 1 open.")
 
 
