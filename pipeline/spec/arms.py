@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.parameters import require_known
 from pipeline.spec.default_search import with_default_search
@@ -110,6 +110,16 @@ class Race(SpecModel):
     """Chance that the best candidate is stopped wrongly, in the whole search; 0.05 is usual. It is approximate."""
 
 
+def _kind_of_stop(value: object) -> str:
+    return "<race>" if isinstance(value, dict | Race) else "<stop>"
+
+
+_Stop = Annotated[
+    Annotated[Literal["auto", "exact", "none"], Tag("<stop>")] | Annotated[Race, Tag("<race>")],
+    Discriminator(_kind_of_stop),
+]
+
+
 class Search(SpecModel):
     """How candidates are drawn from an arm's space."""
 
@@ -121,7 +131,7 @@ class Search(SpecModel):
     """Candidates proposed before the first of them is scored. It changes the result; the cluster's size does not."""
     options: dict[str, Any] = {}
     """Options of the sampler."""
-    stop: Literal["auto", "exact", "none"] | Race = "auto"
+    stop: _Stop = "auto"
     """exact: stop a candidate that cannot win any more; auto: so where the report shows only what is chosen."""
 
 

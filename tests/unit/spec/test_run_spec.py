@@ -176,6 +176,8 @@ BAD = [
     (ALPHA, {"range": [-1e308, 1e308], "step": 1}, "alpha.range.0: must be at least -1e+100, got -1e+308"),
     (ALPHA, {"grid": [0, 10**400, "...", 1]}, "alpha.grid: '...': must be between numbers of at most 1e+100, got"),
     (ALPHA, {"grid": [0, 1e-9, "...", 1]}, "alpha.grid: '...': at most 10,000 values"),
+    ("arms/merge/search/stop", "exct", "arms.merge.search.stop: must be 'auto', 'exact' or 'none', got 'exct'; did"),
+    ("arms/merge/search/stop", {"race": 2}, "arms.merge.search.stop.race: must be less than 1, got 2"),
     ("arms/merge/search/trials", 10**9, "arms.merge.search.trials: must be at most 1000000, got 1000000000"),
     ("arms/merge/search/in_flight", 10**9, "arms.merge.search.in_flight: must be at most 10000, got 1000000000"),
     ("limits", {"val": 10**30}, "limits.val: must be at most 1000000000, got 10000000000"),
