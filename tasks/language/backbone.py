@@ -193,7 +193,7 @@ def empty_model(model: str, family: str, loading: Loading) -> PreTrainedModel:
 
 def _hint(config: PreTrainedConfig) -> str:
     fits = [family for family, kind in _KINDS.items() if kind.fits(config)]
-    return f": set backbone.family: {fits[0]}" if fits else ""
+    return f": set backbone.family: {' or '.join(fits)}" if fits else ""
 
 
 def with_weights(

@@ -4,7 +4,8 @@ Shape legend: B images of a batch, N training images, C, H, W channels, height a
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,25 @@ class VisionBackbone:
         parts = []
         for start in range(0, len(images), _BATCH):
             some = images.slice(start, min(start + _BATCH, len(images)))
-            parts.append(self._features(module, self.preprocess.normalise(some, torch.float32), {}))
+            with _about_size(self.preprocess.size):
+                parts.append(self._features(module, self.preprocess.normalise(some, torch.float32), {}))
             if progress:
                 progress(min(start + _BATCH, len(images)), len(images))
         return torch.cat(parts)
+
+
+@contextmanager
+def _about_size(size: tuple[int, int]) -> Iterator[None]:
+    """Name the field if the images are smaller than a patch, or than a kernel of a later stage."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Kernel size can't be greater" not in str(error):
+            raise
+        raise ValueError(
+            f"backbone.options.image_size: images of {size[0]} x {size[1]} pixels are smaller than a patch or kernel "
+            f"of the tower: give a larger one ({error})"
+        ) from error
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -43,8 +43,10 @@ def transformers_tower(
     Raises:
         ValueError: if it is no image model of transformers, or the weights do not fit.
     """
-    own = {name: value for name, value in options.items() if name not in ("image_size", "preprocess")}
-    loading, pooling = Loading.of(own, ("pooling",)), _pooling(options.get("pooling", "cls"))
+    loading, pooling = (
+        Loading.of(options, ("pooling", "image_size", "preprocess")),
+        _pooling(options.get("pooling", "cls")),
+    )
     empty = empty_model(model, "vision", loading)
     if has_statistics(empty):
         raise ValueError(

@@ -51,7 +51,17 @@ def fit_head(features_ND: Tensor, labels_N: Tensor, classes: int, kind: HeadKind
 
     Returns:
         Weight (K, D) and bias (K,), float32.
+
+    Raises:
+        ValueError: if features are not finite, or those of all images are the same.
     """
+    if not bool(features_ND.isfinite().all()):
+        raise ValueError("the base's features of training images are NaN or infinite: is it the right checkpoint?")
+    if bool((features_ND == features_ND[0]).all()):
+        raise ValueError(
+            f"all {len(features_ND)} training images have the same features, so no head tells classes apart: are they "
+            "copies of one image?"
+        )
     weight_KD, bias_K, held_out_NK = _FITS[kind](features_ND.double(), F.one_hot(labels_N, classes).double())
     factor = min(_FACTORS, key=lambda factor: _loss(factor * held_out_NK, labels_N))
     return (factor * weight_KD).float().contiguous(), (factor * bias_K).float()

@@ -59,7 +59,7 @@ def fitted_head(
     """Fit a head to training images: the task's own, those of the pack it is shifted from, or of `fitted_on`.
 
     Raises:
-        ValueError: if an option is wrong, there are no training images, or a class has none.
+        ValueError: if an option is wrong, there are no training images, a class has none, or no head fits them.
     """
     where = f"tasks.{request.name}.options"
     if "templates" in request.options:
@@ -79,7 +79,11 @@ def fitted_head(
     except ValueError as error:
         hint = "" if other else f"; or name a source that has the same classes in {where}.fitted_on"
         raise ValueError(f"tasks.{request.name}: the head is fitted to training images: {error}{hint}") from error
-    head = backbone.fitted_head(images, len(names), kind, progress)
+    try:
+        head = backbone.fitted_head(images, len(names), kind, progress)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith("backbone.") else f"tasks.{request.name}: {text}") from error
     return TaskHead(head, ()) if other is None else _of_classes(where, head, names, source)
 
 

@@ -1,5 +1,7 @@
 """Proves the family `vision`: features are the library's, heads come from training images of the base alone."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +111,53 @@ def test_wrong_options_of_a_task_are_named(folder: Path, images: Path, options: 
     [
         ({"image_size": "56"}, r"backbone\.options\.image_size: must be a whole number of pixels, got '56'"),
         ({"pooling": "max"}, r"backbone\.options\.pooling: must be cls or mean, got 'max'"),
+        ({"preprocess": ["mean"]}, r"backbone\.options\.preprocess: must be a mapping of mean, std"),
+        ({"preprocess": {"std": [0, 1, 1]}}, r"preprocess\.std: must be above 0, as images are divided by it, got \[0"),
+        ({"preprocess": {"mean": [math.nan] * 3}}, r"preprocess\.mean: must be three numbers"),
+        ({"preprocess": {"interpolation": "cubic"}}, r"preprocess\.interpolation: must be one of bicubic, bilinear"),
+        ({"preprocess": {"resize_mode": "x"}}, r"preprocess\.resize_mode: must be one of shortest, longest, squash"),
+        ({"preprocess": {"fill_color": "red"}}, r"preprocess\.fill_color: must be a grey value from 0 to 255"),
         ({"preprocess": {"mean": [0.5]}}, r"backbone\.options\.preprocess\.mean: must be three numbers"),
-        ({"classes": ["a"]}, r"backbone\.options\.classes: unknown option"),
+        ({"classes": ["a"]}, r"backbone\.options\.classes: unknown option; known: attention, image_size, pooling"),
     ],
 )
 def test_wrong_options_of_the_model_are_named(folder: Path, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tower(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"crop_size": {"height": 28}}, r"backbone\.options\.image_size: must be given"),
+        ({"crop_size": -3}, r"the size must be whole numbers of pixels, got -3: set backbone\.options\.image_size"),
+        ({"resample": [3]}, r"resample: must be 2 \(bilinear\) or 3 \(bicubic\), got \[3\]"),
+        ({"do_rescale": False}, r"rescale_factor: must be 1/255, and do_rescale true"),
+        ({"rescale_factor": 1}, r"rescale_factor: must be 1/255, and do_rescale true"),
+        ({"do_flip_channel_order": True}, r"images in the order blue, green, red are not supported"),
+    ],
+)
+def test_a_preprocessing_that_is_not_done_here_is_refused(folder: Path, stated: Any, message: str) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING | stated))
+    with pytest.raises(ValueError, match=message):
+        tower(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING | {"do_normalize": False}))
+    assert (found := tower(folder).preprocess).mean == (0, 0, 0) and found.std == (1, 1, 1)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING))
+
+
+def test_no_head_is_fitted_to_images_that_do_not_tell_classes_apart(folder: Path, images: Path) -> None:
+    first, *others = (images / "train").rglob("*.png")
+    with pytest.raises(ValueError, match=r"^backbone\.options\.image_size: images of 13 x 13 pixels are smaller than"):
+        task(tower(folder, image_size=13), images)
+    for path in others:
+        path.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=r"^tasks\.colours: all \d+ training images have the same features"):
+        task(tower(folder), images)
+    backbone = tower(folder)
+    next(backbone.module.parameters()).data.fill_(math.nan)
+    with pytest.raises(ValueError, match=r"^tasks\.colours: the base's features of training images are NaN"):
+        task(backbone, images)
 
 
 def test_a_checkpoint_is_selected_in_all_its_layouts_or_refused(folder: Path) -> None:
@@ -133,7 +175,9 @@ def test_a_model_of_texts_is_refused(tmp_path: Path) -> None:
     from transformers import BertConfig
 
     BertConfig(num_hidden_layers=2).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"backbone\.model: .*type 'bert' is not an image model: set backbone\.family"):
+    with pytest.raises(
+        ValueError, match=r"backbone\.model: .*type 'bert' is not an image model: set backbone\.family: .*encoder"
+    ):
         build(str(tmp_path), {}, CPU, torch.float32)
 
 
