@@ -19,7 +19,7 @@ def show_report(folder: Path, place: str) -> int:
         place: the run's address for the user: the folder, or a URL.
 
     Returns:
-        The exit status: 1 if a shard failed, or a group could not be searched because of a failure.
+        The exit status: 1 if a shard failed, or nothing could be searched or chosen in a group because of failures.
     """
     with quick_imports():
         from pipeline.cli.tables import rendered
@@ -35,16 +35,17 @@ def show_report(folder: Path, place: str) -> int:
     for sentence in found.sentences:
         console.print(f"- {sentence}")
     provenance = read_provenance(folder / FILE_NAME)
-    for group in provenance["not_searched"]:
+    lost = {"not searched": provenance["not_searched"], "nothing chosen": provenance.get("nothing_chosen", [])}
+    for what, group in ((what, group) for what, groups in lost.items() for group in groups):
         name = " ".join(filter(None, (group["arm"], group["group"])))
-        console.print(styled("red", "not searched", f": {name}: {group['cause']}"), highlight=False)
+        console.print(styled("red", what, f": {name}: {group['cause']}"), highlight=False)
     failures = provenance["failures"]
     if failures:
         first = failures[0]
         cause = f"{first['kind']} on {first['task']}: {first['cause']}"
         console.print(styled("red", f"{len(failures)} shards failed", f"; the first: {cause}"))
     _print_pages("report", pages)
-    return 1 if failures or provenance["not_searched"] else 0
+    return 1 if failures or any(lost.values()) else 0
 
 
 def show_index(places: Sequence[str], common: str) -> None:

@@ -48,6 +48,7 @@ def provenance(
         **(_costs(ledger, judged) if spec.arena else {}),
         "failures": _failures(ledger),
         "not_searched": _not_searched(plan, judged) if known["complete"] else [],
+        **({"nothing_chosen": failed} if known["complete"] and (failed := _nothing_chosen(judged)) else {}),
         **known,
     }
 
@@ -61,6 +62,19 @@ def _not_searched(plan: Plan, judged: Mapping[GroupKey, list[Candidate]]) -> lis
         cause = f"nothing could be chosen of {', '.join(f'{a} ({name})' if name else a for a, name in parents)}"
         found.append({"arm": group.arm, "group": group.name, "cause": cause})
     return found
+
+
+def _nothing_chosen(judged: Mapping[GroupKey, list[Candidate]]) -> list[dict[str, str]]:
+    """Return the groups whose candidates all failed, so that the report has no row of them."""
+    return [
+        {
+            "arm": candidates[0].group.arm,
+            "group": candidates[0].group.name,
+            "cause": f"all {len(candidates)} candidates failed; the first: {candidates[0].failure}",
+        }
+        for candidates in judged.values()
+        if candidates and all(candidate.failure for candidate in candidates)
+    ]
 
 
 def _costs(ledger: Ledger, judged: Mapping[GroupKey, list[Candidate]]) -> dict[str, dict[str, float]]:

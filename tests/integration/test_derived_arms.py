@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy import IDENTITY, TASKS, ToyEvaluator, accuracy, toy_spec
 
+from pipeline.cli.report import show_report
 from pipeline.messages import EvalRequest, Failure, ShardScore
 from pipeline.plan.plan import make_plan
 from pipeline.pools.local import LocalPool
@@ -147,3 +148,11 @@ def test_an_arm_whose_parents_all_failed_is_recorded_and_the_run_ends(tmp_path: 
     assert list(causes) == ["consensus", "scaled", "scaled, constant", "scaled, uniform", "scaled, equal norm"]
     assert "TALL masks (cats)" in causes["consensus"] and causes["scaled"] == "nothing could be chosen of consensus"
     assert len(rows(tmp_path, "candidates", "sum")) == 1
+
+
+def test_an_arm_whose_objective_has_no_value_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arms = {"half": {"merge": "sum", "select": {"maximise": "target / 0"}}, "sum": {"merge": "sum"}}
+    run(make_plan(toy_spec(arms=arms, controls=[])), IDENTITY, tmp_path, lambda: LocalPool(ToyEvaluator()), None)
+    assert show_report(tmp_path, "place") == 1
+    words = " ".join(capsys.readouterr().out.split())
+    assert "nothing chosen: half: all 1 candidates failed; the first: objective 'target / 0': must be finite" in words
