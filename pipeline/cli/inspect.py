@@ -47,8 +47,11 @@ def inspect(
     with user_errors("what was scored so far is kept; rerun the same command to resume"):
         from lines_sweep.running import plan_of
         from pipeline.spec.user_code import announce_code
+        from pipeline.storage.run_folder import check_writable
 
         plan = plan_of(spec, pool, workers)
+        if out:
+            check_writable(out)
         use_token(address)
         announce_code(plan.spec)
         from pipeline.inspection.page import Inspection, write_inspection

@@ -187,16 +187,18 @@ def _matrix(opened: OpenedExperts, name: str, rank: int) -> _Matrix | None:
     shape = opened.shapes[name]
     if len(shape) < 2 or min(sides := (shape[0], shape[1:].numel())) < 2 * rank:
         return None
-    spaces = [subspace(_update(opened, expert, name), rank) for expert in opened.experts]
+    updates = (_update(opened, expert, name) for expert in opened.experts)
+    spaces = [None if update is None else subspace(update, rank) for update in updates]
     energy = [np.nan if space is None else space.energy for space in spaces]
     widest = max((space.left.shape[1] for space in spaces if space is not None), default=rank)
     return _Matrix(overlaps(spaces), np.asarray(sum(widest / side for side in sides) / 2), np.asarray(energy))
 
 
-def _update(opened: OpenedExperts, expert: str, name: str) -> Tensor | LowRank:
+def _update(opened: OpenedExperts, expert: str, name: str) -> Tensor | LowRank | None:
+    """Return an update as a matrix; None for a weight that an adapter does not change."""
     state = opened.experts[expert]
     if isinstance(state, LowRankDelta):
-        return state.factors.get(name) or state[name]
+        return state.factors.get(name)
     return (state[name].float() - opened.base[name].float()).flatten(1)
 
 

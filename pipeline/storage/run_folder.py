@@ -99,7 +99,9 @@ def open_run(place: str, notify: Notify = lambda text: None) -> Iterator[OpenRun
         ...     journal.close()
     """
     if not is_url(place):
-        _check_writable(Path(place))
+        if not place:
+            raise ValueError("--out: must name a folder, got no text; . is the current one")
+        check_writable(Path(place))
         yield OpenRun(Path(place))
         return
     remote = StoreFolder.open(place)
@@ -246,8 +248,8 @@ def _copies() -> Path:
     return folder
 
 
-def _check_writable(folder: Path) -> None:
-    """Raise ValueError if a run cannot write in the folder, before anything is prepared."""
+def check_writable(folder: Path) -> None:
+    """Raise ValueError if a command cannot write in the folder that --out names, before anything is prepared."""
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
         raise ValueError(f"{folder}: {parent} is not a folder: give another --out")

@@ -1,12 +1,15 @@
 """Proves that norms, angles, sign conflicts and subspaces of task vectors are those of their definitions, by block."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from pipeline.cli.main import app
 from pipeline.inspection.rows import EXPERTS, PAIRS, expert_rows, pair_rows
 from pipeline.inspection.subspaces import overlaps, subspace
 from pipeline.inspection.vectors import OpenedExperts
@@ -48,9 +51,11 @@ def test_known_norms_cosines_conflicts_and_overlaps(monkeypatch: pytest.MonkeyPa
     assert [len(table.rows) for table in weight_tables(found)] == [2, 1, 4] and len(weight_figures(found)) == 2
 
 
+@pytest.mark.filterwarnings("error")
 def test_an_adapter_is_measured_as_the_whole_model_that_it_makes() -> None:
     torch.manual_seed(0)
-    base = {name: torch.randn(12, 10) for name in ("head", "b.0.w", "b.1.w", "b.2.w")}
+    base = {name: torch.randn(12, 10) for name in ("head", "b.0.w", "b.2.w")}
+    base["b.1.w"] = torch.randn(12, 10, 2, 2)  # a convolution, which no adapter changes
     base["b.2.bias"] = torch.randn(2)
     shapes = {name: tensor.shape for name, tensor in base.items()}
     low = [LowRankDelta({n: LowRank(torch.randn(12, 2), torch.randn(2, 10)) for n in ("b.0.w", "b.2.w")}, shapes)]
@@ -61,6 +66,12 @@ def test_an_adapter_is_measured_as_the_whole_model_that_it_makes() -> None:
         np.testing.assert_allclose(getattr(adapters, name), getattr(whole, name), rtol=1e-4, atol=1e-4)
     assert adapters.energy[1].tolist() == pytest.approx([1, 1])  # 2 and 3 directions have it all
     assert np.isnan(adapters.overlap[2:, 0, 1]).all()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = CliRunner().invoke(app, ["inspect", "examples/demo.yaml", "--out", str(tmp_path / "file")])
+    assert found.exit_code == 2 and "file is not a folder: give another --out" in " ".join(found.output.split())
 
 
 def test_leading_directions_of_a_large_matrix_are_those_of_an_exact_decomposition() -> None:

@@ -135,6 +135,8 @@ def test_a_copied_folder_whose_upload_was_interrupted_loses_nothing(
 
 def test_a_folder_that_cannot_be_written_is_refused_before_preparation(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="--out: must name a folder, got no text"), open_run(""):
+        pass
     with pytest.raises(ValueError, match="file is not a folder: give another --out"), open_run(f"{tmp_path}/file/run"):
         pass
     with (
