@@ -11,6 +11,8 @@ import numpy as np
 from pipeline.merging.scaling import LayerSizes, coefficients
 from pipeline.recipe import Recipe
 from pipeline.records import tables
+from pipeline.report.data.estimates import Measure
+from pipeline.report.soups import SoupPage, soup_page
 
 SIZES = LayerSizes(60_000, (110_000,) * 8)
 PROMPTS = {"val": 40, "test": 60}
@@ -19,6 +21,9 @@ WORDS = ("fast", "small", "tool", "for", "reading", "maps", "of", "sound", "and"
 #: reward -> prompt-major outcomes, of each split.
 Outcomes = Mapping[str, Mapping[str, np.ndarray]]
 PLAIN, LINES = "rewarded soup", "LiNeS"
+NAMES = ("faithful", "plain")
+#: The mean rewards of three points of a front.
+BEND = ((0.0, 0.8), (0.5, 0.6), (0.9, 0.0))
 
 
 @dataclass
@@ -176,3 +181,34 @@ def build_soups(
             recipe = Recipe.make("weighted", scaling, 1, 1, weights)
             add((name, "merge", control and LINES, control), "", recipe, **{"lambda": point})
     return run
+
+
+def known_soups(
+    fronts: Mapping[str, tuple[tuple[float, float], ...]], noise: float = 0.05, draws: int = 1
+) -> SoupBuilder:
+    """Return arms with these mean rewards; SFT is at (0, 0), the policies at (1, 0) and (0, 1), and all share their noise."""
+    run, rng = SoupBuilder(draws=draws), np.random.default_rng(7)
+    shared = rng.normal(size=(2, PROMPTS["test"] * draws))
+    shared = noise * (shared - shared.mean(axis=1, keepdims=True))
+
+    def outcomes(mean: tuple[float, float]) -> dict[str, dict[str, np.ndarray]]:
+        return {name: {"test": (mean[k] + shared[k]).astype(np.float32)} for k, name in enumerate(NAMES)}
+
+    run.add(("pre-trained", "pre-trained", "", ""), "", Recipe.make("zero"), outcomes((0, 0)))
+    for i, name in enumerate(NAMES):
+        own = (1.0 - i, float(i))
+        run.add(("fine-tuned", "edit", "", ""), name, Recipe.make("single", weights=own), outcomes(own))
+    for number, (name, means) in enumerate(fronts.items()):
+        for i, mean in enumerate(means):
+            weight = (i + 1) / (len(means) + 1)
+            scaling = "constant" if name == PLAIN else "linear"
+            recipe = Recipe.make("weighted", scaling, 1 + number, 1, (weight, 1 - weight))
+            control = name.partition(", ")[2]
+            arm = (name, "merge", control and LINES, control)
+            run.add(arm, "", recipe, outcomes(mean), **{"lambda": weight})
+    return run
+
+
+def page_of(run: SoupBuilder, folder: Path) -> SoupPage:
+    """Write the run folder, and return its page."""
+    return soup_page(Measure.read(run.write(folder)))

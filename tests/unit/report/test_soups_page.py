@@ -1,221 +1,29 @@
-"""Proves that the report of a run of rewards agrees with its tables: fronts, dominance, samples, warnings."""
+"""Proves that the page of a run of rewards agrees with its tables: points, verdicts, samples, the split it shows."""
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from soup_run import LINES, PLAIN, PROMPTS, UNTRUSTED, SoupBuilder, build_soups
+from soup_run import BEND, LINES, NAMES, PLAIN, UNTRUSTED, build_soups, known_soups, page_of
 
-from pipeline.recipe import Recipe
 from pipeline.records import tables
 from pipeline.report.data.estimates import Measure
-from pipeline.report.data.resamples import REWARD_RESAMPLES, resampled_interval, resampled_means
 from pipeline.report.data.run import Run
 from pipeline.report.index import build_index
 from pipeline.report.page import build, summary
-from pipeline.report.soups import SoupPage, is_soup, soup_page
-from pipeline.report.soups.comparisons import Contest, Fronts, contest, dominates, mean_gap, read_fronts
-from pipeline.report.soups.completions import Shares, read_completions, repeated_words
+from pipeline.report.soups import is_soup, soup_page
+from pipeline.report.soups.completions import read_completions
 from pipeline.report.soups.samples import sample_tables, shown_prompts
 from pipeline.report.soups.scene import read_scene
-from pipeline.report.soups.warnings import collapse, saturation
-from pipeline.train.policy_log import TRAINING
-from search.intervals import TaskOutcomes, mean_interval
 
 pytestmark = pytest.mark.slow
-NAMES = ("faithful", "plain")
-BEND = ((0.0, 0.8), (0.5, 0.6), (0.9, 0.0))
-TRAINED = {"reward_std": 1.0, "kl_coef": 0.05, "entropy": 1.0, "length": 9.0, "eos": 0.5, "seconds": 2.0}
-
-
-def known_soups(
-    fronts: Mapping[str, tuple[tuple[float, float], ...]], noise: float = 0.05, draws: int = 1
-) -> SoupBuilder:
-    """Arms with these mean rewards; SFT is at (0, 0), the policies at (1, 0) and (0, 1), and all share their noise."""
-    run, rng = SoupBuilder(draws=draws), np.random.default_rng(7)
-    shared = rng.normal(size=(2, PROMPTS["test"] * draws))
-    shared = noise * (shared - shared.mean(axis=1, keepdims=True))
-
-    def outcomes(mean: tuple[float, float]) -> dict[str, dict[str, np.ndarray]]:
-        return {name: {"test": (mean[k] + shared[k]).astype(np.float32)} for k, name in enumerate(NAMES)}
-
-    run.add(("pre-trained", "pre-trained", "", ""), "", Recipe.make("zero"), outcomes((0, 0)))
-    for i, name in enumerate(NAMES):
-        own = (1.0 - i, float(i))
-        run.add(("fine-tuned", "edit", "", ""), name, Recipe.make("single", weights=own), outcomes(own))
-    for number, (name, means) in enumerate(fronts.items()):
-        for i, mean in enumerate(means):
-            weight = (i + 1) / (len(means) + 1)
-            scaling = "constant" if name == PLAIN else "linear"
-            recipe = Recipe.make("weighted", scaling, 1 + number, 1, (weight, 1 - weight))
-            control = name.partition(", ")[2]
-            arm = (name, "merge", control and LINES, control)
-            run.add(arm, "", recipe, outcomes(mean), **{"lambda": weight})
-    return run
-
-
-def fronts_of(run: SoupBuilder, folder: Path) -> Fronts:
-    scene = read_scene(Measure.read(run.write(folder)))
-    assert scene is not None
-    return read_fronts(scene)
-
-
-def contest_of(run: SoupBuilder, folder: Path, arm: str = LINES, other: str = PLAIN) -> Contest:
-    fronts = fronts_of(run, folder)
-    arms = {soup.arm.name: soup.arm for soup in fronts.scene.soups}
-    return contest(fronts, arms[arm], arms[other])
-
-
-def page_of(run: SoupBuilder, folder: Path) -> SoupPage:
-    return soup_page(Measure.read(run.write(folder)))
-
-
-def train(folder: Path, expert: str, kl: np.ndarray, reward: np.ndarray, **result: object) -> None:
-    """Write the curves and the result of `lines ppo`."""
-    rows = [
-        {"step": i, "episodes": 16 * i, "kl": float(k), "reward": float(r)} | TRAINED
-        for i, (k, r) in enumerate(zip(kl, reward, strict=True))
-    ]
-    tables.write(folder / "training" / f"{expert}.parquet", rows, TRAINING)
-    (folder / "training" / f"{expert}.json").write_text(json.dumps({"stopped": "", "kl_limit": None} | result))
-
-
-@pytest.fixture(scope="module")
-def soups(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_soups(draws=2).write(tmp_path_factory.mktemp("soups"))
 
 
 @pytest.fixture(scope="module")
 def written(soups: Path) -> tuple[str, str]:
     return tuple(path.read_text(encoding="utf-8") for path in build(soups))  # type: ignore[return-value]
-
-
-def test_hypervolumes_are_areas_in_units_of_the_policies(tmp_path: Path) -> None:
-    """Above (0, 0): the ends of the bend are on the axes and add nothing."""
-    fronts = fronts_of(known_soups({PLAIN: ((0.0, 0.0), (0.5, 0.5)), LINES: BEND}), tmp_path)
-    assert fronts.corner_K == pytest.approx([0, 0], abs=1e-6)
-    assert fronts.volumes.mean(PLAIN).value == pytest.approx(0.25, abs=1e-6)
-    assert fronts.volumes.mean(LINES).value == pytest.approx(0.5 * 0.6, abs=1e-6)
-
-
-def test_three_rewards_have_a_volume(tmp_path: Path) -> None:
-    run = SoupBuilder(("a", "b", "c"))
-    units = [tuple(float(i == j) for j in range(3)) for i in range(3)]
-
-    def outcomes(mean: tuple[float, ...]) -> dict[str, dict[str, np.ndarray]]:
-        return {name: {"test": np.full(60, mean[k], np.float32)} for k, name in enumerate(run.rewards)}
-
-    run.add(("pre-trained", "pre-trained", "", ""), "", Recipe.make("zero"), outcomes((0, 0, 0)))
-    for name, unit in zip(run.rewards, units, strict=True):
-        run.add(("fine-tuned", "edit", "", ""), name, Recipe.make("single", weights=unit), outcomes(unit))
-    for weights, mean in (((0.5, 0.5, 0.0), (0.5, 0.5, 0.5)), ((0.0, 0.5, 0.5), (0.0, 0.0, 0.0))):
-        run.add((PLAIN, "merge", "", ""), "", Recipe.make("weighted", weights=weights), outcomes(mean))
-    fronts = fronts_of(run, tmp_path)
-    assert fronts.volumes.mean(PLAIN).value == pytest.approx(0.125, abs=1e-6)
-    page = soup_page(Measure.read(tmp_path))
-    assert [panel.title for panel in page.fronts[0].panels] == ["b against a", "c against a", "c against b"]
-
-
-def test_a_front_that_is_the_other_plus_a_constant_dominates(tmp_path: Path) -> None:
-    shifted = tuple((x + 0.03, y + 0.03) for x, y in BEND)
-    run = known_soups({PLAIN: BEND, LINES: shifted})
-    found = contest_of(run, tmp_path)
-    assert (found.dominates, found.dominated, found.volume.verdict) == (1.0, 0.0, "better")
-    (verdict,) = soup_page(Measure.read(tmp_path)).verdicts
-    assert verdict.sentences[0].startswith(f"Its front dominates the front of {PLAIN}: hypervolume +")
-    assert [row[-1].plain for row in verdict.table.rows] == ["dominates in 100%"]
-
-
-def test_one_better_point_is_not_dominance(tmp_path: Path) -> None:
-    better = (*BEND[:-1], (0.95, 0.1))
-    run = known_soups({PLAIN: BEND, LINES: better})
-    found = contest_of(run, tmp_path)
-    assert (found.dominates, found.volume.verdict) == (0.0, "better")
-    (verdict,) = soup_page(Measure.read(tmp_path)).verdicts
-    assert "without dominating it" in verdict.sentences[0]
-
-
-def test_dominance_that_few_resamples_confirm_is_unsure(tmp_path: Path) -> None:
-    """One of the points is better by less than its own noise."""
-    shifted = tuple((x + 0.03, y + 0.03) for x, y in BEND)
-    run = known_soups({PLAIN: BEND, LINES: shifted})
-    own = np.random.default_rng(3).normal(scale=0.3, size=PROMPTS["test"])
-    recipe_id = next(str(row["recipe_id"]) for row in run.candidates if row["arm"] == LINES)
-    for name in NAMES:
-        key = (recipe_id, "test")
-        run.samples[name][key] = list(np.array(run.samples[name][key]) + own - own.mean())
-    found = contest_of(run, tmp_path)
-    assert 0.2 < found.dominates < 0.975
-    (verdict,) = soup_page(Measure.read(tmp_path)).verdicts
-    assert "dominates" not in " ".join(verdict.sentences)
-    assert verdict.table.rows[0][-1].text == "unsure: dominates"
-
-
-def test_equal_fronts_tie_at_exactly_zero(tmp_path: Path) -> None:
-    found = contest_of(known_soups({PLAIN: BEND, LINES: BEND}, draws=3), tmp_path)
-    assert (found.volume.value, found.volume.low, found.volume.high) == (0, 0, 0)
-    assert (found.dominates, found.dominated, found.volume.verdict) == (0, 0, "tie")
-    assert found.gap is not None and (found.gap.value, found.gap.low, found.gap.high) == (0, 0, 0)
-
-
-def test_swapped_arms_give_mirrored_results(soups: Path) -> None:
-    scene = read_scene(Measure.read(soups))
-    assert scene is not None
-    fronts = read_fronts(scene)
-    arms = [soup.arm for soup in scene.soups[:2]]
-    one, two = contest(fronts, *arms), contest(fronts, *arms[::-1])
-    assert one.gap is not None and two.gap is not None
-    for a, b in ((one.volume, two.volume), (one.gap, two.gap)):
-        assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low), abs=1e-9)
-    assert (one.dominates, one.dominated) == (two.dominated, two.dominates)
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "expected"),
-    [
-        ([[1, 1]], [[0, 0], [1, 0]], True),
-        ([[1, 1]], [[1, 1]], False),
-        ([[1, 0], [0, 1]], [[0.5, 0.5]], False),
-        ([[1, 0], [0, 2]], [[1, 0], [0, 1]], False),
-    ],
-)
-def test_dominance_is_over_every_point(own: list[list[float]], other: list[list[float]], expected: bool) -> None:
-    assert dominates(np.array(own, float), np.array(other, float)) is expected
-
-
-def test_the_gap_is_the_mean_height_between_two_lines() -> None:
-    own, other = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([[1.0, 0.5], [3.0, -1.5], [1.5, 0.0]])
-    assert mean_gap(own, other) == pytest.approx(0.5)
-    assert mean_gap(other, own) == pytest.approx(-0.5)
-    assert np.isnan(mean_gap(own, other + 5))
-
-
-def test_correlated_completions_count_for_less_than_as_many_prompts() -> None:
-    rng = np.random.default_rng(0)
-    outcomes = np.repeat(rng.normal(size=100), 8) + 0.1 * rng.normal(size=800)
-    found = resampled_interval(resampled_means(outcomes[None], REWARD_RESAMPLES, draws=8)[:, 0], 100)
-    naive = mean_interval([TaskOutcomes("reward", outcomes)])
-    assert found.value == pytest.approx(naive.value)
-    assert found.high - found.low > 2 * (naive.high - naive.low)
-    # The textbook standard error of 100 prompt means.
-    std_err = outcomes.reshape(100, 8).mean(axis=1).std(ddof=1) / 10
-    assert found.high - found.low == pytest.approx(2 * 1.96 * std_err, rel=0.1)
-
-
-def test_resamples_are_the_same_for_all_rows_and_at_every_call() -> None:
-    rng = np.random.default_rng(1)
-    outcomes = rng.normal(size=(3, 60))
-    outcomes[2] = outcomes[0] + 0.25
-    means_SA = resampled_means(outcomes, 50, draws=2)
-    assert means_SA.shape == (1 + 50, 3)
-    np.testing.assert_allclose(means_SA[:, 2] - means_SA[:, 0], 0.25, atol=1e-10)
-    np.testing.assert_array_equal(means_SA, resampled_means(outcomes, 50, draws=2))
-    with pytest.raises(ValueError, match="7 outcomes for each prompt, got 60"):
-        resampled_means(outcomes, 50, draws=7)
 
 
 def test_points_and_references_have_the_means_of_the_scores_table(soups: Path) -> None:
@@ -340,98 +148,6 @@ def test_without_completions_there_are_no_samples(tmp_path: Path) -> None:
     assert page.samples == [] and page.points is not None and "distinct" not in page.points.columns
     html = build(tmp_path)[0].read_text(encoding="utf-8")
     assert 'id="samples"' not in html and "#samples" not in html.split("</style>")[1]
-
-
-def test_words_and_completions_are_counted() -> None:
-    assert repeated_words("a library for a Library") == pytest.approx(0.4)
-    assert repeated_words("") == repeated_words("...") == 0.0
-    assert collapse(Shares(0.1, 0.0), Shares(0.9, 0.0)) == (1.9, "only 10% of them differ")
-    assert collapse(Shares(0.9, 0.35), Shares(0.9, 0.0)) == (0.35, "35% of their words are repeated")
-    assert collapse(Shares(0.9, 0.35), Shares(0.9, 0.34)) is None  # long texts repeat words
-    assert collapse(Shares(0.21, 0.29), None) is None
-
-
-def test_a_healthy_run_has_no_warnings(soups: Path) -> None:
-    assert soup_page(Measure.read(soups)).warnings == []
-
-
-def test_collapsed_completions_are_reported_with_their_points(tmp_path: Path) -> None:
-    run = build_soups(draws=2)
-    for recipe_id in [str(row["recipe_id"]) for row in run.candidates if row["arm"] == LINES][:7]:
-        run.complete(recipe_id, "test", ["a library for a library"] * 120)
-    (warning,) = page_of(run, tmp_path).warnings
-    where = "λ = 0, λ = 0.1, λ = 0.2, λ = 0.3, λ = 0.4 and 2 more"
-    assert warning == f"Completions of LiNeS collapse at {where}: at worst only 2% of them differ."
-    scene = read_scene(Measure.read(tmp_path))
-    assert scene is not None
-    completions = read_completions(scene)
-    assert completions is not None
-    share = completions.shares[scene.soups[1].candidates[0].recipe_id]
-    assert (share.distinct, share.repeated) == pytest.approx((1 / 60, 0.4))
-    html, markdown = (path.read_text(encoding="utf-8") for path in build(tmp_path))
-    assert f"<li>{warning}</li>" in html and f"**Warning:** {warning}" in markdown
-    assert summary(tmp_path).sentences[0] == f"Warning: {warning}"
-
-
-def test_saturation_needs_nearly_all_at_the_top_or_no_spread() -> None:
-    top = np.concatenate([np.full(95, 0.999), np.zeros(5)])
-    assert "95% of the SFT model's completions are at its maximum" in saturation(top, 1.0)
-    assert "hardly varies" in saturation(np.linspace(0.2, 0.21, 50), 1.0)
-    assert saturation(np.linspace(0, 1, 50), 1.0) == ""
-
-
-def test_the_rewards_of_a_broken_policy_do_not_make_a_reward_saturated(tmp_path: Path) -> None:
-    run = build_soups()
-    policy = next(str(row["recipe_id"]) for row in run.candidates if row["group"] == "plain")
-    run.samples["plain"][policy, "test"] = [-4000.0] * 60
-    assert page_of(run, tmp_path).warnings == []
-
-
-def test_saturated_and_equal_rewards_are_reported(tmp_path: Path) -> None:
-    run = build_soups()
-    start = (str(run.candidates[0]["recipe_id"]), "test")
-    run.samples["plain"][start] = [3 * value + 1 for value in run.samples["faithful"][start]]
-    (warning,) = page_of(run, tmp_path).warnings
-    assert warning.startswith("faithful and plain are nearly the same reward") and "correlation 1.00" in warning
-    run.samples["plain"][start] = [9.0] * 60
-    (warning,) = page_of(run, tmp_path).warnings
-    assert warning.startswith("The reward plain is saturated: 100%")
-
-
-def test_a_policy_that_is_no_better_than_sft_gives_no_unit(tmp_path: Path) -> None:
-    run = build_soups()
-    policy = next(str(row["recipe_id"]) for row in run.candidates if row["group"] == "plain")
-    run.samples["plain"][policy, "test"] = [0.0] * 60
-    page = page_of(run, tmp_path)
-    unit = "1 is, for faithful, the reward's own policy; for plain, one standard deviation over the SFT"
-    assert unit in page.volumes[0].note
-
-
-@pytest.mark.parametrize(
-    ("kl", "result", "warned"),
-    [(12.0, {}, False), (30.0, {}, True), (12.0, {"kl_limit": 10.0}, True), (30.0, {"kl_limit": 40.0}, False)],
-)
-def test_a_kl_that_ran_away_is_reported(tmp_path: Path, kl: float, result: dict[str, object], warned: bool) -> None:
-    folder = build_soups().write(tmp_path)
-    train(folder, "plain", np.linspace(0, kl, 200), np.linspace(0, 1, 200), **result)
-    warnings = soup_page(Measure.read(folder)).warnings
-    assert bool(warnings) is warned
-    if warned:
-        assert "The KL of the policy plain ran away" in warnings[0] and "still rising" in warnings[0]
-
-
-def test_an_early_stop_and_the_curves_are_shown(tmp_path: Path) -> None:
-    folder = build_soups().write(tmp_path)
-    result = {"stopped": "kl 31.2 above kl.stop 20", "warnings": ["KL ran away: 31.2", "9 prompts were cut"]}
-    train(folder, "plain", np.full(9, 3.0), np.zeros(9), **result)
-    page = soup_page(Measure.read(folder))
-    assert page.warnings == [
-        "Training of the policy plain was stopped early: kl 31.2 above kl.stop 20.",
-        "Training of the policy plain: 9 prompts were cut.",
-    ]
-    assert page.training and all(figure.panels for figure in page.training)
-    html, markdown = (path.read_text(encoding="utf-8") for path in build(folder))
-    assert 'id="training"' in html and "## Training" in markdown
 
 
 def test_adaptive_points_are_not_joined_and_show_every_searched_dimension(tmp_path: Path) -> None:
