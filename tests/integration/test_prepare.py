@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from published_sets import CIFAR10, parquet, writers
+from published_mirrors import parquet
+from published_sets import CIFAR10, writers
 from small_run import Lines
 
 WRITERS = writers()

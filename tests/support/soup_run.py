@@ -186,7 +186,7 @@ def build_soups(
 def known_soups(
     fronts: Mapping[str, tuple[tuple[float, float], ...]], noise: float = 0.05, draws: int = 1
 ) -> SoupBuilder:
-    """Return arms with these mean rewards; SFT is at (0, 0), the policies at (1, 0) and (0, 1), and all share their noise."""
+    """Return arms with these mean rewards, of one noise; SFT is at (0, 0), the policies are at (1, 0) and (0, 1)."""
     run, rng = SoupBuilder(draws=draws), np.random.default_rng(7)
     shared = rng.normal(size=(2, PROMPTS["test"] * draws))
     shared = noise * (shared - shared.mean(axis=1, keepdims=True))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +171,32 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tasks.files.cache.tempfile.mkdtemp", refuse)
     with pytest.raises(ValueError, match="images: cannot be written .Permission denied.; set LINES_SWEEP_CACHE"):
         entry()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be made .*set LINES_SWEEP_CACHE"):
+        cached(tmp_path / "file" / "x" / "entry", lambda path: path.mkdir())
+
+
+def test_one_creates_while_the_others_wait(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def create(path: Path) -> None:
+        calls.append(1)
+        path.write_text("whole")
+
+    threads = [threading.Thread(target=cached, args=(tmp_path / "x" / "entry", create)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1 and (tmp_path / "x" / "entry").read_text() == "whole"
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    stale = tmp_path / "entry.partial-abc"
+    stale.mkdir()
+    (stale / "entry").write_text("half")
+    cached(tmp_path / "entry", lambda path: path.mkdir())
+    assert (tmp_path / "entry").is_dir() and not stale.exists()

@@ -1,10 +1,8 @@
 """Proves that images are decoded once, as open_clip does, split by content without leaks, and cached whole or not."""
 
 import io
-import json
 import logging
 import resource
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from damage import flip
@@ -20,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.files.cache import cache_root, cached
+from tasks.files.cache import cache_root
 from tasks.vision.decoded import prepare, prepared_folder
 from tasks.vision.folders import FolderSource
 from tasks.vision.images import ImageRecord, content_hash, in_validation, ordered, without_leaks
-from tasks.vision.packs import PackSource
 from tasks.vision.preprocess import Preprocess
 
 PLAIN = Preprocess((16, 16), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), "bicubic", "shortest")
@@ -40,22 +36,6 @@ def folder(root: Path, names: list[str], seed: int = 0) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         picture(seed + i).save(root / name)
     return root
-
-
-def pack(path: Path, name: str, classes: list[str], parent: str | None = None, seed: int = 0) -> Path:
-    rng, rows = np.random.default_rng(seed), 12
-    splits = ["test"] * rows if parent else ["train", "val", "test", "test"] * (rows // 4)
-    metadata = {"name": name, "classes": classes, "templates": [f"{name} {{}}"], "size": 32}
-    metadata |= {"role": "ood" if parent else "task", "shifted_from": parent}
-    table = pa.table(
-        {
-            "image": pa.array([rng.bytes(3072) for _ in range(rows)], pa.binary(3072)),
-            "label": pa.array([i % len(classes) for i in range(rows)], pa.int16()),
-            "split": splits,
-        }
-    )
-    pq.write_table(table.replace_schema_metadata({"lines_sweep": json.dumps(metadata)}), path)
-    return path
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
@@ -194,34 +174,6 @@ def test_without_leaks_keeps_test_whole() -> None:
     assert without_leaks({"val": [a, b], "test": [b, b]}, "x") == {"val": [a], "test": [b, b]}
 
 
-def test_packs_and_their_shifted_sets_share_the_parents_classes(tmp_path: Path) -> None:
-    parent = PackSource(pack(tmp_path / "digits.parquet", "digits", ["zero", "one", "two"]))
-    shifted = PackSource(pack(tmp_path / "worn.parquet", "worn", ["two", "zero"], parent="digits"))
-    assert (shifted.role, shifted.shifted_from) == ("ood", "digits")
-    assert list(shifted.class_names) == list(parent.class_names) and shifted.templates == ["digits {}"]
-    assert [r.label for r in shifted.records()["test"]][:3] == [2, 0, 2]
-    assert {s: len(r) for s, r in parent.records().items()} == {"val": 3, "test": 6}
-    exact = Preprocess((32, 32), PLAIN.mean, PLAIN.std, "bicubic", "shortest")
-    images = prepare(parent, exact)["test"]
-    rows = pq.read_table(tmp_path / "digits.parquet").to_pylist()
-    stored = {row["image"]: row["label"] for row in rows if row["split"] == "test"}
-    assert {x.numpy().tobytes(): int(y) for x, y in zip(images.slice(0, 6), images.labels_N, strict=True)} == stored
-
-
-def test_bad_packs_are_explained(tmp_path: Path) -> None:
-    pack(tmp_path / "digits.parquet", "digits", ["zero", "one"])
-    with pytest.raises(ValueError, match="class 'on' is not in 'digits'; did you mean 'one'"):
-        PackSource(pack(tmp_path / "worn.parquet", "worn", ["zero", "on"], parent="digits"))
-    with pytest.raises(ValueError, match="no such pack; did you mean 'digits'"):
-        PackSource(tmp_path / "digit.parquet")
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
-    (tmp_path / "torn.parquet").write_bytes((tmp_path / "digits.parquet").read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"torn\.parquet: cannot be read as Parquet"):
-        PackSource(tmp_path / "torn.parquet")
-    with pytest.raises(ValueError, match="not a task pack"):
-        PackSource(tmp_path / "other.parquet")
-
-
 def test_slices_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "set", [f"test/a/{i}.png" for i in range(11)])
     monkeypatch.setattr("tasks.vision.decoded.CHUNK_UNIT", 4)
@@ -258,35 +210,6 @@ def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     with small_disk(), pytest.raises(ValueError, match="no space left.*LINES_SWEEP_CACHE"):
         prepare(FolderSource(tmp_path / "set"), PLAIN)
     assert not [p for p in (cache_root() / "images").iterdir() if p.suffix != ".lock"]
-
-
-def test_a_cache_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot be made .*set LINES_SWEEP_CACHE"):
-        cached(tmp_path / "file" / "x" / "entry", lambda path: path.mkdir())
-
-
-def test_one_creates_while_the_others_wait(tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def create(path: Path) -> None:
-        calls.append(1)
-        path.write_text("whole")
-
-    threads = [threading.Thread(target=cached, args=(tmp_path / "x" / "entry", create)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls) == 1 and (tmp_path / "x" / "entry").read_text() == "whole"
-
-
-def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
-    stale = tmp_path / "entry.partial-abc"
-    stale.mkdir()
-    (stale / "entry").write_text("half")
-    cached(tmp_path / "entry", lambda path: path.mkdir())
-    assert (tmp_path / "entry").is_dir() and not stale.exists()
 
 
 def _without(name: str) -> Callable[[Path], object]:

@@ -6,7 +6,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from published_sets import CIFAR10, folders, parquet, webdataset, writers
+from published_mirrors import parquet, webdataset
+from published_sets import CIFAR10, folders, writers
 
 from tasks.base import TaskRequest
 from tasks.vision.decoded import prepare

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torchvision.datasets as oracle
-from published_sets import Splits, fer2013, parquet, rgb, webdataset, writers
+from published_mirrors import parquet, rgb, webdataset
+from published_sets import Splits, fer2013, writers
 
 from tasks.vision.published.catalogue import vision_set
 from tasks.vision.published.files import VisionOptions, find_files

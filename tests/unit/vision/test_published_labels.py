@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from published_sets import CIFAR10, fer2013, parquet, writers
+from published_mirrors import parquet
+from published_sets import CIFAR10, fer2013, writers
 
 from tasks.base import TaskRequest
 from tasks.vision.decoded import prepare
