@@ -1,51 +1,22 @@
-"""Proves that `lines merge` writes the oracle's files from its checkpoints, and writes nothing on bad input."""
+"""Proves that `lines merge` writes the oracle's files from its checkpoints, and prints and records what it did."""
 
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import typer
+from merge_command import app
+from merge_oracle import BASE, EXPERTS, ORACLE, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pipeline.checkpoints.checkpoint import fingerprint, read_checkpoint
-from pipeline.checkpoints.statistics import origin
-from pipeline.cli.merge import merge
-from pipeline.cli.merge_options import parsed_params
 from pipeline.recipe import Recipe
-
-ORACLE = Path(__file__).parents[2] / "data" / "oracle"
-EXPERTS = [str(ORACLE / f"finetuned_{i}.safetensors") for i in range(3)]
-BASE = str(ORACLE / "base.safetensors")
-
-app = typer.Typer()
-app.command()(merge)
-
-
-def arguments(out: Path, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> list[str]:
-    named = [part for expert in experts for part in ("--expert", expert)]
-    return ["--base", base, *named, "-o", str(out), *options]
-
-
-def run(out: Path, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> str:
-    result = CliRunner().invoke(app, arguments(out, *options, base=base, experts=experts))
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refuses(out: Path, message: str, *options: str, base: str = BASE, experts: list[str] = EXPERTS) -> None:
-    before = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
-    result = CliRunner().invoke(app, arguments(out, *options, base=base, experts=experts))
-    assert result.exit_code == 2
-    assert message in result.output
-    assert before == (sorted(out.parent.iterdir()) if out.parent.is_dir() else [])
 
 
 @pytest.mark.parametrize(
@@ -240,144 +211,6 @@ def parameters(options: list[str]) -> list[tuple[str, str, str]]:
     return [option.removeprefix("--param=").partition("=") for option in options if option.startswith("--param=")]
 
 
-def statistics_of(folder: Path, kind: str) -> list[str]:
-    """Write one file an expert: ones for the first, zeros for the second, threes for the third."""
-    paths = []
-    for expert, weight in enumerate((1.0, 0.0, 3.0)):
-        fisher = {name: torch.full_like(tensor, weight) for name, tensor in load_file(BASE).items()}
-        gram = {n: weight * torch.eye(t.shape[1]) for n, t in fisher.items() if n.endswith("c_fc.weight")}
-        paths.append(str(folder / f"{kind}{expert}.safetensors"))
-        save_file({"fisher": fisher, "gram": gram}[kind], paths[-1])
-    return [f"--statistics={path}" for path in paths]
-
-
-def test_fisher_and_regmean_read_statistics_from_files(tmp_path: Path) -> None:
-    base, experts = load_file(BASE), [load_file(e) for e in EXPERTS]
-    for method, kind in (("fisher", "fisher"), ("regmean", "gram")):
-        out = tmp_path / f"{method}.safetensors"
-        run(out, f"--method={method}", *statistics_of(tmp_path, kind), "--scaling=constant", "--alpha=1")
-        merged = load_file(out)
-        for name in base:
-            expected = sum(e[name] for e in experts) / 3
-            if method == "fisher" or name.endswith("c_fc.weight"):
-                expected = (experts[0][name] + 3 * experts[2][name]) / 4
-            assert torch.allclose(merged[name], expected, atol=1e-6), name
-
-
-def test_statistics_belong_to_an_expert(tmp_path: Path) -> None:
-    """Files of `lines statistics` in another order or of another kind are refused; the used ones are recorded."""
-    plain = [option.removeprefix("--statistics=") for option in statistics_of(tmp_path, "fisher")]
-    for source, expert in zip(plain, EXPERTS, strict=True):
-        save_file(load_file(source), source, origin("fisher", fingerprint(load_file(expert)), 32))
-    given = [f"--statistics={source}" for source in plain]
-    out = tmp_path / "out.safetensors"
-    run(out, "--method=fisher", *given)
-    with safe_open(out, "pt") as file:
-        recorded = json.loads(file.metadata()["lines_sweep.statistics"])
-    assert recorded == [fingerprint(load_file(source)) for source in plain]
-    out = tmp_path / "other.safetensors"
-    refuses(out, "fisher1.safetensors: is of another expert", "--method=fisher", given[1], given[0], given[2])
-    refuses(out, "must be of kind gram, got fisher", "--method=regmean", *given)
-    refuses(out, "--param samples: is an option of `lines statistics`", "--method=fisher", "--param=samples=64", *given)
-
-
-def test_missing_options_are_errors_before_anything_is_read(tmp_path: Path) -> None:
-    out, nowhere = tmp_path / "out.safetensors", ["no.pt"] * 3
-    refuses(out, "--method weighted: needs --weight, one for each expert", "--method=weighted", experts=nowhere)
-    refuses(out, "method slerp: takes two experts, got 3", "--method=slerp", experts=nowhere)
-    refuses(out, "one file for each of 3 experts", "--method=fisher", experts=nowhere)
-    refuses(out, "the result would be the base itself", "--method=zero", experts=nowhere)
-    refuses(out, "the result would be the base itself", "--scaling=constant", "--alpha=0", experts=nowhere)
-
-
-def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    fisher, gram = statistics_of(tmp_path, "fisher"), statistics_of(tmp_path, "gram")
-    out = tmp_path / "out.safetensors"
-    how = "one file for each of 3 experts, in their order, got 0; `lines statistics SPEC --kind fisher` makes them"
-    refuses(out, how, "--method=fisher")
-    refuses(out, "got 2", "--method=regmean", *gram[:2])
-    refuses(out, "the method sum needs none", *fisher)
-    refuses(out, "has nothing for model.logit_scale", "--method=fisher", *gram)
-    refuses(out, "must be (inputs, inputs)", "--method=regmean", *fisher)
-    refuses(out, "must be a .safetensors file that exists, got no.pt", "--method=fisher", *["--statistics=no.pt"] * 3)
-    refuses(out, "learns from data: put it in a spec", "--method=adamerging")
-    other = str(tmp_path / "other.safetensors")
-    save_file({"visual.proj": torch.eye(6)}, other)
-    refuses(out, "visual.proj in", "--method=regmean", *[f"--statistics={other}"] * 3)
-    save_file({n: -torch.ones_like(t) for n, t in load_file(BASE).items()}, other)
-    refuses(out, "not negative", "--method=fisher", *[f"--statistics={other}"] * 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--method=ties", "--param=aggregate=median"], "aggregate: must be one of mean, sum, got 'median'"),
-        (["--method=ties", "--param=kep=20"], "unknown name 'kep'; did you mean 'keep'"),
-        (["--method=consensus", "--param=threshold=1.5"], "threshold: must be a whole number, got 1.5"),
-        (["--method=consensus", "--param=tall_lambda=0.4,x"], "with commas between them, got '0.4,x'"),
-        (["--method=summ"], "--method: unknown name 'summ'; did you mean 'sum'"),
-        (["--scaling=liner"], "scaling: unknown name 'liner'; did you mean 'linear'"),
-        (["--alpha=auot"], "--alpha: must be a number or one of auto, auto_l2, got 'auot'; did you mean 'auto'"),
-        (["--param=p=2"], "--param of sum and linear: unknown name 'p'"),
-        (["--param=p"], "--param: must be NAME=VALUE, got 'p'"),
-        (["--then=norm_mach"], "--then: unknown name 'norm_mach'; did you mean 'norm_match'?"),
-        (["--then=norm_match:by=layer"], "by: must be one of parameter, block, whole, got 'layer'"),
-        (["--then=norm_match:per=block"], "--then norm_match: unknown name 'per'"),
-        (["--then=norm_match:block"], "--then norm_match: must be NAME=VALUE, got 'block'"),
-        (["--scaling=power", "--param=p=-1"], "p: must be in (0, inf), got -1"),
-        (["--method=weighted", "--weight=1"], "weights: must be one for each of 3 experts, got 1"),
-        (["--component=mlp"], "--component: must be NAME=FACTOR, got 'mlp'"),
-        (["--pattern=norms="], "--pattern: must be NAME=REGEX, got 'norms='"),
-        (["--component=mlp=x"], "--component mlp: must be a number, got 'x'"),
-        (["--component=mpl=0.5"], "components: unknown component 'mpl'; did you mean 'mlp'"),
-        (["--component=ssm=0.5"], "components.ssm: matches none of the"),
-        (["--component=x=2", "--pattern=x=nowhere"], "components.x: matches none of the"),
-        (["--blocks=nothing(\\d)"], "matches none of"),
-        (["--alpha=1e39"], "NaN or infinite after the merge"),
-        (["--alpha=0", "--beta=1e-30"], "(method sum, scaling linear, alpha 0, beta 1e-30) does nothing"),
-    ],
-)
-def test_bad_options_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
-    refuses(tmp_path / "out.safetensors", message, *options)
-
-
-def test_experts_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    other = load_file(EXPERTS[0])
-    del other["model.visual.proj"]
-    save_file(other, tmp_path / "other.safetensors")
-    message = "other.safetensors: does not match"
-    refuses(tmp_path / "out.safetensors", message, experts=[EXPERTS[1], str(tmp_path / "other.safetensors")])
-
-
-def test_output_is_never_replaced_by_accident(tmp_path: Path) -> None:
-    out = tmp_path / "out.safetensors"
-    run(out, "--beta=0.5")
-    first = out.read_bytes()
-    refuses(out, "exists; choose another name, or give --overwrite")
-    refuses(tmp_path / "out.pt", "--output: must end in .safetensors")
-    refuses(tmp_path / "no" / "out.safetensors", "--output: there is no folder")
-    run(out, "--beta=0.6", "--overwrite")
-    assert out.read_bytes() != first
-
-
-@pytest.mark.slow
-def test_a_device_without_space_leaves_nothing_behind(tmp_path: Path) -> None:
-    """In another process, the system refuses to write beyond a limit, like a full device."""
-    out = tmp_path / "out.safetensors"
-    code = "import typer; from pipeline.cli.merge import merge; typer.run(merge)"
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments(out)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert f"{out}: cannot write 23,236 bytes" in result.stderr
-    assert "File too large" in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_experts_without_a_text_tower_are_merged_and_the_base_keeps_its_own(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     sources = ["--base=embedded/base", "--expert=embedded/emoji", "--expert=embedded/icons"]
@@ -406,8 +239,3 @@ main()"""
     ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ended.returncode == 2 and ended.stderr.startswith("error: --base: is required")
     assert ended.stdout == "joined\nlast\n" and (tmp_path / "kept").read_text() == "whole"
-
-
-def test_an_error_of_a_parameter_names_its_option() -> None:
-    with pytest.raises(ValueError, match=r"^--param keep: must be a number, got 'abc'"):
-        parsed_params("ties", "constant", ["keep=abc"])

@@ -1,4 +1,4 @@
-"""Proves that a language model is trained on rows that are not scored, in batches of like length, and bad input is named."""
+"""Proves that a language model is trained on rows that are not scored, in batches of like length, or not at all."""
 
 import logging
 import re
