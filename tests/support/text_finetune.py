@@ -6,11 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from small_texts import write_language_base, write_text_finetune
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-)
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from pipeline.train.finetune.preparation import FinetuneJob, prepare
 from pipeline.train.finetune.spec import load_finetune_spec

@@ -19,6 +19,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from tasks.language.base import Prompt, Sample
+
 TEXTS = (
     "a small library for reading files and writing text",
     "the program shows the state of a network",
@@ -27,6 +29,7 @@ TEXTS = (
 )
 END = "<|endoftext|>"
 CONTEXT = 64
+CPU = torch.device("cpu")
 _NAMES = {"cls_token": "<s>", "bos_token": "<s>", "sep_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 
@@ -147,3 +150,18 @@ def _shape(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
 
 def _labels(*names: str) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+WRITERS = {"bert": write_bert, "roberta": write_roberta, "bart": write_bart, "gpt2": write_gpt2}
+
+
+def sample(completion: str, source: str = TEXTS[0]) -> Sample:
+    """Return a completion of a prompt about a source."""
+    return Sample(Prompt(f"Description: {source}\nSynopsis:", source), completion)
+
+
+SAMPLES = [
+    sample(completion, source)
+    for completion in ("", "a tool", "a library that reads files. It has few dependencies.", "graphs of data " * 4)
+    for source in TEXTS
+]

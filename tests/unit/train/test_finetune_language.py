@@ -13,12 +13,7 @@ from small_texts import text_row, write_text_finetune
 from text_finetune import AUTO, FAMILIES, jobs, train, without_dropout
 from tiny_language import tiny_tokenizer
 from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.train.finetune.language import adapter_settings, language_rates

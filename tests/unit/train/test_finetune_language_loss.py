@@ -10,11 +10,7 @@ from small_texts import text_row, write_rows
 from text_finetune import AUTO, FAMILIES, WHOLE, jobs, train, without_dropout
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-)
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.training
 
