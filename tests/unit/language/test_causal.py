@@ -2,16 +2,15 @@
 
 import json
 import re
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from causal_models import CPU, built, copied, logits, low_rank, reference
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from tiny_language import tiny_tokenizer, write_adapter, write_tiny_llama
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from tiny_language import tiny_tokenizer
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -25,19 +24,12 @@ from transformers import (
 )
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lora import read_adapter
-from pipeline.loading.rewards import as_policy
-from pipeline.merging.low_rank import LowRankDelta
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
 from tasks.base import Backbone
-from tasks.language.blocks import layer_map
 from tasks.language.causal import CausalBackbone, build
-from tasks.language.experts import adapter_base, check_same_base
 from tasks.lora import ChecksPolicies, TakesAdapters
 from tasks.registry import BACKBONES
 
-CPU = torch.device("cpu")
 LLAMA_LIKE = {
     "vocab_size": 300,
     "hidden_size": 32,
@@ -86,33 +78,6 @@ def state(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def backbone(folder: Path, state: dict[str, Tensor]) -> CausalBackbone:
     return build(str(folder), state, CPU, torch.float32)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def llama_backbone(llama: Path) -> CausalBackbone:
-    return built(llama)
-
-
-def built(folder: Path, dtype: torch.dtype = torch.float32, **options: object) -> CausalBackbone:
-    return build(str(folder), read_checkpoint(str(folder)).state, CPU, dtype, options)
-
-
-def reference(folder: Path) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    assert isinstance(model, PreTrainedModel)
-    return model.eval()
-
-
-def logits(model: nn.Module) -> Tensor:
-    tokens = torch.arange(3, 43).reshape(2, 20)
-    with torch.inference_mode():
-        found: Tensor = model(input_ids=tokens).logits
-    return found
 
 
 def names(backbone: CausalBackbone) -> list[str]:
@@ -206,12 +171,6 @@ def adapter_of(folder: Path, to: Path, targets: tuple[str, ...]) -> Path:
     return to
 
 
-def low_rank(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    found = read_adapter(locate(str(adapter)))
-    parts = backbone.weight_parts(found.factors, str(adapter))
-    return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
-
-
 def test_an_adapters_delta_is_pefts_merged_model_minus_the_base(
     backbone: CausalBackbone, folder: Path, family: str, tmp_path: Path
 ) -> None:
@@ -261,96 +220,6 @@ def test_the_family_is_registered_and_takes_an_attention_of_transformers(llama: 
     assert isinstance(module, PreTrainedModel) and module.config._attn_implementation == "eager"
 
 
-def changed(state: Mapping[str, Tensor], **tensors: Tensor | None) -> dict[str, Tensor]:
-    """Replace tensors, or remove them if None; "__" in a keyword means a dot."""
-    renamed = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in {**state, **renamed}.items() if tensor is not None}
-
-
-def test_what_does_not_fit_is_named(llama_backbone: CausalBackbone, llama: Path) -> None:
-    state = read_checkpoint(str(llama)).state
-    norm, embeddings = "model__norm__weight", "model__embed_tokens__weight"
-    for given, message in (
-        (changed(state, **{norm: None}), r"missing tensors \(model\.norm\.weight\)"),
-        (changed(state, score__weight=torch.ones(2)), r"1 unexpected tensors \(score\.weight\)"),
-        (changed(state, **{norm: torch.ones(7)}), r"mis-shaped tensors \(model\.norm\.weight \[7\], expected \[32\]\)"),
-        (changed(state, **{norm: torch.ones(32, dtype=torch.int8)}), r"quantised tensors \(model\.norm\.weight"),
-        (
-            changed(state, **{embeddings: torch.ones(302, 32)}),
-            r"another vocabulary: .* has 302 tokens, the model's 300",
-        ),
-    ):
-        with pytest.raises(ValueError, match=f"^expert: .*{message}"):
-            llama_backbone.select(given, "expert")
-        with pytest.raises(ValueError, match="^base: "):
-            build(str(llama), given, CPU, torch.float32)
-
-
-def test_adapters_of_other_modules_are_refused(llama_backbone: CausalBackbone, llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"a: changes transformer\.h\.0\.attn\.c_attn, model\.norm: not a linear module"
-    ):
-        llama_backbone.weight_parts(["transformer.h.0.attn.c_attn", "model.norm"], "a")
-    with pytest.raises(ValueError, match=r"a: changes lm_head, whose weight is tied to model\.embed_tokens\.weight"):
-        llama_backbone.weight_parts(["lm_head"], "a")
-    wide = write_tiny_llama(tmp_path / "wide", hidden=64)
-    with pytest.raises(ValueError, match="was it trained on another architecture"):
-        low_rank(llama_backbone, write_adapter(tmp_path / "adapter", wide, seed=0))
-
-
-def copied(folder: Path, to: Path, *without: str) -> Path:
-    shutil.copytree(folder, to)
-    for name in without:
-        (to / name).unlink()
-    return to
-
-
-def edit_json(path: Path, **fields: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-def test_a_model_that_cannot_be_built_says_why(llama: Path, tmp_path: Path) -> None:
-    state = read_checkpoint(str(llama)).state
-
-    def refuses(folder: Path, message: str, **options: object) -> None:
-        with pytest.raises(ValueError, match=message):
-            build(str(folder), state, CPU, torch.float32, options)
-
-    refuses(llama, "^backbone.options.atention: unknown option; did you mean 'attention'", atention="eager")
-    refuses(llama, "^backbone.options.trust_remote_code: must be true or false, got 'yes'", trust_remote_code="yes")
-    refuses(llama, r"^backbone.options.attention: must be a name \(sdpa, eager, \.\.\.\), got 3", attention=3)
-    refuses(llama, "^backbone.model: .*: cannot be read: .*fast", attention="fast")
-    refuses(tmp_path / "nowhere", "^backbone.model: .*nowhere: no such folder")
-    refuses(copied(llama, tmp_path / "bare", "config.json"), "^backbone.model: .*: has no config.json")
-    mute = copied(llama, tmp_path / "mute", "tokenizer.json", "tokenizer_config.json")
-    refuses(mute, "^backbone.model: .*: has no tokenizer: expected one of tokenizer.json")
-    endless = copied(llama, tmp_path / "endless")
-    edit_json(endless / "tokenizer_config.json", eos_token=None)
-    refuses(endless, "^backbone.model: tokenizer of .*: has no end-of-sequence token: set one")
-    refuses(llama, "^backbone.options.vocabulary: must be equal or shared, got 'all'", vocabulary="all")
-    strange = copied(llama, tmp_path / "strange")
-    edit_json(strange / "config.json", model_type="no-such-model")
-    refuses(strange, "^backbone.model: .*: cannot be read: .*no-such-model")
-    for name, content, what in (
-        ("tokenizer_config.json", "null", "tokenizer of .*"),
-        ("config.json", "[" * 50_000, ".*"),
-        ("config.json", '{"model_type": "llama", "num_attention_heads": 0}', ".*"),
-    ):
-        damaged = copied(llama, tmp_path / f"damaged {name} {len(content)}")
-        (damaged / name).write_text(content)
-        refuses(damaged, f"^backbone.model: {what}: cannot be read: ")
-
-
-def test_only_completions_need_a_pad_token(llama: Path, tmp_path: Path) -> None:
-    assert as_policy(built(llama)).tokenizer.padding_side == "left"
-    for pad, message in ((None, "has no pad token: set one, other than"), ("</s>", "its pad token is its end-of-seq")):
-        padless = copied(llama, tmp_path / f"pad {pad}")
-        edit_json(padless / "tokenizer_config.json", pad_token=pad)
-        backbone = built(padless)
-        with pytest.raises(ValueError, match=f"^backbone.model: tokenizer of .*: {message}"):
-            as_policy(backbone)
-
-
 @pytest.mark.parametrize("family", ["llama, tied", "llama"], indirect=True)
 def test_experts_with_more_or_fewer_tokens_change_those_of_both(
     folder: Path, state: dict[str, Tensor], family: str, caplog: pytest.LogCaptureFixture
@@ -370,19 +239,6 @@ def test_experts_with_more_or_fewer_tokens_change_those_of_both(
     assert "expert: has 290 tokens, the base 300: the first 290 are merged" in caplog.text
 
 
-def test_a_longer_vocabulary_must_begin_with_the_bases(llama: Path, tmp_path: Path) -> None:
-    backbone = built(llama, vocabulary="shared")
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<new>"])
-    tokenizer.save_pretrained(tmp_path / "longer")
-    backbone.check_expert(tmp_path / "longer", "longer")
-    other = tiny_tokenizer(290)
-    other.add_tokens([f"<{i}>" for i in range(20)])
-    other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other: was trained with another vocabulary .* 10 of them differ"):
-        backbone.check_expert(tmp_path / "other", "other")
-
-
 def test_a_model_without_positions_has_no_longest_input(llama: Path, tmp_path: Path) -> None:
     mamba = copied(llama, tmp_path / "mamba", "model.safetensors")
     config = MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=2, state_size=4)
@@ -390,91 +246,3 @@ def test_a_model_without_positions_has_no_longest_input(llama: Path, tmp_path: P
     backbone = built(mamba)
     assert backbone.context is None and backbone.layer_map.num_blocks == 2
     torch.testing.assert_close(logits(backbone.module), logits(reference(mamba)))
-
-
-def test_blocks_are_the_list_with_most_parameters() -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.experts = nn.ModuleList(nn.Linear(3, 3) for _ in range(4))
-
-    model = nn.Module()
-    with pytest.raises(ValueError, match="Module: has no nn.ModuleList that could be its residual blocks"):
-        layer_map(model)
-    model.heads = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
-    model.layers = nn.ModuleList([Block(), Block(), Block()])
-    found = layer_map(model)
-    assert found.num_blocks == 3 and {found.depth(f"layers.{i}.experts.3.weight") for i in range(3)} == {0, 0.5, 1}
-    assert found.depth("heads.0.weight") is None
-    model.layers.append(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match=r"layers holds blocks of several classes \(Block, Linear\)"):
-        layer_map(model)
-
-
-def test_a_model_with_a_second_tower_is_refused() -> None:
-    def tower(depth: int) -> nn.ModuleList:
-        return nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 8) for _ in range(depth))
-
-    model = nn.Module()
-    model.layers = tower(3)
-    assert layer_map(model).num_blocks == 3
-    model.vision = nn.ModuleDict({"layers": tower(2)})
-    with pytest.raises(ValueError, match=r"Module: has blocks in layers and in vision.layers.0.self_attn"):
-        layer_map(model)
-
-
-def test_a_policy_with_another_vocabulary_is_refused(
-    llama_backbone: CausalBackbone, llama: Path, tmp_path: Path
-) -> None:
-    same = write_adapter(tmp_path / "same", llama, seed=1)
-    llama_backbone.check_expert(same, "same")  # no tokenizer of its own
-    tiny_tokenizer().save_pretrained(same)
-    llama_backbone.check_expert(same, "same")
-    other = copied(same, tmp_path / "other")
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<new>"])
-    tokenizer.save_pretrained(other)
-    message = (
-        rf"{other}: was trained with another vocabulary than {llama}: 301 tokens instead of 300, 1 of them differ "
-        r"\(by number: 300 '<new>' instead of None\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        llama_backbone.check_expert(other, str(other))
-    whole = copied(llama, tmp_path / "whole")
-    tiny_tokenizer(290).save_pretrained(whole)
-    with pytest.raises(ValueError, match="290 tokens instead of 300"):
-        llama_backbone.check_expert(whole, "whole")
-
-
-def test_adapters_of_different_bases_are_refused(llama: Path, tmp_path: Path) -> None:
-    sources = {
-        name: str(write_adapter(tmp_path / name, llama, seed))
-        for seed, name in enumerate(("faithful", "plain", "short"))
-    }
-
-    def bases() -> dict[str, str]:
-        return {name: adapter_base(Path(source), source) for name, source in sources.items()}
-
-    assert bases()["plain"] == str(llama) and adapter_base(llama, "whole") == ""
-    edit_json(Path(sources["short"]) / "adapter_config.json", base_model_name_or_path=f"{llama}/../{llama.name}/")
-    check_same_base({"whole": "", **bases()})
-    edit_json(Path(sources["short"]) / "adapter_config.json", base_model_name_or_path=None)
-    check_same_base(bases())
-    edit_json(Path(sources["plain"]) / "adapter_config.json", base_model_name_or_path="other/base")
-    message = (
-        rf"experts\.plain: its adapter was trained on other/base, that of experts\.faithful on {llama}: .*train both"
-    )
-    with pytest.raises(ValueError, match=message):
-        check_same_base(bases())
-    (Path(sources["plain"]) / "adapter_config.json").write_text("{")
-    with pytest.raises(ValueError, match="adapter_config.json: not JSON"):
-        check_same_base(bases())
-
-
-def test_a_model_that_was_saved_with_nan_is_no_checkpoint(llama: Path, tmp_path: Path) -> None:
-    broken = copied(llama, tmp_path / "broken")
-    state = load_file(broken / "model.safetensors")
-    state["model.norm.weight"][3] = torch.nan
-    save_file(state, broken / "model.safetensors")
-    with pytest.raises(ValueError, match=r"NaN or infinite values in model\.norm\.weight"):
-        built(broken)
