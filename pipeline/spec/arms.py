@@ -54,6 +54,8 @@ class ScalingSpec(SpecModel):
             raise ValueError(f"beta: {self.beta!r} needs a numeric alpha, got alpha: {self.alpha}")
         if self.function == "constant" and self.beta != 0.0:
             raise ValueError("beta: a constant scaling has none; set alpha, or use another function such as linear")
+        if self.function == "grouped" and self.params and not isinstance(self.beta, str) and not any(listed(self.beta)):
+            raise ValueError("beta: 0 leaves the factors of grouped without effect; with alpha: 0, set beta: 1")
         return self
 
 

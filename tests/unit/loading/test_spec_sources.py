@@ -117,7 +117,10 @@ def test_a_preparation_resolves_each_source_once(tmp_path: Path, counts: dict[st
     ("scaling", "message"),
     [
         ({"components": {"ssm": 0.5}}, "arms.x.scaling.components.ssm: matches none of the .* attention .*, mlp "),
-        ({"function": "grouped", "params": {"factors": [1] * 9}}, "arms.x.scaling.params.factors: must have at most"),
+        (
+            {"function": "grouped", "beta": 1, "params": {"factors": [1] * 9}},
+            "arms.x.scaling.params.factors: must have at most",
+        ),
     ],
 )
 def test_a_scaling_that_the_model_cannot_have_is_refused_before_workers_start(

@@ -115,6 +115,11 @@ BAD = [
         "1 + alpha",
         "arms.LiNeS.scaling.beta: must be a number, a grid, a range or '1 - alpha', got '1 + alpha'",
     ),
+    (
+        SCALING,
+        {"function": "grouped", "params": {"factors": [0, 1]}},
+        "arms.LiNeS.scaling.beta: 0 leaves the factors of grouped without effect; with alpha: 0, set beta: 1",
+    ),
     (f"{SCALING}/function", "constant", "arms.LiNeS.scaling.beta: a constant scaling has none"),
     ("arms/x", power({"grid": [-1, 2]}), "arms.x.params.p: must be in (0, inf), got -1.0"),
     ("arms/x", power("two"), "arms.x.params.p: must be a number, got 'two'"),
