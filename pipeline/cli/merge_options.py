@@ -85,8 +85,9 @@ def parsed_step(text: str) -> tuple[str, dict[str, ParamValue]]:
     name, _, given = text.partition(":")
     option = f"--then {name}"
     declared = {p.name: p for p in look_up(STEPS, name, "--then").parameters}
-    pairs = named_values(option, given.split(",") if given else ())
-    return name, {key: look_up(declared, key, option).parse(value) for key, value in pairs}
+    pairs = _each_once(option, "NAME=VALUE", given.split(",") if given else ())
+    parameters = {key: look_up(declared, key, option) for key in pairs}
+    return name, {key: replace(p, name=f"{option}: {key}").parse(pairs[key]) for key, p in parameters.items()}
 
 
 def parsed_components(factors: Sequence[str], patterns: Sequence[str]) -> dict[str, ParamValue]:
