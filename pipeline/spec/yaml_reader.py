@@ -67,7 +67,8 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, LookupError) as error:  # !!int of a word, or of more digits than Python reads
             raise _refusal(f"must be of the type {kind}, got {got}", node.start_mark) from error
         if isinstance(value, float | int) and not _is_number(value):
-            raise _refusal(f"must be a number of at most {_MOST_DIGITS} digits, got {got}", node.start_mark)
+            rule = f"must be a number of at most {_MOST_DIGITS} digits" if isinstance(value, int) else "must not be NaN"
+            raise _refusal(f"{rule}, got {got}", node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

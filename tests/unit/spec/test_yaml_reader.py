@@ -37,7 +37,7 @@ def read(tmp_path: Path, text: str) -> Any:
         (f"a: 1{'0' * 400}\n", "line 1, column 4: not valid YAML: must be a number of at most 308 digits"),
         (f"a: 0x{'f' * 300}\n", "must be a number of at most 308 digits"),
         (f"a: 1{'0' * 5000}\n", "must be of the type int, got '10000"),
-        ("a: .nan\n", "line 1, column 4: not valid YAML: must be a number"),
+        ("a: .nan\n", "line 1, column 4: not valid YAML: must not be NaN, got '.nan'"),
         (
             "1: a\n",
             "line 1, column 1: not valid YAML: the key 1 is read as a number, as true, false or null: put",
