@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "tests"
 #: These break clusters or wait for them; only they start or join a Ray that others could find.
-CLUSTERS = """chaos_nodes cluster driver_killed driver_stopped loopback network_cut nodes permitted_cores shipping
-submit token watching"""
+CLUSTERS = """chaos_nodes cluster driver_killed driver_stopped loopback mirrors network_cut nodes permitted_cores
+ray_metrics shipping submit token watching"""
 #: These train or merge.
 COMPUTING = """convnext_run derived_arms export finetune finetune_language_run formats interface learned lm_eval_run
 lora_experts notebooks paper"""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from small_run import Lines
+from small_run import command
 from small_soup import REWARDS, write_soup, write_soup_spec
 
 CODE = (
@@ -50,13 +50,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lines(*words: object) -> tuple[int, str]:
-    return Lines(Path(), {})(*words)
-
-
 def run(files: Path, name: str, **changes: Any) -> Path:
     spec = write_soup_spec(files, name=name, **changes)
-    status, output = lines("run", spec, "--out", files / name, "--no-cache")
+    status, output = command("run", spec, "--out", files / name, "--no-cache")
     assert status == 0, output
     return files / name
 
@@ -195,7 +191,7 @@ def test_other_columns_are_part_of_a_tasks_identity(files: Path, tmp_path: Path)
 )
 def test_wrong_functions_and_rows_are_refused_before_the_run(files: Path, task: dict[str, Any], message: str) -> None:
     spec = write_soup_spec(files, name="wrong", tasks={"brief": "rewards.py:brevity", "open": task})
-    status, output = lines("validate", spec)
+    status, output = command("validate", spec)
     assert status == 2
     assert message.replace("ROOT", str(files)) in output
 
@@ -208,5 +204,5 @@ def test_a_journal_without_newer_fields_of_the_spec_is_resumed(files: Path, mixe
     del header["spec"]["tasks"]["brief"]["metric"]
     del header["spec"]["arms"]["soup"]["scaling"]["outside"]
     journal.write_text("\n".join([json.dumps(header, separators=(",", ":")), *rest[:-1]]) + "\n")
-    status, output = lines("run", files / "mixed.yaml", "--out", mixed, "--no-cache")
+    status, output = command("run", files / "mixed.yaml", "--out", mixed, "--no-cache")
     assert status == 0, output

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from lm_eval_tasks import write_tasks
 from safetensors.torch import load_file, save_file
-from small_run import Lines
+from small_run import Lines, rows
 from tiny_language import write_tiny_llama
 
 pytest.importorskip("lm_eval")
@@ -67,11 +66,6 @@ def write_spec(folder: Path, **changes: Any) -> Path:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path
-
-
-def rows(run: Path, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(run / f"{table}.parquet").to_pylist()
-    return found
 
 
 def test_a_run_scores_each_split_of_each_task(files: Path, tmp_path: Path) -> None:

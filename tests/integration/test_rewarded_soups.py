@@ -1,4 +1,4 @@
-"""Proves that rewarded soups run end to end on a tiny random Llama, and that bad input is reported without loss."""
+"""Proves that rewarded soups run end to end on a tiny random Llama, and that their points are exported."""
 
 import json
 import os
@@ -7,17 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from peft import PeftModel
-from small_run import Lines, tables
-from small_soup import REWARDS, soup_spec, write_soup, write_soup_spec
-from tiny_language import tiny_tokenizer, write_adapter, write_tiny_llama
+from small_run import command, rows, tables
+from small_soup import soup_spec, write_soup, write_soup_spec
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.records.journal import read_history
@@ -29,27 +26,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_soup(tmp_path_factory.mktemp("soup"))
 
 
-@pytest.fixture
-def own(tmp_path: Path, files: Path) -> Path:
-    """A copy of the files, to be damaged."""
-    return Path(shutil.copytree(files, tmp_path / "own"))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     status, output = command("run", write_soup_spec(files), "--out", folder, "--no-cache")
     assert status == 0, output
     return folder
-
-
-def command(*words: object) -> tuple[int, str]:
-    return Lines(Path(), {})(*words)
-
-
-def rows(run: Path, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(run / f"{table}.parquet").to_pylist()
-    return found
 
 
 def test_every_point_of_every_arm_is_scored_on_test_by_every_reward(undisturbed: Path) -> None:
@@ -251,97 +233,3 @@ def test_a_point_that_was_not_tried_is_refused(undisturbed: Path, tmp_path: Path
     words = ["export", undisturbed, "--arm", "soup", "--point", "lambda=0.3", "-o", tmp_path / "out"]
     status, output = command(*words)
     assert status == 2 and "--point lambda=0.3: was not tried by soup; its points: lambda=0.0; lambda=0.5" in output
-
-
-def other_vocabulary(own: Path) -> dict[str, Any]:
-    other = write_tiny_llama(own / "other")
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["quite", "new"])
-    tokenizer.save_pretrained(own / "policies" / "open")
-    assert other.is_dir()
-    return {}
-
-
-def other_base(own: Path) -> dict[str, Any]:
-    write_adapter(own / "policies" / "open", write_tiny_llama(own / "other", seed=7), seed=3)
-    return {}
-
-
-def no_pad_token(own: Path) -> dict[str, Any]:
-    config = json.loads((own / "sft" / "tokenizer_config.json").read_text())
-    config.pop("pad_token")
-    (own / "sft" / "tokenizer_config.json").write_text(json.dumps(config))
-    return {}
-
-
-def prompts_of(own: Path, source: str) -> dict[str, Any]:
-    lines = (own / "prompts" / "val.jsonl").read_text().splitlines()
-    lines[2] = json.dumps({"source": source, "reference": "x"})
-    (own / "prompts" / "val.jsonl").write_text("\n".join(lines) + "\n")
-    return {}
-
-
-def empty_prompt(own: Path) -> dict[str, Any]:
-    return prompts_of(own, "  ")
-
-
-def long_prompt(own: Path) -> dict[str, Any]:
-    return prompts_of(own, "word " * 400)
-
-
-def policy_is_the_base(own: Path) -> dict[str, Any]:
-    for name, scale in (("brief", 0.05), ("open", 0.0)):
-        write_adapter(own / "policies" / name, own / "sft", seed=3, scale=scale)
-    return {}
-
-
-def reward_of_nan(own: Path) -> dict[str, Any]:
-    (own / "rewards.py").write_text(REWARDS + "\n\ndef bad(p, c):\n    return [float('nan')] * len(c)\n")
-    return {"tasks": {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}}
-
-
-def reward_of_another_number(own: Path) -> dict[str, Any]:
-    (own / "rewards.py").write_text(REWARDS + "\n\ndef bad(p, c):\n    return [0.5]\n")
-    return {"tasks": {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}}
-
-
-def unknown_reward(own: Path) -> dict[str, Any]:
-    return {"tasks": {"brief": "rewards.py:brevity", "open": "reward/similarty"}}
-
-
-BAD: dict[Callable[[Path], dict[str, Any]], tuple[str, ...]] = {
-    other_vocabulary: ("experts.open: ", "another vocabulary", "302 tokens instead of 300"),
-    other_base: ("experts.open: ", "its adapter was trained on", "experts.brief"),
-    no_pad_token: ("tokenizer of ", "has no pad token", "set one, other than the end-of-sequence token"),
-    empty_prompt: ("generation.prompts: ", "val.jsonl: row 3", "empty"),
-    long_prompt: ("generation.prompts: ", "val.jsonl: row 3", "tokens"),
-    policy_is_the_base: ("experts.open: ", "has the weights of the base"),
-    reward_of_nan: ("tasks.open: ", "nan"),
-    reward_of_another_number: ("tasks.open: ", "must give one score a completion", "for 4 completions"),
-    unknown_reward: ("tasks.open: ", "'similarty'", "did you mean 'similarity'?"),
-}
-
-
-@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_bad_input_is_refused_before_any_worker_starts(own: Path, spoil: Callable[[Path], dict[str, Any]]) -> None:
-    status, output = command("run", write_soup_spec(own, **spoil(own)), "--out", own / "run")
-    assert status == 2 and "Traceback" not in output, output
-    assert [part for part in BAD[spoil] if part not in output] == [], output
-    assert not (own / "run").exists()
-
-
-def test_a_reward_that_fails_on_real_completions_stops_early_and_keeps_them(own: Path) -> None:
-    bad = "\n\ndef bad(p, c):\n    return [float('inf') if len(set(c)) < 40 and 'for' not in c else 1.0 for c in c]\n"
-    (own / "rewards.py").write_text(REWARDS + bad)
-    tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:bad"}
-    status, output = command("run", write_soup_spec(own, tasks=tasks), "--out", own / "run")
-    assert status == 2 and "tasks.open: non_finite on the base's completions" in output, output
-    assert "the completions are kept" in output
-    assert list((Path(os.environ["LINES_SWEEP_CACHE"]) / "completions").glob("*.jsonl"))
-
-
-def test_a_constant_reward_is_refused_after_the_references(own: Path) -> None:
-    (own / "rewards.py").write_text(REWARDS + "\n\ndef flat(p, c):\n    return [0.25] * len(c)\n")
-    tasks = {"brief": "rewards.py:brevity", "open": "rewards.py:flat"}
-    status, output = command("run", write_soup_spec(own, tasks=tasks), "--out", own / "run")
-    assert status == 2 and "tasks.open: gives 0.25 to all 8 completions of the base" in output, output

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from peft import PeftModel
-from small_run import Lines, tables
+from small_run import command, rows, tables
 from small_soup import REWARDS, soup_spec, write_soup, write_soup_spec
 from transformers import AutoModelForCausalLM
 
@@ -28,19 +27,10 @@ def own(tmp_path: Path) -> Path:
     return write_soup(tmp_path / "own")
 
 
-def command(*words: object) -> tuple[int, str]:
-    return Lines(Path(), {})(*words)
-
-
 def work(spec: Path, out: Path, *words: str) -> Path:
     status, output = command("run", spec, "--out", out, *words)
     assert status == 0, output
     return out
-
-
-def rows(run: Path, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(run / f"{table}.parquet").to_pylist()
-    return found
 
 
 def texts(run: Path) -> dict[tuple[str, str, int], str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from itertools import count
@@ -62,6 +63,12 @@ class RayHead:
                 process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._log.close()
+
+
+def fetched(url: str) -> str:
+    """Return the text at a URL."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 def wait_until(condition: Callable[[], _T], seconds: float = _SECONDS) -> _T:

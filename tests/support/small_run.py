@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
@@ -59,6 +60,20 @@ def tables(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("*.parquet"))}
 
 
+def rows(run: Path, table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of a run."""
+    found: list[dict[str, Any]] = pq.read_table(run / f"{table}.parquet").to_pylist()
+    return found
+
+
+def command(*words: object) -> tuple[int, str]:
+    """Run the command `lines` in this process; return the exit status, and the output without line breaks."""
+    found = CliRunner().invoke(app, [str(w) for w in words])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found.exit_code, " ".join(found.output.split())
+
+
 class Lines:
     """Runs the command `lines` in this process, on small experts, in its own folder."""
 
@@ -69,11 +84,7 @@ class Lines:
         return write_spec(self.folder, {**small_spec(self.experts), **changes})
 
     def __call__(self, *words: object) -> tuple[int, str]:
-        """Return the exit status, and the output without line breaks."""
-        found = CliRunner().invoke(app, [str(w) for w in words])
-        if found.exception is not None and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.exit_code, " ".join(found.output.split())
+        return command(*words)
 
     def run(self, spec: Path, out: Path) -> tuple[int, str]:
         """Execute `lines run` without the score cache, so that this run computes every score."""
