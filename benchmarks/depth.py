@@ -131,13 +131,15 @@ def correlations(rows: list[Row]) -> list[tuple[str, dict[str, tuple[float, int]
         rows: all edits or all merges; at least one.
 
     Returns:
-        (predictor, {"all" or base: (Spearman's rho, number of rows)}); sets of fewer than five rows are left out.
+        (predictor, {"all" or base: (Spearman's rho, number of rows)}); sets of fewer than five rows are left out, and
+        predictors without a set.
     """
     sets = {"all": rows, **{base: [r for r in rows if r.base == base] for base in dict.fromkeys(r.base for r in rows)}}
     found = []
     for name, predictor in PREDICTORS[rows[0].outcome.edit.kind].items():
         known = {of: [(x, r.worth) for r in some if (x := predictor(r)) is not None] for of, some in sets.items()}
-        found.append((name, {of: (_rho(pairs), len(pairs)) for of, pairs in known.items() if len(pairs) >= 5}))
+        if by_set := {of: (_rho(pairs), len(pairs)) for of, pairs in known.items() if len(pairs) >= 5}:
+            found.append((name, by_set))
     return found
 
 
