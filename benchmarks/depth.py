@@ -9,6 +9,7 @@ Run: python -m benchmarks.depth RUN... [--figure depth.svg]
 """
 
 import argparse
+import itertools
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -168,10 +169,10 @@ def draw(rows: list[Row], path: Path) -> None:
     bases = list(dict.fromkeys(row.base for row in rows))
     for axes, (kind, predictors) in zip(panels, PREDICTORS.items(), strict=True):
         name, predictor = next(iter(predictors.items()))
-        for base in bases:
+        for base, marker in zip(bases, itertools.cycle("osD^v")):
             some = [row for row in rows if (row.base, row.outcome.edit.kind) == (base, kind)]
             pairs = [(x, row.worth) for row in some if (x := predictor(row)) is not None]
-            axes.scatter(*(100 * np.array(pairs).reshape(-1, 2).T), s=22, alpha=0.8, label=base)
+            axes.scatter(*(100 * np.array(pairs).reshape(-1, 2).T), s=22, alpha=0.8, marker=marker, label=base)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.axvline(0, color="grey", linewidth=0.5)
         axes.set_title(f"{kind}s", fontsize=10)
