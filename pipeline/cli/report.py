@@ -19,7 +19,7 @@ def show_report(folder: Path, place: str) -> int:
         place: the run's address for the user: the folder, or a URL.
 
     Returns:
-        The exit status: 1 if a shard failed, or nothing could be searched or chosen in a group because of failures.
+        The exit status: 1 if a shard failed, or a group could not be searched because of a failure.
     """
     with quick_imports():
         from pipeline.cli.tables import rendered
@@ -45,7 +45,7 @@ def show_report(folder: Path, place: str) -> int:
         cause = f"{first['kind']} on {first['task']}: {first['cause']}"
         console.print(styled("red", f"{len(failures)} shards failed", f"; the first: {cause}"))
     _print_pages("report", pages)
-    return 1 if failures or any(lost.values()) else 0
+    return 1 if failures or provenance["not_searched"] else 0
 
 
 def show_index(places: Sequence[str], common: str) -> None:
