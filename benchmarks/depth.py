@@ -96,6 +96,11 @@ def _target(row: Row) -> float:
     return _last_over_first(row.outcome.edit.target)
 
 
+def _first_third(row: Row) -> float | None:
+    losses = row.outcome.edit.target
+    return losses and losses.cost["first"].value
+
+
 def _neediest(row: Row) -> float | None:
     """Return what the merged expert that needs its last third most loses more without it than without the first."""
     return max((_last_over_first(edit.target) for edit in row.experts), default=None)
@@ -115,7 +120,7 @@ PREDICTORS: dict[str, dict[str, Callable[[Row], float | None]]] = {
     "edit": {
         "control: regained without the first third - without the last": _control,
         "target: cost of the last third - of the first": _target,
-        "2 target + control": lambda row: 2 * _target(row) + _control(row),
+        "target: cost of the first third": _first_third,
         "control lost by the whole edit": _forgotten,
     },
     "merge": {
