@@ -87,7 +87,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Prediction:
     """What the value of a choice is worth.
 
     Attributes:
@@ -101,7 +101,7 @@ class Predicted:
     drop: Interval
 
 
-def predict(choices: list[Choice], samples: int) -> Predicted:
+def predict(choices: list[Choice], samples: int) -> Prediction:
     """Return the corrected mean value of choices from the same resamples, such as of one arm's experts.
 
     In every resample the choice is made again, and evaluated on the samples that the resample leaves out: bootstrap
@@ -130,7 +130,7 @@ def predict(choices: list[Choice], samples: int) -> Predicted:
     known_R = np.isfinite(bag_R) & np.isfinite(elsewhere_R)
     moved_R = bag_R[known_R] + (corrected - value)
     dropped_R = moved_R + elsewhere_R[known_R] - 2 * value
-    return Predicted(
+    return Prediction(
         value,
         percentile_interval(corrected, moved_R, samples),
         percentile_interval(corrected - value, dropped_R, samples),

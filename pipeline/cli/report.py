@@ -36,9 +36,10 @@ def show_report(folder: Path, place: str) -> int:
         console.print(f"- {sentence}")
     provenance = read_provenance(folder / FILE_NAME)
     lost = {"not searched": provenance["not_searched"], "nothing chosen": provenance.get("nothing_chosen", [])}
-    for what, group in ((what, group) for what, groups in lost.items() for group in groups):
-        name = " ".join(filter(None, (group["arm"], group["group"])))
-        console.print(styled("red", what, f": {name}: {group['cause']}"), highlight=False)
+    for what, groups in lost.items():
+        for group in groups:
+            name = " ".join(filter(None, (group["arm"], group["group"])))
+            console.print(styled("red", what, f": {name}: {group['cause']}"), highlight=False)
     failures = provenance["failures"]
     if failures:
         first = failures[0]

@@ -49,7 +49,7 @@ def _gate_facts(gate: Gate) -> dict[str, Any]:
         {"kind": e.kind, "name": e.name, "word": e.predicted.word, "why": e.predicted.why, "sentence": text}
         for e, text in said
     ]
-    return {"gate": gate.to_json(), "foretold": predicted}
+    return {"gate": gate.to_json(), "foretold": predicted}  # programs read this key since an earlier version
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,8 @@ def transformers_tower(
     Raises:
         ValueError: if it is no image model of transformers, or the weights do not fit.
     """
-    loading, pooling = (
-        Loading.of(options, ("pooling", "image_size", "preprocess")),
-        _pooling(options.get("pooling", "cls")),
-    )
+    loading = Loading.of(options, ("pooling", "image_size", "preprocess"))
+    pooling = _pooling(options.get("pooling", "cls"))
     empty = empty_model(model, "vision", loading)
     if has_statistics(empty):
         raise ValueError(
@@ -76,9 +74,9 @@ def _weight_parts(
     """Find the weights that an adapter changes, which may name its modules as files of whole models do."""
     given = list(modules)
     own = dict(zip(given, given, strict=True))
-    if names.not_linear(given):
+    if others := names.not_linear(given):
         saved = saved_modules(module)
-        own |= {name: saved.get(name.removeprefix(names.prefix), name) for name in names.not_linear(given)}
+        own |= {name: saved.get(name.removeprefix(names.prefix), name) for name in others}
     parts = names.weight_parts(own.values(), source)
     return {name: parts[own[name]] for name in given}
 

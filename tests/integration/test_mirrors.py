@@ -189,7 +189,7 @@ def test_a_mirror_in_weights_and_biases_tells_the_run_and_nothing_of_the_machine
 
 
 def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> None:
-    for words, told in [
+    for words, message in [
         (["mirror", toy_run], "needs a target: --mlflow URI"),
         (["mirror", toy_run, "--mlflow", "http://me:secret@host"], "a user or a password does not belong in a URI"),
         (["mirror", toy_run, "--mlflow", "https://secret@host"], "a user or a password does not belong in a URI"),
@@ -197,4 +197,4 @@ def test_bad_places_for_mirrors(lines: Lines, toy_run: Path, tmp_path: Path) -> 
         (["mirror", tmp_path, "--mlflow", f"sqlite:///{tmp_path}/m.db"], "no run here"),
     ]:
         status, output = lines(*words)
-        assert status == 2 and told in output and "secret" not in output
+        assert status == 2 and message in output and "secret" not in output

@@ -15,7 +15,7 @@ from pipeline.report.data.run import PRE_TRAINED, CandidateRow, Run
 from search.intervals import Array, sample_means
 from search.objective_arrays import objective_array, role_metric_arrays
 from search.objectives import METRICS, Objective, Role
-from search.winners_curse import BagMeans, Choice, Predicted, predict
+from search.winners_curse import BagMeans, Choice, Prediction, predict
 from tasks.metrics import lower_is_better
 
 #: Fewer samples of a task leave too few out.
@@ -32,15 +32,15 @@ class CorrectedChoice:
         arm: the arm.
         candidates: number of candidates that were scored in full, over all groups.
         stopped: number of candidates that were stopped, and that no resample can choose.
-        predicted: the sum of objectives, corrected, and its drop to test; None if it cannot be told.
-        reason: why it cannot be told, or "".
+        predicted: the sum of objectives, corrected, and its drop to test; None if they cannot be computed.
+        reason: why they cannot be computed, or "".
         measured: the drop that test shows, with the references of validation; None before test is read.
     """
 
     arm: ArmResult
     candidates: int
     stopped: int
-    predicted: Predicted | None
+    predicted: Prediction | None
     reason: str = ""
     measured: float | None = None
 

@@ -68,7 +68,7 @@ def ranked(models: Sequence[Sequence[TaskOutcomes]]) -> list[Rank]:
     constant = bool((apart_AA & (variances_AA == 0)).any())
     square = float(np.quantile(_largest(tasks, variances_AA, constant), 0.95)) ** 2
     room_AA = np.maximum(freedom_AA - square, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # with fewer samples than this, nothing can be told apart
+    with np.errstate(divide="ignore", invalid="ignore"):  # too few samples: the interval is endless
         wide_AA = np.where(room_AA > 0, np.sqrt(square * variances_AA * freedom_AA / room_AA), np.inf)
     widths_AA = np.where(apart_AA | (variances_AA > 0), wide_AA, 0.0)
     order = sorted(range(len(models)), key=lambda a: (-means_A[a], a))

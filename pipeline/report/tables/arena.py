@@ -14,7 +14,7 @@ from pipeline.report.tables.verdict import ROLE_WORDS
 from search.intervals import Interval
 
 #: Differences of objectives are multiplied by 100.
-_HUNDREDTHS = Units(percent=True)
+_TIMES_100 = Units(percent=True)
 _BEHIND = (
     "Behind the best: the best model's {what} minus the row's, with intervals that hold for all pairs of rows at once "
     "(95%): they allow for the number of comparisons, and for the best being picked by the same samples. A tie is not "
@@ -61,7 +61,7 @@ def _edits(measure: Measure, ranking: Ranking) -> Table:
     behind = _BEHIND.format(what="objective times 100")
     note = f"{scope} {_said(ranking)}{_left(ranking)} {_SCALE} {behind} {_COST.format(each=' for each expert')}"
     values = tuple(TableCell(f"{value:.4f}") for value in ranking.values)
-    return _table(measure, ranking, note, ((what(ranking), values),), _HUNDREDTHS)
+    return _table(measure, ranking, note, ((what(ranking), values),), _TIMES_100)
 
 
 def what(ranking: Ranking) -> str:
@@ -94,7 +94,7 @@ def _by_expert(ranking: Ranking) -> Table:
     rows = []
     for arm in ranking.arms:
         ranks = [found.get(arm.name) for found in ranking.by_expert.values()]
-        rows.append((_named(arm), *(_behind(rank, _HUNDREDTHS) if rank else TableCell(NONE) for rank in ranks)))
+        rows.append((_named(arm), *(_behind(rank, _TIMES_100) if rank else TableCell(NONE) for rank in ranks)))
     note = (
         f"Test split: how far each edit is behind the best edit of the same expert, as {what(ranking)} times 100, "
         "with intervals that hold for all pairs of an expert's edits at once (95%)."

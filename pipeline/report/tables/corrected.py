@@ -8,7 +8,7 @@ from pipeline.report.data.run import Run
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, decimal, lead
 
 #: Changes are those of the objective times 100.
-_HUNDREDTHS = Units(percent=True)
+_TIMES_100 = Units(percent=True)
 _VALUES = Units(percent=False, digits=4)
 _NOTE = (
     "The best of many candidates looks better on validation than it is. Here the choice is made again in resamples of "
@@ -50,5 +50,5 @@ def drop_in_words(choice: CorrectedChoice) -> str:
     assert choice.predicted is not None
     drop = choice.predicted.drop
     least = "at least " if choice.stopped else ""
-    words = f"predicted {least}{_HUNDREDTHS.number(drop.value, True)} {_HUNDREDTHS.range(drop, True)}"
-    return words if choice.measured is None else f"{words}, measured {_HUNDREDTHS.number(choice.measured, True)}"
+    words = f"predicted {least}{_TIMES_100.number(drop.value, True)} {_TIMES_100.range(drop, True)}"
+    return words if choice.measured is None else f"{words}, measured {_TIMES_100.number(choice.measured, True)}"

@@ -18,7 +18,7 @@ from pipeline.report.data.volumes import Volumes
 from pipeline.report.tables.table import NONE, Table, TableCell, Units, lead
 
 #: Hypervolumes are those of objectives times 100.
-_HUNDREDTHS = Units(percent=False, digits=1)
+_TIMES_100 = Units(percent=False, digits=1)
 EXPLAINED = (
     "Hypervolume: the volume that a front dominates above these worst values. 95% intervals and paired differences "
     f"from {ACCURACY_RESAMPLES} resamples of the images, the same for all arms, with the worst values of each "
@@ -146,7 +146,7 @@ def _tables(measure: Measure, sets: Sequence[CloudSet], title: str) -> list[Tabl
     # A curve around a point dominates more by construction.
     fronts = [FrontSet(s.group, {c.arm.name: c for c in s.clouds}, _volumes(s), judges_points=False) for s in sets]
     note = _note(sets) if sets else ""
-    return volume_tables(fronts, measure.arms, _HUNDREDTHS, lambda against: title + against, note)
+    return volume_tables(fronts, measure.arms, _TIMES_100, lambda against: title + against, note)
 
 
 def _volumes(clouds: CloudSet) -> Volumes:

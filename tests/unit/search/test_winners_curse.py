@@ -6,10 +6,10 @@ import pytest
 from search.intervals import Array
 from search.objective_arrays import objective_array, role_metric_arrays
 from search.objectives import Objective, Role, role_metrics
-from search.winners_curse import BagMeans, Choice, Predicted, predict
+from search.winners_curse import BagMeans, Choice, Prediction, predict
 
 
-def predicted(outcomes_KN: Array, seed: int, test: int) -> Predicted:
+def predicted(outcomes_KN: Array, seed: int, test: int) -> Prediction:
     bag = BagMeans.of(outcomes_KN, seed, resamples=100)
     choice = Choice.of(bag.mean_A, bag.bag_RA, bag.left_out_RA, bag.elsewhere(test))
     return predict([choice, choice], outcomes_KN.shape[1])
