@@ -13,6 +13,7 @@ from pipeline.checkpoints.files import locate
 from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRankDelta
 from tasks.language.causal import CausalBackbone, build
+from tasks.language.seq2seq import Seq2SeqBackbone
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ def logits(model: nn.Module) -> Tensor:
     return found
 
 
-def low_rank(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
+def low_rank(backbone: CausalBackbone | Seq2SeqBackbone, adapter: Path) -> LowRankDelta:
     """Return an adapter as a task vector of the backbone."""
     found = read_adapter(locate(str(adapter)))
     parts = backbone.weight_parts(found.factors, str(adapter))

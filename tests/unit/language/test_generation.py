@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from causal_models import low_rank
 from peft import PeftModel
 from scipy import stats
 from tiny_language import TEMPLATE, row, write_adapter, write_tiny_llama
 from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRankDelta, low_rank_sum
 from tasks.base import NonFiniteOutput
 from tasks.language.base import Decoding, Engine, Prompt
@@ -172,12 +171,6 @@ def test_logits_that_are_no_numbers_are_a_failure(
     assert model(broken).generation_config is config
     with pytest.raises(ValueError, match="zip"):
         engine.complete(PROMPTS, [0], GREEDY)
-
-
-def low_rank(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    found = read_adapter(locate(str(adapter)))
-    parts = backbone.weight_parts(found.factors, str(adapter))
-    return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
 
 
 def test_a_candidate_is_one_adapter_of_scale_one(folder: Path, backbone: CausalBackbone, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from causal_models import low_rank
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny_language import bart_config, t5_config, tiny_tokenizer, write_tiny_llama, write_tiny_seq2seq
@@ -15,8 +16,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.export.policy import write_language_model
 from pipeline.merging.resident import ResidentModel
 from pipeline.merging.task_vectors import NamedTensors, layer_sizes, task_vector
@@ -180,9 +179,7 @@ def test_an_adapters_delta_is_pefts_merged_model_minus_the_base(
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     adapted.save_pretrained(tmp_path)
-    found = read_adapter(locate(str(tmp_path)))
-    parts = backbone.weight_parts(found.factors, str(tmp_path))
-    delta = found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
+    delta = low_rank(backbone, tmp_path)
     base, merged = reference(folder), PeftModel.from_pretrained(reference(folder), tmp_path).merge_and_unload()
     expected = task_vector(
         NamedTensors("base", dict(base.named_parameters())), NamedTensors("merged", dict(merged.named_parameters()))

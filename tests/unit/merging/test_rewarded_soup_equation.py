@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from causal_models import low_rank
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -12,11 +13,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.files import locate
-from pipeline.checkpoints.lora import read_adapter
 from pipeline.merging.low_rank import LowRank, LowRankDelta, combine_low_rank
 from pipeline.merging.methods import METHODS
-from tasks.language.causal import CausalBackbone, build
+from tasks.language.causal import build
 
 NAME = "model.layers.2.self_attn.q_proj.weight"
 
@@ -32,13 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def policies(folder: Path) -> list[LowRankDelta]:
     backbone = build(str(folder), read_checkpoint(str(folder)).state, torch.device("cpu"), torch.float32)
-    return [task_vector(backbone, folder.parent / name) for name in ("one", "two")]
-
-
-def task_vector(backbone: CausalBackbone, adapter: Path) -> LowRankDelta:
-    found = read_adapter(locate(str(adapter)))
-    parts = backbone.weight_parts(found.factors, str(adapter))
-    return found.task_vector(parts, {name: p.shape for name, p in backbone.module.named_parameters()})
+    return [low_rank(backbone, folder.parent / name) for name in ("one", "two")]
 
 
 def soup(policies: list[LowRankDelta], share: float) -> LowRankDelta:
